@@ -1,0 +1,1 @@
+"""The ground floor: standard library only, shared by every room."""

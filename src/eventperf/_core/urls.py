@@ -1,0 +1,138 @@
+"""Backend URLs: from a scheme to the object that serves it, without importing its driver."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+
+from .errors import ConfigurationError, UnknownScheme
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendURL:
+    """A URL taken apart; ``repr`` and ``str`` never show its password.
+
+    Attributes:
+        scheme: Lower case, for example ``redis+cluster``.
+        hosts: ``(host, port)`` pairs; port is ``None`` where the URL has none.
+        path: Decoded, without the leading slash (the database number or name, a file).
+        options: The query string as a mapping; a repeated name keeps its last value.
+        text: The URL exactly as given.
+    """
+
+    scheme: str
+    hosts: tuple[tuple[str, int | None], ...]
+    username: str | None
+    password: str | None = field(repr=False)
+    path: str
+    options: Mapping[str, str]
+    text: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return redact(self.text)
+
+
+def redact(url: str) -> str:
+    """Return ``url`` with its password replaced by ``***``.
+
+    >>> redact("redis://app:s3cret@cache:6379/0")
+    'redis://app:***@cache:6379/0'
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "***"
+    userinfo, at, hosts = parts.netloc.rpartition("@")
+    netloc = parts.netloc
+    if at and ":" in userinfo:
+        netloc = f"{userinfo.partition(':')[0]}:***@{hosts}"
+    query = parts.query
+    if query:
+        pairs = (p.partition("=") for p in query.split("&"))
+        query = "&".join(k + s + ("***" if "pass" in k.lower() or "secret" in k.lower() else v) for k, s, v in pairs)
+    return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
+
+
+def parse_url(url: str, *, argument: str = "url") -> BackendURL:
+    """Take ``url`` apart; several hosts may be separated by commas.
+
+    Raises:
+        ConfigurationError: Not a URL with a scheme, or a port that is not a number.
+
+    >>> parse_url("redis+cluster://h1:7000,h2:7001").hosts
+    (('h1', 7000), ('h2', 7001))
+    """
+    allowed = "a URL such as redis://host:6379/0"
+    if not isinstance(url, str):
+        raise ConfigurationError(argument, url, allowed)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigurationError(argument, redact(url), allowed) from error
+    if not parts.scheme or "://" not in url:
+        raise ConfigurationError(argument, redact(url), allowed)
+    userinfo, at, rest = parts.netloc.rpartition("@")
+    username, colon, password = userinfo.partition(":")
+    hosts = tuple(_host(part, argument, url) for part in rest.split(",") if part)
+    return BackendURL(
+        scheme=parts.scheme.lower(),
+        hosts=hosts,
+        username=unquote(username) or None if at else None,
+        password=unquote(password) if at and colon else None,
+        path=unquote(parts.path).removeprefix("/"),
+        options=dict(parse_qsl(parts.query, keep_blank_values=True)),
+        text=url,
+    )
+
+
+def _host(part: str, argument: str, url: str) -> tuple[str, int | None]:
+    if part.startswith("["):
+        host, _, tail = part[1:].partition("]")
+        port = tail.removeprefix(":")
+    else:
+        host, _, port = part.partition(":")
+    if not port:
+        return host, None
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigurationError(argument, redact(url), "ports between 1 and 65535")
+    return host, int(port)
+
+
+class Registry:
+    """From scheme to backend for one room: built-in names first, then entry points of third parties.
+
+    A backend is named as ``"module:object"`` and imported only when a URL asks for it. Third parties
+    register under the entry-point group ``eventperf.<room>`` with the scheme as name.
+    """
+
+    def __init__(self, room: str, builtin: Mapping[str, str]) -> None:
+        self._room = room
+        self._targets = dict(builtin)
+
+    def register(self, scheme: str, target: str) -> None:
+        """Serve ``scheme`` with ``target`` (``"module:object"``) in this process."""
+        self._targets[scheme.lower()] = target
+
+    def schemes(self) -> tuple[str, ...]:
+        """Return every known scheme, sorted."""
+        return tuple(sorted({*self._targets, *self._entry_points()}))
+
+    def resolve(self, scheme: str, *, argument: str = "url") -> Any:
+        """Return the object that serves ``scheme``.
+
+        Raises:
+            UnknownScheme: No backend of this room answers to it.
+        """
+        target = self._targets.get(scheme) or self._entry_points().get(scheme)
+        if target is None:
+            raise UnknownScheme(argument, f"{scheme}://", [f"{s}://" for s in self.schemes()])
+        module, _, name = target.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def _entry_points(self) -> dict[str, str]:
+        from importlib.metadata import entry_points  # late: 45 ms of imports few programs need
+
+        return {p.name: p.value for p in entry_points(group=f"eventperf.{self._room}")}

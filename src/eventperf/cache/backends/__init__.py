@@ -1,0 +1,1 @@
+"""Backends: the outside world of this room, one file per technology."""
