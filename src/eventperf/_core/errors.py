@@ -59,9 +59,7 @@ class MissingExtra(EventPerfError, ImportError):
         self.needed_by = needed_by
         self.package = package
         self.extra = extra
-        super().__init__(
-            f'{needed_by} needs {package}. Install it with: pip install "eventperf[{extra}]"'
-        )
+        super().__init__(f'{needed_by} needs {package}. Install it with: pip install "eventperf[{extra}]"')
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.needed_by, self.package, self.extra)

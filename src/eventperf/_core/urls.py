@@ -52,7 +52,9 @@ def redact(url: str) -> str:
     query = parts.query
     if query:
         pairs = (p.partition("=") for p in query.split("&"))
-        query = "&".join(k + s + ("***" if "pass" in k.lower() or "secret" in k.lower() else v) for k, s, v in pairs)
+        query = "&".join(
+            k + s + ("***" if "pass" in k.lower() or "secret" in k.lower() else v) for k, s, v in pairs
+        )
     return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
 
 
