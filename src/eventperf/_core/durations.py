@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from datetime import timedelta
-from typing import Final, Union
+from typing import Final
 
 from .errors import ConfigurationError
 
-Duration = Union[int, float, str, timedelta]
+Duration = int | float | str | timedelta
 """Seconds, a ``timedelta``, or text such as ``"250ms"``, ``"90s"``, ``"5m"``, ``"1h30m"``, ``"7d"``."""
 
 FOREVER: Final = math.inf

@@ -49,13 +49,14 @@ def redact(url: str) -> str:
     netloc = parts.netloc
     if at and ":" in userinfo:
         netloc = f"{userinfo.partition(':')[0]}:***@{hosts}"
-    query = parts.query
-    if query:
-        pairs = (p.partition("=") for p in query.split("&"))
-        query = "&".join(
-            k + s + ("***" if "pass" in k.lower() or "secret" in k.lower() else v) for k, s, v in pairs
-        )
+    query = "&".join(_redact_option(pair) for pair in parts.query.split("&"))
     return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
+
+
+def _redact_option(pair: str) -> str:
+    name, equals, _ = pair.partition("=")
+    secret = any(word in name.lower() for word in ("pass", "secret", "token"))
+    return f"{name}{equals}***" if secret and equals else pair
 
 
 def parse_url(url: str, *, argument: str = "url") -> BackendURL:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from itertools import count
 
+from eventperf._core.errors import ConfigurationError
+
 
 class FakeClock:
     """Time that moves only when :meth:`advance` is called.
@@ -69,9 +71,13 @@ class FakeClock:
         loop = asyncio.get_running_loop()
         woken = loop.create_future()
 
+        def settle() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
         def wake() -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(lambda: woken.done() or woken.set_result(None))
+                loop.call_soon_threadsafe(settle)
 
         self._park(seconds, wake)
         await woken
