@@ -47,9 +47,7 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         """Let ``seconds`` pass and wake whoever is due."""
         if seconds < 0:
-            raise ValueError(
-                f"seconds: got {seconds!r}; allowed: 0 or more (use step_wall to step the wall clock)"
-            )
+            raise ConfigurationError("seconds", seconds, "0 or more (step_wall steps the wall clock)")
         end = self._now + seconds
         while True:
             with self._mu:
