@@ -1,0 +1,54 @@
+"""The kinds the test server knows, and where their replicas live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """One kind of object.
+
+    Attributes:
+        group: API group; empty for the core group.
+        scale: Dotted paths of replicas, observed replicas and selector, or None without the subresource.
+        unconditional_update: Whether a PUT without resourceVersion is accepted, as the real kind says.
+        has_status: Whether ``/status`` exists.
+    """
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+    scale: tuple[str, str, str] | None = None
+    unconditional_update: bool = True
+    has_status: bool = False
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+_SCALE = ("spec.replicas", "status.replicas", "spec.selector")
+
+BUILTIN = (
+    Resource(group="apps", version="v1", plural="deployments", kind="Deployment", scale=_SCALE, has_status=True),
+    Resource(group="apps", version="v1", plural="statefulsets", kind="StatefulSet", scale=_SCALE, has_status=True),
+    Resource(group="apps", version="v1", plural="replicasets", kind="ReplicaSet", scale=_SCALE, has_status=True),
+    Resource(group="", version="v1", plural="pods", kind="Pod", has_status=True),
+    Resource(group="", version="v1", plural="events", kind="Event"),
+    Resource(group="", version="v1", plural="configmaps", kind="ConfigMap"),
+    Resource(group="", version="v1", plural="namespaces", kind="Namespace", namespaced=False),
+    Resource(group="events.k8s.io", version="v1", plural="events", kind="Event"),
+    Resource(
+        group="coordination.k8s.io", version="v1", plural="leases", kind="Lease", unconditional_update=False
+    ),
+    Resource(
+        group="autoscaling", version="v2", plural="horizontalpodautoscalers",
+        kind="HorizontalPodAutoscaler", has_status=True,
+    ),
+    Resource(group="discovery.k8s.io", version="v1", plural="endpointslices", kind="EndpointSlice"),
+    Resource(group="metrics.k8s.io", version="v1beta1", plural="pods", kind="PodMetrics"),
+)  # fmt: skip
+"""Kinds served from the start; ``KubernetesServer.register`` adds custom resources."""

@@ -1,0 +1,139 @@
+"""What a cluster does by itself: pods follow replicas, start up, become ready, and use CPU."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+from .store import Change, Item, Object, Shelf, Store, now
+
+
+def deployment(
+    name: str, *, replicas: int = 1, labels: dict[str, str] | None = None, cpu: str = "100m", memory: str = "128Mi"
+) -> Object:
+    """Return a small, valid Deployment body.
+
+    >>> deployment("web", replicas=3)["spec"]["replicas"]
+    3
+    """
+    labels = labels or {"app": name}
+    resources = {"requests": {"cpu": cpu, "memory": memory}}
+    containers = [{"name": "main", "image": "registry.invalid/app:1", "resources": resources}]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": containers}},
+        },
+    }
+
+
+class Workloads:
+    """The controllers of the test cluster: keeps pods and ``status`` in step with ``spec.replicas``.
+
+    Args:
+        startup_s: Seconds from a pod's creation until it is ready.
+    """
+
+    def __init__(self, store: Store, *, startup_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._store, self._startup_s, self._loop = store, startup_s, loop
+        self._pods = store.shelves["", "pods"]
+        for (group, plural), shelf in store.shelves.items():
+            if group == "apps" and plural in ("deployments", "statefulsets"):
+                shelf.listeners.append(lambda change, shelf=shelf: self._soon(shelf, change))
+        self._pods.listeners.append(self._pod_changed)
+
+    def _soon(self, shelf: Shelf, change: Change) -> None:
+        meta = change.new.obj["metadata"]
+        self._loop.call_soon_threadsafe(self._reconcile, shelf, (meta.get("namespace", ""), meta["name"]))
+
+    def _pod_changed(self, change: Change) -> None:
+        meta = change.new.obj["metadata"]
+        if change.type != "DELETED":
+            return
+        for owner in meta.get("ownerReferences") or ():
+            for shelf in self._store.shelves.values():
+                if shelf.resource.kind == owner["kind"]:
+                    key = (meta["namespace"], owner["name"])
+                    self._loop.call_soon_threadsafe(self._reconcile, shelf, key)
+
+    def _reconcile(self, shelf: Shelf, key: tuple[str, str]) -> None:
+        with self._store.lock:
+            owner = shelf.items.get(key)
+            mine = self._mine(shelf, key)
+            if owner is None:
+                for pod in mine:
+                    self._store.delete(self._pods, pod)
+                return
+            want = owner.obj["spec"].get("replicas", 1)
+            for _ in range(want - len(mine)):
+                self._start(shelf, owner)
+            # like the ReplicaSet controller: unready ones go first
+            for pod in sorted(mine, key=_is_ready)[: max(0, len(mine) - want)]:
+                self._store.delete(self._pods, pod)
+            self._status(shelf, key)
+
+    def _mine(self, shelf: Shelf, key: tuple[str, str]) -> list[Item]:
+        def owned(pod: Item) -> bool:
+            owners = pod.obj["metadata"].get("ownerReferences") or ()
+            return any(o["kind"] == shelf.resource.kind and o["name"] == key[1] for o in owners)
+
+        return [p for p in self._store.select(self._pods, key[0]) if owned(p)]
+
+    def _start(self, shelf: Shelf, owner: Item) -> None:
+        meta, template = owner.obj["metadata"], owner.obj["spec"]["template"]
+        reference = {"apiVersion": shelf.resource.api_version, "kind": shelf.resource.kind,
+                     "name": meta["name"], "uid": meta["uid"], "controller": True}  # fmt: skip
+        body = {
+            "metadata": {
+                "name": f"{meta['name']}-{uuid.uuid4().hex[:10]}",
+                "labels": dict(template.get("metadata", {}).get("labels") or {}),
+                "ownerReferences": [reference],
+            },
+            "spec": template["spec"],
+            "status": {"phase": "Pending", "startTime": now(), "conditions": [{"type": "Ready", "status": "False"}]},
+        }
+        pod = self._store.create(self._pods, meta["namespace"], body)
+        name = pod.obj["metadata"]["name"]
+        if self._startup_s > 0:
+            self._loop.call_later(self._startup_s, self._ready, shelf, (meta["namespace"], name), meta["name"])
+        else:
+            self._ready(shelf, (meta["namespace"], name), meta["name"])
+
+    def _ready(self, shelf: Shelf, key: tuple[str, str], owner: str) -> None:
+        with self._store.lock:
+            pod = self._pods.items.get(key)
+            if pod is None:
+                return
+            ready = {"type": "Ready", "status": "True", "lastTransitionTime": now()}
+            status = {**pod.obj["status"], "phase": "Running", "conditions": [ready]}
+            self._store.replace(self._pods, pod, {**pod.obj, "status": status})
+            self._status(shelf, (key[0], owner))
+
+    def _status(self, shelf: Shelf, key: tuple[str, str]) -> None:
+        owner = shelf.items.get(key)
+        if owner is None:
+            return
+        pods = self._mine(shelf, key)
+        ready = sum(_is_ready(p) for p in pods)
+        status = {"replicas": len(pods), "readyReplicas": ready, "availableReplicas": ready}
+        generation = owner.obj["metadata"].get("generation", 1)
+        status = {**(owner.obj.get("status") or {}), **status, "observedGeneration": generation}
+        self._store.replace(shelf, owner, {**owner.obj, "status": status})
+
+
+def _is_ready(pod: Item) -> bool:
+    conditions = (pod.obj.get("status") or {}).get("conditions") or ()
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def pod_metrics(pod: Object, cpu: str, memory: str, window_s: float = 15.0) -> Object:
+    """Return the ``metrics.k8s.io`` object for ``pod``."""
+    containers = [
+        {"name": c["name"], "usage": {"cpu": cpu, "memory": memory}} for c in pod["spec"]["containers"]
+    ]
+    meta = {k: pod["metadata"][k] for k in ("name", "labels") if k in pod["metadata"]}
+    return {"metadata": meta, "timestamp": now(), "window": f"{window_s:g}s", "containers": containers}
