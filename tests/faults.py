@@ -1,0 +1,296 @@
+"""Faults on demand: a TCP proxy between client and server, and worker processes to kill or freeze.
+
+with TcpProxy(redis.host, redis.port) as proxy:
+    client = redis.Redis(port=proxy.port)
+    proxy.black_hole(); ...; proxy.heal()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from servers import free_port
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["TcpProxy", "Worker", "free_port", "wait_until"]
+
+T = TypeVar("T")
+
+
+def wait_until(done: Callable[[], T], timeout: float = 10.0, *, every: float = 0.01, what: str = "") -> T:
+    """Return the first true result of ``done``; fail with ``what`` after ``timeout`` seconds."""
+    give_up = time.monotonic() + timeout
+    while not (result := done()):
+        if time.monotonic() > give_up:
+            raise AssertionError(f"waited {timeout:g} s for {what or getattr(done, '__name__', done)}")
+        time.sleep(every)
+    return result
+
+
+class TcpProxy:
+    """Forwards a local port to ``host:port`` until told otherwise; one thread per connection.
+
+    Attributes:
+        accepted: Connections accepted so far (also while black-holed).
+        delay_s: Seconds by which each chunk is held back, in both directions.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.target = (host, port)
+        self.host, self.port = "127.0.0.1", free_port()
+        self.accepted = 0
+        self.delay_s = 0.0
+        self._mu = threading.Lock()
+        self._pairs: set[tuple[socket.socket, ...]] = set()
+        self._threads: set[threading.Thread] = set()
+        self._holed = threading.Event()
+        self._closed = threading.Event()
+        self._listener: socket.socket | None = None
+
+    def __enter__(self) -> Self:
+        self.heal()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def url(self, url: str) -> str:
+        """Return ``url`` with this proxy's host and port in place of the server's."""
+        parts = urlsplit(url)
+        user, at, _ = parts.netloc.rpartition("@")
+        return urlunsplit(parts._replace(netloc=f"{user}{at}{self.host}:{self.port}"))
+
+    @property
+    def open(self) -> int:
+        """How many connections are open now."""
+        return len(self._pairs)
+
+    # faults
+
+    def delay(self, seconds: float) -> None:
+        """Hold every chunk back for ``seconds``; 0 ends it."""
+        self.delay_s = seconds
+
+    def cut(self) -> int:
+        """Reset every open connection; new ones are welcome. Returns how many were cut."""
+        with self._mu:
+            pairs = list(self._pairs)
+        for pair in pairs:
+            for side in pair:
+                # Linger 0: the peer meets a reset and not an orderly end.
+                with contextlib.suppress(OSError):
+                    side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                    side.shutdown(socket.SHUT_RDWR)
+        wait_until(lambda: not self._pairs.intersection(pairs), what="connections to be cut")
+        return len(pairs)
+
+    def black_hole(self) -> None:
+        """Keep connections open, accept new ones, and forward nothing."""
+        self._holed.set()
+
+    def refuse(self) -> None:
+        """Cut everything and refuse new connections, as a stopped server does."""
+        if self._listener is not None:
+            listener, self._listener = self._listener, None
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+        self.cut()
+
+    def heal(self) -> None:
+        """Forward again, at full speed; what a black hole swallowed arrives late, as on a real network."""
+        self.delay_s = 0.0
+        self._holed.clear()
+        if self._listener is None:
+            self._listener = socket.create_server((self.host, self.port), backlog=512)
+            self._spawn(self._accept, self._listener)
+
+    def close(self) -> None:
+        """Cut everything and end the threads."""
+        self._closed.set()
+        self._holed.clear()
+        self.refuse()
+        for thread in list(self._threads):
+            thread.join(5)
+
+    # inside
+
+    def _spawn(self, fn: Callable[..., None], *args: object) -> None:
+        def run() -> None:
+            try:
+                fn(*args)
+            finally:
+                self._threads.discard(thread)
+
+        thread = threading.Thread(target=run, name="tcp-proxy", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            self._spawn(self._serve, client)
+
+    def _serve(self, client: socket.socket) -> None:
+        with client:
+            pair: tuple[socket.socket, ...] = (client,)
+            with self._listed(pair):
+                if not self._pass_hole(client):
+                    return
+            try:
+                server = socket.create_connection(self.target, timeout=5)
+            except OSError:
+                return
+            with server:
+                server.settimeout(None)
+                for side in (client, server):
+                    side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with self._listed((client, server)):
+                    self._forward(client, server)
+
+    @contextlib.contextmanager
+    def _listed(self, pair: tuple[socket.socket, ...]) -> Iterator[None]:
+        with self._mu:
+            self._pairs.add(pair)
+        try:
+            yield
+        finally:
+            with self._mu:
+                self._pairs.discard(pair)
+
+    def _pass_hole(self, client: socket.socket) -> bool:
+        """Wait while black-holed; False when the client is gone before it ends."""
+        while self._holed.is_set():
+            ready, _, _ = select.select([client], [], [], 0.01)
+            try:
+                if ready and not client.recv(1, socket.MSG_PEEK):
+                    return False
+            except OSError:
+                return False
+            if ready:
+                time.sleep(0.01)
+        return not self._closed.is_set()
+
+    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+        other = {client: server, server: client}
+        while True:
+            ready, _, _ = select.select([client, server], [], [], 1.0)
+            for side in ready:
+                try:
+                    if not self._pass_hole(client):
+                        return
+                    if self.delay_s:
+                        time.sleep(self.delay_s)
+                    chunk = side.recv(65536)
+                    if not chunk or not self._pass_hole(client):
+                        return
+                    other[side].sendall(chunk)
+                except OSError:
+                    return
+
+
+class Worker:
+    """A Python process that runs ``code``, for tests that kill, freeze or crash it.
+
+        with Worker("print('ready', flush=True); import time; time.sleep(60)") as worker:
+            worker.wait_for("ready")
+            worker.kill9()
+
+    The process finds ``tests/`` on its path, its arguments in ``sys.argv[1:]``, and ends with the block.
+    """
+
+    def __init__(self, code: str, *args: object, env: dict[str, str] | None = None) -> None:
+        tests = str(Path(__file__).parent)
+        path = os.pathsep.join(filter(None, [tests, os.environ.get("PYTHONPATH", "")]))
+        self.lines: list[str] = []
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, args)],
+            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, name="worker-output", daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill9()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        """Everything it has printed so far, standard error included."""
+        return "\n".join(self.lines)
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_for(self, text: str, timeout: float = 30.0) -> str:
+        """Return the first line that contains ``text``; fail with the output when there is none."""
+        give_up = time.monotonic() + timeout
+        while True:
+            ended = not self.running and not self._reader.is_alive()
+            for line in list(self.lines):
+                if text in line:
+                    return line
+            if ended or time.monotonic() > give_up:
+                raise AssertionError(f"worker did not print {text!r}; it printed:\n{self.output}")
+            time.sleep(0.01)
+
+    def wait(self, timeout: float = 30.0) -> int:
+        """Wait until it ends and return its exit code."""
+        code = self._process.wait(timeout)
+        self._reader.join(timeout)
+        return code
+
+    def terminate(self) -> None:
+        """Send SIGTERM: a worker should finish or hand back its work."""
+        self._process.terminate()
+
+    def kill9(self) -> int:
+        """Kill it at once and return its exit code; nothing to do when it has ended."""
+        self._process.kill()
+        code = self._process.wait()
+        self._reader.join(10)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return code
+
+    def sigstop(self) -> None:
+        """Freeze it, as a long pause of a container does."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def sigcont(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(line.rstrip("\n"))

@@ -1,0 +1,192 @@
+"""Fixtures for the private servers of ``servers.py``, loaded for tests and docs by the root conftest.
+
+A server starts when the first test asks for it and ends with the session. Without it a test is
+skipped with the reason; where ``EVENTPERF_REQUIRE_SERVERS=1`` or ``CI`` is set it fails. The run ends
+with one line per server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+
+from servers import MariaDBServer, PostgresServer, RedisCluster, RedisServer, ServerMissing
+
+AnyServer = RedisServer | RedisCluster | PostgresServer | MariaDBServer
+S = TypeVar("S", RedisServer, RedisCluster, PostgresServer, MariaDBServer)
+
+KINDS: tuple[type[AnyServer], ...] = (RedisServer, RedisCluster, PostgresServer, MariaDBServer)
+_used: Counter[str] = Counter()  # tests by server
+_private: Counter[str] = Counter()  # servers started for a single test
+_shared: dict[str, AnyServer] = {}
+_FIXTURES = {
+    "redis_server": RedisServer,
+    "redis_cluster": RedisCluster,
+    "postgres_server": PostgresServer,
+    "mariadb_server": MariaDBServer,
+    "private_redis": RedisServer,
+    "private_redis_cluster": RedisCluster,
+    "private_postgres": PostgresServer,
+    "private_mariadb": MariaDBServer,
+}
+
+
+def servers_required() -> bool:
+    """Tell whether a missing server is a failure (CI) or a reason to skip (elsewhere)."""
+    value = os.environ.get("EVENTPERF_REQUIRE_SERVERS") or os.environ.get("CI") or ""
+    return value.lower() not in {"", "0", "false", "no"}
+
+
+def _built(kind: type[S], **config: object) -> S:
+    try:
+        return kind(**config).start()
+    except ServerMissing as error:
+        if servers_required():
+            pytest.fail(f"{kind.name} is required here: {error}", pytrace=False)
+        pytest.skip(f"{kind.name}: {error}")
+
+
+def _session(kind: type[S]) -> Iterator[S]:
+    with contextlib.closing(_built(kind)) as server:
+        _shared[kind.name] = server
+        yield server
+        del _shared[kind.name]
+
+
+def _factory(kind: type[S]) -> Iterator[Callable[..., S]]:
+    with contextlib.ExitStack() as stack:
+
+        def build(**config: object) -> S:
+            _private[kind.name] += 1
+            return stack.enter_context(contextlib.closing(_built(kind, **config)))
+
+        yield build
+
+
+# --- shared by the session ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """The session's Redis; leave it running."""
+    yield from _session(RedisServer)
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """The session's Redis Cluster of 3 masters and 3 replicas; leave it running."""
+    yield from _session(RedisCluster)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The session's PostgreSQL; leave it running."""
+    yield from _session(PostgresServer)
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDBServer]:
+    """The session's MariaDB; leave it running."""
+    yield from _session(MariaDBServer)
+
+
+@pytest.fixture(scope="session")
+def redis_url(redis_server: RedisServer) -> str:
+    """``redis://`` URL of a Redis that is empty when a test begins."""
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster_url(redis_cluster: RedisCluster) -> str:
+    """``redis+cluster://`` URL of a cluster that is empty when a test begins."""
+    return redis_cluster.url
+
+
+@pytest.fixture
+def redis_client(redis_server: RedisServer) -> Iterator[Any]:
+    """A ``redis.Redis`` on the session's server, for looking at what the code under test wrote."""
+    with redis_server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """SQLAlchemy URL of a new, empty PostgreSQL database of this test."""
+    with postgres_server.fresh_database() as url:
+        yield url
+
+
+@pytest.fixture
+def mariadb_url(mariadb_server: MariaDBServer) -> Iterator[str]:
+    """SQLAlchemy URL of a new, empty MariaDB database of this test."""
+    with mariadb_server.fresh_database() as url:
+        yield url
+
+
+# --- for one test, which may kill them ----------------------------------------------------------
+
+
+@pytest.fixture
+def private_redis() -> Iterator[Callable[..., RedisServer]]:
+    """Start a Redis of this test: ``private_redis(appendonly="yes").kill9()``."""
+    yield from _factory(RedisServer)
+
+
+@pytest.fixture
+def private_redis_cluster() -> Iterator[Callable[..., RedisCluster]]:
+    """Start a Redis Cluster of this test."""
+    yield from _factory(RedisCluster)
+
+
+@pytest.fixture
+def private_postgres() -> Iterator[Callable[..., PostgresServer]]:
+    """Start a PostgreSQL of this test."""
+    yield from _factory(PostgresServer)
+
+
+@pytest.fixture
+def private_mariadb() -> Iterator[Callable[..., MariaDBServer]]:
+    """Start a MariaDB of this test."""
+    yield from _factory(MariaDBServer)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run ``@pytest.mark.anyio`` tests on asyncio, the only loop this library speaks."""
+    return "asyncio"
+
+
+# --- hooks --------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for fixture, kind in _FIXTURES.items():
+        if fixture in getattr(item, "fixturenames", ()):
+            _used[kind.name] += 1
+            shared = _shared.get(kind.name)
+            if isinstance(shared, (RedisServer, RedisCluster)):
+                shared.flush()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    terminalreporter.section("servers")
+    for kind in KINDS:
+        terminalreporter.write_line(f"{kind.name:<14}{_line(kind)}")
+
+
+def _line(kind: type[AnyServer]) -> str:
+    try:
+        binary = kind.find()
+    except ServerMissing as error:
+        return f"missing: {error}"
+    from servers import version_of
+
+    if not (tests := _used[kind.name]):
+        return f"{version_of(binary):<10} not used: no selected test asks for it"
+    return f"{version_of(binary):<10} used by {tests} tests, {_private[kind.name]} private instances"

@@ -1,0 +1,822 @@
+"""Private servers for the tests: real binaries, free ports, data in temporary directories.
+
+    with RedisServer() as redis:
+        client = redis.client()
+        redis.kill9(); redis.restart()
+
+Every server ends with the process that started it, however that process ends: ``close()`` and
+``atexit`` in the good case, a watchdog process (this same file, run as a script) in the bad one.
+Third-party drivers are imported late, so that the watchdog needs none.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import itertools
+import os
+import pwd
+import random
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+READY_S = 30.0
+
+
+class ServerMissing(Exception):
+    """This machine has no such server (or lacks the driver); the text says what was looked for."""
+
+
+class ServerFailed(Exception):
+    """A server did not come up; the text ends with the tail of its log."""
+
+
+# --- ports, folders, processes ------------------------------------------------------------------
+
+
+def free_port(*, also: int = 0) -> int:
+    """Return a free TCP port below the range of outgoing connections, so that it stays free.
+
+    Args:
+        also: An offset at which a second port must be free too (the bus of Redis Cluster).
+    """
+    for _ in range(500):
+        port = random.SystemRandom().randrange(10_500, 22_000)
+        if _is_free(port) and (not also or _is_free(port + also)):
+            return port
+    raise ServerFailed("no free port between 10500 and 22000")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def find_binary(*names: str, folders: tuple[str, ...] = ()) -> str:
+    """Return the first of ``names`` on PATH or in the distributions' folders.
+
+    Raises:
+        ServerMissing: None of them is there.
+    """
+    places = os.pathsep.join([os.environ.get("PATH", ""), *folders, "/usr/sbin", "/usr/local/sbin"])
+    for name in names:
+        if found := shutil.which(name, path=places):
+            return found
+    raise ServerMissing(f"no {' or '.join(names)} on PATH or in {', '.join(folders or ('/usr/sbin',))}")
+
+
+def unprivileged_user(*preferred: str) -> str | None:
+    """Return a user for servers that refuse to run as root, or ``None`` when we are not root."""
+    if os.geteuid() != 0:
+        return None
+    for name in (*preferred, "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name).pw_name
+    raise ServerMissing(f"running as root, and no user {' or '.join((*preferred, 'nobody'))} to become")
+
+
+def _reachable_temp() -> str:
+    """A temporary root that any user can traverse; TMPDIR itself may be private to root."""
+    for place in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
+        path = Path(place).resolve()
+        if all(p.stat().st_mode & 0o001 for p in (path, *path.parents)):
+            return str(path)
+    raise ServerMissing("no temporary directory that an unprivileged user can reach")
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL ``pid`` and its descendants (a postmaster's backends sit in sessions of their own)."""
+    family, found = {pid}, True
+    while found:
+        found = False
+        for child, parent in _processes():
+            if parent in family and child not in family:
+                family.add(child)
+                found = True
+    for member in family:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(member, signal.SIGKILL)
+
+
+def _processes() -> Iterator[tuple[int, int]]:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            yield int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])
+
+
+# --- the watchdog -------------------------------------------------------------------------------
+
+
+class _Watchdog:
+    """Knows the home of every running server and ends them when this process is gone.
+
+    A home is announced before its server starts, and the server's pid is written into it by the
+    child itself before ``exec``: there is no moment in which a crash could leave an orphan.
+    """
+
+    def __init__(self) -> None:
+        self._mu = threading.Lock()
+        self._owner = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def tell(self, sign: str, home: Path) -> None:
+        with self._mu:
+            if self._owner != os.getpid():  # first use here, or a forked child with servers of its own
+                self._owner = os.getpid()
+                self._process = subprocess.Popen(
+                    [sys.executable, "-S", __file__, "watchdog", str(os.getpid())],
+                    stdin=subprocess.PIPE,
+                    start_new_session=True,
+                )
+                atexit.register(self._end, os.getpid())
+            assert self._process is not None
+            assert self._process.stdin is not None
+            os.write(self._process.stdin.fileno(), f"{sign}{home}\n".encode())
+
+    def _end(self, owner: int) -> None:
+        if owner == os.getpid() and self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+            self._process.wait()
+
+
+def _watch(parent: int) -> None:
+    """Body of the watchdog: collect homes from stdin; end what is in them when ``parent`` is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    homes: set[str] = set()
+    rest = b""
+    while os.getppid() == parent:
+        # The time-out: a forked grandchild may hold the pipe open after the parent's death.
+        if not select.select([0], [], [], 0.5)[0]:
+            continue
+        chunk = os.read(0, 65536)
+        if not chunk:
+            break
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in map(os.fsdecode, lines):
+            (homes.add if line[0] == "+" else homes.discard)(line[1:])
+    for wait_s in (0.0, 0.3):  # the second round meets a child that had not yet written its pid
+        time.sleep(wait_s)
+        for home in homes:
+            with contextlib.suppress(OSError, ValueError):
+                kill_tree(int(Path(home, "pid").read_text()))
+    for home in homes:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+_watchdog = _Watchdog()
+
+
+# --- servers ------------------------------------------------------------------------------------
+
+
+class Server:
+    """One server process: ``start`` (done by ``with``), ``stop``, ``kill9``, ``sigstop``, ``restart``."""
+
+    name: ClassVar[str]
+    stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
+
+    def __init__(self) -> None:
+        self.binary = self.find()
+        self.user = self.run_as()
+        self.host, self.port = "127.0.0.1", self._pick_port()
+        self._home: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    # what each kind of server says about itself
+
+    @classmethod
+    def find(cls) -> str:
+        """Return the path of the server's binary or raise ``ServerMissing``."""
+        raise NotImplementedError
+
+    @classmethod
+    def run_as(cls) -> str | None:
+        """Return the user to run as; ``None`` keeps ours."""
+        return None
+
+    @property
+    def url(self) -> str:
+        raise NotImplementedError
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Create the data directory; called once, before the first start."""
+
+    def ping(self) -> None:
+        """Raise unless the server answers."""
+        raise NotImplementedError
+
+    # life
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def start(self) -> Self:
+        """Start and wait until it answers; data of an earlier run is kept."""
+        if self.running:
+            return self
+        if self._home is None:
+            self._home = Path(tempfile.mkdtemp(prefix="eventperf-", dir=_reachable_temp()))
+            _watchdog.tell("+", self._home)
+            if self.user:
+                shutil.chown(self._home, self.user)
+            self.prepare()
+        with open(self.log, "ab") as log:
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", 'echo $$ >"$0"; exec "$@"', str(self.home / "pid"), *self.command()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.home,
+                start_new_session=True,
+                **self._identity(),
+            )
+        self._wait_ready()
+        return self
+
+    def stop(self) -> None:
+        """Shut down as an administrator would; the data stays for ``start``."""
+        if not self.running:
+            return
+        self.signal(signal.SIGCONT)
+        self.signal(self.stop_signal)
+        assert self._process is not None
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill9()
+        self._reap()
+
+    def kill9(self) -> None:
+        """Kill it and its children at once, as a power cut would."""
+        if self._process is not None and self._process.poll() is None:
+            kill_tree(self._process.pid)
+        self._reap()
+
+    def restart(self) -> Self:
+        """Stop (if it runs) and start again on the same port and data."""
+        self.stop()
+        return self.start()
+
+    def sigstop(self) -> None:
+        """Freeze it: connections stay open, nothing answers."""
+        self.signal(signal.SIGSTOP)
+
+    def sigcont(self) -> None:
+        """Let it go on after :meth:`sigstop`."""
+        self.signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it and remove its data."""
+        self.kill9()
+        if self._home is not None:
+            shutil.rmtree(self._home, ignore_errors=True)
+            _watchdog.tell("-", self._home)
+            self._home = None
+
+    def signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    # facts
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, f"{self.name} is not running"
+        return self._process.pid
+
+    @property
+    def home(self) -> Path:
+        assert self._home is not None, f"{self.name} was not started"
+        return self._home
+
+    @property
+    def log(self) -> Path:
+        return self.home / "log"
+
+    @property
+    def version(self) -> str:
+        return version_of(self.binary)
+
+    # inside
+
+    def _pick_port(self) -> int:
+        return free_port()
+
+    def _identity(self) -> dict[str, Any]:
+        if self.user is None:
+            return {}
+        entry = pwd.getpwnam(self.user)
+        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+    def _run(self, *command: str) -> None:
+        """Run a preparing program as the server's user."""
+        env = {**os.environ, "HOME": str(self.home), "LC_ALL": "C"}
+        done = subprocess.run(
+            command, cwd=self.home, env=env, capture_output=True, text=True, check=False, **self._identity()
+        )
+        if done.returncode:
+            raise ServerFailed(f"{command[0]} exited with {done.returncode}:\n{done.stdout}{done.stderr}")
+
+    def _wait_ready(self) -> None:
+        give_up, trouble = time.monotonic() + READY_S, "no answer"
+        while time.monotonic() < give_up:
+            if not self.running:
+                trouble = "it ended by itself"
+                break
+            try:
+                return self.ping()
+            except ImportError as error:
+                self.kill9()
+                raise ServerMissing(f"the driver for {self.name} is not installed: {error}") from error
+            except Exception as error:  # each driver has its own word for "not yet"
+                trouble = repr(error)
+            time.sleep(0.02)
+        tail = self.log.read_text(errors="replace")[-2000:]
+        self.kill9()
+        raise ServerFailed(f"{self.name} did not start ({trouble}); its log ends:\n{tail}")
+
+    def _reap(self) -> None:
+        if self._home is not None:
+            (self._home / "pid").unlink(missing_ok=True)
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+
+
+@functools.cache
+def version_of(binary: str) -> str:
+    """Return the version that the binary names; the same binary is asked once."""
+    text = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"\d+(?:\.\d+)+", text)
+    return found[0] if found else text.strip()
+
+
+def _by_number(path: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", path)]
+
+
+class RedisServer(Server):
+    """redis-server (or valkey-server), standalone and without persistence.
+
+    Keyword arguments are its settings, with ``_`` for ``-``: ``RedisServer(appendonly="yes")``.
+    """
+
+    name = "redis"
+
+    def __init__(self, **config: object) -> None:
+        super().__init__()
+        self.config = {"save": "", "appendonly": "no", "protected-mode": "no", "bind": self.host}
+        self.config |= {key.replace("_", "-"): str(value) for key, value in config.items()}
+
+    @classmethod
+    def find(cls) -> str:
+        return find_binary("redis-server", "valkey-server")
+
+    @property
+    def url(self) -> str:
+        return f"redis://{self.host}:{self.port}/0"
+
+    def command(self) -> list[str]:
+        config = {**self.config, "port": str(self.port), "dir": str(self.home)}
+        if int(self.version.split(".")[0]) >= 7:
+            config.setdefault("enable-debug-command", "yes")
+        return [self.binary, *itertools.chain.from_iterable((f"--{k}", v) for k, v in config.items())]
+
+    def client(self, **options: Any) -> Any:
+        """Return a new ``redis.Redis``; the caller closes it."""
+        import redis
+
+        return redis.Redis(host=self.host, port=self.port, **options)
+
+    def execute(self, *command: object) -> Any:
+        """Run one command on a connection of its own."""
+        with self.client(socket_timeout=5) as client:
+            return client.execute_command(*command)
+
+    def flush(self) -> None:
+        self.execute("FLUSHALL")
+
+    def ping(self) -> None:
+        self.execute("PING")
+
+
+class _ClusterNode(RedisServer):
+    BUS = 10_000  # Redis 6.2 knows no other distance
+
+    def _pick_port(self) -> int:
+        return free_port(also=self.BUS)
+
+
+class RedisCluster:
+    """Redis Cluster of 3 masters and 3 replicas; ``nodes[0:3]`` start as the masters.
+
+    Built with CLUSTER MEET, ADDSLOTS and REPLICATE on a full mesh, which takes about two seconds
+    where ``redis-cli --cluster create`` waits for gossip.
+    """
+
+    name = "redis cluster"
+    MASTERS: ClassVar[int] = 3
+
+    def __init__(self, **config: object) -> None:
+        settings = {
+            "cluster_enabled": "yes",
+            "cluster_config_file": "nodes.conf",
+            "cluster_node_timeout": 1500,
+            "cluster_announce_ip": "127.0.0.1",
+            "cluster_replica_validity_factor": 0,
+            "repl_diskless_sync": "yes",
+            "repl_diskless_sync_delay": 0,
+            **config,
+        }
+        self.nodes = [_ClusterNode(**settings) for _ in range(2 * self.MASTERS)]
+
+    @classmethod
+    def find(cls) -> str:
+        return RedisServer.find()
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"{n.host}:{n.port}" for n in self.nodes)
+
+    @property
+    def version(self) -> str:
+        return self.nodes[0].version
+
+    @property
+    def running(self) -> bool:
+        return all(node.running for node in self.nodes)
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def start(self) -> Self:
+        """Start every node that is down; the first time, join them."""
+        fresh = all(node._home is None for node in self.nodes)
+        for node in self.nodes:
+            node.start()
+        if fresh:
+            self._join()
+        self.wait_ok()
+        return self
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.stop()
+
+    def kill9(self) -> None:
+        for node in self.nodes:
+            node.kill9()
+
+    def restart(self) -> Self:
+        self.stop()
+        return self.start()
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
+
+    def client(self, **options: Any) -> Any:
+        """Return a new ``redis.RedisCluster``; the caller closes it."""
+        import redis
+
+        nodes = [redis.cluster.ClusterNode(n.host, n.port) for n in self.nodes if n.running]
+        return redis.RedisCluster(startup_nodes=nodes, **options)
+
+    def masters(self) -> list[RedisServer]:
+        """Return the running nodes that are masters at this moment."""
+        return [n for n in self.nodes if n.running and n.execute("ROLE")[0] == b"master"]
+
+    def master_of(self, key: str) -> RedisServer:
+        """Return the node that serves ``key`` at this moment."""
+        alive = next(node for node in self.nodes if node.running)
+        slot = alive.execute("CLUSTER KEYSLOT", key)
+        with self.client() as client:
+            port = client.nodes_manager.get_node_from_slot(slot).port
+        return next(node for node in self.nodes if node.port == port)
+
+    def failover(self, master: RedisServer) -> None:
+        """Promote a replica of ``master`` in good order and wait until every node knows."""
+        old = _id(master)
+        alive = [node for node in self.nodes if node.running]
+        replica = next(n for n in alive if _cluster_nodes(n)[_id(n)][1] == old)
+        replica.execute("CLUSTER FAILOVER")
+        new = _id(replica)
+        _until(lambda: all(_cluster_nodes(node)[old][1] == new for node in alive), "failover")
+        self.wait_ok()
+
+    def flush(self) -> None:
+        for node in self.masters():
+            node.flush()
+
+    def wait_ok(self) -> None:
+        """Wait until every running node sees all slots served and replicas are linked."""
+        for node in self.nodes:
+            if node.running:
+                _until(functools.partial(self._is_ok, node), f"cluster node {node.port} to be ready")
+
+    @staticmethod
+    def _is_ok(node: RedisServer) -> bool:
+        info = _text(node.execute("CLUSTER INFO"))
+        role = node.execute("ROLE")
+        linked = role[0] == b"master" or role[3] == b"connected"
+        return "ok" in info.split("cluster_state:")[1][:3] and linked
+
+    def _join(self) -> None:
+        slots = 16384 // self.MASTERS + 1
+        for index, node in enumerate(self.nodes):
+            node.execute("CLUSTER SET-CONFIG-EPOCH", index + 1)
+            if index < self.MASTERS:
+                node.execute("CLUSTER ADDSLOTS", *range(index * slots, min((index + 1) * slots, 16384)))
+        for node, other in itertools.permutations(self.nodes, 2):
+            node.execute("CLUSTER MEET", other.host, other.port)
+        for node in self.nodes:
+            _until(lambda n=node: self._knows_all(n), f"cluster node {node.port} to know the others")
+        for index, replica in enumerate(self.nodes[self.MASTERS :]):
+            replica.execute("CLUSTER REPLICATE", _id(self.nodes[index]))
+
+    def _knows_all(self, node: RedisServer) -> bool:
+        known = _cluster_nodes(node)
+        return len(known) == len(self.nodes) and not any("handshake" in flags for flags, _ in known.values())
+
+
+def _text(reply: object) -> str:
+    if isinstance(reply, dict):  # redis-py parses CLUSTER INFO and NODES by itself
+        return "\r\n".join(f"{k}:{v}" for k, v in reply.items())
+    return reply.decode() if isinstance(reply, bytes) else str(reply)
+
+
+def _id(node: RedisServer) -> str:
+    return _text(node.execute("CLUSTER MYID"))
+
+
+def _cluster_nodes(node: RedisServer) -> dict[str, tuple[str, str]]:
+    """Return ``(flags, id of the master or '-')`` by the id of every node that ``node`` knows."""
+    reply = node.execute("CLUSTER NODES")
+    if isinstance(reply, dict):
+        return {entry["node_id"]: (entry["flags"], entry["master_id"]) for entry in reply.values()}
+    lines = [line.split() for line in _text(reply).splitlines()]
+    return {line[0]: (line[2], line[3]) for line in lines}
+
+
+def _until(done: Callable[[], bool], what: str) -> None:
+    give_up = time.monotonic() + READY_S
+    while not done():
+        if time.monotonic() > give_up:
+            raise ServerFailed(f"waited {READY_S:g} s for {what}")
+        time.sleep(0.02)
+
+
+class _Database(Server):
+    """What PostgreSQL and MariaDB share: databases by number, and a URL for each."""
+
+    dialect: ClassVar[str]
+
+    def __init__(self, **config: object) -> None:
+        super().__init__()
+        self.config = {key: str(value) for key, value in config.items()}
+        self._numbers = itertools.count(1)
+
+    def database_url(self, database: str) -> str:
+        return f"{self.dialect}://eventperf@{self.host}:{self.port}/{database}"
+
+    @contextlib.contextmanager
+    def fresh_database(self) -> Iterator[str]:
+        """Yield the URL of a new database and drop it afterwards."""
+        name = f"test_{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name}")
+        try:
+            yield self.database_url(name)
+        finally:
+            if self.running:
+                self.drop(name)
+
+    def execute(self, sql: str, database: str | None = None) -> list[tuple[Any, ...]]:
+        """Run one statement with auto-commit on a connection of its own."""
+        raise NotImplementedError
+
+    def drop(self, database: str) -> None:
+        raise NotImplementedError
+
+    def ping(self) -> None:
+        self.execute("SELECT 1")
+
+
+class PostgresServer(_Database):
+    """PostgreSQL with HypoPG and pg_stat_statements; the superuser ``eventperf`` needs no password.
+
+    Both extensions are there in every :meth:`fresh_database`, as they are in the template.
+    Keyword arguments are server settings: ``PostgresServer(max_connections=20)``.
+    """
+
+    name = "postgresql"
+    dialect = "postgresql+psycopg"
+    stop_signal = signal.SIGINT  # "fast": SIGTERM would wait for every client to leave
+    EXTENSIONS: ClassVar[tuple[str, ...]] = ("hypopg", "pg_stat_statements")
+
+    @classmethod
+    def find(cls) -> str:
+        found = [shutil.which("postgres"), *sorted(map(str, cls._installed()), key=_by_number, reverse=True)]
+        binaries = [binary for binary in found if binary]
+        if not binaries:
+            raise ServerMissing("no postgres on PATH or in /usr/lib/postgresql/*/bin")
+        for binary in binaries:
+            if cls._has_extensions(binary):
+                return binary
+        raise ServerMissing(f"{binaries[0]} lacks an extension of {', '.join(cls.EXTENSIONS)}")
+
+    @staticmethod
+    def _installed() -> list[Path]:
+        return [
+            *Path("/usr/lib/postgresql").glob("*/bin/postgres"),
+            *Path("/usr").glob("pgsql-*/bin/postgres"),
+        ]
+
+    @classmethod
+    def _has_extensions(cls, binary: str) -> bool:
+        command = [str(Path(binary).resolve().with_name("pg_config")), "--sharedir"]
+        try:
+            share = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return False
+        return all(Path(share, "extension", f"{name}.control").exists() for name in cls.EXTENSIONS)
+
+    @classmethod
+    def run_as(cls) -> str | None:
+        return unprivileged_user("postgres")
+
+    @property
+    def url(self) -> str:
+        """URL of the database ``eventperf``, which all users of this server share."""
+        return self.database_url("eventperf")
+
+    def prepare(self) -> None:
+        initdb = str(Path(self.binary).with_name("initdb"))
+        options = ["--username=eventperf", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
+        self._run(initdb, "--pgdata", str(self.home / "data"), *options)
+
+    def command(self) -> list[str]:
+        config = {
+            "listen_addresses": self.host,
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "full_page_writes": "off",
+            "shared_preload_libraries": "pg_stat_statements",
+            "pg_stat_statements.track": "all",
+            "track_io_timing": "on",
+            "dynamic_shared_memory_type": "mmap",  # containers have little /dev/shm
+            "max_prepared_transactions": "10",
+            "wal_level": "logical",
+            **self.config,
+        }
+        settings = [f"--{key}={value}" for key, value in config.items()]
+        return [self.binary, "-D", str(self.home / "data"), *settings]
+
+    def start(self) -> Self:
+        fresh = self._home is None
+        super().start()
+        if fresh:
+            for extension in self.EXTENSIONS:
+                self.execute(f"CREATE EXTENSION {extension}", "template1")
+            self.execute("CREATE DATABASE eventperf", "template1")
+        return self
+
+    def execute(self, sql: str, database: str | None = None) -> list[tuple[Any, ...]]:
+        import psycopg
+
+        where = f"host={self.host} port={self.port} user=eventperf connect_timeout=5"
+        with psycopg.connect(f"{where} dbname={database or 'postgres'}", autocommit=True) as connection:
+            cursor = connection.execute(sql)  # type: ignore[arg-type]  # text is ours, not a user's
+            return cursor.fetchall() if cursor.description else []
+
+    def drop(self, database: str) -> None:
+        self.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+
+
+class MariaDBServer(_Database):
+    """MariaDB with the slow log as a table and performance_schema on.
+
+    ``long_query_time`` is 10 s; a test that wants its statements in the slow log sets it lower.
+    Keyword arguments are server settings: ``MariaDBServer(max_connections=20)``.
+    """
+
+    name = "mariadb"
+    dialect = "mysql+pymysql"
+
+    @classmethod
+    def find(cls) -> str:
+        return find_binary("mariadbd", "mysqld", folders=("/usr/libexec",))
+
+    @classmethod
+    def run_as(cls) -> str | None:
+        return unprivileged_user("mysql")
+
+    @property
+    def url(self) -> str:
+        """URL of the database ``eventperf``, which all users of this server share."""
+        return self.database_url("eventperf")
+
+    def prepare(self) -> None:
+        install = find_binary("mariadb-install-db", "mysql_install_db")
+        self._run(
+            install,
+            "--no-defaults",
+            f"--datadir={self.home / 'data'}",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            "--skip-name-resolve",
+        )
+        welcome = self.home / "welcome.sql"
+        welcome.write_text(
+            "CREATE USER IF NOT EXISTS 'eventperf'@'127.0.0.1';\n"
+            "GRANT ALL ON *.* TO 'eventperf'@'127.0.0.1' WITH GRANT OPTION;\n"
+            "CREATE DATABASE IF NOT EXISTS eventperf;\n"
+        )
+        welcome.chmod(0o644)
+
+    def command(self) -> list[str]:
+        config = {
+            "datadir": str(self.home / "data"),
+            "socket": str(self.home / "sock"),
+            "pid_file": str(self.home / "mariadbd.pid"),
+            "init_file": str(self.home / "welcome.sql"),
+            "port": str(self.port),
+            "bind_address": self.host,
+            "skip_networking": "0",
+            "skip_name_resolve": "1",
+            "character_set_server": "utf8mb4",
+            "innodb_flush_log_at_trx_commit": "0",
+            "innodb_buffer_pool_size": "64M",
+            "innodb_log_file_size": "32M",
+            "slow_query_log": "1",
+            "log_output": "TABLE",
+            "long_query_time": "10",
+            "performance_schema": "ON",
+            "performance_schema_consumer_events_statements_current": "ON",
+            "performance_schema_consumer_events_statements_history": "ON",
+            "performance_schema_consumer_statements_digest": "ON",
+            **self.config,
+        }
+        settings = [f"--{key.replace('_', '-')}={value}" for key, value in config.items()]
+        return [self.binary, "--no-defaults", *settings, "--performance-schema-instrument=statement/%=ON"]
+
+    def execute(self, sql: str, database: str | None = None) -> list[tuple[Any, ...]]:
+        import pymysql
+
+        with (
+            pymysql.connect(
+                host=self.host, port=self.port, user="eventperf", database=database, autocommit=True
+            ) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
+    def drop(self, database: str) -> None:
+        self.execute(f"DROP DATABASE IF EXISTS {database}")
+
+
+if __name__ == "__main__":
+    _watch(int(sys.argv[2]))
