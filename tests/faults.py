@@ -16,12 +16,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from servers import free_port
+from processes import free_port
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -41,6 +41,15 @@ def wait_until(done: Callable[[], T], timeout: float = 10.0, *, every: float = 0
     return result
 
 
+class _Link:
+    """One proxied connection; ``doomed`` asks its thread to end it."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self.client = client
+        self.server: socket.socket | None = None
+        self.doomed = False
+
+
 class TcpProxy:
     """Forwards a local port to ``host:port`` until told otherwise; one thread per connection.
 
@@ -55,11 +64,11 @@ class TcpProxy:
         self.accepted = 0
         self.delay_s = 0.0
         self._mu = threading.Lock()
-        self._pairs: set[tuple[socket.socket, ...]] = set()
+        self._links: set[_Link] = set()
         self._threads: set[threading.Thread] = set()
         self._holed = threading.Event()
-        self._closed = threading.Event()
         self._listener: socket.socket | None = None
+        self._acceptor: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         self.heal()
@@ -77,7 +86,7 @@ class TcpProxy:
     @property
     def open(self) -> int:
         """How many connections are open now."""
-        return len(self._pairs)
+        return len(self._links)
 
     # faults
 
@@ -88,15 +97,16 @@ class TcpProxy:
     def cut(self) -> int:
         """Reset every open connection; new ones are welcome. Returns how many were cut."""
         with self._mu:
-            pairs = list(self._pairs)
-        for pair in pairs:
-            for side in pair:
-                # Linger 0: the peer meets a reset and not an orderly end.
-                with contextlib.suppress(OSError):
-                    side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                    side.shutdown(socket.SHUT_RDWR)
-        wait_until(lambda: not self._pairs.intersection(pairs), what="connections to be cut")
-        return len(pairs)
+            links = list(self._links)
+        for link in links:
+            link.doomed = True
+            with contextlib.suppress(OSError):
+                # Linger 0: when its thread closes the socket the client meets a reset, not an orderly end.
+                link.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                if link.server is not None:
+                    link.server.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        wait_until(lambda: not self._links.intersection(links), what="connections to be cut")
+        return len(links)
 
     def black_hole(self) -> None:
         """Keep connections open, accept new ones, and forward nothing."""
@@ -108,6 +118,8 @@ class TcpProxy:
             listener, self._listener = self._listener, None
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
+            if self._acceptor is not None:
+                self._acceptor.join(5)
             listener.close()
         self.cut()
 
@@ -117,19 +129,17 @@ class TcpProxy:
         self._holed.clear()
         if self._listener is None:
             self._listener = socket.create_server((self.host, self.port), backlog=512)
-            self._spawn(self._accept, self._listener)
+            self._acceptor = self._spawn(self._accept, self._listener)
 
     def close(self) -> None:
         """Cut everything and end the threads."""
-        self._closed.set()
-        self._holed.clear()
         self.refuse()
         for thread in list(self._threads):
             thread.join(5)
 
     # inside
 
-    def _spawn(self, fn: Callable[..., None], *args: object) -> None:
+    def _spawn(self, fn: Callable[..., None], *args: object) -> threading.Thread:
         def run() -> None:
             try:
                 fn(*args)
@@ -139,6 +149,7 @@ class TcpProxy:
         thread = threading.Thread(target=run, name="tcp-proxy", daemon=True)
         self._threads.add(thread)
         thread.start()
+        return thread
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -147,64 +158,47 @@ class TcpProxy:
             except OSError:
                 return
             self.accepted += 1
-            self._spawn(self._serve, client)
+            link = _Link(client)
+            with self._mu:
+                self._links.add(link)
+            self._spawn(self._serve, link)
 
-    def _serve(self, client: socket.socket) -> None:
-        with client:
-            pair: tuple[socket.socket, ...] = (client,)
-            with self._listed(pair):
-                if not self._pass_hole(client):
-                    return
-            try:
-                server = socket.create_connection(self.target, timeout=5)
-            except OSError:
-                return
-            with server:
-                server.settimeout(None)
-                for side in (client, server):
-                    side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                with self._listed((client, server)):
-                    self._forward(client, server)
-
-    @contextlib.contextmanager
-    def _listed(self, pair: tuple[socket.socket, ...]) -> Iterator[None]:
-        with self._mu:
-            self._pairs.add(pair)
+    def _serve(self, link: _Link) -> None:
         try:
-            yield
+            with link.client:
+                if self._may_pass(link):
+                    with socket.create_connection(self.target, timeout=5) as link.server:
+                        self._forward(link, link.client, link.server)
+        except OSError:
+            pass  # either side is gone, which is what a proxy has to pass on
         finally:
             with self._mu:
-                self._pairs.discard(pair)
+                self._links.discard(link)
 
-    def _pass_hole(self, client: socket.socket) -> bool:
-        """Wait while black-holed; False when the client is gone before it ends."""
-        while self._holed.is_set():
-            ready, _, _ = select.select([client], [], [], 0.01)
-            try:
-                if ready and not client.recv(1, socket.MSG_PEEK):
-                    return False
-            except OSError:
-                return False
-            if ready:
-                time.sleep(0.01)
-        return not self._closed.is_set()
-
-    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+    def _forward(self, link: _Link, client: socket.socket, server: socket.socket) -> None:
+        server.settimeout(None)
+        for side in (client, server):
+            side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         other = {client: server, server: client}
-        while True:
-            ready, _, _ = select.select([client, server], [], [], 1.0)
+        while not link.doomed:
+            ready, _, _ = select.select([client, server], [], [], 0.1)
             for side in ready:
-                try:
-                    if not self._pass_hole(client):
-                        return
-                    if self.delay_s:
-                        time.sleep(self.delay_s)
-                    chunk = side.recv(65536)
-                    if not chunk or not self._pass_hole(client):
-                        return
-                    other[side].sendall(chunk)
-                except OSError:
+                if not self._may_pass(link):
                     return
+                if self.delay_s:
+                    time.sleep(self.delay_s)
+                chunk = side.recv(65536)
+                if not chunk or not self._may_pass(link):
+                    return
+                other[side].sendall(chunk)
+
+    def _may_pass(self, link: _Link) -> bool:
+        """Wait out a black hole; False when the connection ended meanwhile."""
+        while self._holed.is_set() and not link.doomed:
+            if select.select([link.client], [], [], 0.01)[0] and not link.client.recv(1, socket.MSG_PEEK):
+                return False
+            time.sleep(0.005)
+        return not link.doomed
 
 
 class Worker:

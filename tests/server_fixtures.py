@@ -15,16 +15,17 @@ from typing import Any, TypeVar
 
 import pytest
 
+from processes import version_of
 from servers import MariaDBServer, PostgresServer, RedisCluster, RedisServer, ServerMissing
 
 AnyServer = RedisServer | RedisCluster | PostgresServer | MariaDBServer
 S = TypeVar("S", RedisServer, RedisCluster, PostgresServer, MariaDBServer)
 
-KINDS: tuple[type[AnyServer], ...] = (RedisServer, RedisCluster, PostgresServer, MariaDBServer)
+KINDS: tuple[type[Any], ...] = (RedisServer, RedisCluster, PostgresServer, MariaDBServer)
 _used: Counter[str] = Counter()  # tests by server
 _private: Counter[str] = Counter()  # servers started for a single test
 _shared: dict[str, AnyServer] = {}
-_FIXTURES = {
+_FIXTURES: dict[str, Any] = {
     "redis_server": RedisServer,
     "redis_cluster": RedisCluster,
     "postgres_server": PostgresServer,
@@ -44,7 +45,12 @@ def servers_required() -> bool:
 
 def _built(kind: type[S], **config: object) -> S:
     try:
-        return kind(**config).start()
+        server = kind(**config)
+        try:
+            return server.start()
+        except BaseException:
+            server.close()
+            raise
     except ServerMissing as error:
         if servers_required():
             pytest.fail(f"{kind.name} is required here: {error}", pytrace=False)
@@ -180,13 +186,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(f"{kind.name:<14}{_line(kind)}")
 
 
-def _line(kind: type[AnyServer]) -> str:
+def _line(kind: Any) -> str:
     try:
         binary = kind.find()
     except ServerMissing as error:
         return f"missing: {error}"
-    from servers import version_of
-
     if not (tests := _used[kind.name]):
         return f"{version_of(binary):<10} not used: no selected test asks for it"
     return f"{version_of(binary):<10} used by {tests} tests, {_private[kind.name]} private instances"
