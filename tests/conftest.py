@@ -1,4 +1,4 @@
-"""Fixtures for the private servers of ``servers.py``, loaded for tests and docs by the root conftest.
+"""Fixtures for the private servers of ``servers.py``.
 
 A server starts when the first test asks for it and ends with the session. Without it a test is
 skipped with the reason; where ``EVENTPERF_REQUIRE_SERVERS=1`` or ``CI`` is set it fails. The run ends

@@ -1,0 +1,133 @@
+"""Every Python block of the pages, every example and every docstring example runs."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pages
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts)]
+EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
+MODULES = sorted((ROOT / "src").rglob("*.py"))
+SERVERS = {
+    "redis": "redis_url",
+    "cluster": "redis_cluster_url",
+    "postgres": "postgres_url",
+    "mariadb": "mariadb_url",
+}
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def run_script(folder: Path, *command: object, env: dict[str, str] | None = None) -> None:
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=folder,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_page_runs(page, request, tmp_path):
+    urls = {name: request.getfixturevalue(SERVERS[name]) for name in pages.needs(page.read_text("utf-8"))}
+    run_script(tmp_path, pages.__file__, page, *(f"{name}={url}" for name, url in urls.items()))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=relative)
+def test_example_runs(example, request, tmp_path):
+    """An example says what it needs (``# needs: redis``) and finds it in ``REDIS_URL``."""
+    found = re.search(r"^# needs:(.*)$", example.read_text("utf-8"), re.MULTILINE)
+    names = re.findall(r"\w+", found[1]) if found else []
+    env = {f"{name.upper()}_URL": request.getfixturevalue(SERVERS[name]) for name in names}
+    run_script(tmp_path, example, env=env)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_docstring_examples_run(path, monkeypatch, tmp_path):
+    name = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
+    if name.endswith("__main__"):
+        pytest.skip("runs the command line when imported")
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        if (error.name or "eventperf").startswith("eventperf"):
+            raise
+        pytest.skip(f"needs {error.name}")
+    monkeypatch.chdir(tmp_path)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    report: list[str] = []
+    for test in doctest.DocTestFinder(exclude_empty=True).find(module, name):
+        runner.run(test, out=report.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(report)
+
+
+STORY = """
+<!-- needs: redis -->
+```python
+from dataclasses import dataclass
+
+@dataclass
+class Point:
+    x: int
+
+URL = "redis://localhost:6379/0"
+print("twice", [Point(2)] * 2)
+```
+
+<!-- output -->
+```text
+twice [Point(x=2), ...]
+```
+
+1. In a list:
+
+   ```python
+   >>> Point(3).x, URL
+   (3, 'redis://elsewhere:1/0')
+   ```
+
+<!-- skip: next, it would end the world -->
+```python
+raise SystemExit
+```
+"""
+
+
+@pytest.fixture
+def story(tmp_path):
+    path = tmp_path / "story.md"
+    path.write_text(STORY)
+    return path
+
+
+def test_pages_run_as_a_reader_would(story):
+    assert pages.needs(STORY) == ["redis"]
+    assert pages.run(story, {"redis": "redis://elsewhere:1/0"}) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("twice [Point", "thrice [Point"), ("(3, 'redis", "(4, 'redis"), ("x: int", "x: nowhere(")],
+    ids=["output", "doctest", "syntax"],
+)
+def test_pages_that_lie_fail(story, old, new):
+    story.write_text(STORY.replace(old, new))
+    with pytest.raises((AssertionError, SyntaxError)):
+        pages.run(story, {"redis": "redis://elsewhere:1/0"})
