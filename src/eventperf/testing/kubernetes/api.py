@@ -99,7 +99,9 @@ class Api:
                 self.store.delete(route.shelf, old, dry_run=dry_run)
                 return Response(200, dumps({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
             new = self._changed(route, old, request)
-            return Response(200, self._view(route, self.store.replace(route.shelf, old, new, dry_run=dry_run)))
+            return Response(
+                200, self._view(route, self.store.replace(route.shelf, old, new, dry_run=dry_run))
+            )
 
     def _list(self, route: Route, request: Request) -> Response:
         query, limit = request.query, int(request.query.get("limit") or 0)
@@ -119,7 +121,9 @@ class Api:
     @staticmethod
     def _matchers(query: dict[str, str]) -> tuple[Any, ...]:
         try:
-            return label_matcher(query.get("labelSelector", "")), field_matcher(query.get("fieldSelector", ""))
+            return label_matcher(query.get("labelSelector", "")), field_matcher(
+                query.get("fieldSelector", "")
+            )
         except ValueError as error:
             raise ApiError(400, "BadRequest", str(error)) from error
 
@@ -163,8 +167,10 @@ class Api:
             kind = request.headers.get("content-type", "").partition(";")[0].strip()
             apply = _PATCHES.get(kind)
             if apply is None:
-                raise ApiError(415, "UnsupportedMediaType", f"the body of the request was in an unknown format: {kind}")
-            after = apply(before, body)
+                raise ApiError(
+                    415, "UnsupportedMediaType", f"the body of the request was in an unknown format: {kind}"
+                )
+            after: Object = apply(before, body)
         else:
             after = body
         self._check_version(route, old, after)
@@ -184,13 +190,17 @@ class Api:
                 text = "metadata.resourceVersion: Invalid value: 0: must be specified for an update"
                 raise ApiError(422, "Invalid", f'{resource.kind} "{name}" is invalid: {text}')
         elif asked != old.obj["metadata"]["resourceVersion"]:
-            text = "the object has been modified; please apply your changes to the latest version and try again"
-            raise ApiError(409, "Conflict", f'Operation cannot be fulfilled on {resource.plural} "{name}": {text}')
+            text = (
+                "the object has been modified; please apply your changes to the latest version and try again"
+            )
+            raise ApiError(
+                409, "Conflict", f'Operation cannot be fulfilled on {resource.plural} "{name}": {text}'
+            )
 
     def _scaled(self, resource: Resource, obj: Object, scale: Object) -> Object:
         replicas = (scale.get("spec") or {}).get("replicas", 0)
         if isinstance(replicas, bool) or not isinstance(replicas, int) or abs(replicas) > _INT32:
-            text = f"json: cannot unmarshal {replicas!r} into Go struct field ScaleSpec.spec.replicas of type int32"
+            text = f"json: cannot unmarshal {replicas!r} into ScaleSpec.spec.replicas of type int32"
             raise ApiError(400, "BadRequest", text)
         if replicas < 0:
             name = obj["metadata"]["name"]
@@ -240,7 +250,12 @@ def _dig(obj: Any, path: str) -> Any:
 def _check_event(obj: Object) -> None:
     """The checks the API makes on a new event beyond its schema."""
     wrong = ""
-    for name, longest in (("action", 128), ("reason", 128), ("reportingInstance", 128), ("reportingController", 253)):
+    for name, longest in (
+        ("action", 128),
+        ("reason", 128),
+        ("reportingInstance", 128),
+        ("reportingController", 253),
+    ):
         if not 0 < len(obj.get(name) or "") <= longest:
             wrong = f"{name}: must have between 1 and {longest} characters"
     if len(obj.get("note") or "") > 1024:

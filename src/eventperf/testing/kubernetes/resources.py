@@ -32,10 +32,15 @@ class Resource:
 
 _SCALE = ("spec.replicas", "status.replicas", "spec.selector")
 
+
+def _workload(plural: str, kind: str) -> Resource:
+    return Resource(group="apps", version="v1", plural=plural, kind=kind, scale=_SCALE, has_status=True)
+
+
 BUILTIN = (
-    Resource(group="apps", version="v1", plural="deployments", kind="Deployment", scale=_SCALE, has_status=True),
-    Resource(group="apps", version="v1", plural="statefulsets", kind="StatefulSet", scale=_SCALE, has_status=True),
-    Resource(group="apps", version="v1", plural="replicasets", kind="ReplicaSet", scale=_SCALE, has_status=True),
+    _workload("deployments", "Deployment"),
+    _workload("statefulsets", "StatefulSet"),
+    _workload("replicasets", "ReplicaSet"),
     Resource(group="", version="v1", plural="pods", kind="Pod", has_status=True),
     Resource(group="", version="v1", plural="events", kind="Event"),
     Resource(group="", version="v1", plural="configmaps", kind="ConfigMap"),

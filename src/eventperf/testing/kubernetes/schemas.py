@@ -1,4 +1,4 @@
-"""The real OpenAPI schemas of Kubernetes, from the package ``kubernetes-validate``, compiled once per kind."""
+"""The real schemas of Kubernetes, from the package ``kubernetes-validate``, compiled once per kind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ class Schemas:
     """
 
     def __init__(self, version: str | None = None) -> None:
-        utils = require("kubernetes_validate.utils", extra="testing", needed_by="KubernetesServer(schemas=True)")
+        utils = require(
+            "kubernetes_validate.utils", extra="testing", needed_by="KubernetesServer(schemas=True)"
+        )
         self._utils = utils
         self._version = version or utils.latest_version()
         self._validator = functools.lru_cache(maxsize=None)(self._compile)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,9 @@ class KubernetesServer:
     def start(self) -> Self:
         """Listen; returns when requests are served."""
         started = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(started,), name="kubernetes-server", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(started,), name="kubernetes-server", daemon=True
+        )
         self._thread.start()
         started.wait()
         return self
@@ -144,7 +146,9 @@ class KubernetesServer:
             "current-context": "test",
             "clusters": [{"name": "test", "cluster": {"server": self.url}}],
             "users": [{"name": "test", "user": user}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}],
+            "contexts": [
+                {"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}
+            ],
         }
         path = Path(path)
         path.write_text(json.dumps(config), encoding="utf-8")
@@ -157,7 +161,11 @@ class KubernetesServer:
         answer: Response | Stream
         try:
             self._authenticate(request)
-            if request.method == "GET" and request.path.count("/") <= 2 and not request.path.startswith("/api/"):
+            if (
+                request.method == "GET"
+                and request.path.count("/") <= 2
+                and not request.path.startswith("/api/")
+            ):
                 fault = self._struck("get", request.path)
                 answer = self._act(fault, lambda: Response(200, dumps(self._api.discover(request.path))))
             else:
@@ -169,29 +177,43 @@ class KubernetesServer:
                 answer = self._act(fault, lambda: self._api.handle(route, request))
         except ApiError as error:
             retry = error.retry_after_s
-            answer = Response(error.status, dumps(error.body()), f"Retry-After: {retry:g}\r\n" if retry else "")
+            answer = Response(
+                error.status, dumps(error.body()), f"Retry-After: {retry:g}\r\n" if retry else ""
+            )
         if isinstance(answer, Response):
             status = answer.status
         self.counts[verb, resource] += 1
         self.calls.append(Call(verb, group, resource, namespace, name, status))
         return answer
 
-    def _act(self, fault: Fault | None, handle: Any) -> Response | Stream:
+    def _act(self, fault: Fault | None, handle: Callable[[], Response | Stream]) -> Response | Stream:
         if fault is None:
-            return handle()  # type: ignore[no-any-return]
+            return handle()
         if fault.status is not None and not fault.applied:
-            reason = {403: "Forbidden", 404: "NotFound", 409: "Conflict", 422: "Invalid", 429: "TooManyRequests"}
+            reason = {
+                403: "Forbidden",
+                404: "NotFound",
+                409: "Conflict",
+                422: "Invalid",
+                429: "TooManyRequests",
+            }
             raise ApiError(
-                fault.status, reason.get(fault.status, "InternalError"), "scripted", retry_after_s=fault.retry_after_s
+                fault.status,
+                reason.get(fault.status, "InternalError"),
+                "scripted",
+                retry_after_s=fault.retry_after_s,
             )
         runs = fault.applied or fault.cut is None
         answer = handle() if runs else Response(200)
         if isinstance(answer, Response):
             answer.cut, answer.delay_s = fault.cut, fault.delay_s
             if fault.status is not None:
-                answer.status, answer.body = fault.status, dumps(ApiError(fault.status, "", "scripted").body())
+                answer.status, answer.body = (
+                    fault.status,
+                    dumps(ApiError(fault.status, "", "scripted").body()),
+                )
             return answer
-        return Response(200, cut=fault.cut) if fault.cut else answer  # type: ignore[no-any-return]
+        return Response(200, cut=fault.cut) if fault.cut else answer
 
     def _struck(self, verb: str, path: str) -> Fault | None:
         return next((f for f in self._faults if f.strikes(verb, path)), None)
@@ -286,7 +308,9 @@ class KubernetesServer:
         with self.store.lock:
             return [i.obj for i in self.store.select(self.store.shelves[group, plural], namespace)]
 
-    def update(self, plural: str, name: str, body: Object, *, namespace: str = "default", group: str = "") -> Object:
+    def update(
+        self, plural: str, name: str, body: Object, *, namespace: str = "default", group: str = ""
+    ) -> Object:
         """Replace an object, as some other client would."""
         with self.store.lock:
             shelf = self.store.shelves[group, plural]
@@ -302,7 +326,9 @@ class KubernetesServer:
         """Return ``spec.replicas`` of a workload."""
         return int(self.get(plural, name, namespace=namespace, group=group)["spec"].get("replicas", 1))
 
-    def scale(self, plural: str, name: str, replicas: int, *, namespace: str = "default", group: str = "apps") -> None:
+    def scale(
+        self, plural: str, name: str, replicas: int, *, namespace: str = "default", group: str = "apps"
+    ) -> None:
         """Change ``spec.replicas`` behind the client's back."""
         obj = self.get(plural, name, namespace=namespace, group=group)
         body = {**obj, "spec": {**obj["spec"], "replicas": replicas}}

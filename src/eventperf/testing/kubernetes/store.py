@@ -150,7 +150,9 @@ class Store:
         """Return the objects of a namespace (None for all) that every matcher accepts, by name."""
         wanted = [m for m in matchers if m is not None]
         rows = sorted((k, i) for k, i in shelf.items.items() if namespace is None or k[0] == namespace)
-        return [item for _, item in rows if all(m(item.obj) for m in wanted)] if wanted else [i for _, i in rows]
+        return (
+            [item for _, item in rows if all(m(item.obj) for m in wanted)] if wanted else [i for _, i in rows]
+        )
 
     def page(self, items: list[Item], limit: int) -> tuple[list[Item], str]:
         """Split off the first ``limit`` items; returns them and the token for the rest."""

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import uuid
 
 from .store import Change, Item, Object, Shelf, Store, now
 
 
 def deployment(
-    name: str, *, replicas: int = 1, labels: dict[str, str] | None = None, cpu: str = "100m", memory: str = "128Mi"
+    name: str,
+    *,
+    replicas: int = 1,
+    labels: dict[str, str] | None = None,
+    cpu: str = "100m",
+    memory: str = "128Mi",
 ) -> Object:
     """Return a small, valid Deployment body.
 
@@ -43,7 +49,7 @@ class Workloads:
         self._pods = store.shelves["", "pods"]
         for (group, plural), shelf in store.shelves.items():
             if group == "apps" and plural in ("deployments", "statefulsets"):
-                shelf.listeners.append(lambda change, shelf=shelf: self._soon(shelf, change))
+                shelf.listeners.append(functools.partial(self._soon, shelf))
         self._pods.listeners.append(self._pod_changed)
 
     def _soon(self, shelf: Shelf, change: Change) -> None:
@@ -94,12 +100,18 @@ class Workloads:
                 "ownerReferences": [reference],
             },
             "spec": template["spec"],
-            "status": {"phase": "Pending", "startTime": now(), "conditions": [{"type": "Ready", "status": "False"}]},
+            "status": {
+                "phase": "Pending",
+                "startTime": now(),
+                "conditions": [{"type": "Ready", "status": "False"}],
+            },
         }
         pod = self._store.create(self._pods, meta["namespace"], body)
         name = pod.obj["metadata"]["name"]
         if self._startup_s > 0:
-            self._loop.call_later(self._startup_s, self._ready, shelf, (meta["namespace"], name), meta["name"])
+            self._loop.call_later(
+                self._startup_s, self._ready, shelf, (meta["namespace"], name), meta["name"]
+            )
         else:
             self._ready(shelf, (meta["namespace"], name), meta["name"])
 

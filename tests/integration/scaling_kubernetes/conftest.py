@@ -1,0 +1,58 @@
+"""A test server per test, and for tests of plain API behaviour also a real kube-apiserver if there is one."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from eventperf.scaling.backends.kubernetes_api import KubernetesApi
+from eventperf.testing.kubernetes import KubernetesServer
+from eventperf.testing.kubernetes.apiserver import RealApiServer
+
+
+@pytest.fixture
+def server() -> Iterator[KubernetesServer]:
+    with KubernetesServer(schemas=True) as server:
+        yield server
+
+
+@pytest.fixture
+def api(server: KubernetesServer) -> Iterator[KubernetesApi]:
+    with KubernetesApi.at(server.url, timeout=2) as api:
+        yield api
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a test of plain API behaviour gets: an API and a namespace of its own."""
+
+    api: KubernetesApi
+    namespace: str
+
+
+@pytest.fixture(scope="session")
+def real_api() -> Iterator[KubernetesApi]:
+    from kubernetes import client
+
+    with RealApiServer() as real:
+        configuration = client.Configuration()
+        configuration.host, configuration.verify_ssl = real.url, False
+        configuration.api_key = {"authorization": f"Bearer {real.token}"}
+        with KubernetesApi(configuration) as api:
+            yield api
+
+
+SERVERS = ["test-server", "kube-apiserver"] if os.environ.get("KUBEBUILDER_ASSETS") else ["test-server"]
+
+
+@pytest.fixture(params=SERVERS)
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """The same test against the test server and, when KUBEBUILDER_ASSETS is set, the real one."""
+    api = request.getfixturevalue("api" if request.param == "test-server" else "real_api")
+    namespace = f"t-{uuid.uuid4().hex[:8]}"
+    api.request("POST", "/api/v1/namespaces", body={"metadata": {"name": namespace}})
+    return Cluster(api, namespace)
