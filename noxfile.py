@@ -1,0 +1,172 @@
+"""Everything CI runs, one session per question; ``nox -l`` lists them.
+
+``nox -s tests`` is the whole suite on one Python with every server. Pythons are never downloaded:
+those that start here are used, the others are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+EXTRAS = sorted(PROJECT["project"]["optional-dependencies"])
+WITHOUT_ARQ = ",".join(extra for extra in EXTRAS if extra not in {"all", "arq"})  # arq pins redis-py below 6
+ENDS = {
+    "oldest": ("redis==5.0.*", "sqlalchemy==2.0.*"),
+    "middle": ("redis==5.3.*",),
+    "newest": ("redis==8.*",),
+}
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "imports", "docs", "tests"]
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_missing_interpreters = False
+os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
+if "PYENV_ROOT" in os.environ:  # let pyenv's shims start every Python that is installed, ours first
+    here = sys.version.split()[0]
+    versions = {path.name for path in Path(os.environ["PYENV_ROOT"], "versions").glob("3.*")}
+    os.environ.setdefault("PYENV_VERSION", ":".join([here, *sorted(versions - {here})]))
+
+
+def install(session: nox.Session, *groups: str, extras: str = "all", also: tuple[str, ...] = ()) -> None:
+    """Install the project in editable form, dependency groups, and whatever else is asked."""
+    needed = nox.project.dependency_groups(PROJECT, *groups) if groups else ()
+    session.install("-e", f".[{extras}]" if extras else ".", *needed, *also)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, spelling, and the project's metadata."""
+    session.install(*nox.project.dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("codespell", "src", "tests", "docs", "examples", "README.md", "CHANGELOG.md", "noxfile.py")
+    session.run("validate-pyproject", "pyproject.toml")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """The library under mypy strict, its public face and the typing tests under pyright."""
+    install(session, "types", "test")
+    session.run("mypy")
+    session.run("pyright", "--verifytypes", "eventperf", "--ignoreexternal")
+    if files := [str(path) for path in sorted((ROOT / "tests/typing").glob("*.py"))]:
+        session.run("mypy", *files)
+        session.run("pyright", *files)
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Who may import whom."""
+    install(session, "imports", extras="")
+    session.run("lint-imports")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the pages; a warning or a broken reference is an error."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "-n", "-q", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The whole suite on one Python, with every server; posargs go to pytest."""
+    provide_servers(session)
+    install(session, "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("end", list(ENDS))
+def matrix(session: nox.Session, end: str) -> None:
+    """Unit and conformance tests on each Python here and on both ends of the dependencies."""
+    provide_servers(session)
+    install(session, "test", extras=WITHOUT_ARQ, also=ENDS[end])
+    session.run("pytest", "tests/unit", "tests/conformance", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("extra", ["", *EXTRAS])
+def extras(session: nox.Session, extra: str) -> None:
+    """Each extra alone (and none at all) installs and does its work."""
+    session.install(f".[{extra}]" if extra else ".")
+    session.run("python", "tests/extra_alone.py", extra)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Benchmarks of one room: ``nox -s bench -- cache|dbopt|scaling|queues``."""
+    provide_servers(session)
+    groups = ["test", *(["bench"] if "bench" in PROJECT["dependency-groups"] else [])]
+    install(session, *groups)
+    session.run("python", "tests/benchmarks/run.py", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """The slow tests at full length."""
+    provide_servers(session)
+    install(session, "test")
+    env = {"EVENTPERF_SOAK": "1"}
+    session.run("pytest", "-m", "slow", "-o", "timeout=3600", *session.posargs, env=env)
+
+
+# --- servers ------------------------------------------------------------------------------------
+
+APT = """
+set -eu
+export DEBIAN_FRONTEND=noninteractive
+guard=/usr/sbin/policy-rc.d   # the tests start private servers; the distribution's must stay down
+if [ ! -e "$guard" ]; then
+  printf '#!/bin/sh\\nexit 101\\n' >"$guard"; chmod 755 "$guard"; trap 'rm -f "$guard"' EXIT
+fi
+apt-get update -q
+hypopg=$(apt-cache search --names-only '^postgresql-[0-9]+-hypopg$' | cut -d' ' -f1 | sort -V | tail -n 1)
+apt-get install -q -y --no-install-recommends redis-server mariadb-server "${hypopg%-hypopg}" "$hypopg"
+"""
+
+
+def missing_servers() -> list[str]:
+    """Return what ``tests/servers.py`` does not find, in its words."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from servers import MariaDBServer, PostgresServer, RedisServer, ServerMissing
+
+    missing = []
+    for kind in (RedisServer, PostgresServer, MariaDBServer):
+        try:
+            kind.find()
+        except ServerMissing as reason:
+            missing.append(f"{kind.name}: {reason}")
+    return missing
+
+
+def provide_servers(session: nox.Session) -> None:
+    """Install missing servers through apt where we may; else name them, and fail in CI."""
+    if not missing_servers():
+        return
+    if shutil.which("apt-get") and (become_root := _become_root()) is not None:
+        session.run_install(*become_root, "/bin/sh", "-c", APT, external=True)
+    if missing := missing_servers():
+        packages = "redis-server mariadb-server postgresql-NN postgresql-NN-hypopg"
+        text = f"missing {'; '.join(missing)}. On Debian and Ubuntu: apt-get install {packages}"
+        if os.environ.get("CI"):
+            session.error(text)
+        session.warn(f"{text}. Tests that need them are skipped.")
+
+
+def _become_root() -> list[str] | None:
+    if os.geteuid() == 0:
+        return []
+    sudo = shutil.which("sudo")
+    if sudo and subprocess.run([sudo, "-n", "true"], capture_output=True, check=False).returncode == 0:
+        return [sudo, "-n"]
+    return None
