@@ -94,7 +94,7 @@ def show(value_s: float) -> str:
         return "-" + show(-value_s)
     if value_s < 1e-3:
         return f"{value_s * 1e6:.0f}us"
-    if value_s < 1:
+    if value_s < 0.9995:  # what would round to 1000 ms is shown as 1s
         return f"{value_s * 1e3:.3g}ms"
     if value_s < 60:
         return f"{value_s:.3g}s"

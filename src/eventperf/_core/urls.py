@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from .errors import ConfigurationError, UnknownScheme
 
@@ -28,7 +28,7 @@ class BackendURL:
     username: str | None
     password: str | None = field(repr=False)
     path: str
-    options: Mapping[str, str]
+    options: Mapping[str, str] = field(repr=False)  # may hold a password too
     text: str = field(repr=False)
 
     def __str__(self) -> str:
@@ -41,6 +41,8 @@ def redact(url: str) -> str:
     >>> redact("redis://app:s3cret@cache:6379/0")
     'redis://app:***@cache:6379/0'
     """
+    if "://" not in url:  # someone forgot the scheme, but perhaps not the password
+        return f"***@{url.rpartition('@')[2]}" if "@" in url else url
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -50,7 +52,9 @@ def redact(url: str) -> str:
     if at and ":" in userinfo:
         netloc = f"{userinfo.partition(':')[0]}:***@{hosts}"
     query = "&".join(_redact_option(pair) for pair in parts.query.split("&"))
-    return urlunsplit((parts.scheme, netloc, parts.path, query, parts.fragment))
+    # Not urlunsplit: it turns "memory://" into "memory:".
+    tail = f"{'?' if query else ''}{query}{'#' if parts.fragment else ''}{parts.fragment}"
+    return f"{parts.scheme}://{netloc}{parts.path}{tail}"
 
 
 def _redact_option(pair: str) -> str:
