@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 EXTRAS = sorted(PROJECT["project"]["optional-dependencies"])
+EVERYTHING = ",".join(EXTRAS)
 WITHOUT_ARQ = ",".join(extra for extra in EXTRAS if extra not in {"all", "arq"})  # arq pins redis-py below 6
 ENDS = {
     "oldest": ("redis==5.0.*", "sqlalchemy==2.0.*"),
@@ -36,7 +37,7 @@ if "PYENV_ROOT" in os.environ:  # let pyenv's shims start every Python that is i
     os.environ.setdefault("PYENV_VERSION", ":".join([here, *sorted(versions - {here})]))
 
 
-def install(session: nox.Session, *groups: str, extras: str = "all", also: tuple[str, ...] = ()) -> None:
+def install(session: nox.Session, *groups: str, extras: str = EVERYTHING, also: tuple[str, ...] = ()) -> None:
     """Install the project in editable form, dependency groups, and whatever else is asked."""
     needed = nox.project.dependency_groups(PROJECT, *groups) if groups else ()
     session.install("-e", f".[{extras}]" if extras else ".", *needed, *also)

@@ -1,0 +1,75 @@
+"""Run in an environment with one extra (or none): that it brings what its feature needs, and no more.
+
+    python tests/extra_alone.py cache
+
+``nox -s extras`` makes such an environment for each extra.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pages
+
+README = Path(__file__).parent.parent / "README.md"
+BRINGS = {
+    "": "",
+    "cache": "cachetools hiredis msgspec redis",
+    "dbopt": "sqlalchemy sqlglot",
+    "postgres": "psycopg",
+    "mysql": "pymysql",
+    "scaling": "kubernetes",
+    "queues": "hiredis msgspec redis",
+    "arq": "arq redis hiredis",
+    "cli": "rich",
+    "testing": "hypothesis pytest",
+    "django": "django",
+    "flask": "flask",
+    "fastapi": "fastapi",
+    "prometheus": "prometheus_client",
+    "opentelemetry": "opentelemetry",
+    "dogpile": "cachetools dogpile hiredis msgspec redis",
+}
+NOT_IN_ALL = {"prometheus", "opentelemetry", "dogpile"}
+WORK = {
+    "": "import eventperf.cache, eventperf.dbopt, eventperf.queues, eventperf.scaling",
+    "cache": 'from eventperf import CacheManager; CacheManager("redis://127.0.0.1:1/0").close()',
+    "dbopt": 'from eventperf import DatabaseOptimizer; DatabaseOptimizer("sqlite://").advise()',
+    "postgres": "import eventperf.dbopt",
+    "mysql": "import eventperf.dbopt",
+    "scaling": "from eventperf.scaling import KubernetesTarget",
+    "queues": 'from eventperf import QueueManager; QueueManager("redis://127.0.0.1:1/0").close()',
+    "arq": "import eventperf.queues",
+    "cli": 'from eventperf.cli.main import main; assert main(["cache", "--help"]) == 0',
+    "testing": "import eventperf.testing",
+    "django": "import eventperf.contrib.django.cache",
+    "flask": "import eventperf.contrib.flask",
+    "fastapi": "import eventperf.contrib.fastapi",
+    "prometheus": "import eventperf.contrib.prometheus",
+    "opentelemetry": "import eventperf.contrib.opentelemetry",
+    "dogpile": "import eventperf.contrib.dogpile",
+}
+
+
+def first_block(page: Path) -> str:
+    """Return the page's first Python block: the example that needs nothing."""
+    return next(step.text for step in pages.steps(page.read_text("utf-8")) if step.kind == "python")
+
+
+def main(extra: str) -> None:
+    """Fail unless ``extra`` brings exactly its packages and its feature works."""
+    everything = {name for names in BRINGS.values() for name in names.split()}
+    parts = [name for name in BRINGS if name not in NOT_IN_ALL] if extra == "all" else [extra]
+    expected = {name for part in parts for name in BRINGS[part].split()}
+    installed = {name for name in everything if importlib.util.find_spec(name)}
+    assert installed == expected, f"[{extra}] brings {sorted(installed)}, not {sorted(expected)}"
+    exec(compile(first_block(README), str(README), "exec"), {"__name__": "readme"})
+    for part in parts:
+        exec(compile(WORK[part], f"[{part}]", "exec"), {})
+    print(f"[{extra}] works alone")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "")
