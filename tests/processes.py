@@ -70,9 +70,16 @@ def _is_free(port: int) -> bool:
 def find_binary(*names: str, folders: tuple[str, ...] = ()) -> str:
     """Return the first of ``names`` on PATH or in the distributions' folders.
 
+    ``EVENTPERF_REDIS_SERVER=/path`` (``_POSTGRES``, ``_MARIADBD``) names another build to test against.
+
     Raises:
         ServerMissing: None of them is there.
     """
+    variable = f"EVENTPERF_{names[0].upper().replace('-', '_')}"
+    if chosen := os.environ.get(variable):
+        if os.access(chosen, os.X_OK):
+            return chosen
+        raise ServerMissing(f"{variable}={chosen} is no program")
     places = os.pathsep.join([os.environ.get("PATH", ""), *folders, "/usr/sbin", "/usr/local/sbin"])
     for name in names:
         if found := shutil.which(name, path=places):

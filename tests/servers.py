@@ -13,7 +13,6 @@ import contextlib
 import functools
 import itertools
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -301,10 +300,9 @@ class PostgresServer(_Database):
 
     @classmethod
     def find(cls) -> str:
-        found = [shutil.which("postgres"), *sorted(map(str, cls._installed()), key=_by_number, reverse=True)]
-        binaries = [binary for binary in found if binary]
-        if not binaries:
-            raise ServerMissing("no postgres on PATH or in /usr/lib/postgresql/*/bin")
+        folders = [str(path.parent) for path in cls._installed()]
+        binaries = [find_binary("postgres", folders=tuple(sorted(folders, key=_by_number, reverse=True)))]
+        binaries += [f"{folder}/postgres" for folder in folders]  # the first may lack an extension
         for binary in binaries:
             if cls._has_extensions(binary):
                 return binary

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +93,40 @@ def _alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+MISSING = {"EVENTPERF_REDIS_SERVER": "/nowhere"}
+
+
+@pytest.mark.parametrize(
+    ("env", "outcome", "code"),
+    [
+        ({}, "1 passed", 0),
+        (MISSING, "1 skipped", 0),
+        ({**MISSING, "CI": "true"}, "1 error", 1),
+        (
+            {**MISSING, "CI": "true", "EVENTPERF_REQUIRE_SERVERS": "0"},
+            "1 skipped",
+            0,
+        ),
+    ],
+    ids=["there", "missing", "missing in CI", "not required"],
+)
+def test_a_missing_server_skips_with_its_reason_but_fails_in_ci(tmp_path, env, outcome, code):
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = integration: real server\n")
+    (tmp_path / "test_one.py").write_text("def test_one(redis_url): assert redis_url")
+    base = {
+        name: value for name, value in os.environ.items() if name not in {"CI", "EVENTPERF_REQUIRE_SERVERS"}
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "conftest", "-rs", str(tmp_path)],
+        env={**base, "PYTHONPATH": str(Path(__file__).parent), **env},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome in done.stdout, done.stdout + done.stderr
+    assert done.returncode == code
+    if env:
+        assert "redis         missing: EVENTPERF_REDIS_SERVER=/nowhere is no program" in done.stdout
