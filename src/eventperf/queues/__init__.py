@@ -1,1 +1,69 @@
-"""Room under construction."""
+"""Background jobs: at-least-once, by priority, over memory, Redis or SQL.
+
+>>> from eventperf.queues import QueueManager
+>>> [q.name for q in QueueManager("memory://").status()]
+['critical', 'high', 'normal', 'low']
+"""
+
+from .errors import (
+    JobCancelled,
+    JobFailed,
+    JobNotFound,
+    JobTimeout,
+    LeaseLost,
+    NonRetryable,
+    PayloadError,
+    PayloadTooLarge,
+    QueueError,
+    ResultTimeout,
+    Retry,
+    StoreUnavailable,
+    UnknownQueue,
+    Unsupported,
+)
+from .events import JobEvent
+from .handle import Job
+from .job import Backlog, JobInfo, JobState, QueueStatus
+from .jobspec import JobSpec
+from .manager import QueueManager
+from .options import (
+    DEFAULT_PRIORITY,
+    DEFAULT_QUEUES,
+    JOB_TYPES,
+    PRIORITY_BY_TYPE,
+    Exponential,
+    QueueConfig,
+    RetryRule,
+)
+
+__all__ = [
+    "DEFAULT_PRIORITY",
+    "DEFAULT_QUEUES",
+    "JOB_TYPES",
+    "PRIORITY_BY_TYPE",
+    "Backlog",
+    "Exponential",
+    "Job",
+    "JobCancelled",
+    "JobEvent",
+    "JobFailed",
+    "JobInfo",
+    "JobNotFound",
+    "JobSpec",
+    "JobState",
+    "JobTimeout",
+    "LeaseLost",
+    "NonRetryable",
+    "PayloadError",
+    "PayloadTooLarge",
+    "QueueConfig",
+    "QueueError",
+    "QueueManager",
+    "QueueStatus",
+    "ResultTimeout",
+    "Retry",
+    "RetryRule",
+    "StoreUnavailable",
+    "UnknownQueue",
+    "Unsupported",
+]

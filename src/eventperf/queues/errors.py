@@ -1,7 +1,146 @@
-"""Errors of this room."""
+"""Errors of this room: one branch, a leaf for each case a caller would handle differently."""
 
 from __future__ import annotations
 
-from eventperf._core.errors import EventPerfError
+from eventperf._core.durations import Duration, seconds
+from eventperf._core.errors import BackendUnavailable, ConfigurationError, EventPerfError
 
-__all__: list[str] = []
+__all__ = [
+    "JobCancelled",
+    "JobFailed",
+    "JobNotFound",
+    "JobTimeout",
+    "LeaseLost",
+    "NonRetryable",
+    "PayloadError",
+    "PayloadTooLarge",
+    "QueueError",
+    "ResultTimeout",
+    "Retry",
+    "StoreUnavailable",
+    "UnknownQueue",
+    "Unsupported",
+]
+
+
+class QueueError(EventPerfError):
+    """Root of this room's errors."""
+
+
+class UnknownQueue(QueueError, ConfigurationError):
+    """A queue name that this manager does not have."""
+
+
+class PayloadError(QueueError, ConfigurationError):
+    """Data that does not fit the job type's declared payload, or cannot be encoded or decoded."""
+
+
+class PayloadTooLarge(PayloadError):
+    """Encoded data above the manager's ``max_payload_bytes``."""
+
+
+class StoreUnavailable(QueueError, BackendUnavailable):
+    """The job store does not answer; the call may be repeated with the same job ids."""
+
+
+class Unsupported(QueueError):
+    """A feature that the chosen backend declares it does not have.
+
+    Attributes:
+        feature: What was asked for.
+        backend: The backend that cannot do it.
+    """
+
+    def __init__(self, feature: str, backend: str) -> None:
+        self.feature = feature
+        self.backend = backend
+        super().__init__(f"the {backend} backend does not support {feature}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.feature, self.backend)
+
+
+class _AboutJob(QueueError):
+    """An error about one job."""
+
+    def __init__(self, job_id: str, text: str) -> None:
+        self.job_id = job_id
+        super().__init__(text)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self)._rebuild, (self.args, self.__dict__.copy())
+
+    @classmethod
+    def _rebuild(cls, args: tuple[object, ...], facts: dict[str, object]) -> _AboutJob:
+        error = cls.__new__(cls)
+        error.args = args
+        error.__dict__.update(facts)
+        return error
+
+
+class JobNotFound(_AboutJob):
+    """No record of this id: never enqueued, or its result and retention have passed."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id, f"no job {job_id!r} (never enqueued, or no longer retained)")
+
+
+class JobFailed(_AboutJob):
+    """The job ended in the dead letter; ``reason`` is the last error's text."""
+
+    def __init__(self, job_id: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(job_id, f"job {job_id!r} failed: {reason}")
+
+
+class JobCancelled(_AboutJob):
+    """The job was cancelled before it finished."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id, f"job {job_id!r} was cancelled")
+
+
+class ResultTimeout(_AboutJob):
+    """The job did not finish within the time the caller was willing to wait."""
+
+    def __init__(self, job_id: str, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        super().__init__(job_id, f"job {job_id!r} did not finish within {timeout_s:g} s")
+
+
+class LeaseLost(_AboutJob):
+    """Another worker owns this job by now; what this handler does counts no more."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id, f"the lease of job {job_id!r} was lost; another worker may be running it")
+
+
+class JobTimeout(QueueError):
+    """A handler ran longer than its job type allows; retried like any failure."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        super().__init__(f"timed out after {timeout_s:g} s")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.timeout_s,)
+
+
+class NonRetryable(QueueError):
+    """Raise it in a handler when trying again can never help: the job goes to the dead letter at once."""
+
+
+class Retry(QueueError):
+    """Raise it in a handler to be run again.
+
+    Args:
+        delay: When; the job type's backoff when not given.
+        count: Whether this run counts as one of the attempts.
+    """
+
+    def __init__(
+        self, delay: Duration | None = None, *, count: bool = True, reason: str = "retry asked"
+    ) -> None:
+        self.delay_s = None if delay is None else seconds(delay, name="delay", zero=True)
+        self.count = count
+        super().__init__(reason)

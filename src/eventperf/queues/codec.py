@@ -1,0 +1,209 @@
+"""Payloads as bytes: msgpack through msgspec when it is installed, else JSON from the standard library.
+
+The first byte names the format (``m`` msgpack, ``j`` JSON), so either end may lack msgspec as long as
+the sender used JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+from collections.abc import Callable
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from typing_extensions import NotRequired, Required, is_typeddict
+
+from .errors import PayloadError, PayloadTooLarge
+
+
+class Codec:
+    """Encode, check and decode payloads and results.
+
+    Args:
+        max_bytes: Largest encoded payload.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._shapes: dict[Any, Callable[[bytes], Any]] = {}
+        try:
+            import msgspec
+        except ModuleNotFoundError:
+            self._msgspec: Any = None
+            self._pack: Callable[[Any], bytes] = _json_bytes
+        else:
+            self._msgspec = msgspec
+            encoder = msgspec.msgpack.Encoder()
+            self._pack = lambda value: b"m" + encoder.encode(value)
+
+    def encode(self, value: Any, shape: Any = Any, *, argument: str = "data") -> bytes:
+        """Return ``value`` as bytes after checking that it fits ``shape``.
+
+        Raises:
+            PayloadError: It does not fit, or has no encoding.
+            PayloadTooLarge: Longer than the limit.
+        """
+        try:
+            data = _model_bytes(value, shape) if _is_model(shape) else self._pack(value)
+            if shape is not Any:
+                self.decode(data, shape)
+        except PayloadError as error:
+            raise PayloadError(argument, _short(value), f"{_name(shape)} ({error.allowed})") from error
+        except Exception as error:
+            raise PayloadError(argument, _short(value), f"{_name(shape)} ({error})") from error
+        if len(data) > self._max_bytes:
+            size = f"{len(data)} encoded bytes"
+            raise PayloadTooLarge(argument, size, f"at most {self._max_bytes} bytes (max_payload_bytes)")
+        return data
+
+    def decode(self, data: bytes, shape: Any = Any) -> Any:
+        """Return the value of ``data`` as ``shape``.
+
+        Raises:
+            PayloadError: Not decodable, or of another shape.
+        """
+        try:
+            read = self._shapes.get(shape)
+        except TypeError:  # an annotation that cannot be hashed
+            read = self._reader(shape)
+        else:
+            if read is None:
+                read = self._shapes[shape] = self._reader(shape)
+        try:
+            return read(data)
+        except Exception as error:
+            raise PayloadError("payload", _short(data), f"{_name(shape)} ({error})") from error
+
+    def _reader(self, shape: Any) -> Callable[[bytes], Any]:
+        if _is_model(shape):
+            return lambda data: shape.model_validate(self._plain(data))
+        if self._msgspec is not None:
+            unpack = self._msgspec.msgpack.Decoder(shape).decode
+            unjson = self._msgspec.json.Decoder(shape).decode
+            return lambda data: unpack(memoryview(data)[1:]) if data[:1] == b"m" else unjson(_json_part(data))
+        return lambda data: fit(shape, json.loads(_json_part(data)))
+
+    def _plain(self, data: bytes) -> Any:
+        if data[:1] == b"m":
+            if self._msgspec is None:
+                raise ValueError("msgpack data needs msgspec: pip install 'eventperf[queues]'")
+            return self._msgspec.msgpack.decode(memoryview(data)[1:])
+        return json.loads(_json_part(data))
+
+
+def _json_part(data: bytes) -> bytes:
+    if data[:1] == b"m":
+        raise ValueError("msgpack data needs msgspec: pip install 'eventperf[queues]'")
+    if data[:1] != b"j":
+        raise ValueError("neither msgpack nor JSON of this library")
+    return bytes(data[1:])
+
+
+def _is_model(shape: Any) -> bool:
+    return isinstance(shape, type) and hasattr(shape, "model_validate") and hasattr(shape, "model_dump_json")
+
+
+def _model_bytes(value: Any, shape: Any) -> bytes:
+    model = value if isinstance(value, shape) else shape.model_validate(value)
+    return b"j" + bytes(model.model_dump_json().encode())
+
+
+def _json_bytes(value: Any) -> bytes:
+    return b"j" + json.dumps(value, default=_plain_json, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _plain_json(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no JSON form; install 'eventperf[queues]' for more types")
+
+
+def fit(shape: Any, value: Any) -> Any:
+    """Return plain JSON ``value`` as ``shape``: dataclasses, typed dicts, containers, unions, scalars.
+
+    Raises:
+        ValueError: It does not fit.
+
+    >>> fit(list[float], [1, 2.5])
+    [1.0, 2.5]
+    """
+    origin, args = get_origin(shape), get_args(shape)
+    if shape is Any:
+        return value
+    if origin in (NotRequired, Required):
+        return fit(args[0], value)
+    if origin in (Union, types.UnionType):
+        return _fit_union(args, value)
+    if origin is Literal:
+        return _require(value in args, value, shape, value)
+    if dataclasses.is_dataclass(shape) or is_typeddict(shape):
+        return _fit_fields(shape, value)
+    kind = origin or shape
+    if kind in (list, set, frozenset, tuple) and isinstance(value, list):
+        return _fit_items(kind, args, value)
+    if kind is dict and isinstance(value, dict):
+        return {fit(args[0], k): fit(args[1], v) for k, v in value.items()} if args else value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind in (None, type(None)):
+        return _require(value is None, value, shape, None)
+    if isinstance(value, str) and hasattr(kind, "fromisoformat"):
+        return kind.fromisoformat(value)
+    good = (
+        isinstance(kind, type)
+        and isinstance(value, kind)
+        and (kind is not int or not isinstance(value, bool))
+    )
+    return _require(good, value, shape, value)
+
+
+def _fit_union(args: tuple[Any, ...], value: Any) -> Any:
+    for arg in args:
+        try:
+            return fit(arg, value)
+        except (ValueError, TypeError):
+            continue
+    raise ValueError(f"{_short(value)} fits none of {', '.join(map(_name, args))}")
+
+
+def _fit_items(kind: Any, args: tuple[Any, ...], value: list[Any]) -> Any:
+    if kind is tuple and args and args[-1] is not Ellipsis:
+        if len(args) != len(value):
+            raise ValueError(f"{len(args)} items expected, got {len(value)}")
+        return tuple(fit(a, v) for a, v in zip(args, value, strict=True))
+    return kind(fit(args[0], v) for v in value) if args else kind(value)
+
+
+def _fit_fields(shape: Any, value: Any) -> Any:
+    hints = get_type_hints(shape)
+    if not isinstance(value, dict):
+        raise ValueError(f"an object with fields {', '.join(hints)} expected, got {_short(value)}")
+    if is_typeddict(shape):
+        needed: set[str] = set(shape.__required_keys__)
+    else:
+        free = (dataclasses.MISSING, dataclasses.MISSING)
+        needed = {f.name for f in dataclasses.fields(shape) if (f.default, f.default_factory) == free}
+    if missing := sorted(needed - value.keys()):
+        raise ValueError(f"missing field {missing[0]!r}")
+    found = {name: fit(hint, value[name]) for name, hint in hints.items() if name in value}
+    return found if is_typeddict(shape) else shape(**found)
+
+
+def _require(good: bool, value: Any, shape: Any, result: Any) -> Any:
+    if not good:
+        raise ValueError(f"{_name(shape)} expected, got {_short(value)}")
+    return result
+
+
+def _name(shape: Any) -> str:
+    return "data with an encoding" if shape is Any else getattr(shape, "__name__", None) or str(shape)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,262 @@
+"""The edge between the engine and whatever keeps its jobs.
+
+A backend offers the same verbs twice: :class:`JobStore` for plain threads (producers without an event
+loop, the heartbeat thread of a worker) and :class:`AsyncJobStore` for one event loop. All verbs take
+batches. Times are the store's own clock, so hosts with wrong clocks agree; delays travel as seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from eventperf._core.clock import Clock
+
+from .job import JobInfo, JobState, Lease, NewJob, QueueStatus
+from .options import EngineOptions, QueueConfig
+
+OutcomeKind = Literal["done", "retry", "dead", "cancelled", "release"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """What a backend is built with."""
+
+    namespace: str
+    queues: Mapping[str, QueueConfig]
+    options: EngineOptions
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerCard:
+    """How a worker introduces itself.
+
+    Attributes:
+        types: Job types it has handlers for; it is never given others.
+        room_by_queue: Queues it serves and its slots in each.
+        slots: Slots in all.
+    """
+
+    id: str
+    types: frozenset[str]
+    room_by_queue: Mapping[str, int]
+    slots: int
+    lease_s: float
+
+
+@dataclass(slots=True)
+class Stalled:
+    """A job whose lease ran out: back in its queue, or dead after too many crashes."""
+
+    job_id: str
+    type: str
+    queue: str
+    crashes: int
+    dead: bool
+
+
+@dataclass(slots=True)
+class Claimed:
+    """The answer to a claim.
+
+    Attributes:
+        leases: The jobs, in the order they should start.
+        next_in_s: When the store next has something to do by itself (a job falls due, a lease ends);
+            ``None`` when nothing is scheduled.
+        stalled: Orphans found on the way.
+        expired: Jobs (id, type, queue, reason) that went to the dead letter without a run.
+    """
+
+    leases: list[Lease]
+    next_in_s: float | None = None
+    stalled: Sequence[Stalled] = ()
+    expired: Sequence[tuple[str, str, str, str]] = ()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a claimed job ended.
+
+    Attributes:
+        kind: ``"done"``; ``"retry"`` after ``delay_s``, counting the attempt unless ``count`` is false;
+            ``"dead"``; ``"cancelled"``; ``"release"`` hands an unstarted job back to the head of its class.
+        followers: Jobs that enter the store in the same step if the outcome is accepted.
+        run_s: How long it ran.
+    """
+
+    job_id: str
+    token: int
+    kind: OutcomeKind = "done"
+    result: bytes | None = None
+    error: str | None = None
+    delay_s: float = 0.0
+    count: bool = True
+    run_s: float = 0.0
+    followers: Sequence[NewJob] = ()
+
+
+@dataclass(slots=True)
+class Renewed:
+    """The answer to a renewal: leases that are lost, and jobs whose cancellation was asked for."""
+
+    lost: list[str] = field(default_factory=list)
+    cancel: list[str] = field(default_factory=list)
+
+
+class ProducerStore(Protocol):
+    """Putting jobs in and asking about them."""
+
+    def push(self, jobs: Sequence[NewJob], /) -> list[str]:
+        """Store ``jobs`` in one step and wake workers.
+
+        Returns:
+            For each job its own id, or that of the job that holds its unique key. A job whose id is
+            already stored is left alone, so the same push may be repeated after a lost reply.
+        """
+        ...
+
+    def fetch(self, ids: Sequence[str], /) -> list[JobInfo | None]:
+        """Return what is known of ``ids``; ``None`` for unknown or no longer kept ones."""
+        ...
+
+    def counts(self) -> list[QueueStatus]:
+        """Return exact counts of all queues, of one instant, without scanning."""
+        ...
+
+    def load(self) -> tuple[int, int, float]:
+        """Return live workers, their slots in all, and the mean run time of recent jobs in seconds."""
+        ...
+
+
+class AdminStore(Protocol):
+    """What operators do."""
+
+    def listing(self, queue: str, state: JobState, /, *, offset: int = 0, limit: int = 100) -> list[JobInfo]:
+        """Return jobs of ``queue`` in ``state``: next to run first, finished ones newest first."""
+        ...
+
+    def cancel(self, ids: Sequence[str], /) -> list[bool]:
+        """Cancel waiting jobs now and ask the workers of running ones; false for unknown and ended jobs."""
+        ...
+
+    def replay(self, queue: str, ids: Sequence[str] | None = None, /, *, limit: int | None = None) -> int:
+        """Put dead jobs (``ids``, or all, oldest first) back with fresh attempts; return how many."""
+        ...
+
+    def purge(self, queue: str, state: JobState, /) -> int:
+        """Forget all jobs of ``queue`` that wait, are delayed, failed or completed; return how many."""
+        ...
+
+    def set_paused(self, queue: str, paused: bool, /) -> None:
+        """Stop or resume handing out jobs of ``queue``; running ones are not touched."""
+        ...
+
+
+class WorkerStore(Protocol):
+    """Claiming, keeping and finishing jobs."""
+
+    def enter(self, card: WorkerCard, /) -> None:
+        """Make a worker known for three of its leases; repeated by :meth:`renew`."""
+        ...
+
+    def leave(self, worker: str, /) -> None:
+        """Forget a worker at once."""
+        ...
+
+    def claim(self, worker: str, room: Mapping[str, int], total: int, /) -> Claimed:
+        """Hand out up to ``total`` jobs, at most ``room[queue]`` of each queue.
+
+        Due jobs become ready, leases that ran out are taken back, then jobs are chosen by
+        :mod:`~eventperf.queues.policy`. Each job goes to exactly one of concurrent callers.
+        """
+        ...
+
+    def finish(self, outcomes: Sequence[Outcome], /) -> list[bool]:
+        """Record outcomes; false where the token is no longer the job's current one."""
+        ...
+
+    def renew(self, worker: str, held: Sequence[tuple[str, int]], /) -> Renewed:
+        """Extend the leases ``(job id, token)`` by the worker's lease time."""
+        ...
+
+    def note(
+        self, job_id: str, token: int, /, *, progress: float | None = None, step: str | None = None
+    ) -> bool:
+        """Record progress or a step that is done; false when the lease is lost."""
+        ...
+
+    def wait(self, worker: str, timeout_s: float, /) -> bool:
+        """Block until a job this worker may claim, or a message for it, came; false after ``timeout_s``."""
+        ...
+
+
+class JobStore(ProducerStore, AdminStore, WorkerStore, Protocol):
+    """Everything a backend keeps, for plain threads; safe to share between them."""
+
+    def steps(self, job_id: str, /) -> frozenset[str]:
+        """Return the steps recorded for an unfinished job."""
+        ...
+
+    def close(self) -> None:
+        """Give back connections; a later call opens them again."""
+        ...
+
+
+class AsyncJobStore(Protocol):
+    """The same verbs for tasks of one event loop. Waiting is left to the worker's thread."""
+
+    async def push(self, jobs: Sequence[NewJob], /) -> list[str]: ...
+    async def fetch(self, ids: Sequence[str], /) -> list[JobInfo | None]: ...
+    async def counts(self) -> list[QueueStatus]: ...
+    async def load(self) -> tuple[int, int, float]: ...
+    async def listing(
+        self, queue: str, state: JobState, /, *, offset: int = 0, limit: int = 100
+    ) -> list[JobInfo]: ...
+    async def cancel(self, ids: Sequence[str], /) -> list[bool]: ...
+    async def replay(
+        self, queue: str, ids: Sequence[str] | None = None, /, *, limit: int | None = None
+    ) -> int: ...
+    async def purge(self, queue: str, state: JobState, /) -> int: ...
+    async def set_paused(self, queue: str, paused: bool, /) -> None: ...
+    async def enter(self, card: WorkerCard, /) -> None: ...
+    async def leave(self, worker: str, /) -> None: ...
+    async def claim(self, worker: str, room: Mapping[str, int], total: int, /) -> Claimed: ...
+    async def finish(self, outcomes: Sequence[Outcome], /) -> list[bool]: ...
+    async def renew(self, worker: str, held: Sequence[tuple[str, int]], /) -> Renewed: ...
+    async def note(
+        self, job_id: str, token: int, /, *, progress: float | None = None, step: str | None = None
+    ) -> bool: ...
+    async def steps(self, job_id: str, /) -> frozenset[str]: ...
+    async def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    """One store reached from threads and from event loops; built without I/O, opened on first use.
+
+    Attributes:
+        name: Shown in errors, for example ``"Redis"``.
+        capabilities: Features beyond the common ones, for example ``"transactional_enqueue"``.
+    """
+
+    name: str
+    capabilities: frozenset[str]
+
+    def sync(self) -> JobStore:
+        """Return the face for threads of this process."""
+        ...
+
+    def aio(self) -> AsyncJobStore:
+        """Return the face for the running event loop."""
+        ...
+
+    def close(self) -> None:
+        """Close what this process opened."""
+        ...
+
+
+class BackendFactory(Protocol):
+    """What a URL scheme resolves to."""
+
+    def __call__(self, url: Any, settings: StoreSettings, /) -> Backend: ...

@@ -1,0 +1,273 @@
+"""Running claimed jobs and reporting how they ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .context import JobContext
+from .errors import JobTimeout, NonRetryable, PayloadError, StoreUnavailable
+from .events import JobEvent
+from .executors import Executors
+from .job import Lease
+from .jobtypes import JobType
+from .policy import judge
+from .protocols import AsyncJobStore, Outcome
+
+if TYPE_CHECKING:
+    from .manager import QueueManager
+
+_log = logging.getLogger("eventperf.queues")
+
+_ACK_BATCH = 1000
+
+
+class Run:
+    """One running job."""
+
+    __slots__ = ("ctx", "kind", "lease", "started", "task", "timer", "why")
+
+    def __init__(self, lease: Lease, kind: JobType, ctx: JobContext) -> None:
+        self.lease = lease
+        self.kind = kind
+        self.ctx = ctx
+        self.started = time.monotonic()
+        self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.why = ""  # why it was interrupted: timeout, cancel, lost, stop
+
+
+class Acks:
+    """Outcomes on their way to the store: in batches, kept until the store has taken them."""
+
+    def __init__(self, store: AsyncJobStore, on_refused: Callable[[Run], object]) -> None:
+        self._store = store
+        self._on_refused = on_refused
+        self._pending: list[tuple[Run, Outcome, Callable[[], object] | None]] = []
+        self._some = asyncio.Event()
+        self._none = asyncio.Event()
+        self._none.set()
+        self._task: asyncio.Task[None] | None = None
+        self._sending = 0
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._send())
+
+    def add(self, run: Run, outcome: Outcome, then: Callable[[], object] | None) -> None:
+        """Queue ``outcome``; ``then`` is called once the store has accepted it."""
+        self._pending.append((run, outcome, then))
+        self._some.set()
+        self._none.clear()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much is unreported that no more should be claimed."""
+        return len(self._pending) > 4 * _ACK_BATCH
+
+    async def flushed(self) -> bool:
+        """Wait until everything is reported; always true."""
+        await self._none.wait()
+        return True
+
+    async def close(self, timeout_s: float = 5.0) -> None:
+        """Report what is left; jobs whose outcome cannot be reported run again elsewhere."""
+        try:
+            await asyncio.wait_for(self.flushed(), timeout_s)
+        except asyncio.TimeoutError:
+            _log.error("%d outcomes could not be reported; those jobs will run again", len(self._pending))
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _send(self) -> None:
+        pause = 0.05
+        while True:
+            await self._some.wait()
+            batch = self._pending[:_ACK_BATCH]
+            try:
+                accepted = await self._store.finish([outcome for _, outcome, _ in batch])
+            except StoreUnavailable as error:
+                _log.warning("cannot report %d outcomes yet: %s", len(batch), error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 0.5)
+                continue
+            pause = 0.05
+            del self._pending[: len(batch)]
+            for (run, _, then), good in zip(batch, accepted, strict=True):
+                if not good:
+                    self._on_refused(run)
+                elif then is not None:
+                    then()
+            if not self._pending:
+                self._some.clear()
+                self._none.set()
+
+
+class Runner:
+    """Starts a task per job and turns its end into an outcome.
+
+    Attributes:
+        held: Running jobs, id to token.
+        on_end: Called when a job's slot is free again.
+    """
+
+    def __init__(
+        self, manager: QueueManager, worker: str, store: AsyncJobStore, executors: Executors, acks: Acks
+    ) -> None:
+        self._manager = manager
+        self._worker = worker
+        self._store = store
+        self._executors = executors
+        self._acks = acks
+        self._loop = asyncio.get_running_loop()
+        self._runs: dict[str, Run] = {}
+        self.held: dict[str, int] = {}
+        self.on_end: Callable[[Run], object] = lambda run: None
+
+    def start(self, lease: Lease) -> None:
+        """Run one claimed job."""
+        record = lease.record
+        kind = self._manager.types[record.type]
+        run = Run(lease, kind, JobContext(lease, self._worker, self._manager.backend.sync, self._store))
+        self._runs[record.id] = run
+        self.held[record.id] = lease.token
+        timeout_s = record.timeout_s if record.timeout_s is not None else kind.timeout_s
+        if timeout_s is not None:
+            run.timer = self._loop.call_later(timeout_s, self.interrupt, record.id, "timeout")
+        run.task = self._loop.create_task(self._run(run))
+
+    def interrupt(self, job_id: str, why: str) -> None:
+        """Stop a running job as far as its kind allows."""
+        run = self._runs.get(job_id)
+        if run is None or run.why or run.task is None:
+            return
+        run.why = why
+        run.ctx.cancelled = True
+        run.ctx.lost = run.ctx.lost or why == "lost"
+        run.task.cancel()
+
+    async def hand_back(self) -> None:
+        """Interrupt what still runs and give it back to its queue."""
+        tasks = [
+            run.task for run in self._runs.values() if run.task is not None and run.kind.mode != "thread"
+        ]
+        for run in list(self._runs.values()):
+            if run.kind.mode == "thread":  # cannot be stopped: let go of it, the next owner fences it out
+                run.ctx.cancelled = True
+                run.why = "left"
+                self._acks.add(run, self._outcome(run, "release"), None)
+            else:
+                self.interrupt(run.lease.record.id, "stop")
+        if tasks:
+            await asyncio.wait(tasks, timeout=5.0)
+
+    def close(self) -> None:
+        """Give pools back and drop tasks that wait for threads nobody can stop."""
+        for run in list(self._runs.values()):
+            if run.task is not None:
+                run.task.cancel()
+        self._executors.close()
+
+    async def _run(self, run: Run) -> None:
+        lease, hooks = run.lease, self._manager.hooks
+        if hooks.active:
+            self._tell(run, "started")
+        try:
+            result = await self._call(run, lease)
+            if run.why and run.why != "timeout":  # it ended in spite of the interruption: it counts as done
+                run.why = ""
+            outcome = self._outcome(run, "done", result=self._encode(result, lease.record.type))
+        except asyncio.CancelledError:
+            outcome = self._interrupted(run)
+        except Exception as error:
+            outcome = self._interrupted(run) if run.why in ("cancel", "lost") else self._failed(run, error)
+        self._end(run, outcome)
+
+    async def _call(self, run: Run, lease: Lease) -> Any:
+        kind, record = run.kind, lease.record
+        handler = kind.handler
+        assert handler is not None
+        if kind.mode == "process":
+            return await self._executors.in_process(kind, run.ctx, record.payload)
+        try:
+            data = self._manager.codec.decode(record.payload, kind.shape)
+        except PayloadError as error:
+            raise NonRetryable(f"the payload does not fit {record.type!r}: {error}") from error
+        if kind.mode == "thread":
+            return await self._executors.in_thread(handler, run.ctx, data)
+        return await handler(run.ctx, data)
+
+    def _encode(self, result: Any, type_: str) -> bytes | None:
+        if result is None:
+            return None
+        try:
+            return self._manager.codec.encode(result, argument="result")
+        except PayloadError as error:
+            _log.warning("result of a %s job is dropped: %s", type_, error)
+            return None
+
+    def _outcome(self, run: Run, kind: Any, **facts: Any) -> Outcome:
+        lease = run.lease
+        return Outcome(lease.record.id, lease.token, kind, run_s=time.monotonic() - run.started, **facts)
+
+    def _interrupted(self, run: Run) -> Outcome:
+        if run.why == "timeout":
+            record = run.lease.record
+            limit = record.timeout_s if record.timeout_s is not None else run.kind.timeout_s
+            return self._failed(run, JobTimeout(limit or 0.0))
+        if run.why == "cancel":
+            return self._outcome(run, "cancelled", error="cancelled while running")
+        if run.why in ("stop", "lost"):
+            return self._outcome(run, "release")
+        return self._failed(run, asyncio.CancelledError("the handler cancelled itself"))
+
+    def _failed(self, run: Run, error: BaseException) -> Outcome:
+        lease, kind = run.lease, run.kind
+        verdict = judge(
+            error,
+            attempt=lease.attempt,
+            attempts=lease.record.attempts,
+            backoff=kind.backoff,
+            rules=kind.retry,
+            u=self._manager.random.random(),
+        )
+        text = f"{type(error).__name__}: {error}"[:2000]
+        if verdict.retry:
+            return self._outcome(run, "retry", error=text, delay_s=verdict.delay_s, count=verdict.count)
+        _log.info("job %s (%s) failed for good: %s", lease.record.id, lease.record.type, text, exc_info=error)
+        return self._outcome(run, "dead", error=text)
+
+    def _end(self, run: Run, outcome: Outcome) -> None:
+        if run.timer is not None:
+            run.timer.cancel()
+        job_id = run.lease.record.id
+        if self._runs.get(job_id) is run:
+            del self._runs[job_id]
+            self.held.pop(job_id, None)
+        if run.why not in ("lost", "left"):
+            then = None
+            if self._manager.hooks.active:
+                kinds = {"done": "completed", "retry": "retried", "dead": "failed", "cancelled": "cancelled"}
+                event = kinds.get(outcome.kind)
+                if event is not None:
+                    then = lambda: self._tell(run, event, outcome)  # noqa: E731
+            self._acks.add(run, outcome, then)
+        self.on_end(run)
+
+    def _tell(self, run: Run, kind: str, outcome: Outcome | None = None) -> None:
+        record = run.lease.record
+        self._manager.hooks.emit(
+            JobEvent(
+                kind=kind,
+                job_id=record.id,
+                type=record.type,
+                queue=record.queue,
+                attempt=run.lease.attempt,
+                run_s=outcome.run_s if outcome else 0.0,
+                error=outcome.error if outcome else None,
+                worker=self._worker,
+            )
+        )

@@ -1,0 +1,320 @@
+"""The worker: claims jobs, runs them, keeps their leases, reports how they ended, stops gracefully."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from eventperf._core.errors import ConfigurationError
+
+from .errors import StoreUnavailable
+from .events import JobEvent
+from .executors import Executors
+from .heartbeat import Heartbeat
+from .options import check_int, check_name
+from .protocols import AsyncJobStore, Claimed, Renewed, WorkerCard
+from .runs import Acks, Run, Runner
+
+if TYPE_CHECKING:
+    from .manager import QueueManager
+
+_log = logging.getLogger("eventperf.queues")
+
+_POLL_S = 5.0
+"""How long an idle worker trusts wake-ups alone, at most half a lease."""
+
+
+class Worker:
+    """Runs jobs of one manager on one event loop.
+
+    ``with`` and ``async with`` close it; :meth:`run` is for plain programs, :meth:`arun` for a loop
+    that already runs. :meth:`stop` may be called from anywhere.
+    """
+
+    def __init__(
+        self,
+        manager: QueueManager,
+        queues: Sequence[str],
+        concurrency: int | None,
+        *,
+        lease_s: float,
+        grace_s: float,
+        name: str | None,
+    ) -> None:
+        if not queues:
+            raise ConfigurationError("queues", list(queues), "at least one queue")
+        if lease_s < 0.2:
+            raise ConfigurationError("lease", lease_s, "at least 0.2 s")
+        if concurrency is not None:
+            check_int(concurrency, argument="concurrency", low=1)
+        if name is not None:
+            check_name(name, argument="name")
+        self._manager = manager
+        self._room = {q: concurrency or manager.queues[q].concurrency for q in queues}
+        self._slots = concurrency or sum(self._room.values())
+        self._lease_s = lease_s
+        self._grace_s = grace_s
+        self.id = name or f"{socket.gethostname()}-{os.getpid()}-{manager.random.getrandbits(32):08x}"
+        self._mu = threading.Lock()
+        self._session: _Session | None = None
+        self._stop_asked = False
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def run(self, *, burst: bool = False) -> None:
+        """Run until :meth:`stop`, SIGTERM or SIGINT; with ``burst`` until nothing is left to do now.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached at the start. Later losses are waited out.
+        """
+        asyncio.run(self._run_signals(burst))
+
+    async def _run_signals(self, burst: bool) -> None:
+        loop = asyncio.get_running_loop()
+        handled = []
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._signalled, number)
+                handled.append(number)
+        try:
+            await self.arun(burst=burst)
+        finally:
+            for number in handled:
+                loop.remove_signal_handler(number)
+            await self._manager.backend.aio().close()
+
+    def _signalled(self, number: int) -> None:
+        if self._stop_asked:
+            self._grace_s = 0.0
+        _log.info("worker %s: signal %s, stopping", self.id, number)
+        self.stop()
+
+    async def arun(self, *, burst: bool = False) -> None:
+        """Asynchronous twin of :meth:`run`, without signal handlers."""
+        with self._mu:
+            if self._session is not None:
+                raise ConfigurationError("worker", self.id, "one run at a time")
+            session = self._session = _Session(self, self._manager)
+            if self._stop_asked:
+                session.stop()
+        try:
+            await session.run(burst)
+        finally:
+            with self._mu:
+                self._session = None
+                self._stop_asked = False
+
+    def stop(self) -> None:
+        """Ask for a graceful stop: running jobs get ``grace`` to finish, then are handed back."""
+        with self._mu:
+            self._stop_asked = True
+            if self._session is not None:
+                self._session.call(self._session.stop)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Worker:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.id}: {', '.join(self._room)}>"
+
+
+class _Session:
+    """One run of a worker, from its first claim to its last acknowledgement."""
+
+    def __init__(self, worker: Worker, manager: QueueManager) -> None:
+        self._worker = worker
+        self._manager = manager
+        self._loop = asyncio.get_running_loop()
+        self._stopping = False
+        self._store: AsyncJobStore = manager.backend.aio()
+        types = frozenset(name for name, kind in manager.types.items() if kind.handler is not None)
+        self._card = WorkerCard(
+            id=worker.id,
+            types=types,
+            room_by_queue=worker._room,
+            slots=worker._slots,
+            lease_s=worker._lease_s,
+        )
+        self._wake = asyncio.Event()
+        self._room = dict(worker._room)
+        self._free = worker._slots
+        self._short = False  # the last claim could have used slots that were taken
+        self._acks = Acks(self._store, self._refused)
+        self._runner = Runner(
+            manager, self._card.id, self._store, Executors(manager.codec, worker._slots), self._acks
+        )
+        self._runner.on_end = self._freed
+        self._heart = Heartbeat(
+            manager.backend.sync,
+            self._card,
+            self._runner.held,
+            poll_s=min(_POLL_S, worker._lease_s / 2),
+            on_wake=lambda: self.call(self._wake.set),
+            on_renewed=lambda answer: self.call(self._renewed, answer),
+            on_store=lambda up: self.call(self._store_is, up),
+        )
+
+    def call(self, fn: Any, *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(fn, *args)
+        except RuntimeError:  # the loop closed while the thread was on its way out
+            _log.debug("worker %s: its loop is closed", self._card.id)
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self, burst: bool) -> None:
+        self._report_unhandled()
+        await self._store.enter(self._card)
+        self._acks.start()
+        self._heart.start()
+        self._emit("worker_started")
+        try:
+            await self._claims(burst)
+        finally:
+            await self._close()
+
+    def _report_unhandled(self) -> None:
+        from .options import PRIORITY_BY_TYPE
+
+        if not self._card.types:
+            _log.warning("worker %s has no handlers: it will run nothing", self._card.id)
+        missing = sorted(set(self._manager.types) - self._card.types)
+        if missing:
+            _log.warning("worker %s has no handler for declared types: %s", self._card.id, ", ".join(missing))
+        mapped = sorted(set(PRIORITY_BY_TYPE) - self._card.types)
+        if mapped:
+            _log.info("worker %s has no handler for prioritised types: %s", self._card.id, ", ".join(mapped))
+
+    # -- claiming ----------------------------------------------------------------------------------
+
+    async def _claims(self, burst: bool) -> None:
+        pause = 0.05
+        while not self._stopping:
+            if self._free <= 0 or self._acks.is_behind:
+                await self._until_wake(None)
+                continue
+            self._wake.clear()
+            asked = self._free
+            self._short = self._free < self._worker._slots
+            try:
+                claimed = await self._store.claim(self._card.id, self._room, asked)
+                pause = 0.05
+            except StoreUnavailable:
+                await self._until_wake(pause)
+                pause = min(pause * 2, 0.5)
+                continue
+            self._told(claimed)
+            for lease in claimed.leases:
+                self._free -= 1
+                self._room[lease.record.queue] -= 1
+                self._runner.start(lease)
+            if len(claimed.leases) == asked:
+                await asyncio.sleep(0)
+            elif burst and not claimed.leases and not self._runner.held and await self._acks.flushed():
+                return
+            else:
+                await self._until_wake(claimed.next_in_s, listen=True)
+
+    async def _until_wake(self, timeout_s: float | None, *, listen: bool = False) -> None:
+        """Sleep until a wake-up, a freed slot that matters, the stop, or ``timeout_s``."""
+        if self._wake.is_set() or self._stopping:
+            return
+        if listen:
+            self._heart.listen()
+        limit = min(_POLL_S, self._worker._lease_s / 2)
+        timer = self._loop.call_later(
+            limit if timeout_s is None else min(timeout_s + 0.0005, limit), self._wake.set
+        )
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+
+    def _freed(self, run: Run) -> None:
+        self._free += 1
+        self._room[run.lease.record.queue] += 1
+        if self._short or self._free == 1:
+            self._wake.set()
+        if not self._runner.held:
+            self._wake.set()
+
+    def _told(self, claimed: Claimed) -> None:
+        if not self._manager.hooks.active:
+            return
+        for s in claimed.stalled:
+            self._emit("stalled", job_id=s.job_id, type=s.type, queue=s.queue)
+            if s.dead:
+                self._emit("failed", job_id=s.job_id, type=s.type, queue=s.queue, error="crashes")
+        for job_id, type_, queue, reason in claimed.expired:
+            self._emit("failed", job_id=job_id, type=type_, queue=queue, error=reason)
+
+    def _emit(self, kind: str, **facts: Any) -> None:
+        if self._manager.hooks.active:
+            self._manager.hooks.emit(JobEvent(kind=kind, worker=self._card.id, **facts))
+
+    # -- what the heartbeat says -------------------------------------------------------------------
+
+    def _renewed(self, answer: Renewed) -> None:
+        for job_id in answer.lost:
+            self._runner.interrupt(job_id, "lost")
+        for job_id in answer.cancel:
+            self._runner.interrupt(job_id, "cancel")
+
+    def _store_is(self, up: bool) -> None:
+        self._emit("store_back" if up else "store_lost")
+        if up:
+            self._wake.set()
+
+    def _refused(self, run: Run) -> None:
+        record = run.lease.record
+        _log.warning("job %s finished late: another claim holds it, this result is dropped", record.id)
+        self._emit(
+            "refused", job_id=record.id, type=record.type, queue=record.queue, attempt=run.lease.attempt
+        )
+
+    # -- stopping ----------------------------------------------------------------------------------
+
+    async def _close(self) -> None:
+        try:
+            end = time.monotonic() + self._worker._grace_s
+            while self._runner.held and time.monotonic() < end and self._worker._grace_s:
+                self._wake.clear()
+                await self._until_freed(min(0.25, end - time.monotonic()))
+            await self._runner.hand_back()
+            await self._acks.close()
+            try:
+                await self._store.leave(self._card.id)
+            except StoreUnavailable:
+                _log.warning("worker %s could not sign off; it is forgotten after its leases", self._card.id)
+        finally:
+            self._heart.close()
+            await asyncio.to_thread(self._heart.join, 2.0)
+            self._runner.close()
+            self._emit("worker_stopped")
+
+    async def _until_freed(self, timeout_s: float) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), max(0.0, timeout_s))
+        except asyncio.TimeoutError:
+            return
