@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final
 
-LABELS: Final = ("queue", "namespace", "target", "tier", "outcome", "direction")
+LABELS: Final = ("queue", "type", "namespace", "target", "tier", "outcome", "direction")
 """Fields that may become metric labels: names a program declares, never what its users type."""
 
 _USERS_TYPE = (
@@ -26,7 +26,7 @@ class Facts:
 
     Attributes:
         room: ``cache``, ``dbopt``, ``scaling``, ``queues``, or the first part of a foreign module.
-        event: Name of the event's class.
+        event: Its ``kind`` where it has one, else the name of its class.
         labels: Bounded values by field name, for every name of :data:`LABELS` (empty text if absent).
         durations_s: Seconds by field name, for fields whose name ends in ``_s``.
     """
@@ -49,7 +49,7 @@ class Reader:
 
     def read(self, event: object) -> Facts:
         """Return the facts of ``event``; an event that is no dataclass has only its name."""
-        room, name, field_names = _shape(event)
+        room, field_names = _shape(event)
         labels = {label: "" for label in LABELS}
         durations: dict[str, float] = {}
         for field in field_names:
@@ -58,7 +58,7 @@ class Reader:
                 labels[field] = self._bounded(field, value)
             elif field.endswith("_s") and isinstance(value, (int, float)) and not isinstance(value, bool):
                 durations[field] = float(value)
-        return Facts(room=room, event=name, labels=labels, durations_s=durations)
+        return Facts(room=room, event=name_of(event), labels=labels, durations_s=durations)
 
     def _bounded(self, label: str, value: Any) -> str:
         text = plain(value)
@@ -70,6 +70,12 @@ class Reader:
         return text
 
 
+def name_of(event: object) -> str:
+    """Return what an event is called: its ``kind`` where it has one, else the name of its class."""
+    kind = getattr(event, "kind", None)
+    return plain(kind) if isinstance(kind, (str, enum.Enum)) and kind else type(event).__name__
+
+
 def plain(value: object) -> str:
     """Return a label value as text: the value of an enum, nothing for ``None``."""
     if value is None:
@@ -77,7 +83,7 @@ def plain(value: object) -> str:
     return str(value.value if isinstance(value, enum.Enum) else value)
 
 
-def _shape(event: object) -> tuple[str, str, tuple[str, ...]]:
+def _shape(event: object) -> tuple[str, tuple[str, ...]]:
     kind = type(event)
     shape = _shapes.get(kind)
     if shape is None:
@@ -85,14 +91,14 @@ def _shape(event: object) -> tuple[str, str, tuple[str, ...]]:
     return shape
 
 
-_shapes: dict[type, tuple[str, str, tuple[str, ...]]] = {}
+_shapes: dict[type, tuple[str, tuple[str, ...]]] = {}
 
 
-def _read_shape(kind: type) -> tuple[str, str, tuple[str, ...]]:
+def _read_shape(kind: type) -> tuple[str, tuple[str, ...]]:
     parts = kind.__module__.split(".")
     room = parts[1] if parts[0] == "eventperf" and len(parts) > 1 else parts[0]
     names = tuple(f.name for f in fields(kind)) if is_dataclass(kind) else ()
-    return room, kind.__name__, names
+    return room, names
 
 
 def numbers(record: object) -> dict[str, float]:
@@ -118,5 +124,5 @@ def numbers(record: object) -> dict[str, float]:
 
 def fields_of(event: object, *, private: bool) -> dict[str, object]:
     """Return the fields of ``event`` for a log record, without :data:`PRIVATE` ones unless asked."""
-    _, _, names = _shape(event)
+    _, names = _shape(event)
     return {name: getattr(event, name) for name in names if private or name not in PRIVATE}

@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from ._facts import fields_of
+from ._facts import fields_of, name_of
 
 __all__ = ["LoggingSink"]
 
 _WARN = (
-    "Failed",
-    "Lost",
-    "Unavailable",
-    "Dropped",
-    "Stalled",
-    "Dead",
-    "Alert",
-    "Opened",
-    "Reverted",
-    "Error",
+    "failed",
+    "lost",
+    "unavailable",
+    "dropped",
+    "stalled",
+    "dead",
+    "alert",
+    "opened",
+    "reverted",
+    "error",
 )
 
 
@@ -56,19 +56,19 @@ class LoggingSink:
 
     def __call__(self, event: object, /) -> None:
         """Write ``event``."""
-        kind = type(event)
-        level = self._levels.get(kind)
+        name = name_of(event)
+        level = self._levels.get(type(event))
         if level is None:
-            failed = any(word in kind.__name__ for word in _WARN)
+            failed = any(word in name.lower() for word in _WARN)
             level = max(self._level, logging.WARNING) if failed else self._level
         if not self._logger.isEnabledFor(level):
             return
         facts = fields_of(event, private=self._private)
-        text = " ".join(f"{name}={value!r}" for name, value in facts.items())
+        text = " ".join(f"{field}={value!r}" for field, value in facts.items())
         self._logger.log(
             level,
             "%s%s",
-            kind.__name__,
+            name,
             f" {text}" if text else "",
-            extra={"eventperf": {"event": kind.__name__, **facts}},
+            extra={"eventperf": {"event": name, **facts}},
         )

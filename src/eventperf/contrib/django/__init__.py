@@ -1,1 +1,24 @@
-"""."""
+"""Django: a cache backend, a worker command, and writes that wait for the commit.
+
+``INSTALLED_APPS = [..., "eventperf.contrib.django"]`` brings the command and the autodiscovery of ``jobs``
+modules. The cache backend works without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .commit import enqueue_on_commit, invalidate_on_commit
+
+__all__ = ["enqueue_on_commit", "invalidate_on_commit"]
+
+_HOMES = {"invalidate_on_commit": "commit", "enqueue_on_commit": "commit"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:  # late: Django imports this package before its settings are ready
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,74 @@
+"""Run handlers inside something of the framework, and find a manager by its dotted path."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from eventperf._core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from eventperf.queues import QueueManager
+
+
+def wrap_handlers(queues: QueueManager, around: Callable[[], AbstractContextManager[object]]) -> None:
+    """Run every handler of ``queues`` inside ``around()``; call it once, in the worker's process.
+
+    Handlers with ``cpu=True`` run in processes of their own and are left alone.
+    """
+    for name, kind in list(queues.types.items()):
+        if kind.handler is not None and kind.mode in ("async", "thread"):
+            wrap = _wrap_async if kind.mode == "async" else _wrap_sync
+            queues.types[name] = replace(kind, handler=wrap(kind.handler, around))
+
+
+def _wrap_async(
+    fn: Callable[..., Any], around: Callable[[], AbstractContextManager[object]]
+) -> Callable[..., Any]:
+    @functools.wraps(fn)
+    async def handler(ctx: Any, data: Any) -> Any:
+        with around():
+            return await fn(ctx, data)
+
+    return handler
+
+
+def _wrap_sync(
+    fn: Callable[..., Any], around: Callable[[], AbstractContextManager[object]]
+) -> Callable[..., Any]:
+    @functools.wraps(fn)
+    def handler(ctx: Any, data: Any) -> Any:
+        with around():
+            return fn(ctx, data)
+
+    return handler
+
+
+def load(path: str, *, argument: str) -> Any:
+    """Return the object at ``package.module:name``.
+
+    Raises:
+        ConfigurationError: Not such a path, or nothing is there.
+    """
+    module, colon, name = path.partition(":")
+    if not module or not colon or not name:
+        raise ConfigurationError(argument, path, "a path such as myapp.jobs:queues")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except AttributeError as error:
+        raise ConfigurationError(argument, path, f"a name that {module} defines") from error
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module + ".").startswith(error.name + "."):
+            raise
+        raise ConfigurationError(argument, path, "a module that can be imported") from error
+    return found

@@ -1,0 +1,113 @@
+"""FastAPI and Starlette: managers that open and close with the application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from eventperf._core.errors import ConfigurationError
+from eventperf._core.extras import require
+
+require("starlette", extra="fastapi", needed_by="eventperf.contrib.fastapi")
+from starlette.requests import HTTPConnection  # noqa: E402
+
+if TYPE_CHECKING:
+    from eventperf.cache import CacheManager
+    from eventperf.queues import QueueManager
+
+__all__ = ["EventPerfState", "cache_of", "lifespan", "queues_of"]
+
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventPerfState:
+    """What :func:`lifespan` leaves in ``app.state.eventperf``."""
+
+    cache: CacheManager | None = None
+    queues: QueueManager | None = None
+
+
+def lifespan(
+    *,
+    cache: CacheManager | None = None,
+    queues: QueueManager | None = None,
+    worker: bool | Mapping[str, Any] = False,
+    inner: Lifespan | None = None,
+) -> Lifespan:
+    """Return a lifespan that closes the managers when the application stops.
+
+    Args:
+        cache: For :func:`cache_of`.
+        queues: For :func:`queues_of`.
+        worker: Run a worker inside this process as well: ``True``, or the arguments of
+            ``queues.worker()``. Stopping the application stops it gracefully.
+        inner: The application's own lifespan; it runs inside this one.
+
+    Raises:
+        ConfigurationError: ``worker`` without ``queues``.
+    """
+    if worker and queues is None:
+        raise ConfigurationError("worker", worker, "False, or queues= as well")
+
+    @asynccontextmanager
+    async def run(app: Any) -> AsyncIterator[Any]:
+        async with AsyncExitStack() as stack:
+            if cache is not None:
+                stack.push_async_callback(cache.aclose)
+            if queues is not None:
+                stack.push_async_callback(queues.aclose)
+                if worker:
+                    await stack.enter_async_context(_working(queues, {} if worker is True else dict(worker)))
+            app.state.eventperf = EventPerfState(cache=cache, queues=queues)
+            if inner is None:
+                yield None
+            else:
+                yield await stack.enter_async_context(inner(app))
+
+    return run
+
+
+@asynccontextmanager
+async def _working(queues: QueueManager, options: dict[str, Any]) -> AsyncIterator[None]:
+    worker = queues.worker(**options)
+    task = asyncio.create_task(worker.arun())
+    try:
+        yield
+    finally:
+        worker.stop()
+        await task
+
+
+def cache_of(connection: HTTPConnection) -> CacheManager:
+    """Dependency: the cache of this application, for requests and websockets.
+
+    Raises:
+        ConfigurationError: The application runs without :func:`lifespan`, or without a cache.
+    """
+    cache = _state(connection).cache
+    if cache is None:
+        raise ConfigurationError("cache", None, "lifespan(cache=...)")
+    return cache
+
+
+def queues_of(connection: HTTPConnection) -> QueueManager:
+    """Dependency: the queues of this application, for requests and websockets.
+
+    Raises:
+        ConfigurationError: The application runs without :func:`lifespan`, or without queues.
+    """
+    queues = _state(connection).queues
+    if queues is None:
+        raise ConfigurationError("queues", None, "lifespan(queues=...)")
+    return queues
+
+
+def _state(connection: HTTPConnection) -> EventPerfState:
+    state = getattr(connection.app.state, "eventperf", None)
+    if not isinstance(state, EventPerfState):
+        raise ConfigurationError("lifespan", None, "FastAPI(lifespan=lifespan(cache=..., queues=...))")
+    return state

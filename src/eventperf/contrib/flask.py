@@ -1,0 +1,158 @@
+"""Flask: an extension with ``init_app`` and the commands ``flask eventperf worker`` and ``status``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from eventperf._core.errors import ConfigurationError
+from eventperf._core.extras import require
+
+from ._jobs import wrap_handlers
+
+require("flask", extra="flask", needed_by="eventperf.contrib.flask")
+import click  # noqa: E402
+from flask import Flask, current_app, has_app_context  # noqa: E402
+from flask.cli import AppGroup  # noqa: E402
+
+if TYPE_CHECKING:
+    from eventperf.cache import CacheManager
+    from eventperf.queues import QueueManager
+
+__all__ = ["EventPerf"]
+
+
+@dataclass(slots=True)
+class _State:
+    cache: CacheManager | None
+    queues: QueueManager | None
+
+
+class EventPerf:
+    """The managers of a Flask application.
+
+    Hand over managers you built, or let ``init_app`` build them from the application's configuration:
+    ``EVENTPERF_CACHE_URL`` (``""`` for process memory) with ``EVENTPERF_CACHE_OPTIONS``, and
+    ``EVENTPERF_QUEUES_URL`` with ``EVENTPERF_QUEUES_OPTIONS``; the options are keyword arguments of
+    :class:`~eventperf.cache.CacheManager` and :class:`~eventperf.queues.QueueManager`.
+
+    Args:
+        app: Calls :meth:`init_app` at once.
+        cache: Wins over the configuration.
+        queues: Wins over the configuration.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        *,
+        cache: CacheManager | None = None,
+        queues: QueueManager | None = None,
+    ) -> None:
+        self._cache = cache
+        self._queues = queues
+        self._only: _State | None = None
+        self._apps = 0
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Attach to ``app``; opens no connection."""
+        state = _State(self._cache or _cache_from(app), self._queues or _queues_from(app))
+        app.extensions["eventperf"] = state
+        self._apps += 1
+        self._only = state if self._apps == 1 else None
+        app.cli.add_command(_commands())
+
+    @property
+    def cache(self) -> CacheManager:
+        """The cache of the current application.
+
+        Raises:
+            ConfigurationError: No cache was given or configured, or no application context is active.
+        """
+        cache = self._cache or self._state().cache
+        if cache is None:
+            raise ConfigurationError(
+                "cache", None, "EventPerf(cache=...) or app.config['EVENTPERF_CACHE_URL']"
+            )
+        return cache
+
+    @property
+    def queues(self) -> QueueManager:
+        """The queues of the current application.
+
+        Raises:
+            ConfigurationError: No queues were given or configured, or no application context is active.
+        """
+        queues = self._queues or self._state().queues
+        if queues is None:
+            raise ConfigurationError(
+                "queues", None, "EventPerf(queues=...) or app.config['EVENTPERF_QUEUES_URL']"
+            )
+        return queues
+
+    def _state(self) -> _State:
+        if has_app_context():
+            state = current_app.extensions.get("eventperf")
+            if isinstance(state, _State):
+                return state
+        elif self._only is not None:
+            return self._only
+        raise ConfigurationError("app", None, "an application context of an app that init_app was called for")
+
+
+def _cache_from(app: Flask) -> CacheManager | None:
+    url = app.config.get("EVENTPERF_CACHE_URL")
+    if url is None:
+        return None
+    from eventperf.cache import CacheManager
+
+    return CacheManager(*((url,) if url else ()), **app.config.get("EVENTPERF_CACHE_OPTIONS", {}))
+
+
+def _queues_from(app: Flask) -> QueueManager | None:
+    url = app.config.get("EVENTPERF_QUEUES_URL")
+    if url is None:
+        return None
+    from eventperf.queues import QueueManager
+
+    return QueueManager(url, **app.config.get("EVENTPERF_QUEUES_OPTIONS", {}))
+
+
+def _commands() -> AppGroup:
+    group = AppGroup("eventperf", help="Workers and queues of eventperf.")
+
+    @group.command("worker")
+    @click.option("--queue", "names", multiple=True, help="Serve this queue only; may be repeated.")
+    @click.option("--concurrency", type=click.IntRange(min=1), help="Slots in all.")
+    @click.option("--burst", is_flag=True, help="Stop when nothing is left to do now.")
+    def worker(names: tuple[str, ...], concurrency: int | None, burst: bool) -> None:
+        """Run jobs, each inside an application context of its own, until SIGTERM."""
+        queues = _configured(current_app)
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+        wrap_handlers(queues, app.app_context)
+        try:
+            queues.worker(list(names) or None, concurrency).run(burst=burst)
+        except ConfigurationError as error:
+            raise click.ClickException(str(error)) from error
+
+    @group.command("status")
+    def status() -> None:
+        """Print the exact counts of every queue."""
+        click.echo(
+            f"{'queue':<12}{'waiting':>9}{'delayed':>9}{'active':>8}{'completed':>11}{'failed':>8}{'dead':>6}"
+        )
+        for s in _configured(current_app).status():
+            click.echo(
+                f"{s.name:<12}{s.waiting:>9}{s.delayed:>9}{s.active:>8}{s.completed:>11}{s.failed:>8}{s.dead:>6}"
+            )
+
+    return group
+
+
+def _configured(app: Any) -> QueueManager:
+    state = app.extensions.get("eventperf")
+    if not isinstance(state, _State) or state.queues is None:
+        raise click.ClickException("no queues: use EventPerf(queues=...) or set EVENTPERF_QUEUES_URL")
+    return state.queues
