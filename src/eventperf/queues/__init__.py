@@ -5,6 +5,7 @@
 ['critical', 'high', 'normal', 'low']
 """
 
+from .context import JobContext
 from .errors import (
     JobCancelled,
     JobFailed,
@@ -45,6 +46,7 @@ __all__ = [
     "Exponential",
     "Job",
     "JobCancelled",
+    "JobContext",
     "JobEvent",
     "JobFailed",
     "JobInfo",
