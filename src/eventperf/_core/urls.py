@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Any, Final
+from urllib.parse import SplitResult, parse_qsl, unquote
 
 from .errors import ConfigurationError, UnknownScheme
+
+_SECRET_OPTION: Final = re.compile(r"([?&][^=&#]*(?:pass|secret|token)[^=&#]*=)[^&#]*", re.IGNORECASE)
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,26 +45,23 @@ def redact(url: str) -> str:
     >>> redact("redis://app:s3cret@cache:6379/0")
     'redis://app:***@cache:6379/0'
     """
-    if "://" not in url:  # someone forgot the scheme, but perhaps not the password
+    scheme, mark, rest = url.partition("://")
+    if not mark:  # someone forgot the scheme, but perhaps not the password
         return f"***@{url.rpartition('@')[2]}" if "@" in url else url
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "***"
-    userinfo, at, hosts = parts.netloc.rpartition("@")
-    netloc = parts.netloc
-    if at and ":" in userinfo:
-        netloc = f"{userinfo.partition(':')[0]}:***@{hosts}"
-    query = "&".join(_redact_option(pair) for pair in parts.query.split("&"))
-    # Not urlunsplit: it turns "memory://" into "memory:".
-    tail = f"{'?' if query else ''}{query}{'#' if parts.fragment else ''}{parts.fragment}"
-    return f"{parts.scheme}://{netloc}{parts.path}{tail}"
+    # Up to the last "@": an unescaped "/" or "?" in a password must not let its rest through.
+    userinfo, at, tail = rest.rpartition("@")
+    username, colon, _ = userinfo.partition(":")
+    text = f"{scheme}://{username}{':***' if colon else ''}{at}{tail}"
+    return _SECRET_OPTION.sub(r"\1***", text)
 
 
-def _redact_option(pair: str) -> str:
-    name, equals, _ = pair.partition("=")
-    secret = any(word in name.lower() for word in ("pass", "secret", "token"))
-    return f"{name}{equals}***" if secret and equals else pair
+def _split(url: str) -> SplitResult:
+    """Like ``urlsplit``, which in some Pythons refuses IPv6 hosts inside a list of hosts."""
+    scheme, _, rest = url.partition("://")
+    rest, _, fragment = rest.partition("#")
+    rest, _, query = rest.partition("?")
+    netloc, slash, path = rest.partition("/")
+    return SplitResult(scheme, netloc, slash + path, query, fragment)
 
 
 def parse_url(url: str, *, argument: str = "url") -> BackendURL:
@@ -75,11 +76,8 @@ def parse_url(url: str, *, argument: str = "url") -> BackendURL:
     allowed = "a URL such as redis://host:6379/0"
     if not isinstance(url, str):
         raise ConfigurationError(argument, url, allowed)
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise ConfigurationError(argument, redact(url), allowed) from error
-    if not parts.scheme or "://" not in url:
+    parts = _split(url)
+    if "://" not in url or not _SCHEME.fullmatch(parts.scheme):
         raise ConfigurationError(argument, redact(url), allowed)
     userinfo, at, rest = parts.netloc.rpartition("@")
     username, colon, password = userinfo.partition(":")
@@ -97,8 +95,10 @@ def parse_url(url: str, *, argument: str = "url") -> BackendURL:
 
 def _host(part: str, argument: str, url: str) -> tuple[str, int | None]:
     if part.startswith("["):
-        host, _, tail = part[1:].partition("]")
+        host, closed, tail = part[1:].partition("]")
         port = tail.removeprefix(":")
+        if not closed or (tail and not tail.startswith(":")):
+            raise ConfigurationError(argument, redact(url), "IPv6 hosts as [::1] or [::1]:6379")
     else:
         host, _, port = part.partition(":")
     if not port:

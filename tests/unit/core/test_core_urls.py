@@ -87,10 +87,25 @@ def test_redaction_keeps_the_rest():
 
 
 @pytest.mark.parametrize(
-    "text", ["app:s3cret@h:6379", "redis:app:s3cret@h", "redis://app:s3\ncret@h", "redis://:s3cret@[h"]
+    "text",
+    [
+        "app:s3cret@h:6379",
+        "redis:app:s3cret@h",
+        "redis://app:s3\ncret@h",
+        "redis://:s3cret@[h",
+        "redis://app:s3/cret@h:1/0",
+        "redis://app:s3?cret@h:1/0",
+        "redis://app:s3@cret@h:1/0",
+        "redis://app:s3#cret@h:1/0?password=cret",
+    ],
 )
 def test_redaction_of_what_is_no_url(text):
     assert "cret" not in redact(text)
+    try:
+        shown = f"{parse_url(text)!s} {parse_url(text)!r}"
+    except ConfigurationError as error:
+        shown = str(error)
+    assert "cret" not in shown
 
 
 def test_registry_imports_a_backend_only_when_asked():
