@@ -1,4 +1,4 @@
-"""Django: a cache backend, a worker command, and writes that wait for the commit.
+"""Django: a cache backend, a worker command, a query recorder, and writes that wait for the commit.
 
 ``INSTALLED_APPS = [..., "eventperf.contrib.django"]`` brings the command and the autodiscovery of ``jobs``
 modules. The cache backend works without it.
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .commit import enqueue_on_commit, invalidate_on_commit
+    from .recorder import DjangoRecorder
 
-__all__ = ["enqueue_on_commit", "invalidate_on_commit"]
+__all__ = ["DjangoRecorder", "enqueue_on_commit", "invalidate_on_commit"]
 
-_HOMES = {"invalidate_on_commit": "commit", "enqueue_on_commit": "commit"}
+_HOMES = {"invalidate_on_commit": "commit", "enqueue_on_commit": "commit", "DjangoRecorder": "recorder"}
 
 
 def __getattr__(name: str) -> Any:
