@@ -21,6 +21,7 @@ from eventperf._core.extras import require
 from .kubernetes_errors import (
     KubernetesApiError,
     KubernetesConflict,
+    KubernetesDisconnected,
     KubernetesForbidden,
     KubernetesGone,
     KubernetesInvalid,
@@ -103,16 +104,22 @@ class KubernetesApi:
         content_type: str = "application/json",
         timeout_s: float | None = None,
     ) -> JSON:
-        """Send one request, once, and return the decoded answer.
+        """Send one request and return the decoded answer.
 
-        Nothing is retried here: only the caller knows whether a request may be repeated.
+        A GET whose connection broke is sent once more. Nothing else is repeated here: only the caller
+        knows whether it may be.
 
         Raises:
             KubernetesUnavailable: No answer, a broken answer, or a status from 500 up. The request may
                 have taken effect.
             KubernetesApiError: One of its other leaves, for a refused request.
         """
-        response = self._send(method, path, query, body, content_type, timeout_s, stream=False)
+        try:
+            response = self._send(method, path, query, body, content_type, timeout_s, stream=False)
+        except KubernetesDisconnected:
+            if method != "GET":
+                raise
+            response = self._send(method, path, query, body, content_type, timeout_s, stream=False)
         try:
             data: JSON = json.loads(response.data) if response.data else {}
         except ValueError as error:
@@ -168,7 +175,9 @@ class KubernetesApi:
                 retries=False, redirect=False, preload_content=not stream,
             )  # fmt: skip
         except (self._urllib3.exceptions.HTTPError, OSError) as error:
-            raise KubernetesUnavailable(method, path, f"{type(error).__name__}: {error}") from error
+            broken = isinstance(error, (self._urllib3.exceptions.ProtocolError, ConnectionError))
+            kind = KubernetesDisconnected if broken else KubernetesUnavailable
+            raise kind(method, path, f"{type(error).__name__}: {error}") from error
 
     def _headers(self) -> dict[str, str]:
         headers = {"Accept": "application/json", "User-Agent": "eventperf"}

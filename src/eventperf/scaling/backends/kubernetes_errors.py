@@ -41,6 +41,10 @@ class KubernetesUnavailable(KubernetesApiError, BackendUnavailable):
     """No answer, a broken answer, or a server error; a write may have taken effect."""
 
 
+class KubernetesDisconnected(KubernetesUnavailable):
+    """The connection broke: often one that the server had closed while it was idle."""
+
+
 class KubernetesThrottled(KubernetesUnavailable):
     """The server asks to come back after ``retry_after_s``; nothing was done."""
 

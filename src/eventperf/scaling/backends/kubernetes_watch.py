@@ -36,6 +36,7 @@ class WatchedCollection(Generic[T]):
         path: Path of the collection.
         extract: From the API's object to what is kept.
         selector: Label selector.
+        listener: Told of every change as namespace, old and new item (None where there is none).
     """
 
     def __init__(
@@ -45,17 +46,21 @@ class WatchedCollection(Generic[T]):
         extract: Callable[[JSON], T],
         *,
         selector: str = "",
+        listener: Callable[[str, T | None, T | None], None] | None = None,
         clock: Clock | None = None,
         random: _random.Random | None = None,
     ) -> None:
         self._api, self._path, self._extract, self._selector = api, path, extract, selector
+        self._listener = listener
         self._clock = clock or SystemClock()
         self._random = random or _random.Random()
         self._items: dict[Key, T] = {}
+        self._ahead: dict[Key, str] = {}
         self._version = ""
         self._heard_at = float("-inf")
         self._mu = threading.Lock()
         self._synced = threading.Event()
+        self._tried = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._running: KubernetesStream | None = None
@@ -87,15 +92,20 @@ class WatchedCollection(Generic[T]):
         return self._clock.monotonic() - self._heard_at
 
     def wait_synced(self, timeout_s: float) -> bool:
-        """Start if needed, and wait for the first list."""
+        """Start if needed, and wait until the first list is complete or was refused."""
         self.start()
-        return self._synced.wait(timeout_s)
+        self._tried.wait(timeout_s)
+        return self._synced.is_set()
 
-    def put(self, namespace: str, name: str, item: T) -> None:
-        """Enter a state this process has just written, ahead of the watch."""
+    def put(self, namespace: str, name: str, item: T, version: str) -> None:
+        """Enter a state this process has just written, ahead of the watch.
+
+        Older events of the object that are still under way are then passed over.
+        """
         with self._mu:
             if (namespace, name) in self._items:
                 self._items[namespace, name] = item
+                self._ahead[namespace, name] = version
 
     # -- life -----------------------------------------------------------------------------------------
 
@@ -131,6 +141,7 @@ class WatchedCollection(Generic[T]):
                 if self._stopping.is_set():
                     return
                 self.error = error
+                self._tried.set()
                 _log.warning("watch of %s: %s", self._path, error)
                 asked = error.retry_after_s if isinstance(error, KubernetesThrottled) else None
                 pause_s = asked or min(_BACKOFF_MAX_S, max(0.25, pause_s * 2)) * self._random.uniform(
@@ -151,11 +162,16 @@ class WatchedCollection(Generic[T]):
                 break
             query["continue"] = token
         with self._mu:
-            self._items = items
+            before, self._items = self._items, items
+            self._ahead.clear()
+        if self._listener is not None:
+            for key in before.keys() | items.keys():
+                self._listener(key[0], before.get(key), items.get(key))
         self._version = page["metadata"]["resourceVersion"]
         self.lists += 1
         self._heard()
         self._synced.set()
+        self._tried.set()
 
     def _follow(self) -> None:
         query = {
@@ -169,6 +185,8 @@ class WatchedCollection(Generic[T]):
         stream = self._api.stream(self._path, query=query, timeout_s=_SILENCE_S)
         self._running = stream
         try:
+            if self._stopping.is_set():  # close() came while the stream was being opened
+                stream.close()
             for event in stream:
                 self._take(event)
                 if self._stopping.is_set():
@@ -183,13 +201,22 @@ class WatchedCollection(Generic[T]):
             raised = KubernetesGone if code == 410 else KubernetesApiError
             raise raised("WATCH", self._path, str(obj.get("message")), status=code)
         if kind != "BOOKMARK":
-            with self._mu:
-                if kind == "DELETED":
-                    self._items.pop(_key(obj), None)
-                else:
-                    self._items[_key(obj)] = self._extract(obj)
+            self._enter(_key(obj), None if kind == "DELETED" else self._extract(obj), obj)
         self._version = obj["metadata"]["resourceVersion"]
         self._heard()
+
+    def _enter(self, key: Key, new: T | None, obj: JSON) -> None:
+        with self._mu:
+            ahead = self._ahead.get(key)
+            if ahead is not None:
+                if new is not None and _is_older(obj["metadata"]["resourceVersion"], ahead):
+                    return
+                del self._ahead[key]
+            old = self._items.pop(key, None) if new is None else self._items.get(key)
+            if new is not None:
+                self._items[key] = new
+        if self._listener is not None:
+            self._listener(key[0], old, new)
 
     def _heard(self) -> None:
         self._heard_at = self._clock.monotonic()
@@ -199,3 +226,11 @@ class WatchedCollection(Generic[T]):
 def _key(obj: JSON) -> Key:
     meta = obj["metadata"]
     return meta.get("namespace", ""), meta["name"]
+
+
+def _is_older(version: str, than: str) -> bool:
+    """Compare resourceVersions: whole numbers in practice; what is no number counts as not older."""
+    try:
+        return int(version) < int(than)
+    except ValueError:
+        return False

@@ -124,6 +124,8 @@ class KubernetesServer:
             started.set()
             loop.run_forever()
             listener.close()
+            for shelf in self.store.shelves.values():
+                shelf.listeners.clear()
             for connection in list(self._connections.open):
                 connection.close()
             loop.run_until_complete(asyncio.sleep(0))

@@ -50,6 +50,11 @@ class Workloads:
         for (group, plural), shelf in store.shelves.items():
             if group == "apps" and plural in ("deployments", "statefulsets"):
                 shelf.listeners.append(functools.partial(self._soon, shelf))
+                for key in list(shelf.items):
+                    loop.call_soon(self._reconcile, shelf, key)
+        self._owned: dict[tuple[str, str, str], set[str]] = {}
+        for pod in self._pods.items.values():
+            self._index(pod.obj, add=True)
         self._pods.listeners.append(self._pod_changed)
 
     def _soon(self, shelf: Shelf, change: Change) -> None:
@@ -57,14 +62,21 @@ class Workloads:
         self._loop.call_soon_threadsafe(self._reconcile, shelf, (meta.get("namespace", ""), meta["name"]))
 
     def _pod_changed(self, change: Change) -> None:
-        meta = change.new.obj["metadata"]
+        self._index(change.new.obj, add=change.type != "DELETED")
         if change.type != "DELETED":
             return
+        meta = change.new.obj["metadata"]
         for owner in meta.get("ownerReferences") or ():
             for shelf in self._store.shelves.values():
                 if shelf.resource.kind == owner["kind"]:
                     key = (meta["namespace"], owner["name"])
                     self._loop.call_soon_threadsafe(self._reconcile, shelf, key)
+
+    def _index(self, pod: Object, *, add: bool) -> None:
+        meta = pod["metadata"]
+        for owner in meta.get("ownerReferences") or ():
+            names = self._owned.setdefault((owner["kind"], meta["namespace"], owner["name"]), set())
+            (names.add if add else names.discard)(meta["name"])
 
     def _reconcile(self, shelf: Shelf, key: tuple[str, str]) -> None:
         with self._store.lock:
@@ -83,11 +95,8 @@ class Workloads:
             self._status(shelf, key)
 
     def _mine(self, shelf: Shelf, key: tuple[str, str]) -> list[Item]:
-        def owned(pod: Item) -> bool:
-            owners = pod.obj["metadata"].get("ownerReferences") or ()
-            return any(o["kind"] == shelf.resource.kind and o["name"] == key[1] for o in owners)
-
-        return [p for p in self._store.select(self._pods, key[0]) if owned(p)]
+        names = self._owned.get((shelf.resource.kind, *key), ())
+        return [self._pods.items[key[0], name] for name in sorted(names)]
 
     def _start(self, shelf: Shelf, owner: Item) -> None:
         meta, template = owner.obj["metadata"], owner.obj["spec"]["template"]
