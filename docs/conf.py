@@ -9,6 +9,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
+from sphinx import addnodes
+
 import eventperf
 
 project = "eventperf"
@@ -28,7 +30,7 @@ suppress_warnings: list[str] = []
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 autoclass_content = "both"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -46,30 +48,53 @@ html_theme_options = {
     "dark_css_variables": {"color-brand-primary": "#5fd3a6", "color-brand-content": "#5fd3a6"},
 }
 
-# Names that people write in docstrings and that no inventory here knows (the build is offline).
-nitpick_ignore_regex = [
-    (r"py:.*", r"(asyncio|collections|concurrent|contextlib|contextvars|dataclasses|datetime|decimal|enum)(\..*)?"),
-    (r"py:.*", r"(functools|logging|pathlib|random|signal|sqlite3|ssl|threading|time|types|typing|uuid)(\..*)?"),
-    (r"py:.*", r"(django|fastapi|flask|starlette|kubernetes|redis|arq|sqlalchemy|sqlglot|cachetools|msgspec)(\..*)?"),
-    (r"py:.*", r"(dogpile|prometheus_client|opentelemetry|psycopg|pymysql|rich|pytest|hypothesis)(\..*)?"),
-    (r"py:(class|exc|obj|data)", r"(bool|bytes|dict|float|frozenset|int|list|object|set|str|tuple|type|None)"),
-    (r"py:(class|exc|obj)", r"[A-Z]\w*(Error|Exception|Interrupt)"),
-]
+# Third parties: no inventory here knows them (the build is offline), and not all are installed for it.
+_OTHERS = (
+    "arq cachetools django dogpile fastapi flask hypothesis kubernetes msgspec opentelemetry "
+    "prometheus_client psycopg pydantic pymysql pytest redis rich sqlalchemy sqlglot starlette"
+)
+nitpick_ignore_regex = [(r"py:.*", rf"({'|'.join(_OTHERS.split())})(\..*)?")]
 
 
-def _plain_annotation(app: Any, env: Any, node: Any, content: Any) -> Any:
-    """Leave a type in a signature as text where it has no page; references written by people must resolve."""
-    from docutils import nodes
-    from sphinx import addnodes
+def _name_without_page(app: Any, env: Any, node: Any, content: Any) -> Any:
+    """Leave a Python name as text where it exists but has no page; a name that does not exist is an error.
 
+    Types in signatures are taken on trust: the type checkers look after them.
+    """
+    if node.get("refdomain") != "py":
+        return None
     parent = node.parent
-    while parent is not None and not isinstance(parent, nodes.document):
-        if isinstance(parent, (addnodes.desc_signature, nodes.field_name)):
+    while parent is not None:
+        if isinstance(parent, addnodes.desc_signature):
             return content
-        if isinstance(parent, nodes.field_body):  # "Attributes:" and "Raises:" of a Google docstring
-            return content if node.get("reftype") in {"class", "exc"} and "py:class" in node.attributes else None
         parent = parent.parent
-    return None
+    return content if _exists(node["reftarget"], node.get("py:module"), node.get("py:class")) else None
+
+
+def _exists(target: str, module: str | None, cls: str | None) -> bool:
+    scopes = [s for s in (f"{module}.{cls}" if module and cls else None, module, "builtins", None) if s]
+    if any(_found(f"{scope}.{target}") for scope in scopes) or _found(target):
+        return True
+    # Docstrings name their neighbours, while autodoc shows them under the room's public module.
+    room = ".".join((module or "eventperf").split(".")[:2])
+    homes = [name for name in list(sys.modules) if name.startswith(room)]
+    return any(_found(f"{home}.{target}") for home in homes)
+
+
+def _found(path: str) -> bool:
+    parts = path.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:cut]))
+        except (ImportError, ValueError):
+            continue
+        for part in parts[cut:]:
+            if hasattr(found, part):
+                found = getattr(found, part)
+            else:
+                return part in getattr(found, "__annotations__", {})
+        return True
+    return False
 
 
 def _touch_lazy_names() -> None:
@@ -79,8 +104,15 @@ def _touch_lazy_names() -> None:
             getattr(module, name)
 
 
+def _sentence_first(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    # Napoleon reads "text: more" on the first line of an attribute as its type; ours are sentences.
+    if what in {"attribute", "data", "property"}:
+        lines.insert(0, "")
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Connect what is defined above."""
     _touch_lazy_names()
-    app.connect("missing-reference", _plain_annotation)
+    app.connect("autodoc-process-docstring", _sentence_first, priority=400)
+    app.connect("missing-reference", _name_without_page)
     return {"parallel_read_safe": True}
