@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ import pages
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts)]
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
-MODULES = sorted((ROOT / "src").rglob("*.py"))
+MODULES = sorted(p for p in (ROOT / "src").rglob("*.py") if ">>> " in p.read_text("utf-8"))
 SERVERS = {
     "redis": "redis_url",
     "cluster": "redis_cluster_url",
@@ -62,8 +64,6 @@ def test_example_runs(example, request, tmp_path):
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_docstring_examples_run(path, monkeypatch, tmp_path):
     name = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
-    if name.endswith("__main__"):
-        pytest.skip("runs the command line when imported")
     try:
         module = importlib.import_module(name)
     except ImportError as error:
@@ -73,9 +73,19 @@ def test_docstring_examples_run(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     report: list[str] = []
-    for test in doctest.DocTestFinder(exclude_empty=True).find(module, name):
+    for line, text in docstrings(path):
+        test = doctest.DocTestParser().get_doctest(text, {**vars(module)}, name, str(path), line)
         runner.run(test, out=report.append)
-    assert runner.summarize(verbose=False).failed == 0, "".join(report)
+    assert not report, "".join(report)
+
+
+def docstrings(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and text of each docstring with examples (doctest's finder trips over lazy objects)."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            text = ast.get_docstring(node)
+            if text and ">>> " in text:
+                yield node.body[0].lineno - 1, text
 
 
 STORY = """
