@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -38,9 +39,9 @@ class SystemClock:
 
     def __init__(self) -> None:
         # The C functions themselves: a reading costs no Python frame.
-        self.monotonic = time.monotonic
-        self.time = time.time
-        self.sleep = time.sleep
+        self.monotonic: Callable[[], float] = time.monotonic
+        self.time: Callable[[], float] = time.time
+        self.sleep: Callable[[float], None] = time.sleep
 
     async def asleep(self, seconds: float, /) -> None:
         import asyncio  # late: plain programs must not pay for an event loop

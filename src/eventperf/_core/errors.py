@@ -28,7 +28,7 @@ class ConfigurationError(EventPerfError, ValueError):
     def __init__(self, argument: str, given: object, allowed: str | Iterable[object]) -> None:
         self.argument = argument
         self.given = given
-        self.allowed = allowed if isinstance(allowed, str) else ", ".join(str(a) for a in allowed)
+        self.allowed: str = allowed if isinstance(allowed, str) else ", ".join(str(a) for a in allowed)
         super().__init__(f"{argument}: got {given!r}; allowed: {self.allowed}")
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -39,7 +39,7 @@ class Hooks:
 
     def __init__(self) -> None:
         self._listeners: tuple[tuple[Callable[[Any], object], tuple[type, ...]], ...] = ()
-        self.active = False
+        self.active: bool = False
 
     def subscribe(self, fn: Callable[[E], object], *types: type[E]) -> Callable[[], None]:
         """Call ``fn`` with every event of ``types`` (all events when none is named).
