@@ -1,0 +1,198 @@
+"""Prometheus as a source of numbers: one instant query, one number, or a reason why there is none."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import math
+import os
+import ssl
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlencode, urlsplit
+
+from eventperf._core.clock import Clock, SystemClock
+from eventperf._core.durations import Duration, seconds
+from eventperf._core.errors import BackendUnavailable, ConfigurationError
+from eventperf._core.urls import redact
+
+_ANSWER_MAX = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a query gave: a finite number, or None and why."""
+
+    value: float | None
+    reason: str = ""
+
+
+class PrometheusUnavailable(BackendUnavailable):
+    """The server did not answer, or refused the query.
+
+    Attributes:
+        url: Where it was asked (never a password); status: HTTP status, 0 without an answer.
+    """
+
+    def __init__(self, url: str, text: str, *, status: int = 0) -> None:
+        self.url, self.text, self.status = url, text, status
+        super().__init__(f"{url}: {text}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _unavailable, (self.url, self.text, self.status)
+
+
+def _unavailable(url: str, text: str, status: int) -> PrometheusUnavailable:
+    return PrometheusUnavailable(url, text, status=status)
+
+
+class PrometheusQuery:
+    """One instant query against Prometheus or anything that speaks its HTTP API (Thanos, Mimir, ...).
+
+    NaN, infinities, an empty result, several series, partial results and results older than ``max_age``
+    are no numbers: :meth:`ask` then gives None and says why. Nothing is guessed from them.
+
+    Args:
+        url: Base address, for example ``http://prometheus:9090``; user and password in it are sent as
+            basic authentication.
+        query: PromQL that yields one series or a scalar.
+        timeout: Longest wait, for the connection and for the answer each.
+        max_age: Samples older than this do not count (sent as ``lookback_delta``, known to Prometheus
+            2.45 and later; and an evaluation time that stands still this long is stale too).
+        headers: Sent along, for example ``{"Authorization": "Bearer ..."}`` or ``X-Scope-OrgID``.
+
+    Source: Prometheus HTTP API, ``/api/v1/query``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        query: str,
+        *,
+        timeout: Duration = 3.0,
+        max_age: Duration = 60.0,
+        headers: Mapping[str, str] | None = None,
+        context: ssl.SSLContext | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigurationError("url", redact(url), "an address such as http://prometheus:9090")
+        if not query.strip():
+            raise ConfigurationError("query", query, "a PromQL expression")
+        self.url, self.query = redact(url), query
+        self._tls, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port
+        self._path = f"{parts.path.rstrip('/')}/api/v1/query"
+        self._headers = {"Accept": "application/json", "User-Agent": "eventperf", **(headers or {})}
+        if parts.username is not None:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            self._headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        self._timeout_s = seconds(timeout, name="timeout")
+        self._max_age_s = seconds(max_age, name="max_age")
+        self._context = context
+        self._clock = clock or SystemClock()
+        self._mu = threading.Lock()
+        self._connection: http.client.HTTPConnection | None = None
+        self._pid = 0
+        self._evaluated: tuple[float, float] = (-math.inf, 0.0)
+
+    def ask(self) -> Answer:
+        """Run the query.
+
+        Raises:
+            PrometheusUnavailable: No answer in time, or an error instead of one.
+        """
+        with self._mu:
+            status, body = self._fetch()
+        try:
+            answer = json.loads(body)
+        except ValueError:
+            answer = {}
+        if status != 200 or not isinstance(answer, dict) or answer.get("status") != "success":
+            text = answer.get("error") if isinstance(answer, dict) else None
+            raise PrometheusUnavailable(self.url, str(text or f"HTTP {status}"), status=status)
+        if answer.get("warnings"):
+            return Answer(None, f"partial: {answer['warnings'][0]}")
+        return self._judge(answer["data"])
+
+    def _judge(self, data: Mapping[str, Any]) -> Answer:
+        kind, result = data["resultType"], data["result"]
+        if kind == "vector":
+            if not result:
+                return Answer(None, "empty")
+            if len(result) > 1:
+                return Answer(None, f"{len(result)} series where one is needed: aggregate them in the query")
+            at, text = result[0]["value"]
+        elif kind == "scalar":
+            at, text = result
+        else:
+            return Answer(None, f"a {kind} where one number is needed")
+        if self._stands_still(float(at)):
+            return Answer(None, "stale")
+        value = float(text)
+        return (
+            Answer(value)
+            if math.isfinite(value)
+            else Answer(None, "NaN" if math.isnan(value) else "infinite")
+        )
+
+    def _stands_still(self, evaluated_at: float) -> bool:
+        """Tell whether the evaluation time has stood still: a cache answers for a dead server."""
+        now = self._clock.monotonic()
+        if evaluated_at > self._evaluated[0]:
+            self._evaluated = (evaluated_at, now)
+        return now - self._evaluated[1] > self._max_age_s
+
+    def _fetch(self) -> tuple[int, bytes]:
+        query = {
+            "query": self.query,
+            "timeout": f"{self._timeout_s:g}s",
+            "lookback_delta": f"{self._max_age_s:g}s",
+        }
+        target = f"{self._path}?{urlencode(query)}"
+        reused = self._connection is not None and self._pid == os.getpid()
+        try:
+            return self._exchange(target)
+        except (OSError, http.client.HTTPException) as error:
+            self._drop()
+            if not reused or isinstance(error, TimeoutError):
+                raise PrometheusUnavailable(self.url, f"{type(error).__name__}: {error}") from error
+        try:  # the server had closed the idle connection: a query may be asked again
+            return self._exchange(target)
+        except (OSError, http.client.HTTPException) as error:
+            self._drop()
+            raise PrometheusUnavailable(self.url, f"{type(error).__name__}: {error}") from error
+
+    def _exchange(self, target: str) -> tuple[int, bytes]:
+        if self._connection is None or self._pid != os.getpid():
+            self._connection, self._pid = self._connect(), os.getpid()
+        self._connection.request("GET", target, headers=self._headers)
+        response = self._connection.getresponse()
+        body = response.read(_ANSWER_MAX + 1)
+        if len(body) > _ANSWER_MAX:
+            self._drop()
+            raise PrometheusUnavailable(self.url, f"an answer of more than {_ANSWER_MAX} bytes")
+        return response.status, body
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._tls:
+            return http.client.HTTPSConnection(
+                self._host, self._port, timeout=self._timeout_s, context=self._context
+            )
+        return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+
+    def _drop(self) -> None:
+        if self._connection is not None and self._pid == os.getpid():
+            self._connection.close()
+        self._connection = None
+
+    def close(self) -> None:
+        """Close the connection; the next query opens a new one."""
+        with self._mu:
+            self._drop()
+
+    def __repr__(self) -> str:
+        return f"PrometheusQuery({self.url!r}, {self.query!r})"
