@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from eventperf._core.errors import ConfigurationError
-from eventperf.scaling.backends.prometheus import PrometheusQuery, PrometheusUnavailable
+from eventperf.scaling.backends.prometheus import PrometheusMetrics, PrometheusQuery, PrometheusUnavailable
 from eventperf.testing import FakeClock
 
 pytestmark = pytest.mark.integration
@@ -178,3 +178,19 @@ def test_passwords_are_sent_but_not_shown(prometheus: Prometheus) -> None:
 def test_what_cannot_work_is_refused(url: str, text: str) -> None:
     with pytest.raises(ConfigurationError):
         PrometheusQuery(url, text)
+
+
+def test_metrics_fail_one_by_one(prometheus: Prometheus) -> None:
+    prometheus.vector("42")
+    source = PrometheusMetrics(prometheus.url, {"rps": "sum(a)", "backlog": "sum(b)"}, timeout=0.5)
+    assert {name: s.value for name, s in source.read().items()} == {"rps": 42.0, "backlog": 42.0}
+    prometheus.vector("NaN")
+    assert source.read()["rps"].error == "NaN"
+    prometheus.status = 500
+    assert all(s.value is None and s.error for s in source.read().values())
+    source.close()
+
+
+def test_no_query_is_refused() -> None:
+    with pytest.raises(ConfigurationError):
+        PrometheusMetrics("http://p:9090", {})

@@ -1,13 +1,15 @@
-"""Deployments, StatefulSets and everything else with a scale subresource, as targets."""
+"""Deployments, StatefulSets and everything else with a scale subresource, as targets and metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from eventperf._core.clock import Clock, SystemClock
+from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
+from eventperf.scaling.model import Sample, TargetState
 
 from .kubernetes_api import JSON, MERGE_PATCH, KubernetesApi, pod_namespace
 from .kubernetes_errors import (
@@ -20,6 +22,7 @@ from .kubernetes_errors import (
     KubernetesUnavailable,
 )
 from .kubernetes_events import EventWriter
+from .kubernetes_metrics import sample
 from .kubernetes_names import namespaced, parse_reference
 from .kubernetes_state import KubernetesState, ScaleState, extract_scale, extract_workload
 
@@ -235,3 +238,126 @@ class KubernetesScale:
             rule = f"{method.lower()} on {self.reference.plural}{sub} in API group {self.reference.group}"
             text = f"{error.text} (grant {rule} in namespace {self.namespace})"
             raise KubernetesForbidden(method, path, text, status=error.status) from error
+
+
+class KubernetesTarget:
+    """A Deployment, StatefulSet or anything else with a scale subresource, as a ``ReplicaTarget``.
+
+    Give it a ``state`` shared by all targets of the process and reading costs no request; without one
+    each :meth:`read` is one GET. Arguments are those of :class:`KubernetesScale`. Needs the right to get
+    the object and to patch its ``scale``; see the manifest in the documentation.
+
+    >>> KubernetesTarget("deployment/web", namespace="prod").name
+    'prod/deployment/web'
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        namespace: str | None = None,
+        api: KubernetesApi | None = None,
+        state: KubernetesState | None = None,
+        events: bool = True,
+        clock: Clock | None = None,
+    ) -> None:
+        self.object = KubernetesScale(
+            target, namespace=namespace, api=api, state=state, events=events, clock=clock
+        )
+        self.state = state
+        self._owns_api = api is None and state is None
+        self._name = f"{self.object.namespace}/{target}"
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def guard(self) -> Callable[[], bool] | None:
+        """Asked right before every PATCH, for example a leader's ``is_leader``; False stops the write."""
+        return self.object.guard
+
+    @guard.setter
+    def guard(self, ask: Callable[[], bool] | None) -> None:
+        self.object.guard = ask
+
+    def read(self) -> TargetState:
+        """Return the state now.
+
+        Raises:
+            ScalingError: It could not be read; the leaves of ``kubernetes_errors`` tell why.
+        """
+        state = self.object.read()
+        ready = state.observed if state.ready is None else state.ready
+        return TargetState(replicas=state.replicas, ready=ready, starting=max(0, state.replicas - ready))
+
+    def scale(self, replicas: int, /, *, reason: str = "") -> None:
+        """Ask for ``replicas`` by one PATCH and tell it in one Event; see :meth:`KubernetesScale.write`.
+
+        Raises:
+            TargetConflict: Somebody else changed it since it was read.
+            ScalingError: Refused, or it is not known whether it was done.
+        """
+        self.object.write(replicas, reason=reason)
+
+    def contenders(self) -> tuple[str, ...]:
+        """Return what else drives this target: autoscalers by name, and a change behind our back."""
+        found = self.object.contenders()
+        changed = self.object.changed_by_others
+        if changed is not None:
+            found += (f"somebody who changed {changed[0]} to {changed[1]} replicas",)
+        return found
+
+    def close(self) -> None:
+        """Close the connection if it is this target's own."""
+        if self._owns_api:
+            self.object.api.close()
+
+
+class KubernetesMetrics:
+    """CPU and memory of a target's pods from ``metrics.k8s.io``, as shares of their requests.
+
+    Pods come with the sample, so that a policy can treat missing and starting ones as the HPA does.
+
+    Args:
+        target: Whose pods; its ``state`` is used, or one is opened on its connection.
+        resources: Which of ``"cpu"`` and ``"memory"``.
+        max_age: Older samples count as missing.
+    """
+
+    def __init__(
+        self,
+        target: KubernetesTarget,
+        *,
+        resources: Sequence[str] = ("cpu", "memory"),
+        max_age: Duration = 120.0,
+        clock: Clock | None = None,
+    ) -> None:
+        for resource in resources:
+            if resource not in ("cpu", "memory"):
+                raise ConfigurationError("resources", resource, ("'cpu'", "'memory'"))
+        self._target, self._resources = target, tuple(resources)
+        self._owns_state = target.state is None
+        self._state = target.state or KubernetesState(target.object.api, clock=clock)
+        self._max_age_s = seconds(max_age, name="max_age")
+        self._clock = clock or SystemClock()
+        self._selector: str | None = None
+
+    def read(self) -> Mapping[str, Sample]:
+        """Return a sample per resource; what cannot be measured says why."""
+        now = self._clock.time()
+        try:
+            if self._selector is None:
+                # a workload's selector never changes while it lives
+                self._selector = self._target.object.read().selector
+            namespace = self._target.object.namespace
+            pods = self._state.pods(namespace, self._selector)
+            usage = self._state.usage(namespace)
+        except KubernetesApiError as error:
+            return {resource: Sample(error=str(error)) for resource in self._resources}
+        return {r: sample(r, pods, usage, now=now, max_age_s=self._max_age_s) for r in self._resources}
+
+    def close(self) -> None:
+        """Stop the watch if it is this source's own."""
+        if self._owns_state:
+            self._state.close()

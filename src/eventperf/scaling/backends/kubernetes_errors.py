@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from eventperf._core.errors import BackendUnavailable, EventPerfError
+from eventperf.scaling.errors import ScalingError, TargetConflict, TargetUnavailable
 
 
-class KubernetesApiError(EventPerfError):
+class KubernetesApiError(ScalingError):
     """A request that was refused.
 
     Attributes:
@@ -17,10 +17,10 @@ class KubernetesApiError(EventPerfError):
     def __init__(
         self, method: str, path: str, text: str, *, status: int = 0, retry_after_s: float | None = None
     ) -> None:
-        self.method, self.path, self.text = method, path, text
-        self.status, self.retry_after_s = status, retry_after_s
         code = f"{status}: " if status else ""
         super().__init__(f"{method} {path}: {code}{text}")
+        self.method, self.path, self.text = method, path, text
+        self.status, self.retry_after_s = status, retry_after_s
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.method, self.path, self.text, self.status, self.retry_after_s)
@@ -37,7 +37,7 @@ def _rebuild(
     return kind(method, path, text, status=status, retry_after_s=retry_after_s)
 
 
-class KubernetesUnavailable(KubernetesApiError, BackendUnavailable):
+class KubernetesUnavailable(KubernetesApiError, TargetUnavailable):
     """No answer, a broken answer, or a server error; a write may have taken effect."""
 
 
@@ -57,7 +57,7 @@ class KubernetesNotFound(KubernetesApiError):
     """No such object, or no such kind."""
 
 
-class KubernetesConflict(KubernetesApiError):
+class KubernetesConflict(KubernetesApiError, TargetConflict):
     """The object has changed since it was read."""
 
 

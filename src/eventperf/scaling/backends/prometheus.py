@@ -18,6 +18,8 @@ from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import BackendUnavailable, ConfigurationError
 from eventperf._core.urls import redact
+from eventperf.scaling.errors import ScalingError
+from eventperf.scaling.model import Sample
 
 _ANSWER_MAX = 1 << 20
 
@@ -30,7 +32,7 @@ class Answer:
     reason: str = ""
 
 
-class PrometheusUnavailable(BackendUnavailable):
+class PrometheusUnavailable(ScalingError, BackendUnavailable):
     """The server did not answer, or refused the query.
 
     Attributes:
@@ -196,3 +198,43 @@ class PrometheusQuery:
 
     def __repr__(self) -> str:
         return f"PrometheusQuery({self.url!r}, {self.query!r})"
+
+
+class PrometheusMetrics:
+    """Metrics by name, each from one PromQL query.
+
+    Args:
+        url: Base address of the server.
+        queries: PromQL by metric name, or one query, measured as ``name``.
+        name: What a single query measures.
+        options: As for :class:`PrometheusQuery`.
+
+    >>> source = PrometheusMetrics("http://prometheus:9090", "sum(rate(http_requests_total[1m]))", timeout=2)
+    >>> list(source.queries)
+    ['rps']
+    """
+
+    def __init__(
+        self, url: str, queries: Mapping[str, str] | str, *, name: str = "rps", **options: Any
+    ) -> None:
+        given = {name: queries} if isinstance(queries, str) else dict(queries)
+        if not given:
+            raise ConfigurationError("queries", queries, "at least one PromQL expression")
+        self.queries = {metric: PrometheusQuery(url, text, **options) for metric, text in given.items()}
+
+    def read(self) -> Mapping[str, Sample]:
+        """Return one sample per query; one that fails does not disturb the others."""
+        return {name: self._sample(query) for name, query in self.queries.items()}
+
+    @staticmethod
+    def _sample(query: PrometheusQuery) -> Sample:
+        try:
+            answer = query.ask()
+        except PrometheusUnavailable as error:
+            return Sample(error=str(error))
+        return Sample(value=answer.value, error=answer.reason or None)
+
+    def close(self) -> None:
+        """Close the connections; the next read opens new ones."""
+        for query in self.queries.values():
+            query.close()
