@@ -1,0 +1,234 @@
+"""Who is loading which key: one table for threads and for tasks of any event loop.
+
+The table decides, the callers do the loading. A caller that joins a key either leads (it must load and
+then :meth:`Flights.land`) or may wait. Waiting for a load that can only end after the caller itself has
+returned is recognised (own stack, own task and its children, a cycle over several keys) and refused, so
+that the caller loads for itself instead of standing still for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+OPEN: Final = "open"
+VALUE: Final = "value"
+ERROR: Final = "error"
+ABANDONED: Final = "abandoned"
+"""The leader was cancelled or killed: whoever waited goes round again, and one of them leads."""
+
+_leading: ContextVar[tuple[Flight, ...]] = ContextVar("eventperf_leading", default=())
+
+
+class Flight:
+    """One load under way.
+
+    Attributes:
+        key: What is being loaded.
+        state: ``open``, ``value``, ``error`` or ``abandoned``.
+        outcome: The value or the exception once it has landed.
+        fenced: The key was invalidated after this load began; its result must not be stored.
+        fenced_tags: Tags invalidated after this load began.
+    """
+
+    __slots__ = (
+        "_event", "_thread", "_waits_on", "_wakers", "fenced", "fenced_tags", "key", "outcome", "state"
+    )  # fmt: skip
+
+    def __init__(self, key: object, thread: int) -> None:
+        self.key: object = key
+        self.state: str = OPEN
+        self.outcome: Any = None
+        self.fenced: bool = False
+        self.fenced_tags: set[str] = set()
+        self._thread = thread
+        self._waits_on: Flight | None = None
+        self._event: threading.Event | None = None
+        self._wakers: list[Callable[[], object]] = []
+
+    def result(self) -> Any:
+        """Return the value or raise the loader's error; only after landing."""
+        if self.state == ERROR:
+            error: BaseException = self.outcome
+            raise error.with_traceback(error.__traceback__)
+        return self.outcome
+
+
+class Flights:
+    """The table of open loads of one process; safe for threads and for tasks of any loop."""
+
+    def __init__(self) -> None:
+        self._reset()
+        _tables.add(self)
+
+    def _reset(self) -> None:
+        self._mu = threading.Lock()
+        self._open: dict[object, Flight] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def join(self, key: object) -> tuple[Flight, bool]:
+        """Return the open flight of ``key`` and whether the caller leads it (and must land it)."""
+        with self._mu:
+            flight = self._open.get(key)
+            if flight is not None:
+                return flight, False
+            flight = self._open[key] = Flight(key, threading.get_ident())
+            return flight, True
+
+    def join_many(self, keys: list[Any]) -> tuple[dict[Any, Flight], dict[Any, Flight]]:
+        """Join several keys at once.
+
+        Returns:
+            Flights the caller leads, and flights led by others, by key.
+        """
+        mine: dict[Any, Flight] = {}
+        others: dict[Any, Flight] = {}
+        for key in keys:
+            flight, leads = self.join(key)
+            (mine if leads else others)[key] = flight
+        return mine, others
+
+    def land(self, flight: Flight, state: str, outcome: Any = None) -> None:
+        """End ``flight``; everyone parked on it wakes."""
+        with self._mu:
+            if self._open.get(flight.key) is flight:
+                del self._open[flight.key]
+            flight.outcome = outcome
+            flight.state = state
+            wakers, flight._wakers = flight._wakers, []
+            event = flight._event
+        if event is not None:
+            event.set()
+        for wake in wakers:
+            wake()
+
+    def moved(self, flight: Flight) -> None:
+        """Say that the load of ``flight`` goes on in this thread (a caller handed it over)."""
+        flight._thread = threading.get_ident()
+
+    @contextmanager
+    def leading(self, flight: Flight) -> Iterator[None]:
+        """Mark this context (and tasks or threads that copy it) as the one ``flight`` depends on."""
+        with self.leading_all((flight,)):
+            yield
+
+    @contextmanager
+    def leading_all(self, flights: tuple[Flight, ...]) -> Iterator[None]:
+        """The same for several flights that one load serves."""
+        token = _leading.set((*_leading.get(), *flights))
+        try:
+            yield
+        finally:
+            _leading.reset(token)
+
+    def fence(self, *keys: object) -> None:
+        """An invalidation of ``keys``: loads under way may not be stored, later callers load anew."""
+        with self._mu:
+            for key in keys:
+                flight = self._open.pop(key, None)
+                if flight is not None:
+                    flight.fenced = True
+
+    def fence_where(self, matches: Callable[[Any], bool]) -> None:
+        """As :meth:`fence`, for every open key that ``matches``."""
+        with self._mu:
+            doomed = [key for key in self._open if matches(key)]
+        self.fence(*doomed)
+
+    def fence_tags(self, tags: tuple[str, ...]) -> None:
+        """An invalidation of ``tags``: tell every open load; which tags it has is known at its end."""
+        with self._mu:
+            for flight in self._open.values():
+                flight.fenced_tags.update(tags)
+
+    def may_wait(self, flight: Flight, *, blocking: bool) -> bool:
+        """Tell whether waiting for ``flight`` here can end.
+
+        Args:
+            flight: The flight of somebody else.
+            blocking: The caller would block its thread (sync), not only its task.
+        """
+        if blocking and flight._thread == threading.get_ident():
+            return False  # below us on this stack, or a task of the loop that we would block
+        led = _leading.get()
+        if not led:
+            return True
+        with self._mu:
+            at: Flight | None = flight
+            while at is not None:
+                if at in led:
+                    return False
+                at = at._waits_on
+            led[-1]._waits_on = flight
+        return True
+
+    def wait(self, flight: Flight, timeout_s: float | None = None) -> bool:
+        """Block until ``flight`` lands; False when ``timeout_s`` went by first."""
+        with self._mu:
+            if flight.state != OPEN:
+                return True
+            event = flight._event
+            if event is None:
+                event = flight._event = threading.Event()
+        try:
+            return event.wait(timeout_s)
+        finally:
+            self._waited()
+
+    async def await_(self, flight: Flight, timeout_s: float | None = None) -> bool:
+        """Suspend this task until ``flight`` lands; cancelling the task harms nobody."""
+        import asyncio  # late: plain programs must not pay for an event loop
+
+        loop = asyncio.get_running_loop()
+        landed = loop.create_future()
+
+        def settle() -> None:
+            if not landed.done():
+                landed.set_result(None)
+
+        def wake() -> None:
+            try:
+                loop.call_soon_threadsafe(settle)
+            except RuntimeError:
+                pass  # that loop was closed while its task was parked: nobody is left to wake
+
+        with self._mu:
+            if flight.state != OPEN:
+                return True
+            flight._wakers.append(wake)
+        try:
+            if timeout_s is None:
+                await landed
+                return True
+            done, _ = await asyncio.wait({landed}, timeout=timeout_s)
+            return bool(done)
+        finally:
+            with self._mu:
+                if wake in flight._wakers:
+                    flight._wakers.remove(wake)
+            self._waited()
+
+    def _waited(self) -> None:
+        led = _leading.get()
+        if led:
+            led[-1]._waits_on = None
+
+
+_tables: weakref.WeakSet[Flights] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # The threads that led these loads do not exist in the child, and a lock may have been held.
+    for table in list(_tables):
+        table._reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
