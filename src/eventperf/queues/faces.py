@@ -58,8 +58,8 @@ class AsyncFace:
     async def set_paused(self, queue: str, paused: bool, /) -> None:
         await self._do(lambda: self._store.set_paused(queue, paused))
 
-    async def enter(self, card: WorkerCard, /) -> None:
-        await self._do(lambda: self._store.enter(card))
+    async def enter(self, card: WorkerCard, held: Sequence[str] = (), /) -> None:
+        await self._do(lambda: self._store.enter(card, held))
 
     async def leave(self, worker: str, /) -> None:
         await self._do(lambda: self._store.leave(worker))

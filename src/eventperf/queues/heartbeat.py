@@ -25,7 +25,7 @@ class Heartbeat:
 
     def __init__(
         self,
-        store: Callable[[], JobStore],
+        store: JobStore,
         card: WorkerCard,
         held: Mapping[str, int],
         *,
@@ -87,14 +87,14 @@ class Heartbeat:
         if not self._listen.is_set():
             self._poke.wait(left)
             self._poke.clear()
-        elif self._store().wait(self._card.id, min(left, self._poll_s)):
+        elif self._store.wait(self._card.id, min(left, self._poll_s)):
             self._listen.clear()
             self._store_is(True)
             if not self._closed:
                 self._on_wake()
 
     def _renew(self) -> None:
-        answer = self._store().renew(self._card.id, _snapshot(self._held))
+        answer = self._store.renew(self._card.id, _snapshot(self._held))
         if (answer.lost or answer.cancel) and not self._closed:
             self._on_renewed(answer)
 

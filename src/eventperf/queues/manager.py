@@ -33,6 +33,10 @@ backends = Registry(
     "queues",
     {
         "memory": "eventperf.queues.backends.memory:MemoryBackend",
+        "redis": "eventperf.queues.backends.redis:RedisBackend",
+        "rediss": "eventperf.queues.backends.redis:RedisBackend",
+        "redis+cluster": "eventperf.queues.backends.redis:RedisBackend",
+        "rediss+cluster": "eventperf.queues.backends.redis:RedisBackend",
     },
 )
 """URL schemes of this room."""

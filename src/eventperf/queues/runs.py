@@ -62,6 +62,10 @@ class Acks:
         self._some.set()
         self._none.clear()
 
+    def ids(self) -> list[str]:
+        """Return the jobs whose outcome the store does not have yet."""
+        return [outcome.job_id for _, outcome, _ in self._pending]
+
     @property
     def is_behind(self) -> bool:
         """Whether so much is unreported that no more should be claimed."""

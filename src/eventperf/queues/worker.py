@@ -163,8 +163,9 @@ class _Session:
             manager, self._card.id, self._store, Executors(manager.codec, worker._slots), self._acks
         )
         self._runner.on_end = self._freed
+        self._waiter = manager.backend.waiter(self._card)
         self._heart = Heartbeat(
-            manager.backend.sync,
+            self._waiter,
             self._card,
             self._runner.held,
             poll_s=min(_POLL_S, worker._lease_s / 2),
@@ -209,7 +210,7 @@ class _Session:
     # -- claiming ----------------------------------------------------------------------------------
 
     async def _claims(self, burst: bool) -> None:
-        pause = 0.05
+        pause, lost = 0.05, False
         while not self._stopping:
             if self._free <= 0 or self._acks.is_behind:
                 await self._until_wake(None)
@@ -218,9 +219,12 @@ class _Session:
             asked = self._free
             self._short = self._free < self._worker._slots
             try:
+                if lost:
+                    await self._store.enter(self._card, [*self._runner.held, *self._acks.ids()])
                 claimed = await self._store.claim(self._card.id, self._room, asked)
-                pause = 0.05
+                pause, lost = 0.05, False
             except StoreUnavailable:
+                lost = True  # a claim may have been answered into the void
                 await self._until_wake(pause)
                 pause = min(pause * 2, 0.5)
                 continue
@@ -310,6 +314,7 @@ class _Session:
         finally:
             self._heart.close()
             await asyncio.to_thread(self._heart.join, 2.0)
+            self._waiter.close()
             self._runner.close()
             self._emit("worker_stopped")
 

@@ -368,7 +368,7 @@ class MemoryStore:
 
     # -- workers -----------------------------------------------------------------------------------
 
-    def enter(self, card: WorkerCard, /) -> None:
+    def enter(self, card: WorkerCard, held: Sequence[str] = (), /) -> None:
         with self._mu:
             now = self._now()
             worker = self._workers.get(card.id)
@@ -377,6 +377,11 @@ class MemoryStore:
             else:
                 worker.card, worker.until = card, now + 3 * card.lease_s
             self._alive(self._workers[card.id], now)
+            for job in [j for _, _, token, j in self._leases if j.token == token and j.worker == card.id]:
+                if job.state is ACTIVE and job.record.id not in held:
+                    self._queues[job.record.queue].active -= 1
+                    job.token, job.place = -job.token, job.place + 1
+                    self._ready(job, now, tag=0.0)
 
     def _alive(self, worker: _Worker, now: float) -> None:
         worker.until = now + 3 * worker.card.lease_s
@@ -674,6 +679,9 @@ class MemoryBackend:
         if self._pid != os.getpid():
             self._pid, self._store = os.getpid(), MemoryStore(self._settings)
         return self._store
+
+    def waiter(self, card: WorkerCard, /) -> MemoryStore:
+        return self.sync()
 
     def aio(self) -> AsyncFace:
         return AsyncFace(self.sync(), in_threads=False)

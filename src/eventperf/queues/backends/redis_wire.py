@@ -1,0 +1,327 @@
+"""What the Lua scripts are told and what they answer: pure translation, no connection.
+
+The layout of a job's text is written in ``lua/common.lua``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob, QueueStatus
+from eventperf.queues.protocols import Claimed, Outcome, Renewed, Stalled, StoreSettings, WorkerCard
+
+US = b"\x1f"
+Args = list[Any]
+
+_STATES = {b"d": JobState.COMPLETED, b"f": JobState.FAILED, b"c": JobState.CANCELLED}
+_LIVE = {b"w": JobState.WAITING, b"d": JobState.DELAYED, b"a": JobState.ACTIVE}
+_RATE_SPAN_S = 60.0
+_DELAY_CAP_S = 3.15e9  # a century: scores stay exact integers
+
+
+@cache
+def script(name: str) -> str:
+    """Return the text of one Lua script, with the shared part in front."""
+    folder = files("eventperf.queues").joinpath("lua")
+    return folder.joinpath("common.lua").read_text() + folder.joinpath(f"{name}.lua").read_text()
+
+
+def prefix(settings: StoreSettings) -> str:
+    """Return the beginning of every key: one hash tag per namespace, so one slot of a cluster."""
+    return f"{{eventperf:{settings.namespace}}}:"
+
+
+# -- push ------------------------------------------------------------------------------------------
+
+
+def _header(record: JobRecord, delay_s: float, deadline_s: float | None) -> bytes:
+    extras: dict[str, Any] = {}
+    if record.attempts != 3:
+        extras["a"] = record.attempts
+    if record.timeout_s is not None:
+        extras["t"] = record.timeout_s
+    if deadline_s is not None:
+        extras["d"] = deadline_s
+    if record.unique_key is not None:
+        extras["u"] = record.unique_key
+        if record.unique_for != "waiting":
+            extras["m"] = "r" if record.unique_for == "running" else "t"
+    if record.key:
+        extras["k"] = record.key
+    if record.version != 1:
+        extras["v"] = record.version
+    if record.headers:
+        extras["h"] = dict(record.headers)
+    if record.flow:
+        extras["f"] = dict(record.flow)
+    if delay_s > 0:
+        extras["w"] = delay_s
+    text = json.dumps(extras, separators=(",", ":")) if extras else ""
+    return f"\x1f{record.queue}\x1f{record.type}\x1f{record.priority}\x1f{text}\x1f".encode()
+
+
+def push_args(jobs: Sequence[NewJob]) -> Args:
+    """Group consecutive jobs that differ in id and payload only, so that one header serves them all."""
+    args: Args = []
+    same: tuple[Any, ...] | None = None
+    count_at = 0
+    for new in jobs:
+        r = new.record
+        mark = (
+            r.queue, r.type, r.priority, r.key, r.attempts, r.timeout_s, r.unique_key, r.unique_for,
+            r.version, r.headers, r.flow, new.delay_s, new.deadline_s,
+        )  # fmt: skip
+        if mark != same:
+            same = mark
+            delay_s = min(new.delay_s, _DELAY_CAP_S)
+            unique = "" if r.unique_key is None else f"{r.type}|{r.unique_key}"
+            count_at = len(args) + 7
+            args += (
+                _header(r, delay_s, new.deadline_s), r.queue, r.priority, r.key, -int(-delay_s * 1000 // 1),
+                unique, _unique_mode(r.unique_for), 0,
+            )  # fmt: skip
+        args[count_at] += 1
+        args.append(r.id)
+        args.append(r.payload)
+    return args
+
+
+def _unique_mode(value: str | float) -> str | int:
+    if isinstance(value, str):
+        return value[0]
+    return max(1, int(value * 1000))
+
+
+# -- records ---------------------------------------------------------------------------------------
+
+
+def record_of(job_id: str, blob: bytes, no_deadline: bool = False) -> JobRecord:
+    """Return the record whose text is ``blob``."""
+    created, queue, type_, level, extras, payload = blob.split(US, 5)
+    born = int(created) / 1000
+    if not extras:
+        return JobRecord(
+            id=job_id,
+            type=type_.decode(),
+            queue=queue.decode(),
+            priority=int(level),
+            payload=payload,
+            created_at=born,
+        )
+    e = json.loads(extras)
+    modes: dict[str, str | float] = {"r": "running", "t": 0.0}
+    unique_for = modes.get(e.get("m", ""), "waiting")
+    return JobRecord(
+        id=job_id,
+        type=type_.decode(),
+        queue=queue.decode(),
+        priority=int(level),
+        payload=payload,
+        attempts=e.get("a", 3),
+        timeout_s=e.get("t"),
+        deadline_at=born + e["d"] if "d" in e and not no_deadline else None,
+        unique_key=e.get("u"),
+        unique_for=unique_for,
+        key=e.get("k", ""),
+        version=e.get("v", 1),
+        headers=e.get("h"),
+        flow=e.get("f"),
+        created_at=born,
+    )
+
+
+def _mutable(text: bytes) -> tuple[int, int, str]:
+    if not text:
+        return 0, 0, ""
+    attempts, crashes, flags = text.decode().split(":")
+    return int(attempts), int(crashes), flags
+
+
+def _final_info(data: bytes) -> JobInfo:
+    state, at, attempts, crashes, started, error_n, result_n, job_id, rest = data.split(US, 8)
+    cut, size = int(error_n), int(result_n)
+    end = cut + max(0, size)
+    r = record_of(job_id.decode(), rest[end:])
+    return JobInfo(
+        id=r.id, type=r.type, queue=r.queue, state=_STATES[state], priority=r.priority, attempt=int(attempts),
+        crashes=int(crashes), created_at=r.created_at, started_at=int(started) / 1000 or None,
+        finished_at=int(at) / 1000, error=rest[:cut].decode() or None,
+        result=rest[cut:end] if size >= 0 else None, payload=r.payload, key=r.key,
+        headers=dict(r.headers or {}),
+    )  # fmt: skip
+
+
+def _live_info(job_id: str, row: Sequence[bytes]) -> JobInfo:
+    state, blob, due, held, changed, progress, error = row
+    r = record_of(job_id, blob)
+    attempts, crashes, _ = _mutable(changed)
+    started, worker = None, None
+    if held:
+        _, at, name = held.split(US, 2)
+        started, worker = int(at) / 1000, name.decode()
+    return JobInfo(
+        id=job_id, type=r.type, queue=r.queue, state=_LIVE[state], priority=r.priority,
+        attempt=attempts + (state == b"a"), crashes=crashes, created_at=r.created_at,
+        due_at=float(due) / 1000 if due else None, started_at=started, worker=worker,
+        progress=float(progress) if progress else None, error=error.decode() or None, payload=r.payload,
+        key=r.key, headers=dict(r.headers or {}),
+    )  # fmt: skip
+
+
+def infos(ids: Sequence[str], rows: Sequence[Any]) -> list[JobInfo | None]:
+    """Read the answer of ``fetch.lua``."""
+    found: list[JobInfo | None] = []
+    for job_id, row in zip(ids, rows, strict=True):
+        if not row:
+            found.append(None)
+        elif row[0] == b"r":
+            found.append(_final_info(row[1]))
+        else:
+            found.append(_live_info(job_id, row))
+    return found
+
+
+def listed(records: Iterable[bytes]) -> list[JobInfo]:
+    """Read finished records."""
+    return [_final_info(record) for record in records]
+
+
+# -- counts ----------------------------------------------------------------------------------------
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[str, int]:
+    return {flat[i].decode(): int(flat[i + 1]) for i in range(0, len(flat), 2)}
+
+
+def cards(values: Sequence[bytes], now_ms: int) -> list[dict[str, Any]]:
+    """Return the live workers' cards."""
+    found = []
+    for value in values:
+        until, card = value.split(US, 1)
+        if int(until) > now_ms:
+            found.append(json.loads(card))
+    return found
+
+
+def statuses(settings: StoreSettings, reply: Sequence[Any]) -> list[QueueStatus]:
+    """Read the answer of ``counts.lua``."""
+    now_ms, n = int(reply[0]), _pairs(reply[1])
+    paused, dead = {q.decode() for q in reply[2]}, [int(x) for x in reply[3]]
+    workers, rates, oldest = cards(reply[4], now_ms), [_pairs(r) for r in reply[5]], _oldest(reply[6])
+    span = now_ms / 1000 - (now_ms // 10_000 - 6) * 10.0
+    span = max(1.0, min(span, (now_ms - n.get("#born", now_ms)) / 1000 or span))
+    fields = (
+        "waiting", "delayed", "active", "completed", "failed", "cancelled", "retried", "stalled", "enqueued",
+        "replayed",
+    )  # fmt: skip
+    return [
+        QueueStatus(
+            name=name,
+            priority=config.priority,
+            dead=dead[i],
+            paused=name in paused,
+            workers=sum(name in card["q"] for card in workers),
+            oldest_wait_s=max(0.0, oldest.get(name, 0.0)),
+            arrival_rate=sum(r.get(f"{name}:a", 0) for r in rates) / span,
+            service_rate=sum(r.get(f"{name}:s", 0) for r in rates) / span,
+            **{field: n.get(f"{name}:{field}", 0) for field in fields},
+        )
+        for i, (name, config) in enumerate(settings.queues.items())
+    ]
+
+
+def _oldest(flat: Sequence[Any]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for i in range(0, len(flat), 2):
+        name = flat[i].decode()
+        found[name] = max(found.get(name, 0.0), int(flat[i + 1]) / 1000)
+    return found
+
+
+def load(reply: Sequence[Any]) -> tuple[int, int, float]:
+    """Read workers, slots and mean run time out of the answer of ``counts.lua``."""
+    n, live = _pairs(reply[1]), cards(reply[4], int(reply[0]))
+    runs = n.get("#runs", 0)
+    return len(live), sum(card["s"] for card in live), n.get("#run_us", 0) / 1e6 / runs if runs else 0.0
+
+
+# -- workers ---------------------------------------------------------------------------------------
+
+
+def _ms(value_s: float) -> int:
+    return int(value_s * 1000)
+
+
+def card_args(card: WorkerCard) -> Args:
+    """Return how a worker introduces itself; used by ``enter.lua`` and ``renew.lua``."""
+    text = json.dumps({"q": list(card.room_by_queue), "s": card.slots}, separators=(",", ":"))
+    return [card.id, text, _ms(card.lease_s), len(card.types), *card.types]
+
+
+def claim_args(settings: StoreSettings, card: WorkerCard, room: Mapping[str, int], total: int) -> Args:
+    """Build the arguments of ``claim.lua``."""
+    o = settings.options
+    args: Args = [
+        card.id, _ms(card.lease_s), total, o.order, -1 if o.aging is None else o.aging, o.max_crashes,
+        _ms(o.unknown_grace_s), _ms(min(o.result_ttl_s, 60.0)), len(room),
+    ]  # fmt: skip
+    for name, free in room.items():
+        q = settings.queues[name]
+        args += (name, free, q.priority, q.share, -1 if q.keep_failed is None else q.keep_failed)
+    args += card.types
+    return args
+
+
+def claimed(reply: Sequence[Any]) -> Claimed:
+    """Read the answer of ``claim.lua``."""
+    next_ms, flat, stalled, expired = reply
+    leases = [
+        Lease(
+            record_of(flat[i].decode(), flat[i + 5], b"n" in flat[i + 4]),
+            int(flat[i + 1]),
+            int(flat[i + 2]) + 1,
+            int(flat[i + 3]),
+        )
+        for i in range(0, len(flat), 6)
+    ]
+    return Claimed(
+        leases,
+        None if int(next_ms) < 0 else int(next_ms) / 1000,
+        [
+            Stalled(
+                stalled[i].decode(),
+                stalled[i + 1].decode(),
+                stalled[i + 2].decode(),
+                int(stalled[i + 3]),
+                int(stalled[i + 4]) == 1,
+            )
+            for i in range(0, len(stalled), 5)
+        ],
+        [
+            (expired[i].decode(), expired[i + 1].decode(), expired[i + 2].decode(), expired[i + 3].decode())
+            for i in range(0, len(expired), 4)
+        ],
+    )
+
+
+def finish_args(settings: StoreSettings, outcomes: Sequence[Outcome]) -> Args:
+    """Build the arguments of ``finish.lua``."""
+    o = settings.options
+    args: Args = [_ms(o.result_ttl_s), _ms(min(o.result_ttl_s, 60.0)), len(settings.queues)]
+    for q in settings.queues.values():
+        args += (q.name, q.keep_completed, -1 if q.keep_failed is None else q.keep_failed)
+    for out in outcomes:
+        args += (
+            out.job_id, out.token, out.kind, _ms(min(out.delay_s, _DELAY_CAP_S)), int(out.count),
+            int(out.run_s * 1e6), out.error or "", out.result or b"",
+        )  # fmt: skip
+    return args
+
+
+def renewed(reply: Sequence[Any]) -> Renewed:
+    """Read the answer of ``renew.lua``."""
+    return Renewed([x.decode() for x in reply[0]], [x.decode() for x in reply[1]])

@@ -1,0 +1,148 @@
+-- ARGV: verb, ...
+local verb = ARGV[1]
+local levels = function(q)
+  local found = {}
+  for _, name in ipairs(call('HKEYS', P .. 'c')) do
+    local queue, level = string.match(name, '^(.*)|(%d+)$')
+    if queue == q then found[#found + 1] = tonumber(level) end
+  end
+  table.sort(found, function(a, b) return a > b end)
+  return found
+end
+
+-- Take a waiting, parked or delayed job out of its order and end it.
+local function drop(id, blob, ttl)
+  local q, type_, level, extras = parse(blob)
+  local attempts, crashes, flags = mutable(call('HGET', P .. 'm', id))
+  if call('ZREM', P .. 'd', id) == 1 then
+    inc(q, 'delayed', -1)
+  else
+    local name = q .. '|' .. level
+    if call('ZREM', P .. 'L:' .. name, id) == 1 then
+      if call('HINCRBY', P .. 'c', name, -1) == 0 then call('HDEL', P .. 'c', name) end
+    elseif call('ZREM', P .. 'P:' .. type_, id) == 1 then
+      if call('EXISTS', P .. 'P:' .. type_) == 0 then call('HDEL', P .. 'P', type_) end
+    end
+    inc(q, 'waiting', -1)
+  end
+  cancelled(id, q, type_, extras, attempts, crashes, flags, 0, 'cancelled', ttl, blob)
+end
+
+if verb == 'cancel' then -- ttl, ids
+  local answer = {}
+  for k = 3, #ARGV do
+    local id = ARGV[k]
+    local blob, held = call('HGET', P .. 'j', id), call('HGET', P .. 'a', id)
+    if held then
+      call('HSET', P .. 'z', id, '1')
+      local key = P .. 'W:' .. string.match(held, '^%d+\31%d+\31(.*)$')
+      call('RPUSH', key, 'c')
+      call('PEXPIRE', key, 60000)
+      answer[#answer + 1] = 1
+    elseif blob and call('HEXISTS', P .. 'X', id) == 0 then
+      drop(id, blob, tonumber(ARGV[2]))
+      answer[#answer + 1] = 1
+    else
+      answer[#answer + 1] = 0
+    end
+  end
+  flush()
+  return answer
+elseif verb == 'replay' then -- queue, limit (-1: all), ids or none
+  local q, limit, ids = ARGV[2], tonumber(ARGV[3]), {}
+  if #ARGV > 3 then
+    for k = 4, #ARGV do ids[#ids + 1] = ARGV[k] end
+  else
+    ids = call('ZRANGE', P .. 'x:' .. q, 0, limit > 0 and limit - 1 or limit < 0 and -1 or 0)
+    if limit == 0 then ids = {} end
+  end
+  local n = 0
+  for _, id in ipairs(ids) do
+    if (limit < 0 or n < limit) and call('ZREM', P .. 'x:' .. q, id) == 1 then
+      local _, _, level, extras = parse(call('HGET', P .. 'j', id))
+      call('HDEL', P .. 'X', id)
+      set_mutable(id, 0, 0, 'n')
+      ready(id, q, level, extra(extras, 'k') or '')
+      inc(q, 'replayed')
+      n = n + 1
+    end
+  end
+  flush()
+  return n
+elseif verb == 'pause' then -- queue, 0 or 1
+  if ARGV[3] == '1' then call('HSET', P .. 'p', ARGV[2], '1')
+  else
+    call('HDEL', P .. 'p', ARGV[2])
+    wake(ARGV[2], 8)
+  end
+  return 1
+elseif verb == 'purge' then -- queue, state, ttl, at most; returns how many, call again until 0
+  local q, state, ttl, most, n = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), 0
+  if state == 'completed' then
+    n = call('LLEN', P .. 'D:' .. q)
+    for _, record in ipairs(call('LRANGE', P .. 'D:' .. q, 0, -1)) do
+      local id = string.match(record, '^%a\31%d+\31%d+\31%d+\31%d+\31%d+\31%-?%d+\31([^\31]*)\31')
+      if id then call('DEL', P .. 'r:' .. id) end
+    end
+    call('DEL', P .. 'D:' .. q)
+    return { n, 0 }
+  elseif state == 'failed' then
+    local ids = call('ZPOPMIN', P .. 'x:' .. q, most)
+    for k = 1, #ids, 2 do
+      call('HDEL', P .. 'X', ids[k])
+      call('HDEL', P .. 'j', ids[k])
+    end
+    return { #ids / 2, #ids / 2 == most and 1 or 0 }
+  elseif state == 'waiting' then
+    local ids = {}
+    for _, level in ipairs(levels(q)) do
+      if #ids < most then
+        for _, id in ipairs(call('ZRANGE', P .. 'L:' .. q .. '|' .. level, 0, most - #ids - 1)) do ids[#ids + 1] = id end
+      end
+    end
+    for _, type_ in ipairs(call('HKEYS', P .. 'P')) do
+      for _, id in ipairs(call('ZRANGE', P .. 'P:' .. type_, 0, -1)) do
+        local blob = call('HGET', P .. 'j', id)
+        if blob and parse(blob) == q then ids[#ids + 1] = id end
+      end
+    end
+    for _, id in ipairs(ids) do drop(id, call('HGET', P .. 'j', id), ttl) end
+    flush()
+    return { #ids, #ids >= most and 1 or 0 }
+  else
+    local from = tonumber(ARGV[6])
+    local ids = call('ZRANGE', P .. 'd', from, from + most - 1)
+    for _, id in ipairs(ids) do
+      local blob = call('HGET', P .. 'j', id)
+      if blob and parse(blob) == q then drop(id, blob, ttl); n = n + 1 end
+    end
+    flush()
+    return { n, #ids == most and 1 or 0, from + #ids - n }
+  end
+elseif verb == 'list' then -- queue, state, offset, limit
+  local q, state, offset, limit = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+  if state == 'completed' then return call('LRANGE', P .. 'D:' .. q, offset, offset + limit - 1) end
+  if state == 'failed' then return call('ZREVRANGE', P .. 'x:' .. q, offset, offset + limit - 1) end
+  local ids, skip = {}, offset
+  if state == 'waiting' then
+    for _, level in ipairs(levels(q)) do
+      local name = P .. 'L:' .. q .. '|' .. level
+      local n = call('ZCARD', name)
+      if skip >= n then
+        skip = skip - n
+      elseif #ids < limit then
+        for _, id in ipairs(call('ZRANGE', name, skip, skip + limit - #ids - 1)) do ids[#ids + 1] = id end
+        skip = 0
+      end
+    end
+    return ids
+  end
+  for _, id in ipairs(call('ZRANGE', P .. (state == 'delayed' and 'd' or 'l'), 0, 9999)) do
+    local blob = call('HGET', P .. 'j', id)
+    if blob and parse(blob) == q then
+      if skip > 0 then skip = skip - 1 elseif #ids < limit then ids[#ids + 1] = id end
+    end
+  end
+  return ids
+end
+return redis.error_reply('unknown verb ' .. verb)

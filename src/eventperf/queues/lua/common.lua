@@ -1,0 +1,171 @@
+-- Shared by all scripts. Every key begins with KEYS[1], which holds the hash tag: one slot, one node.
+--   j   hash   id -> created US queue US type US priority US extras(json) US payload   (US = char 31)
+--   m   hash   id -> attempts:crashes:flags   only where one of them is not zero; s steps, g progress, n no deadline
+--   a   hash   id -> token US started US worker          l  zset  id by end of lease
+--   d   zset   id by due time                            L:<queue>|<level>  zset  id by virtual start tag
+--   c   hash   <queue>|<level> -> ready jobs             v, s  hash  the same -> virtual time, times skipped
+--   F:<queue>|<level>  hash  fairness key -> last tag    w  hash  queue -> round-robin credit
+--   P   hash   type -> parked jobs                       P:<type>  zset  id by tag
+--   x:<queue>  zset  dead ids                            X  hash  id -> dead record
+--   r:<id>     finished record, with a time to live      D:<queue>  list  of finished records
+--   n   hash   counters                                  R:<bucket>  hash  arrivals and services of 10 s
+--   u:<type>|<key>  unique key -> id                     k:<queue>, K:<type>, W:<worker>  wake-up lists
+--   T   hash   type -> known until                       wk  hash  worker -> until and card
+local P = KEYS[1]
+local US = '\31'
+local call = redis.call
+local clock = call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local counts, lanes, woken = {}, {}, {}
+
+local function inc(queue, field, by)
+  local name = queue .. ':' .. field
+  counts[name] = (counts[name] or 0) + (by or 1)
+end
+
+-- The record's queue, type, level, extras (text) and where its payload begins.
+local function parse(blob)
+  return string.match(blob, '^%d+\31([^\31]*)\31([^\31]*)\31(%d+)\31([^\31]*)\31()')
+end
+
+local function mutable(text)
+  if not text then return 0, 0, '' end
+  local a, c, f = string.match(text, '^(%d+):(%d+):(%a*)$')
+  return tonumber(a), tonumber(c), f
+end
+
+local function set_mutable(id, attempts, crashes, flags)
+  if attempts == 0 and crashes == 0 and flags == '' then call('HDEL', P .. 'm', id)
+  else call('HSET', P .. 'm', id, attempts .. ':' .. crashes .. ':' .. flags) end
+end
+
+local function lane_of(name)
+  local lane = lanes[name]
+  if not lane then
+    lane = { add = {}, n = 0, last = {}, dirty = {}, v = tonumber(call('HGET', P .. 'v', name) or 0) }
+    lanes[name] = lane
+  end
+  return lane
+end
+
+-- Put a job into its class: at the end of its key's turn, or at the head.
+local function ready(id, queue, level, key, head)
+  local name = queue .. '|' .. level
+  local lane = lane_of(name)
+  local tag
+  if head then
+    tag = lane.v
+  else
+    local last = lane.last[key]
+    if not last then last = tonumber(call('HGET', P .. 'F:' .. name, key) or 0) end
+    tag = math.max(lane.v, last) + 1
+    lane.last[key] = tag
+    lane.dirty[key] = true
+  end
+  local add = lane.add
+  add[#add + 1] = string.format('%.17g', tag)
+  add[#add + 1] = id
+  lane.n = lane.n + 1
+  inc(queue, 'waiting')
+  woken[queue] = (woken[queue] or 0) + 1
+end
+
+local function delay(id, queue, due)
+  call('ZADD', P .. 'd', due, id)
+  inc(queue, 'delayed')
+end
+
+local function in_chunks(command, key, list, step)
+  local i = 1
+  while i <= #list do
+    local to = math.min(i + step - 1, #list)
+    call(command, key, unpack(list, i, to))
+    i = to + 1
+  end
+end
+
+local function wake(queue, n)
+  local key = P .. 'k:' .. queue
+  if call('LLEN', key) < math.min(n, 8) then call('RPUSH', key, '1') end
+end
+
+local function rate(queue, field, by)
+  local key = P .. 'R:' .. math.floor(now / 10000)
+  if call('HINCRBY', key, queue .. ':' .. field, by) == by then call('PEXPIRE', key, 90000) end
+end
+
+-- Write what the helpers above have gathered.
+local function flush()
+  for name, lane in pairs(lanes) do
+    if lane.n > 0 then
+      in_chunks('ZADD', P .. 'L:' .. name, lane.add, 2000)
+      call('HINCRBY', P .. 'c', name, lane.n)
+    end
+    for key in pairs(lane.dirty) do
+      call('HSET', P .. 'F:' .. name, key, string.format('%.17g', lane.last[key]))
+    end
+  end
+  for name, by in pairs(counts) do
+    if by ~= 0 then call('HINCRBY', P .. 'n', name, by) end
+  end
+  for queue, n in pairs(woken) do wake(queue, n) end
+end
+
+local function free_unique(id, type_, extras, mode)
+  if extras == '' then return end
+  local e = cjson.decode(extras)
+  if e.u and (e.m or 'w') == mode then
+    local key = P .. 'u:' .. type_ .. '|' .. e.u
+    if call('GET', key) == id then call('DEL', key) end
+  end
+end
+
+local function extra(extras, name)
+  if extras == '' then return nil end
+  return cjson.decode(extras)[name]
+end
+
+-- state US finished US attempts US crashes US started US error length US result length US id US error result blob
+local function final(id, state, attempts, crashes, started, err, result, blob)
+  return table.concat({ state, now, attempts, crashes, started or 0, #err, result and #result or -1,
+    id, err .. (result or '') .. blob }, US)
+end
+
+-- Forget the changing parts of a job that has ended.
+local function scrub(id, flags)
+  if string.find(flags, 's', 1, true) then call('DEL', P .. 'o:' .. id) end
+  if string.find(flags, 'g', 1, true) then call('HDEL', P .. 'g', id) end
+  call('HDEL', P .. 'm', id)
+  call('HDEL', P .. 'e', id)
+end
+
+local function bury(id, queue, type_, extras, attempts, crashes, flags, started, reason, keep, blob)
+  free_unique(id, type_, extras, 'w')
+  free_unique(id, type_, extras, 'r')
+  scrub(id, flags)
+  call('ZADD', P .. 'x:' .. queue, call('HINCRBY', P .. 'n', '#dead', 1), id)
+  call('HSET', P .. 'X', id, final(id, 'f', attempts, crashes, started, reason, nil, ''))
+  inc(queue, 'failed')
+  rate(queue, 's', 1)
+  if keep >= 0 then
+    local over = call('ZCARD', P .. 'x:' .. queue) - keep
+    if over > 0 then
+      for _, old in ipairs(call('ZRANGE', P .. 'x:' .. queue, 0, over - 1)) do
+        call('ZREM', P .. 'x:' .. queue, old)
+        call('HDEL', P .. 'X', old)
+        call('HDEL', P .. 'j', old)
+      end
+    end
+  end
+end
+
+local function cancelled(id, queue, type_, extras, attempts, crashes, flags, started, err, ttl, blob)
+  free_unique(id, type_, extras, 'w')
+  free_unique(id, type_, extras, 'r')
+  scrub(id, flags)
+  call('HDEL', P .. 'j', id)
+  call('HDEL', P .. 'z', id)
+  if ttl > 0 then call('SET', P .. 'r:' .. id, final(id, 'c', attempts, crashes, started, err, nil, blob), 'PX', ttl) end
+  inc(queue, 'cancelled')
+  rate(queue, 's', 1)
+end

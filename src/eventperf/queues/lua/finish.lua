@@ -1,0 +1,90 @@
+-- ARGV: result ttl ms, ttl without a result ms, queues, per queue: name, keep completed, keep failed;
+--       then outcomes: id, token, kind, delay ms, count, run us, error, result
+local ttl, short = tonumber(ARGV[1]), tonumber(ARGV[2])
+local keep_done, keep_dead, i = {}, {}, 4
+for _ = 1, tonumber(ARGV[3]) do
+  keep_done[ARGV[i]], keep_dead[ARGV[i]] = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+  i = i + 3
+end
+local ids, first = {}, i
+while ARGV[i] do ids[#ids + 1] = ARGV[i]; i = i + 8 end
+local held = call('HMGET', P .. 'a', unpack(ids))
+local blobs, changed = call('HMGET', P .. 'j', unpack(ids)), call('HMGET', P .. 'm', unpack(ids))
+local asked = call('EXISTS', P .. 'z') == 1
+local answer, ended, gone, finished, served, runs, run_us, seen = {}, {}, {}, {}, {}, 0, 0, {}
+for k, id in ipairs(ids) do
+  local at = first + 8 * (k - 1)
+  local token, kind, wait = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
+  local current, started = false, nil
+  if held[k] and not seen[id] then current, started = string.match(held[k], '^(%d+)\31(%d+)\31') end
+  if current ~= token or not blobs[k] then
+    answer[k] = 0
+  else
+    answer[k] = 1
+    seen[id] = true
+    ended[#ended + 1] = id
+    local q, type_, level, extras = parse(blobs[k])
+    local attempts, crashes, flags = mutable(changed[k])
+    inc(q, 'active', -1)
+    if kind ~= 'release' then
+      runs = runs + 1
+      run_us = run_us + tonumber(ARGV[at + 5])
+    end
+    local cancel = asked and call('HEXISTS', P .. 'z', id) == 1
+    if cancel then call('HDEL', P .. 'z', id) end
+    if kind == 'done' then
+      local result = ARGV[at + 7]
+      local record = final(id, 'd', attempts + 1, crashes, started, '', result ~= '' and result or nil, blobs[k])
+      if extras ~= '' then free_unique(id, type_, extras, 'r') end
+      if changed[k] then scrub(id, flags) end
+      gone[#gone + 1] = id
+      local life = result ~= '' and ttl or short
+      if life > 0 then call('SET', P .. 'r:' .. id, record, 'PX', life) end
+      local list = finished[q]
+      if not list then list = {}; finished[q] = list end
+      list[#list + 1] = record
+      inc(q, 'completed')
+      served[q] = (served[q] or 0) + 1
+    elseif kind == 'cancelled' or (cancel and kind ~= 'dead') then
+      cancelled(id, q, type_, extras, attempts, crashes, flags, started, ARGV[at + 6], short, blobs[k])
+    elseif kind == 'dead' then
+      bury(id, q, type_, extras, attempts + 1, crashes, flags, started, ARGV[at + 6], keep_dead[q] or -1, blobs[k])
+    elseif kind == 'release' then
+      ready(id, q, level, '', true)
+    else
+      set_mutable(id, attempts + tonumber(ARGV[at + 4]), crashes, flags)
+      call('HSET', P .. 'e', id, ARGV[at + 6])
+      inc(q, 'retried')
+      if wait > 0 then
+        delay(id, q, now + wait)
+        woken[q] = (woken[q] or 0) + 1
+      else
+        ready(id, q, level, extra(extras, 'k') or '')
+      end
+    end
+  end
+end
+if #ended > 0 then
+  call('ZREM', P .. 'l', unpack(ended))
+  call('HDEL', P .. 'a', unpack(ended))
+end
+if #gone > 0 then call('HDEL', P .. 'j', unpack(gone)) end
+for q, list in pairs(finished) do
+  local keep = keep_done[q] or 0
+  if keep > 0 then
+    local from = math.max(1, #list - keep + 1)
+    call('LPUSH', P .. 'D:' .. q, unpack(list, from))
+    call('LTRIM', P .. 'D:' .. q, 0, keep - 1)
+  end
+  rate(q, 's', served[q])
+end
+if runs > 0 then
+  if call('HINCRBY', P .. 'n', '#runs', runs) > 10000 then
+    call('HSET', P .. 'n', '#runs', 5000, '#run_us',
+      math.floor((tonumber(call('HGET', P .. 'n', '#run_us') or 0) + run_us) * 5000 / (10000 + runs)))
+  else
+    call('HINCRBY', P .. 'n', '#run_us', run_us)
+  end
+end
+flush()
+return answer

@@ -1,0 +1,25 @@
+-- ARGV: worker, card, lease ms, types, types..., then held: id, token
+local worker, lease = ARGV[1], tonumber(ARGV[3])
+local until_ = now + 3 * lease
+call('HSET', P .. 'wk', worker, until_ .. US .. ARGV[2])
+local i = 5
+for _ = 1, tonumber(ARGV[4]) do
+  if tonumber(call('HGET', P .. 'T', ARGV[i]) or 0) < until_ then call('HSET', P .. 'T', ARGV[i], until_) end
+  i = i + 1
+end
+local lost, cancel, keep = {}, {}, {}
+local asked = call('EXISTS', P .. 'z') == 1
+while ARGV[i] do
+  local id = ARGV[i]
+  local held = call('HGET', P .. 'a', id)
+  if held and string.match(held, '^(%d+)') == ARGV[i + 1] then
+    keep[#keep + 1] = now + lease
+    keep[#keep + 1] = id
+    if asked and call('HEXISTS', P .. 'z', id) == 1 then cancel[#cancel + 1] = id end
+  else
+    lost[#lost + 1] = id
+  end
+  i = i + 2
+end
+in_chunks('ZADD', P .. 'l', keep, 2000)
+return { lost, cancel }

@@ -1,0 +1,2 @@
+-- ARGV: id
+return call('SMEMBERS', P .. 'o:' .. ARGV[1])
