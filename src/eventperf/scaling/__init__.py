@@ -1,1 +1,65 @@
-"""Room under construction."""
+"""Scaling: read metrics, decide, scale workloads or worker pools, log and alert.
+
+Policies and :class:`Behavior` are pure; :class:`AutoScaler` is the loop around them.
+"""
+
+from __future__ import annotations
+
+from .alerts import Alert
+from .backends.memory import CallableTarget, SimulatedTarget
+from .behavior import Behavior, RatePolicy, Rules
+from .errors import ScalingError, TargetConflict, TargetUnavailable
+from .fleet import Fleet
+from .leader import LeaderElector
+from .log import DecisionLog
+from .manager import AutoScaler, decide
+from .model import (
+    Change,
+    Observation,
+    PodSample,
+    Recommendation,
+    Sample,
+    ScalingDecision,
+    TargetState,
+    Tolerance,
+)
+from .policy import MaxOf, ThresholdPolicy
+from .protocols import AlertSink, MetricSource, Policy, ReplicaTarget
+from .sources import CallableMetrics, Metrics, ProcessMetrics, QueueMetrics
+from .tracking import TargetTracking
+
+__all__ = [
+    "Alert",
+    "AlertSink",
+    "AutoScaler",
+    "Behavior",
+    "CallableMetrics",
+    "CallableTarget",
+    "Change",
+    "DecisionLog",
+    "Fleet",
+    "LeaderElector",
+    "MaxOf",
+    "MetricSource",
+    "Metrics",
+    "Observation",
+    "PodSample",
+    "Policy",
+    "ProcessMetrics",
+    "QueueMetrics",
+    "RatePolicy",
+    "Recommendation",
+    "ReplicaTarget",
+    "Rules",
+    "Sample",
+    "ScalingDecision",
+    "ScalingError",
+    "SimulatedTarget",
+    "TargetConflict",
+    "TargetState",
+    "TargetTracking",
+    "TargetUnavailable",
+    "ThresholdPolicy",
+    "Tolerance",
+    "decide",
+]

@@ -1,0 +1,170 @@
+"""From what a policy wants to what may be done now: stabilisation, rates, cooldown, limits. Pure.
+
+The semantics are those of the Kubernetes HorizontalPodAutoscaler's ``behavior`` (autoscaling/v2), so that
+settings can be carried over as they are. Source: Kubernetes documentation, "Horizontal Pod Autoscaling",
+and the published algorithm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from eventperf._core.durations import Duration, seconds
+from eventperf._core.errors import ConfigurationError
+
+from .model import Change, Observation, Tolerance
+
+Limits = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatePolicy:
+    """At most ``value`` pods, or percent of the replicas, per ``period`` (seconds, at most 1800)."""
+
+    type: Literal["pods", "percent"]
+    value: int
+    period: Duration = 15.0
+
+    def __post_init__(self) -> None:
+        if self.type not in ("pods", "percent"):
+            raise ConfigurationError("type", self.type, ("'pods'", "'percent'"))
+        if isinstance(self.value, bool) or not isinstance(self.value, int) or self.value < 1:
+            raise ConfigurationError("value", self.value, "a whole number of at least 1")
+        object.__setattr__(self, "period", seconds(self.period, name="period", maximum=1800))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """One direction.
+
+    Attributes:
+        window: Seconds of recommendations that are looked back on: going down takes the largest of them,
+            going up the smallest.
+        policies: Rate policies; ``select`` says which counts: ``"max"`` the most generous, ``"min"`` the
+            strictest, ``"disabled"`` forbids this direction.
+        cooldown: Seconds without another step in this direction after one.
+    """
+
+    window: Duration = 0.0
+    policies: tuple[RatePolicy, ...] = ()
+    select: Literal["max", "min", "disabled"] = "max"
+    cooldown: Duration = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "window", seconds(self.window, name="window", zero=True, maximum=3600))
+        object.__setattr__(self, "cooldown", seconds(self.cooldown, name="cooldown", zero=True))
+        object.__setattr__(self, "policies", tuple(self.policies))
+        if self.select not in ("max", "min", "disabled"):
+            raise ConfigurationError("select", self.select, ("'max'", "'min'", "'disabled'"))
+        for policy in self.policies:
+            if not isinstance(policy, RatePolicy):
+                raise ConfigurationError("policies", policy, "RatePolicy objects")
+
+
+HPA_UP = Rules(policies=(RatePolicy(type="pods", value=4), RatePolicy(type="percent", value=100)))
+HPA_DOWN = Rules(window=300.0, policies=(RatePolicy(type="percent", value=100),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behavior:
+    """How fast a target may follow its policy; the defaults are those of Kubernetes.
+
+    >>> Behavior(down=Rules(window="10m")).down.window
+    600.0
+    """
+
+    up: Rules = HPA_UP
+    down: Rules = HPA_DOWN
+    tolerance: Tolerance = field(default_factory=Tolerance)
+
+    def __post_init__(self) -> None:
+        for name in ("up", "down"):
+            if not isinstance(getattr(self, name), Rules):
+                raise ConfigurationError(name, getattr(self, name), "a Rules object")
+        for name in ("up", "down"):
+            share = getattr(self.tolerance, name)
+            if not 0 <= share < 1:
+                raise ConfigurationError(f"tolerance.{name}", share, "a share from 0 up to, not including, 1")
+
+    @property
+    def memory_s(self) -> float:
+        """How far back changes and recommendations matter."""
+        spans = [float(r) for rules in (self.up, self.down) for r in (rules.window, rules.cooldown)]  # type: ignore[arg-type]
+        spans += [float(p.period) for rules in (self.up, self.down) for p in rules.policies]  # type: ignore[arg-type]
+        return max(spans)
+
+    def apply(self, wanted: int, observation: Observation) -> tuple[int, Limits]:
+        """Return how many replicas may be asked for now, and the limits that made the difference."""
+        steps: list[tuple[str, int]] = []
+
+        def step(name: str, before: int, after: int) -> int:
+            if after != before:
+                steps.append((name, after))
+            return after
+
+        current, low, high = observation.state.replicas, observation.min_replicas, observation.max_replicas
+        if current > high:
+            return high, ((f"max {high}", high),)  # above the maximum: back at once, as the HPA does
+        number = step("stabilisation window", wanted, self._stabilised(wanted, observation))
+        number = step("cooldown", number, self._cooled(number, observation))
+        clamped = min(max(number, low), high)
+        number = step(f"max {high}" if number > high else f"min {low}", number, clamped)
+        if number > current:
+            top = max(current, rate_limit_up(current, observation.changes, observation.at_s, self.up))
+            # A target below its minimum is lifted to it at once: the minimum is a promise, not a wish.
+            number = step("scale-up rate", number, min(number, max(top, min(low, number))))
+        elif number < current:
+            floor = min(current, rate_limit_down(current, observation.changes, observation.at_s, self.down))
+            number = step("scale-down rate", number, max(number, floor))
+        return number, tuple(steps)
+
+    def _stabilised(self, wanted: int, observation: Observation) -> int:
+        now, current = observation.at_s, observation.state.replicas
+        up, down = float(self.up.window), float(self.down.window)  # type: ignore[arg-type]
+        lowest = min([wanted, *(n for t, n in observation.recommendations if now - t < up)])
+        highest = max([wanted, *(n for t, n in observation.recommendations if now - t < down)])
+        return min(max(current, lowest), highest)
+
+    def _cooled(self, number: int, observation: Observation) -> int:
+        current = observation.state.replicas
+        rules, sign = (self.up, 1) if number > current else (self.down, -1)
+        if number == current or not rules.cooldown:
+            return number
+        since = [observation.at_s - c.at_s for c in observation.changes if c.delta * sign > 0]
+        return current if since and min(since) < float(rules.cooldown) else number  # type: ignore[arg-type]
+
+
+def _net(changes: Sequence[Change], now: float, period: float) -> int:
+    """Net replicas added within ``period``: opposite changes cancel out."""
+    return sum(c.delta for c in changes if now - c.at_s < period)
+
+
+def rate_limit_up(current: int, changes: Sequence[Change], now: float, rules: Rules) -> int:
+    """Return the most replicas the rate policies allow; without policies there is no bound."""
+    if rules.select == "disabled":
+        return current
+    limits = []
+    for policy in rules.policies:
+        start = current - _net(changes, now, float(policy.period))  # type: ignore[arg-type]
+        grown = start + policy.value if policy.type == "pods" else math.ceil(start * (1 + policy.value / 100))
+        limits.append(grown)
+    if not limits:
+        return 2**31 - 1
+    return min(limits) if rules.select == "min" else max(limits)
+
+
+def rate_limit_down(current: int, changes: Sequence[Change], now: float, rules: Rules) -> int:
+    """Return the fewest replicas the rate policies allow; without policies there is no bound."""
+    if rules.select == "disabled":
+        return current
+    limits = []
+    for policy in rules.policies:
+        start = current - _net(changes, now, float(policy.period))  # type: ignore[arg-type]
+        shrunk = start - policy.value if policy.type == "pods" else int(start * (1 - policy.value / 100))
+        limits.append(shrunk)
+    if not limits:
+        return 0
+    return max(limits) if rules.select == "min" else min(limits)

@@ -1,0 +1,318 @@
+"""AutoScaler: the loop around pure decisions."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from random import Random
+
+from typing_extensions import Self
+
+from eventperf._core.clock import Clock, SystemClock
+from eventperf._core.durations import Duration, seconds
+from eventperf._core.errors import ConfigurationError
+from eventperf._core.events import Hooks
+
+from .alerts import Episodes
+from .backends.memory import check_replicas
+from .baseline import Baseline
+from .behavior import Behavior
+from .errors import ScalingError, TargetConflict
+from .log import DecisionLog
+from .model import Change, Observation, Sample, ScalingDecision, TargetState
+from .protocols import AlertSink, MetricSource, Policy, ReplicaTarget
+from .sources import read_source
+
+_log = logging.getLogger("eventperf.scaling")
+
+_REMEMBER_S = 3600.0
+_PINNED_S = 300.0
+
+
+def decide(
+    observation: Observation, policy: Policy, behavior: Behavior, *, at: float, target: str
+) -> ScalingDecision:
+    """Decide one tick. Pure: equal arguments give equal decisions, live, in shadow and in replay.
+
+    A policy that fails is treated as blind: the number of replicas stays, within the limits.
+    """
+    current = observation.state.replicas
+    wish = policy.decide(observation)
+    after, limits = behavior.apply(wish.replicas, observation)
+    if wish.blind and after < current <= observation.max_replicas:
+        after, limits = current, (*limits, ("blind", current))
+    return ScalingDecision(
+        at=at,
+        target=target,
+        before=current,
+        wanted=wish.replicas,
+        after=after,
+        reason=wish.reason,
+        metric=wish.metric,
+        limits=limits,
+        blind=wish.blind,
+        warnings=wish.warnings,
+        observation=observation,
+    )
+
+
+class AutoScaler:
+    """Reads metrics, decides, scales, logs and alerts; one target.
+
+    Building it does no I/O. Errors of metrics, target, log and alerts never leave :meth:`tick`: they are
+    in the decision, in the log and in an alert, and the next tick tries again.
+
+    Args:
+        target: What is scaled.
+        metrics: What is measured; :class:`Metrics` composes several sources.
+        policy: What decides.
+        min_replicas: The target is never asked for fewer; ``max_replicas`` never for more.
+        behavior: How fast it may follow.
+        alerts: Called with every :class:`Alert`, once per episode and once when it is over.
+        log: Where decisions are kept.
+        dry_run: Decide and log, but change nothing: the shadow mode.
+        max_age: Metrics older than this count as missing.
+
+    >>> from eventperf.scaling import CallableMetrics, SimulatedTarget, TargetTracking
+    >>> web = SimulatedTarget(2)
+    >>> scaler = AutoScaler(web, CallableMetrics(rps=lambda: 300), TargetTracking(rps=50), max_replicas=10)
+    >>> print(scaler.tick().explain())
+    simulated: 2 -> 6 replicas (up). rps: 300 in all, target 50 per replica
+    """
+
+    def __init__(
+        self,
+        target: ReplicaTarget,
+        metrics: MetricSource,
+        policy: Policy,
+        *,
+        min_replicas: int = 1,
+        max_replicas: int,
+        behavior: Behavior | None = None,
+        alerts: Sequence[AlertSink] = (),
+        log: DecisionLog | None = None,
+        dry_run: bool = False,
+        max_age: Duration = 120.0,
+        clock: Clock | None = None,
+        random: Random | None = None,
+    ) -> None:
+        for argument, value, method in (
+            ("target", target, "scale"),
+            ("metrics", metrics, "read"),
+            ("policy", policy, "decide"),
+        ):
+            if not callable(getattr(value, method, None)):
+                raise ConfigurationError(argument, value, f"an object with {method}()")
+        self.min_replicas = check_replicas(min_replicas, "min_replicas")
+        self.max_replicas = check_replicas(max_replicas, "max_replicas")
+        if self.max_replicas < max(1, self.min_replicas):
+            raise ConfigurationError(
+                "max_replicas", max_replicas, f"at least {max(1, min_replicas)}, and min_replicas"
+            )
+        if isinstance(alerts, str) or not all(callable(sink) for sink in alerts):
+            raise ConfigurationError("alerts", alerts, "a list of functions that take an Alert")
+        self.target, self.metrics, self.policy = target, metrics, policy
+        self.behavior = behavior or Behavior()
+        self.log = log if log is not None else DecisionLog()
+        self.dry_run = dry_run
+        self.frozen = False
+        self.hooks = Hooks()
+        self._max_age_s = seconds(max_age, name="max_age")
+        self._clock = clock or SystemClock()
+        self._random = random or Random()
+        self._episodes = Episodes(target.name, alerts)
+        self._baseline = Baseline()
+        self._changes: deque[Change] = deque()
+        self._recommendations: deque[tuple[float, int]] = deque()
+        self._expected: int | None = None
+        self._pinned_since: float | None = None
+        self._one_tick = threading.Lock()
+        self._stop = threading.Event()
+
+    # -- one tick ------------------------------------------------------------------------------------
+
+    def tick(self) -> ScalingDecision:
+        """Look, decide and act once; ticks of several threads come one after another."""
+        with self._one_tick:
+            conditions: dict[str, str] = {}
+            try:
+                state = self.target.read()
+            except Exception as error:
+                decision = self._unreadable(error)
+                conditions["target_unreadable"] = decision.error or ""
+            else:
+                observation = self.observe(state, read_source(self.metrics, ("metrics",)), conditions)
+                decision = self._act(self._decide(observation), conditions)
+                self._judge(decision, conditions)
+            self._tell(decision, conditions)
+            return decision
+
+    def observe(
+        self, state: TargetState, samples: Mapping[str, Sample], conditions: dict[str, str] | None = None
+    ) -> Observation:
+        """Turn readings into what the policy sees; notes outside changes in ``conditions``."""
+        now = self._clock.monotonic()
+        if self._expected is not None and state.replicas != self._expected:
+            self._changes.append(Change(at_s=now, delta=state.replicas - self._expected))
+            if conditions is not None:
+                text = (
+                    f"asked for {self._expected} replicas, found {state.replicas}: somebody else changed it"
+                )
+                conditions["fought_over"] = text
+        self._expected = state.replicas
+        self._trim(now)
+        observation = Observation(
+            at_s=now,
+            state=state,
+            min_replicas=self.min_replicas,
+            max_replicas=self.max_replicas,
+            samples=dict(samples),
+            changes=tuple(self._changes),
+            recommendations=tuple(self._recommendations),
+            tolerance=self.behavior.tolerance,
+            baseline_rps=self._baseline.at(self._clock.time()),
+            max_age_s=self._max_age_s,
+        )
+        rps = observation.value("rps")
+        if rps is not None and state.ready:
+            self._baseline.add(self._clock.time(), rps / state.ready)
+        return observation
+
+    def _trim(self, now: float) -> None:
+        keep_s = max(_REMEMBER_S, self.behavior.memory_s)
+        while self._changes and now - self._changes[0].at_s > keep_s:
+            self._changes.popleft()
+        while self._recommendations and now - self._recommendations[0][0] > self.behavior.memory_s:
+            self._recommendations.popleft()
+
+    def _decide(self, observation: Observation) -> ScalingDecision:
+        at, name = self._clock.time(), self.target.name
+        try:
+            decision = decide(observation, self.policy, self.behavior, at=at, target=name)
+        except Exception as error:
+            _log.exception("policy %r failed; %s keeps its replicas", self.policy, name)
+            current = observation.state.replicas
+            text = f"{type(error).__name__}: {error}"
+            return ScalingDecision(
+                at=at, target=name, before=current, wanted=current, after=current,
+                reason="the policy failed", error=text, observation=observation, dry_run=self.dry_run,
+            )  # fmt: skip
+        self._recommendations.append((observation.at_s, decision.wanted))
+        if self.frozen and decision.action != "none":
+            limits = (*decision.limits, ("frozen", decision.before))
+            decision = replace(decision, after=decision.before, limits=limits)
+        return replace(decision, dry_run=self.dry_run)
+
+    def replay(self, decision: ScalingDecision) -> ScalingDecision:
+        """Decide again from the record's observation; equal but for what became of it.
+
+        Raises:
+            ConfigurationError: The record has no observation.
+        """
+        if decision.observation is None:
+            raise ConfigurationError("decision", decision.reason, "a decision with its observation")
+        again = decide(
+            decision.observation, self.policy, self.behavior, at=decision.at, target=decision.target
+        )
+        return replace(again, dry_run=decision.dry_run, applied=decision.applied, error=decision.error)
+
+    def _act(self, decision: ScalingDecision, conditions: dict[str, str]) -> ScalingDecision:
+        if decision.action == "none" or self.dry_run or decision.error is not None:
+            return decision
+        try:
+            self.target.scale(decision.after, reason=decision.reason)
+        except TargetConflict as error:
+            conditions["fought_over"] = str(error)
+            return decision.with_outcome(applied=False, error=str(error))
+        except Exception as error:
+            text = str(error) if isinstance(error, ScalingError) else f"{type(error).__name__}: {error}"
+            conditions["scale_failed"] = text
+            return decision.with_outcome(applied=False, error=text)
+        sample = None if decision.observation is None else decision.observation.value(decision.metric)
+        now = self._clock.monotonic()
+        step = Change(
+            at_s=now, delta=decision.after - decision.before, cause=decision.metric, level=sample or 0.0
+        )
+        self._changes.append(step)
+        self._expected = decision.after
+        return decision.with_outcome(applied=True)
+
+    def _unreadable(self, error: Exception) -> ScalingDecision:
+        known, text = self._expected or 0, f"{type(error).__name__}: {error}"
+        return ScalingDecision(
+            at=self._clock.time(), target=self.target.name, before=known, wanted=known, after=known,
+            reason="the target could not be read", error=text, dry_run=self.dry_run,
+        )  # fmt: skip
+
+    # -- telling -------------------------------------------------------------------------------------
+
+    def _judge(self, decision: ScalingDecision, conditions: dict[str, str]) -> None:
+        conditions.update(decision.warnings)
+        if decision.error is not None and decision.reason == "the policy failed":
+            conditions["policy_failed"] = decision.error
+        if decision.blind:
+            conditions["blind"] = "; ".join(f"{name}: {why}" for name, why in decision.blind.items())
+        now = self._clock.monotonic()
+        if decision.wanted > self.max_replicas and decision.after == self.max_replicas:
+            self._pinned_since = now if self._pinned_since is None else self._pinned_since
+            if now - self._pinned_since >= _PINNED_S:
+                conditions["pinned_at_max"] = f"{decision.wanted} wanted, {self.max_replicas} allowed"
+        else:
+            self._pinned_since = None
+
+    def _tell(self, decision: ScalingDecision, conditions: Mapping[str, str]) -> None:
+        try:
+            self.log.write(decision)
+        except Exception:
+            _log.exception("decision log failed; the decision itself stands")
+        if decision.action != "none":
+            _log.info("%s", decision.explain())
+        self.hooks.emit(decision)
+        for alert in self._episodes.update(conditions, decision.at):
+            self.hooks.emit(alert)
+
+    # -- the loop ------------------------------------------------------------------------------------
+
+    def run(self, interval: Duration = 15.0, *, stop: threading.Event | None = None) -> None:
+        """Tick until ``stop`` is set or :meth:`close` is called.
+
+        Ticks never overlap; one that took long is followed at once by the next. Each wait is spread by
+        10 %, so that many scalers do not call their servers together.
+        """
+        interval_s = seconds(interval, name="interval")
+        stop = stop or self._stop
+        while not (stop.is_set() or self._stop.is_set()):
+            began = self._clock.monotonic()
+            self.tick()
+            wait = interval_s * self._random.uniform(0.95, 1.05) - (self._clock.monotonic() - began)
+            if wait > 0 and stop.wait(wait):
+                return
+
+    async def arun(self, interval: Duration = 15.0) -> None:
+        """Tick until the task is cancelled; ticks run in a thread, so that the loop stays free."""
+        import asyncio
+
+        interval_s = seconds(interval, name="interval")
+        while not self._stop.is_set():
+            began = self._clock.monotonic()
+            await asyncio.to_thread(self.tick)
+            await self._clock.asleep(max(0.0, interval_s - (self._clock.monotonic() - began)))
+
+    def close(self) -> None:
+        """Let :meth:`run` end after its present tick; the target keeps its replicas."""
+        self._stop.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.close()

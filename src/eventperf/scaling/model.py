@@ -1,0 +1,261 @@
+"""What the room talks about: samples, observations, recommendations and decisions. Plain data, no I/O."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+METRICS = ("cpu", "memory", "rps", "backlog")
+"""Names of metrics: ``cpu`` and ``memory`` as a share of what was requested (1.0 is all of it), ``rps`` in
+requests per second over all replicas, ``backlog`` in jobs that could run now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodSample:
+    """One pod as a metric source sees it.
+
+    Attributes:
+        usage: In whole milli-units (millicores; bytes for memory), ``None`` when its metric is missing.
+        request: What it asked for, same unit.
+        ready: Whether its readiness counts: false while it starts or fails its probe.
+        pending: Not started yet.
+        deleting: On its way out, or failed: left out of everything.
+    """
+
+    usage: int | None
+    request: int | None = None
+    ready: bool = True
+    pending: bool = False
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One metric at one instant.
+
+    Attributes:
+        value: The figure over all replicas (mean ratio for cpu and memory, a total for the others), or
+            ``None`` when there is none.
+        age_s: Seconds since it was measured.
+        pods: The single pods behind it, where the source knows them.
+        error: Why there is no value, in words.
+    """
+
+    value: float | None = None
+    age_s: float = 0.0
+    pods: tuple[PodSample, ...] | None = None
+    error: str | None = None
+
+    def fault(self, max_age_s: float) -> str | None:
+        """Return why this sample cannot be trusted, or ``None`` if it can.
+
+        >>> Sample(value=float("nan")).fault(120), Sample(value=0.5, age_s=300).fault(120)
+        ('not a number', 'stale: 300 s old, at most 120 s allowed')
+        """
+        if self.error is not None:
+            return self.error
+        if self.value is None:
+            return "no value"
+        if math.isnan(self.value) or math.isinf(self.value):
+            return "not a number"
+        if self.value < 0:
+            return f"negative: {self.value:g}"
+        if self.age_s > max_age_s:
+            return f"stale: {self.age_s:.0f} s old, at most {max_age_s:.0f} s allowed"
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetState:
+    """A target as it is now.
+
+    Attributes:
+        replicas: What was asked for (``spec.replicas``).
+        ready: How many of them serve; ``starting``: how many have not got there yet.
+    """
+
+    replicas: int
+    ready: int
+    starting: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A change of replicas that was carried out.
+
+    Attributes:
+        at_s: Monotonic seconds.
+        delta: Replicas added (or, negative, taken away).
+        cause: The metric that drove it, empty for limits and outside changes.
+        level: That metric's value at the time.
+    """
+
+    at_s: float
+    delta: int
+    cause: str = ""
+    level: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """How far from its target a ratio may be without a change: HPA's 10 % in each direction."""
+
+    up: float = 0.1
+    down: float = 0.1
+
+    def covers(self, ratio: float) -> bool:
+        """Tell whether ``ratio`` is close enough to 1."""
+        return 1.0 - self.down <= ratio <= 1.0 + self.up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """Everything a policy may look at; a pure function of it decides.
+
+    Attributes:
+        at_s: Monotonic seconds of this tick; all other times are on the same scale.
+        samples: Metrics by name; a metric that is configured but failed is present with its error.
+        changes: Changes of the last hour, oldest first.
+        recommendations: ``(at_s, replicas)`` of recent ticks before stabilisation, oldest first.
+        baseline_rps: Usual requests per second of one replica at this hour; ``None`` until it is known.
+        max_age_s: Samples older than this count as missing.
+    """
+
+    at_s: float
+    state: TargetState
+    min_replicas: int
+    max_replicas: int
+    samples: Mapping[str, Sample] = field(default_factory=dict)
+    changes: tuple[Change, ...] = ()
+    recommendations: tuple[tuple[float, int], ...] = ()
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    baseline_rps: float | None = None
+    max_age_s: float = 120.0
+
+    def faults(self) -> dict[str, str]:
+        """Return the metrics that cannot be trusted, with the reason."""
+        found = {name: sample.fault(self.max_age_s) for name, sample in self.samples.items()}
+        return {name: why for name, why in found.items() if why is not None}
+
+    def value(self, name: str) -> float | None:
+        """Return a metric that can be trusted, else ``None``."""
+        sample = self.samples.get(name)
+        return None if sample is None or sample.fault(self.max_age_s) is not None else sample.value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that :meth:`from_dict` reads back to an equal observation."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Observation:
+        """Read :meth:`to_dict` back, also after a passage through JSON."""
+        samples = {name: _sample(s) for name, s in data["samples"].items()}
+        return cls(
+            **{
+                **data,
+                "state": TargetState(**data["state"]),
+                "samples": samples,
+                "changes": tuple(Change(**c) for c in data["changes"]),
+                "recommendations": tuple((float(t), int(n)) for t, n in data["recommendations"]),
+                "tolerance": Tolerance(**data["tolerance"]),
+            }
+        )
+
+
+def _sample(data: Mapping[str, Any]) -> Sample:
+    pods = data["pods"]
+    return Sample(**{**data, "pods": None if pods is None else tuple(PodSample(**p) for p in pods)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """What a policy wants, before limits.
+
+    Attributes:
+        replicas: Wanted; the present number when it wants no change.
+        reason: Why, with figures, for people.
+        metric: The metric that decided, empty when none did.
+        blind: Metrics that could not be trusted, with reasons; while there are any, nothing goes down.
+        warnings: What an operator should know, by a stable name.
+    """
+
+    replicas: int
+    reason: str
+    metric: str = ""
+    blind: Mapping[str, str] = field(default_factory=dict)
+    warnings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalingDecision:
+    """One tick, complete: what was seen, wanted, allowed and done.
+
+    Attributes:
+        at: Wall-clock seconds since the epoch, for people.
+        before: Replicas asked for when the tick began; ``after``: what the tick asked for.
+        wanted: What the policy wanted before limits.
+        limits: Each limit that changed the number on its way from ``wanted`` to ``after``, in order, as
+            ``(name, replicas after it)``.
+        applied: Whether the target was changed; ``dry_run`` decisions never are.
+        error: Why the target could not be read or changed.
+    """
+
+    at: float
+    target: str
+    before: int
+    wanted: int
+    after: int
+    reason: str
+    metric: str = ""
+    limits: tuple[tuple[str, int], ...] = ()
+    blind: Mapping[str, str] = field(default_factory=dict)
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    observation: Observation | None = None
+    dry_run: bool = False
+    applied: bool = False
+    error: str | None = None
+
+    @property
+    def action(self) -> str:
+        """``"up"``, ``"down"`` or ``"none"``: what was decided, whether or not it was applied."""
+        return "up" if self.after > self.before else "down" if self.after < self.before else "none"
+
+    @property
+    def binding(self) -> str | None:
+        """The last limit that changed the number: without it another number had come out."""
+        return self.limits[-1][0] if self.limits else None
+
+    def explain(self) -> str:
+        """Return why this number and not another, in a few lines."""
+        lines = [f"{self.target}: {self.before} -> {self.after} replicas ({self.action}). {self.reason}"]
+        number = self.wanted
+        for name, after in self.limits:
+            lines.append(f"  {name}: {number} -> {after}")
+            number = after
+        lines += [f"  blind on {name}: {why}; not scaling down" for name, why in self.blind.items()]
+        lines += [f"  {text}" for text in self.warnings.values()]
+        if self.error:
+            lines.append(f"  not applied: {self.error}")
+        elif self.dry_run and self.action != "none":
+            lines.append("  dry run: not applied")
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        """Return one line of JSON; :meth:`from_json` reads it back."""
+        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, line: str) -> ScalingDecision:
+        """Read a line of a decision log."""
+        data = json.loads(line)
+        data["limits"] = tuple((name, n) for name, n in data["limits"])
+        if data["observation"] is not None:
+            data["observation"] = Observation.from_dict(data["observation"])
+        return cls(**data)
+
+    def with_outcome(self, *, applied: bool, error: str | None = None) -> ScalingDecision:
+        """Return this decision with what became of it."""
+        return replace(self, applied=applied, error=error)

@@ -1,0 +1,76 @@
+"""The edges of the room: what is scaled, what is measured, what decides, who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from .model import Observation, Recommendation, Sample, TargetState
+
+if TYPE_CHECKING:
+    from .alerts import Alert
+
+
+class ReplicaTarget(Protocol):
+    """Something with a number of replicas.
+
+    ``name`` is shown to people. Calls come from one thread at a time and must end by themselves (time-outs
+    belong to the target).
+    """
+
+    @property
+    def name(self) -> str:
+        """How people know it, for example ``deployment/web``."""
+        ...
+
+    def read(self) -> TargetState:
+        """Return the state now, never one remembered from an own write.
+
+        Raises:
+            ScalingError: It could not be read.
+        """
+        ...
+
+    def scale(self, replicas: int, /, *, reason: str = "") -> None:
+        """Ask for ``replicas``, a whole number from 0; asking again for the same number changes nothing.
+
+        Raises:
+            TargetConflict: Somebody else changed it since the last :meth:`read`; nothing was written.
+            ScalingError: It could not be changed, or it is not known whether it was.
+        """
+        ...
+
+
+class MetricSource(Protocol):
+    """Something that measures."""
+
+    def read(self) -> Mapping[str, Sample]:
+        """Return samples by metric name; what is missing is a :class:`Sample` with ``error``.
+
+        What it raises counts as an error of each metric it was asked for; it never ends the loop.
+        """
+        ...
+
+
+class Policy(Protocol):
+    """A pure decision: equal observations give equal recommendations, without clock, randomness or I/O."""
+
+    def decide(self, observation: Observation, /) -> Recommendation:
+        """Return what this policy wants now."""
+        ...
+
+
+class AlertSink(Protocol):
+    """Someone to tell; what it raises is logged and dropped."""
+
+    def __call__(self, alert: Alert, /) -> object:
+        """Take one alert or recovery notice."""
+        ...
+
+
+class HasBacklog(Protocol):
+    """The shape of a queue as this room sees it: :meth:`backlog` returns an object with ``depth``."""
+
+    def backlog(self) -> object:
+        """Return the present backlog."""
+        ...
