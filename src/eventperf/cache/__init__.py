@@ -1,1 +1,61 @@
-"""Room under construction."""
+"""A cache for applications: process memory and Redis as one, for threads and tasks, in one process or many."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from eventperf._core.durations import FOREVER
+
+from .backends.memory import MemoryStore
+from .decorator import CachedCoroutine, CachedFunction
+from .default import cached, configure
+from .errors import CacheError, LoadTimeout, SerializationError, StoreUnavailable, UnstableKey
+from .keys import escape
+from .manager import CacheManager
+from .options import CacheOptions
+from .protocols import AsyncCacheStore, CacheStore, InvalidationBus, LocalStore, Serializer, SupportsLease
+from .stats import CacheStats
+from .warm import EVENT_PLATFORM, WarmReport, WarmResult
+
+if TYPE_CHECKING:
+    from .backends.cachetools import CachetoolsStore
+    from .backends.redis import RedisStore
+
+__all__ = [
+    "EVENT_PLATFORM",
+    "FOREVER",
+    "AsyncCacheStore",
+    "CacheError",
+    "CacheManager",
+    "CacheOptions",
+    "CacheStats",
+    "CacheStore",
+    "CachedCoroutine",
+    "CachedFunction",
+    "CachetoolsStore",
+    "InvalidationBus",
+    "LoadTimeout",
+    "LocalStore",
+    "MemoryStore",
+    "RedisStore",
+    "SerializationError",
+    "Serializer",
+    "StoreUnavailable",
+    "SupportsLease",
+    "UnstableKey",
+    "WarmReport",
+    "WarmResult",
+    "cached",
+    "configure",
+    "escape",
+]
+
+_LATE = {"CachetoolsStore": "cachetools", "RedisStore": "redis"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        from importlib import import_module
+
+        return getattr(import_module(f".backends.{_LATE[name]}", __name__), name)
+    raise AttributeError(f"module 'eventperf.cache' has no attribute {name!r}")

@@ -1,7 +1,92 @@
-"""Errors of this room."""
+"""Errors of the cache room."""
 
 from __future__ import annotations
 
-from eventperf._core.errors import EventPerfError
+from eventperf._core.errors import BackendUnavailable, EventPerfError
 
-__all__: list[str] = []
+__all__ = ["CacheError", "LoadTimeout", "SerializationError", "StoreUnavailable", "UnstableKey"]
+
+
+class CacheError(EventPerfError):
+    """Root of the errors of :mod:`eventperf.cache`."""
+
+
+class StoreUnavailable(CacheError, BackendUnavailable):
+    """The second tier did not answer, and nothing else could.
+
+    Attributes:
+        url: The server, without its password.
+        reason: What the driver said.
+        silent: No answer at all, as opposed to an answer that refuses.
+    """
+
+    def __init__(self, url: str, reason: str, silent: bool = False) -> None:
+        self.url = url
+        self.reason = reason
+        self.silent = silent
+        super().__init__(f"{url} is not available ({reason}); check that the server is up and reachable")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.url, self.reason, self.silent)
+
+
+class LoadTimeout(CacheError, TimeoutError):
+    """A loader took longer than its ``hard_timeout`` and there was no stale value to serve.
+
+    Attributes:
+        key: The key that was being loaded.
+        after_s: How long the caller waited, in seconds.
+    """
+
+    def __init__(self, key: str, after_s: float) -> None:
+        self.key = key
+        self.after_s = after_s
+        super().__init__(
+            f"loading {key!r} took longer than {after_s:g} s; the load goes on in the background"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.key, self.after_s)
+
+
+class SerializationError(CacheError, TypeError):
+    """A value that the serializer cannot keep without losing its type.
+
+    Attributes:
+        key: Where it was to be stored; empty when unknown.
+        type_name: The type that has no encoding.
+    """
+
+    def __init__(self, type_name: str, key: str = "") -> None:
+        self.type_name = type_name
+        self.key = key
+        at = f" under {key!r}" if key else ""
+        super().__init__(
+            f"cannot store a {type_name}{at}: return plain data, a dataclass or a known type, "
+            'or choose serializer="pickle"'
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.type_name, self.key)
+
+
+class UnstableKey(CacheError, TypeError):
+    """An argument that has no encoding that is the same in every process.
+
+    Attributes:
+        function: The cached function.
+        argument: The parameter's name.
+    """
+
+    def __init__(self, function: str, argument: str, type_name: str, cure: str = "key=") -> None:
+        self.function = function
+        self.argument = argument
+        self.type_name = type_name
+        self.cure = cure
+        super().__init__(
+            f"{function}: argument {argument!r} is a {type_name}, which has no stable text to make a cache "
+            f"key of; name the parts that matter with {cure}"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.function, self.argument, self.type_name, self.cure)

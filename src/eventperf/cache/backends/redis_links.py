@@ -1,0 +1,311 @@
+"""Connections to Redis: one client per process and per event loop, pipelines per node of a cluster."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from eventperf._core.errors import ConfigurationError
+from eventperf._core.extras import require
+from eventperf._core.urls import BackendURL, parse_url, redact
+
+Command = tuple[Any, ...]
+
+SCAN_COUNT = 500
+SLOW_TIMEOUT_S = 5.0
+
+
+class Links:
+    """Opens clients on first use in each process and loop; those of the host are used as they are."""
+
+    def __init__(
+        self, url: str | None, client: Any, async_client: Any, timeout_s: float, max_connections: int
+    ) -> None:
+        self._parsed = _parse(url) if url else None
+        self._text = url or ""
+        self._given, self._given_async = client, async_client
+        self._timeout_s = timeout_s
+        self._max = max_connections
+        known = client if client is not None else async_client
+        self.is_cluster = (
+            self._parsed.scheme.endswith("+cluster")
+            if self._parsed is not None
+            else type(known).__name__ == "RedisCluster" or hasattr(known, "nodes_manager")
+        )
+        self._mu = threading.Lock()
+        self._client: Any = None
+        self._slow: dict[Any, Any] = {}
+        self._pid = os.getpid()
+        self._loops: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+    # -- opening -------------------------------------------------------------------------------------
+
+    def client(self) -> Any:
+        """Return this process's client."""
+        if self._client is not None and self._pid == os.getpid():
+            return self._client
+        with self._mu:
+            if self._pid != os.getpid():
+                self._client, self._pid = None, os.getpid()
+                self._slow = {}
+                self._loops = weakref.WeakKeyDictionary()
+            if self._client is None:
+                self._client = self._given if self._given is not None else self._open()
+            return self._client
+
+    def async_client(self) -> Any:
+        """Return the client of the running loop."""
+        import asyncio
+
+        if self._given_async is not None:
+            return self._given_async
+        loop = asyncio.get_running_loop()
+        found = self._loops.get(loop)
+        if found is None or self._pid != os.getpid():
+            self.client_pid_check()
+            found = self._loops[loop] = self._open_async()
+        return found
+
+    def client_pid_check(self) -> None:
+        """Forget what belongs to the parent process after a fork."""
+        with self._mu:
+            if self._pid != os.getpid():
+                self._client, self._pid = None, os.getpid()
+                self._slow = {}
+                self._loops = weakref.WeakKeyDictionary()
+
+    def _common(self) -> dict[str, Any]:
+        assert self._parsed is not None
+        out: dict[str, Any] = {
+            "socket_timeout": self._timeout_s,
+            "socket_connect_timeout": max(self._timeout_s, 0.05),
+            "decode_responses": False,
+        }
+        if self._parsed.username:
+            out["username"] = self._parsed.username
+        if self._parsed.password is not None:
+            out["password"] = self._parsed.password
+        return out
+
+    def _open(self) -> Any:
+        redis = require("redis", extra="cache", needed_by="RedisStore")
+        backoff, retry = (
+            require("redis.backoff", extra="cache", needed_by="RedisStore"),
+            require("redis.retry", extra="cache", needed_by="RedisStore"),
+        )
+        once = retry.Retry(backoff.NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,))
+        if self.is_cluster:
+            cluster = require("redis.cluster", extra="cache", needed_by="RedisStore")
+            return cluster.RedisCluster(
+                startup_nodes=[cluster.ClusterNode(h, p or 6379) for h, p in self._hosts()],
+                max_connections=self._max,
+                **self._tls(),
+                **self._common(),
+            )
+        if self._given_async is not None and self._parsed is None:
+            raise ConfigurationError("client", None, "a sync client beside async_client=, for sync calls")
+        pool = redis.BlockingConnectionPool.from_url(
+            self._single(), max_connections=self._max, timeout=10, retry=once, **self._options()
+        )
+        return redis.Redis(connection_pool=pool)
+
+    def _open_async(self) -> Any:
+        redis = require("redis.asyncio", extra="cache", needed_by="RedisStore")
+        backoff, retry = (
+            require("redis.backoff", extra="cache", needed_by="RedisStore"),
+            require("redis.asyncio.retry", extra="cache", needed_by="RedisStore"),
+        )
+        errors = require("redis.exceptions", extra="cache", needed_by="RedisStore")
+        if self._parsed is None:
+            raise ConfigurationError("async_client", None, "an async client beside client=, for async calls")
+        if self.is_cluster:
+            cluster = require("redis.asyncio.cluster", extra="cache", needed_by="RedisStore")
+            return cluster.RedisCluster(
+                startup_nodes=[cluster.ClusterNode(h, p or 6379) for h, p in self._hosts()],
+                max_connections=self._max * 4,
+                **self._tls(),
+                **self._common(),
+            )
+        once = retry.Retry(backoff.NoBackoff(), 1, supported_errors=(errors.ConnectionError,))
+        pool = redis.BlockingConnectionPool.from_url(
+            self._single(), max_connections=self._max, timeout=10, retry=once, **self._options()
+        )
+        return redis.Redis(connection_pool=pool)
+
+    def _hosts(self) -> Sequence[tuple[str, int | None]]:
+        assert self._parsed is not None
+        return self._parsed.hosts
+
+    def _tls(self) -> dict[str, Any]:
+        assert self._parsed is not None
+        return {"ssl": True} if self._parsed.scheme.startswith("rediss") else {}
+
+    def _single(self) -> str:
+        return self._text
+
+    def _options(self) -> dict[str, Any]:
+        assert self._parsed is not None
+        out: dict[str, Any] = {}
+        if "socket_timeout" not in self._parsed.options:
+            out["socket_timeout"] = self._timeout_s
+        if "socket_connect_timeout" not in self._parsed.options:
+            out["socket_connect_timeout"] = max(self._timeout_s, 0.05)
+        return out
+
+    # -- carrying several commands -------------------------------------------------------------------
+
+    def run(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands of any keys, one pipeline per node; an error takes its command's place."""
+        client = self.client()
+        if not self.is_cluster:
+            return _pipeline(client, commands)
+        out: list[Any] = [None] * len(commands)
+        for node, places in self._by_node(client, commands).items():
+            replies = _pipeline(client.get_redis_connection(node), [commands[i] for i in places])
+            for i, reply in zip(places, replies, strict=True):
+                out[i] = reply
+        for i, reply in enumerate(out):
+            if _moved(reply):
+                out[i] = client.execute_command(*commands[i])
+        return out
+
+    def _by_node(self, client: Any, commands: Sequence[Command]) -> dict[Any, list[int]]:
+        groups: dict[Any, list[int]] = {}
+        slots: dict[int, Any] = {}
+        for i, command in enumerate(commands):
+            slot = client.keyslot(_key(command))
+            node = slots.get(slot)
+            if node is None:
+                node = slots[slot] = client.nodes_manager.get_node_from_slot(slot)
+            groups.setdefault(node, []).append(i)
+        return groups
+
+    async def arun(self, commands: Sequence[Command]) -> list[Any]:
+        """The same for tasks."""
+        client = self.async_client()
+        if self.is_cluster:
+            await client.initialize()
+            pipe = client.pipeline()
+        else:
+            pipe = client.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)
+        return list(await pipe.execute(raise_on_error=False))
+
+    # -- every master --------------------------------------------------------------------------------
+
+    def masters(self) -> list[Any]:
+        """Return a client per master, with a timeout fit for long commands."""
+        client = self.client()
+        redis = require("redis", extra="cache", needed_by="RedisStore")
+        nodes = (
+            [client.get_redis_connection(n) for n in client.get_primaries()] if self.is_cluster else [client]
+        )
+        out = []
+        for node in nodes:
+            pool = node.connection_pool
+            kwargs = {**pool.connection_kwargs, "socket_timeout": SLOW_TIMEOUT_S}
+            at = (kwargs.get("host"), kwargs.get("port"), kwargs.get("path"))
+            slow = self._slow.get(at)
+            if slow is None:
+                made = redis.ConnectionPool(
+                    connection_class=pool.connection_class, max_connections=4, **kwargs
+                )
+                slow = self._slow[at] = redis.Redis(connection_pool=made)
+            out.append(slow)
+        return out
+
+    def ping(self) -> None:
+        """Ask every master for a sign of life, within the short timeout."""
+        client = self.client()
+        if self.is_cluster:
+            for node in client.get_primaries():
+                client.get_redis_connection(node).execute_command("PING")
+        else:
+            client.execute_command("PING")
+
+    def delete_pattern(self, pattern: str, *, dry_run: bool = False) -> int:
+        """SCAN and UNLINK on every master, all masters at the same time."""
+        masters = self.masters()
+        if len(masters) == 1:
+            return _sweep(masters[0], pattern, self.is_cluster, dry_run)
+        with ThreadPoolExecutor(len(masters), "eventperf-scan") as pool:
+            return sum(pool.map(lambda node: _sweep(node, pattern, self.is_cluster, dry_run), masters))
+
+    # -- closing -------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close what was opened here; clients of the host stay open."""
+        with self._mu:
+            client, self._client = self._client, None
+            slow, self._slow = self._slow, {}
+        if self._pid != os.getpid():
+            return
+        for other in slow.values():
+            other.connection_pool.disconnect()
+        if client is not None and client is not self._given:
+            client.close()
+            if not self.is_cluster:
+                client.connection_pool.disconnect()
+
+    async def aclose(self) -> None:
+        """Close them, those of the running loop included."""
+        import asyncio
+
+        found = self._loops.pop(asyncio.get_running_loop(), None)
+        if found is not None:
+            await found.aclose()
+            if not self.is_cluster:
+                await found.connection_pool.disconnect()
+        self.close()
+
+
+def _parse(url: str) -> BackendURL:
+    parsed = parse_url(url)
+    allowed = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+    if parsed.scheme not in allowed:
+        raise ConfigurationError("url", redact(url), [f"{scheme}://" for scheme in allowed])
+    if parsed.scheme != "unix" and not parsed.hosts:
+        raise ConfigurationError("url", redact(url), "a URL with a host, such as redis://host:6379/0")
+    if len(parsed.hosts) > 1 and not parsed.scheme.endswith("+cluster"):
+        raise ConfigurationError("url", redact(url), "one host, or redis+cluster:// for several")
+    if parsed.path and parsed.scheme in ("redis", "rediss") and not parsed.path.isdigit():
+        raise ConfigurationError("url", redact(url), "a database number after the host, such as /0")
+    return parsed
+
+
+def _pipeline(client: Any, commands: Sequence[Command]) -> list[Any]:
+    pipe = client.pipeline(transaction=False)
+    for command in commands:
+        pipe.execute_command(*command)
+    return list(pipe.execute(raise_on_error=False))
+
+
+def _key(command: Command) -> Any:
+    return command[3] if command[0] in ("EVALSHA", "EVAL") else command[1]
+
+
+def _moved(reply: Any) -> bool:
+    return isinstance(reply, Exception) and type(reply).__name__ in (
+        "MovedError",
+        "AskError",
+        "TryAgainError",
+    )
+
+
+def _sweep(node: Any, pattern: str, by_slot: bool, dry_run: bool) -> int:
+    cursor: Any = 0
+    count = 0
+    while True:
+        cursor, found = node.execute_command("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+        if found and dry_run:
+            count += len(found)
+        elif found:
+            commands = [("UNLINK", key) for key in found] if by_slot else [("UNLINK", *found)]
+            count += sum(n for n in _pipeline(node, commands) if isinstance(n, int))
+        if int(cursor) == 0:
+            return count

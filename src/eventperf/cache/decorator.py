@@ -1,0 +1,410 @@
+"""``@cached``: a function, coroutine or method that remembers, with the signature it had."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Protocol, TypeVar, cast, overload
+from uuid import UUID
+
+from typing_extensions import ParamSpec
+
+from eventperf._core.errors import ConfigurationError
+
+from .entry import DEAD
+from .errors import UnstableKey
+from .keys import Template, Unstable, encode
+from .options import CacheOptions
+
+if TYPE_CHECKING:
+    from .manager import CacheManager
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+R_co = TypeVar("R_co", covariant=True)
+
+# Arguments of these types may index the fast table: they never change and equal ones give equal keys.
+_STEADY: Final = frozenset(
+    {str, int, float, bool, bytes, type(None), UUID, date, datetime, timedelta, Decimal}
+)
+FAST_MAX: Final = 100_000
+
+
+class CachedFunction(Generic[P, R]):
+    """What ``@cached`` makes of a plain function (this class describes it; at run time it is a function)."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return the remembered result, or call the function and remember it."""
+        raise NotImplementedError
+
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Return the cache key of a call."""
+        raise NotImplementedError
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Forget the result of a call."""
+        raise NotImplementedError
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function now and remember the result."""
+        raise NotImplementedError
+
+    def bypass(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function; remember nothing."""
+        raise NotImplementedError
+
+    async def ainvalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Forget the result of a call, from a task."""
+        raise NotImplementedError
+
+    @overload
+    def __get__(self, instance: None, owner: Any = None, /) -> CachedFunction[P, R]: ...
+
+    @overload
+    def __get__(
+        self: CachedFunction[Concatenate[Any, S_], R], instance: object, owner: Any = None, /
+    ) -> CachedFunction[S_, R]: ...
+
+    def __get__(self, instance: Any, owner: Any = None, /) -> Any:
+        raise NotImplementedError
+
+
+class CachedCoroutine(Generic[P, R]):
+    """What ``@cached`` makes of a coroutine function."""
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return the remembered result, or await the function and remember it."""
+        raise NotImplementedError
+
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Return the cache key of a call."""
+        raise NotImplementedError
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Forget the result of a call, from a thread without a loop."""
+        raise NotImplementedError
+
+    async def ainvalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Forget the result of a call."""
+        raise NotImplementedError
+
+    async def arefresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Await the function now and remember the result."""
+        raise NotImplementedError
+
+    async def bypass(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Await the function; remember nothing."""
+        raise NotImplementedError
+
+    @overload
+    def __get__(self, instance: None, owner: Any = None, /) -> CachedCoroutine[P, R]: ...
+
+    @overload
+    def __get__(
+        self: CachedCoroutine[Concatenate[Any, S_], R], instance: object, owner: Any = None, /
+    ) -> CachedCoroutine[S_, R]: ...
+
+    def __get__(self, instance: Any, owner: Any = None, /) -> Any:
+        raise NotImplementedError
+
+
+S_ = ParamSpec("S_")
+
+
+class Decorate(Protocol):
+    """Turns a function into a cached one of the same signature."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CachedCoroutine[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> CachedFunction[P, R]: ...
+
+
+class Recipe:
+    """How the calls of one function map to keys and tags; made once, when it is decorated."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        key: str | Callable[..., str] | None,
+        tags: Sequence[str] | Callable[..., Sequence[str]],
+        self_key: str | Callable[[Any], Any] | None,
+    ) -> None:
+        self.function = function
+        self.name = f"{function.__module__}.{function.__qualname__}"
+        self.signature = inspect.signature(function)
+        self.parameters = list(self.signature.parameters)
+        self.takes_self = _takes_self(function, self.parameters)
+        self.self_key = self_key
+        if self.takes_self == "self" and key is None and self_key is None:
+            raise UnstableKey(self.name, "self", "method's own object", "key= or self_key=")
+        names = set(self.parameters)
+        self._key = Template(key) if isinstance(key, str) else key
+        if isinstance(self._key, Template):
+            self._key.check(names, argument="key", where=self.name)
+        elif self._key is not None and not callable(self._key):
+            raise ConfigurationError("key", key, "a template such as 'event:{event_id}', or a function")
+        self.tags_of_result = tags if callable(tags) else None
+        self._tags: list[Template] = []
+        if not callable(tags):
+            if isinstance(tags, str):
+                raise ConfigurationError("tags", tags, 'a list of texts, such as ["event:{event_id}"]')
+            self._tags = [Template(tag, argument="tags") for tag in tags]
+            for tag in self._tags:
+                tag.check(names, argument="tags", where=self.name)
+        self.has_tags = bool(self._tags)
+        self.steady_tags = [t.text for t in self._tags] if all(not t.fields for t in self._tags) else None
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments by name, defaults included.
+
+        Raises:
+            TypeError: They do not fit the signature, as the function itself would say.
+        """
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
+    def key_of(self, bound: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Return the key of a call."""
+        made = self._key
+        if isinstance(made, Template):
+            try:
+                return made.render(bound)
+            except Unstable as error:
+                raise UnstableKey(self.name, made.text, str(error)) from None
+        if made is not None:
+            return str(made(*args, **kwargs))
+        parts = []
+        for name, value in bound.items():
+            if name == self.takes_self == "self":
+                value = self.own(value)
+            try:
+                parts.append(encode(value))
+            except Unstable as error:
+                raise UnstableKey(self.name, name, str(error)) from None
+        return f"{self.name}({','.join(parts)})"
+
+    def own(self, owner: Any) -> Any:
+        """Return what stands for the object of a method."""
+        if self.self_key is None:
+            return owner
+        return self.self_key(owner) if callable(self.self_key) else getattr(owner, self.self_key)
+
+    def tags_for(self, bound: dict[str, Any]) -> Sequence[str]:
+        """Return the tags of a call that are known before its result."""
+        if self.steady_tags is not None:
+            return self.steady_tags
+        return [tag.render(bound) for tag in self._tags]
+
+
+def _takes_self(function: Callable[..., Any], parameters: list[str]) -> str:
+    owner = function.__qualname__.rpartition(".")[0]
+    in_class = bool(owner) and not owner.endswith("<locals>")
+    return parameters[0] if in_class and parameters and parameters[0] in ("self", "cls") else ""
+
+
+def is_steady(value: Any) -> bool:
+    """Tell whether ``value`` may stand for itself in the fast table."""
+    kind = type(value)
+    if kind in _STEADY:
+        return True
+    if kind is tuple or kind is frozenset:
+        return all(map(is_steady, value))
+    return isinstance(value, Enum) and type(value.value) in _STEADY
+
+
+def wrap(
+    manager_of: Callable[[], CacheManager],
+    function: Callable[..., Any],
+    recipe: Recipe,
+    options: CacheOptions | None,
+    overrides: dict[str, Any],
+) -> Any:
+    """Return the cached form of ``function``; the manager is looked up at its first call."""
+    calls = Calls(manager_of, recipe, options, overrides)
+    if isinstance(function, (staticmethod, classmethod)):
+        raise ConfigurationError("function", function, "the function itself: put @cached below @staticmethod")
+    wrapper = (
+        _async_wrapper(calls, function)
+        if inspect.iscoroutinefunction(function)
+        else _wrapper(calls, function)
+    )
+    functools.update_wrapper(wrapper, function)
+    if recipe.takes_self:
+        return CachedMethod(wrapper, calls)
+    calls.attach(wrapper, ())
+    return wrapper
+
+
+class Calls:
+    """The slow paths of one cached function, and its verbs."""
+
+    def __init__(
+        self,
+        manager_of: Callable[[], CacheManager],
+        recipe: Recipe,
+        options: CacheOptions | None,
+        overrides: dict[str, Any],
+    ) -> None:
+        self.recipe = recipe
+        self.fast: dict[Any, Any] = {}
+        self._manager_of = manager_of
+        self._given, self._overrides = options, overrides
+        self._manager: CacheManager | None = None
+        self._options: CacheOptions | None = None
+
+    def manager(self) -> CacheManager:
+        """Return the manager, and settle the options with it."""
+        found = self._manager_of()
+        if found is not self._manager:
+            self.fast.clear()
+            base = self._given if self._given is not None else found.options
+            self._options = found.settled(base.but(**self._overrides))
+            self._manager = found
+        return found
+
+    def plan(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[CacheManager, str, Any, CacheOptions]:
+        """Return manager, key, tags and options of a call."""
+        manager = self.manager()
+        recipe = self.recipe
+        bound = recipe.bind(args, kwargs)
+        key = recipe.key_of(bound, args, kwargs)
+        tags = recipe.tags_of_result or (recipe.tags_for(bound) if recipe.has_tags else ())
+        assert self._options is not None
+        return manager, key, tags, self._options
+
+    def point(self, manager: CacheManager, key: str, args: tuple[Any, ...], options: CacheOptions) -> None:
+        """Let the next call with ``args`` find the entry without making its key."""
+        if len(self.fast) < FAST_MAX and all(map(is_steady, args)):
+            manager.alias(key, self.fast, args, options)
+
+    def slow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Answer a call that the fast table could not."""
+        manager, key, tags, options = self.plan(args, kwargs)
+        function = self.recipe.function
+        value = manager.get_or_load(key, lambda: function(*args, **kwargs), tags=tags, options=options)
+        if not kwargs and not self.recipe.takes_self:
+            self.point(manager, key, args, options)
+        return value
+
+    async def aslow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The same for coroutines."""
+        manager, key, tags, options = self.plan(args, kwargs)
+        function = self.recipe.function
+        value = await manager.aget_or_load(key, lambda: function(*args, **kwargs), tags=tags, options=options)
+        if not kwargs and not self.recipe.takes_self:
+            self.point(manager, key, args, options)
+        return value
+
+    def attach(self, target: Any, own: tuple[Any, ...]) -> None:
+        """Give ``target`` the verbs of a cached function; ``own`` is the object of a bound method."""
+        is_async = inspect.iscoroutinefunction(self.recipe.function)
+        target.key = lambda *a, **k: self.plan((*own, *a), k)[1]
+        target.invalidate = lambda *a, **k: self.invalidate((*own, *a), k)
+        target.ainvalidate = lambda *a, **k: self.ainvalidate((*own, *a), k)
+        if is_async:
+            target.arefresh = lambda *a, **k: self.arefresh((*own, *a), k)
+        else:
+            target.refresh = lambda *a, **k: self.refresh((*own, *a), k)
+        target.bypass = lambda *a, **k: self.recipe.function(*own, *a, **k)
+
+    def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        manager, key, _, options = self.plan(args, kwargs)
+        manager.delete(key, namespace=options.namespace)
+
+    async def ainvalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        manager, key, _, options = self.plan(args, kwargs)
+        await manager.adelete(key, namespace=options.namespace)
+
+    def refresh(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        manager, key, tags, options = self.plan(args, kwargs)
+        function = self.recipe.function
+        return manager.refresh(key, lambda: function(*args, **kwargs), tags=tags, options=options)
+
+    async def arefresh(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        manager, key, tags, options = self.plan(args, kwargs)
+        function = self.recipe.function
+        return await manager.arefresh(key, lambda: function(*args, **kwargs), tags=tags, options=options)
+
+
+def _wrapper(calls: Calls, function: Callable[..., Any]) -> Callable[..., Any]:
+    fast, slow, dead = calls.fast, calls.slow, DEAD
+
+    def cached_call(*args: Any, **kwargs: Any) -> Any:
+        # The hot path: no clock (the sweeper takes entries out in time), no lock, no helper.
+        if not kwargs:
+            try:
+                entry = fast[args]
+                value = entry.value
+                if value is not dead:
+                    entry.hits += 1
+                    return value
+            except (KeyError, TypeError):
+                pass  # not there, or an argument that cannot be hashed
+        return slow(args, kwargs)
+
+    return cached_call
+
+
+def _async_wrapper(calls: Calls, function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    fast, slow, dead = calls.fast, calls.aslow, DEAD
+
+    async def cached_call(*args: Any, **kwargs: Any) -> Any:
+        if not kwargs:
+            try:
+                entry = fast[args]
+                value = entry.value
+                if value is not dead:
+                    entry.hits += 1
+                    return value
+            except (KeyError, TypeError):
+                pass
+        return await slow(args, kwargs)
+
+    return cached_call
+
+
+class CachedMethod:
+    """A cached function in a class body: binds, so that the verbs know their object."""
+
+    def __init__(self, wrapper: Any, calls: Calls) -> None:
+        self._wrapper, self._calls = wrapper, calls
+        functools.update_wrapper(self, wrapper)
+        calls.attach(self, ())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._wrapper(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        return BoundCached(self._wrapper, self._calls, instance)
+
+
+class BoundCached:
+    """A cached method of one object."""
+
+    def __init__(self, wrapper: Any, calls: Calls, instance: Any) -> None:
+        self.__wrapped__ = calls.recipe.function
+        self.__self__ = instance
+        self._wrapper = wrapper
+        calls.attach(self, (instance,))
+        if inspect.iscoroutinefunction(calls.recipe.function) and hasattr(inspect, "markcoroutinefunction"):
+            inspect.markcoroutinefunction(self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._wrapper(self.__self__, *args, **kwargs)
+
+
+def as_decorate(decorate: Any) -> Decorate:
+    """Say to the type checker what the inner function of ``cached`` is."""
+    return cast("Decorate", decorate)

@@ -1,0 +1,58 @@
+"""What process memory holds per key."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+Alias = tuple[dict[Any, Any], Any]
+
+DEAD: Final = object()
+"""The value of an entry that was evicted, expired or invalidated."""
+
+
+class Entry:
+    """One value in process memory.
+
+    Attributes:
+        key: The local key; ``None`` once the entry is dead (evicted, expired or invalidated).
+        value: The stored object itself.
+        soft: Monotonic time until which it is fresh.
+        hard: Monotonic time until which it may be kept.
+        hits: Times it was served; counted without a lock, so a few may be lost under contention. It is the
+            eviction policy's evidence as well as the statistics.
+        rank: The eviction policy's own number.
+        meta: ``None`` for plain entries, else an :class:`EntryMeta`.
+    """
+
+    __slots__ = ("hard", "hits", "key", "meta", "rank", "soft", "value")
+
+    def __init__(self, key: str, value: Any, soft: float, hard: float, meta: EntryMeta | None = None) -> None:
+        self.key: str | None = key
+        self.value = value
+        self.soft = soft
+        self.hard = hard
+        self.hits = 0
+        self.rank = 0
+        self.meta = meta
+
+
+class EntryMeta:
+    """The less common facts of an entry.
+
+    Attributes:
+        tags: Tags whose invalidation drops it.
+        aliases: Places in the fast tables of cached functions that point at the entry.
+        load_s: How long its load took, in seconds.
+        size: Bytes it counts for, where the store is bounded by bytes.
+        print_: Digest of the value when ``isolate="detect"``.
+    """
+
+    __slots__ = ("aliases", "group", "load_s", "print_", "size", "tags")
+
+    def __init__(self, tags: tuple[str, ...] = (), load_s: float = 0.0) -> None:
+        self.tags = tags
+        self.aliases: list[Alias] = []
+        self.load_s = load_s
+        self.size = 0
+        self.group = ""
+        self.print_: bytes | None = None

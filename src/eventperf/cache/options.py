@@ -1,0 +1,95 @@
+"""What a caller may choose, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from eventperf._core.durations import FOREVER, Duration, seconds
+from eventperf._core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from .protocols import Serializer
+
+COHERENCE = ("tracking", "bus", "ttl")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheOptions:
+    """How long a value lives and what happens around its end; every duration is kept as seconds.
+
+    Attributes:
+        ttl: Life of an entry; :data:`FOREVER` must be said.
+        l1_ttl: Longest stay in process memory when there is a second tier, never beyond the rest of the TTL.
+        use_l1: Keep entries in process memory at all.
+        namespace: Overrides the manager's.
+        jitter_ratio: Share of the TTL, 0 to 1, by which lives are shortened at random.
+        grace: How long after its TTL a value may stand in for a load that fails.
+        stale_while_revalidate: How long after its TTL a value is served while one caller refreshes it.
+        early_beta: Eagerness of the probabilistic early refresh; 0 switches it off, 1 is the published optimum.
+        soft_timeout: How long a caller with a stale value at hand waits for its refresh.
+        hard_timeout: How long a caller without one waits.
+        negative_ttl: Life of a loaded ``None``; unset means like any value.
+        cache_if: Store only results for which this is true.
+        compress_over: Compress payloads above this many bytes in the second tier.
+        serializer: ``"msgpack"``, ``"pickle"`` or an object; unset takes the manager's.
+        lease: How long a leader in another process may be silent before it is replaced.
+        isolate: ``"share"`` hands out the stored object, ``"copy"`` a private copy, ``"detect"`` finds
+            out who changed it (for development).
+
+    >>> CacheOptions(ttl="5m").ttl
+    300.0
+    """
+
+    ttl: Duration = 60.0
+    l1_ttl: Duration = 60.0
+    use_l1: bool = True
+    namespace: str | None = None
+    jitter_ratio: float = 0.0
+    grace: Duration = 0.0
+    stale_while_revalidate: Duration = 0.0
+    early_beta: float = 0.0
+    soft_timeout: Duration | None = None
+    hard_timeout: Duration | None = None
+    negative_ttl: Duration | None = None
+    cache_if: Callable[[Any], bool] | None = None
+    compress_over: int | None = None
+    serializer: str | Serializer | None = None
+    lease: Duration = 5.0
+    isolate: str = "share"
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "ttl", seconds(self.ttl, name="ttl", forever=True))
+        put(self, "l1_ttl", seconds(self.l1_ttl, name="l1_ttl", forever=True))
+        put(self, "lease", seconds(self.lease, name="lease", maximum=3600))
+        for name in ("grace", "stale_while_revalidate"):
+            put(self, name, seconds(getattr(self, name), name=name, zero=True))
+        for name in ("soft_timeout", "hard_timeout", "negative_ttl"):
+            if getattr(self, name) is not None:
+                put(self, name, seconds(getattr(self, name), name=name))
+        _ratio("jitter_ratio", self.jitter_ratio, 1.0)
+        _ratio("early_beta", self.early_beta, 100.0)
+        if self.isolate not in ("share", "copy", "detect"):
+            raise ConfigurationError("isolate", self.isolate, ("share", "copy", "detect"))
+        if self.compress_over is not None and (type(self.compress_over) is not int or self.compress_over < 1):
+            raise ConfigurationError("compress_over", self.compress_over, "a positive number of bytes")
+        if self.cache_if is not None and not callable(self.cache_if):
+            raise ConfigurationError("cache_if", self.cache_if, "a function of the result")
+        if self.namespace is not None and not (isinstance(self.namespace, str) and self.namespace):
+            raise ConfigurationError("namespace", self.namespace, "a non-empty text")
+
+    def but(self, **changes: Any) -> CacheOptions:
+        """Return a copy with the given fields; those that are ``None`` stay as they are."""
+        changes = {name: value for name, value in changes.items() if value is not None}
+        return replace(self, **changes) if changes else self
+
+
+def _ratio(name: str, value: float, top: float) -> None:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= top
+    if not good:
+        raise ConfigurationError(name, value, f"a number from 0 to {top:g}")
+
+
+__all__ = ["COHERENCE", "FOREVER", "CacheOptions"]
