@@ -36,34 +36,33 @@ def sample(
         if (found := usage.get(pod.name)) is not None and now - found.taken_at <= max_age_s
     }
     groups = group_pods(pods, fresh, is_cpu=is_cpu, now=now)
-    ready, unready, ignored = set(groups.ready), set(groups.unready), set(groups.ignored)
     seen: list[PodSample] = []
     used = asked = 0.0
-    without = ""
-    for pod in pods:
-        request = pod.cpu if is_cpu else pod.memory
-        found = usage[pod.name] if pod.name in fresh else None
-        amount = None if found is None else found.cpu if is_cpu else found.memory
-        if request is None and pod.name not in ignored:
-            without = without or pod.name
-        if pod.name in ready and amount is not None and request is not None:
+    without, oldest = "", now
+    for pod, group in zip(pods, groups, strict=True):
+        name, request, amount = pod.name, pod.cpu if is_cpu else pod.memory, None
+        if name in fresh:
+            amount = usage[name].cpu if is_cpu else usage[name].memory
+        if request is None:
+            without = without or ("" if group == "ignored" else name)
+        elif group == "ready" and amount is not None:
             used += amount
             asked += request
+            oldest = min(oldest, fresh[name][0])
         seen.append(
             PodSample(
                 usage=_whole(amount, is_cpu),
                 request=_whole(request, is_cpu),
-                ready=pod.name not in unready,
+                ready=group != "unready",
                 pending=pod.phase == "Pending",
-                deleting=pod.name in ignored,
+                deleting=group == "ignored",
             )
         )
     if without:
         return Sample(pods=tuple(seen), error=f"pod {without} has a container that requests no {resource}")
     if not asked:
         return Sample(pods=tuple(seen), error="no ready pod has a sample" if pods else "no pods")
-    oldest = min(fresh[name][0] for name in groups.ready)
-    return Sample(value=used / asked, age_s=max(0.0, now - oldest), pods=tuple(seen))
+    return Sample(value=used / asked, age_s=now - oldest, pods=tuple(seen))
 
 
 def _whole(amount: float | None, is_cpu: bool) -> int | None:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from typing import Literal
 
 from .kubernetes_api import JSON
 from .kubernetes_names import quantity
@@ -69,6 +71,7 @@ def requested(containers: Iterable[JSON], resource: str) -> float | None:
     return total
 
 
+@lru_cache(maxsize=4096)
 def epoch(text: str | None) -> float | None:
     """Return an RFC 3339 time in seconds since the epoch.
 
@@ -183,19 +186,9 @@ class PodIndex:
         return [pod for pod in found if selector.matches(pod.labels)]
 
 
-@dataclass(frozen=True, slots=True)
-class PodGroups:
-    """Names of a target's pods by how they count.
-
-    Attributes:
-        ready: Have a usable sample; missing: should have one and have none.
-        unready: Start up or are pending; ignored: failed or leaving.
-    """
-
-    ready: tuple[str, ...]
-    missing: tuple[str, ...]
-    unready: tuple[str, ...]
-    ignored: tuple[str, ...]
+Group = Literal["ready", "missing", "unready", "ignored"]
+"""How a pod counts: it has a usable sample; it should have one and has none; it starts up or is pending;
+it failed or is leaving."""
 
 
 def group_pods(
@@ -206,8 +199,8 @@ def group_pods(
     now: float,
     initialization_s: float = 300.0,
     initial_readiness_s: float = 30.0,
-) -> PodGroups:
-    """Sort pods into ready, missing, unready and ignored as the HPA controller does.
+) -> list[Group]:
+    """Tell for each pod how it counts, as the HPA controller does.
 
     Args:
         samples: Per pod name the sample's time and window in seconds.
@@ -219,22 +212,19 @@ def group_pods(
 
     Source: ``groupPods`` of the HPA controller's replica calculator, from its published behaviour.
     """
-    ready: list[str] = []
-    missing: list[str] = []
-    unready: list[str] = []
-    ignored: list[str] = []
+    groups: list[Group] = []
     for pod in pods:
         if pod.is_leaving or pod.phase == "Failed":
-            ignored.append(pod.name)
+            groups.append("ignored")
         elif pod.phase == "Pending":
-            unready.append(pod.name)
+            groups.append("unready")
         elif pod.name not in samples:
-            missing.append(pod.name)
+            groups.append("missing")
         elif is_cpu and _starting(pod, samples[pod.name], now, initialization_s, initial_readiness_s):
-            unready.append(pod.name)
+            groups.append("unready")
         else:
-            ready.append(pod.name)
-    return PodGroups(tuple(ready), tuple(missing), tuple(unready), tuple(ignored))
+            groups.append("ready")
+    return groups
 
 
 def _starting(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from typing_extensions import Self
 
 from eventperf._core.clock import Clock, SystemClock
+from eventperf._core.durations import seconds
 
-from .kubernetes_api import JSON, KubernetesApi
+from .kubernetes_api import JSON, KubernetesApi, no_cycles
 from .kubernetes_errors import KubernetesNotFound
 from .kubernetes_names import Reference, namespaced, quantity
 from .kubernetes_pods import Pod, PodIndex, Selector, epoch, extract_pod, requested
@@ -209,21 +211,14 @@ class KubernetesState:
 
     def _list_usage(self, namespace: str) -> dict[str, PodUsage]:
         path = namespaced("metrics.k8s.io", "v1beta1", "pods", namespace)
-        try:
-            items: Iterable[JSON] = self.api.request("GET", path, timeout_s=15.0)["items"]
-        except KubernetesNotFound as error:
-            raise KubernetesNotFound(
-                "GET", path, "this cluster serves no metrics.k8s.io: install metrics-server", status=404
-            ) from error
-        usage = {}
-        for item in items:
-            cpu = memory = 0.0
-            for container in item["containers"]:
-                cpu += quantity(container["usage"]["cpu"])
-                memory += quantity(container["usage"]["memory"])
-            taken = epoch(item.get("timestamp")) or 0.0
-            usage[item["metadata"]["name"]] = PodUsage(cpu, memory, taken, _window(item.get("window")))
-        return usage
+        with no_cycles():
+            try:
+                items: Iterable[JSON] = self.api.request("GET", path, timeout_s=15.0)["items"]
+            except KubernetesNotFound as error:
+                raise KubernetesNotFound(
+                    "GET", path, "this cluster serves no metrics.k8s.io: install metrics-server", status=404
+                ) from error
+            return {item["metadata"]["name"]: _usage(item) for item in items}
 
     # -- life -----------------------------------------------------------------------------------------
 
@@ -242,8 +237,16 @@ class KubernetesState:
         self.close()
 
 
+def _usage(item: JSON) -> PodUsage:
+    cpu = memory = 0.0
+    for container in item["containers"]:
+        usage = container["usage"]
+        cpu += quantity(usage["cpu"])
+        memory += quantity(usage["memory"])
+    return PodUsage(cpu, memory, epoch(item.get("timestamp")) or 0.0, _window(item.get("window")))
+
+
+@lru_cache(maxsize=1024)
 def _window(text: str | None) -> float:
     """Read a Go duration as ``metrics.k8s.io`` writes it (``30s``, ``1m0.5s``)."""
-    from eventperf._core.durations import seconds
-
     return seconds(text, name="window", zero=True) if text else 0.0

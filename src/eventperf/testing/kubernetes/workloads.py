@@ -151,6 +151,17 @@ def _is_ready(pod: Item) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
+def ready_pod(name: str, owner: Object, *, since: str = "2020-01-01T00:00:00Z") -> Object:
+    """Return a pod of ``owner``'s template that has been ready since long ago."""
+    template = owner["spec"]["template"]
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": since}
+    return {
+        "metadata": {"name": name, "labels": template["metadata"]["labels"]},
+        "spec": template["spec"],
+        "status": {"phase": "Running", "startTime": since, "conditions": [ready]},
+    }
+
+
 def pod_metrics(pod: Object, cpu: str, memory: str, window_s: float = 15.0) -> Object:
     """Return the ``metrics.k8s.io`` object for ``pod``."""
     containers = [
