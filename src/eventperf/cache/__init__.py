@@ -1,4 +1,4 @@
-"""A cache for applications: process memory and Redis as one, for threads and tasks, in one process or many."""
+"""A cache for applications: process memory and Redis as one, for threads, tasks and many processes."""
 
 from __future__ import annotations
 

@@ -166,7 +166,8 @@ class Core:
         self.fence_reads(None)
         if self.l1 is None:
             return 0
-        return int(self.l1.drop([key for key in self.l1.keys() if matches(key)]))
+        held: list[str] = self.l1.keys()
+        return int(self.l1.drop([key for key in held if matches(key)]))
 
     # -- settling ------------------------------------------------------------------------------------
 

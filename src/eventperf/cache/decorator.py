@@ -120,7 +120,9 @@ class Decorate(Protocol):
     """Turns a function into a cached one of the same signature."""
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CachedCoroutine[P, R]: ...
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> CachedCoroutine[P, R]: ...
 
     @overload
     def __call__(self, function: Callable[P, R], /) -> CachedFunction[P, R]: ...
@@ -229,13 +231,8 @@ def wrap(
 ) -> Any:
     """Return the cached form of ``function``; the manager is looked up at its first call."""
     calls = Calls(manager_of, recipe, options, overrides)
-    if isinstance(function, (staticmethod, classmethod)):
-        raise ConfigurationError("function", function, "the function itself: put @cached below @staticmethod")
-    wrapper = (
-        _async_wrapper(calls, function)
-        if inspect.iscoroutinefunction(function)
-        else _wrapper(calls, function)
-    )
+    make = _async_wrapper if inspect.iscoroutinefunction(function) else _wrapper
+    wrapper: Any = make(calls)
     functools.update_wrapper(wrapper, function)
     if recipe.takes_self:
         return CachedMethod(wrapper, calls)
@@ -336,7 +333,7 @@ class Calls:
         return await manager.arefresh(key, lambda: function(*args, **kwargs), tags=tags, options=options)
 
 
-def _wrapper(calls: Calls, function: Callable[..., Any]) -> Callable[..., Any]:
+def _wrapper(calls: Calls) -> Callable[..., Any]:
     fast, slow, dead = calls.fast, calls.slow, DEAD
 
     def cached_call(*args: Any, **kwargs: Any) -> Any:
@@ -355,7 +352,7 @@ def _wrapper(calls: Calls, function: Callable[..., Any]) -> Callable[..., Any]:
     return cached_call
 
 
-def _async_wrapper(calls: Calls, function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+def _async_wrapper(calls: Calls) -> Callable[..., Awaitable[Any]]:
     fast, slow, dead = calls.fast, calls.aslow, DEAD
 
     async def cached_call(*args: Any, **kwargs: Any) -> Any:

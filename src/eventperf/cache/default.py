@@ -52,8 +52,8 @@ def current() -> CacheManager:
     with _mu:
         if _chosen is None:
             warnings.warn(
-                "eventperf.cached is used without eventperf.cache.configure(...): results stay in this process's "
-                "memory and are not shared",
+                "eventperf.cached is used without eventperf.cache.configure(...): results stay in the "
+                "memory of this process",
                 RuntimeWarning,
                 stacklevel=4,
             )
@@ -62,7 +62,9 @@ def current() -> CacheManager:
 
 
 @overload
-def cached(function: Callable[P, Coroutine[Any, Any, R]], /) -> CachedCoroutine[P, R]: ...
+def cached(  # type: ignore[overload-overlap]
+    function: Callable[P, Coroutine[Any, Any, R]], /
+) -> CachedCoroutine[P, R]: ...
 
 
 @overload

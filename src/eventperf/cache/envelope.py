@@ -81,7 +81,7 @@ def unseal(blob: bytes) -> Sealed | None:
     if size:
         try:
             record = blob[BODY:start].decode()
-            tags = dict(part.split("\x01", 1) for part in record.split("\x00"))  # type: ignore[misc]
+            tags = dict(part.split("\x01", 1) for part in record.split("\x00"))
         except ValueError:
             return None
     return Sealed(codec, created, soft, hard, load_s, tags, blob[start:])

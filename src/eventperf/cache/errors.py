@@ -41,9 +41,7 @@ class LoadTimeout(CacheError, TimeoutError):
     def __init__(self, key: str, after_s: float) -> None:
         self.key = key
         self.after_s = after_s
-        super().__init__(
-            f"loading {key!r} took longer than {after_s:g} s; the load goes on in the background"
-        )
+        super().__init__(f"loading {key!r} took longer than {after_s:g} s; it goes on in the background")
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.key, self.after_s)

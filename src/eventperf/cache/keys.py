@@ -217,9 +217,7 @@ class Template:
         try:
             for literal, field, spec, conversion in string.Formatter().parse(text):
                 if spec or conversion:
-                    raise ConfigurationError(
-                        argument, text, "fields without format or conversion, like {event_id}"
-                    )
+                    raise ConfigurationError(argument, text, "plain fields, like {event_id}")
                 self._parts.append((literal, field))
                 if field is not None:
                     self.fields.append(re.split(r"[.\[]", field, maxsplit=1)[0])

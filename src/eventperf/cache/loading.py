@@ -206,10 +206,10 @@ def _load_shared(core: Core, job: Job, flight: Flight) -> Steps[Any]:
     while True:
         seen = (yield from look(core, job.space, [job.local], job.options))[job.local]
         if seen.found is not None:
-            if seen.found.soft_s > 0 and not (job.refresh and first):
-                if not _draws_early(core, job, seen.found):
-                    core.counts.l2_hits += 1
-                    return seen.found.value
+            fresh = seen.found.soft_s > 0 and not (job.refresh and first)
+            if fresh and not _draws_early(core, job, seen.found):
+                core.counts.l2_hits += 1
+                return seen.found.value
             job.stale = None if job.refresh else seen.found
         if first:
             core.counts.misses += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random as _random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
@@ -66,8 +66,8 @@ class CacheManager:
         ttl: Life of an entry where none is said; overrides the one of ``options``.
         l1: The first tier: a :class:`MemoryStore` (the default), a :class:`CachetoolsStore`, or ``None``.
         coherence: How process memory follows what other processes write: ``"tracking"`` (Redis tells us,
-            whoever wrote), ``"bus"`` (our processes tell each other) or ``"ttl"`` (it does not; ``l1_ttl`` bounds
-            the age).
+            whoever wrote), ``"bus"`` (our processes tell each other) or ``"ttl"`` (it does not; ``l1_ttl``
+            bounds the age).
         options: Defaults of this manager.
         clock: Time, for tests.
         random: Randomness of jitter and early refresh, for tests.
@@ -251,7 +251,7 @@ class CacheManager:
         tags: Sequence[str] = (),
         options: CacheOptions | None = None,
     ) -> None:
-        """Store ``value``; with the second tier away it is not kept, and an older one there will not come back.
+        """Store ``value``; with the second tier away it is not kept, nor will an older one come back.
 
         Raises:
             SerializationError: The value has a type that would not survive the second tier.
@@ -428,11 +428,11 @@ class CacheManager:
         if options is None:
             entry = self._table.get(key)
             if entry is not None and self._now() < entry.soft:
-                value: T = entry.value
+                value = entry.value
                 if value is not DEAD:
                     entry.hits += 1
-                    return value
-        return run(self._core, self._load(key, loader, ttl, tags, options, False))
+                    return cast("T", value)
+        return cast("T", run(self._core, self._load(key, loader, ttl, tags, options, False)))
 
     async def aget_or_load(
         self,
@@ -447,11 +447,11 @@ class CacheManager:
         if options is None:
             entry = self._table.get(key)
             if entry is not None and self._now() < entry.soft:
-                value: T = entry.value
+                value = entry.value
                 if value is not DEAD:
                     entry.hits += 1
-                    return value
-        return await arun(self._core, self._load(key, loader, ttl, tags, options, False))
+                    return cast("T", value)
+        return cast("T", await arun(self._core, self._load(key, loader, ttl, tags, options, False)))
 
     def refresh(
         self,
@@ -463,7 +463,7 @@ class CacheManager:
         options: CacheOptions | None = None,
     ) -> T:
         """Load now and store, whatever is there."""
-        return run(self._core, self._load(key, loader, ttl, tags, options, True))
+        return cast("T", run(self._core, self._load(key, loader, ttl, tags, options, True)))
 
     async def arefresh(
         self,
@@ -475,7 +475,7 @@ class CacheManager:
         options: CacheOptions | None = None,
     ) -> T:
         """Load now and store, whatever is there."""
-        return await arun(self._core, self._load(key, loader, ttl, tags, options, True))
+        return cast("T", await arun(self._core, self._load(key, loader, ttl, tags, options, True)))
 
     def _load(
         self,
@@ -553,7 +553,9 @@ class CacheManager:
     # -- decorating ----------------------------------------------------------------------------------
 
     @overload
-    def cached(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CachedCoroutine[P, R]: ...
+    def cached(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> CachedCoroutine[P, R]: ...
 
     @overload
     def cached(self, function: Callable[P, R], /) -> CachedFunction[P, R]: ...
@@ -561,6 +563,7 @@ class CacheManager:
     @overload
     def cached(
         self,
+        /,
         *,
         ttl: Duration | None = None,
         key: str | Callable[..., str] | None = None,
@@ -591,7 +594,7 @@ class CacheManager:
                 unset means module, qualified name and bound arguments. Arguments that compare equal share an
                 entry.
             tags: Templates over the parameters, or a function of the result.
-            self_key: For methods without ``key``: name of the attribute, or function, that identifies the object.
+            self_key: For methods without ``key``: the attribute, or function, that identifies the object.
             namespace: Overrides the manager's.
             options: Everything else; the arguments above win over it.
 
@@ -655,7 +658,7 @@ class CacheManager:
         return await self._warmers.awarm(names, concurrency, timeout)
 
     def preset(self, *names: str) -> None:
-        """Expect these data sets (default: the four of :data:`EVENT_PLATFORM`): until each is warm, not ready."""
+        """Expect these data sets (default: all of :data:`EVENT_PLATFORM`) before ``is_ready``."""
         self._warmers.expect(names)
 
     @property

@@ -27,7 +27,7 @@ class CacheOptions:
         jitter_ratio: Share of the TTL, 0 to 1, by which lives are shortened at random.
         grace: How long after its TTL a value may stand in for a load that fails.
         stale_while_revalidate: How long after its TTL a value is served while one caller refreshes it.
-        early_beta: Eagerness of the probabilistic early refresh; 0 switches it off, 1 is the published optimum.
+        early_beta: Eagerness of the probabilistic early refresh; 0 is off, 1 the published optimum.
         soft_timeout: How long a caller with a stale value at hand waits for its refresh.
         hard_timeout: How long a caller without one waits.
         negative_ttl: Life of a loaded ``None``; unset means like any value.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from .core import Core
+from .core import Core, Ticket
 from .entry import Entry
 from .errors import StoreUnavailable
 from .keys import Space, glob
 from .options import CacheOptions
 from .policy import lifetime
-from .reading import Ticket, outer_of, tell
+from .reading import outer_of, tell
 from .stats import CacheStats
 from .steps import Steps, call
 
@@ -118,7 +118,15 @@ def snapshot(core: Core) -> CacheStats:
 
 def connect(core: Core) -> None:
     """Give the core its channel; nothing is opened yet."""
-    core.channel = None
+    if getattr(core.store, "links", None) is None:
+        if core.coherence != "ttl":
+            core.coherence = "ttl"  # a store of a third party that cannot tell us of writes
+            core.l1_open = core.l1 is not None
+        return
+    from .backends.redis_channel import Channel
+
+    core.channel = Channel(core.store, core.coherence, wants_l1=core.l1 is not None)
+    core.channel.add_prefix(core.space)
 
 
 def shut(core: Core) -> None:

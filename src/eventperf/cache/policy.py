@@ -13,7 +13,7 @@ MISS: Final = "miss"
 
 
 def judge(soft_until: float, hard_until: float, now: float) -> str:
-    """Tell what a value is worth at ``now``: fresh, stale (usable while refreshing or on failure) or a miss."""
+    """Tell what a value is worth at ``now``: fresh, stale (usable while refreshing) or a miss."""
     if now < soft_until:
         return FRESH
     return STALE if now < hard_until else MISS

@@ -56,7 +56,7 @@ def decode(core: Core, outer: str, blob: bytes | None, options: CacheOptions) ->
     now = core.wall()
     if now >= sealed.hard:
         return Look(None, present=True)
-    serializer = options.serializer or core.serializer
+    serializer: Any = options.serializer or core.serializer
     try:
         value = open_payload(sealed, serializer.loads, serializer.name)
     except Exception as error:  # a serializer of the host may raise anything: it is a miss, counted
@@ -181,7 +181,7 @@ def read_many(
 
 def pack(core: Core, value: Any, soft_s: float, hard_s: float, options: CacheOptions, **more: Any) -> bytes:
     """Return the envelope of a value."""
-    serializer = options.serializer or core.serializer
+    serializer: Any = options.serializer or core.serializer
     now = core.wall()
     return seal(
         serializer.name,

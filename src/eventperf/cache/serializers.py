@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import hmac
+import inspect
 import pickle
 import sys
 from collections.abc import Callable
@@ -50,7 +51,8 @@ class MsgpackSerializer:
         self._pack = packer.Encoder().encode
         self._unpack = packer.Decoder(ext_hook=self._untag).decode
         self._errors: tuple[type[BaseException], ...] = (
-            msgspec.MsgspecError, Undecodable, ValueError, TypeError, ArithmeticError, RecursionError, KeyError,
+            msgspec.MsgspecError, Undecodable, ValueError, TypeError, ArithmeticError, RecursionError,
+            LookupError,
         )  # fmt: skip
 
     def dumps(self, value: Any, /) -> bytes:
@@ -95,11 +97,12 @@ class MsgpackSerializer:
             return self._ext(code, self._pack(self._tag(plain(value))))
         if isinstance(value, Enum):
             return self._ext(_ENUM, self._pack([*_path(kind), value.name]))
-        names = _fields(kind)
+        known: Any = kind
+        names = _fields(known)
         if names is None:
             raise SerializationError(f"{kind.__module__}.{kind.__qualname__}")
         body = [self._tag(getattr(value, name)) for name in names]
-        return self._ext(_OBJECT, self._pack([*_path(kind), _shape(kind), body]))
+        return self._ext(_OBJECT, self._pack([*_path(kind), _shape(known), body]))
 
     def _tag_dict(self, value: dict[Any, Any]) -> Any:
         if all(type(k) is str for k in value):
@@ -204,7 +207,7 @@ def _find(module: str, qualname: str) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _fields(kind: type) -> tuple[str, ...] | None:
+def _fields(kind: Any) -> tuple[str, ...] | None:
     """Return the names of the fields of a dataclass, a named tuple or a msgspec Struct; else ``None``."""
     if dataclasses.is_dataclass(kind):
         return tuple(f.name for f in dataclasses.fields(kind))
@@ -215,11 +218,11 @@ def _fields(kind: type) -> tuple[str, ...] | None:
 
 
 @lru_cache(maxsize=1024)
-def _shape(kind: type) -> str:
+def _shape(kind: Any) -> str:
     """Return a digest of a class's field names and annotations: it changes when the schema does."""
     notes: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
-        notes.update(base.__dict__.get("__annotations__", {}))
+        notes.update(inspect.get_annotations(base))
     fields = _fields(kind) or ()
     text = ";".join(f"{name}:{_note(notes.get(name))}" for name in fields)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
@@ -237,13 +240,13 @@ def _make_enum(module: str, qualname: str, name: str) -> Any:
 
 
 def _make_object(module: str, qualname: str, shape: str, body: list[Any]) -> Any:
-    kind = _find(module, qualname)
+    kind: Any = _find(module, qualname)
     names = _fields(kind)
     if names is None or _shape(kind) != shape or len(names) != len(body):
         raise Undecodable(f"{module}.{qualname} has changed")
     if issubclass(kind, tuple):
         return tuple.__new__(kind, body)
-    made = object.__new__(kind) if dataclasses.is_dataclass(kind) else kind.__new__(kind)
+    made: Any = kind.__new__(kind) if hasattr(kind, "__struct_fields__") else object.__new__(kind)
     put = object.__setattr__
     for name, value in zip(names, body, strict=True):
         put(made, name, value)
@@ -289,7 +292,5 @@ def make(choice: str | Serializer | None) -> Serializer:
     if choice == "pickle":
         return PickleSerializer()
     if isinstance(choice, str) or not hasattr(choice, "dumps") or not hasattr(choice, "loads"):
-        raise ConfigurationError(
-            "serializer", choice, "'msgpack', 'pickle' or an object with dumps and loads"
-        )
+        raise ConfigurationError("serializer", choice, "'msgpack', 'pickle' or an object with dumps, loads")
     return choice

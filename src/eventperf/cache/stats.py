@@ -10,13 +10,14 @@ class Counts:
     """Running totals, without a lock: a few may be lost under contention."""
 
     __slots__ = (
-        "corrupt", "errors", "invalidations", "l1_hits", "l2_hits", "load_errors", "loads", "misses", "refused",
-        "replayed", "stale", "store_errors", "stores",
+        "corrupt", "invalidations", "l2_hits", "load_errors", "loads", "misses", "refused", "replayed",
+        "stale", "store_errors", "stores",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        for name in self.__slots__:
-            setattr(self, name, 0)
+        self.l2_hits = self.misses = self.loads = self.load_errors = self.stale = 0
+        self.stores = self.refused = self.corrupt = self.invalidations = 0
+        self.store_errors = self.replayed = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

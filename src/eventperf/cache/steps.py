@@ -76,7 +76,7 @@ def run(core: Core, steps: Steps[T]) -> T:
             outcome = _perform(core, effect)
             send = steps.send
         except BaseException as error:
-            send, outcome = steps.throw, error  # type: ignore[assignment]
+            send, outcome = steps.throw, error
 
 
 def _perform(core: Core, effect: Any) -> Any:
@@ -127,7 +127,7 @@ async def arun(core: Core, steps: Steps[T]) -> T:
             outcome = await _aperform(core, effect)
             send = steps.send
         except BaseException as error:
-            send, outcome = steps.throw, error  # type: ignore[assignment]
+            send, outcome = steps.throw, error
 
 
 async def _aperform(core: Core, effect: Any) -> Any:

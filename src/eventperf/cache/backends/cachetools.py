@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from eventperf._core.extras import require
-
-from ..entry import Entry
+from eventperf.cache.entry import Entry
 
 
 class CachetoolsStore:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from eventperf._core.errors import ConfigurationError
+from eventperf.cache.entry import DEAD, Alias, Entry, EntryMeta
 
-from ..entry import DEAD, Alias, Entry, EntryMeta
 from .wheel import Wheel
 
 

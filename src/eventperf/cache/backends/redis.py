@@ -19,9 +19,9 @@ from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf._core.urls import redact
+from eventperf.cache.errors import StoreUnavailable
+from eventperf.cache.protocols import Grant
 
-from ..errors import StoreUnavailable
-from ..protocols import Grant
 from .redis_links import Links
 
 Command = tuple[Any, ...]

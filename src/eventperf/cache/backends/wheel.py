@@ -6,7 +6,7 @@ import heapq
 import math
 from collections.abc import Iterable
 
-from ..entry import Entry
+from eventperf.cache.entry import Entry
 
 TICKS_PER_S = 20
 
