@@ -1,0 +1,300 @@
+"""Create advised indexes on a live database: locked, online, measured, and undone where they fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from eventperf._core.clock import Clock
+
+from .advice import Advice, IndexAdvice
+from .errors import StatementRefused
+from .model import Schema
+from .options import Limits
+from .policy import Compared, judge
+from .protocols import Dialect, Measurement
+from .workload import Statement, Workload
+
+OUR_PREFIX = "ix_ep_"
+_SAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What became of one advised index.
+
+    Attributes:
+        name: Its name.
+        index: What it is, for people.
+        sql: The statement.
+        reason: Why it was kept, skipped, reverted or failed.
+        speedup: How many times faster its queries are, where measured.
+        seconds: Time the statement took.
+    """
+
+    name: str
+    index: str
+    sql: str
+    reason: str
+    speedup: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class ApplyReport:
+    """What ``apply`` did, or would do.
+
+    Attributes:
+        dry_run: Nothing was changed.
+        planned: Statements in order (all that a dry run has).
+        created: Indexes that exist now because of this run.
+        skipped: Not created: they exist, or the table is gone, or the count limit was reached.
+        reverted: Created, measured and dropped again.
+        failed: Refused by the database.
+        cleaned: Half-made indexes of an earlier run that were removed.
+        measured: Queries measured before and after, by fingerprint.
+        statements: Texts of the measured queries.
+        warnings: What could not be measured.
+    """
+
+    dry_run: bool
+    planned: list[str] = field(default_factory=list)
+    created: list[Applied] = field(default_factory=list)
+    skipped: list[Applied] = field(default_factory=list)
+    reverted: list[Applied] = field(default_factory=list)
+    failed: list[Applied] = field(default_factory=list)
+    cleaned: list[str] = field(default_factory=list)
+    measured: dict[str, Compared] = field(default_factory=dict)
+    statements: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        names = Applied.__slots__
+        out: dict[str, Any] = {
+            kind: [{n: getattr(a, n) for n in names} for a in getattr(self, kind)]
+            for kind in ("created", "skipped", "reverted", "failed")
+        }
+        out["measured"] = [
+            {
+                "fingerprint": c.fingerprint,
+                "statement": self.statements.get(c.fingerprint, ""),
+                "calls": c.calls,
+                "before_s": c.before.seconds,
+                "after_s": c.after.seconds,
+                "before_capped": c.before.capped,
+                "plan_changed": c.plan_changed,
+                "plan_before": c.before.plan,
+                "plan_after": c.after.plan,
+            }
+            for c in self.measured.values()
+        ]
+        out |= {
+            "dry_run": self.dry_run,
+            "planned": self.planned,
+            "cleaned": self.cleaned,
+            "warnings": self.warnings,
+        }
+        return out
+
+    def __str__(self) -> str:
+        from .report import apply_table
+
+        return apply_table(self)
+
+
+class Applier:
+    """One run of ``apply``."""
+
+    def __init__(
+        self, dialect: Dialect, schema: Schema, workload: Workload | None, limits: Limits, clock: Clock
+    ) -> None:
+        self._dialect, self._schema, self._limits, self._clock = dialect, schema, limits, clock
+        self._workload = workload
+        self._spent = 0.0
+
+    def run(
+        self, advice: Advice, *, dry_run: bool, verify: bool, progress: Callable[[str], None]
+    ) -> ApplyReport:
+        """Apply, measure and revert; see :meth:`DatabaseOptimizer.apply`."""
+        report = ApplyReport(dry_run=dry_run)
+        if dry_run:
+            todo = self._todo(advice, report)
+            report.planned = [i.sql for i in todo]
+            return report
+        with self._dialect.exclusive():
+            self._clean(advice, report)
+            todo = self._todo(advice, report)
+            report.planned = [i.sql for i in todo]
+            before = self._measure(todo, report, progress, "before") if verify else {}
+            made = self._create(todo, report, progress)
+            if verify and made:
+                self._verify(made, before, report, progress)
+        return report
+
+    # --- steps ---------------------------------------------------------------------------------
+
+    def _clean(self, advice: Advice, report: ApplyReport) -> None:
+        """Remove what a killed run left half-made; only ever our own names."""
+        for table in {i.spec.table for i in advice.indexes}:
+            for index in self._dialect.indexes(table):
+                if not index.valid and index.name.startswith(OUR_PREFIX):
+                    self._ddl(self._dialect.drop_sql(index.name, table))
+                    report.cleaned.append(index.name)
+
+    def _todo(self, advice: Advice, report: ApplyReport) -> list[IndexAdvice]:
+        todo: list[IndexAdvice] = []
+        for index in advice.indexes:
+            table = self._schema.table(index.spec.table)
+            if table is None:
+                report.skipped.append(_applied(index, "its table is gone"))
+                continue
+            there = self._dialect.indexes(table.name)
+            same = next((i for i in there if i.valid and index.spec.is_prefix_of(i.spec)), None)
+            if same is not None:
+                report.skipped.append(_applied(index, f"{same.name} already serves it"))
+            elif any(i.name == index.name for i in there):
+                report.skipped.append(_applied(index, "another index has this name"))
+            elif len(todo) >= self._limits.max_applied:
+                report.skipped.append(_applied(index, f"max_applied is {self._limits.max_applied}"))
+            else:
+                todo.append(index)
+        return todo
+
+    def _create(
+        self, todo: Sequence[IndexAdvice], report: ApplyReport, progress: Callable[[str], None]
+    ) -> list[IndexAdvice]:
+        made: list[IndexAdvice] = []
+        for number, index in enumerate(todo, 1):
+            progress(f"creating index {number} of {len(todo)}: {index.spec.label()}")
+            began = self._clock.monotonic()
+            try:
+                self._ddl(index.sql)
+            except StatementRefused as error:
+                report.failed.append(_applied(index, error.reason))
+                self._drop_half(index, report)
+                continue
+            took = self._clock.monotonic() - began
+            made.append(index)
+            report.created.append(_applied(index, "created; not measured", seconds=took))
+        for name in sorted({i.spec.table for i in made}):
+            table = self._schema.table(name)
+            if table is not None:
+                progress(f"refreshing statistics of {name}")
+                try:
+                    self._dialect.refresh_statistics(table)
+                except StatementRefused as error:
+                    report.warnings.append(f"statistics of {name} were not refreshed: {error.reason}")
+        return made
+
+    def _drop_half(self, index: IndexAdvice, report: ApplyReport) -> None:
+        for there in self._dialect.indexes(index.spec.table):
+            if there.name == index.name and not there.valid:
+                try:
+                    self._ddl(self._dialect.drop_sql(index.name, index.spec.table))
+                except StatementRefused as error:
+                    report.warnings.append(f"half-made {index.name} stays until the next run: {error.reason}")
+                else:
+                    report.cleaned.append(index.name)
+
+    def _ddl(self, statement: str) -> None:
+        """Run one change; give way and come back when its lock is not to be had."""
+        for attempt in range(1, self._limits.lock_attempts + 1):
+            try:
+                self._dialect.execute_ddl(statement, lock_timeout_s=float(self._limits.lock_timeout))  # type: ignore[arg-type]
+            except StatementRefused as error:
+                if not error.retryable or attempt == self._limits.lock_attempts:
+                    raise
+                self._clock.sleep(0.1 * 2**attempt)
+            else:
+                return
+
+    # --- measuring -----------------------------------------------------------------------------
+
+    def _measure(
+        self, indexes: Sequence[IndexAdvice], report: ApplyReport, progress: Callable[[str], None], when: str
+    ) -> dict[str, Measurement]:
+        """Measure every SELECT on the tables of ``indexes`` that has known parameters, costliest first."""
+        out: dict[str, Measurement] = {}
+        budget = float(self._limits.verify_budget) / 2  # type: ignore[arg-type]
+        end = self._clock.monotonic() + budget
+        wanted = self._statements(indexes)
+        for number, statement in enumerate(wanted, 1):
+            left = end - self._clock.monotonic()
+            if left <= 0:
+                report.warnings.append(
+                    f"{len(wanted) - number + 1} queries were not measured {when}: time was up"
+                )
+                break
+            progress(f"measuring {when}: query {number} of {len(wanted)}")
+            timeout = min(float(self._limits.statement_timeout), left)  # type: ignore[arg-type]
+            samples = statement.measurable[:_SAMPLES]
+            found = self._dialect.measure(samples, runs=3, timeout_s=timeout)
+            if found is not None:
+                out[statement.fingerprint.id] = found
+                report.statements[statement.fingerprint.id] = statement.fingerprint.text
+        return out
+
+    def _statements(self, indexes: Sequence[IndexAdvice]) -> list[Statement]:
+        if self._workload is None:
+            return []
+        ids = list(dict.fromkeys(s.fingerprint for i in indexes for s in i.serves))
+        known = [self._workload[i] for i in ids if i in self._workload]
+        usable = [s for s in known if s.is_read and s.measurable]
+        return sorted(usable, key=lambda s: -(s.total_s or s.calls * 1e-6))
+
+    def _verify(
+        self,
+        made: Sequence[IndexAdvice],
+        before: dict[str, Measurement],
+        report: ApplyReport,
+        progress: Callable[[str], None],
+    ) -> None:
+        after = self._measure(made, report, progress, "after")
+        report.measured = self._compare(before, after)
+        kept: list[Applied] = []
+        undone: list[IndexAdvice] = []
+        for index, applied in zip(made, list(report.created), strict=True):
+            serves = {s.fingerprint for s in index.serves}
+            mine = [
+                c
+                for c in report.measured.values()
+                if c.fingerprint in serves or index.name in c.after.indexes
+            ]
+            verdict = judge(index.name, mine, self._limits)
+            outcome = _applied(index, verdict.reason, verdict.speedup, applied.seconds)
+            if verdict.keep:
+                kept.append(outcome)
+                continue
+            try:
+                self._ddl(self._dialect.drop_sql(index.name, index.spec.table))
+            except StatementRefused as error:
+                report.warnings.append(f"{index.name} should be dropped ({verdict.reason}): {error.reason}")
+                kept.append(outcome)
+            else:
+                undone.append(index)
+                report.reverted.append(outcome)
+        report.created = kept
+        if undone:
+            again = self._measure(undone, report, progress, "after the revert")
+            report.measured |= self._compare(before, again)
+
+    def _compare(self, before: dict[str, Measurement], after: dict[str, Measurement]) -> dict[str, Compared]:
+        calls = {i: self._workload[i].calls for i in after} if self._workload is not None else {}
+        return {
+            i: Compared(fingerprint=i, calls=calls.get(i, 1), before=before[i], after=m)
+            for i, m in after.items()
+            if i in before
+        }
+
+
+def _applied(index: IndexAdvice, reason: str, speedup: float | None = None, seconds: float = 0.0) -> Applied:
+    return Applied(
+        name=index.name,
+        index=index.spec.label(),
+        sql=index.sql,
+        reason=reason,
+        speedup=speedup,
+        seconds=seconds,
+    )

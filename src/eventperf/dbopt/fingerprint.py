@@ -1,0 +1,190 @@
+"""One name for all executions of a statement, and repair of texts as servers record them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from .lex import Token, bind, split, tokens
+
+_LIST: Final = re.compile(r"\( \?(?: , \?)+ \)")
+_ROWS: Final = re.compile(r"(values \( \? \))(?: , \( \? \))+")
+_IGNORED: Final = frozenset({"set", "use", "begin", "commit", "rollback", "start", "savepoint", "release"})
+_TYPED: Final = frozenset({"date", "timestamp", "timestamptz", "time", "interval"})
+_CLAUSES: Final = frozenset(
+    [
+        "and",
+        "or",
+        "where",
+        "group",
+        "order",
+        "having",
+        "limit",
+        "offset",
+        "join",
+        "left",
+        "right",
+        "inner",
+        "cross",
+        "full",
+        "on",
+        "union",
+        "set",
+        "from",
+    ]
+)
+
+
+class Fingerprint(NamedTuple):
+    """A statement without its literals.
+
+    Attributes:
+        id: 16 hexadecimal digits, the same on every machine.
+        text: The normalised text: values are ``?``, names lower case, lists of any length ``(?)``.
+    """
+
+    id: str
+    text: str
+
+
+@lru_cache(maxsize=20_000)
+def fingerprint(sql: str, dialect: str = "sqlite") -> Fingerprint:
+    """Return what all executions of ``sql`` with other values have in common.
+
+    >>> a = fingerprint("SELECT * FROM t WHERE a IN (1, 2) AND b = 'x'")
+    >>> a.text
+    'select * from t where a in ( ? ) and b = ?'
+    >>> a == fingerprint("select *  from T where a in (?,?,?) and b = :name")
+    True
+    """
+    out: list[str] = []
+    for kind, text in tokens(sql, dialect):
+        if kind in ("space", "comment"):
+            continue
+        if kind in ("string", "number", "param"):
+            if out[-1:] == ["-"] and (len(out) < 2 or out[-2] in ("(", "=", ",", "<", ">", "<=", ">=", "<>")):
+                out.pop()  # the sign belongs to the value
+            out.append("?")
+        elif kind == "ident":
+            out.append(text if _needs_quotes(text) else text[1:-1].lower())
+        elif text == "...":
+            out.append("?")
+        else:
+            out.append(text.lower())
+    while out and out[-1] == ";":
+        out.pop()
+    body = re.sub(r"\( \. \. \. \)", "( ? )", " ".join(out))
+    body = _ROWS.sub(r"\1", _LIST.sub("( ? )", body)).replace(" . ", ".")
+    return Fingerprint(hashlib.blake2b(body.encode(), digest_size=8).hexdigest(), body)
+
+
+def _needs_quotes(text: str) -> bool:
+    return re.fullmatch(r"[A-Za-z_]\w*", text[1:-1]) is None
+
+
+class Parsed(NamedTuple):
+    """A statement as a tree.
+
+    Attributes:
+        tree: The parsed statement, or ``None`` when even repair did not help.
+        sql: Its text after repair, with ``:pN`` parameters.
+        is_cut: The server had cut the text; what is missing was not analysed.
+        error: Why it does not parse, in one line.
+    """
+
+    tree: Any
+    sql: str
+    is_cut: bool = False
+    error: str | None = None
+
+
+def statements(sql: str, dialect: str = "sqlite") -> Iterator[str]:
+    """Yield the statements of a text that a server logged as one, without session settings."""
+    for part in split(sql, dialect):
+        first = next((t.text.lower() for t in part if t.kind not in ("space", "comment")), "")
+        if first not in _IGNORED:
+            yield "".join(t.text for t in part).strip()
+
+
+@lru_cache(maxsize=5_000)
+def parse(sql: str, dialect: str = "sqlite") -> Parsed:
+    """Parse one statement, repairing what servers do to texts they record.
+
+    ``$1,$2`` (which parsers take for a dollar quote), ``?1``, ``date $1``, digests with ``...`` and
+    texts that were cut in the middle all give a tree; a cut text loses its last clause and says so.
+
+    >>> parse("SELECT a FROM t WHERE substr(b,$1,$2) IN ($3)", "postgres").tree is not None
+    True
+    >>> parse("SELECT a FROM t WHERE b = 1 AND c = 'unfinis").is_cut
+    True
+    """
+    text = bind(_repair(sql, dialect), None, dialect).sql
+    tree, error = _try(text, dialect)
+    if tree is not None:
+        return Parsed(tree, text)
+    for shorter in _cuts(text, dialect):
+        tree, _ = _try(shorter, dialect)
+        if tree is not None:
+            return Parsed(tree, shorter, True)
+    return Parsed(None, text, False, error)
+
+
+def _try(text: str, dialect: str) -> tuple[Any, str | None]:
+    try:
+        tree = sqlglot.parse_one(text, read=dialect)
+    except (SqlglotError, RecursionError, ValueError) as error:
+        return None, str(error).splitlines()[0][:200]
+    if isinstance(tree, exp.Command):
+        return None, f"not a query or change of data: {text[:40]}"
+    return tree, None
+
+
+def _repair(sql: str, dialect: str) -> str:
+    sql = re.sub(r"/\*\s*,\s*\.\.\.\s*\*/", "", sql)
+    sql = re.sub(r"\(\s*\.\.\.\s*\)", "(?)", sql)
+    sql = re.sub(r"\s*\.\.\.\s*$", "", sql)
+    out: list[Token] = []
+    for token in tokens(sql, dialect):
+        if token.kind == "param" and dialect == "postgres":
+            word = next((i for i in range(len(out) - 1, -1, -1) if out[i].kind != "space"), None)
+            if word is not None and out[word].text.lower() in _TYPED and out[word].kind == "word":
+                cast = f"CAST({token.text} AS {out[word].text})"
+                del out[word:]
+                out.append(Token("op", cast))
+                continue
+        out.append(token)
+    return "".join(t.text for t in out)
+
+
+def _cuts(text: str, dialect: str) -> Iterator[str]:
+    """Yield ever shorter heads of ``text`` that end before a clause, with brackets closed."""
+    parts = tokens(text, dialect)
+    places = [i for i, t in enumerate(parts) if t.kind == "word" and t.text.lower() in _CLAUSES]
+    for place in reversed(places[-60:]):
+        head = parts[:place]
+        while head and (head[-1].kind == "space" or head[-1].text.lower() in _CLAUSES):
+            head = head[:-1]
+        depth = sum((t.text == "(") - (t.text == ")") for t in head if t.kind == "op")
+        if head and depth >= 0:
+            yield "".join(t.text for t in head) + ")" * depth
+
+
+def is_read(sql: str) -> bool:
+    """Tell whether ``sql`` only reads (``SELECT`` or ``WITH ... SELECT``).
+
+    >>> is_read("/* x */ with a as (select 1) select * from a"), is_read("with a as (select 1) delete from t")
+    (True, False)
+    """
+    words = [t.text.lower() for t in tokens(sql) if t.kind == "word"]
+    if not words:
+        return False
+    if words[0] == "with":
+        return not any(w in ("insert", "update", "delete", "merge") for w in words)
+    return words[0] == "select" and "into" not in words[:60]

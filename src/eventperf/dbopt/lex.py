@@ -1,0 +1,162 @@
+"""Cut SQL into tokens: enough to normalise, split, bind and repair texts that no parser would take.
+
+A lexer never fails on a cut or foreign text, and keeps every byte, so ``"".join`` gives the text back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+Kind = Literal["space", "comment", "string", "ident", "number", "param", "word", "op"]
+
+
+class Token(NamedTuple):
+    """One piece of a statement."""
+
+    kind: Kind
+    text: str
+
+
+_COMMON: Final = r"""
+  (?P<space>\s+)
+ |(?P<comment>--[^\n]*|/\*.*?(?:\*/|\Z){hash})
+ |(?P<string>(?:[eEbBxXnN](?='))?'(?:[^'{esc}]|''{escpair})*(?:'|\Z){dollar}{dq})
+ |(?P<ident>{ident})
+ |(?P<number>(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![A-Za-z_]))
+ |(?P<param>%\([^)]+\)s|%s|\$\d+|(?<!:):[A-Za-z_]\w*{at})
+ |(?P<word>[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*)
+ |(?P<op>::|<=>|<>|!=|<=|>=|\|\||->>|->|.)
+"""
+
+
+def _compile(dialect: str) -> re.Pattern[str]:
+    double = r'"(?:[^"]|"")*(?:"|\Z)'
+    if dialect == "mysql":
+        # Backslashes escape, "..." is text unless ANSI_QUOTES, back-ticks quote names, # comments.
+        double_text = r'"(?:[^"\\]|""|\\.)*(?:"|\Z)'
+        pattern = _COMMON.format(
+            hash=r"|\#[^\n]*",
+            esc=r"\\",
+            escpair=r"|\\.",
+            dollar="",
+            dq="|" + double_text,
+            ident=r"`(?:[^`]|``)*(?:`|\Z)",
+            at=r"|\?\d*",
+        )
+    elif dialect == "postgres":
+        dollar = r"|\$(?P<tag>[A-Za-z_]*)\$.*?(?:\$(?P=tag)\$|\Z)"
+        pattern = _COMMON.format(hash="", esc="", escpair="", dollar=dollar, dq="", ident=double, at="")
+    else:
+        ident = double + r"|`(?:[^`]|``)*(?:`|\Z)|\[[^\]]*(?:\]|\Z)"
+        pattern = _COMMON.format(
+            hash="", esc="", escpair="", dollar="", dq="", ident=ident, at=r"|\?\d*|@[A-Za-z_]\w*"
+        )
+    return re.compile(pattern, re.VERBOSE | re.DOTALL)
+
+
+_LEXERS: Final = {name: _compile(name) for name in ("sqlite", "postgres", "mysql")}
+
+
+def tokens(sql: str, dialect: str = "sqlite") -> list[Token]:
+    """Cut ``sql`` into tokens; their texts joined are ``sql`` again.
+
+    >>> [t.text for t in tokens("a=$1", "postgres")]
+    ['a', '=', '$1']
+    """
+    out: list[Token] = []
+    for found in _LEXERS[dialect].finditer(sql):
+        kind: Any = found.lastgroup
+        out.append(Token("string" if kind == "tag" else kind, found.group()))
+    return out
+
+
+def split(sql: str, dialect: str = "sqlite") -> list[list[Token]]:
+    """Cut a script at its semicolons; comments stay with the statement that follows them.
+
+    >>> ["".join(t.text for t in s).strip() for s in split("SELECT ';'; SELECT 2;")]
+    ["SELECT ';'", 'SELECT 2']
+    """
+    out: list[list[Token]] = [[]]
+    for token in tokens(sql, dialect):
+        if token == ("op", ";"):
+            out.append([])
+        else:
+            out[-1].append(token)
+    return [s for s in out if any(t.kind not in ("space", "comment") for t in s)]
+
+
+class Bound(NamedTuple):
+    """A statement whose parameters are all named ``:p1``, ``:p2``, ... in order of appearance.
+
+    Attributes:
+        sql: The text.
+        values: One value per parameter, or ``None`` where no values were given.
+        parameters: How many parameters there are.
+    """
+
+    sql: str
+    values: tuple[Any, ...] | None
+    parameters: int
+
+
+def bind(sql: str, params: Sequence[Any] | Mapping[str, Any] | None, dialect: str = "sqlite") -> Bound:
+    """Give all placeholders of any driver's style one style, and put the values in that order.
+
+    >>> bind("SELECT a FROM t WHERE b = %(b)s AND c = %(b)s", {"b": 3}, "postgres")
+    Bound(sql='SELECT a FROM t WHERE b = :p1 AND c = :p2', values=(3, 3), parameters=2)
+    """
+    parts: list[str] = []
+    values: list[Any] | None = [] if params else None
+    count = 0
+    doubled = bool(params) and any(t.kind == "param" and t.text[0] == "%" for t in tokens(sql, dialect))
+    for kind, text in tokens(sql, dialect):
+        if kind == "param":
+            count += 1
+            parts.append(f":p{count}")
+            if values is not None and params is not None:
+                try:
+                    values.append(_value(text, params, len(values)))
+                except (LookupError, TypeError):
+                    values = None
+        elif kind == "comment":
+            parts.append(" ")
+        elif doubled and "%%" in text:
+            parts.append(text.replace("%%", "%"))
+        else:
+            parts.append(text)
+    body = "".join(parts).strip().rstrip(";").strip()
+    if doubled:
+        body = body.replace("%%", "%")  # "%" is an operator of its own: two tokens
+    return Bound(body, None if values is None and count else tuple(values or ()), count)
+
+
+def _value(text: str, params: Sequence[Any] | Mapping[str, Any], position: int) -> Any:
+    if isinstance(params, Mapping):
+        name = text[2:-2] if text.startswith("%(") else text[1:]
+        return params[name]
+    if text[0] in "?$" and len(text) > 1:
+        return params[int(text[1:]) - 1]
+    return params[position]
+
+
+def render(sql: str, values: Sequence[Any] | None, style: str, dialect: str) -> tuple[str, Any]:
+    """Turn a :class:`Bound` text into what a driver takes.
+
+    Args:
+        sql: Text with ``:pN`` parameters.
+        values: One value per parameter.
+        style: ``"qmark"`` or ``"format"`` (then ``%`` is doubled when there are parameters).
+        dialect: For the lexer.
+    """
+    if not values:
+        return sql, ()
+    parts, out = [], []
+    for kind, text in tokens(sql, dialect):
+        if kind == "param":
+            out.append(values[int(text[2:]) - 1])
+            parts.append("?" if style == "qmark" else "%s")
+        else:
+            parts.append(text.replace("%", "%%") if style == "format" else text)
+    return "".join(parts), tuple(out)

@@ -1,0 +1,469 @@
+"""``DatabaseOptimizer``: find what is slow, advise, prove, apply, measure, undo."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from eventperf._core.clock import Clock, SystemClock
+from eventperf._core.durations import Duration, seconds
+from eventperf._core.errors import ConfigurationError
+from eventperf._core.events import Hooks
+
+from .advice import Advice, IndexAdvice, Served
+from .analysis import analyse
+from .apply import Applier, ApplyReport
+from .candidates import candidates, column_weights
+from .connect import open_engine
+from .errors import DatabaseError
+from .model import IndexSpec, Schema, index_name
+from .options import Limits
+from .policy import drops, measured_faster
+from .protocols import Dialect, Planner, Query
+from .recorder import QueryRecorder
+from .report import size
+from .selection import WRITE_S, Choice, Search, Selection
+from .workload import Sample, SlowQuery, Workload
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_SECONDS_PER_COST = {"sqlite": 4e-7, "postgres": 1e-5, "mysql": 2e-6}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizationResult:
+    """What one ``optimize`` did; every figure is counted, none is assumed.
+
+    Attributes:
+        slow_queries_found: Statements in the ranking (at most 50).
+        indexes_suggested: Indexes advised.
+        indexes_created: Indexes that exist now because of this run.
+        indexes_reverted: Created, measured and dropped again.
+        rewrites_suggested: Statements with a better form.
+        queries_optimized: Measured faster with a new plan; 0 in a dry run.
+        partitioning_suggestions: Tables worth partitioning.
+        advice: The advice itself.
+        report: What apply did.
+    """
+
+    slow_queries_found: int
+    indexes_suggested: int
+    indexes_created: int
+    indexes_reverted: int
+    rewrites_suggested: int
+    queries_optimized: int
+    partitioning_suggestions: int
+    advice: Advice
+    report: ApplyReport
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        out = {name: getattr(self, name) for name in self.__slots__ if name not in ("advice", "report")}
+        return {**out, "advice": self.advice.to_dict(), "report": self.report.to_dict()}
+
+
+class DatabaseOptimizer:
+    """Advice that a planner has proved, applied online and measured on real parameters.
+
+    Reading needs no more than SELECT; nothing is written to the application's database without
+    ``apply(dry_run=False)``. Nothing is opened before the first call.
+
+    Args:
+        engine_or_url: SQLAlchemy ``Engine`` or ``AsyncEngine``, or a URL (``sqlite:///app.db``,
+            ``postgresql+psycopg://...``, ``mysql+pymysql://...``).
+        what_if: Engine or URL of a database where hypothetical or sampled objects may be made.
+            SQLite needs none. Without one, advice for the servers rests on statistics, and says so.
+        ddl: Privileged, direct connection (not through a pooler) for ``apply``.
+        source: Where statements come from when a call names no workload: a ``Workload``, a
+            ``QueryRecorder``, or ``None`` for the server's own record.
+        limits: Bounds of advice and changes.
+        clock: Time, for tests.
+
+    Example:
+        >>> from sqlalchemy import create_engine, text
+        >>> engine = create_engine("sqlite://")
+        >>> with engine.begin() as db:
+        ...     _ = db.execute(text("CREATE TABLE visits (id INTEGER PRIMARY KEY, page TEXT, at INT)"))
+        ...     for n in range(2000):
+        ...         _ = db.execute(text("INSERT INTO visits (page, at) VALUES (:p, :n)"), {"p": n % 50, "n": n})
+        >>> recorder = QueryRecorder(engine)
+        >>> with engine.connect() as db:
+        ...     for n in range(20):
+        ...         rows = db.execute(text("SELECT at FROM visits WHERE page = :p ORDER BY at"), {"p": str(n)}).all()
+        >>> advice = DatabaseOptimizer(engine, source=recorder).advise()
+        >>> [i.spec.label() for i in advice.indexes]
+        ['visits (page, at)']
+    """
+
+    def __init__(
+        self,
+        engine_or_url: Any,
+        *,
+        what_if: Any = None,
+        ddl: Any = None,
+        source: Workload | QueryRecorder | None = None,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if source is not None and not isinstance(source, (Workload, QueryRecorder)):
+            raise ConfigurationError("source", type(source).__name__, "a Workload, a QueryRecorder or None")
+        if limits is not None and not isinstance(limits, Limits):
+            raise ConfigurationError("limits", type(limits).__name__, "Limits(...)")
+        self._opened = open_engine(engine_or_url, "engine_or_url")
+        self._what_if = open_engine(what_if, "what_if") if what_if is not None else None
+        self._ddl = open_engine(ddl, "ddl") if ddl is not None else None
+        for name, other in (("what_if", self._what_if), ("ddl", self._ddl)):
+            if other is not None and other.dialect != self._opened.dialect:
+                raise ConfigurationError(
+                    name, other.dialect, f"a database of the same kind ({self._opened.dialect})"
+                )
+        self._source = source
+        self._limits = limits or Limits()
+        self._clock = clock or SystemClock()
+        self._dialect: Dialect | None = None
+        self._lock = threading.Lock()
+        self.hooks = Hooks()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that were opened here; engines that were handed in stay open."""
+        with self._lock:
+            if self._dialect is not None:
+                self._dialect.close()
+                self._dialect = None
+            for opened in (self._opened, self._what_if, self._ddl):
+                if opened is not None:
+                    opened.close()
+
+    def __repr__(self) -> str:
+        return f"<DatabaseOptimizer of {self._opened.shown}>"
+
+    @property
+    def dialect(self) -> Dialect:
+        """The engine's backend."""
+        with self._lock:
+            if self._dialect is None:
+                self._dialect = self._opened.backend(what_if=self._what_if, ddl=self._ddl)
+            return self._dialect
+
+    # --- what is slow --------------------------------------------------------------------------
+
+    def workload(self, since: Duration | None = "24h") -> Workload:
+        """Return the statements of the configured source, or of the server's own record."""
+        if isinstance(self._source, QueryRecorder):
+            return self._source.workload()
+        if self._source is not None:
+            return self._source
+        return self.dialect.source(None if since is None else seconds(since, name="since"))
+
+    def slow_queries(
+        self, since: Duration = "24h", limit: int = 50, *, redact: bool = True
+    ) -> list[SlowQuery]:
+        """Return the statements that cost most (calls x time), most first.
+
+        Args:
+            since: How far back, where the source knows times; cumulative sources say what they cover.
+            limit: At most this many.
+            redact: Show no literals.
+        """
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ConfigurationError("limit", limit, "a whole number of at least 1")
+        period = seconds(since, name="since")
+        return self.workload(period).slow_queries(limit, redact=redact)
+
+    # --- advice --------------------------------------------------------------------------------
+
+    def advise(
+        self,
+        workload: Workload | QueryRecorder | None = None,
+        *,
+        budget: Duration | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> Advice:
+        """Return indexes, drops, rewrites and partitions for a workload; changes nothing.
+
+        Args:
+            workload: Statements; the configured source when not given.
+            budget: Time for the search, else ``limits.advise_budget``; what was found by then is returned.
+            progress: Called with a line of text as the work goes on.
+        """
+        began = self._clock.monotonic()
+        tell = progress or _silent
+        limit_s = seconds(self._limits.advise_budget if budget is None else budget, name="budget")
+        given = workload.workload() if isinstance(workload, QueryRecorder) else workload
+        given = given if given is not None else self.workload()
+        tell("reading the schema and its statistics")
+        dialect = self.dialect
+        if given.dialect != dialect.name:
+            raise ConfigurationError("workload", given.dialect, f"a workload of {dialect.name}")
+        schema = dialect.schema()
+        planner = dialect.planner(schema)
+        try:
+            return self._advise(given, schema, planner, began, limit_s, tell)
+        finally:
+            planner.close()
+
+    def _advise(
+        self,
+        workload: Workload,
+        schema: Schema,
+        planner: Planner,
+        began: float,
+        limit_s: float,
+        tell: Callable[[str], None],
+    ) -> Advice:
+        dialect = self.dialect
+        advice = Advice(
+            dialect=dialect.name, since=workload.since, statements=len(workload), workload=workload
+        )
+        advice.proof = planner.method
+        advice.warnings += [*workload.notes, *getattr(planner, "notes", ())]
+        tell(f"analysing {len(workload)} statements")
+        queries = self._queries(workload, schema, planner, advice)
+        shared = column_weights(queries)
+        wanted = {
+            q.id: candidates(q, schema, dialect.capabilities, shared, self._limits.max_key_columns)
+            for q in queries
+        }
+        tell(f"asking the planner about {sum(map(len, wanted.values()))} candidates")
+        search = Search(
+            planner,
+            queries,
+            wanted,
+            self._limits,
+            _writes(queries),
+            lambda: self._clock.monotonic() - began > limit_s,
+        )
+        try:
+            selection = search.run()
+        except KeyboardInterrupt:
+            selection = Selection([], {}, {}, {}, False)
+            advice.warnings.append("interrupted before any index was judged")
+        self._fill(advice, selection, queries, planner)
+        advice.drops = drops(schema, dialect)
+        self._further(advice, queries, schema, planner)
+        advice.explains = planner.explains
+        advice.seconds = self._clock.monotonic() - began
+        return advice
+
+    def _further(self, advice: Advice, queries: list[Query], schema: Schema, planner: Planner) -> None:
+        from .partition import partitions
+        from .rewrite import rewrites
+
+        advice.rewrites = rewrites(queries, schema, planner)
+        advice.partitions = partitions(queries, schema)
+
+    def _queries(self, workload: Workload, schema: Schema, planner: Planner, advice: Advice) -> list[Query]:
+        out: list[Query] = []
+        for statement in workload:
+            usable = statement.measurable
+            sample = usable[len(usable) // 2] if usable else Sample(statement.sql)
+            analysis = analyse(sample.sql, schema)
+            if analysis.error is not None:
+                advice.warnings.append(f"{statement.fingerprint.id} was not analysed: {analysis.error}")
+                continue
+            if analysis.unknown:
+                names = ", ".join(sorted(set(analysis.unknown)))
+                advice.warnings.append(f"{statement.fingerprint.id} names what is not here: {names}")
+                continue
+            if analysis.is_cut:
+                advice.warnings.append(
+                    f"{statement.fingerprint.id} was cut by the server; its end was not analysed"
+                )
+            sample = Sample(analysis.sql, sample.values) if analysis.is_cut else sample
+            out.append(Query(statement=statement, analysis=analysis, sample=sample))
+        self._weigh(out, planner)
+        return out
+
+    def _weigh(self, queries: list[Query], planner: Planner) -> None:
+        """A query weighs what it costs: measured seconds, or what its plan would take if that is more.
+
+        Drivers return from ``execute`` before the last row is read, so measured time alone is too low.
+        """
+        per_cost = _SECONDS_PER_COST[self.dialect.name]
+        for query in queries:
+            measured = query.statement.total_s or 0.0
+            query.weight = measured or query.statement.calls * 1e-6
+            if query.analysis.uses and self.dialect.name == "sqlite":
+                try:
+                    cost = planner.plan(query, ()).cost
+                except Exception:
+                    continue  # the search reports it
+                query.weight = max(measured, query.statement.calls * cost * per_cost)
+            elif not measured and query.analysis.uses:
+                try:
+                    query.weight = query.statement.calls * planner.plan(query, ()).cost * per_cost
+                except Exception:
+                    continue
+
+    def _fill(self, advice: Advice, selection: Selection, queries: list[Query], planner: Planner) -> None:
+        total = sum(q.weight for q in queries if q.analysis.uses) or 1.0
+        advice.unserved = selection.unserved
+        advice.is_complete = selection.is_complete
+        saved = 0.0
+        for query in queries:
+            before, after = selection.before.get(query.id), selection.after.get(query.id)
+            if before is not None and after is not None:
+                saved += query.weight * (1 - min(1.0, after.cost / before.cost))
+        advice.gain = saved / total
+        for choice in selection.choices:
+            advice.indexes.append(self._index(choice, selection, total, planner))
+
+    def _index(self, choice: Choice, selection: Selection, total: float, planner: Planner) -> IndexAdvice:
+        dialect = self.dialect
+        name = index_name(choice.spec, limit=dialect.identifier_limit)
+        serves = tuple(
+            Served(
+                fingerprint=q.id,
+                statement=q.statement.fingerprint.text,
+                calls=q.statement.calls,
+                share=q.weight / total,
+                cost_before=selection.before[q.id].cost,
+                cost_after=selection.after[q.id].cost,
+                plan_before=selection.before[q.id].text,
+                plan_after=selection.after[q.id].text,
+                callers=tuple(q.statement.callers),
+            )
+            for q in sorted(choice.serves, key=lambda q: -q.weight)
+        )
+        reason = (
+            f"Saves {100 * choice.gain:.1f} % of the workload's time in {len(serves)} "
+            f"quer{'y' if len(serves) == 1 else 'ies'}, for about {size(choice.size_bytes)}."
+        )
+        return IndexAdvice(
+            name=name,
+            spec=choice.spec,
+            sql=dialect.create_sql(choice.spec, name),
+            reason=reason,
+            gain=choice.gain,
+            size_bytes=choice.size_bytes,
+            write_cost=choice.write_cost,
+            proof=planner.method,
+            serves=serves,
+            rejected=tuple((s.label(), why) for s, why in choice.rejected),
+        )
+
+    # --- changes -------------------------------------------------------------------------------
+
+    def apply(
+        self,
+        advice: Advice,
+        *,
+        dry_run: bool = True,
+        verify: bool = True,
+        workload: Workload | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> ApplyReport:
+        """Create the advised indexes online, measure their queries, and drop those that do not help.
+
+        Args:
+            advice: From :meth:`advise`, or :meth:`Advice.load`. Drops in it are never applied.
+            dry_run: Only say what would be done.
+            verify: Measure before and after on recorded parameters; revert what did not help.
+            workload: Parameters for the measurements, when the advice came from a file.
+            progress: Called with a line of text as the work goes on.
+
+        Raises:
+            OptimizerBusy: Another optimizer is applying changes to this database.
+            DatabaseError: The advice is for another engine.
+        """
+        dialect = self.dialect
+        if advice.dialect != dialect.name:
+            raise DatabaseError(f"this advice is for {advice.dialect}, the database is {dialect.name}")
+        # SQL in a plan file is for people; what runs is built from the checked definition.
+        advice.indexes = [_rebuilt(i, dialect) for i in advice.indexes]
+        known = workload or advice.workload
+        if known is None and isinstance(self._source, (Workload, QueryRecorder)):
+            known = self.workload()
+        applier = Applier(dialect, dialect.schema(), known, self._limits, self._clock)
+        return applier.run(advice, dry_run=dry_run, verify=verify, progress=progress or _silent)
+
+    def optimize(self, *, dry_run: bool = True, since: Duration = "24h") -> OptimizationResult:
+        """Find slow queries, advise, apply the best and measure; a dry run changes nothing."""
+        workload = self.workload(since)
+        advice = self.advise(workload)
+        report = self.apply(advice, dry_run=dry_run)
+        return OptimizationResult(
+            slow_queries_found=len(workload.slow_queries()),
+            indexes_suggested=len(advice.indexes),
+            indexes_created=len(report.created),
+            indexes_reverted=len(report.reverted),
+            rewrites_suggested=len(advice.rewrites),
+            queries_optimized=measured_faster(report.measured, self._limits),
+            partitioning_suggestions=len(advice.partitions),
+            advice=advice,
+            report=report,
+        )
+
+    # --- async twins ---------------------------------------------------------------------------
+
+    async def aslow_queries(self, since: Duration = "24h", limit: int = 50) -> list[SlowQuery]:
+        """:meth:`slow_queries` in a worker thread."""
+        import asyncio
+
+        return await asyncio.to_thread(self.slow_queries, since, limit)
+
+    async def aadvise(self, workload: Workload | QueryRecorder | None = None) -> Advice:
+        """:meth:`advise` in a worker thread."""
+        import asyncio
+
+        return await asyncio.to_thread(self.advise, workload)
+
+    async def aapply(self, advice: Advice, *, dry_run: bool = True, verify: bool = True) -> ApplyReport:
+        """:meth:`apply` in a worker thread."""
+        import asyncio
+
+        return await asyncio.to_thread(self.apply, advice, dry_run=dry_run, verify=verify)
+
+    async def aoptimize(self, *, dry_run: bool = True) -> OptimizationResult:
+        """:meth:`optimize` in a worker thread."""
+        import asyncio
+
+        return await asyncio.to_thread(self.optimize, dry_run=dry_run)
+
+
+def _silent(line: str) -> None:
+    return None
+
+
+def _rebuilt(index: IndexAdvice, dialect: Dialect) -> IndexAdvice:
+    from dataclasses import replace
+
+    return replace(index, sql=dialect.create_sql(index.spec, index.name))
+
+
+def _writes(queries: list[Query]) -> Callable[[IndexSpec], float]:
+    """Return what maintaining an index costs this workload's writers, in seconds."""
+    by_table: dict[str, list[tuple[int, str, frozenset[str]]]] = defaultdict(list)
+    for query in queries:
+        if query.analysis.written is not None:
+            table, columns = query.analysis.written
+            by_table[table].append((query.statement.calls, query.analysis.kind, columns))
+
+    def cost(spec: IndexSpec) -> float:
+        total = 0.0
+        touched = {*spec.columns}
+        for calls, kind, columns in by_table.get(spec.table, ()):
+            if kind != "update" or touched & columns:
+                total += calls * WRITE_S * (2 if kind == "update" else 1)
+        return total
+
+    return cost
+
+
+__all__ = ["DatabaseOptimizer", "OptimizationResult"]

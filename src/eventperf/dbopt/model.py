@@ -1,0 +1,231 @@
+"""What the room talks about: tables, columns, indexes, statistics."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+_PLAIN: Final = re.compile(r"[a-z_][a-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnStats:
+    """What a sample (or the server's own statistics) says about one column.
+
+    Attributes:
+        distinct: Estimated number of different values in the table.
+        null_ratio: Share of NULLs.
+        common: The most common values with their share.
+        bounds: Values that cut the rest into parts of equal size, ascending.
+        width: Mean stored bytes.
+        correlation: Between row order and value order, -1 to 1.
+    """
+
+    distinct: float = 100.0
+    null_ratio: float = 0.0
+    common: tuple[tuple[Any, float], ...] = ()
+    bounds: tuple[Any, ...] = ()
+    width: float = 8.0
+    correlation: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column of a table; ``collation`` is named only where it differs from the database's."""
+
+    name: str
+    type: str
+    nullable: bool = True
+    collation: str | None = None
+    stats: ColumnStats = ColumnStats()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One part of an index: a column, or an expression in the dialect's own SQL.
+
+    Attributes:
+        name: Column name, or the expression's text.
+        descending: Sort direction.
+        is_expression: Whether ``name`` is an expression.
+        opclass: PostgreSQL operator class.
+        prefix: Leading characters that are indexed (MySQL, for TEXT and BLOB).
+    """
+
+    name: str
+    descending: bool = False
+    is_expression: bool = False
+    opclass: str | None = None
+    prefix: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSpec:
+    """An index as an idea: equal specs are the same index whatever their names.
+
+    Attributes:
+        table: The table's name as the schema knows it.
+        keys: Its parts, in order.
+        include: Columns carried along but not ordered (PostgreSQL).
+        where: Predicate of a partial index, or ``None``.
+        method: Access method.
+    """
+
+    table: str
+    keys: tuple[Key, ...]
+    include: tuple[str, ...] = ()
+    where: str | None = None
+    method: str = "btree"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all columns and expressions, keys first."""
+        return tuple(k.name for k in self.keys) + self.include
+
+    def is_prefix_of(self, other: IndexSpec) -> bool:
+        """Tell whether every lookup through this index can go through ``other`` as well.
+
+        >>> a = IndexSpec("t", (Key("x"),)); b = IndexSpec("t", (Key("x"), Key("y")))
+        >>> a.is_prefix_of(b), b.is_prefix_of(a)
+        (True, False)
+        """
+        if (self.table, self.where, self.method) != (other.table, other.where, other.method):
+            return False
+        if self.method != "btree":
+            return self == other
+        n = len(self.keys)
+        if other.keys[:n] != self.keys:
+            flipped = tuple(replace(k, descending=not k.descending) for k in self.keys)
+            if other.keys[:n] != flipped:
+                return False
+        return set(self.include) <= {k.name for k in other.keys} | set(other.include)
+
+    def label(self) -> str:
+        """Return the index for people: ``registrations (event_id, status DESC)``."""
+        parts = ", ".join(f"{k.name}{' DESC' if k.descending else ''}" for k in self.keys)
+        text = f"{self.table} ({parts})"
+        if self.include:
+            text += f" include ({', '.join(self.include)})"
+        if self.where:
+            text += f" where {self.where}"
+        return text if self.method == "btree" else f"{text} using {self.method}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "table": self.table,
+            "keys": [
+                {
+                    "name": k.name,
+                    "descending": k.descending,
+                    "is_expression": k.is_expression,
+                    "opclass": k.opclass,
+                    "prefix": k.prefix,
+                }
+                for k in self.keys
+            ],
+            "include": list(self.include),
+            "where": self.where,
+            "method": self.method,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> IndexSpec:
+        """Build from :meth:`to_dict`'s data."""
+        keys = tuple(Key(**key) for key in data["keys"])
+        return cls(data["table"], keys, tuple(data["include"]), data["where"], data["method"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExistingIndex:
+    """An index that is there.
+
+    Attributes:
+        name: Its name.
+        spec: What it is, as far as it can be told.
+        unique: It enforces uniqueness.
+        primary: It is the primary key.
+        constraint: It belongs to a constraint, so it cannot simply be dropped.
+        valid: The database uses it; a half-made one is not valid.
+        size_bytes: On disk, ``None`` where the engine does not say.
+        scans: Uses since the statistics began, ``None`` where the engine does not count.
+    """
+
+    name: str
+    spec: IndexSpec
+    unique: bool = False
+    primary: bool = False
+    constraint: bool = False
+    valid: bool = True
+    size_bytes: int | None = None
+    scans: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table with its columns, indexes and size."""
+
+    name: str
+    columns: Mapping[str, Column]
+    primary_key: tuple[str, ...] = ()
+    indexes: tuple[ExistingIndex, ...] = ()
+    rows: int = 0
+    size_bytes: int = 0
+    foreign_keys: tuple[tuple[tuple[str, ...], str, tuple[str, ...]], ...] = ()
+    unique_sets: tuple[tuple[str, ...], ...] = ()
+    is_partitioned: bool = False
+    sample: Sequence[Sequence[Any]] = field(default=(), repr=False)
+
+    def column(self, name: str) -> Column | None:
+        """Return a column by name, whatever its case."""
+        found = self.columns.get(name)
+        if found is None:
+            lowered = name.lower()
+            found = next((c for n, c in self.columns.items() if n.lower() == lowered), None)
+        return found
+
+    def is_unique(self, columns: Iterable[str]) -> bool:
+        """Tell whether no two rows agree on ``columns``."""
+        given = set(columns)
+        keys = [*self.unique_sets, *([self.primary_key] if self.primary_key else [])]
+        return any(set(key) <= given for key in keys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """All tables and views that statements may name."""
+
+    tables: Mapping[str, Table]
+    views: Mapping[str, str] = field(default_factory=dict)
+    dialect: str = "sqlite"
+
+    def table(self, name: str) -> Table | None:
+        """Return a table by name, whatever its case."""
+        found = self.tables.get(name)
+        if found is None:
+            lowered = name.lower()
+            found = next((t for n, t in self.tables.items() if n.lower() == lowered), None)
+        return found
+
+
+def index_name(spec: IndexSpec, *, limit: int, prefix: str = "ix") -> str:
+    """Return the one name this index has on every machine, within the dialect's limit.
+
+    Readable parts are cut; a digest of the whole definition keeps two long names apart.
+
+    >>> index_name(IndexSpec("registrations", (Key("event_id"), Key("status"))), limit=63)
+    'ix_ep_registrations_event_id_status_d0a21539'
+    """
+    digest = hashlib.blake2b(repr(spec).encode(), digest_size=4).hexdigest()
+    parts = [spec.table.rpartition(".")[2], *(k.name for k in spec.keys)]
+    body = re.sub(r"[^A-Za-z0-9]+", "_", "_".join(parts)).strip("_").lower()
+    head = f"{prefix}_ep_{body}"
+    return f"{head.encode()[: limit - 9].decode(errors='ignore').rstrip('_')}_{digest}"
+
+
+def is_plain(name: str) -> bool:
+    """Tell whether a name means the same with and without quotes on every engine."""
+    return _PLAIN.fullmatch(name) is not None

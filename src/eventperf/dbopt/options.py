@@ -1,0 +1,57 @@
+"""Options of the database room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eventperf._core.durations import Duration, seconds
+from eventperf._core.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of what is advised and applied.
+
+    Attributes:
+        max_applied: Indexes that one ``apply`` may create.
+        max_index_bytes: Bytes of all new indexes together; ``None`` is no bound.
+        max_write_cost_ratio: An index may cost writers at most this share of what it gains readers.
+        min_gain_ratio: Least share of the workload's time an index must save.
+        max_key_columns: Most columns that order an index.
+        advise_budget: Time for the search, after which the best so far is returned.
+        verify_budget: Time for all measurements of ``apply``, before and after together.
+        statement_timeout: Longest single measurement; a slower query counts as this long.
+        lock_timeout: How long DDL may wait for its lock before it gives way and tries again.
+        lock_attempts: How often it tries.
+        min_speedup: An index is kept when the queries that use it got this much faster.
+        max_regression: An index is reverted when a query whose plan changed got this much slower.
+    """
+
+    max_applied: int = 10
+    max_index_bytes: int | None = None
+    max_write_cost_ratio: float = 0.5
+    min_gain_ratio: float = 0.002
+    max_key_columns: int = 4
+    advise_budget: Duration = 30.0
+    verify_budget: Duration = 10.0
+    statement_timeout: Duration = 2.0
+    lock_timeout: Duration = 2.0
+    lock_attempts: int = 3
+    min_speedup: float = 1.1
+    max_regression: float = 1.2
+
+    def __post_init__(self) -> None:
+        for name in ("advise_budget", "verify_budget", "statement_timeout", "lock_timeout"):
+            object.__setattr__(self, name, seconds(getattr(self, name), name=name))
+        for name in ("max_applied", "max_key_columns", "lock_attempts"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigurationError(name, value, "a whole number of at least 1")
+        if self.max_index_bytes is not None and self.max_index_bytes <= 0:
+            raise ConfigurationError("max_index_bytes", self.max_index_bytes, "a positive number or None")
+        for name in ("max_write_cost_ratio", "min_gain_ratio"):
+            if not getattr(self, name) >= 0:
+                raise ConfigurationError(name, getattr(self, name), "zero or a positive number")
+        for name in ("min_speedup", "max_regression"):
+            if not getattr(self, name) >= 1:
+                raise ConfigurationError(name, getattr(self, name), "a ratio of at least 1")

@@ -1,0 +1,164 @@
+"""What the room needs of a database: one protocol for its schema and changes, one for its planner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .analysis import Analysis
+from .model import ExistingIndex, IndexSpec, Schema, Table
+from .workload import Sample, Statement, Workload
+
+
+@dataclass(slots=True, kw_only=True)
+class Query:
+    """A statement of the workload, ready to be planned.
+
+    Attributes:
+        statement: What was recorded.
+        analysis: What it asks of each table.
+        sample: The execution that is planned.
+        weight: What it costs the application today; gains are shares of it.
+    """
+
+    statement: Statement
+    analysis: Analysis
+    sample: Sample
+    weight: float = 0.0
+
+    @property
+    def id(self) -> str:
+        """The fingerprint's name."""
+        return self.statement.fingerprint.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a planner would do.
+
+    Attributes:
+        cost: In the planner's own unit; only ratios on one planner mean something.
+        text: The plan for people.
+        used: The hypothetical indexes in it.
+        existing: Names of the real indexes in it.
+    """
+
+    cost: float
+    text: str
+    used: frozenset[IndexSpec] = frozenset()
+    existing: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One statement measured on the real database.
+
+    Attributes:
+        seconds: Median of the runs, over all samples.
+        plan: The plan's shape, without figures, to compare before and after.
+        indexes: Names of the indexes in it.
+        runs: How often it ran.
+        capped: It was stopped at the time-out; ``seconds`` is that bound.
+    """
+
+    seconds: float
+    plan: str
+    indexes: frozenset[str]
+    runs: int
+    capped: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What an engine's indexes can be."""
+
+    include: bool = False
+    partial: bool = False
+    expression: bool = False
+    descending: bool = True
+    trigram: bool = False
+    pattern_ops: bool = False
+    appends_primary_key: bool = False
+    prefix_for_text: bool = False
+    hidden_indexes: bool = False
+
+
+class Planner(Protocol):
+    """Judges sets of indexes that do not exist, without touching the application's tables.
+
+    ``is_real`` tells whether a real planner answers, or statistics alone.
+    """
+
+    explains: int
+    is_real: bool
+    method: str
+
+    def plan(self, query: Query, specs: Sequence[IndexSpec], /) -> Plan:
+        """Return the plan of ``query`` as if exactly ``specs`` existed beside the real indexes."""
+        ...
+
+    def size(self, spec: IndexSpec, /) -> int:
+        """Return the estimated bytes of an index."""
+        ...
+
+    def close(self) -> None:
+        """Remove what was made for planning."""
+        ...
+
+
+class Dialect(Protocol):
+    """One engine: catalog, DDL, measurement. Conformance: ``eventperf.testing.dbopt.DialectSuite``."""
+
+    name: str
+    identifier_limit: int
+    capabilities: Capabilities
+
+    def schema(self) -> Schema:
+        """Read tables, indexes and statistics; needs no more than SELECT."""
+        ...
+
+    def planner(self, schema: Schema, /) -> Planner:
+        """Return a planner for ``schema``."""
+        ...
+
+    def source(self, since: Any, /) -> Workload:
+        """Read the engine's own record of statements, or raise ``SourceUnavailable``."""
+        ...
+
+    def create_sql(self, spec: IndexSpec, name: str, /) -> str:
+        """Return the engine's online form of CREATE INDEX."""
+        ...
+
+    def drop_sql(self, name: str, table: str, /) -> str:
+        """Return the engine's online form of DROP INDEX."""
+        ...
+
+    def indexes(self, table: str, /) -> Sequence[ExistingIndex]:
+        """Return the indexes of one table as they are now; empty when the table is gone."""
+        ...
+
+    def execute_ddl(self, statement: str, *, lock_timeout_s: float) -> None:
+        """Run one change; raise ``StatementRefused`` when the database does."""
+        ...
+
+    def refresh_statistics(self, table: Table, /) -> None:
+        """Bring the planner's statistics of a table up to date."""
+        ...
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold the advisory lock; raise ``OptimizerBusy`` when another optimizer does."""
+        ...
+
+    def measure(self, samples: Sequence[Sample], *, runs: int, timeout_s: float) -> Measurement | None:
+        """Run SELECTs with their values and read their plan; ``None`` when they cannot be run."""
+        ...
+
+    def rows(self, sql: str, *, timeout_s: float, limit: int) -> Iterator[tuple[Any, ...]]:
+        """Run one SELECT (``sql`` has no parameters) and yield its rows."""
+        ...
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        ...

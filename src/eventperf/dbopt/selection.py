@@ -1,0 +1,303 @@
+"""Choose a set of indexes for a whole workload: gain per byte, with interaction, within budgets.
+
+Greedy growth with lazily refreshed gains, then removal of what the others made needless, in the
+spirit of Extend (Schlosser, Kossmann, Boissier, "Efficient Scalable Multi-attribute Index Selection
+Using Recursive Strategies", ICDE 2019) and DB2Advis (Valentin et al., ICDE 2000).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .model import IndexSpec
+from .options import Limits
+from .protocols import Plan, Planner, Query
+
+#: What maintaining one index costs per row written, in seconds: about one b-tree insert.
+WRITE_S = 12e-6
+
+
+@dataclass(slots=True)
+class Choice:
+    """One chosen index with its grounds.
+
+    Attributes:
+        spec: The index.
+        gain: Share of the workload's weight it saves, given the others.
+        size_bytes: Estimated size.
+        write_cost: Share of the workload's weight that writers lose.
+        serves: Queries whose plan uses it.
+        rejected: Runners-up for the same queries, with the reason.
+    """
+
+    spec: IndexSpec
+    gain: float
+    size_bytes: int
+    write_cost: float
+    serves: list[Query] = field(default_factory=list)
+    rejected: list[tuple[IndexSpec, str]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Selection:
+    """The outcome of a search.
+
+    Attributes:
+        choices: Chosen indexes, most gain per byte first.
+        before: Plans of today by query.
+        after: Plans with all choices.
+        unserved: Why a query got nothing.
+        is_complete: ``False`` when the time budget ended the search early.
+    """
+
+    choices: list[Choice]
+    before: dict[str, Plan]
+    after: dict[str, Plan]
+    unserved: dict[str, str]
+    is_complete: bool
+    rejected: list[tuple[IndexSpec, str]] = field(default_factory=list)
+
+
+class Search:
+    """One search over one workload; ``expired`` is asked between steps (anytime)."""
+
+    def __init__(
+        self,
+        planner: Planner,
+        queries: Sequence[Query],
+        wanted: Mapping[str, Sequence[IndexSpec]],
+        limits: Limits,
+        writes: Callable[[IndexSpec], float],
+        expired: Callable[[], bool],
+    ) -> None:
+        self._planner, self._limits = planner, limits
+        self._queries = [q for q in queries if q.analysis.uses]
+        self._wanted, self._writes, self._expired = wanted, writes, expired
+        self._plans: dict[tuple[str, frozenset[IndexSpec]], Plan] = {}
+        self._by_spec: dict[IndexSpec, list[Query]] = defaultdict(list)
+        self._by_table: dict[str, list[Query]] = defaultdict(list)
+        self._sizes: dict[IndexSpec, int] = {}
+        self._failed: dict[str, str] = {}
+        self._reasons: dict[IndexSpec, str] = {}
+        self._total = sum(q.weight for q in self._queries) or 1.0
+
+    # --- prices --------------------------------------------------------------------------------
+
+    def _plan(self, query: Query, specs: frozenset[IndexSpec]) -> Plan:
+        tables = query.analysis.tables
+        relevant = frozenset(s for s in specs if s.table in tables)
+        key = (query.id, relevant)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._planner.plan(query, sorted(relevant, key=repr))
+            if plan.used and plan.used != relevant:  # what it did not use, it does not need
+                self._plans.setdefault((query.id, plan.used), plan)
+        return plan
+
+    def _cost(self, query: Query, specs: frozenset[IndexSpec]) -> float:
+        """Return the query's weight under ``specs``."""
+        base = self._plan(query, frozenset()).cost
+        return query.weight * min(1.5, self._plan(query, specs).cost / base)
+
+    def size(self, spec: IndexSpec) -> int:
+        """Return estimated bytes, asked once."""
+        if spec not in self._sizes:
+            self._sizes[spec] = max(1, self._planner.size(spec))
+        return self._sizes[spec]
+
+    # --- the search ----------------------------------------------------------------------------
+
+    def run(self) -> Selection:
+        """Search until nothing more is worth its bytes, or time is up."""
+        self._baselines()
+        pool = self._shortlist()
+        chosen = self._grow(pool)
+        chosen = self._shrink(chosen)
+        return self._report(chosen)
+
+    def _baselines(self) -> None:
+        kept = []
+        for query in self._queries:
+            try:
+                self._plan(query, frozenset())
+            except Exception as error:
+                # One statement that the planner refuses must not end the search for the others.
+                self._failed[query.id] = f"the planner refused it: {str(error).splitlines()[0][:160]}"
+            else:
+                kept.append(query)
+        self._queries = kept
+        for query in kept:
+            for table in query.analysis.tables:
+                self._by_table[table].append(query)
+
+    def _shortlist(self) -> list[IndexSpec]:
+        """Let the planner pick among all candidates of a query at once; then again without those.
+
+        Two rounds per query find the best and the second best set with a handful of plans; what
+        was never picked is judged no further.
+        """
+        pool: dict[IndexSpec, None] = {}
+        for query in sorted(self._queries, key=lambda q: -q.weight):
+            left = list(self._wanted.get(query.id, ()))
+            base = self._plan(query, frozenset())
+            for _ in range(3):
+                if not left or self._expired():
+                    break
+                plan = self._try(query, frozenset(left))
+                if plan is None or not plan.used or plan.cost >= base.cost * 0.98:
+                    break
+                for spec in plan.used:
+                    pool.setdefault(spec)
+                    self._by_spec[spec].append(query)
+                left = [s for s in left if s not in plan.used]
+            for spec in left:
+                self._reasons.setdefault(spec, "the planner chose another index for every query")
+            self._narrow(query, pool)
+        return list(pool)
+
+    def _narrow(self, query: Query, pool: dict[IndexSpec, None]) -> None:
+        """Offer the short form of a wide covering index as well: it may gain more per byte."""
+        mine = [s for s in pool if query in self._by_spec[s]]
+        for spec in mine:
+            for shorter in self._wanted.get(query.id, ()):
+                if (
+                    shorter not in pool
+                    and shorter.is_prefix_of(spec)
+                    and len(shorter.keys) < len(spec.columns)
+                ):
+                    pool.setdefault(shorter)
+                    self._by_spec[shorter].append(query)
+
+    def _try(self, query: Query, specs: frozenset[IndexSpec]) -> Plan | None:
+        try:
+            return self._plan(query, specs)
+        except Exception:
+            # Find the one candidate the planner cannot take, and go on without it.
+            for spec in specs:
+                try:
+                    self._plan(query, frozenset((spec,)))
+                except Exception as error:
+                    self._reasons[spec] = f"the planner refused it: {str(error).splitlines()[0][:120]}"
+            fine = frozenset(s for s in specs if s not in self._reasons)
+            return self._plan(query, fine) if fine != specs else None
+
+    def _gain(self, spec: IndexSpec, chosen: frozenset[IndexSpec]) -> float:
+        gain = 0.0
+        for query in self._by_table[spec.table]:
+            if query in self._by_spec[spec] or self._may_serve(spec, query):
+                gain += self._cost(query, chosen) - self._cost(query, chosen | {spec})
+        return gain
+
+    def _may_serve(self, spec: IndexSpec, query: Query) -> bool:
+        first = spec.keys[0].name
+        for use in query.analysis.uses:
+            if use.table == spec.table and not spec.keys[0].is_expression and not spec.where:
+                looked_up = {p.column for p in use.predicates} | {j[0] for j in use.joins}
+                if first in looked_up:
+                    return True
+        return False
+
+    def _grow(self, pool: list[IndexSpec]) -> frozenset[IndexSpec]:
+        chosen: frozenset[IndexSpec] = frozenset()
+        used_bytes = 0
+        heap: list[tuple[float, int, int, IndexSpec]] = []
+        for number, spec in enumerate(pool):
+            if self._expired():
+                break
+            heapq.heappush(heap, (-self._score(spec, chosen), 0, number, spec))
+        version = 0
+        while heap and not self._expired():
+            score, seen, number, spec = heapq.heappop(heap)
+            if score >= 0:
+                break
+            if seen != version:
+                # Gains only shrink as others are chosen (nearly): refresh the best one lazily.
+                heapq.heappush(heap, (-self._score(spec, chosen), version, number, spec))
+                continue
+            budget = self._limits.max_index_bytes
+            if budget is not None and used_bytes + self.size(spec) > budget:
+                self._reasons[spec] = f"would exceed max_index_bytes ({budget:,})"
+                continue
+            chosen |= {spec}
+            used_bytes += self.size(spec)
+            for old in [o for o in chosen if o != spec and o.is_prefix_of(spec)]:
+                chosen -= {old}
+                used_bytes -= self.size(old)
+                self._reasons[old] = f"a prefix of {spec.label()}"
+            version += 1
+        return chosen
+
+    def _score(self, spec: IndexSpec, chosen: frozenset[IndexSpec]) -> float:
+        """Return gain per byte (damped: small tables are not free), or 0 when not worth having."""
+        gain = self._gain(spec, chosen)
+        writes = self._writes(spec)
+        if gain <= self._total * self._limits.min_gain_ratio:
+            self._reasons[spec] = (
+                f"saves only {100 * max(gain, 0) / self._total:.2f} % beside the chosen ones"
+            )
+            return 0.0
+        if writes > gain * self._limits.max_write_cost_ratio:
+            self._reasons[spec] = f"writers would lose {writes:.3g} s for {gain:.3g} s gained"
+            return 0.0
+        return float((gain - writes) / (self.size(spec) + 2_000_000) ** 0.6)
+
+    def _shrink(self, chosen: frozenset[IndexSpec]) -> frozenset[IndexSpec]:
+        """Remove, largest first, what the rest makes nearly needless."""
+        for spec in sorted(chosen, key=lambda s: -self.size(s)):
+            if self._expired():
+                break
+            rest = chosen - {spec}
+            loss = sum(self._cost(q, rest) - self._cost(q, chosen) for q in self._by_table[spec.table])
+            if loss <= self._total * self._limits.min_gain_ratio or loss <= self._writes(spec):
+                chosen = rest
+                self._reasons[spec] = (
+                    f"saves only {100 * max(loss, 0) / self._total:.2f} % beside the chosen ones"
+                )
+        return chosen
+
+    # --- the account ---------------------------------------------------------------------------
+
+    def _report(self, chosen: frozenset[IndexSpec]) -> Selection:
+        before = {q.id: self._plan(q, frozenset()) for q in self._queries}
+        after = {q.id: self._plan(q, chosen) for q in self._queries}
+        choices = []
+        for spec in chosen:
+            rest = chosen - {spec}
+            mine = self._by_table[spec.table]
+            gain = sum(self._cost(q, rest) - self._cost(q, chosen) for q in mine)
+            serves = [q for q in mine if spec in after[q.id].used]
+            if not serves:
+                self._reasons[spec] = "no plan uses it beside the chosen ones"
+                continue
+            choice = Choice(
+                spec, gain / self._total, self.size(spec), self._writes(spec) / self._total, serves
+            )
+            names = {id(q) for q in serves}
+            choice.rejected = [
+                (other, self._reasons.get(other, "another index gains more per byte"))
+                for other, queries in self._by_spec.items()
+                if other not in chosen and any(id(q) in names for q in queries)
+            ][:5]
+            choices.append(choice)
+        choices.sort(key=lambda c: (-c.gain, c.spec.label()))
+        rejected = [(s, r) for s, r in self._reasons.items() if s not in chosen]
+        return Selection(choices, before, after, self._unserved(before, after), not self._expired(), rejected)
+
+    def _unserved(self, before: Mapping[str, Plan], after: Mapping[str, Plan]) -> dict[str, str]:
+        out = dict(self._failed)
+        for query in self._queries:
+            if after[query.id].used:
+                continue
+            if not self._wanted.get(query.id):
+                existing = ", ".join(sorted(before[query.id].existing))
+                out[query.id] = (
+                    f"already served by {existing}"
+                    if existing
+                    else "no condition, join or order an index could serve"
+                )
+            else:
+                out[query.id] = "no candidate made its plan cheaper by enough to pay for its bytes and writes"
+        return out
