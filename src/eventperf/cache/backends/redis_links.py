@@ -164,7 +164,7 @@ class Links:
         if not self.is_cluster:
             return _pipeline(client, commands)
         out: list[Any] = [None] * len(commands)
-        for node, places in self._by_node(client, commands).items():
+        for node, places in self._by_node(client, commands):
             replies = _pipeline(client.get_redis_connection(node), [commands[i] for i in places])
             for i, reply in zip(places, replies, strict=True):
                 out[i] = reply
@@ -173,16 +173,16 @@ class Links:
                 out[i] = client.execute_command(*commands[i])
         return out
 
-    def _by_node(self, client: Any, commands: Sequence[Command]) -> dict[Any, list[int]]:
-        groups: dict[Any, list[int]] = {}
+    def _by_node(self, client: Any, commands: Sequence[Command]) -> list[tuple[Any, list[int]]]:
+        groups: dict[str, tuple[Any, list[int]]] = {}  # by name: nodes of redis-py 5 cannot be hashed
         slots: dict[int, Any] = {}
         for i, command in enumerate(commands):
             slot = client.keyslot(_key(command))
             node = slots.get(slot)
             if node is None:
                 node = slots[slot] = client.nodes_manager.get_node_from_slot(slot)
-            groups.setdefault(node, []).append(i)
-        return groups
+            groups.setdefault(node.name, (node, []))[1].append(i)
+        return list(groups.values())
 
     async def arun(self, commands: Sequence[Command]) -> list[Any]:
         """The same for tasks."""

@@ -1,0 +1,323 @@
+"""The conformance suite of cache stores: what every first or second tier must make of the cache's promises.
+
+    class TestMyStore(CacheStoreSuite):
+        @pytest.fixture
+        def store(self):
+            return MyStore(...)
+
+The store may be a first tier (:class:`~eventperf.cache.MemoryStore` and its like) or a second tier
+(:class:`~eventperf.cache.RedisStore` and its like); the suite drives a ``CacheManager`` over it, sync and
+async, from threads and tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from eventperf.cache import CacheManager, escape
+
+FALSY = [None, 0, "", False, 0.0, [], {}, b""]
+ODD_KEYS = ["a b", "line\nbreak", "glob*[x]?\\", "ключ-키-🔑", "x" * 10_000, "{tag}", "a:b:c", "%41", ""]
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A value with types that JSON would lose."""
+
+    id: int
+    price: Decimal
+    sold: datetime
+    seats: tuple[int, ...]
+
+
+TYPED: list[Any] = [
+    Ticket(7, Decimal("12.50"), datetime(2026, 11, 23, 9, tzinfo=timezone.utc), (1, 2)),
+    datetime(2026, 1, 2, 3, 4, 5, 6),
+    date(2026, 2, 28),
+    timedelta(days=1, microseconds=5),
+    Decimal("0.10"),
+    uuid.UUID(int=5),
+    b"\x00\xff",
+    {1, 2},
+    frozenset({"a"}),
+    (1, ("2", None)),
+    2**80,
+    {1: "one", (2, 3): "pair"},
+    [float("inf"), -1.5],
+]
+
+
+class CacheStoreSuite:
+    """Subclass it and define the fixture ``store``."""
+
+    @pytest.fixture
+    def store(self) -> Any:
+        """Return the store under test, empty or not."""
+        raise NotImplementedError("define the fixture 'store'")
+
+    @pytest.fixture
+    def cache(self, store: Any) -> Iterator[CacheManager]:
+        """A manager over the store, in a namespace of its own."""
+        namespace = f"suite-{uuid.uuid4().hex[:12]}"
+        is_first_tier = hasattr(store, "drop_tags")
+        made = CacheManager(None if is_first_tier else store, l1=store if is_first_tier else None, namespace=namespace)
+        yield made
+        made.clear()
+        made.close()
+
+    # -- values --------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("value", FALSY, ids=repr)
+    def test_falsy_values_are_values(self, cache: CacheManager, value: Any) -> None:
+        cache.set("k", value)
+        assert cache.get("k", "absent") == value
+        assert cache.get_or_load("k", lambda: pytest.fail("loaded although present")) == value
+
+    @pytest.mark.parametrize("value", TYPED, ids=lambda v: type(v).__name__)
+    def test_types_survive(self, cache: CacheManager, value: Any) -> None:
+        cache.set("k", value)
+        got = cache.get("k")
+        assert got == value
+        assert type(got) is type(value)
+
+    @pytest.mark.parametrize("key", ODD_KEYS, ids=lambda k: ascii(k[:12]))
+    def test_any_text_is_a_key(self, cache: CacheManager, key: str) -> None:
+        cache.set_many({key: 1, key + "!": 2})
+        assert cache.get_many([key, key + "!"]) == {key: 1, key + "!": 2}
+        assert cache.delete(key) == 1
+        assert cache.get(key, "gone") == "gone"
+        assert cache.get(key + "!") == 2
+
+    def test_absent_is_the_default(self, cache: CacheManager) -> None:
+        assert cache.get("nothing") is None
+        assert cache.get("nothing", 5) == 5
+        assert cache.get_many(["nothing"]) == {}
+
+    # -- lives ---------------------------------------------------------------------------------------
+
+    def test_an_entry_ends_with_its_ttl(self, cache: CacheManager) -> None:
+        cache.set("short", 1, ttl=0.08)
+        cache.set("long", 2, ttl=60)
+        time.sleep(0.15)
+        assert cache.get("short", "gone") == "gone"
+        assert cache.get("long") == 2
+
+    def test_touch_gives_a_new_life(self, cache: CacheManager) -> None:
+        cache.set("k", 1, ttl=0.3)
+        assert cache.touch("k", ttl=60)
+        time.sleep(0.4)
+        assert cache.get("k") == 1
+        assert not cache.touch("absent")
+
+    # -- invalidation --------------------------------------------------------------------------------
+
+    def test_delete_counts_what_was_there(self, cache: CacheManager) -> None:
+        cache.set_many({"a": 1, "b": 2})
+        assert cache.delete("a", "b", "c") == 2
+        assert cache.delete("a") == 0
+
+    def test_a_tag_drops_all_its_entries_and_no_other(self, cache: CacheManager) -> None:
+        cache.set_many({f"k{n}": n for n in range(20)}, tags=["event:1"])
+        cache.set("other", 1, tags=["event:2"])
+        cache.get_or_load("loaded", lambda: 1, tags=["event:1"])
+        cache.get_or_load("by-result", lambda: 1, tags=lambda value: [f"event:{value}"])
+        assert cache.get("by-result") == 1
+        cache.invalidate_tags("event:1")
+        assert cache.get_many([*(f"k{n}" for n in range(20)), "loaded", "by-result"]) == {}
+        assert cache.get("other") == 1
+
+    def test_a_pattern_drops_what_matches(self, cache: CacheManager) -> None:
+        cache.set_many({"ev:1:a": 1, "ev:1:b": 2, "ev:2:a": 3})
+        assert cache.invalidate_pattern("ev:1:*", dry_run=True) == 2
+        assert cache.invalidate_pattern("ev:1:*") == 2
+        assert cache.get_many(["ev:1:a", "ev:1:b", "ev:2:a"]) == {"ev:2:a": 3}
+
+    def test_escaped_input_matches_only_itself(self, cache: CacheManager) -> None:
+        cache.set_many({"u:*": 1, "u:x": 2, "u:[x]": 3})
+        assert cache.invalidate_pattern(f"u:{escape('*')}") == 1
+        assert cache.get("u:x") == 2
+        assert cache.invalidate_pattern(f"u:{escape('[x]')}") == 1
+
+    def test_clear_empties_only_this_namespace(self, cache: CacheManager, store: Any) -> None:
+        if hasattr(store, "drop_tags"):
+            pytest.skip("a first tier serves one manager")
+        with CacheManager(store, l1=None, namespace=cache.namespace + "-2") as other:
+            cache.set("k", 1)
+            other.set("k", 2)
+            cache.clear()
+            assert cache.get("k", "gone") == "gone"
+            assert other.get("k") == 2
+            other.clear()
+
+    def test_a_load_begun_before_an_invalidation_is_not_stored(self, cache: CacheManager) -> None:
+        def load(change: Any) -> str:
+            change()
+            return "old"
+
+        changes = [
+            lambda: cache.invalidate("k"),
+            lambda: cache.invalidate_tags("t"),
+            lambda: cache.invalidate_pattern("*"),
+            lambda: cache.set("k", "new"),
+        ]
+        for change in changes:
+            cache.delete("k")
+            cache.get_or_load("k", lambda change=change: load(change), tags=["t"])
+            assert cache.get("k", "absent") in ("absent", "new")
+
+    def test_result_tags_invalidated_during_the_load_refuse_it(self, cache: CacheManager) -> None:
+        def load() -> int:
+            cache.invalidate_tags("r")
+            return 1
+
+        assert cache.get_or_load("k", load, tags=lambda _: ["r"]) == 1
+        assert cache.get("k", "absent") == "absent"
+
+    def test_settle_keeps_loads_of_lagging_replicas_out(self, cache: CacheManager) -> None:
+        cache.set("k", "old")
+        cache.invalidate("k", settle=0.2)
+        assert cache.get_or_load("k", lambda: "lagging") == "lagging"
+        assert cache.get("k", "absent") == "absent"
+        time.sleep(0.3)
+        assert cache.get_or_load("k", lambda: "new") == "new"
+        assert cache.get("k") == "new"
+
+    # -- loading -------------------------------------------------------------------------------------
+
+    def test_many_threads_cause_one_load(self, cache: CacheManager) -> None:
+        loads = []
+
+        def load() -> int:
+            loads.append(1)
+            time.sleep(0.05)
+            return 7
+
+        with ThreadPoolExecutor(20) as pool:
+            results = list(pool.map(lambda _: cache.get_or_load("k", load), range(20)))
+        assert results == [7] * 20
+        assert len(loads) == 1
+
+    def test_a_failed_load_reaches_all_and_poisons_nothing(self, cache: CacheManager) -> None:
+        loads = []
+        barrier = threading.Barrier(10)
+
+        def load() -> int:
+            loads.append(1)
+            time.sleep(0.1)
+            raise LookupError("no such event")
+
+        def call(_: int) -> str:
+            barrier.wait()
+            try:
+                cache.get_or_load("k", load)
+            except LookupError as error:
+                return str(error)
+            return "no error"
+
+        with ThreadPoolExecutor(10) as pool:
+            assert list(pool.map(call, range(10))) == ["no such event"] * 10
+        assert len(loads) == 1
+        assert cache.get_or_load("k", lambda: 5) == 5
+
+    def test_bulk_loads_all_misses_in_one_call(self, cache: CacheManager) -> None:
+        calls: list[list[str]] = []
+
+        def load(keys: list[str]) -> dict[str, str]:
+            calls.append(keys)
+            return {key: key.upper() for key in keys if key != "none"}
+
+        cache.set("a", "A")
+        assert cache.get_or_load_many(["a", "b", "c", "none"], load) == {"a": "A", "b": "B", "c": "C"}
+        assert calls == [["b", "c", "none"]]
+        assert cache.get_or_load_many(["a", "b", "c"], load) == {"a": "A", "b": "B", "c": "C"}
+        assert len(calls) == 1
+
+    def test_a_loader_may_ask_for_its_own_key(self, cache: CacheManager) -> None:
+        assert cache.get_or_load("k", lambda: cache.get_or_load("k", lambda: 1) + 1) == 2
+
+    def test_counters_add_up_over_threads(self, cache: CacheManager) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: cache.counter("visits").incr(2), range(50)))
+        assert cache.counter("visits").value() == 100
+
+    # -- tasks ---------------------------------------------------------------------------------------
+
+    def test_tasks_see_the_same(self, cache: CacheManager) -> None:
+        async def main() -> None:
+            loads = []
+
+            async def load() -> int:
+                loads.append(1)
+                await asyncio.sleep(0.05)
+                return 3
+
+            assert await asyncio.gather(*[cache.aget_or_load("k", load) for _ in range(20)]) == [3] * 20
+            assert len(loads) == 1
+            await cache.aset_many({"a": 1, "b": None}, tags=["t"])
+            assert await cache.aget_many(["a", "b", "c"]) == {"a": 1, "b": None}
+            await cache.ainvalidate_tags("t")
+            assert await cache.aget("a", "gone") == "gone"
+            assert await cache.aget_or_load_many(["x"], lambda keys: dict.fromkeys(keys, 1)) == {"x": 1}
+            assert await cache.atouch("x", ttl=30)
+            assert await cache.adelete("x") == 1
+            await cache.aset("p:1", 1)
+            assert await cache.ainvalidate_pattern("p:*") == 1
+            if cache.store is not None:
+                await cache.store.aclose()
+
+        asyncio.run(main())
+
+    def test_a_cancelled_leader_hands_over(self, cache: CacheManager) -> None:
+        async def main() -> None:
+            loads = []
+
+            async def load() -> int:
+                loads.append(1)
+                await asyncio.sleep(0.1)
+                return len(loads)
+
+            leader = asyncio.create_task(cache.aget_or_load("k", load))
+            await asyncio.sleep(0.03)
+            others = [asyncio.create_task(cache.aget_or_load("k", load)) for _ in range(5)]
+            await asyncio.sleep(0.02)
+            leader.cancel()
+            others[0].cancel()
+            results = await asyncio.gather(*others[1:])
+            assert results == [2] * 4
+            assert leader.cancelled() or leader.done()
+            if cache.store is not None:
+                await cache.store.aclose()
+
+        asyncio.run(main())
+
+    def test_a_thread_and_a_task_share_one_load(self, cache: CacheManager) -> None:
+        loads = []
+
+        def load() -> int:
+            loads.append(1)
+            time.sleep(0.1)
+            return 4
+
+        async def main() -> int:
+            value = await cache.aget_or_load("k", load)
+            if cache.store is not None:
+                await cache.store.aclose()
+            return value
+
+        thread = threading.Thread(target=cache.get_or_load, args=("k", load))
+        thread.start()
+        time.sleep(0.03)
+        assert asyncio.run(main()) == 4
+        thread.join()
+        assert len(loads) == 1
