@@ -132,6 +132,8 @@ class KubernetesScale:
     def write(self, replicas: int, *, reason: str = "", dry_run: bool = False) -> ScaleState:
         """Set the number of replicas by one PATCH that carries the version last read.
 
+        Nothing is sent when that number was read last.
+
         A conflict that left the number of replicas alone (a status update) is repeated with the new
         version; any other is somebody else's change and is raised. After a PATCH
         without an answer the state is read back; if it shows the wanted number, nothing is repeated.
@@ -146,6 +148,8 @@ class KubernetesScale:
             raise ConfigurationError("replicas", replicas, "a whole number from 0")
         self._wait_over()
         before = self._last if self._last is not None else self.read()
+        if before.replicas == replicas and not dry_run:
+            return before
         after = self._patch(before, replicas, dry_run)
         if dry_run:
             return after
@@ -154,7 +158,7 @@ class KubernetesScale:
             self.state.workloads(self.reference, self.namespace).put(
                 self.namespace, self.reference.name, self._last, self._last.version
             )
-        if self._events is not None and before.replicas != replicas:
+        if self._events is not None:
             self._tell(before, replicas, reason)
         return self._last
 
