@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final
 
-LABELS: Final = ("queue", "type", "namespace", "target", "tier", "outcome", "direction")
+LABELS: Final = ("queue", "type", "namespace", "target", "tier", "outcome", "direction", "state")
 """Fields that may become metric labels: names a program declares, never what its users type."""
 
 _USERS_TYPE = (
@@ -28,7 +28,7 @@ class Facts:
         room: ``cache``, ``dbopt``, ``scaling``, ``queues``, or the first part of a foreign module.
         event: Its ``kind`` where it has one, else the name of its class.
         labels: Bounded values by field name, for every name of :data:`LABELS` (empty text if absent).
-        durations_s: Seconds by field name, for fields whose name ends in ``_s``.
+        durations_s: Seconds by field name, for fields named ``seconds`` or ending in ``_s``.
     """
 
     room: str
@@ -56,7 +56,11 @@ class Reader:
             value = getattr(event, field)
             if field in labels:
                 labels[field] = self._bounded(field, value)
-            elif field.endswith("_s") and isinstance(value, (int, float)) and not isinstance(value, bool):
+            elif (
+                (field == "seconds" or field.endswith("_s"))
+                and isinstance(value, (int, float))
+                and not isinstance(value, bool)
+            ):
                 durations[field] = float(value)
         return Facts(room=room, event=name_of(event), labels=labels, durations_s=durations)
 

@@ -1,0 +1,120 @@
+"""Django's own ``BaseCacheTests``, out of its source distribution, against our backend.
+
+The distribution of the installed version is fetched through pip once and kept in pytest's cache; where it
+cannot be had the tests are skipped with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+django = pytest.importorskip("django")
+
+MODULE = """
+from django.test import TestCase, override_settings
+from cache.tests import BaseCacheTests, caches_setting_for_tests
+import os
+
+BASE = {"BACKEND": "eventperf.contrib.django.cache.EventPerfCache", "LOCATION": os.environ["CACHE_LOCATION"]}
+# Django leaves the culled aliases out for servers that bound themselves; their three tests then skip.
+EXCLUDE = {"cull", "zero_cull"} if BASE["LOCATION"] else set()
+
+
+@override_settings(CACHES=caches_setting_for_tests(base=BASE, exclude=EXCLUDE))
+class EventPerfCacheTests(BaseCacheTests, TestCase):
+    pass
+"""
+
+
+def pips() -> Iterator[list[str]]:
+    yield [sys.executable, "-m", "pip"]
+    yield [str(Path(sys.base_prefix, "bin", "python3")), "-m", "pip"]
+    for name in ("pip", "pip3"):
+        if found := shutil.which(name):
+            yield [found]
+
+
+@pytest.fixture(scope="module")
+def source(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Django's source tree with our binding of its tests inside."""
+    version = django.__version__
+    kept = Path(pytestconfig.cache.mkdir("django-sdist"))  # type: ignore[union-attr]
+    archive = kept / f"django-{version}.tar.gz"
+    reasons = []
+    for pip in pips():
+        if archive.exists():
+            break
+        command = [
+            *pip,
+            "download",
+            "-q",
+            "--no-deps",
+            "--no-binary",
+            "django",
+            "-d",
+            str(kept),
+            f"django=={version}",
+        ]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            reasons.append(str(error))
+            continue
+        reasons.append(done.stderr.strip()[-200:])
+    if not archive.exists():
+        pytest.skip(f"DJANGO'S OWN CACHE TESTS DID NOT RUN: no source distribution of {version}: {reasons}")
+    target = tmp_path_factory.mktemp("django")
+    with tarfile.open(archive) as tar:
+        if sys.version_info >= (3, 12):
+            tar.extractall(target, filter="data")
+        else:
+            tar.extractall(target)
+    tree = target / f"django-{version}"
+    (tree / "tests" / "eventperf_cache").mkdir()
+    (tree / "tests" / "eventperf_cache" / "__init__.py").touch()
+    (tree / "tests" / "eventperf_cache" / "tests.py").write_text(MODULE)
+    return tree
+
+
+def run(source: Path, location: str) -> tuple[int, int, str]:
+    """Return how many tests ran and how many of them were skipped; all others passed."""
+    # The second label brings the model that the tests use; its own five tests run as well.
+    command = [sys.executable, "runtests.py", "eventperf_cache", "cache.tests.CacheHandlerTest",
+               "--settings=test_sqlite", "--parallel=1"]  # fmt: skip
+    env = {**os.environ, "CACHE_LOCATION": location, "PYTHONPATH": str(source)}
+    done = subprocess.run(
+        command, cwd=source / "tests", env=env, capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    ran = re.search(r"^Ran (\d+) tests", done.stderr, re.MULTILINE)
+    skipped = re.search(r"^OK(?: \(skipped=(\d+)\))?$", done.stderr, re.MULTILINE)
+    assert ran, done.stderr
+    assert skipped, done.stderr
+    return int(ran[1]), int(skipped[1] or 0), done.stderr
+
+
+def test_all_pass_in_process_memory(source: Path) -> None:
+    ran, skipped, _ = run(source, "")
+    assert ran >= 54 + 5
+    assert skipped == 0
+
+
+def test_all_but_culling_pass_on_redis(source: Path, redis_url: str) -> None:
+    ran, skipped, _ = run(source, redis_url)
+    assert ran >= 54 + 5
+    assert skipped == 3
+
+
+def test_all_but_culling_pass_on_a_cluster(source: Path, redis_cluster_url: str) -> None:
+    ran, skipped, _ = run(source, redis_cluster_url)
+    assert ran >= 54 + 5
+    assert skipped == 3
