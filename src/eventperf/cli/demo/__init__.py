@@ -1,1 +1,117 @@
-"""."""
+"""``eventperf demo``: the main job on this machine, before and after, with an independent check."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eventperf._core.errors import ConfigurationError, EventPerfError
+from eventperf._core.extras import require
+from eventperf.cli.output import Progress, emit_json
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the demo's options."""
+    parser.add_argument("--report", metavar="FILE.html", help="write one self-contained page with plots")
+    parser.add_argument(
+        "--database", metavar="URL", help="run on this empty database instead of SQLite (SQLAlchemy URL)"
+    )
+    parser.add_argument(
+        "--redis", metavar="URL", help="keep cache and queue in this Redis: redis://host:6379/0"
+    )
+    parser.add_argument("--seed", type=int, default=7, help="makes data and arrivals reproducible (7)")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="share of 300 events and 300,000 participants (1.0)"
+    )
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long each stage's arrivals last (5)")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo; 1 when the independent check found anything wrong."""
+    if not 0.001 <= args.scale <= 10:
+        raise ConfigurationError("--scale", args.scale, "a number from 0.001 to 10")
+    if not 0.5 <= args.seconds <= 600:
+        raise ConfigurationError("--seconds", args.seconds, "seconds from 0.5 to 600")
+    report = Path(args.report) if args.report else None
+    if report is not None and not report.resolve().parent.is_dir():
+        raise ConfigurationError("--report", args.report, "a file in a folder that exists")
+    require("sqlalchemy", extra="dbopt", needed_by="eventperf demo")
+    require("sqlglot", extra="dbopt", needed_by="eventperf demo")
+    from .stages import Settings, as_dict
+    from .stages import run as run_stages
+
+    settings = Settings(
+        scale=args.scale, seconds=args.seconds, seed=args.seed, redis=args.redis, database=args.database
+    )
+    if args.redis:
+        _check_redis(args.redis)
+    with tempfile.TemporaryDirectory(prefix="eventperf-demo-") as folder:
+        engine = _engine(args.database, folder)
+        try:
+            outcome = run_stages(engine, settings, Progress(quiet=args.json))
+        finally:
+            engine.dispose()
+    if args.json:
+        emit_json(as_dict(outcome))
+    else:
+        from .tables import show
+
+        show(outcome)
+    if report is not None:
+        from .report import page
+
+        report.write_text(page(outcome), encoding="utf-8")
+        if not args.json:
+            print(f"Report: {report}")
+    return 0 if outcome.is_clean else 1
+
+
+def _check_redis(url: str) -> None:
+    from eventperf.cache import CacheManager
+
+    with CacheManager(url, namespace="eventperf-demo") as cache:
+        cache.ping()
+
+
+def _engine(url: str | None, folder: str) -> Engine:
+    from sqlalchemy import create_engine, inspect
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+    if url is None:
+        return create_engine(f"sqlite:///{folder}/platform.db", pool_size=16)
+    allowed = (
+        "a SQLAlchemy URL: sqlite:///file, postgresql+psycopg://user@host/db or mysql+pymysql://user@host/db"
+    )
+    try:
+        parsed = make_url(url)
+        shown = parsed.render_as_string(hide_password=True)
+        engine = create_engine(parsed, pool_size=16)
+    except (ArgumentError, NoSuchModuleError) as error:
+        given = "a text that is no URL" if isinstance(error, ArgumentError) else shown
+        raise ConfigurationError("--database", given, allowed) from error
+    except ModuleNotFoundError as error:
+        extra = "mysql" if parsed.drivername.startswith(("mysql", "mariadb")) else "postgres"
+        require(error.name or "", extra=extra, needed_by=f"--database {parsed.drivername}")
+        raise
+    try:
+        tables = inspect(engine).get_table_names()
+    except DBAPIError as error:
+        reason = str(error.orig).strip().splitlines()[0] if error.orig else "no connection"
+        raise DemoDatabaseUnavailable(
+            f"--database {shown}: {reason}. Start the server or correct the URL."
+        ) from error
+    known = {"events", "participants", "registrations", "check_ins"}
+    if set(tables) - known:
+        raise ConfigurationError("--database", shown, f"an empty database: this one has {len(tables)} tables")
+    return engine
+
+
+class DemoDatabaseUnavailable(EventPerfError):
+    """The demo's database does not answer."""

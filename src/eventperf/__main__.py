@@ -1,0 +1,7 @@
+"""``python -m eventperf``."""
+
+import sys
+
+from eventperf.cli.main import main
+
+sys.exit(main())

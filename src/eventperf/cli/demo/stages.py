@@ -1,0 +1,295 @@
+"""The main job: the same visitors against the same platform, plain and with one part after another."""
+
+from __future__ import annotations
+
+import platform as host
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from eventperf._core.urls import redact
+from eventperf.cache import CacheManager
+from eventperf.cli.output import Progress
+from eventperf.dbopt import ApplyReport, DatabaseOptimizer, QueryRecorder
+from eventperf.queues import QueueManager
+
+from . import dataset, day, load
+from .app import READS, Site
+from .check import Ledger, Verdict
+
+STAGES = ("plain", "+ cache", "+ indexes", "+ queue")
+LOAD_SHARE = 0.8
+"""The arrival rate of every stage, as a share of what the plain site sustains."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the command line asked for."""
+
+    scale: float = 1.0
+    seconds: float = 5.0
+    seed: int = 7
+    redis: str | None = None
+    database: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Stage:
+    """One row of the table."""
+
+    name: str
+    sustained_rps: float
+    open_loop: load.Result
+    hit_ratio: float | None
+    verdict: Verdict
+    waits: dict[str, list[float]]
+    examples: list[str]
+
+    @property
+    def queries_per_request(self) -> float:
+        """Statements sent to the database per request of the open loop."""
+        return self.open_loop.statements / max(1, len(self.open_loop.samples))
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """Everything that was measured."""
+
+    settings: Settings
+    size: dataset.Size
+    engine: str
+    rate: float
+    stages: list[Stage] = field(default_factory=list)
+    endpoints: dict[str, tuple[float, float]] = field(default_factory=dict)
+    applied: ApplyReport | None = None
+    gains: dict[str, tuple[str, int]] = field(default_factory=dict)
+    day: day.Day | None = None
+    took_s: float = 0.0
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the independent check found nothing wrong in any stage."""
+        return all(stage.verdict.is_clean and not _broken(stage) for stage in self.stages)
+
+
+def _broken(stage: Stage) -> list[str]:
+    """Errors other than requests given up because the server did not keep up."""
+    return [text_ for text_ in stage.open_loop.errors if not text_.startswith("given up")]
+
+
+def run(engine: Engine, settings: Settings, progress: Progress) -> Outcome:
+    """Build the platform, then run every stage.
+
+    Args:
+        engine: An empty database the demo may fill; its tables are dropped and made anew.
+    """
+    began, size = time.monotonic(), dataset.Size.at(settings.scale)
+    if engine.dialect.name == "sqlite":
+        dataset.tune_sqlite(engine)
+    with progress.step(
+        f"building {size.events} events, {size.participants:,} participants, {size.registrations:,} registrations"
+    ):
+        dataset.build(engine, size, settings.seed)
+    job = _Job(engine, settings, size, progress)
+    outcome = job.run()
+    outcome.took_s = time.monotonic() - began
+    return outcome
+
+
+class _Job:
+    def __init__(self, engine: Engine, settings: Settings, size: dataset.Size, progress: Progress) -> None:
+        self.engine, self.settings, self.size, self.progress = engine, settings, size, progress
+        self.ids = count(size.registrations + 1)
+        self.rate = 0.0
+
+    def run(self) -> Outcome:
+        plain = self._stage(0, cache=False, queue=False)
+        outcome = Outcome(settings=self.settings, size=self.size, engine=self._engine_name(), rate=self.rate)
+        outcome.stages.append(plain)
+        outcome.stages.append(self._stage(1, cache=True, queue=False))
+        before = self._query_times()
+        self._advise(outcome)
+        after = self._query_times()
+        outcome.endpoints = {page: (before[page], after[page]) for page in before}
+        outcome.stages.append(self._stage(2, cache=True, queue=False))
+        outcome.stages.append(self._stage(3, cache=True, queue=True))
+        with self.progress.step("a simulated event day for the autoscaler"):
+            outcome.day = day.simulate(self.engine, outcome.stages[-1].sustained_rps, self.settings.seed)
+        outcome.environment = self._environment()
+        return outcome
+
+    # -- one stage -------------------------------------------------------------------------------------
+
+    def _stage(self, index: int, *, cache: bool, queue: bool) -> Stage:
+        name, seconds = STAGES[index], self.settings.seconds
+        ledger = self._ledger()
+        with ExitStack() as stack:
+            manager = stack.enter_context(self._cache()) if cache else None
+            queues = stack.enter_context(self._queues()) if queue else None
+            site = Site(self.engine, ledger, self.ids, cache=manager, queues=queues)
+            if queues is not None:
+                stack.enter_context(working(queues))
+            crowd = load.schedule(self.size, 5000, 2 * seconds, self.settings.seed + 1, 2 * index)
+            with self.progress.step(f"{name}: as many requests as it sustains"):
+                sustained = load.drive(site, crowd, paced=False, stop_after_s=seconds * 0.5).rate
+            if not self.rate:
+                self.rate = LOAD_SHARE * sustained
+            if queues is not None:
+                queues.drain("30s")  # the backlog of the closed loop is not this measurement's
+                ledger.waits.clear()
+            visitors = load.schedule(self.size, self.rate, seconds, self.settings.seed, 2 * index + 1)
+            before = manager.stats() if manager is not None else None
+            with self.progress.step(f"{name}: {self.rate:.0f} arrivals/s for {seconds:g} s"):
+                result = load.drive(site, visitors, paced=True, stop_after_s=seconds * 2)
+            if queues is not None and not queues.drain("60s"):
+                self.progress.say("the queue did not drain within a minute")
+            hits = None
+            if manager is not None and before is not None:
+                after = manager.stats()
+                hit, miss = after.hits - before.hits, after.misses - before.misses
+                hits = hit / max(1, hit + miss)
+            return Stage(
+                name=name, sustained_rps=sustained, open_loop=result, hit_ratio=hits,
+                verdict=ledger.verdict(), waits=dict(ledger.waits), examples=ledger.examples,
+            )  # fmt: skip
+
+    def _ledger(self) -> Ledger:
+        with self.engine.connect() as connection:
+
+            def counted(sql: str) -> dict[int, int]:
+                return {int(row[0]): int(row[1]) for row in connection.execute(text(sql))}
+
+            return Ledger(
+                counted("SELECT event_id, COUNT(*) FROM registrations GROUP BY event_id"),
+                counted("SELECT participant_id, COUNT(*) FROM registrations GROUP BY participant_id"),
+                counted("SELECT event_id, COUNT(*) FROM check_ins GROUP BY event_id"),
+            )
+
+    @contextmanager
+    def _cache(self) -> Iterator[CacheManager]:
+        manager = CacheManager(self.settings.redis, namespace="eventperf-demo")
+        with manager:
+            manager.clear()
+            yield manager
+            if self.settings.redis:
+                manager.clear()
+
+    @contextmanager
+    def _queues(self) -> Iterator[QueueManager]:
+        namespace = f"eventperf-demo-{time.time_ns()}"
+        with QueueManager(self.settings.redis or "memory://", namespace=namespace) as queues:
+            yield queues
+
+    # -- indexes ---------------------------------------------------------------------------------------
+
+    def _advise(self, outcome: Outcome) -> None:
+        site = Site(self.engine, self._ledger(), self.ids, cache=None, queues=None)
+        with self.progress.step("recording two seconds of traffic"):
+            recorder = QueryRecorder(self.engine)
+            try:
+                crowd = load.schedule(self.size, 2000, 10, self.settings.seed + 2, 99)
+                load.drive(site, crowd, paced=False, stop_after_s=2.0)
+                workload = recorder.workload()
+            finally:
+                recorder.close()
+        optimizer = DatabaseOptimizer(self.engine)
+        with self.progress.step("advising indexes by the database's own planner"):
+            advice = optimizer.advise(workload)
+        with self.progress.step(f"applying {len(advice.indexes)} indexes, measuring each before and after"):
+            outcome.applied = optimizer.apply(advice, dry_run=False)
+        outcome.gains = {index.name: (index.reason, index.size_bytes) for index in advice.indexes}
+
+    def _query_times(self) -> dict[str, float]:
+        """Median milliseconds of each page's queries, alone, without cache."""
+        site = Site(self.engine, self._ledger(), self.ids, cache=None, queues=None)
+        chosen: dict[str, list[load.Request]] = {page: [] for page in READS}
+        for request in load.schedule(self.size, 500, 4, self.settings.seed + 3):
+            if request.page in chosen and len(chosen[request.page]) < 9:
+                chosen[request.page].append(request)
+        times = {}
+        for page, requests in chosen.items():
+            taken = []
+            for request in requests:
+                began = time.perf_counter()
+                load.visit(site, request)
+                taken.append((time.perf_counter() - began) * 1000)
+            times[page] = statistics.median(taken) if taken else 0.0
+        return times
+
+    # -- names -----------------------------------------------------------------------------------------
+
+    def _engine_name(self) -> str:
+        with self.engine.connect() as connection:
+            version = ".".join(map(str, connection.dialect.server_version_info or ()))
+        return f"{self.engine.dialect.name} {version}".strip()
+
+    def _environment(self) -> dict[str, str]:
+        import os
+
+        from eventperf import __version__
+
+        redis = self.settings.redis
+        return {
+            "eventperf": __version__,
+            "Python": host.python_version(),
+            "machine": f"{host.system()} {host.machine()}, {os.cpu_count()} cores",
+            "database": self._engine_name(),
+            "cache": f"process memory + {redact(redis)}" if redis else "process memory",
+            "queue": redact(redis) if redis else "in this process's memory",
+            "server threads": str(load.THREADS),
+            "seed": str(self.settings.seed),
+        }
+
+
+@contextmanager
+def working(queues: QueueManager) -> Iterator[None]:
+    """Run a worker in a thread of this process, as a small site would."""
+    worker = queues.worker()
+    thread = threading.Thread(target=worker.run, name="worker", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        thread.join(30)
+
+
+def as_dict(outcome: Outcome) -> dict[str, Any]:
+    """Return the figures as plain data for JSON."""
+    result: dict[str, Any] = {
+        "engine": outcome.engine, "arrivals_per_s": outcome.rate, "took_s": outcome.took_s,
+        "is_clean": outcome.is_clean, "environment": outcome.environment,
+    }  # fmt: skip
+    result["stages"] = [
+        {
+            "name": s.name, "sustained_rps": s.sustained_rps, "requests": len(s.open_loop.samples),
+            "p50_ms": s.open_loop.latency(0.5) * 1000, "p99_ms": s.open_loop.latency(0.99) * 1000,
+            "p999_ms": s.open_loop.latency(0.999) * 1000, "queries_per_request": s.queries_per_request,
+            "hit_ratio": s.hit_ratio, "errors": s.open_loop.errors[:5], "error_count": len(s.open_loop.errors),
+            "stale": s.verdict.stale, "reads_checked": s.verdict.checked, "jobs": s.verdict.jobs,
+            "lost": s.verdict.lost, "double": s.verdict.double,
+            "queue_wait_ms": {
+                q: {"p50": load.percentile(w, 0.5) * 1000, "p99": load.percentile(w, 0.99) * 1000, "jobs": len(w)}
+                for q, w in s.waits.items()
+            },
+        }
+        for s in outcome.stages
+    ]  # fmt: skip
+    result["endpoint_query_ms"] = {p: {"before": b, "after": a} for p, (b, a) in outcome.endpoints.items()}
+    result["indexes"] = outcome.applied.to_dict() if outcome.applied else None
+    if outcome.day is not None:
+        result["simulated_day"] = {
+            "decisions": [d.explain() for d in outcome.day.decisions],
+            "mean_replicas": outcome.day.mean_replicas,
+            "short_minutes": outcome.day.short_minutes,
+            "static_short_minutes": outcome.day.static_minutes,
+        }
+    return result
