@@ -16,6 +16,7 @@ Source: the protocol of Kubernetes' own components (client-go, tools/leaderelect
 
 from __future__ import annotations
 
+import logging
 import os
 import random as _random
 import secrets
@@ -83,6 +84,8 @@ class LeaderChanged:
     leader: str
     is_leader: bool
 
+
+_log = logging.getLogger("eventperf.scaling.leader")
 
 READ = "read"
 Op = str | Lease
@@ -252,7 +255,7 @@ class LeaderElector:
             while True:
                 try:
                     result = self._store.write(op) if isinstance(op, Lease) else self._store.read()
-                except (LeaseConflict, BackendUnavailable) as error:
+                except Exception as error:
                     op = ops.throw(error)
                 else:
                     op = ops.send(result)
@@ -261,6 +264,9 @@ class LeaderElector:
         except LeaseConflict:
             return
         except BackendUnavailable as error:
+            self.last_error = error
+        except Exception as error:  # a store with a bug must not end the election: the lease runs out
+            _log.exception("the lease store failed")
             self.last_error = error
 
     def _tell(self) -> None:

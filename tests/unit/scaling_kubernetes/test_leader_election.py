@@ -309,3 +309,21 @@ def test_a_cancelled_task_releases() -> None:
 def test_times_that_cannot_be_safe_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError):
         LeaderElector(Register(), **options)  # type: ignore[arg-type]
+
+
+def test_a_store_with_a_bug_does_not_end_the_election() -> None:
+    class Broken(Register):
+        broken = True
+
+        def read(self) -> Lease | None:
+            if self.broken:
+                raise KeyError("metadata")
+            return super().read()
+
+    store = Broken()
+    elector = _elector(store, FakeClock(), "a")
+    elector.step()
+    assert isinstance(elector.last_error, KeyError)
+    store.broken = False
+    elector.step()
+    assert elector.is_leader

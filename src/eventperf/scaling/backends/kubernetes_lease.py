@@ -13,8 +13,6 @@ from .kubernetes_api import JSON, KubernetesApi, pod_namespace
 from .kubernetes_errors import (
     KubernetesApiError,
     KubernetesConflict,
-    KubernetesForbidden,
-    KubernetesInvalid,
     KubernetesNotFound,
     KubernetesUnavailable,
 )
@@ -79,12 +77,12 @@ class KubernetesLease:
         path = namespaced("coordination.k8s.io", "v1", "leases", self._namespace, *tail)
         try:
             return self._api.request(method, path, body=body, timeout_s=self._timeout_s)
-        except (KubernetesForbidden, KubernetesInvalid) as error:
-            # rights may be granted while we run: wait for them like for a server that is away
-            raise KubernetesUnavailable(method, path, error.text, status=error.status) from error
-        except (KubernetesUnavailable, KubernetesConflict, KubernetesNotFound):
+        except (KubernetesUnavailable, KubernetesNotFound):
             raise
         except KubernetesApiError as error:
+            if isinstance(error, KubernetesConflict) and method != "GET":
+                raise
+            # rights may be granted while we run: wait for them like for a server that is away
             raise KubernetesUnavailable(method, path, error.text, status=error.status) from error
 
     @staticmethod
