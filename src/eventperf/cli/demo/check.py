@@ -1,100 +1,116 @@
-"""The demo's independent judge: it knows nothing of caches and queues, only of commits and effects."""
+"""The independent check: it keeps its own books and knows nothing of cache or queue.
+
+A read is stale when it shows less than what had been committed, and told to the visitor, before the read
+began. A page whose figures may be up to some seconds old is stale beyond that age. A job is lost when it was
+promised and its effect never happened, and finished double when it happened twice.
+"""
 
 from __future__ import annotations
 
-import sqlite3
 import threading
-from collections import Counter
-from itertools import count
-from pathlib import Path
-
-JOB_CLASSES = {"notification_sending": "high", "report_generation": "normal", "analytics_processing": "low"}
-"""Side work by type, with the queue it goes to."""
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import Any
 
 
-class Watch:
-    """Finds stale reads by the after-write rule.
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the check found; all but ``checked`` and ``jobs`` must be 0."""
 
-    Counts only grow while the load runs. A reader notes what had been committed (and acknowledged to its
-    writer) before it asks; an answer below that number is older than a write that was already over.
-    """
+    checked: int
+    stale: int
+    jobs: int
+    lost: int
+    double: int
 
-    def __init__(self, base: dict[tuple[str, int], int] | None = None) -> None:
-        self._counts: Counter[tuple[str, int]] = Counter(base or {})
-        self._mu = threading.Lock()
-        self.reads = 0
-        self.stale = 0
-
-    def committed(self, what: str, id: int) -> None:
-        """Note a write whose request has been told that it is done."""
-        with self._mu:
-            self._counts[what, id] += 1
-
-    def floor(self, what: str, id: int) -> int:
-        """Return what an answer asked for from now on must at least show."""
-        with self._mu:
-            return self._counts[what, id]
-
-    def compare(self, floor: int, answer: int) -> None:
-        """Judge one answer."""
-        with self._mu:
-            self.reads += 1
-            self.stale += answer < floor
-
-    def take(self) -> tuple[int, int]:
-        """Return reads judged and stale ones since the last call."""
-        with self._mu:
-            found = self.reads, self.stale
-            self.reads = self.stale = 0
-        return found
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing was stale, lost or done twice."""
+        return not (self.stale or self.lost or self.double)
 
 
 class Ledger:
-    """What was promised to users, and which effects really happened: a database file of its own."""
+    """What was committed and promised, written by the visitors themselves.
 
-    def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=OFF")
-        self._db.execute("CREATE TABLE effects (key TEXT, kind TEXT, asked REAL, began REAL, done REAL)")
+    Args:
+        by_event: Registrations of each event before the load began; ``by_person`` likewise.
+        checked_in: Check-ins of each event.
+    """
+
+    def __init__(self, by_event: dict[int, int], by_person: dict[int, int], checked_in: dict[int, int]) -> None:
         self._mu = threading.Lock()
-        self._numbers = count(1)
-        self._promised: set[str] = set()
+        self._events = Counter(by_event)
+        self._people = Counter(by_person)
+        self._gates = Counter(checked_in)
+        self._promised: Counter[str] = Counter()
+        self._effects: Counter[tuple[str, int]] = Counter()
+        self.waits: dict[str, list[float]] = defaultdict(list)
+        self.checked = self.stale = 0
+        self.examples: list[str] = []
 
-    def promise(self, kind: str) -> str:
-        """Note that a user was promised this work; returns the key its effect must carry."""
+    # -- visitors tell ---------------------------------------------------------------------------------
+
+    def registered(self, event: int, person: int) -> None:
+        """Note a committed registration."""
         with self._mu:
-            key = f"{kind}-{next(self._numbers)}"
-            self._promised.add(key)
-        return key
+            self._events[event] += 1
+            self._people[person] += 1
 
-    def effect(self, key: str, kind: str, asked: float, began: float, done: float) -> None:
-        """Write down that the work was done."""
+    def checked_in(self, event: int) -> None:
+        """Note a committed check-in."""
         with self._mu:
-            self._db.execute("INSERT INTO effects VALUES (?, ?, ?, ?, ?)", (key, kind, asked, began, done))
+            self._gates[event] += 1
 
-    def outstanding(self) -> int:
-        """Return how many promises have no effect yet."""
+    def promised(self, job: str) -> int:
+        """Note one piece of side work; returns its number among those of its kind."""
         with self._mu:
-            done = {row[0] for row in self._db.execute("SELECT key FROM effects")}
-            return len(self._promised - done)
+            self._promised[job] += 1
+            return self._promised[job]
 
-    def verdict(self) -> tuple[int, int, int]:
-        """Return promises, promises without an effect, and effects beyond the first of a promise."""
-        lost = self.outstanding()
+    def done(self, job: str, n: int) -> None:
+        """Note that its effect happened."""
         with self._mu:
-            row = self._db.execute("SELECT COUNT(*) - COUNT(DISTINCT key) FROM effects").fetchone()
-            return len(self._promised), lost, int(row[0])
+            self._effects[job, n] += 1
 
-    def times(self, since: float) -> dict[str, list[tuple[float, float]]]:
-        """Return ``(wait, total)`` in seconds by queue, for work asked for since then."""
-        found: dict[str, list[tuple[float, float]]] = {}
+    def waited(self, queue: str, seconds: float) -> None:
+        """Note how long a job waited for its start."""
         with self._mu:
-            sql = "SELECT kind, began - asked, done - asked FROM effects WHERE asked >= ?"
-            for kind, wait, total in self._db.execute(sql, (since,)):
-                found.setdefault(JOB_CLASSES[kind], []).append((max(0.0, wait), max(0.0, total)))
-        return found
+            self.waits[queue].append(seconds)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+    # -- the check -------------------------------------------------------------------------------------
+
+    def expectation(self, page: str, subject: Any) -> dict[str, float]:
+        """Return what an answer to a read that begins now must at least show."""
+        if page == "event_page":
+            return {"registered": self._events[subject]}
+        if page == "my_registrations":
+            return {"registered": self._people[subject]}
+        if page == "dashboard":
+            return {"registered": self._events[subject], "checked_in": self._gates[subject]}
+        return {"began": time.monotonic()}
+
+    def judge(self, page: str, expected: dict[str, float], answer: dict[str, Any], bounded_s: float) -> None:
+        """Compare an answer with what was expected when its read began."""
+        wrong = [
+            f"{name}={answer[name]}, {least:g} committed"
+            for name, least in expected.items()
+            if name != "began" and answer[name] < least
+        ]
+        if "began" in expected and "computed_at" in answer:
+            age = expected["began"] - answer["computed_at"]
+            if age > bounded_s:
+                wrong.append(f"{age:.2f} s old, {bounded_s:g} s allowed")
+        with self._mu:
+            self.checked += 1
+            if wrong:
+                self.stale += 1
+                self.examples = [*self.examples, f"{page}: {'; '.join(wrong)}"][:5]
+
+    def verdict(self) -> Verdict:
+        """Return the sum; call it when all side work has had time to end."""
+        with self._mu:
+            happened = Counter(job for job, _ in self._effects)
+            lost = sum(n - happened[job] for job, n in self._promised.items())
+            double = sum(n - 1 for n in self._effects.values() if n > 1)
+            return Verdict(self.checked, self.stale, sum(self._promised.values()), lost, double)
