@@ -1,179 +1,179 @@
-"""The load: a seeded schedule of arrivals, driven open-loop by the thread pool of a web server.
+"""The visitors: an open loop, whose arrivals do not wait for slow answers.
 
-Latency counts from the moment a request was due, so that a server which falls behind cannot hide it
-(coordinated omission).
+Arrivals are a Poisson process drawn from a seed before anything runs. A request's latency counts from the
+moment it arrived, not from the moment a thread was free for it, so that a slow server cannot hide its queue
+("coordinated omission").
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from random import Random
 from typing import Any
 
-from .dataset import CATEGORIES, FAMILY, GIVEN, Size, hot
+from .app import BOUNDED_S, Site
+from .dataset import CATEGORIES, CITIES, FAMILY, GIVEN, Size, hot
 
 MIX = {
-    "event page": 34,
-    "event list": 16,
-    "my registrations": 14,
-    "participant search": 8,
-    "organiser dashboard": 8,
-    "top events": 6,
-    "check-in": 7,
-    "register": 6,
-    "export": 1,
+    "event_page": 38,
+    "event_list": 14,
+    "my_registrations": 14,
+    "find_participant": 3,
+    "dashboard": 8,
+    "top_events": 7,
+    "register": 11,
+    "check_in": 5,
 }
-"""Requests of each kind among a hundred."""
+"""Shares of requests in percent."""
 
-Request = tuple[str, tuple[Any, ...]]
+THREADS = 8
 
 
-class Requests:
-    """An endless, seeded stream of requests; writes never repeat, so that every one must succeed."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One visitor's wish, ``at`` seconds after the beginning."""
 
-    def __init__(self, size: Size, seed: int, open_check_ins: Sequence[tuple[int, int]]) -> None:
-        self._random = Random(seed)
-        self._size = size
-        self._new = size.participants * 9 // 10
-        self._turn = count()
-        self._open = iter(open_check_ins)
-
-    def draw(self) -> Request:
-        """Return the next request."""
-        u = self._random.random
-        kind = self._random.choices(list(MIX), list(MIX.values()))[0]
-        event_id = hot(u(), self._size.events)
-        if kind == "check-in":
-            found = next(self._open, None)
-            if found is not None:
-                return kind, (*found, 1 + int(u() * 8))
-            kind = "register"
-        if kind == "register":
-            # A second lap meets another event, so the unique key of event and participant holds.
-            lap, place = divmod(next(self._turn), self._size.participants - self._new)
-            return kind, (
-                1 + (place * 7 + lap) % self._size.events if lap else event_id,
-                self._new + 1 + place,
-            )
-        if kind in ("event page", "organiser dashboard", "export"):
-            return kind, (event_id,)
-        if kind == "event list":
-            return kind, (CATEGORIES[int(u() * len(CATEGORIES))], int(u() * 7))
-        if kind == "my registrations":
-            return kind, (1 + int(self._size.participants * u() ** 3),)
-        if kind == "participant search":
-            return kind, (FAMILY[int(len(FAMILY) * u() ** 2)], GIVEN[int(len(GIVEN) * u() ** 2)])
-        return kind, ()
+    at: float
+    page: str
+    event: int
+    person: int
+    words: tuple[str, str, str]
 
 
 @dataclass(slots=True)
-class Done:
-    """One finished request; times in seconds, ``due`` since the phase began."""
+class Result:
+    """What came of a run.
 
-    endpoint: str
-    due: float
-    latency: float
-    queries: int
-    query_s: float
-    error: str | None = None
+    Attributes:
+        samples: ``(arrival_s, page, latency_s, service_s)`` of every request that was answered.
+        errors: Texts of what was raised.
+    """
 
-
-@dataclass(slots=True)
-class Measured:
-    """One phase."""
-
-    name: str
-    rate: float
-    wall_s: float
-    done: list[Done] = field(repr=False)
+    samples: list[tuple[float, str, float, float]] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    took_s: float = 0.0
+    statements: int = 0
 
     @property
-    def errors(self) -> int:
-        """Requests that raised."""
-        return sum(d.error is not None for d in self.done)
+    def rate(self) -> float:
+        """Requests answered per second."""
+        return len(self.samples) / self.took_s if self.took_s else 0.0
 
-    @property
-    def sustained(self) -> float:
-        """Requests finished per second, until the last one was."""
-        return len(self.done) / self.wall_s
-
-    @property
-    def queries_per_request(self) -> float:
-        """Statements sent per request."""
-        return sum(d.queries for d in self.done) / max(1, len(self.done))
-
-    def latency_ms(self, share: float) -> float:
-        """Return a quantile of the latency in milliseconds."""
-        return quantile([d.latency for d in self.done], share) * 1e3
-
-    def query_ms(self, endpoint: str) -> float:
-        """Return the mean time in the database per request of one endpoint, in milliseconds."""
-        times = [d.query_s for d in self.done if d.endpoint == endpoint]
-        return 1e3 * sum(times) / len(times) if times else 0.0
+    def latency(self, share: float) -> float:
+        """Return a percentile of the latency in seconds."""
+        return percentile([sample[2] for sample in self.samples], share)
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    """Return the value that ``share`` of all do not exceed (nearest rank).
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value that ``share`` of ``values`` do not exceed (nearest rank).
 
-    >>> quantile([3, 1, 2, 4], 0.5), quantile([], 0.5)
+    >>> percentile([1, 2, 3, 4], 0.5), percentile([], 0.5)
     (2, 0.0)
     """
     if not values:
         return 0.0
-    ranked = sorted(values)
-    return ranked[max(0, min(len(ranked) - 1, -int(-share * len(ranked) // 1) - 1))]
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
-def arrivals(rate: float, duration_s: float, random: Random) -> list[float]:
-    """Return the due times of a Poisson process."""
-    times, now = [], random.expovariate(rate)
-    while now < duration_s:
-        times.append(now)
+def schedule(size: Size, rate: float, seconds: float, seed: int, stage: int = 0) -> list[Request]:
+    """Draw the arrivals of a run: the same for every stage but for who registers."""
+    random, newcomers = Random(seed), Random(seed * 1000 + stage)
+    now, found = 0.0, []
+    pages, weights = list(MIX), list(MIX.values())
+    old = size.participants * 9 // 10
+    while True:
         now += random.expovariate(rate)
-    return times
+        if now >= seconds:
+            return found
+        page = random.choices(pages, weights)[0]
+        person = 1 + int(random.random() * old)
+        if page == "register":
+            person = old + 1 + int(newcomers.random() * (size.participants - old))
+        words = (random.choice(FAMILY), random.choice(GIVEN), random.choice(CITIES))
+        found.append(Request(now, page, hot(random.random(), size.events), person, words))
 
 
-Handler = Callable[[str, tuple[Any, ...]], None]
+def serve(site: Site, request: Request) -> None:
+    """Answer one request, and let the check look at the answer."""
+    page, ledger = request.page, site.ledger
+    if page == "register":
+        site.register(request.event, request.person)
+        return
+    if page == "check_in":
+        site.check_in(request.event, request.person)
+        return
+    subject = request.person if page == "my_registrations" else request.event
+    expected = ledger.expectation(page, subject)
+    answer = visit(site, request)
+    ledger.judge(page, expected, answer, BOUNDED_S * 1.1)
 
 
-def drive(
-    name: str,
-    handler: Handler,
-    meter: Callable[[], tuple[int, float]],
-    due: Sequence[float],
-    requests: Sequence[Request],
-    *,
-    threads: int,
-    stop_after_s: float | None = None,
-) -> Measured:
-    """Send every request at its due time (all zero: as fast as it goes) and measure it."""
-    turn, done, began = count(), [], time.perf_counter()
+def visit(site: Site, request: Request) -> dict[str, Any]:
+    """Read one page."""
+    page = request.page
+    if page == "event_list":
+        return site.event_list(CATEGORIES[request.event % len(CATEGORIES)])
+    if page == "top_events":
+        return site.top_events()
+    if page == "find_participant":
+        return site.find_participant(*request.words)
+    if page == "my_registrations":
+        return site.my_registrations(request.person)
+    return site.dashboard(request.event) if page == "dashboard" else site.event_page(request.event)
+
+
+def drive(site: Site, requests: Sequence[Request], *, paced: bool, stop_after_s: float) -> Result:
+    """Run ``requests`` on a web server's number of threads.
+
+    Args:
+        paced: Open loop, each request at its time; else a closed loop as fast as it goes.
+        stop_after_s: Requests not begun by then are given up (a server that cannot keep up must not hold
+            the demo for ever); they are counted as errors of a paced run.
+    """
+    result, lock = Result(), threading.Lock()
+    waiting, before = iter(requests), site.db.statements
+    began = time.monotonic()
+
+    def answer(request: Request) -> None:
+        start = time.monotonic()
+        try:
+            serve(site, request)
+        except Exception as error:
+            result.errors.append(f"{request.page}: {type(error).__name__}: {error}"[:200])
+            return
+        end = time.monotonic()
+        arrived = began + request.at if paced else start
+        result.samples.append((arrived - began, request.page, end - arrived, end - start))
 
     def work() -> None:
-        meter()
-        while (i := next(turn)) < len(due):
-            wait = due[i] - (time.perf_counter() - began)
-            if wait > 0:
-                time.sleep(wait)
-            elif stop_after_s is not None and -wait > stop_after_s:
+        while True:
+            with lock:
+                request = next(waiting, None)
+            if request is None:
                 return
-            endpoint, arguments = requests[i]
-            error = None
-            try:
-                handler(endpoint, arguments)
-            except Exception as caught:  # a failed request is counted and shown, the load goes on
-                error = f"{type(caught).__name__}: {caught}"
-            latency = time.perf_counter() - began - due[i]
-            done.append(Done(endpoint, due[i], latency, *meter(), error))
+            if paced:
+                time.sleep(max(0.0, began + request.at - time.monotonic()))
+            if time.monotonic() - began <= stop_after_s:
+                answer(request)
+            elif paced:
+                result.errors.append("given up: the server did not keep up")
+            else:
+                return
 
-    pool = [threading.Thread(target=work, name=f"web-{i}", daemon=True) for i in range(threads)]
-    for thread in pool:
+    run_threads(work, THREADS)
+    result.took_s = time.monotonic() - began
+    result.statements = site.db.statements - before
+    return result
+
+
+def run_threads(work: Callable[[], None], number: int) -> None:
+    """Run ``work`` in ``number`` threads and wait for all."""
+    threads = [threading.Thread(target=work, name=f"visitor-{i}", daemon=True) for i in range(number)]
+    for thread in threads:
         thread.start()
-    for thread in pool:
+    for thread in threads:
         thread.join()
-    wall_s = max(time.perf_counter() - began, 1e-9)
-    return Measured(name, len(due) / due[-1] if due and due[-1] else len(done) / wall_s, wall_s, done)
