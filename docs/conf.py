@@ -29,6 +29,7 @@ suppress_warnings: list[str] = []
 
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 autoclass_content = "both"
@@ -104,15 +105,19 @@ def _touch_lazy_names() -> None:
             getattr(module, name)
 
 
-def _sentence_first(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+def _attributes_are_sentences() -> None:
     # Napoleon reads "text: more" on the first line of an attribute as its type; ours are sentences.
-    if what in {"attribute", "data", "property"}:
-        lines.insert(0, "")
+    from sphinx.ext.napoleon.docstring import GoogleDocstring
+
+    def consume(self: GoogleDocstring) -> tuple[str, list[str]]:
+        return "", self._dedent(self._consume_to_end())
+
+    GoogleDocstring._consume_inline_attribute = consume  # type: ignore[method-assign]
 
 
 def setup(app: Any) -> dict[str, bool]:
     """Connect what is defined above."""
     _touch_lazy_names()
-    app.connect("autodoc-process-docstring", _sentence_first, priority=400)
+    _attributes_are_sentences()
     app.connect("missing-reference", _name_without_page)
     return {"parallel_read_safe": True}
