@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .core import Core, Ticket
 from .entry import Entry
 from .errors import StoreUnavailable
@@ -24,11 +26,7 @@ def remove(core: Core, space: Space, pattern: str, dry_run: bool) -> Steps[int]:
         return not local.startswith("\x00") and matches(local)
 
     if dry_run and core.store is None:
-        now = core.now()
-        entries = (
-            [core.peek(key) for key in core.l1.keys() if local_matches(key)] if core.l1 is not None else []
-        )
-        return sum(1 for e in entries if e is not None and now < e.hard)
+        return _count_here(core, local_matches)
     outer = space.outer + pattern
     if dry_run:
         return int((yield call("delete_pattern", outer, dry_run=True)))
@@ -45,6 +43,15 @@ def remove(core: Core, space: Space, pattern: str, dry_run: bool) -> Steps[int]:
         count = here
     core.drop_matching(local_matches)
     return count
+
+
+def _count_here(core: Core, matches: Callable[[str], bool]) -> int:
+    if core.l1 is None:
+        return 0
+    now = core.now()
+    names: list[str] = core.l1.keys()
+    entries = [core.peek(key) for key in names if matches(key)]
+    return sum(1 for entry in entries if entry is not None and now < entry.hard)
 
 
 def touch(core: Core, space: Space, local: str, life_s: float, options: CacheOptions) -> Steps[bool]:

@@ -71,7 +71,8 @@ class CacheStoreSuite:
         """A manager over the store, in a namespace of its own."""
         namespace = f"suite-{uuid.uuid4().hex[:12]}"
         is_first_tier = hasattr(store, "drop_tags")
-        made = CacheManager(None if is_first_tier else store, l1=store if is_first_tier else None, namespace=namespace)
+        url, l1 = (None, store) if is_first_tier else (store, None)
+        made = CacheManager(url, l1=l1, namespace=namespace)
         yield made
         made.clear()
         made.close()
