@@ -12,6 +12,7 @@ from eventperf._core.errors import ConfigurationError
 from eventperf.scaling.model import Sample, TargetState
 
 from .kubernetes_api import JSON, MERGE_PATCH, KubernetesApi, pod_namespace
+from .kubernetes_deletion import DeletionCosts
 from .kubernetes_errors import (
     KubernetesApiError,
     KubernetesConflict,
@@ -251,6 +252,11 @@ class KubernetesTarget:
     each :meth:`read` is one GET. Arguments are those of :class:`KubernetesScale`. Needs the right to get
     the object and to patch its ``scale``; see the manifest in the documentation.
 
+    Args:
+        deletion_cost: From a pod's name to what its deletion would cost (running jobs, sessions); written
+            to the pods before a scale-down, so that the cheapest go first. Needs a shared ``state`` and the
+            right to patch pods.
+
     >>> KubernetesTarget("deployment/web", namespace="prod").name
     'prod/deployment/web'
     """
@@ -263,11 +269,15 @@ class KubernetesTarget:
         api: KubernetesApi | None = None,
         state: KubernetesState | None = None,
         events: bool = True,
+        deletion_cost: Callable[[str], int] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.object = KubernetesScale(
             target, namespace=namespace, api=api, state=state, events=events, clock=clock
         )
+        if deletion_cost is not None and state is None:
+            raise ConfigurationError("deletion_cost", deletion_cost, "only together with a shared state")
+        self._costs = DeletionCosts(deletion_cost) if deletion_cost is not None else None
         self.state = state
         self._owns_api = api is None and state is None
         self._name = f"{self.object.namespace}/{target}"
@@ -302,7 +312,15 @@ class KubernetesTarget:
             TargetConflict: Somebody else changed it since it was read.
             ScalingError: Refused, or it is not known whether it was done.
         """
+        if self._costs is not None and self.state is not None:
+            self._mark(self._costs, self.state, replicas)
         self.object.write(replicas, reason=reason)
+
+    def _mark(self, costs: DeletionCosts, state: KubernetesState, replicas: int) -> None:
+        now = self.object.read()
+        if replicas < now.replicas:
+            pods = state.pods(self.object.namespace, now.selector)
+            costs.write(self.object.api, self.object.namespace, [p.name for p in pods if not p.is_leaving])
 
     def contenders(self) -> tuple[str, ...]:
         """Return what else drives this target: autoscalers by name, and a change behind our back."""

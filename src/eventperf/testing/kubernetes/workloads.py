@@ -89,8 +89,8 @@ class Workloads:
             want = owner.obj["spec"].get("replicas", 1)
             for _ in range(want - len(mine)):
                 self._start(shelf, owner)
-            # like the ReplicaSet controller: unready ones go first
-            for pod in sorted(mine, key=_is_ready)[: max(0, len(mine) - want)]:
+            # like the ReplicaSet controller: unready ones go first, then the cheapest
+            for pod in sorted(mine, key=_rank)[: max(0, len(mine) - want)]:
                 self._store.delete(self._pods, pod)
             self._status(shelf, key)
 
@@ -144,6 +144,11 @@ class Workloads:
         generation = owner.obj["metadata"].get("generation", 1)
         status = {**(owner.obj.get("status") or {}), **status, "observedGeneration": generation}
         self._store.replace(shelf, owner, {**owner.obj, "status": status})
+
+
+def _rank(pod: Item) -> tuple[bool, int]:
+    annotations = pod.obj["metadata"].get("annotations") or {}
+    return _is_ready(pod), int(annotations.get("controller.kubernetes.io/pod-deletion-cost", 0))
 
 
 def _is_ready(pod: Item) -> bool:
