@@ -144,6 +144,7 @@ class AutoScaler:
                 decision = self._unreadable(error)
                 conditions["target_unreadable"] = decision.error or ""
             else:
+                self._find_contenders(conditions)
                 observation = self.observe(state, read_source(self.metrics, ("metrics",)), conditions)
                 decision = self._act(self._decide(observation), conditions)
                 self._judge(decision, conditions)
@@ -180,6 +181,17 @@ class AutoScaler:
         if rps is not None and state.ready:
             self._baseline.add(self._clock.time(), rps / state.ready)
         return observation
+
+    def _find_contenders(self, conditions: dict[str, str]) -> None:
+        """Note other autoscalers on the same target, where the target can tell."""
+        ask = getattr(self.target, "contenders", None)
+        try:
+            found = ask() if callable(ask) else ()
+        except Exception as error:
+            _log.info("%s: cannot tell who else scales it: %s", self.target.name, error)
+            return
+        if found:
+            conditions["fought_over"] = f"{', '.join(found)} scales it too"
 
     def _trim(self, now: float) -> None:
         keep_s = max(_REMEMBER_S, self.behavior.memory_s)

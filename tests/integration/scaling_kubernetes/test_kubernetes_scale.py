@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from eventperf._core.errors import ConfigurationError
-from eventperf.scaling.backends.kubernetes import KubernetesScale
+from eventperf.scaling import Alert, AutoScaler, CallableMetrics, TargetTracking
+from eventperf.scaling.backends.kubernetes import KubernetesScale, KubernetesTarget
 from eventperf.scaling.backends.kubernetes_api import KubernetesApi
 from eventperf.scaling.backends.kubernetes_errors import (
     KubernetesApiError,
@@ -288,3 +289,25 @@ def test_a_stateful_set_is_scaled(server: KubernetesServer, api: KubernetesApi) 
     target.read()
     target.write(3)
     assert server.replicas("statefulsets", "db") == 3
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_an_hpa_on_the_same_target_is_alerted_once(server: KubernetesServer, watched: bool) -> None:
+    server.create_deployment("web", replicas=2)
+    server.create("horizontalpodautoscalers", _hpa("web", "web"), group="autoscaling")
+    alerts: list[Alert] = []
+    with KubernetesApi.at(server.url) as api, KubernetesState(api) as state:
+        given = {"state": state} if watched else {"api": api}
+        target = KubernetesTarget("deployment/web", namespace="default", **given)  # type: ignore[arg-type]
+        scaler = AutoScaler(
+            target,
+            CallableMetrics(rps=lambda: 200.0),
+            TargetTracking(rps=100),
+            max_replicas=9,
+            alerts=[alerts.append],
+        )
+        for _ in range(3):
+            scaler.tick()
+    assert [(a.kind, a.text) for a in alerts] == [
+        ("fought_over", "HorizontalPodAutoscaler/web scales it too")
+    ]

@@ -323,12 +323,8 @@ class KubernetesTarget:
             costs.write(self.object.api, self.object.namespace, [p.name for p in pods if not p.is_leaving])
 
     def contenders(self) -> tuple[str, ...]:
-        """Return what else drives this target: autoscalers by name, and a change behind our back."""
-        found = self.object.contenders()
-        changed = self.object.changed_by_others
-        if changed is not None:
-            found += (f"somebody who changed {changed[0]} to {changed[1]} replicas",)
-        return found
+        """Return the other autoscalers (HPA, KEDA) that drive this target; asked at most once a minute."""
+        return self.object.contenders()
 
     def close(self) -> None:
         """Close the connection if it is this target's own."""
