@@ -50,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _front(arguments)
     try:
-        args = parser.parse_args(arguments)
+        args, unknown = parser.parse_known_args(arguments)
+        if unknown:  # told by the command, which knows what it allows
+            getattr(args, "parser", parser).error(f"unrecognized arguments: {unknown[0]}")
         if not getattr(args, "command", None):
             parser.print_help()
             return 0
@@ -78,7 +80,7 @@ def _front(arguments: Sequence[str]) -> Parser:
         if name == chosen:
             command = importlib.import_module(module)
             command.configure(sub)
-            sub.set_defaults(run=command.run)
+            sub.set_defaults(run=command.run, parser=sub)
     return parser
 
 

@@ -94,7 +94,7 @@ def _engine(url: str | None, folder: str) -> Engine:
         shown = parsed.render_as_string(hide_password=True)
         engine = create_engine(parsed, pool_size=16)
     except (ArgumentError, NoSuchModuleError) as error:
-        given = "a text that is no URL" if isinstance(error, ArgumentError) else shown
+        given = shown if isinstance(error, NoSuchModuleError) else "a text that is no URL"
         raise ConfigurationError("--database", given, allowed) from error
     except ModuleNotFoundError as error:
         extra = "mysql" if parsed.drivername.startswith(("mysql", "mariadb")) else "postgres"

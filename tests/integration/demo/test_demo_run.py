@@ -1,0 +1,49 @@
+"""The demo at a small scale, and its judge."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from eventperf.cli.demo.check import Ledger
+from eventperf.cli.main import main
+
+
+def test_demo_ends_with_figures_and_a_page_that_loads_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "demo.html"
+    code = main(["demo", "--scale", "0.01", "--seconds", "0.5", "--json", "--report", str(report)])
+    figures = json.loads(capsys.readouterr().out)
+    assert code == (0 if figures["is_clean"] else 1)
+    assert [stage["name"] for stage in figures["stages"]] == ["plain", "+ cache", "+ indexes", "+ queue"]
+    assert all(stage["requests"] > 0 and stage["reads_checked"] > 0 for stage in figures["stages"])
+    assert all(stage["lost"] == stage["double"] == 0 for stage in figures["stages"])
+    page = report.read_text(encoding="utf-8")
+    HTMLParser().feed(page)
+    assert page.count("<svg") == page.count("</svg>") == 4
+    assert not re.search(r"https?:|<script|<link|<img|@import|url\(", page)
+
+
+def test_the_check_catches_a_planted_stale_read() -> None:
+    ledger = Ledger({1: 10}, {}, {})
+    ledger.registered(1, 5)
+    expected = ledger.expectation("event_page", 1)
+    ledger.judge("event_page", expected, {"registered": 11}, 2.0)
+    assert ledger.verdict().is_clean
+    ledger.judge("event_page", expected, {"registered": 10}, 2.0)
+    assert ledger.verdict().stale == 1
+
+
+def test_the_check_catches_a_planted_lost_and_a_double_job() -> None:
+    ledger = Ledger({}, {}, {})
+    first, second = ledger.promised("mail"), ledger.promised("mail")
+    ledger.done("mail", first)
+    assert (ledger.verdict().lost, ledger.verdict().double) == (1, 0)
+    ledger.done("mail", second)
+    ledger.done("mail", second)
+    assert (ledger.verdict().lost, ledger.verdict().double) == (0, 1)
