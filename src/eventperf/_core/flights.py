@@ -73,17 +73,30 @@ class Flights:
     def __len__(self) -> int:
         return len(self._open)
 
-    def join(self, key: object) -> tuple[Flight, bool]:
-        """Return the open flight of ``key`` and whether the caller leads it (and must land it)."""
+    def join(self, key: object, tags: Iterable[str] | None = ()) -> tuple[Flight, bool]:
+        """Return the open flight of ``key`` and whether the caller leads it (and must land it).
+
+        A load that began before an invalidation of its tags is not joined after it: what it brings may be
+        older than the write the caller has already seen.
+
+        Args:
+            key: What is to be loaded.
+            tags: Tags the result will carry; ``None`` when they are known only afterwards.
+        """
         with self._mu:
             flight = self._open.get(key)
             if flight is not None:
-                return flight, False
+                late = flight.fenced_tags and (tags is None or not flight.fenced_tags.isdisjoint(tags))
+                if not late:
+                    return flight, False
+                flight.fenced = True
             flight = self._open[key] = Flight(key, threading.get_ident())
             return flight, True
 
-    def join_many(self, keys: list[Any]) -> tuple[dict[Any, Flight], dict[Any, Flight]]:
-        """Join several keys at once.
+    def join_many(
+        self, keys: list[Any], tags: Iterable[str] | None = ()
+    ) -> tuple[dict[Any, Flight], dict[Any, Flight]]:
+        """Join several keys at once, all with the same ``tags``.
 
         Returns:
             Flights the caller leads, and flights led by others, by key.
@@ -91,7 +104,7 @@ class Flights:
         mine: dict[Any, Flight] = {}
         others: dict[Any, Flight] = {}
         for key in keys:
-            flight, leads = self.join(key)
+            flight, leads = self.join(key, tags)
             (mine if leads else others)[key] = flight
         return mine, others
 

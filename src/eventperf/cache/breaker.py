@@ -15,6 +15,8 @@ class Breaker:
     ``every_s`` until it answers, then calls ``on_close`` (replay of what could not be said) and closes.
     """
 
+    is_open: bool
+
     def __init__(
         self,
         probe: Callable[[], None],

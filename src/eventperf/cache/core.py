@@ -10,7 +10,7 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
 
@@ -36,11 +36,13 @@ class Ticket:
     __slots__ = ("fenced",)
 
     def __init__(self) -> None:
-        self.fenced = False
+        self.fenced: bool = False
 
 
 class Core:
     """The state behind one CacheManager."""
+
+    l1_open: bool
 
     def __init__(
         self,
@@ -62,26 +64,27 @@ class Core:
         self.serializer = serializer
         self.coherence = coherence
         self.clock = clock
-        self.now, self.wall = clock.monotonic, clock.time
+        self.now: Callable[[], float] = clock.monotonic
+        self.wall: Callable[[], float] = clock.time
         self.random = random
-        self.hooks = Hooks()
-        self.counts = Counts()
-        self.load_s = 0.0
-        self.flights = Flights()
-        self.wakes = Flights()
+        self.hooks: Hooks = Hooks()
+        self.counts: Counts = Counts()
+        self.load_s: float = 0.0
+        self.flights: Flights = Flights()
+        self.wakes: Flights = Flights()
         self.enabled = True
-        self.is_fast = type(clock) is SystemClock and type(l1) is MemoryStore
+        self.is_fast: bool = type(clock) is SystemClock and type(l1) is MemoryStore
         self.channel: Any = None
-        self.breaker = (
+        self.breaker: Breaker | None = (
             Breaker(self._probe, self._breaker_changed, self._replay) if store is not None else None
         )
-        self.keeper = Keeper(store)
+        self.keeper: Keeper = Keeper(store)
         self.l1_open = l1 is not None and (store is None or coherence == "ttl")
         self._reset_reads()
         _cores.add(self)
 
     def _reset_reads(self) -> None:
-        self.mu = threading.Lock()
+        self.mu: Any = threading.Lock()
         self._reads: dict[str, list[Ticket]] = {}
         self.tag_cache: dict[str, str] = {}
         self._settling: dict[str, float] = {}

@@ -139,10 +139,10 @@ class Recipe:
         self_key: str | Callable[[Any], Any] | None,
     ) -> None:
         self.function = function
-        self.name = f"{function.__module__}.{function.__qualname__}"
-        self.signature = inspect.signature(function)
-        self.parameters = list(self.signature.parameters)
-        self.takes_self = _takes_self(function, self.parameters)
+        self.name: str = f"{function.__module__}.{function.__qualname__}"
+        self.signature: inspect.Signature = inspect.signature(function)
+        self.parameters: list[str] = list(self.signature.parameters)
+        self.takes_self: str = _takes_self(function, self.parameters)
         self.self_key = self_key
         if self.takes_self == "self" and key is None and self_key is None:
             raise UnstableKey(self.name, "self", "method's own object", "key= or self_key=")
@@ -152,7 +152,7 @@ class Recipe:
             self._key.check(names, argument="key", where=self.name)
         elif self._key is not None and not callable(self._key):
             raise ConfigurationError("key", key, "a template such as 'event:{event_id}', or a function")
-        self.tags_of_result = tags if callable(tags) else None
+        self.tags_of_result: Callable[..., Sequence[str]] | None = tags if callable(tags) else None
         self._tags: list[Template] = []
         if not callable(tags):
             if isinstance(tags, str):
@@ -160,8 +160,10 @@ class Recipe:
             self._tags = [Template(tag, argument="tags") for tag in tags]
             for tag in self._tags:
                 tag.check(names, argument="tags", where=self.name)
-        self.has_tags = bool(self._tags)
-        self.steady_tags = [t.text for t in self._tags] if all(not t.fields for t in self._tags) else None
+        self.has_tags: bool = bool(self._tags)
+        self.steady_tags: list[str] | None = (
+            [t.text for t in self._tags] if all(not t.fields for t in self._tags) else None
+        )
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments by name, defaults included.
@@ -171,7 +173,8 @@ class Recipe:
         """
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        return bound.arguments
+        arguments: dict[str, Any] = bound.arguments
+        return arguments
 
     def key_of(self, bound: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return the key of a call."""
@@ -391,7 +394,7 @@ class BoundCached:
     """A cached method of one object."""
 
     def __init__(self, wrapper: Any, calls: Calls, instance: Any) -> None:
-        self.__wrapped__ = calls.recipe.function
+        self.__wrapped__: Callable[..., Any] = calls.recipe.function
         self.__self__ = instance
         self._wrapper = wrapper
         calls.attach(self, (instance,))

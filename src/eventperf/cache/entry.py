@@ -28,12 +28,12 @@ class Entry:
 
     def __init__(self, key: str, value: Any, soft: float, hard: float, meta: EntryMeta | None = None) -> None:
         self.key: str | None = key
-        self.value = value
-        self.soft = soft
-        self.hard = hard
-        self.hits = 0
-        self.rank = 0
-        self.meta = meta
+        self.value: Any = value
+        self.soft: float = soft
+        self.hard: float = hard
+        self.hits: int = 0
+        self.rank: int = 0
+        self.meta: EntryMeta | None = meta
 
 
 class EntryMeta:
@@ -50,9 +50,9 @@ class EntryMeta:
     __slots__ = ("aliases", "group", "load_s", "print_", "size", "tags")
 
     def __init__(self, tags: tuple[str, ...] = (), load_s: float = 0.0) -> None:
-        self.tags = tags
+        self.tags: tuple[str, ...] = tags
         self.aliases: list[Alias] = []
-        self.load_s = load_s
-        self.size = 0
-        self.group = ""
+        self.load_s: float = load_s
+        self.size: int = 0
+        self.group: str = ""
         self.print_: bytes | None = None

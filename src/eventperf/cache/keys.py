@@ -54,11 +54,11 @@ class Space:
     def __init__(self, name: str, *, version: str = "1", home: bool = True) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigurationError("namespace", name, "a non-empty text")
-        self.name = name
+        self.name: str = name
         quoted = quote_part(name)
-        self.outer = f"{quoted}:{version}:"
-        self.tag_prefix = f"{quoted}:t:"
-        self.inner = "" if home else f"\x00{quoted}:"
+        self.outer: str = f"{quoted}:{version}:"
+        self.tag_prefix: str = f"{quoted}:t:"
+        self.inner: str = "" if home else f"\x00{quoted}:"
 
     def local(self, key: str) -> str:
         """Return the key in process memory."""

@@ -37,14 +37,22 @@ class Job:
         options: CacheOptions,
         refresh: bool = False,
     ) -> None:
-        self.refresh = refresh
-        self.space, self.local, self.loader = space, local, loader
-        self.ttl_s, self.tags, self.options = ttl_s, tags, options
-        self.outer = outer_of(space, local)
-        self.key = local[len(space.inner) :]
+        self.refresh: bool = refresh
+        self.space: Space = space
+        self.local: str = local
+        self.loader: Callable[[], Any] = loader
+        self.ttl_s: float = ttl_s
+        self.tags: Sequence[str] | TagsOf = tags
+        self.options: CacheOptions = options
+        self.outer: str = outer_of(space, local)
+        self.key: str = local[len(space.inner) :]
         self.stale: Found | None = None
         self.flight: Flight | None = None
-        self.began = 0.0
+        self.began: float = 0.0
+
+    def inner_tags(self) -> list[str] | None:
+        """Return the tags as process memory knows them; ``None`` while only the result can tell."""
+        return None if callable(self.tags) else [self.space.inner + tag for tag in self.tags]
 
 
 def get_or_load(core: Core, job: Job) -> Steps[Any]:
@@ -59,7 +67,7 @@ def get_or_load(core: Core, job: Job) -> Steps[Any]:
             job.stale = Found(entry.value, entry.soft - core.now(), left, {}, 0.0)
     give_up = None if options.hard_timeout is None else core.now() + float(options.hard_timeout)  # type: ignore[arg-type]
     while True:
-        flight, leads = core.flights.join(job.local)
+        flight, leads = core.flights.join(job.local, job.inner_tags())
         if leads:
             job.flight = flight
             if not _in_background(job):

@@ -97,7 +97,7 @@ class CacheManager:
             raise ConfigurationError("coherence", coherence, [repr(c) for c in COHERENCE])
         if options is not None and not isinstance(options, CacheOptions):
             raise ConfigurationError("options", options, "a CacheOptions")
-        self.options = (options or CacheOptions()).but(ttl=ttl)
+        self.options: CacheOptions = (options or CacheOptions()).but(ttl=ttl)
         store = open_store(url)
         if l1 is DEFAULT:
             l1 = MemoryStore()
@@ -434,15 +434,37 @@ class CacheManager:
                     return cast("T", value)
         return cast("T", run(self._core, self._load(key, loader, ttl, tags, options, False)))
 
+    @overload
     async def aget_or_load(
         self,
         key: str,
-        loader: Callable[[], Awaitable[T] | T],
+        loader: Callable[[], Awaitable[T]],
         *,
         ttl: Duration | None = None,
         tags: Tags = (),
         options: CacheOptions | None = None,
-    ) -> T:
+    ) -> T: ...
+
+    @overload
+    async def aget_or_load(
+        self,
+        key: str,
+        loader: Callable[[], T],
+        *,
+        ttl: Duration | None = None,
+        tags: Tags = (),
+        options: CacheOptions | None = None,
+    ) -> T: ...
+
+    async def aget_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Any],
+        *,
+        ttl: Duration | None = None,
+        tags: Tags = (),
+        options: CacheOptions | None = None,
+    ) -> Any:
         """Return the value of ``key``, awaiting the loader when there is none; see :meth:`get_or_load`."""
         if options is None:
             entry = self._table.get(key)
@@ -450,8 +472,8 @@ class CacheManager:
                 value = entry.value
                 if value is not DEAD:
                     entry.hits += 1
-                    return cast("T", value)
-        return cast("T", await arun(self._core, self._load(key, loader, ttl, tags, options, False)))
+                    return value
+        return await arun(self._core, self._load(key, loader, ttl, tags, options, False))
 
     def refresh(
         self,
@@ -465,17 +487,39 @@ class CacheManager:
         """Load now and store, whatever is there."""
         return cast("T", run(self._core, self._load(key, loader, ttl, tags, options, True)))
 
+    @overload
     async def arefresh(
         self,
         key: str,
-        loader: Callable[[], Awaitable[T] | T],
+        loader: Callable[[], Awaitable[T]],
         *,
         ttl: Duration | None = None,
         tags: Tags = (),
         options: CacheOptions | None = None,
-    ) -> T:
+    ) -> T: ...
+
+    @overload
+    async def arefresh(
+        self,
+        key: str,
+        loader: Callable[[], T],
+        *,
+        ttl: Duration | None = None,
+        tags: Tags = (),
+        options: CacheOptions | None = None,
+    ) -> T: ...
+
+    async def arefresh(
+        self,
+        key: str,
+        loader: Callable[[], Any],
+        *,
+        ttl: Duration | None = None,
+        tags: Tags = (),
+        options: CacheOptions | None = None,
+    ) -> Any:
         """Load now and store, whatever is there."""
-        return cast("T", await arun(self._core, self._load(key, loader, ttl, tags, options, True)))
+        return await arun(self._core, self._load(key, loader, ttl, tags, options, True))
 
     def _load(
         self,

@@ -15,9 +15,17 @@ class Counts:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.l2_hits = self.misses = self.loads = self.load_errors = self.stale = 0
-        self.stores = self.refused = self.corrupt = self.invalidations = 0
-        self.store_errors = self.replayed = 0
+        self.l2_hits: int = 0
+        self.misses: int = 0
+        self.loads: int = 0
+        self.load_errors: int = 0
+        self.stale: int = 0
+        self.stores: int = 0
+        self.refused: int = 0
+        self.corrupt: int = 0
+        self.invalidations: int = 0
+        self.store_errors: int = 0
+        self.replayed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ async, from threads and tasks.
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
 import uuid
@@ -27,7 +28,7 @@ import pytest
 
 from eventperf.cache import CacheManager, escape
 
-FALSY = [None, 0, "", False, 0.0, [], {}, b""]
+FALSY: list[Any] = [None, 0, "", False, 0.0, [], {}, b""]
 ODD_KEYS = ["a b", "line\nbreak", "glob*[x]?\\", "ключ-키-🔑", "x" * 10_000, "{tag}", "a:b:c", "%41", ""]
 
 
@@ -174,7 +175,7 @@ class CacheStoreSuite:
         ]
         for change in changes:
             cache.delete("k")
-            cache.get_or_load("k", lambda change=change: load(change), tags=["t"])
+            cache.get_or_load("k", functools.partial(load, change), tags=["t"])
             assert cache.get("k", "absent") in ("absent", "new")
 
     def test_result_tags_invalidated_during_the_load_refuse_it(self, cache: CacheManager) -> None:

@@ -35,6 +35,8 @@ class MemoryStore:
     2
     """
 
+    mu: Any
+
     def __init__(
         self,
         *,
@@ -58,17 +60,17 @@ class MemoryStore:
     def _reset(self) -> None:
         self.mu = threading.RLock()
         self.table: dict[str, Entry] = {}
-        self.wheel = Wheel()
+        self.wheel: Wheel = Wheel()
         self._tags: dict[str, set[str]] = {}
         self._small: deque[Entry] = deque()
         self._main: deque[Entry] = deque()
         self._small_live = 0
         self._ghost: dict[int, None] = {}
         self._groups: dict[str, int] = {}
-        self.bytes = 0
-        self.evictions = 0
-        self.expirations = 0
-        self.retired_hits = 0
+        self.bytes: int = 0
+        self.evictions: int = 0
+        self.expirations: int = 0
+        self.retired_hits: int = 0
 
     def after_fork(self) -> None:
         """Make a forked child independent: nobody sweeps there yet, and a lock may have been held."""

@@ -66,9 +66,9 @@ class RedisStore:
         if url is None and client is None and async_client is None:
             raise ConfigurationError("url", url, "a redis:// or redis+cluster:// URL, or client=")
         self._redis = require("redis", extra="cache", needed_by="RedisStore")
-        self.timeout_s = seconds(timeout, name="timeout", maximum=60)
+        self.timeout_s: float = seconds(timeout, name="timeout", maximum=60)
         self._links = Links(url, client, async_client, self.timeout_s, max_connections)
-        self.url = redact(url) if url else "redis (client of the host)"
+        self.url: str = redact(url) if url else "redis (client of the host)"
         self.channel = "eventperf"
         self._trouble: tuple[type[BaseException], ...] = (self._redis.RedisError, OSError, TimeoutError)
 

@@ -48,6 +48,8 @@ class _Ear:
 class Channel:
     """Follows the writes of other processes for one cache; started on first use in each process."""
 
+    connected: bool
+
     def __init__(self, store: Any, coherence: str, *, wants_l1: bool) -> None:
         self._store = store
         self._asked_for = coherence

@@ -31,7 +31,7 @@ class Links:
         self._timeout_s = timeout_s
         self._max = max_connections
         known = client if client is not None else async_client
-        self.is_cluster = (
+        self.is_cluster: bool = (
             self._parsed.scheme.endswith("+cluster")
             if self._parsed is not None
             else type(known).__name__ == "RedisCluster" or hasattr(known, "nodes_manager")

@@ -23,7 +23,7 @@ class Wheel:
         self._buckets: dict[int, list[Entry]] = {}
         self._heap: list[int] = []
         self._count = 0
-        self.dead = 0
+        self.dead: int = 0
 
     def add(self, entry: Entry) -> None:
         """File ``entry`` under its soft end."""
