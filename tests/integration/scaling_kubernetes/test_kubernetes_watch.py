@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -9,9 +10,14 @@ import pytest
 
 from eventperf.scaling.backends.kubernetes import KubernetesScale
 from eventperf.scaling.backends.kubernetes_api import KubernetesApi
-from eventperf.scaling.backends.kubernetes_errors import KubernetesForbidden, KubernetesNotFound
+from eventperf.scaling.backends.kubernetes_errors import (
+    KubernetesForbidden,
+    KubernetesNotFound,
+    KubernetesUnavailable,
+)
 from eventperf.scaling.backends.kubernetes_names import parse_reference
 from eventperf.scaling.backends.kubernetes_state import KubernetesState
+from eventperf.testing import FakeClock
 from eventperf.testing.kubernetes import KubernetesServer
 
 pytestmark = pytest.mark.integration
@@ -148,3 +154,51 @@ def test_bookmarks_move_the_version_on() -> None:
             server.scale("deployments", "web", 4)
             eventually(_sees(state, 4))
             assert state.workloads(WEB, "default").lists == 1  # resumed: no 410, no second list
+
+
+def test_a_state_that_was_not_confirmed_for_long_is_no_answer(server: KubernetesServer) -> None:
+    clock = FakeClock()
+    server.create_deployment("web")
+    with KubernetesApi.at(server.url) as api, KubernetesState(api, clock=clock) as state:
+        eventually(_sees(state, 1))
+        _watches(server, 1)
+        server.stop()
+        clock.advance(149)
+        assert _sees(state, 1)()  # known a moment ago is known
+        clock.advance(2)
+        with pytest.raises(KubernetesUnavailable):
+            state.scale(WEB, "default")
+        server.start()
+
+        def current() -> bool:
+            try:
+                return _sees(state, 1)()
+            except KubernetesUnavailable:
+                return False
+
+        eventually(current)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_watches_for_itself(server: KubernetesServer, state: KubernetesState) -> None:
+    server.create_deployment("web", replicas=1)
+    eventually(_sees(state, 1))
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            end = time.monotonic() + 20
+            while time.monotonic() < end and code:
+                code = 0 if _sees(state, 5)() else 1
+                time.sleep(0.01)
+        finally:
+            os._exit(code)
+    server.scale("deployments", "web", 5)
+    ended = [(0, 0)]
+
+    def over() -> bool:
+        ended[0] = os.waitpid(child, os.WNOHANG)
+        return ended[0][0] == child
+
+    eventually(over, 30.0)
+    assert os.waitstatus_to_exitcode(ended[0][1]) == 0

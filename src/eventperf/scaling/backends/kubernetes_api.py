@@ -143,8 +143,12 @@ class KubernetesApi:
             KubernetesApiError: The watch was refused.
             KubernetesUnavailable: No answer.
         """
-        response = self._send("GET", path, query, None, "", timeout_s, stream=True)
+        response = self._send("GET", path, query, None, "", None, stream=True)
         if response.status < 400:
+            # the answer began in time; from here on silence is normal for a while
+            socket = getattr(getattr(response, "connection", None), "sock", None)
+            if socket is not None:
+                socket.settimeout(timeout_s)
             return KubernetesStream(path, response, self._urllib3.exceptions.HTTPError)
         try:
             data = json.loads(response.read())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import seconds
 
 from .kubernetes_api import JSON, KubernetesApi, no_cycles
-from .kubernetes_errors import KubernetesNotFound
+from .kubernetes_errors import KubernetesNotFound, KubernetesUnavailable
 from .kubernetes_names import Reference, namespaced, quantity
 from .kubernetes_pods import Pod, PodIndex, Selector, epoch, extract_pod, requested
 from .kubernetes_watch import WatchedCollection
@@ -123,6 +124,11 @@ class KubernetesState:
         self._wide = cluster_wide
         self._metrics_age_s = metrics_age_s
         self._clock = clock or SystemClock()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Know nothing: at the start, and in a forked child, where no watch runs and locks may be held."""
+        self._pid = os.getpid()
         self._mu = threading.Lock()
         self._listing = threading.Lock()
         self._collections: dict[tuple[str, str], WatchedCollection[Any]] = {}
@@ -159,6 +165,8 @@ class KubernetesState:
 
     def pods(self, namespace: str, selector: str) -> list[Pod]:
         """Return the pods a selector selects."""
+        if self._pid != os.getpid():
+            self._begin()
         scope = "" if self._wide else namespace
         with self._mu:
             index = self._pods.setdefault(scope, PodIndex())
@@ -169,6 +177,8 @@ class KubernetesState:
     def _follow(
         self, group: str, version: str, plural: str, namespace: str, extract: Any, **options: Any
     ) -> WatchedCollection[Any]:
+        if self._pid != os.getpid():
+            self._begin()
         scope = "" if self._wide else namespace
         with self._mu:
             found = self._collections.get((f"{group}/{plural}", scope))
@@ -179,14 +189,18 @@ class KubernetesState:
                 found.start()
         return found
 
-    def _ready(self, found: WatchedCollection[Any]) -> WatchedCollection[Any]:
+    @staticmethod
+    def _ready(found: WatchedCollection[Any]) -> WatchedCollection[Any]:
+        if not found.is_running:
+            found.start()
         if found.is_synced and found.silent_s < _FRESH_S:
             return found
-        if not found.is_synced and found.error is None:
+        if not found.is_synced:
             found.wait_synced(_SYNC_S)
-        if found.error is not None and (not found.is_synced or found.silent_s >= _FRESH_S):
-            raise found.error
-        return found
+        if found.is_synced and found.silent_s < _FRESH_S:
+            return found
+        text = f"not confirmed for {found.silent_s:.0f} s" if found.is_synced else "no answer in time"
+        raise found.error or KubernetesUnavailable("WATCH", found.path, text)
 
     # -- metrics --------------------------------------------------------------------------------------
 

@@ -87,6 +87,16 @@ class WatchedCollection(Generic[T]):
         return self._synced.is_set()
 
     @property
+    def is_running(self) -> bool:
+        """Whether its thread is there; a forked child has to start its own."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def path(self) -> str:
+        """Path of the collection."""
+        return self._path
+
+    @property
     def silent_s(self) -> float:
         """Seconds since the server was last heard of; while it is small the state is current."""
         return self._clock.monotonic() - self._heard_at
@@ -184,6 +194,7 @@ class WatchedCollection(Generic[T]):
             query["labelSelector"] = self._selector
         stream = self._api.stream(self._path, query=query, timeout_s=_SILENCE_S)
         self._running = stream
+        self._heard()
         try:
             if self._stopping.is_set():  # close() came while the stream was being opened
                 stream.close()
