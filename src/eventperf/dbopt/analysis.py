@@ -13,6 +13,7 @@ from sqlglot.optimizer.pushdown_predicates import pushdown_predicates
 from sqlglot.optimizer.qualify import qualify
 from sqlglot.optimizer.scope import Scope, traverse_scope
 
+from .ddl import normal_expression
 from .fingerprint import parse
 from .model import Schema, Table
 
@@ -452,7 +453,7 @@ def _on(
     bare = node.copy()
     for column in bare.find_all(exp.Column):
         column.set("table", None)
-    text = bare.sql(dialect=uses.dialect)
+    text = normal_expression(bare.sql(dialect=uses.dialect), uses.dialect)
     return columns[0].table, Predicate(columns[0].name, "function", values, text, kind, whole, op)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from eventperf._core.clock import Clock
@@ -150,6 +151,11 @@ class Applier:
             if table is None:
                 report.skipped.append(_applied(index, "its table is gone"))
                 continue
+            if table.is_partitioned:
+                report.skipped.append(
+                    _applied(index, "partitioned: create it on each partition, then attach")
+                )
+                continue
             there = self._dialect.indexes(table.name)
             same = next((i for i in there if i.valid and index.spec.is_prefix_of(i.spec)), None)
             if same is not None:
@@ -170,10 +176,14 @@ class Applier:
             progress(f"creating index {number} of {len(todo)}: {index.spec.label()}")
             began = self._clock.monotonic()
             try:
-                self._ddl(index.sql)
+                self._ddl(index.sql, partial(self._drop_half, index, report))
             except StatementRefused as error:
                 report.failed.append(_applied(index, error.reason))
-                self._drop_half(index, report)
+                if not self._drop_half(index, report):
+                    # One half-made index may stay behind a lock, never a second one.
+                    rest = todo[number:]
+                    report.skipped += [_applied(i, "an earlier index could not be finished") for i in rest]
+                    break
                 continue
             took = self._clock.monotonic() - began
             made.append(index)
@@ -188,17 +198,19 @@ class Applier:
                     report.warnings.append(f"statistics of {name} were not refreshed: {error.reason}")
         return made
 
-    def _drop_half(self, index: IndexAdvice, report: ApplyReport) -> None:
+    def _drop_half(self, index: IndexAdvice, report: ApplyReport) -> bool:
+        """Remove what a failed build left; tell whether nothing is left."""
         for there in self._dialect.indexes(index.spec.table):
             if there.name == index.name and not there.valid:
                 try:
                     self._ddl(self._dialect.drop_sql(index.name, index.spec.table))
                 except StatementRefused as error:
                     report.warnings.append(f"half-made {index.name} stays until the next run: {error.reason}")
-                else:
-                    report.cleaned.append(index.name)
+                    return False
+                report.cleaned.append(index.name)
+        return True
 
-    def _ddl(self, statement: str) -> None:
+    def _ddl(self, statement: str, tidy: Callable[[], object] = lambda: None) -> None:
         """Run one change; give way and come back when its lock is not to be had."""
         for attempt in range(1, self._limits.lock_attempts + 1):
             try:
@@ -206,6 +218,7 @@ class Applier:
             except StatementRefused as error:
                 if not error.retryable or attempt == self._limits.lock_attempts:
                     raise
+                tidy()
                 self._clock.sleep(0.1 * 2**attempt)
             else:
                 return

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from .analysis import Predicate, TableUse
-from .model import IndexSpec, Key, Schema, Table
+from .ddl import quote
+from .model import IndexSpec, Key, Schema, Table, is_plain
 from .protocols import Capabilities, Query
 from .stats import selectivity
 
@@ -250,7 +251,7 @@ class _Builder:
 
 
 def _constant(p: Predicate) -> str | None:
-    quoted = '"' + p.column.replace('"', '""') + '"'
+    quoted = p.column if is_plain(p.column) else quote(p.column, "sqlite")
     if p.kind == "null":
         return f"{quoted} IS NULL"
     if p.kind == "not_null":

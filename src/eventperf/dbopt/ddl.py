@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from .model import IndexSpec, Key
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from .model import IndexSpec, Key, is_plain
 
 
 def quote(name: str, dialect: str) -> str:
@@ -42,7 +46,8 @@ def create_index_sql(
     parts = ", ".join(key_sql(k, dialect) for k in spec.keys)
     table = quote_table(spec.table, dialect, schemas)
     using = f" USING {spec.method}" if spec.method != "btree" else ""
-    text = f"CREATE INDEX {'CONCURRENTLY ' if concurrently else ''}{quote(name, dialect)} ON {table}{using} ({parts})"
+    how = "CONCURRENTLY " if concurrently else ""
+    text = f"CREATE INDEX {how}{quote(name, dialect)} ON {table}{using} ({parts})"
     if spec.include:
         text += f" INCLUDE ({', '.join(quote(c, dialect) for c in spec.include)})"
     if spec.where:
@@ -50,3 +55,30 @@ def create_index_sql(
     if dialect == "mysql":
         text += " ALGORITHM=INPLACE LOCK=NONE"
     return text
+
+
+def normal_expression(text: str, dialect: str) -> str:
+    """Return an expression or condition in one form, so that equal ones compare equal.
+
+    >>> normal_expression('LOWER("email")', "postgres"), normal_expression("lower((email)::text)", "postgres")
+    ('LOWER(email)', 'LOWER(email)')
+    """
+    try:
+        tree = sqlglot.parse_one(text, read=dialect)
+    except SqlglotError:
+        return text
+    for cast in list(tree.find_all(exp.Cast)):
+        if cast.to.this in (exp.DataType.Type.TEXT, exp.DataType.Type.VARCHAR):
+            if cast is tree:
+                tree = cast.this
+            else:
+                cast.replace(cast.this)
+    for paren in list(tree.find_all(exp.Paren)):
+        if isinstance(paren.this, (exp.Column, exp.Literal)) and paren is not tree:
+            paren.replace(paren.this)
+    if isinstance(tree, exp.Paren):
+        tree = tree.this
+    for name in tree.find_all(exp.Identifier):
+        if is_plain(name.name):
+            name.set("quoted", False)
+    return str(tree.sql(dialect=dialect))

@@ -16,8 +16,13 @@ from .lex import Token, bind, split, tokens
 
 _LIST: Final = re.compile(r"\( \?(?: , \?)+ \)")
 _ROWS: Final = re.compile(r"(values \( \? \))(?: , \( \? \))+")
-_IGNORED: Final = frozenset({"set", "use", "begin", "commit", "rollback", "start", "savepoint", "release"})
+_IGNORED: Final = frozenset(
+    {"set", "use", "begin", "commit", "rollback", "start", "savepoint", "release", "reset", "show"}
+)
 _TYPED: Final = frozenset({"date", "timestamp", "timestamptz", "time", "interval"})
+_READABLE: Final = frozenset(
+    {"select", "with", "insert", "update", "delete", "replace", "merge", "create", "("}
+)
 _CLAUSES: Final = frozenset(
     [
         "and",
@@ -126,6 +131,9 @@ def parse(sql: str, dialect: str = "sqlite") -> Parsed:
     True
     """
     text = bind(_repair(sql, dialect), None, dialect).sql
+    first = next((t.text.lower() for t in tokens(text, dialect) if t.kind in ("word", "op")), "")
+    if first not in _READABLE:
+        return Parsed(None, text, False, f"not a query or change of data: {text[:40]}")
     tree, error = _try(text, dialect)
     if tree is not None:
         return Parsed(tree, text)

@@ -87,13 +87,13 @@ class DatabaseOptimizer:
         >>> from sqlalchemy import create_engine, text
         >>> engine = create_engine("sqlite://")
         >>> with engine.begin() as db:
-        ...     _ = db.execute(text("CREATE TABLE visits (id INTEGER PRIMARY KEY, page TEXT, at INT)"))
+        ...     _ = db.execute(text("CREATE TABLE visits (id INTEGER PRIMARY KEY, page INT, at INT)"))
         ...     for n in range(2000):
-        ...         _ = db.execute(text("INSERT INTO visits (page, at) VALUES (:p, :n)"), {"p": n % 50, "n": n})
+        ...         _ = db.execute(text(f"INSERT INTO visits (page, at) VALUES ({n % 50}, {n})"))
         >>> recorder = QueryRecorder(engine)
         >>> with engine.connect() as db:
         ...     for n in range(20):
-        ...         rows = db.execute(text("SELECT at FROM visits WHERE page = :p ORDER BY at"), {"p": str(n)}).all()
+        ...         _ = db.execute(text("SELECT at FROM visits WHERE page = :p ORDER BY at"), {"p": n}).all()
         >>> advice = DatabaseOptimizer(engine, source=recorder).advise()
         >>> [i.spec.label() for i in advice.indexes]
         ['visits (page, at)']
@@ -255,18 +255,11 @@ class DatabaseOptimizer:
             selection = Selection([], {}, {}, {}, False)
             advice.warnings.append("interrupted before any index was judged")
         self._fill(advice, selection, queries, planner)
-        advice.drops = drops(schema, dialect)
-        self._further(advice, queries, schema, planner)
+        in_use = frozenset(name for plan in selection.before.values() for name in plan.existing)
+        advice.drops = drops(schema, dialect, in_use)
         advice.explains = planner.explains
         advice.seconds = self._clock.monotonic() - began
         return advice
-
-    def _further(self, advice: Advice, queries: list[Query], schema: Schema, planner: Planner) -> None:
-        from .partition import partitions
-        from .rewrite import rewrites
-
-        advice.rewrites = rewrites(queries, schema, planner)
-        advice.partitions = partitions(queries, schema)
 
     def _queries(self, workload: Workload, schema: Schema, planner: Planner, advice: Advice) -> list[Query]:
         out: list[Query] = []

@@ -49,7 +49,8 @@ def _alembic(advice: Advice, *, revision: str = "eventperf_indexes", down_revisi
     indent = " " * (8 if postgres else 4)
     return (
         '"""Add the advised indexes."""\n\nimport sqlalchemy as sa  # noqa: F401\nfrom alembic import op\n\n'
-        f"revision = {revision!r}\ndown_revision = {down_revision!r}\nbranch_labels = None\ndepends_on = None\n\n\n"
+        f"revision = {revision!r}\ndown_revision = {down_revision!r}\n"
+        "branch_labels = None\ndepends_on = None\n\n\n"
         "def upgrade():\n"
         + _body(up, block, indent)
         + "\n\ndef downgrade():\n"
@@ -109,7 +110,8 @@ def _django(
         imports = "from django.contrib.postgres.operations import AddIndexConcurrently\n" + imports
     atomic = "    atomic = False\n" if postgres else ""
     return (
-        f'"""Add the advised indexes; the same lines belong into the models, so that no drift is seen."""\n\n{imports}\n'
+        '"""Add the advised indexes; the same lines belong into the models, so that no drift is seen."""\n\n'
+        + f"{imports}\n"
         + "\n".join(notes)
         + f"\n\n\nclass Migration(migrations.Migration):\n{atomic}"
         f"    dependencies = [({app_label!r}, {dependency!r})]\n    operations = [\n"

@@ -81,14 +81,20 @@ def judge(name: str, compared: Iterable[Compared], limits: Limits) -> Verdict:
     return Verdict(True, f"its queries are {speedup:.1f}x faster", speedup)
 
 
-def drops(schema: Schema, dialect: Dialect) -> list[DropAdvice]:
-    """Return existing indexes that could go, with the evidence; keys and constraints stay."""
+def drops(schema: Schema, dialect: Dialect, in_use: frozenset[str] = frozenset()) -> list[DropAdvice]:
+    """Return existing indexes that could go, with the evidence; keys and constraints stay.
+
+    Args:
+        schema: Tables with their indexes.
+        dialect: Writes the statements.
+        in_use: Indexes in plans of the workload: never called unused, whatever the server counted.
+    """
     out: list[DropAdvice] = []
     for table in schema.tables.values():
         gone: set[str] = set()
         for index in table.indexes:
             found = _grounds(index, [i for i in table.indexes if i.name not in gone])
-            if found is None:
+            if found is None or (found[0] == "unused" and index.name in in_use):
                 continue
             gone.add(index.name)
             kind, evidence = found

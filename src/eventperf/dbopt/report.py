@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from eventperf._core.durations import show
 
 if TYPE_CHECKING:
-    from .advice import Advice, IndexAdvice
+    from .advice import Advice, IndexAdvice, Served
     from .apply import ApplyReport
 
 
@@ -39,7 +39,8 @@ def text_table(advice: Advice) -> str:
     """Return advice as text."""
     out = [
         f"{advice.statements} statements, {advice.since}; judged by {advice.proof} "
-        f"({advice.explains} plans in {show(advice.seconds)}){'' if advice.is_complete else '; stopped early'}"
+        f"({advice.explains} plans in {show(advice.seconds)})"
+        f"{'' if advice.is_complete else '; stopped early'}"
     ]
     if advice.indexes:
         out.append(
@@ -117,7 +118,8 @@ def apply_table(report: ApplyReport) -> str:
 
 
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#1c2430;background:#fff}
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#1c2430;
+background:#fff}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}table{border-collapse:collapse;width:100%}
 td,th{padding:.35rem .6rem;border-bottom:1px solid #dde3ea;text-align:left;vertical-align:top}
 td.n{text-align:right;font-variant-numeric:tabular-nums}pre{background:#f4f6f9;padding:.7rem;overflow:auto;
@@ -147,38 +149,38 @@ def html_page(advice: Advice) -> str:
                 f"{e(size(index.size_bytes))}; writers lose {100 * index.write_cost:.2f} %.</span></p>"
                 f"<pre>{e(index.sql)};</pre>"
             )
-            for served in index.serves:
-                body.append(
-                    f"<details><summary>{e(served.statement[:160])} <span class=muted>{served.calls} calls, "
-                    f"planner cost {served.cost_before:.0f} to {served.cost_after:.0f}</span></summary>"
-                    f"<p class=muted>{e(', '.join(served.callers))}</p><table><tr><th>before<th>after<tr>"
-                    f"<td><pre>{e(served.plan_before)}</pre><td><pre>{e(served.plan_after)}</pre></table></details>"
-                )
+            body += [_served(served) for served in index.serves]
             if index.rejected:
                 rows = "".join(f"<li>{e(other)}: {e(why)}" for other, why in index.rejected)
                 body.append(f"<details><summary>Not chosen instead</summary><ul>{rows}</ul></details>")
     else:
         body.append("<p>No index is worth adding.</p>")
-    for drop in advice.drops:
-        body.append(
-            f"<h2>Could go: {e(drop.name)}</h2><p>{e(drop.kind)}: {e(drop.evidence)}</p><pre>{e(drop.sql)};</pre>"
-        )
-    for rewrite in advice.rewrites:
-        after = f"<pre>{e(rewrite.after)}</pre>" if rewrite.after else ""
-        body.append(
-            f"<h2>Rewrite: {e(rewrite.rule)}</h2><p>{e(rewrite.advice)}</p><pre>{e(rewrite.before)}</pre>{after}"
-            f"<p class=muted>{e(rewrite.verdict)}</p>"
-        )
-    for part in advice.partitions:
-        body.append(
-            f"<h2>Partition {e(part.table)}</h2><p>{e(part.reason)}</p><pre>{e(chr(10).join(part.ddl))}</pre>"
-        )
+    body += [_more(d.name, f"could go ({d.kind}): {d.evidence}", d.sql) for d in advice.drops]
+    body += [
+        _more(r.rule, f"{r.advice}. {r.verdict}", r.before + (f"\n-> {r.after}" if r.after else ""))
+        for r in advice.rewrites
+    ]
+    body += [_more(f"Partition {p.table}", p.reason, "\n".join(p.ddl)) for p in advice.partitions]
     notes = [*advice.warnings, *(f"{name}: {why}" for name, why in advice.unserved.items())]
     if notes:
         body.append("<h2>Notes</h2><ul>" + "".join(f"<li>{e(n)}" for n in notes) + "</ul>")
     title = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Database advice</title>'
     head = f"{title}<style>{_STYLE}</style>"
     return head + "".join(body) + "</html>\n"
+
+
+def _more(heading: str, text: str, code: str) -> str:
+    return f"<h2>{html.escape(heading)}</h2><p>{html.escape(text)}</p><pre>{html.escape(code)}</pre>"
+
+
+def _served(served: Served) -> str:
+    e = html.escape
+    return (
+        f"<details><summary>{e(served.statement[:160])} <span class=muted>{served.calls} calls, "
+        f"planner cost {served.cost_before:.0f} to {served.cost_after:.0f}</span></summary>"
+        f"<p class=muted>{e(', '.join(served.callers))}</p><table><tr><th>before<th>after<tr>"
+        f"<td><pre>{e(served.plan_before)}</pre><td><pre>{e(served.plan_after)}</pre></table></details>"
+    )
 
 
 def _bars(items: Sequence[tuple[str, float]], unit: str) -> str:

@@ -334,25 +334,25 @@ class Workload:
     @classmethod
     def from_slow_log(cls, source: Any, since: Any = None) -> Workload:
         """Read a MySQL or MariaDB slow log: a file's path, or an engine for ``mysql.slow_log``."""
-        from .backends import slowlog
+        from .backends.slowlog import from_file, from_table
 
         if isinstance(source, (str, Path)) and "://" not in str(source):
-            return slowlog.from_file(source, since=since)
-        return slowlog.from_table(source, since=since)
+            return from_file(source, since=since)
+        return from_table(source, since=since)
 
     @classmethod
     def from_performance_schema(cls, source: Any) -> Workload:
         """Read the statement digests of MySQL or MariaDB (cumulative since their reset)."""
-        from .backends import slowlog
+        from .backends.slowlog import from_digests
 
-        return slowlog.from_digests(source)
+        return from_digests(source)
 
     @classmethod
     def from_pg_stat_statements(cls, source: Any) -> Workload:
         """Read ``pg_stat_statements`` (cumulative since its reset)."""
-        from .backends import postgres_sources
+        from .backends.postgres_sources import from_statistics
 
-        return postgres_sources.from_statistics(source)
+        return from_statistics(source)
 
 
 def _read(path: str | Path) -> str:

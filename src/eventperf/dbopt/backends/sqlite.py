@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from eventperf._core.extras import require
-
-from eventperf.dbopt.ddl import create_index_sql, quote
+from eventperf.dbopt.ddl import create_index_sql, normal_expression, quote
 from eventperf.dbopt.errors import OptimizerBusy, SourceUnavailable, StatementRefused
 from eventperf.dbopt.model import Column, ExistingIndex, IndexSpec, Key, Schema, Table
 from eventperf.dbopt.protocols import Capabilities, Measurement
 from eventperf.dbopt.recorder import muted
 from eventperf.dbopt.stats import column_stats
 from eventperf.dbopt.workload import Sample, Workload
+
 from .sqlite_planner import ScratchPlanner, shape
 
 _SAMPLE: Final = 3_000
@@ -168,10 +168,10 @@ class SqliteDialect:
                     continue
                 if column is None:
                     inner = expressions[position] if position < len(expressions) else f"expression {position}"
-                    keys.append(Key(inner, bool(desc), True))
+                    keys.append(Key(normal_expression(inner, "sqlite"), bool(desc), True))
                 else:
                     keys.append(Key(column, bool(desc), False, None if collation == "BINARY" else collation))
-            where = text[_where(text) :].strip() if partial else None
+            where = normal_expression(text[_where(text) :].strip(), "sqlite") if partial else None
             out.append(
                 ExistingIndex(
                     name=name,

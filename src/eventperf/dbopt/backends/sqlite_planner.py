@@ -16,13 +16,14 @@ from sqlglot import exp
 
 from eventperf.dbopt.analysis import TableUse
 from eventperf.dbopt.ddl import create_index_sql, quote
-from eventperf.dbopt.model import IndexSpec, Schema, Table, index_name
+from eventperf.dbopt.model import IndexSpec, Schema, Table, index_name, is_plain
 from eventperf.dbopt.protocols import Plan, Query
 from eventperf.dbopt.stats import prefix_distinct, selectivity
 
 _STEP: Final = re.compile(
     r"(?P<how>SCAN|SEARCH) (?:TABLE )?(?P<alias>.+?)(?: AS (?P<as>\S+))?"
-    r"(?: USING (?P<auto>AUTOMATIC )?(?:PARTIAL )?(?P<covering>COVERING )?(?P<what>INDEX|INTEGER PRIMARY KEY|PRIMARY KEY)"
+    r"(?: USING (?P<auto>AUTOMATIC )?(?:PARTIAL )?(?P<covering>COVERING )?"
+    r"(?P<what>INDEX|INTEGER PRIMARY KEY|PRIMARY KEY)"
     r"(?: (?P<index>[^()]+?))?)?(?: \((?P<terms>.*?)\))?(?: LEFT-JOIN)?(?: EXISTS)?$"
 )
 _TERM: Final = re.compile(r"(?P<column><expr>|.+?)(?P<op>=|>|<)\?$")
@@ -56,9 +57,11 @@ class ScratchPlanner:
         known = {(t, i) for t, i, _ in stats}
         rows = [tuple(s) for s in stats]
         for table in schema.tables.values():
-            for index in table.indexes:
-                if (table.name, index.name) not in known:
-                    rows.append((table.name, index.name, self._stat_text(index.spec)))
+            rows += [
+                (table.name, i.name, self._stat_text(i.spec))
+                for i in table.indexes
+                if (table.name, i.name) not in known
+            ]
             if not any(t == table.name for t, _, _ in rows):
                 rows.append((table.name, None, str(max(1, table.rows))))
         self._db.executemany("INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES (?, ?, ?)", rows)
@@ -142,7 +145,7 @@ def shape(rows: Sequence[Sequence[Any]]) -> tuple[str, frozenset[str]]:
 def _partial_share(spec: IndexSpec, table: Table) -> float:
     where = spec.where or ""
     for column in table.columns.values():
-        name = '"' + column.name.replace('"', '""') + '"'
+        name = column.name if is_plain(column.name) else quote(column.name, "sqlite")
         if where.startswith(f"{name} IS NULL"):
             return max(column.stats.null_ratio, 0.0001)
         if where.startswith(f"{name} IS NOT NULL"):

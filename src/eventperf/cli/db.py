@@ -1,0 +1,168 @@
+"""``eventperf db``: advise, apply, slow, lint."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eventperf._core.errors import ConfigurationError
+
+from .output import Progress, emit_json, table
+
+if TYPE_CHECKING:
+    from eventperf.dbopt import DatabaseOptimizer, Workload
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the commands of this room."""
+    commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    advise = commands.add_parser("advise", help="indexes, drops and rewrites for a workload; changes nothing")
+    _source(advise)
+    advise.add_argument("--html", metavar="FILE", help="write one self-contained page")
+    advise.add_argument("--sql", metavar="FILE", help="write a script to apply by hand")
+    advise.add_argument("--plan", metavar="FILE", help="write a plan file for `eventperf db apply`")
+    advise.add_argument("--migration", choices=("django", "alembic"), help="print a migration")
+    advise.add_argument("--budget", default="30s", help="time for the search (default 30s)")
+    advise.add_argument("--max-bytes", type=int, metavar="N", help="bytes of all new indexes together")
+
+    apply = commands.add_parser("apply", help="create the indexes of a plan file; a dry run unless --yes")
+    apply.add_argument("url")
+    apply.add_argument("plan")
+    apply.add_argument("--yes", action="store_true", help="really change the database")
+    apply.add_argument("--no-verify", action="store_true", help="keep indexes without measuring")
+    apply.add_argument("--workload", metavar="FILE", help="statements with values, to measure with")
+    apply.add_argument("--ddl", metavar="URL", help="privileged, direct connection for the changes")
+    apply.add_argument("--json", action="store_true")
+
+    slow = commands.add_parser("slow", help="statements that cost most: calls x time")
+    _source(slow)
+    slow.add_argument("--limit", type=int, default=50)
+    slow.add_argument("--show-values", action="store_true", help="do not redact literals")
+
+    lint = commands.add_parser("lint", help="patterns that no index can serve, in a SQL file")
+    lint.add_argument("file")
+    lint.add_argument("--dialect", choices=("sqlite", "postgres", "mysql"), default="sqlite")
+    lint.add_argument("--baseline", metavar="FILE", help="findings that are known; only new ones fail")
+    lint.add_argument("--write-baseline", metavar="FILE", help="write today's findings as the baseline")
+    lint.add_argument("--json", action="store_true")
+
+
+def _source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", help="SQLAlchemy URL of the database")
+    parser.add_argument("--workload", metavar="FILE", help="SQL file, saved workload, or slow log")
+    parser.add_argument("--since", default="24h")
+    parser.add_argument("--what-if", metavar="URL", help="database where hypothetical objects may be made")
+    parser.add_argument("--json", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one command; 0 done, 1 findings or failures."""
+    return {"advise": _advise, "apply": _apply, "slow": _slow, "lint": _lint}[args.action](args)
+
+
+def _workload(optimizer: DatabaseOptimizer, file: str | None, since: str) -> Workload:
+    from eventperf.dbopt import Workload
+
+    if file is None:
+        return optimizer.workload(since)
+    path = Path(file)
+    if path.suffix == ".json":
+        return Workload.load(path)
+    if path.suffix == ".log":
+        return Workload.from_slow_log(path, since)
+    return Workload.from_sql_file(path, optimizer.dialect.name)
+
+
+def _advise(args: argparse.Namespace) -> int:
+    from eventperf.dbopt import DatabaseOptimizer, Limits
+
+    progress = Progress(quiet=args.json)
+    limits = Limits(max_index_bytes=args.max_bytes)
+    with DatabaseOptimizer(args.url, what_if=args.what_if, limits=limits) as optimizer:
+        workload = _workload(optimizer, args.workload, args.since)
+        advice = optimizer.advise(workload, budget=args.budget, progress=progress.say)
+    for file, text in ((args.html, advice.to_html), (args.sql, advice.to_sql)):
+        if file:
+            _write(file, text())
+    if args.plan:
+        advice.save(args.plan)
+    if args.json:
+        emit_json(advice.to_dict())
+    elif args.migration:
+        sys.stdout.write(advice.to_migration(args.migration))
+    else:
+        print(advice)
+    return 0
+
+
+def _apply(args: argparse.Namespace) -> int:
+    from eventperf.dbopt import Advice, DatabaseOptimizer
+
+    progress = Progress(quiet=args.json)
+    advice = Advice.load(args.plan)
+    with DatabaseOptimizer(args.url, ddl=args.ddl) as optimizer:
+        workload = _workload(optimizer, args.workload, "24h") if args.workload else None
+        report = optimizer.apply(
+            advice, dry_run=not args.yes, verify=not args.no_verify, workload=workload, progress=progress.say
+        )
+    if args.json:
+        emit_json(report.to_dict())
+    else:
+        print(report)
+        if report.dry_run:
+            print("Nothing was changed; add --yes to apply.")
+    return 1 if report.failed else 0
+
+
+def _slow(args: argparse.Namespace) -> int:
+    from eventperf.dbopt import DatabaseOptimizer
+
+    if args.limit < 1:
+        raise ConfigurationError("--limit", args.limit, "a whole number of at least 1")
+    with DatabaseOptimizer(args.url, what_if=args.what_if) as optimizer:
+        workload = _workload(optimizer, args.workload, args.since)
+    found = workload.slow_queries(args.limit, redact=not args.show_values)
+    if args.json:
+        emit_json({"since": workload.since, "queries": [q.to_dict() for q in found]})
+        return 0
+    rows = [
+        [q.calls, _s(q.total_s), _s(q.mean_s), _s(q.lock_s), q.rows_sent, q.rows_examined, q.sample[:100]]
+        for q in found
+    ]
+    columns = ["calls", "total s", "mean s", "lock s", "rows sent", "rows examined", "statement"]
+    table(columns, rows, title=workload.since)
+    return 0
+
+
+def _s(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4g}"
+
+
+def _lint(args: argparse.Namespace) -> int:
+    from eventperf.dbopt import Workload
+    from eventperf.dbopt.lint import lint, read_baseline
+
+    workload = Workload.from_sql_file(args.file, args.dialect)
+    found = lint(workload)
+    if args.write_baseline:
+        _write(args.write_baseline, "".join(f"{f.key}\n" for f in found))
+        return 0
+    known = read_baseline(args.baseline) if args.baseline else frozenset()
+    fresh = [f for f in found if f.key not in known]
+    if args.json:
+        emit_json([f.to_dict() for f in fresh])
+    elif fresh:
+        table(["rule", "statement", "why"], [[f.rule, f.statement[:80], f.message] for f in fresh])
+    else:
+        print(f"{len(workload)} statements, no new findings")
+    return 1 if fresh else 0
+
+
+def _write(file: str, text: str) -> None:
+    try:
+        Path(file).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError("FILE", file, f"a path that can be written ({error.strerror})") from error
