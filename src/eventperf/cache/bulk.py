@@ -40,7 +40,7 @@ def load_only(core: Core, loader: Callable[[], Any]) -> Steps[Any]:
 
 def get_or_load_many(core: Core, batch: Batch, missing: list[str]) -> Steps[dict[str, Any]]:
     """Return the values of local keys that process memory did not have."""
-    mine, others = core.flights.join_many(missing)
+    mine, others = core.flights.join_many(missing, [batch.space.inner + tag for tag in batch.tags])
     out: dict[str, Any] = {}
     try:
         out.update((yield from _lead(core, batch, mine)) if mine else {})
