@@ -29,10 +29,9 @@ BOUNDED_S = 2.0
 
 EVENT = "SELECT id, title, category, city, starts_at, capacity FROM events WHERE id = :event"
 SEATS = "SELECT status, COUNT(*) AS n FROM registrations WHERE event_id = :event GROUP BY status"
-LISTING = """SELECT e.id, e.title, e.starts_at, COUNT(r.id) AS registered
-FROM events e LEFT JOIN registrations r ON r.event_id = e.id AND r.status = 'confirmed'
-WHERE e.category = :category AND e.starts_at > :now
-GROUP BY e.id, e.title, e.starts_at ORDER BY e.starts_at LIMIT 10"""
+LISTING = """SELECT e.id, e.title, e.starts_at,
+(SELECT COUNT(*) FROM registrations r WHERE r.event_id = e.id AND r.status = 'confirmed') AS registered
+FROM events e WHERE e.category = :category AND e.starts_at > :now ORDER BY e.starts_at LIMIT 10"""
 MINE = """SELECT r.id, r.status, r.registered_at, e.title, e.starts_at FROM registrations r
 JOIN events e ON e.id = r.event_id WHERE r.participant_id = :person ORDER BY e.starts_at"""
 SEARCH = """SELECT id, family_name, given_name, email FROM participants

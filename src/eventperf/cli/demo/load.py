@@ -19,12 +19,12 @@ from .app import BOUNDED_S, Site
 from .dataset import CATEGORIES, CITIES, FAMILY, GIVEN, Size, hot
 
 MIX = {
-    "event_page": 38,
+    "event_page": 42,
     "event_list": 14,
-    "my_registrations": 14,
+    "my_registrations": 16,
     "find_participant": 3,
-    "dashboard": 8,
-    "top_events": 7,
+    "dashboard": 7,
+    "top_events": 2,
     "register": 11,
     "check_in": 5,
 }

@@ -192,11 +192,11 @@ class _Job:
 
     def _advise(self, outcome: Outcome) -> None:
         site = Site(self.engine, self._ledger(), self.ids, cache=None, queues=None)
-        with self.progress.step("recording two seconds of traffic"):
+        with self.progress.step("recording 200 requests"):
             recorder = QueryRecorder(self.engine)
             try:
-                crowd = load.schedule(self.size, 2000, 10, self.settings.seed + 2, 99)
-                load.drive(site, crowd, paced=False, stop_after_s=2.0)
+                crowd = load.schedule(self.size, 2000, 1, self.settings.seed + 2, 99)[:200]
+                load.drive(site, crowd, paced=False, stop_after_s=5.0)
                 workload = recorder.workload()
             finally:
                 recorder.close()
