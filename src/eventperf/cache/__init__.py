@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from eventperf._core.durations import FOREVER
 
 from .backends.memory import MemoryStore
+from .commit import invalidate_on_commit
 from .decorator import CachedCoroutine, CachedFunction
 from .default import cached, configure
 from .errors import CacheError, LoadTimeout, SerializationError, StoreUnavailable, UnstableKey
@@ -48,6 +49,7 @@ __all__ = [
     "cached",
     "configure",
     "escape",
+    "invalidate_on_commit",
 ]
 
 _LATE = {"CachetoolsStore": "cachetools", "RedisStore": "redis"}
