@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from django.apps import AppConfig
+from typing import TYPE_CHECKING
+
 from django.utils.module_loading import autodiscover_modules
 
+if TYPE_CHECKING:  # Django ships no types
+    AppConfig = object
+else:
+    from django.apps import AppConfig
 
-class EventPerfConfig(AppConfig):  # type: ignore[misc]
+
+class EventPerfConfig(AppConfig):
     """Import ``jobs.py`` of every installed application, so that handlers are known everywhere."""
 
     name = "eventperf.contrib.django"

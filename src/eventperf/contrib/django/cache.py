@@ -10,15 +10,33 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.cache import FOREVER, CacheManager, CacheOptions, MemoryStore, RedisStore
 from eventperf.contrib._lock import AsyncSharedLock, LocalLocks, SharedLock
 
 from .store import CullingStore
+
+if TYPE_CHECKING:  # Django ships no types
+
+    class BaseCache:
+        """The part of Django's class that is used here."""
+
+        default_timeout: float | None
+        _max_entries: int
+        _cull_frequency: int
+
+        def __init__(self, params: dict[str, Any]) -> None: ...
+        def make_and_validate_key(self, key: str, version: Any = None) -> str: ...
+        def get_or_set(self, key: str, default: Any, timeout: Any = ..., version: Any = None) -> Any: ...
+        async def aget_or_set(
+            self, key: str, default: Any, timeout: Any = ..., version: Any = None
+        ) -> Any: ...
+else:
+    from django.core.cache.backends.base import BaseCache
 
 __all__ = ["EventPerfCache"]
 
@@ -53,7 +71,7 @@ _shared: dict[tuple[Any, ...], _Shared] = {}
 _shared_mu = threading.Lock()
 
 
-class EventPerfCache(BaseCache):  # type: ignore[misc]
+class EventPerfCache(BaseCache):
     """``LOCATION`` is a URL of Redis or a Redis Cluster, or any other text for process memory.
 
     ``KEY_PREFIX``, ``VERSION``, ``TIMEOUT`` and ``KEY_FUNCTION`` mean what they mean everywhere in Django.

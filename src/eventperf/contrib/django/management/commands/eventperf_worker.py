@@ -7,17 +7,23 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError
 from django.db import close_old_connections
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.contrib._jobs import load, wrap_handlers
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # Django ships no types
+    from argparse import ArgumentParser as CommandParser
+
     from eventperf.queues import QueueManager
 
+    BaseCommand = object
+else:
+    from django.core.management.base import BaseCommand
 
-class Command(BaseCommand):  # type: ignore[misc]
+
+class Command(BaseCommand):
     """Run jobs until SIGTERM, which lets running ones finish."""
 
     help = "Run the jobs of the QueueManager that EVENTPERF_QUEUES (or the argument) names."
