@@ -15,7 +15,8 @@ from .executors import Executors
 from .job import Lease
 from .jobtypes import JobType
 from .policy import judge
-from .protocols import AsyncJobStore, Outcome
+from .protocols import AsyncJobStore, Outcome, OutcomeKind
+from .timeouts import Timeouts
 
 if TYPE_CHECKING:
     from .manager import QueueManager
@@ -28,7 +29,7 @@ _ACK_BATCH = 1000
 class Run:
     """One running job."""
 
-    __slots__ = ("ctx", "kind", "lease", "started", "task", "timer", "why")
+    __slots__ = ("ctx", "kind", "lease", "started", "task", "timeout_s", "why")
 
     def __init__(self, lease: Lease, kind: JobType, ctx: JobContext) -> None:
         self.lease = lease
@@ -36,17 +37,17 @@ class Run:
         self.ctx = ctx
         self.started = time.monotonic()
         self.task: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
+        self.timeout_s: float | None = None
         self.why = ""  # why it was interrupted: timeout, cancel, lost, stop
 
 
 class Acks:
     """Outcomes on their way to the store: in batches, kept until the store has taken them."""
 
-    def __init__(self, store: AsyncJobStore, on_refused: Callable[[Run], object]) -> None:
+    def __init__(self, store: AsyncJobStore, on_refused: Callable[[Lease], object]) -> None:
         self._store = store
         self._on_refused = on_refused
-        self._pending: list[tuple[Run, Outcome, Callable[[], object] | None]] = []
+        self._pending: list[tuple[Lease, Outcome, Callable[[], object] | None]] = []
         self._some = asyncio.Event()
         self._none = asyncio.Event()
         self._none.set()
@@ -56,9 +57,9 @@ class Acks:
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._send())
 
-    def add(self, run: Run, outcome: Outcome, then: Callable[[], object] | None) -> None:
+    def add(self, lease: Lease, outcome: Outcome, then: Callable[[], object] | None) -> None:
         """Queue ``outcome``; ``then`` is called once the store has accepted it."""
-        self._pending.append((run, outcome, then))
+        self._pending.append((lease, outcome, then))
         self._some.set()
         self._none.clear()
 
@@ -100,14 +101,18 @@ class Acks:
                 continue
             pause = 0.05
             del self._pending[: len(batch)]
-            for (run, _, then), good in zip(batch, accepted, strict=True):
+            for (lease, _, then), good in zip(batch, accepted, strict=True):
                 if not good:
-                    self._on_refused(run)
+                    self._on_refused(lease)
                 elif then is not None:
                     then()
             if not self._pending:
                 self._some.clear()
                 self._none.set()
+
+
+def _outcome(lease: Lease, kind: OutcomeKind, **facts: Any) -> Outcome:
+    return Outcome(lease.record.id, lease.token, kind, **facts)
 
 
 class Runner:
@@ -127,8 +132,10 @@ class Runner:
         self._executors = executors
         self._acks = acks
         self._loop = asyncio.get_running_loop()
+        self._timeouts = Timeouts(self._loop, lambda job_id: self.interrupt(str(job_id), "timeout"))
         self._runs: dict[str, Run] = {}
         self.held: dict[str, int] = {}
+        self.mean_run_s = 0.0
         self.on_end: Callable[[Run], object] = lambda run: None
 
     def start(self, lease: Lease) -> None:
@@ -140,7 +147,8 @@ class Runner:
         self.held[record.id] = lease.token
         timeout_s = record.timeout_s if record.timeout_s is not None else kind.timeout_s
         if timeout_s is not None:
-            run.timer = self._loop.call_later(timeout_s, self.interrupt, record.id, "timeout")
+            run.timeout_s = timeout_s
+            self._timeouts.add(record.id, timeout_s)
         run.task = self._loop.create_task(self._run(run))
 
     def interrupt(self, job_id: str, why: str) -> None:
@@ -153,6 +161,12 @@ class Runner:
         run.ctx.lost = run.ctx.lost or why == "lost"
         run.task.cancel()
 
+    def drop(self, lease: Lease, kind: OutcomeKind | None) -> None:
+        """Let go of a job that was claimed but never started."""
+        self.held.pop(lease.record.id, None)
+        if kind is not None:
+            self._acks.add(lease, _outcome(lease, kind), None)
+
     async def hand_back(self) -> None:
         """Interrupt what still runs and give it back to its queue."""
         tasks = [
@@ -162,7 +176,7 @@ class Runner:
             if run.kind.mode == "thread":  # cannot be stopped: let go of it, the next owner fences it out
                 run.ctx.cancelled = True
                 run.why = "left"
-                self._acks.add(run, self._outcome(run, "release"), None)
+                self._acks.add(run.lease, self._outcome(run, "release"), None)
             else:
                 self.interrupt(run.lease.record.id, "stop")
         if tasks:
@@ -173,10 +187,12 @@ class Runner:
         for run in list(self._runs.values()):
             if run.task is not None:
                 run.task.cancel()
+        self._timeouts.close()
         self._executors.close()
 
     async def _run(self, run: Run) -> None:
         lease, hooks = run.lease, self._manager.hooks
+        run.started = time.monotonic()
         if hooks.active:
             self._tell(run, "started")
         try:
@@ -213,15 +229,14 @@ class Runner:
             _log.warning("result of a %s job is dropped: %s", type_, error)
             return None
 
-    def _outcome(self, run: Run, kind: Any, **facts: Any) -> Outcome:
-        lease = run.lease
-        return Outcome(lease.record.id, lease.token, kind, run_s=time.monotonic() - run.started, **facts)
+    def _outcome(self, run: Run, kind: OutcomeKind, **facts: Any) -> Outcome:
+        run_s = time.monotonic() - run.started
+        self.mean_run_s += 0.05 * (run_s - self.mean_run_s)
+        return _outcome(run.lease, kind, run_s=run_s, **facts)
 
     def _interrupted(self, run: Run) -> Outcome:
         if run.why == "timeout":
-            record = run.lease.record
-            limit = record.timeout_s if record.timeout_s is not None else run.kind.timeout_s
-            return self._failed(run, JobTimeout(limit or 0.0))
+            return self._failed(run, JobTimeout(run.timeout_s or 0.0))
         if run.why == "cancel":
             return self._outcome(run, "cancelled", error="cancelled while running")
         if run.why in ("stop", "lost"):
@@ -245,9 +260,9 @@ class Runner:
         return self._outcome(run, "dead", error=text)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
-        if run.timer is not None:
-            run.timer.cancel()
         job_id = run.lease.record.id
+        if run.timeout_s is not None:
+            self._timeouts.remove(job_id, run.timeout_s)
         if self._runs.get(job_id) is run:
             del self._runs[job_id]
             self.held.pop(job_id, None)
@@ -258,7 +273,7 @@ class Runner:
                 event = kinds.get(outcome.kind)
                 if event is not None:
                     then = lambda: self._tell(run, event, outcome)  # noqa: E731
-            self._acks.add(run, outcome, then)
+            self._acks.add(run.lease, outcome, then)
         self.on_end(run)
 
     def _tell(self, run: Run, kind: str, outcome: Outcome | None = None) -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from .errors import StoreUnavailable
 from .events import JobEvent
 from .executors import Executors
 from .heartbeat import Heartbeat
+from .job import Lease
 from .options import check_int, check_name
 from .protocols import AsyncJobStore, Claimed, Renewed, WorkerCard
 from .runs import Acks, Run, Runner
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("eventperf.queues")
 
+_LOOK_AHEAD_S = 0.002
+_LOOK_AHEAD_MAX = 300
 _POLL_S = 5.0
 """How long an idle worker trusts wake-ups alone, at most half a lease."""
 
@@ -59,6 +63,7 @@ class Worker:
             check_name(name, argument="name")
         self._manager = manager
         self._room = {q: concurrency or manager.queues[q].concurrency for q in queues}
+        self._fixed_rooms = concurrency is None
         self._slots = concurrency or sum(self._room.values())
         self._lease_s = lease_s
         self._grace_s = grace_s
@@ -157,7 +162,8 @@ class _Session:
         self._wake = asyncio.Event()
         self._room = dict(worker._room)
         self._free = worker._slots
-        self._short = False  # the last claim could have used slots that were taken
+        self._ahead: deque[Lease] = deque()
+        self._more = False  # the last claim may have left jobs that fit the next free slot
         self._acks = Acks(self._store, self._refused)
         self._runner = Runner(
             manager, self._card.id, self._store, Executors(manager.codec, worker._slots), self._acks
@@ -212,33 +218,51 @@ class _Session:
     async def _claims(self, burst: bool) -> None:
         pause, lost = 0.05, False
         while not self._stopping:
-            if self._free <= 0 or self._acks.is_behind:
+            ahead = self._look_ahead()
+            asked = self._free + ahead - len(self._ahead)
+            if asked <= 0 or self._acks.is_behind or (asked < ahead // 2 and len(self._ahead) > 0):
+                self._wake.clear()  # looked at just now; a set event would make this a busy loop
                 await self._until_wake(None)
                 continue
             self._wake.clear()
-            asked = self._free
-            self._short = self._free < self._worker._slots
             try:
                 if lost:
                     await self._store.enter(self._card, [*self._runner.held, *self._acks.ids()])
-                claimed = await self._store.claim(self._card.id, self._room, asked)
+                room = self._room if self._worker._fixed_rooms else dict.fromkeys(self._room, asked)
+                claimed = await self._store.claim(self._card.id, room, asked)
                 pause, lost = 0.05, False
             except StoreUnavailable:
                 lost = True  # a claim may have been answered into the void
+                self._wake.clear()
                 await self._until_wake(pause)
                 pause = min(pause * 2, 0.5)
                 continue
             self._told(claimed)
+            self._more = len(claimed.leases) == asked or not all(room.values())
             for lease in claimed.leases:
-                self._free -= 1
                 self._room[lease.record.queue] -= 1
-                self._runner.start(lease)
+                if self._free > 0:
+                    self._begin(lease)
+                else:
+                    self._runner.held[lease.record.id] = lease.token
+                    self._ahead.append(lease)
             if len(claimed.leases) == asked:
                 await asyncio.sleep(0)
             elif burst and not claimed.leases and not self._runner.held and await self._acks.flushed():
                 return
             else:
                 await self._until_wake(claimed.next_in_s, listen=True)
+
+    def _look_ahead(self) -> int:
+        """How many jobs to hold ready beyond the slots: a few milliseconds of work, so that slots of
+        very short jobs never wait for a round trip and no urgent job ever waits longer than that."""
+        if self._worker._fixed_rooms or self._runner.mean_run_s <= 0:
+            return 0
+        return min(_LOOK_AHEAD_MAX, int(self._worker._slots * _LOOK_AHEAD_S / self._runner.mean_run_s))
+
+    def _begin(self, lease: Lease) -> None:
+        self._free -= 1
+        self._runner.start(lease)
 
     async def _until_wake(self, timeout_s: float | None, *, listen: bool = False) -> None:
         """Sleep until a wake-up, a freed slot that matters, the stop, or ``timeout_s``."""
@@ -247,9 +271,8 @@ class _Session:
         if listen:
             self._heart.listen()
         limit = min(_POLL_S, self._worker._lease_s / 2)
-        timer = self._loop.call_later(
-            limit if timeout_s is None else min(timeout_s + 0.0005, limit), self._wake.set
-        )
+        wait_s = limit if timeout_s is None else min(timeout_s + 0.0005, limit)
+        timer = self._loop.call_later(wait_s, self._wake.set)
         try:
             await self._wake.wait()
         finally:
@@ -258,9 +281,9 @@ class _Session:
     def _freed(self, run: Run) -> None:
         self._free += 1
         self._room[run.lease.record.queue] += 1
-        if self._short or self._free == 1:
-            self._wake.set()
-        if not self._runner.held:
+        if self._ahead and not self._stopping:
+            self._begin(self._ahead.popleft())
+        if self._more or not self._runner.held:
             self._wake.set()
 
     def _told(self, claimed: Claimed) -> None:
@@ -280,6 +303,11 @@ class _Session:
     # -- what the heartbeat says -------------------------------------------------------------------
 
     def _renewed(self, answer: Renewed) -> None:
+        gone = {*answer.lost, *answer.cancel}
+        for lease in [x for x in self._ahead if x.record.id in gone]:
+            self._ahead.remove(lease)
+            self._room[lease.record.queue] += 1
+            self._runner.drop(lease, "cancelled" if lease.record.id in answer.cancel else None)
         for job_id in answer.lost:
             self._runner.interrupt(job_id, "lost")
         for job_id in answer.cancel:
@@ -290,17 +318,17 @@ class _Session:
         if up:
             self._wake.set()
 
-    def _refused(self, run: Run) -> None:
-        record = run.lease.record
+    def _refused(self, lease: Lease) -> None:
+        record = lease.record
         _log.warning("job %s finished late: another claim holds it, this result is dropped", record.id)
-        self._emit(
-            "refused", job_id=record.id, type=record.type, queue=record.queue, attempt=run.lease.attempt
-        )
+        self._emit("refused", job_id=record.id, type=record.type, queue=record.queue, attempt=lease.attempt)
 
     # -- stopping ----------------------------------------------------------------------------------
 
     async def _close(self) -> None:
         try:
+            while self._ahead:
+                self._runner.drop(self._ahead.popleft(), "release")
             end = time.monotonic() + self._worker._grace_s
             while self._runner.held and time.monotonic() < end and self._worker._grace_s:
                 self._wake.clear()

@@ -584,7 +584,7 @@ class MemoryStore:
         record = job.record
         queue = self._queues[record.queue]
         job.state, job.finished = state, now
-        job.lane = job.steps = None
+        job.lane = job.steps = job.progress = None
         if record.unique_key is not None and isinstance(record.unique_for, str):
             self._free_unique(record)
         queue.bump(queue.served, now)

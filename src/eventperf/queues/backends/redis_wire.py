@@ -103,35 +103,41 @@ def record_of(job_id: str, blob: bytes, no_deadline: bool = False) -> JobRecord:
     """Return the record whose text is ``blob``."""
     created, queue, type_, level, extras, payload = blob.split(US, 5)
     born = int(created) / 1000
-    if not extras:
-        return JobRecord(
-            id=job_id,
-            type=type_.decode(),
-            queue=queue.decode(),
-            priority=int(level),
-            payload=payload,
-            created_at=born,
-        )
-    e = json.loads(extras)
-    modes: dict[str, str | float] = {"r": "running", "t": 0.0}
-    unique_for = modes.get(e.get("m", ""), "waiting")
-    return JobRecord(
-        id=job_id,
-        type=type_.decode(),
-        queue=queue.decode(),
-        priority=int(level),
-        payload=payload,
-        attempts=e.get("a", 3),
-        timeout_s=e.get("t"),
-        deadline_at=born + e["d"] if "d" in e and not no_deadline else None,
-        unique_key=e.get("u"),
-        unique_for=unique_for,
-        key=e.get("k", ""),
-        version=e.get("v", 1),
-        headers=e.get("h"),
-        flow=e.get("f"),
-        created_at=born,
-    )
+    known = _heads.get((queue, type_, level, extras))
+    if known is None:
+        if len(_heads) > 1000:
+            _heads.clear()
+        known = _heads[queue, type_, level, extras] = _head(queue, type_, level, extras)
+    life_s, fields = known
+    record = JobRecord(id=job_id, payload=payload, created_at=born, **fields)
+    if life_s is not None and not no_deadline:
+        record.deadline_at = born + life_s
+    return record
+
+
+_heads: dict[tuple[bytes, bytes, bytes, bytes], tuple[float | None, dict[str, Any]]] = {}
+
+
+def _head(queue: bytes, type_: bytes, level: bytes, extras: bytes) -> tuple[float | None, dict[str, Any]]:
+    fields: dict[str, Any] = {"queue": queue.decode(), "type": type_.decode(), "priority": int(level)}
+    e = json.loads(extras) if extras else {}
+    for short, name in _SHORT.items():
+        if short in e:
+            fields[name] = e[short]
+    if "u" in e:
+        fields["unique_for"] = {"r": "running", "t": 0.0}.get(e.get("m", ""), "waiting")
+    return e.get("d"), fields
+
+
+_SHORT = {
+    "a": "attempts",
+    "t": "timeout_s",
+    "u": "unique_key",
+    "k": "key",
+    "v": "version",
+    "h": "headers",
+    "f": "flow",
+}
 
 
 def _mutable(text: bytes) -> tuple[int, int, str]:
@@ -315,10 +321,14 @@ def finish_args(settings: StoreSettings, outcomes: Sequence[Outcome]) -> Args:
     for q in settings.queues.values():
         args += (q.name, q.keep_completed, -1 if q.keep_failed is None else q.keep_failed)
     for out in outcomes:
-        args += (
-            out.job_id, out.token, out.kind, _ms(min(out.delay_s, _DELAY_CAP_S)), int(out.count),
-            int(out.run_s * 1e6), out.error or "", out.result or b"",
-        )  # fmt: skip
+        if out.kind == "done":
+            args.append(f"{out.job_id}\x1f{out.token}\x1fdone\x1f0\x1f1\x1f{int(out.run_s * 1e6)}")
+            args.append(out.result or b"")
+        else:
+            wait_ms = _ms(min(out.delay_s, _DELAY_CAP_S))
+            facts = (out.job_id, out.token, out.kind, wait_ms, int(out.count), int(out.run_s * 1e6))
+            args.append("\x1f".join(map(str, facts)))
+            args.append(out.error or "")
     return args
 
 

@@ -1,5 +1,5 @@
 -- ARGV: result ttl ms, ttl without a result ms, queues, per queue: name, keep completed, keep failed;
---       then outcomes: id, token, kind, delay ms, count, run us, error, result
+--       then outcomes, each: id US token US kind US delay ms US count US run us; result (done) or error
 local ttl, short = tonumber(ARGV[1]), tonumber(ARGV[2])
 local keep_done, keep_dead, i = {}, {}, 4
 for _ = 1, tonumber(ARGV[3]) do
@@ -7,14 +7,16 @@ for _ = 1, tonumber(ARGV[3]) do
   i = i + 3
 end
 local ids, first = {}, i
-while ARGV[i] do ids[#ids + 1] = ARGV[i]; i = i + 8 end
+while ARGV[i] do ids[#ids + 1] = string.match(ARGV[i], '^[^\31]*'); i = i + 2 end
 local held = call('HMGET', P .. 'a', unpack(ids))
 local blobs, changed = call('HMGET', P .. 'j', unpack(ids)), call('HMGET', P .. 'm', unpack(ids))
 local asked = call('EXISTS', P .. 'z') == 1
 local answer, ended, gone, finished, served, runs, run_us, seen = {}, {}, {}, {}, {}, 0, 0, {}
 for k, id in ipairs(ids) do
-  local at = first + 8 * (k - 1)
-  local token, kind, wait = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
+  local at = first + 2 * (k - 1)
+  local token, kind, wait, count, us = string.match(ARGV[at], '\31(%d+)\31(%a+)\31(%d+)\31(%d+)\31(%d+)$')
+  local text = ARGV[at + 1]
+  wait = tonumber(wait)
   local current, started = false, nil
   if held[k] and not seen[id] then current, started = string.match(held[k], '^(%d+)\31(%d+)\31') end
   if current ~= token or not blobs[k] then
@@ -28,12 +30,12 @@ for k, id in ipairs(ids) do
     inc(q, 'active', -1)
     if kind ~= 'release' then
       runs = runs + 1
-      run_us = run_us + tonumber(ARGV[at + 5])
+      run_us = run_us + tonumber(us)
     end
     local cancel = asked and call('HEXISTS', P .. 'z', id) == 1
     if cancel then call('HDEL', P .. 'z', id) end
     if kind == 'done' then
-      local result = ARGV[at + 7]
+      local result = text
       local record = final(id, 'd', attempts + 1, crashes, started, '', result ~= '' and result or nil, blobs[k])
       if extras ~= '' then free_unique(id, type_, extras, 'r') end
       if changed[k] then scrub(id, flags) end
@@ -46,14 +48,14 @@ for k, id in ipairs(ids) do
       inc(q, 'completed')
       served[q] = (served[q] or 0) + 1
     elseif kind == 'cancelled' or (cancel and kind ~= 'dead') then
-      cancelled(id, q, type_, extras, attempts, crashes, flags, started, ARGV[at + 6], short, blobs[k])
+      cancelled(id, q, type_, extras, attempts, crashes, flags, started, text, short, blobs[k])
     elseif kind == 'dead' then
-      bury(id, q, type_, extras, attempts + 1, crashes, flags, started, ARGV[at + 6], keep_dead[q] or -1, blobs[k])
+      bury(id, q, type_, extras, attempts + 1, crashes, flags, started, text, keep_dead[q] or -1, blobs[k])
     elseif kind == 'release' then
       ready(id, q, level, '', true)
     else
-      set_mutable(id, attempts + tonumber(ARGV[at + 4]), crashes, flags)
-      call('HSET', P .. 'e', id, ARGV[at + 6])
+      set_mutable(id, attempts + tonumber(count), crashes, flags)
+      call('HSET', P .. 'e', id, text)
       inc(q, 'retried')
       if wait > 0 then
         delay(id, q, now + wait)

@@ -1,0 +1,182 @@
+"""``eventperf queue``: run workers, watch the queues, mend the dead letter."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from eventperf._core.errors import ConfigurationError
+
+from .output import emit_json, table
+
+if TYPE_CHECKING:
+    from eventperf.queues import QueueManager
+
+_APP = "a module and its QueueManager, such as myapp.jobs:queues, or a URL such as redis://host:6379/0"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the commands of this room."""
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.add_argument("app", help=_APP)
+        added.add_argument("--namespace", default="default", help="with a URL: the manager's namespace")
+        return added
+
+    worker = command("worker", "run a worker until SIGTERM or Ctrl-C")
+    worker.add_argument("--queues", help="comma-separated; all by default")
+    worker.add_argument("--concurrency", type=int, help="slots in all; by default each queue has its own")
+    worker.add_argument(
+        "--lease", default="15s", help="time without a sign of life after which jobs run again"
+    )
+    worker.add_argument("--grace", default="30s", help="time a stop waits for running jobs")
+    worker.add_argument("--burst", action="store_true", help="stop when nothing is left to do")
+    status = command("status", "show exact counts of every queue")
+    status.add_argument("--watch", action="store_true", help="again and again until Ctrl-C")
+    status.add_argument("--interval", type=float, default=1.0, help="seconds between two looks")
+    status.add_argument("--json", action="store_true")
+    dead = command("dead", "list the dead letter of a queue, newest first")
+    dead.add_argument("queue")
+    dead.add_argument("--limit", type=int, default=50)
+    dead.add_argument("--json", action="store_true")
+    replay = command("replay", "put dead jobs back with fresh attempts, all of the queue when no id is given")
+    replay.add_argument("queue")
+    replay.add_argument("id", nargs="*")
+    for name, text in (
+        ("pause", "stop handing out jobs of a queue"),
+        ("resume", "hand out jobs of a queue again"),
+    ):
+        command(name, text).add_argument("queue")
+    purge = command("purge", "forget all jobs of a queue in one state")
+    purge.add_argument("queue")
+    purge.add_argument("--state", default="waiting", help="waiting, delayed, failed or completed")
+    ping = command("ping", "exit 0 when the store answers (and enough workers live), else 1: for probes")
+    ping.add_argument("--workers", type=int, default=0, help="live workers that must be there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one command."""
+    commands = {"worker": _worker, "status": _status, "dead": _dead, "replay": _replay, "ping": _ping}
+    with load(args.app, args.namespace) as queues:
+        return commands.get(args.command, _control)(queues, args)
+
+
+def load(app: str, namespace: str = "default") -> QueueManager:
+    """Return the manager ``app`` names: ``module:attribute``, or one built from a URL.
+
+    Raises:
+        ConfigurationError: No such module, no such attribute, or something else than a QueueManager.
+    """
+    from eventperf.queues import QueueManager
+
+    if "://" in app:
+        return QueueManager(app, namespace=namespace)
+    module, colon, name = app.partition(":")
+    if not module or not colon or not name:
+        raise ConfigurationError("app", app, _APP)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and module.startswith(error.name):
+            raise ConfigurationError(
+                "app", app, f"an importable module (no module {error.name!r})"
+            ) from error
+        raise
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, QueueManager):
+        raise ConfigurationError("app", app, f"{name} in {module} being a QueueManager")
+    return found
+
+
+def _worker(queues: QueueManager, args: argparse.Namespace) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    chosen = args.queues.split(",") if args.queues else None
+    worker = queues.worker(chosen, args.concurrency, lease=args.lease, grace=args.grace)
+    print(f"worker {worker.id}: {', '.join(chosen or queues.queues)}", flush=True)
+    worker.run(burst=args.burst)
+    return 0
+
+
+def _status(queues: QueueManager, args: argparse.Namespace) -> int:
+    if args.interval <= 0:
+        raise ConfigurationError("--interval", args.interval, "a positive number of seconds")
+    while True:
+        rows = queues.status()
+        if args.json:
+            emit_json([asdict(row) for row in rows])
+        else:
+            if args.watch and sys.stdout.isatty():
+                print("\x1b[H\x1b[2J", end="")
+            _show(rows)
+        if not args.watch:
+            return 0
+        try:
+            time.sleep(args.interval)
+        except KeyboardInterrupt:
+            return 0
+
+
+def _show(rows: Any) -> None:
+    counts = ("waiting", "delayed", "active", "completed", "failed", "dead", "workers")
+    lines = []
+    for row in rows:
+        name = row.name + (" (paused)" if row.paused else "")
+        rates = (f"{row.oldest_wait_s:.1f}", f"{row.arrival_rate:.1f}", f"{row.service_rate:.1f}")
+        lines.append((name, *(getattr(row, field) for field in counts), *rates))
+    table(("queue", *counts, "oldest s", "in/s", "out/s"), lines)
+
+
+def _dead(queues: QueueManager, args: argparse.Namespace) -> int:
+    if args.limit < 1:
+        raise ConfigurationError("--limit", args.limit, "at least 1")
+    jobs = queues.dead(args.queue, limit=args.limit)
+    if args.json:
+        emit_json(
+            [
+                {"id": j.id, "type": j.type, "attempt": j.attempt, "crashes": j.crashes, "error": j.error}
+                for j in jobs
+            ]
+        )
+    else:
+        table(
+            ("id", "type", "attempt", "crashes", "error"),
+            [(j.id, j.type, j.attempt, j.crashes, j.error or "") for j in jobs],
+        )
+    return 0
+
+
+def _replay(queues: QueueManager, args: argparse.Namespace) -> int:
+    n = queues.replay(args.queue, args.id or None)
+    print(f"{n} jobs of {args.queue} are back in line")
+    return 0 if n or not args.id else 1
+
+
+def _control(queues: QueueManager, args: argparse.Namespace) -> int:
+    if args.command == "purge":
+        print(f"{queues.purge(args.queue, args.state)} {args.state} jobs of {args.queue} forgotten")
+    elif args.command == "pause":
+        queues.pause(args.queue)
+        print(f"{args.queue} is paused; running jobs go on")
+    else:
+        queues.resume(args.queue)
+        print(f"{args.queue} hands out jobs again")
+    return 0
+
+
+def _ping(queues: QueueManager, args: argparse.Namespace) -> int:
+    began = time.perf_counter()
+    workers = queues.backlog().workers
+    took_ms = (time.perf_counter() - began) * 1000
+    print(f"{queues.backend.name} answers in {took_ms:.1f} ms, {workers} workers live")
+    return 0 if workers >= args.workers else 1
