@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 
@@ -159,3 +160,30 @@ def test_a_task_can_be_closed() -> None:
 def test_no_workers_are_refused() -> None:
     with pytest.raises(ConfigurationError):
         Fleet([], workers=0)
+
+
+def test_the_collector_rests_for_a_second_at_most_and_works_again() -> None:
+    from eventperf.testing import FakeClock
+
+    clock, seen = FakeClock(), []
+
+    class Slow:
+        def tick(self) -> None:
+            seen.append(gc.isenabled())
+            clock.advance(0.4)
+            if len(seen) == 5:
+                raise ValueError
+
+    assert gc.isenabled()
+    Fleet([Slow() for _ in range(5)], workers=1, clock=clock).tick()
+    assert seen == [False, False, False, True, True]
+    assert gc.isenabled()
+
+
+def test_a_collector_that_is_off_stays_off() -> None:
+    gc.disable()
+    try:
+        Fleet([Scaler(1)], workers=1).tick()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
