@@ -1,0 +1,212 @@
+"""What people and tools take away: the command line, lint, HTML, SQL, migrations."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from eventperf.cli import db as cli
+from eventperf.dbopt import Advice, DatabaseOptimizer, Workload
+from eventperf.dbopt.lint import lint
+from eventperf.dbopt.options import Limits
+from eventperf.dbopt.policy import Compared, judge
+from eventperf.dbopt.protocols import Measurement
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    file = tmp_path / "app.db"
+    db = sqlite3.connect(file)
+    db.execute("CREATE TABLE shop_visit (id INTEGER PRIMARY KEY, page INT NOT NULL, at INT NOT NULL)")
+    db.executemany("INSERT INTO shop_visit (page, at) VALUES (?, ?)", [(n % 300, n) for n in range(9000)])
+    db.commit()
+    db.close()
+    (tmp_path / "load.sql").write_text(
+        "-- calls: 500\nSELECT at FROM shop_visit WHERE page = 7 ORDER BY at;\n"
+        "SELECT * FROM shop_visit WHERE page+1 = 3;"
+    )
+    return f"sqlite:///{file}"
+
+
+def call(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    cli.configure(parser)
+    return cli.run(parser.parse_args(arguments))
+
+
+def test_advise_writes_every_form_and_apply_takes_the_plan(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load, plan = str(tmp_path / "load.sql"), str(tmp_path / "plan.json")
+    forms = ["--html", str(tmp_path / "a.html"), "--sql", str(tmp_path / "a.sql"), "--plan", plan]
+    assert call("advise", url, "--workload", load, "--json", *forms) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == json.loads(Path(plan).read_text())
+    assert shown["indexes"][0]["spec"]["keys"][0]["name"] == "page"
+    page = (tmp_path / "a.html").read_text()
+    assert "<svg" in page
+    assert "http" not in page
+    assert "CREATE INDEX" in (tmp_path / "a.sql").read_text()
+    assert call("apply", url, plan) == 0
+    assert "Nothing was changed" in capsys.readouterr().out
+    assert call("apply", url, plan, "--yes", "--json", "--workload", load) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [a["name"] for a in report["created"]] == [i["name"] for i in shown["indexes"]]
+    assert report["measured"][0]["plan_changed"]
+
+
+def test_slow_ranks_a_file_by_its_weights(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("slow", url, "--workload", str(tmp_path / "load.sql"), "--json") == 0
+    found = json.loads(capsys.readouterr().out)["queries"]
+    assert [q["calls"] for q in found] == [500, 1]
+    assert "7" not in found[0]["sample"]
+
+
+def test_lint_fails_on_new_findings_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, known = tmp_path / "q.sql", tmp_path / "known"
+    file.write_text("SELECT a FROM t WHERE lower(b) = 'x'")
+    assert call("lint", str(file), "--json") == 1
+    assert [f["rule"] for f in json.loads(capsys.readouterr().out)] == ["wrapped-column"]
+    assert call("lint", str(file), "--write-baseline", str(known)) == 0
+    assert call("lint", str(file), "--baseline", str(known)) == 0
+    capsys.readouterr()
+    file.write_text("SELECT a FROM t WHERE lower(b) = 'other';\nDELETE FROM t")
+    assert call("lint", str(file), "--baseline", str(known), "--json") == 1
+    assert [f["rule"] for f in json.loads(capsys.readouterr().out)] == ["unbounded-change"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "rules"),
+    [
+        ("SELECT a FROM t WHERE b = 1", []),
+        ("SELECT a FROM t WHERE b + 1 = 2", ["column-arithmetic"]),
+        ("SELECT a FROM t WHERE b LIKE '%x'", ["leading-wildcard"]),
+        ("SELECT a FROM t WHERE b LIKE 'x%'", []),
+        ("SELECT a FROM t WHERE b NOT IN (SELECT c FROM u)", ["not-in-subquery"]),
+        ("SELECT a FROM t ORDER BY a LIMIT 10 OFFSET 1000", ["offset"]),
+        ("SELECT * FROM t WHERE a = 1", ["select-star"]),
+        ("UPDATE t SET a = 1", ["unbounded-change"]),
+        ("SELECT a FROM t ORDER BY random() LIMIT 1", ["order-by-random"]),
+    ],
+)
+def test_lint_rules(sql: str, rules: list[str]) -> None:
+    assert [f.rule for f in lint(Workload.from_sql(sql))] == rules
+
+
+def advised(url: str, tmp_path: Path) -> Advice:
+    with DatabaseOptimizer(url) as optimizer:
+        return optimizer.advise(Workload.from_sql_file(tmp_path / "load.sql"))
+
+
+def test_django_runs_the_migration_and_sees_no_drift(url: str, tmp_path: Path) -> None:
+    pytest.importorskip("django")
+    text = advised(url, tmp_path).to_migration(
+        "django", app_label="shop", dependency="0001_initial", models={"shop_visit": "Visit"}
+    )
+    app = tmp_path / "shop"
+    (app / "migrations").mkdir(parents=True)
+    (app / "__init__.py").touch()
+    (app / "migrations" / "__init__.py").touch()
+    index = next(line for line in text.splitlines() if line.startswith("# Meta.indexes")).partition(": ")[2]
+    (app / "models.py").write_text(
+        "from django.db import models\n\n\nclass Visit(models.Model):\n    page = models.IntegerField()\n"
+        "    at = models.IntegerField()\n\n    class Meta:\n        indexes = [" + index + "]\n"
+    )
+    (app / "migrations" / "0001_initial.py").write_text(
+        "from django.db import migrations, models\n\n\nclass Migration(migrations.Migration):\n"
+        "    initial = True\n    operations = [migrations.CreateModel('Visit', fields=[\n"
+        "        ('id', models.AutoField(auto_created=True, primary_key=True, serialize=False,\n"
+        "         verbose_name='ID')), ('page', models.IntegerField()),\n"
+        "        ('at', models.IntegerField())])]\n"
+    )
+    (app / "migrations" / "0002_indexes.py").write_text(text)
+    (tmp_path / "run.py").write_text(
+        textwrap.dedent(
+            """
+            import django
+            from django.conf import settings
+            from django.core.management import call_command
+            settings.configure(INSTALLED_APPS=["shop"], USE_TZ=True,
+                DEFAULT_AUTO_FIELD="django.db.models.AutoField",
+                DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "fresh.db"}})
+            django.setup()
+            call_command("migrate", verbosity=0)
+            call_command("makemigrations", check=True, dry_run=True)
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with sqlite3.connect(tmp_path / "fresh.db") as db:
+        names = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE name LIKE 'ix_ep%'")]
+    db.close()
+    assert len(names) == 1
+
+
+def test_the_alembic_file_is_a_program_that_creates_and_drops(url: str, tmp_path: Path) -> None:
+    pytest.importorskip("alembic")
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+    from sqlalchemy import create_engine, inspect
+
+    advice = advised(url, tmp_path)
+    scope: dict[str, object] = {}
+    exec(compile(advice.to_migration("alembic"), "migration.py", "exec"), scope)
+    engine = create_engine(url)
+    with engine.begin() as db, Operations.context(MigrationContext.configure(db)):
+        scope["upgrade"]()  # type: ignore[operator]
+        assert [i["name"] for i in inspect(db).get_indexes("shop_visit")] == [i.name for i in advice.indexes]
+        scope["downgrade"]()  # type: ignore[operator]
+    assert inspect(engine).get_indexes("shop_visit") == []
+    engine.dispose()
+
+
+def seen(seconds: float, plan: str = "a", *indexes: str) -> Measurement:
+    return Measurement(seconds=seconds, plan=plan, indexes=frozenset(indexes), runs=1)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "keep"),
+    [
+        ([], True),
+        ([(seen(1.0), seen(0.1, "b", "ix"))], True),
+        ([(seen(1.0), seen(0.1, "b", "other"))], False),
+        ([(seen(1.0), seen(0.95, "b", "ix"))], False),
+        ([(seen(1.0), seen(0.1, "b", "ix")), (seen(0.1), seen(0.5, "b", "ix"))], False),
+        ([(seen(9.0), seen(0.1, "b", "ix")), (seen(0.1), seen(0.2, "b", "ix"))], True),
+        ([(seen(1.0), seen(0.1, "b", "ix")), (seen(0.1, "a"), seen(0.17, "a"))], True),
+    ],
+)
+def test_indexes_stay_only_when_they_help(pairs: list[tuple[Measurement, Measurement]], keep: bool) -> None:
+    compared = [Compared(fingerprint=str(n), calls=1, before=b, after=a) for n, (b, a) in enumerate(pairs)]
+    assert judge("ix", compared, Limits()).keep is keep
+
+
+def test_a_slow_log_file_is_read_with_its_own_clock(tmp_path: Path) -> None:
+    file = tmp_path / "slow.log"
+    file.write_text(
+        "/usr/sbin/mariadbd, Version: 10.11\n"
+        "# Time: 260101  1:00:00\n# User@Host: app[app] @ [10.0.0.1]\n"
+        "# Query_time: 2.5  Lock_time: 0.5  Rows_sent: 3  Rows_examined: 900\n"
+        "use shop;\nSET timestamp=1767229200;\nSELECT a FROM t WHERE b = 'x # y';\n"
+        "# Time: 260103  1:00:00\n# User@Host: app[app] @ [10.0.0.1]\n"
+        "# Query_time: 1.5  Lock_time: 0.0  Rows_sent: 1  Rows_examined: 100\n"
+        "SET timestamp=1767402000;\nSELECT c\nFROM u;\n"
+    )
+    every = Workload.from_slow_log(file)
+    assert sorted((s.fingerprint.text, s.total_s, s.lock_s, s.rows_examined) for s in every) == [
+        ("select a from t where b = ?", 2.5, 0.5, 900),
+        ("select c from u", 1.5, 0.0, 100),
+    ]
+    assert [s.fingerprint.text for s in Workload.from_slow_log(file, "24h")] == ["select c from u"]
