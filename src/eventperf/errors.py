@@ -4,15 +4,76 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._core.errors import BackendUnavailable, ConfigurationError, EventPerfError, MissingExtra, UnknownScheme
+from ._core.errors import (
+    BackendUnavailable,
+    ConfigurationError,
+    EventPerfError,
+    MissingExtra,
+    StoreUnavailable,
+    UnknownScheme,
+)
 
 if TYPE_CHECKING:
-    from .cache.errors import *  # noqa: F403
-    from .dbopt.errors import *  # noqa: F403
-    from .queues.errors import *  # noqa: F403
-    from .scaling.errors import *  # noqa: F403
+    from .cache.errors import CacheError, LoadTimeout, SerializationError, UnstableKey
+    from .dbopt.errors import (
+        AdviceMismatch,
+        DatabaseError,
+        DatabaseUnavailable,
+        OptimizerBusy,
+        SourceUnavailable,
+        StatementRefused,
+    )
+    from .queues.errors import (
+        JobCancelled,
+        JobFailed,
+        JobNotFound,
+        JobTimeout,
+        LeaseLost,
+        NonRetryable,
+        PayloadError,
+        PayloadTooLarge,
+        QueueError,
+        ResultTimeout,
+        Retry,
+        UnknownQueue,
+        Unsupported,
+    )
+    from .scaling.errors import ScalingError, TargetConflict, TargetUnavailable
 
-__all__ = ["BackendUnavailable", "ConfigurationError", "EventPerfError", "MissingExtra", "UnknownScheme"]
+__all__ = [
+    "AdviceMismatch",
+    "BackendUnavailable",
+    "CacheError",
+    "ConfigurationError",
+    "DatabaseError",
+    "DatabaseUnavailable",
+    "EventPerfError",
+    "JobCancelled",
+    "JobFailed",
+    "JobNotFound",
+    "JobTimeout",
+    "LeaseLost",
+    "LoadTimeout",
+    "MissingExtra",
+    "NonRetryable",
+    "OptimizerBusy",
+    "PayloadError",
+    "PayloadTooLarge",
+    "QueueError",
+    "ResultTimeout",
+    "Retry",
+    "ScalingError",
+    "SerializationError",
+    "SourceUnavailable",
+    "StatementRefused",
+    "StoreUnavailable",
+    "TargetConflict",
+    "TargetUnavailable",
+    "UnknownQueue",
+    "UnknownScheme",
+    "UnstableKey",
+    "Unsupported",
+]
 
 _ROOMS = ("cache", "dbopt", "scaling", "queues")
 

@@ -67,3 +67,7 @@ class MissingExtra(EventPerfError, ImportError):
 
 class BackendUnavailable(EventPerfError):
     """A server that should answer does not; rooms derive their own leaf from this one."""
+
+
+class StoreUnavailable(BackendUnavailable):
+    """The store behind a cache or a queue does not answer; both rooms raise their own kind of it."""

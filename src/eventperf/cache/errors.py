@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from eventperf._core.errors import BackendUnavailable, EventPerfError
+from eventperf._core import errors
+from eventperf._core.errors import EventPerfError
 
 __all__ = ["CacheError", "LoadTimeout", "SerializationError", "StoreUnavailable", "UnstableKey"]
 
@@ -11,7 +12,7 @@ class CacheError(EventPerfError):
     """Root of the errors of :mod:`eventperf.cache`."""
 
 
-class StoreUnavailable(CacheError, BackendUnavailable):
+class StoreUnavailable(CacheError, errors.StoreUnavailable):
     """The second tier did not answer, and nothing else could.
 
     Attributes:

@@ -1,1 +1,1 @@
-"""The command line: ``eventperf`` and ``python -m eventperf``. Rooms are imported by the command that needs them."""
+"""The command line, ``eventperf``: each room is imported by the command that needs it."""

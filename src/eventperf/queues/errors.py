@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from eventperf._core import errors
 from eventperf._core.durations import Duration, seconds
-from eventperf._core.errors import BackendUnavailable, ConfigurationError, EventPerfError
+from eventperf._core.errors import ConfigurationError, EventPerfError
 
 __all__ = [
     "JobCancelled",
@@ -39,7 +40,7 @@ class PayloadTooLarge(PayloadError):
     """Encoded data above the manager's ``max_payload_bytes``."""
 
 
-class StoreUnavailable(QueueError, BackendUnavailable):
+class StoreUnavailable(QueueError, errors.StoreUnavailable):
     """The job store does not answer; the call may be repeated with the same job ids."""
 
 

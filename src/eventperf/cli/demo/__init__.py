@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scale", type=float, default=1.0, help="share of 300 events and 300,000 participants (1.0)"
     )
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long each stage's arrivals last (5)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="how long each stage's arrivals last (4)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 

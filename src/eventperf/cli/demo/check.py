@@ -38,7 +38,9 @@ class Ledger:
         checked_in: Check-ins of each event.
     """
 
-    def __init__(self, by_event: dict[int, int], by_person: dict[int, int], checked_in: dict[int, int]) -> None:
+    def __init__(
+        self, by_event: dict[int, int], by_person: dict[int, int], checked_in: dict[int, int]
+    ) -> None:
         self._mu = threading.Lock()
         self._events = Counter(by_event)
         self._people = Counter(by_person)

@@ -33,8 +33,45 @@ DAY = 86_400
 CATEGORIES = ("conference", "concert", "workshop", "meetup", "sports", "exhibition")
 STATUSES = ("confirmed", "confirmed", "confirmed", "confirmed", "confirmed", "waitlisted", "cancelled")
 CITIES = ("Seoul", "Busan", "Incheon", "Daegu", "Daejeon", "Gwangju", "Suwon", "Ulsan")
-FAMILY = "Kim Lee Park Choi Jung Kang Cho Yoon Jang Lim Han Oh Seo Shin Kwon Hwang Ahn Song Ryu Hong".split()
-GIVEN = "Minjun Seojun Doyun Yejun Siwoo Jiho Hajun Seoyeon Seoyun Jiwoo Hayun Minseo Jiyu Sua Eunwoo".split()
+FAMILY = [
+    "Kim",
+    "Lee",
+    "Park",
+    "Choi",
+    "Jung",
+    "Kang",
+    "Cho",
+    "Yoon",
+    "Jang",
+    "Lim",
+    "Han",
+    "Oh",
+    "Seo",
+    "Shin",
+    "Kwon",
+    "Hwang",
+    "Ahn",
+    "Song",
+    "Ryu",
+    "Hong",
+]
+GIVEN = [
+    "Minjun",
+    "Seojun",
+    "Doyun",
+    "Yejun",
+    "Siwoo",
+    "Jiho",
+    "Hajun",
+    "Seoyeon",
+    "Seoyun",
+    "Jiwoo",
+    "Hayun",
+    "Minseo",
+    "Jiyu",
+    "Sua",
+    "Eunwoo",
+]
 
 metadata = MetaData()
 events = Table(
@@ -145,7 +182,9 @@ def _rows(size: Size, random: Random) -> Iterator[tuple[Table, list[tuple[Any, .
         ],
     )
     # The last tenth of the participants have not registered yet: they do while the load runs.
-    old, seen, rows = size.participants * 9 // 10, set(), []
+    old = size.participants * 9 // 10
+    seen: set[tuple[int, int]] = set()
+    rows: list[tuple[Any, ...]] = []
     while len(rows) < size.registrations:
         pair = (hot(draw(), size.events), 1 + int(draw() * old))
         if pair in seen:

@@ -19,12 +19,12 @@ from .app import BOUNDED_S, Site
 from .dataset import CATEGORIES, CITIES, FAMILY, GIVEN, Size, hot
 
 MIX = {
-    "event_page": 42,
+    "event_page": 40,
     "event_list": 14,
     "my_registrations": 16,
     "find_participant": 3,
     "dashboard": 7,
-    "top_events": 2,
+    "busiest_events": 4,
     "register": 11,
     "check_in": 5,
 }
@@ -82,7 +82,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 def schedule(size: Size, rate: float, seconds: float, seed: int, stage: int = 0) -> list[Request]:
     """Draw the arrivals of a run: the same for every stage but for who registers."""
     random, newcomers = Random(seed), Random(seed * 1000 + stage)
-    now, found = 0.0, []
+    now = 0.0
+    found: list[Request] = []
     pages, weights = list(MIX), list(MIX.values())
     old = size.participants * 9 // 10
     while True:
@@ -117,8 +118,8 @@ def visit(site: Site, request: Request) -> dict[str, Any]:
     page = request.page
     if page == "event_list":
         return site.event_list(CATEGORIES[request.event % len(CATEGORIES)])
-    if page == "top_events":
-        return site.top_events()
+    if page == "busiest_events":
+        return site.busiest_events()
     if page == "find_participant":
         return site.find_participant(*request.words)
     if page == "my_registrations":

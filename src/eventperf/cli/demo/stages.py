@@ -25,7 +25,7 @@ from .app import READS, Site
 from .check import Ledger, Verdict
 
 STAGES = ("plain", "+ cache", "+ indexes", "+ queue")
-LOAD_SHARE = 0.8
+LOAD_SHARE = 0.6
 """The arrival rate of every stage, as a share of what the plain site sustains."""
 
 
@@ -34,7 +34,7 @@ class Settings:
     """What the command line asked for."""
 
     scale: float = 1.0
-    seconds: float = 5.0
+    seconds: float = 4.0
     seed: int = 7
     redis: str | None = None
     database: str | None = None
@@ -95,7 +95,8 @@ def run(engine: Engine, settings: Settings, progress: Progress) -> Outcome:
     if engine.dialect.name == "sqlite":
         dataset.tune_sqlite(engine)
     with progress.step(
-        f"building {size.events} events, {size.participants:,} participants, {size.registrations:,} registrations"
+        f"building {size.events} events, {size.participants:,} participants, "
+        f"{size.registrations:,} registrations"
     ):
         dataset.build(engine, size, settings.seed)
     job = _Job(engine, settings, size, progress)
@@ -262,6 +263,11 @@ def working(queues: QueueManager) -> Iterator[None]:
         thread.join(30)
 
 
+def _waits(waits: list[float]) -> dict[str, float]:
+    shares = {f"p{share * 100:g}": load.percentile(waits, share) * 1000 for share in (0.5, 0.99)}
+    return {**shares, "jobs": len(waits)}
+
+
 def as_dict(outcome: Outcome) -> dict[str, Any]:
     """Return the figures as plain data for JSON."""
     result: dict[str, Any] = {
@@ -273,13 +279,11 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
             "name": s.name, "sustained_rps": s.sustained_rps, "requests": len(s.open_loop.samples),
             "p50_ms": s.open_loop.latency(0.5) * 1000, "p99_ms": s.open_loop.latency(0.99) * 1000,
             "p999_ms": s.open_loop.latency(0.999) * 1000, "queries_per_request": s.queries_per_request,
-            "hit_ratio": s.hit_ratio, "errors": s.open_loop.errors[:5], "error_count": len(s.open_loop.errors),
+            "hit_ratio": s.hit_ratio, "errors": s.open_loop.errors[:5],
+            "error_count": len(s.open_loop.errors),
             "stale": s.verdict.stale, "reads_checked": s.verdict.checked, "jobs": s.verdict.jobs,
             "lost": s.verdict.lost, "double": s.verdict.double,
-            "queue_wait_ms": {
-                q: {"p50": load.percentile(w, 0.5) * 1000, "p99": load.percentile(w, 0.99) * 1000, "jobs": len(w)}
-                for q, w in s.waits.items()
-            },
+            "queue_wait_ms": {queue: _waits(waits) for queue, waits in s.waits.items()},
         }
         for s in outcome.stages
     ]  # fmt: skip

@@ -38,7 +38,8 @@ def stage_rows(outcome: Outcome) -> list[list[str]]:
 
 
 STAGE_COLUMNS = (
-    "stage", "sustained req/s", "p50", "p99", "p99.9", "queries/req", "hit ratio", "failed", "stale / lost / double",
+    "stage", "sustained req/s", "p50", "p99", "p99.9", "queries/req", "hit ratio", "failed",
+    "stale / lost / double",
 )  # fmt: skip
 
 
@@ -54,7 +55,8 @@ def stage_table(outcome: Outcome) -> None:
 
 def index_rows(outcome: Outcome) -> list[list[str]]:
     """One row per index that was tried; also used by the report."""
-    applied, rows = outcome.applied, []
+    applied = outcome.applied
+    rows: list[list[str]] = []
     if applied is None:
         return rows
     for kind in ("created", "reverted", "failed", "skipped"):
@@ -103,8 +105,9 @@ def day_table(outcome: Outcome) -> None:
         return
     print(
         f"Autoscaler, a SIMULATED event day ({day.capacity_rps:,.0f} req/s per replica as measured above): "
-        f"{len(day.decisions)} steps, {day.mean_replicas:.1f} replicas on average, {day.short_minutes:.0f} minutes "
-        f"short of capacity; the same mean standing still: {day.static_minutes:.0f} minutes."
+        f"{len(day.decisions)} steps, {day.mean_replicas:.1f} replicas on average, "
+        f"{day.short_minutes:.0f} minutes short of capacity; "
+        f"the same mean standing still: {day.static_minutes:.0f} minutes."
     )
     for decision in day.decisions[:3]:
         print(f"  {decision.explain()}")
@@ -117,9 +120,8 @@ def verdict(outcome: Outcome) -> None:
     jobs = sum(s.verdict.jobs for s in outcome.stages)
     stale = sum(s.verdict.stale for s in outcome.stages)
     lost, double = (sum(getattr(s.verdict, n) for s in outcome.stages) for n in ("lost", "double"))
-    print(
-        f"Independent check: {reads:,} reads, {stale} stale; {jobs:,} jobs, {lost} lost, {double} finished twice."
-    )
+    counts = f"{reads:,} reads, {stale} stale; {jobs:,} jobs, {lost} lost, {double} finished twice"
+    print(f"Independent check: {counts}.")
     for stage in outcome.stages:
         for example in [
             *stage.examples,
