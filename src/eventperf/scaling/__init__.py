@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from .alerts import Alert
 from .backends.memory import CallableTarget, SimulatedTarget
+from .backtest import BacktestReport, PodModel, Score, Trace, backtest
 from .behavior import Behavior, RatePolicy, Rules
 from .errors import ScalingError, TargetConflict, TargetUnavailable
 from .fleet import Fleet
+from .latency import LatencyPolicy
 from .leader import LeaderElector
 from .log import DecisionLog
 from .manager import AutoScaler, decide
@@ -32,17 +34,20 @@ __all__ = [
     "Alert",
     "AlertSink",
     "AutoScaler",
+    "BacktestReport",
     "Behavior",
     "CallableMetrics",
     "CallableTarget",
     "Change",
     "DecisionLog",
     "Fleet",
+    "LatencyPolicy",
     "LeaderElector",
     "MaxOf",
     "MetricSource",
     "Metrics",
     "Observation",
+    "PodModel",
     "PodSample",
     "Policy",
     "ProcessMetrics",
@@ -54,6 +59,7 @@ __all__ = [
     "Sample",
     "ScalingDecision",
     "ScalingError",
+    "Score",
     "SimulatedTarget",
     "TargetConflict",
     "TargetState",
@@ -61,5 +67,7 @@ __all__ = [
     "TargetUnavailable",
     "ThresholdPolicy",
     "Tolerance",
+    "Trace",
+    "backtest",
     "decide",
 ]

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 from typing_extensions import Self
 
@@ -55,6 +56,7 @@ def decide(
         limits=limits,
         blind=wish.blind,
         warnings=wish.warnings,
+        memory=wish.memory,
         observation=observation,
     )
 
@@ -127,6 +129,7 @@ class AutoScaler:
         self._baseline = Baseline()
         self._changes: deque[Change] = deque()
         self._recommendations: deque[tuple[float, int]] = deque()
+        self._memory: Mapping[str, Any] = {}
         self._expected: int | None = None
         self._pinned_since: float | None = None
         self._one_tick = threading.Lock()
@@ -176,6 +179,7 @@ class AutoScaler:
             tolerance=self.behavior.tolerance,
             baseline_rps=self._baseline.at(self._clock.time()),
             max_age_s=self._max_age_s,
+            memory=self._memory,
         )
         rps = observation.value("rps")
         if rps is not None and state.ready:
@@ -213,6 +217,7 @@ class AutoScaler:
                 reason="the policy failed", error=text, observation=observation, dry_run=self.dry_run,
             )  # fmt: skip
         self._recommendations.append((observation.at_s, decision.wanted))
+        self._memory = decision.memory
         if self.frozen and decision.action != "none":
             limits = (*decision.limits, ("frozen", decision.before))
             decision = replace(decision, after=decision.before, limits=limits)

@@ -122,6 +122,8 @@ class Observation:
         recommendations: ``(at_s, replicas)`` of recent ticks before stabilisation, oldest first.
         baseline_rps: Usual requests per second of one replica at this hour; ``None`` until it is known.
         max_age_s: Samples older than this count as missing.
+        memory: What the policy returned as ``memory`` last time: plain JSON, so that a learning policy is
+            still a pure function and its records replay.
     """
 
     at_s: float
@@ -134,6 +136,7 @@ class Observation:
     tolerance: Tolerance = field(default_factory=Tolerance)
     baseline_rps: float | None = None
     max_age_s: float = 120.0
+    memory: Mapping[str, Any] = field(default_factory=dict)
 
     def faults(self) -> dict[str, str]:
         """Return the metrics that cannot be trusted, with the reason."""
@@ -180,6 +183,7 @@ class Recommendation:
         metric: The metric that decided, empty when none did.
         blind: Metrics that could not be trusted, with reasons; while there are any, nothing goes down.
         warnings: What an operator should know, by a stable name.
+        memory: Plain JSON that comes back in the next observation; never changed in place.
     """
 
     replicas: int
@@ -187,6 +191,7 @@ class Recommendation:
     metric: str = ""
     blind: Mapping[str, str] = field(default_factory=dict)
     warnings: Mapping[str, str] = field(default_factory=dict)
+    memory: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +218,7 @@ class ScalingDecision:
     limits: tuple[tuple[str, int], ...] = ()
     blind: Mapping[str, str] = field(default_factory=dict)
     warnings: Mapping[str, str] = field(default_factory=dict)
+    memory: Mapping[str, Any] = field(default_factory=dict)
     observation: Observation | None = None
     dry_run: bool = False
     applied: bool = False

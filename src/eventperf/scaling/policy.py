@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eventperf._core.errors import ConfigurationError
 
@@ -150,7 +150,11 @@ factor=2.0, baseline_rps=None))
         self.policies = policies
 
     def decide(self, observation: Observation, /) -> Recommendation:
-        found = [policy.decide(observation) for policy in self.policies]
+        parts = [dict(observation.memory.get(str(i), {})) for i in range(len(self.policies))]
+        found = [
+            policy.decide(replace(observation, memory=part) if part or observation.memory else observation)
+            for policy, part in zip(self.policies, parts, strict=True)
+        ]
         best = max(found, key=lambda r: r.replicas)
         blind = {name: why for r in found for name, why in r.blind.items()}
         warnings = {name: text for r in found for name, text in r.warnings.items()}
@@ -158,7 +162,12 @@ factor=2.0, baseline_rps=None))
         if blind and replicas < observation.state.replicas:
             replicas, reason = observation.state.replicas, "not every metric can be trusted"
         return Recommendation(
-            replicas=replicas, reason=reason, metric=best.metric, blind=blind, warnings=warnings
+            replicas=replicas,
+            reason=reason,
+            metric=best.metric,
+            blind=blind,
+            warnings=warnings,
+            memory={str(i): r.memory for i, r in enumerate(found) if r.memory},
         )
 
     def __repr__(self) -> str:

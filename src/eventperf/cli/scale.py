@@ -1,0 +1,142 @@
+"""``eventperf scale``: backtest, run, explain."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eventperf._core.errors import ConfigurationError
+
+from .output import emit_json, table
+
+if TYPE_CHECKING:
+    from eventperf.scaling import Policy
+
+POLICIES = ("latency", "hpa-cpu", "hpa-rps", "thresholds")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the commands of this room."""
+    commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    backtest = commands.add_parser("backtest", help="judge a policy on a recorded load")
+    backtest.add_argument("trace", help="CSV file, its last column requests per second")
+    backtest.add_argument("--policy", default="latency", help=f"{', '.join(POLICIES)} or module:object")
+    backtest.add_argument("--step", default="60s", help="time between two figures (default 60s)")
+    backtest.add_argument("--pod-rps", type=float, default=40.0, help="what one replica can carry")
+    backtest.add_argument("--min", type=int, default=1)
+    backtest.add_argument("--max", type=int, default=1000)
+    backtest.add_argument("--plot", metavar="FILE", help="write the curves as SVG")
+    backtest.add_argument("--json", action="store_true")
+
+    run = commands.add_parser("run", help="run a scaler of your program until interrupted")
+    run.add_argument("scaler", metavar="MODULE:OBJECT", help="an AutoScaler, or a function that returns one")
+    run.add_argument("--interval", default="15s")
+    run.add_argument("--once", action="store_true", help="one tick, printed")
+    run.add_argument("--json", action="store_true")
+
+    explain = commands.add_parser("explain", help="why the decisions in a log came out as they did")
+    explain.add_argument("log", help="a file of DecisionLog(path)")
+    explain.add_argument("--last", type=int, default=10, help="how many (default 10)")
+    explain.add_argument("--json", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked."""
+    return int({"backtest": _backtest, "run": _run, "explain": _explain}[args.action](args))
+
+
+def load_object(name: str, argument: str) -> Any:
+    """Import ``module:object``; a function or class is called without arguments.
+
+    Raises:
+        ConfigurationError: There is no such module or object.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon or not module or not attribute:
+        raise ConfigurationError(argument, name, "module:object")
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(argument, name, f"something that can be imported ({error})") from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    return found() if callable(found) else found
+
+
+def _policy(name: str, pod_rps: float) -> Policy:
+    from eventperf.scaling import LatencyPolicy, TargetTracking, ThresholdPolicy
+
+    if name == "latency":
+        return LatencyPolicy()
+    if name == "hpa-cpu":
+        return TargetTracking(cpu=0.7)
+    if name == "hpa-rps":
+        return TargetTracking(rps=0.7 * pod_rps)
+    if name == "thresholds":
+        return ThresholdPolicy()
+    if ":" not in name:
+        raise ConfigurationError("--policy", name, (*POLICIES, "module:object"))
+    policy: Policy = load_object(name, "--policy")
+    return policy
+
+
+def _backtest(args: argparse.Namespace) -> int:
+    from eventperf.scaling import PodModel, Trace, backtest
+
+    trace, pod = Trace.from_csv(args.trace, step=args.step), PodModel(rps=args.pod_rps)
+    report = backtest(
+        _policy(args.policy, pod.rps), trace, pod=pod, min_replicas=args.min, max_replicas=args.max
+    )
+    if args.plot:
+        try:
+            Path(args.plot).write_text(report.plot(), encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError("--plot", args.plot, f"a file that can be written ({error})") from error
+    if args.json:
+        emit_json(report.to_dict())
+        return 0
+    rows = [
+        (
+            args.policy if s.name == "policy" else s.name,
+            f"{100 * s.violations:.3f}",
+            f"{s.replica_minutes:.0f}",
+            f"{s.cost:.2f}",
+            s.actions,
+            s.flaps,
+        )
+        for s in report.scores
+    ]
+    columns = ("policy", "late %", "replica-minutes", "x oracle", "actions", "flaps")
+    table(columns, rows, title=f"Simulated: {len(trace.rates)} steps of {args.step}")
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    scaler = load_object(args.scaler, "scaler")
+    if not callable(getattr(scaler, "tick", None)):
+        raise ConfigurationError("scaler", args.scaler, "an AutoScaler, or a function that returns one")
+    if not args.once:
+        scaler.run(args.interval)
+        return 0
+    decision = scaler.tick()
+    print(decision.to_json() if args.json else decision.explain())
+    return 1 if decision.error else 0
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from eventperf.scaling import DecisionLog
+
+    if args.last < 1:
+        raise ConfigurationError("--last", args.last, "a whole number from 1")
+    try:
+        decisions = list(DecisionLog.read(args.log))[-args.last :]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError("log", args.log, f"a file of DecisionLog ({error})") from error
+    for decision in decisions:
+        print(decision.to_json() if args.json else decision.explain())
+    return 0

@@ -1,0 +1,102 @@
+"""Backtest and its command."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from eventperf._core.errors import ConfigurationError
+from eventperf.cli.main import main
+from eventperf.scaling import (
+    AutoScaler,
+    CallableMetrics,
+    DecisionLog,
+    LatencyPolicy,
+    PodModel,
+    SimulatedTarget,
+    TargetTracking,
+    Trace,
+    backtest,
+)
+from eventperf.testing import FakeClock
+
+DAY = tuple(800.0 + 600.0 * math.sin(i / 1440 * 2 * math.pi) for i in range(1440))
+
+
+def test_the_oracle_keeps_the_goal_at_the_lowest_cost_of_those_that_do() -> None:
+    report = backtest(TargetTracking(rps=28), DAY)
+    assert report["oracle"].cost == 1.0
+    assert report["oracle"].violations <= 0.001
+    for score in report.scores:
+        assert score.cost >= 1.0 or score.violations > 0.001, score
+
+
+def test_too_few_replicas_show_as_violations() -> None:
+    starved = backtest(TargetTracking(rps=60), [1000.0] * 120, compare=False)
+    assert starved.score.violations > 0.9
+
+
+def test_equal_seeds_give_equal_reports() -> None:
+    one, two = (backtest(LatencyPolicy(), DAY[:300], seed=3) for _ in range(2))
+    assert one == two
+
+
+def test_a_step_costs_violations_only_while_replicas_start() -> None:
+    pod = PodModel(startup=(60.0, 60.0), lag=0.0)
+    score = backtest(TargetTracking(rps=30), [300.0] * 30 + [600.0] * 90, pod=pod, compare=False).score
+    assert 0.0 < score.violations < 0.1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Trace(()),
+        lambda: Trace((1.0, math.nan)),
+        lambda: PodModel(rps=0),
+        lambda: PodModel(startup=(9.0, 3.0)),
+        lambda: backtest(TargetTracking(rps=1), [1.0], min_replicas=5, max_replicas=2),
+        lambda: backtest("latency", [1.0]),  # type: ignore[arg-type]
+    ],
+)
+def test_bad_arguments_are_refused(make: object) -> None:
+    with pytest.raises(ConfigurationError):
+        make()  # type: ignore[operator]
+
+
+def test_the_command_prints_scores_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace, plot = tmp_path / "load.csv", tmp_path / "load.svg"
+    trace.write_text("minute,rps\n" + "".join(f"{i},{rate}\n" for i, rate in enumerate(DAY[:200])))
+    assert main(["scale", "backtest", str(trace), "--policy", "hpa-rps", "--plot", str(plot), "--json"]) == 0
+    scores = {s["name"]: s for s in json.loads(capsys.readouterr().out)["scores"]}
+    assert set(scores) == {"policy", "HPA cpu 70 %", "thresholds", "static peak", "oracle"}
+    assert scores["static peak"]["actions"] == 0
+    assert ElementTree.parse(plot).getroot().tag.endswith("svg")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["load.csv"], ["bad.csv"], ["good.csv", "--policy", "magic"], ["good.csv", "--policy", "no:pe"]],
+)
+def test_bad_input_is_one_sentence(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.csv").write_text("1\n2\nthree\n")
+    (tmp_path / "good.csv").write_text("1\n2\n")
+    assert main(["scale", "backtest", str(tmp_path / arguments[0]), *arguments[1:]]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "allowed" in said
+
+
+def test_explain_reads_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = DecisionLog(tmp_path / "decisions.jsonl")
+    metrics = CallableMetrics(rps=lambda: 300.0)
+    AutoScaler(
+        SimulatedTarget(2), metrics, TargetTracking(rps=50), max_replicas=4, log=log, clock=FakeClock()
+    ).tick()
+    assert main(["scale", "explain", str(tmp_path / "decisions.jsonl")]) == 0
+    assert "max 4: 6 -> 4" in capsys.readouterr().out

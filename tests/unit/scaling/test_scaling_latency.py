@@ -1,0 +1,129 @@
+"""LatencyPolicy: sizes, learning, blindness, and that its records replay."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from eventperf._core.errors import ConfigurationError
+from eventperf.scaling import (
+    AutoScaler,
+    Behavior,
+    CallableMetrics,
+    LatencyPolicy,
+    MaxOf,
+    Observation,
+    Sample,
+    ScalingDecision,
+    SimulatedTarget,
+    TargetState,
+    TargetTracking,
+    decide,
+)
+from eventperf.scaling.latency import late_share, replicas_for
+from eventperf.testing import FakeClock
+
+
+def seen(at_s: float, rps: float, *, replicas: int, cpu: float | None = None, **more: object) -> Observation:
+    samples = {"rps": Sample(value=rps, age_s=30.0)}
+    if cpu is not None:
+        samples["cpu"] = Sample(value=cpu, age_s=30.0)
+    state = TargetState(replicas=replicas, ready=replicas)
+    return Observation(
+        at_s=at_s,
+        state=state,
+        min_replicas=1,
+        max_replicas=400,
+        samples=samples,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def erlang_late(rate: float, each: float, servers: int, wait_s: float) -> float:
+    """The exact M/M/c answer, by the recursion of Erlang B."""
+    offered, blocked = rate / each, 1.0
+    for n in range(1, servers + 1):
+        blocked = offered * blocked / (n + offered * blocked)
+    delayed = blocked / (1 - offered / servers * (1 - blocked))
+    return delayed * math.exp(-(servers * each - rate) * wait_s)
+
+
+@pytest.mark.parametrize("servers", [20, 100, 400])
+@pytest.mark.parametrize("load", [0.8, 0.9, 0.97])
+def test_the_approximation_is_close_to_the_exact_queue(servers: int, load: float) -> None:
+    rate = servers * 10.0 * load
+    exact = erlang_late(rate, 10.0, servers, 0.1)
+    assert late_share(rate, servers * 10.0, servers, 0.1) == pytest.approx(exact, rel=0.25, abs=1e-4)
+
+
+@pytest.mark.parametrize("rate", [1.0, 39.0, 400.0, 4000.0])
+def test_one_replica_less_would_break_the_goal(rate: float) -> None:
+    n = replicas_for(rate, capacity_rps=40, concurrency=4, wait_s=0.4, share=0.001)
+    assert late_share(rate, n * 40, n * 4, 0.4) <= 0.001
+    assert n == 1 or late_share(rate, (n - 1) * 40, (n - 1) * 4, 0.4) > 0.001
+
+
+def test_capacity_is_learned_from_cpu_and_rate() -> None:
+    policy, memory = LatencyPolicy(), {}
+    for tick in range(5):
+        wish = policy.decide(seen(tick * 15.0, 200.0, replicas=10, cpu=0.5, memory=memory))
+        memory = dict(wish.memory)
+    assert memory["capacity"] == pytest.approx(40.0)
+    assert wish.replicas < 10
+
+
+def test_before_it_has_learned_it_only_goes_up() -> None:
+    assert LatencyPolicy().decide(seen(0.0, 10.0, replicas=8)).replicas == 8
+    assert LatencyPolicy().decide(seen(0.0, 900.0, replicas=8, cpu=1.0)).replicas == 12
+
+
+def test_a_rise_is_met_before_it_is_there() -> None:
+    policy, memory = LatencyPolicy(capacity_rps=40), {}
+    for tick in range(6):
+        wish = policy.decide(seen(tick * 15.0, 400.0 + 100.0 * tick, replicas=20, memory=memory))
+        memory = dict(wish.memory)
+    assert wish.replicas * 40 > 1200  # 900/s now
+
+
+@pytest.mark.parametrize("bad", [math.nan, -1.0, None])
+def test_without_the_load_nothing_moves_and_it_says_so(bad: float | None) -> None:
+    observation = Observation(
+        at_s=0.0, state=TargetState(replicas=7, ready=7), min_replicas=1, max_replicas=9,
+        samples={"rps": Sample(value=bad)},
+    )  # fmt: skip
+    decision = decide(observation, LatencyPolicy(capacity_rps=40), Behavior(), at=0.0, target="x")
+    assert decision.after == 7
+    assert "rps" in decision.blind
+
+
+def test_a_record_replays_bit_for_bit_with_what_was_learned() -> None:
+    clock, rate = FakeClock(), [300.0]
+    metrics = CallableMetrics(rps=lambda: rate[0], cpu=lambda: 0.6)
+    target = SimulatedTarget(4, startup="30s", clock=clock)
+    policy = MaxOf(LatencyPolicy(), TargetTracking(rps=60))
+    scaler = AutoScaler(target, metrics, policy, max_replicas=50, clock=clock)
+    for tick in range(40):
+        rate[0] = 300.0 + 37.0 * (tick % 9)
+        decision = scaler.tick()
+        again = ScalingDecision.from_json(decision.to_json())
+        assert scaler.replay(again).to_json() == decision.to_json()
+        clock.advance(15)
+    assert decision.memory["0"]["errors"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "given"),
+    [
+        ("wait", -1),
+        ("share", 0),
+        ("share", 1.5),
+        ("safety", True),
+        ("concurrency", 0),
+        ("capacity_rps", -4.0),
+    ],
+)
+def test_bad_arguments_are_named(argument: str, given: object) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        LatencyPolicy(**{argument: given})  # type: ignore[arg-type]
+    assert caught.value.argument == argument
