@@ -25,6 +25,7 @@ COMPLETED, FAILED, CANCELLED = JobState.COMPLETED, JobState.FAILED, JobState.CAN
 
 _REAP_BATCH = 1000
 _RATE_BUCKET_S = 10.0
+_FORGET_WORKER_S = 86_400.0  # a worker that was frozen this long must introduce itself again
 _RATE_BUCKETS = 6
 
 
@@ -265,7 +266,8 @@ class MemoryStore:
     def counts(self) -> list[QueueStatus]:
         with self._mu:
             now = self._now()
-            self._workers = {i: w for i, w in self._workers.items() if w.until > now}
+            if any(w.until < now - _FORGET_WORKER_S for w in self._workers.values()):
+                self._workers = {i: w for i, w in self._workers.items() if w.until >= now - _FORGET_WORKER_S}
             return [self._status(name, queue, now) for name, queue in self._queues.items()]
 
     def _status(self, name: str, q: _Queue, now: float) -> QueueStatus:
@@ -274,7 +276,7 @@ class MemoryStore:
             name=name, priority=q.config.priority, waiting=q.waiting, delayed=q.delayed, active=q.active,
             completed=q.completed, failed=q.failed, cancelled=q.cancelled, retried=q.retried,
             stalled=q.stalled, dead=len(q.dead), enqueued=q.enqueued, replayed=q.replayed, paused=q.paused,
-            workers=sum(name in w.card.room_by_queue for w in self._workers.values()),
+            workers=sum(name in w.card.room_by_queue and w.until > now for w in self._workers.values()),
             oldest_wait_s=max(0.0, now - min(oldest)) if oldest else 0.0,
             arrival_rate=q.rate(q.arrivals, now, self._born), service_rate=q.rate(q.served, now, self._born),
         )  # fmt: skip

@@ -103,9 +103,12 @@ for k = 1, #all, 2 do
     open[#open + 1] = { name = all[k], q = q, level = tonumber(level), n = n, want = 0 }
   end
 end
-local skipped, credit = {}, {}
+local considered, credit = open, {}
+for _, lane in ipairs(open) do
+  lane.skipped = tonumber(call('HGET', P .. 's', lane.name) or 0)
+  lane.before = lane.skipped
+end
 if #open > 1 then
-  for _, lane in ipairs(open) do lane.skipped = tonumber(call('HGET', P .. 's', lane.name) or 0) end
   if order == 'weighted' then
     for _, q in ipairs(mine) do credit[q] = tonumber(call('HGET', P .. 'w', q) or 0) end
   end
@@ -160,6 +163,7 @@ local function take(wanted)
       local n = math.min(wanted - #picks, lane.n, room[lane.q])
       for _ = 1, n do picks[#picks + 1] = lane end
       lane.want, lane.n, room[lane.q] = lane.want + n, lane.n - n, room[lane.q] - n
+      lane.skipped = 0
     else
       lane = choose()
       picks[#picks + 1] = lane
@@ -234,8 +238,8 @@ end
 while #leases / 6 < total do
   if take(total - #leases / 6) == 0 then break end
 end
-for _, lane in ipairs(open) do
-  if lane.skipped then call('HSET', P .. 's', lane.name, lane.skipped) end
+for _, lane in ipairs(considered) do
+  if lane.skipped ~= lane.before then call('HSET', P .. 's', lane.name, lane.skipped) end
 end
 for q, value in pairs(credit) do call('HSET', P .. 'w', q, value) end
 flush()
