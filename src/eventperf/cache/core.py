@@ -117,7 +117,9 @@ class Core:
         if wheel is not None and (due := wheel.next_due()) is not None and due <= now:
             self.l1.sweep(now)
         meta = EntryMeta(tuple(tags), load_s) if tags or load_s >= 0.0005 else None
-        self.l1.put(Entry(local, value, now + soft_s, now + hard_s, meta))
+        soft = now + soft_s
+        hard = soft if hard_s == soft_s else now + hard_s  # one object for both: 24 bytes per entry
+        self.l1.put(Entry(local, value, soft, hard, meta))
         # Look again after the deed: whoever fences does so before it drops the entry.
         fenced_tags = getattr(guard, "fenced_tags", None)
         if guard.fenced or not self.l1_open or (fenced_tags and not fenced_tags.isdisjoint(tags)):

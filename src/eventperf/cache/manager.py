@@ -17,11 +17,12 @@ from .backends.memory import MemoryStore
 from .core import Core
 from .decorator import CachedCoroutine, CachedFunction, Decorate, Recipe, as_decorate, wrap
 from .entry import DEAD
-from .keys import Space
+from .errors import StoreUnavailable
+from .keys import MAX_KEY, Space
 from .loading import Job, get_or_load
 from .options import COHERENCE, CacheOptions
 from .protocols import Serializer
-from .reading import read_many, remove_many, remove_tags, write_many
+from .reading import ABSENT, plain_value, read_many, remove_many, remove_tags, write_many
 from .stats import CacheStats
 from .steps import Steps, arun, call, run
 from .sweeper import SWEEPER
@@ -119,6 +120,7 @@ class CacheManager:
             patterns.connect(self._core)
         self._table: dict[str, Any] = l1.table if type(l1) is MemoryStore else {}
         self._now = self._core.now
+        self._is_plain = l1 is None and store is not None and self.options.namespace is None
         self._warmers = Warmers(self)
 
     def __repr__(self) -> str:
@@ -190,7 +192,20 @@ class CacheManager:
                 if value is not DEAD:
                     entry.hits += 1
                     return value
+            if self._is_plain and self._core.enabled and not self._core.replay_size():
+                value = self._get_plain(_text(key))
+                if value is not ABSENT:
+                    return value
         return run(self._core, self._get(key, default, options))
+
+    def _get_plain(self, key: str) -> Any:
+        if len(key) > MAX_KEY:
+            return ABSENT
+        outer = self._core.space.outer + key
+        try:
+            return plain_value(self._core, outer, self._core.call("get", outer), self.options)
+        except StoreUnavailable:
+            return ABSENT  # counted; the long way knows what to answer
 
     async def aget(self, key: str, default: Any = None, *, options: CacheOptions | None = None) -> Any:
         """Return the value of ``key``, or ``default``; ``None`` may be a value."""

@@ -176,6 +176,18 @@ def read_many(
     return out
 
 
+def plain_value(core: Core, outer: str, blob: bytes | None, options: CacheOptions) -> Any:
+    """Return the fresh value in ``blob`` when nothing else has to be asked, else ``ABSENT``.
+
+    The short way of a manager without process memory: no tags to compare, nothing to promote.
+    """
+    found = decode(core, outer, blob, options).found
+    if found is None or found.tags or found.soft_s <= 0:
+        return ABSENT
+    core.counts.l2_hits += 1
+    return found.value
+
+
 # -- writes --------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -22,6 +23,7 @@ from eventperf._core.urls import redact
 from eventperf.cache.errors import StoreUnavailable
 from eventperf.cache.protocols import Grant
 
+from .coalesce import Coalescer
 from .redis_links import Links
 
 Command = tuple[Any, ...]
@@ -69,7 +71,8 @@ class RedisStore:
         self.timeout_s: float = seconds(timeout, name="timeout", maximum=60)
         self._links = Links(url, client, async_client, self.timeout_s, max_connections)
         self.url: str = redact(url) if url else "redis (client of the host)"
-        self.channel = "eventperf"
+        self.channel: str = "eventperf"
+        self._coalescers: weakref.WeakKeyDictionary[Any, Coalescer] = weakref.WeakKeyDictionary()
         self._trouble: tuple[type[BaseException], ...] = (self._redis.RedisError, OSError, TimeoutError)
 
     def __repr__(self) -> str:
@@ -167,8 +170,13 @@ class RedisStore:
         return reply
 
     async def aget(self, key: str, /) -> bytes | None:
-        reply: bytes | None = await self._ado("GET", key)
-        return reply
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        found = self._coalescers.get(loop)
+        if found is None:
+            found = self._coalescers[loop] = Coalescer(self.aget_many)
+        return await found.get(key)
 
     def get_many(self, keys: Sequence[str], /) -> list[bytes | None]:
         """Return the bytes of several keys, in order, in one round trip per node."""
