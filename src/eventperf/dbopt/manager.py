@@ -25,6 +25,7 @@ from .policy import drops, measured_faster
 from .protocols import Dialect, Planner, Query
 from .recorder import QueryRecorder
 from .report import size
+from .rewrite import rewrites
 from .selection import WRITE_S, Choice, Search, Selection
 from .workload import Sample, SlowQuery, Workload
 
@@ -257,6 +258,7 @@ class DatabaseOptimizer:
         self._fill(advice, selection, queries, planner)
         in_use = frozenset(name for plan in selection.before.values() for name in plan.existing)
         advice.drops = drops(schema, dialect, in_use)
+        advice.rewrites = rewrites(queries, schema, planner, dialect)
         advice.explains = planner.explains
         advice.seconds = self._clock.monotonic() - began
         return advice
