@@ -8,6 +8,7 @@ from __future__ import annotations
 from .alerts import Alert
 from .backends.memory import CallableTarget, SimulatedTarget
 from .backtest import BacktestReport, PodModel, Score, Trace, backtest
+from .balancer import Balancer, EndpointStats
 from .behavior import Behavior, RatePolicy, Rules
 from .errors import ScalingError, TargetConflict, TargetUnavailable
 from .fleet import Fleet
@@ -35,11 +36,13 @@ __all__ = [
     "AlertSink",
     "AutoScaler",
     "BacktestReport",
+    "Balancer",
     "Behavior",
     "CallableMetrics",
     "CallableTarget",
     "Change",
     "DecisionLog",
+    "EndpointStats",
     "Fleet",
     "LatencyPolicy",
     "LeaderElector",

@@ -20,7 +20,8 @@ from .model import Observation, Recommendation
 _SLOT_S = 15.0
 _TREND_SLOTS = 4
 _ERRORS = 480
-_BAND = 0.95
+_BAND = 0.9
+_MOST_SHORTFALL = 1.3  # a load this erratic is cheaper to follow than to cover
 
 
 def late_share(rate: float, capacity: float, servers: int, wait_s: float) -> float:
@@ -162,7 +163,8 @@ class LatencyPolicy:
             errors = [*errors, round(rate / said[0], 4)][-_ERRORS:]
         shortfall = old.get("shortfall", 1.15)
         if len(errors) >= 20 and (slot % 4 == 0 or errors[-1] > shortfall):
-            shortfall = max(1.0, sorted(errors)[min(len(errors) - 1, int(self.safety * len(errors)))])
+            quantile = sorted(errors)[min(len(errors) - 1, int(self.safety * len(errors)))]
+            shortfall = min(_MOST_SHORTFALL, max(1.0, quantile))
         return {
             "slot": slot, "rates": rates, "said": said, "errors": errors,
             "forecast": forecast, "shortfall": shortfall, "capacity": capacity,
