@@ -10,6 +10,18 @@ Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 860, 280, 64, 34, 12, 16
 
 
+def nice(low: float, high: float, most: int) -> list[float]:
+    """Return round numbers from ``low`` to ``high``, at most ``most`` and one more.
+
+    >>> nice(0, 23.9, 8)
+    [0.0, 5.0, 10.0, 15.0, 20.0]
+    """
+    rough = (high - low) / most or 1.0
+    size = 10.0 ** math.floor(math.log10(rough))
+    step = next(size * n for n in (1, 2, 5, 10) if size * n >= rough)
+    return [step * n for n in range(math.ceil(low / step), math.floor(high / step + 1e-9) + 1)]
+
+
 def lines(series: Sequence[tuple[str, Points]], *, x: str, y: str, log: bool = False) -> str:
     """Return a line plot with a legend; ``log`` makes the vertical axis logarithmic."""
     points = [point for _, each in series for point in each if point[1] > 0 or not log]
@@ -26,16 +38,15 @@ def lines(series: Sequence[tuple[str, Points]], *, x: str, y: str, log: bool = F
         across = (px - left) / ((right - left) or 1) * (WIDTH - LEFT - RIGHT)
         return LEFT + across, TOP + (high - level) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
-    ticks = [10.0**n for n in range(int(low), int(high) + 1)] if log else [high * n / 4 for n in range(5)]
+    ticks = [10.0**n for n in range(int(low), int(high) + 1)] if log else nice(0.0, high, 5)
     parts = []
     for tick in ticks:
         at = place(left, tick)[1]
         parts.append(f'<line class=grid x1={LEFT} x2={WIDTH - RIGHT} y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text x={LEFT - 8} y="{at + 4:.1f}" text-anchor=end>{tick:,.4g}</text>')
-    for n in range(7):
-        value = left + (right - left) * n / 6
-        at = LEFT + (WIDTH - LEFT - RIGHT) * n / 6
-        parts.append(f'<text x="{at:.1f}" y={HEIGHT - 12} text-anchor=middle>{value:.3g}</text>')
+        parts.append(f'<text x={LEFT - 8} y="{at + 4:.1f}" text-anchor=end>{_number(tick)}</text>')
+    for value in nice(left, right, 8):
+        at = LEFT + (value - left) / ((right - left) or 1) * (WIDTH - LEFT - RIGHT)
+        parts.append(f'<text x="{at:.1f}" y={HEIGHT - 12} text-anchor=middle>{_number(value)}</text>')
     for n, (_, each) in enumerate(series):
         path = " ".join("{:.1f},{:.1f}".format(*place(*p)) for p in each if p[1] > 0 or not log)
         parts.append(f'<polyline class="s{n}" points="{path}"/>')
@@ -45,6 +56,10 @@ def lines(series: Sequence[tuple[str, Points]], *, x: str, y: str, log: bool = F
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role=img aria-label="{escape(y)} against {escape(x)}">'
         f"{''.join(parts)}</svg>"
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
 
 
 def bars(rows: Sequence[tuple[str, Sequence[float]]], names: Sequence[str], unit: str) -> str:
