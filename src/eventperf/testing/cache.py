@@ -116,9 +116,9 @@ class CacheStoreSuite:
         assert cache.get("long") == 2
 
     def test_touch_gives_a_new_life(self, cache: CacheManager) -> None:
-        cache.set("k", 1, ttl=0.3)
+        cache.set("k", 1, ttl=1.0)
         assert cache.touch("k", ttl=60)
-        time.sleep(0.4)
+        time.sleep(1.1)
         assert cache.get("k") == 1
         assert not cache.touch("absent")
 
@@ -188,10 +188,10 @@ class CacheStoreSuite:
 
     def test_settle_keeps_loads_of_lagging_replicas_out(self, cache: CacheManager) -> None:
         cache.set("k", "old")
-        cache.invalidate("k", settle=0.2)
+        cache.invalidate("k", settle=0.8)
         assert cache.get_or_load("k", lambda: "lagging") == "lagging"
         assert cache.get("k", "absent") == "absent"
-        time.sleep(0.3)
+        time.sleep(1.0)
         assert cache.get_or_load("k", lambda: "new") == "new"
         assert cache.get("k") == "new"
 
@@ -286,7 +286,7 @@ class CacheStoreSuite:
 
             async def load() -> int:
                 loads.append(1)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.4)
                 return len(loads)
 
             leader = asyncio.create_task(cache.aget_or_load("k", load))
