@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .alerts import Alert
 from .backends.memory import CallableTarget, SimulatedTarget
+from .backends.workers import WorkerPoolTarget
 from .backtest import BacktestReport, PodModel, Score, Trace, backtest
 from .balancer import Balancer, EndpointStats
 from .behavior import Behavior, RatePolicy, Rules
@@ -71,6 +72,7 @@ __all__ = [
     "ThresholdPolicy",
     "Tolerance",
     "Trace",
+    "WorkerPoolTarget",
     "backtest",
     "decide",
 ]

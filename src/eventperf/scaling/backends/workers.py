@@ -1,0 +1,116 @@
+"""A pool of queue workers in this process as a target, known by their shape only."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from eventperf._core.durations import Duration, seconds
+from eventperf._core.errors import ConfigurationError
+from eventperf.scaling.model import TargetState
+
+from .memory import check_replicas
+
+_log = logging.getLogger("eventperf.scaling")
+
+
+class PoolWorker(Protocol):
+    """The shape of a worker: ``run`` blocks until ``stop`` was called and running jobs have ended."""
+
+    def run(self) -> object:
+        """Work until stopped."""
+        ...
+
+    def stop(self) -> object:
+        """Take no more jobs; called from another thread, does not wait."""
+        ...
+
+
+class WorkerPoolTarget:
+    """Workers of a queue, each in a thread of its own; scaling down drains, it never kills.
+
+    A worker told to stop no longer counts as a replica; its thread ends when its running jobs have. A worker
+    that ended by an error is logged and no longer counts, so that the scaler replaces it.
+
+    Args:
+        worker: Makes a new worker, for example ``lambda: queues.worker(concurrency=4)``.
+        replicas: How many run from the first :meth:`read` or :meth:`scale` on.
+
+    Example:
+        ``AutoScaler(WorkerPoolTarget(lambda: queues.worker(concurrency=4)), QueueMetrics(queues), ...)``
+    """
+
+    def __init__(
+        self, worker: Callable[[], PoolWorker], *, replicas: int = 0, name: str = "worker pool"
+    ) -> None:
+        if not callable(worker):
+            raise ConfigurationError("worker", worker, "a function that makes a worker")
+        self._make, self._name = worker, name
+        self._first: int | None = check_replicas(replicas)
+        self._mu = threading.RLock()
+        self._running: list[tuple[PoolWorker, threading.Thread]] = []
+        self._draining: list[threading.Thread] = []
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def draining(self) -> int:
+        """Workers that were told to stop and still finish their jobs."""
+        with self._mu:
+            self._draining = [t for t in self._draining if t.is_alive()]
+            return len(self._draining)
+
+    def read(self) -> TargetState:
+        with self._mu:
+            self._start_first()
+            self._running = [(w, t) for w, t in self._running if t.is_alive()]
+            return TargetState(replicas=len(self._running), ready=len(self._running))
+
+    def scale(self, replicas: int, /, *, reason: str = "") -> None:
+        check_replicas(replicas)
+        with self._mu:
+            have = self.read().replicas
+            for _ in range(replicas - have):
+                self._start()
+            while len(self._running) > replicas:
+                worker, thread = self._running.pop()
+                self._draining.append(thread)
+                worker.stop()
+
+    def close(self, timeout: Duration = 30.0) -> bool:
+        """Stop all workers and wait for their jobs.
+
+        Returns:
+            Whether all of them ended within ``timeout``.
+        """
+        wait_s = seconds(timeout, name="timeout", zero=True)
+        with self._mu:
+            self._first = None
+            self.scale(0)
+            threads = list(self._draining)
+        until = time.monotonic() + wait_s
+        for thread in threads:
+            thread.join(max(0.0, min(until - time.monotonic(), threading.TIMEOUT_MAX)))
+        return self.draining == 0
+
+    def _start_first(self) -> None:
+        first, self._first = self._first, None
+        for _ in range(first or 0):
+            self._start()
+
+    def _start(self) -> None:
+        worker = self._make()
+        thread = threading.Thread(target=self._work, args=(worker,), name=f"{self._name} worker", daemon=True)
+        self._running.append((worker, thread))
+        thread.start()
+
+    def _work(self, worker: PoolWorker) -> None:
+        try:
+            worker.run()
+        except Exception:
+            _log.exception("%s: a worker ended by an error", self._name)
