@@ -44,10 +44,9 @@ class EntryMeta:
         aliases: Places in the fast tables of cached functions that point at the entry.
         load_s: How long its load took, in seconds.
         size: Bytes it counts for, where the store is bounded by bytes.
-        print_: Digest of the value when ``isolate="detect"``.
     """
 
-    __slots__ = ("aliases", "group", "load_s", "print_", "size", "tags")
+    __slots__ = ("aliases", "group", "load_s", "size", "tags")
 
     def __init__(self, tags: tuple[str, ...] = (), load_s: float = 0.0) -> None:
         self.tags: tuple[str, ...] = tags
@@ -55,4 +54,3 @@ class EntryMeta:
         self.load_s: float = load_s
         self.size: int = 0
         self.group: str = ""
-        self.print_: bytes | None = None

@@ -672,7 +672,7 @@ class CacheManager:
     def alias(self, key: str, table: dict[Any, Any], at: Any, options: CacheOptions) -> None:
         """Let a cached function's fast table point at the entry of ``key``; see ``decorator``."""
         core = self._core
-        if not core.is_fast or not options.use_l1 or not core.enabled or options.isolate != "share":
+        if not core.is_fast or not options.use_l1 or not core.enabled:
             return
         space = core.space_of(options.namespace)
         entry = self._table.get(space.local(key))

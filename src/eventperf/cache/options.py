@@ -35,8 +35,6 @@ class CacheOptions:
         compress_over: Compress payloads above this many bytes in the second tier.
         serializer: ``"msgpack"``, ``"pickle"`` or an object; unset takes the manager's.
         lease: How long a leader in another process may be silent before it is replaced.
-        isolate: ``"share"`` hands out the stored object, ``"copy"`` a private copy, ``"detect"`` finds
-            out who changed it (for development).
 
     >>> CacheOptions(ttl="5m").ttl
     300.0
@@ -57,7 +55,6 @@ class CacheOptions:
     compress_over: int | None = None
     serializer: str | Serializer | None = None
     lease: Duration = 5.0
-    isolate: str = "share"
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -71,8 +68,6 @@ class CacheOptions:
                 put(self, name, seconds(getattr(self, name), name=name))
         _ratio("jitter_ratio", self.jitter_ratio, 1.0)
         _ratio("early_beta", self.early_beta, 100.0)
-        if self.isolate not in ("share", "copy", "detect"):
-            raise ConfigurationError("isolate", self.isolate, ("share", "copy", "detect"))
         if self.compress_over is not None and (type(self.compress_over) is not int or self.compress_over < 1):
             raise ConfigurationError("compress_over", self.compress_over, "a positive number of bytes")
         if self.cache_if is not None and not callable(self.cache_if):
