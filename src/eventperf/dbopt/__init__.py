@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from .advice import Advice, DropAdvice, IndexAdvice, PartitionAdvice, RewriteAdvice, Served
-from .apply import Applied, ApplyReport
-from .errors import (
-    AdviceMismatch,
-    DatabaseError,
-    DatabaseUnavailable,
-    OptimizerBusy,
-    SourceUnavailable,
-    StatementRefused,
-)
-from .fingerprint import Fingerprint, fingerprint
-from .manager import DatabaseOptimizer, OptimizationResult
-from .model import IndexSpec, Key
-from .options import Limits
-from .policy import Compared
-from .protocols import Dialect, Measurement, Plan, Planner
-from .recorder import NPlusOne, QueryRecorder
-from .workload import Sample, SlowQuery, Statement, Workload
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .advice import Advice, DropAdvice, IndexAdvice, PartitionAdvice, RewriteAdvice, Served
+    from .apply import Applied, ApplyReport
+    from .errors import (
+        AdviceMismatch,
+        DatabaseError,
+        DatabaseUnavailable,
+        OptimizerBusy,
+        SourceUnavailable,
+        StatementRefused,
+    )
+    from .fingerprinting import Fingerprint, fingerprint
+    from .manager import DatabaseOptimizer, OptimizationResult
+    from .model import IndexSpec, Key
+    from .options import Limits
+    from .policy import Compared
+    from .protocols import Dialect, Measurement, Plan, Planner
+    from .recorder import NPlusOne, QueryRecorder
+    from .workload import Sample, SlowQuery, Statement, Workload
 
 __all__ = [
     "Advice",
@@ -55,3 +58,43 @@ __all__ = [
     "Workload",
     "fingerprint",
 ]
+
+_HOMES = {
+    "advice": ("Advice", "DropAdvice", "IndexAdvice", "PartitionAdvice", "RewriteAdvice", "Served"),
+    "apply": ("Applied", "ApplyReport"),
+    "errors": (
+        "AdviceMismatch",
+        "DatabaseError",
+        "DatabaseUnavailable",
+        "OptimizerBusy",
+        "SourceUnavailable",
+        "StatementRefused",
+    ),
+    "fingerprinting": ("Fingerprint", "fingerprint"),
+    "manager": ("DatabaseOptimizer", "OptimizationResult"),
+    "model": ("IndexSpec", "Key"),
+    "options": ("Limits",),
+    "policy": ("Compared",),
+    "protocols": ("Dialect", "Measurement", "Plan", "Planner"),
+    "recorder": ("NPlusOne", "QueryRecorder"),
+    "workload": ("Sample", "SlowQuery", "Statement", "Workload"),
+}
+"""Where each name lives. The door is lazy: analysis brings sqlglot, which an application that only imports
+this package, to catch an error say, should neither need nor pay for."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            from importlib import import_module
+
+            from eventperf._core.extras import require
+
+            if module not in ("errors", "options"):
+                require("sqlglot", extra="dbopt", needed_by=f"eventperf.dbopt.{name}")
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

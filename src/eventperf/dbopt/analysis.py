@@ -14,7 +14,7 @@ from sqlglot.optimizer.qualify import qualify
 from sqlglot.optimizer.scope import Scope, traverse_scope
 
 from .ddl import normal_expression
-from .fingerprint import parse
+from .fingerprinting import parse
 from .model import Schema, Table
 
 Node: TypeAlias = Any  # a tree's base class has another name in each major version of sqlglot

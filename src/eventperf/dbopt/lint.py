@@ -11,7 +11,7 @@ from sqlglot import exp
 
 from eventperf._core.errors import ConfigurationError
 
-from .fingerprint import parse
+from .fingerprinting import parse
 from .workload import Workload
 
 

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 
-from .fingerprint import fingerprint, is_read
+from .fingerprinting import fingerprint, is_read
 from .workload import Workload
 
 _SAMPLES: Final = 16

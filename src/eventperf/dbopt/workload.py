@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from eventperf._core.errors import ConfigurationError
 
-from .fingerprint import Fingerprint, fingerprint, is_read, parse, statements
+from .fingerprinting import Fingerprint, fingerprint, is_read, parse, statements
 from .lex import bind, split
 
 if TYPE_CHECKING:

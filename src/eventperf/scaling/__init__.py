@@ -5,6 +5,8 @@ Policies and :class:`Behavior` are pure; :class:`AutoScaler` is the loop around 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .alerts import Alert
 from .backends.memory import CallableTarget, SimulatedTarget
 from .backends.workers import WorkerPoolTarget
@@ -32,6 +34,12 @@ from .protocols import AlertSink, MetricSource, Policy, ReplicaTarget
 from .sources import CallableMetrics, Metrics, ProcessMetrics, QueueMetrics
 from .tracking import TargetTracking
 
+if TYPE_CHECKING:
+    from .backends.kubernetes import KubernetesMetrics, KubernetesTarget
+    from .backends.kubernetes_lease import KubernetesLease
+    from .backends.kubernetes_state import KubernetesState
+    from .backends.prometheus import PrometheusMetrics
+
 __all__ = [
     "Alert",
     "AlertSink",
@@ -45,6 +53,10 @@ __all__ = [
     "DecisionLog",
     "EndpointStats",
     "Fleet",
+    "KubernetesLease",
+    "KubernetesMetrics",
+    "KubernetesState",
+    "KubernetesTarget",
     "LatencyPolicy",
     "LeaderElector",
     "MaxOf",
@@ -55,6 +67,7 @@ __all__ = [
     "PodSample",
     "Policy",
     "ProcessMetrics",
+    "PrometheusMetrics",
     "QueueMetrics",
     "RatePolicy",
     "Recommendation",
@@ -76,3 +89,19 @@ __all__ = [
     "backtest",
     "decide",
 ]
+
+_LATE = {
+    "KubernetesLease": "kubernetes_lease",
+    "KubernetesMetrics": "kubernetes",
+    "KubernetesState": "kubernetes_state",
+    "KubernetesTarget": "kubernetes",
+    "PrometheusMetrics": "prometheus",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        from importlib import import_module
+
+        return getattr(import_module(f".backends.{_LATE[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

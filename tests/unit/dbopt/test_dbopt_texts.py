@@ -15,7 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 
 from eventperf.dbopt import QueryRecorder, Workload, fingerprint
 from eventperf.dbopt.analysis import analyse
-from eventperf.dbopt.fingerprint import parse, statements
+from eventperf.dbopt.fingerprinting import parse, statements
 from eventperf.dbopt.lex import bind, render, tokens
 from eventperf.dbopt.model import Column, IndexSpec, Key, Schema, Table, index_name
 from eventperf.errors import ConfigurationError
