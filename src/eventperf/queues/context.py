@@ -45,12 +45,12 @@ class JobContext:
         self._store = store
         self._astore = astore
         self._steps: set[str] | None = None
-        self.worker = worker
-        self.token = lease.token
-        self.attempt = lease.attempt
-        self.crashes = lease.crashes
-        self.cancelled = False
-        self.lost = False
+        self.worker: str = worker
+        self.token: int = lease.token
+        self.attempt: int = lease.attempt
+        self.crashes: int = lease.crashes
+        self.cancelled: bool = False
+        self.lost: bool = False
 
     @property
     def job_id(self) -> str:

@@ -23,9 +23,9 @@ class Job:
 
     def __init__(self, queues: QueueManager, id: str, type: str, duplicate: bool) -> None:
         self._queues = queues
-        self.id = id
-        self.type = type
-        self.duplicate = duplicate
+        self.id: str = id
+        self.type: str = type
+        self.duplicate: bool = duplicate
 
     def info(self) -> JobInfo:
         """Return where the job stands now."""

@@ -137,7 +137,7 @@ class JobFunction(Generic[D, R]):
         self._queues = queues
         self.name = name
         self.fn = fn
-        self.__name__ = getattr(fn, "__name__", name)
+        self.__name__: str = getattr(fn, "__name__", name)
         self.__qualname__ = getattr(fn, "__qualname__", name)
         self.__module__ = fn.__module__
         self.__doc__ = fn.__doc__

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 D = TypeVar("D")
 R = TypeVar("R")
 
-backends = Registry(
+backends: Registry = Registry(
     "queues",
     {
         "memory": "eventperf.queues.backends.memory:MemoryBackend",
@@ -88,9 +88,9 @@ class QueueManager:
         clock: Clock | None = None,
         random: Random | None = None,
     ) -> None:
-        self.queues = queue_configs(queues)
-        self.namespace = check_name(namespace, argument="namespace")
-        self.options = EngineOptions(
+        self.queues: dict[str, QueueConfig] = queue_configs(queues)
+        self.namespace: str = check_name(namespace, argument="namespace")
+        self.options: EngineOptions = EngineOptions(
             order=order,
             aging=aging,
             max_crashes=max_crashes,
@@ -98,11 +98,11 @@ class QueueManager:
             result_ttl_s=seconds(result_ttl, name="result_ttl", zero=True),
             max_payload_bytes=max_payload_bytes,
         )
-        self.hooks = Hooks()
+        self.hooks: Hooks = Hooks()
         self.types: dict[str, JobType] = {}
-        self.codec = Codec(max_payload_bytes)
-        self.clock = clock or SystemClock()
-        self.random = random or SystemRandom()
+        self.codec: Codec = Codec(max_payload_bytes)
+        self.clock: Clock = clock or SystemClock()
+        self.random: Random = random or SystemRandom()
         if default_queue is None:
             default_queue = "normal" if "normal" in self.queues else next(iter(self.queues))
         self._recorder = Recorder(self.queues, self._queue(default_queue, "default_queue"), self.codec)

@@ -52,7 +52,8 @@ class Child:
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
+        ours, theirs = context.Pipe()
+        self.pipe: Connection = ours
         self.process: BaseProcess = context.Process(target=_serve, args=(theirs,), daemon=True)
         self.process.start()
         theirs.close()

@@ -32,13 +32,13 @@ class Run:
     __slots__ = ("ctx", "kind", "lease", "started", "task", "timeout_s", "why")
 
     def __init__(self, lease: Lease, kind: JobType, ctx: JobContext) -> None:
-        self.lease = lease
-        self.kind = kind
-        self.ctx = ctx
-        self.started = time.monotonic()
+        self.lease: Lease = lease
+        self.kind: JobType = kind
+        self.ctx: JobContext = ctx
+        self.started: float = time.monotonic()
         self.task: asyncio.Task[None] | None = None
         self.timeout_s: float | None = None
-        self.why = ""  # why it was interrupted: timeout, cancel, lost, stop
+        self.why: str = ""  # why it was interrupted: timeout, cancel, lost, stop
 
 
 class Acks:
@@ -135,7 +135,7 @@ class Runner:
         self._timeouts = Timeouts(self._loop, lambda job_id: self.interrupt(str(job_id), "timeout"))
         self._runs: dict[str, Run] = {}
         self.held: dict[str, int] = {}
-        self.mean_run_s = 0.0
+        self.mean_run_s: float = 0.0
         self.on_end: Callable[[Run], object] = lambda run: None
 
     def start(self, lease: Lease) -> None:

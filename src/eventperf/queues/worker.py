@@ -67,7 +67,7 @@ class Worker:
         self._slots = concurrency or sum(self._room.values())
         self._lease_s = lease_s
         self._grace_s = grace_s
-        self.id = name or f"{socket.gethostname()}-{os.getpid()}-{manager.random.getrandbits(32):08x}"
+        self.id: str = name or f"{socket.gethostname()}-{os.getpid()}-{manager.random.getrandbits(32):08x}"
         self._mu = threading.Lock()
         self._session: _Session | None = None
         self._stop_asked = False

@@ -62,9 +62,9 @@ class Station:
         name: str | None = None,
     ) -> None:
         self.store: JobStore = queues.backend.sync()
-        self.room = room or dict.fromkeys(queues.queues, 1000)
-        self.id = name or f"w-{uuid4().hex[:8]}"
-        self.card = WorkerCard(
+        self.room: dict[str, int] = room or dict.fromkeys(queues.queues, 1000)
+        self.id: str = name or f"w-{uuid4().hex[:8]}"
+        self.card: WorkerCard = WorkerCard(
             id=self.id, types=frozenset(types), room_by_queue=self.room, slots=1000, lease_s=lease_s
         )
         self.store.enter(self.card)
