@@ -56,7 +56,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """The library under mypy strict, its public face and the typing tests under pyright."""
-    install(session, "types", "test", "contrib")
+    install(session, "types", "test")
     session.run("mypy")
     session.run("pyright", "--verifytypes", "eventperf", "--ignoreexternal")
     if files := [str(path) for path in sorted((ROOT / "tests/typing").glob("*.py"))]:
@@ -82,7 +82,7 @@ def docs(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The whole suite on one Python, with every server; posargs go to pytest."""
     provide_servers(session)
-    install(session, "test", "contrib")
+    install(session, "test")
     session.run("pytest", *session.posargs)
 
 
@@ -91,7 +91,7 @@ def tests(session: nox.Session) -> None:
 def matrix(session: nox.Session, end: str) -> None:
     """Unit and conformance tests on each Python here and on both ends of the dependencies."""
     provide_servers(session)
-    install(session, "test", "contrib", extras=WITHOUT_ARQ, also=ENDS[end])
+    install(session, "test", extras=WITHOUT_ARQ, also=ENDS[end])
     session.run("pytest", "tests/unit", "tests/conformance", *session.posargs)
 
 
@@ -107,7 +107,7 @@ def extras(session: nox.Session, extra: str) -> None:
 def bench(session: nox.Session) -> None:
     """Benchmarks of one room: ``nox -s bench -- cache|dbopt|scaling|queues``."""
     provide_servers(session)
-    groups = ["test", "contrib", *(["bench"] if "bench" in PROJECT["dependency-groups"] else [])]
+    groups = ["test", *(["bench"] if "bench" in PROJECT["dependency-groups"] else [])]
     install(session, *groups)
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
 
@@ -116,7 +116,7 @@ def bench(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """The slow tests at full length."""
     provide_servers(session)
-    install(session, "test", "contrib")
+    install(session, "test")
     env = {"EVENTPERF_SOAK": "1"}
     session.run("pytest", "-m", "slow", "-o", "timeout=3600", *session.posargs, env=env)
 

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
 from eventperf.cli.demo.check import Ledger
 from eventperf.cli.main import main
@@ -43,6 +44,18 @@ def test_the_very_same_runs_on_postgresql_and_redis(
     postgres_url: str, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _on_real_servers(postgres_url, redis_url, capsys).startswith("postgresql")
+
+
+def test_it_refuses_a_database_that_has_tables(postgres_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = create_engine(postgres_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE events (id integer)")
+        connection.exec_driver_sql("INSERT INTO events VALUES (1)")
+    assert main(["demo", "--database", postgres_url]) == 2
+    assert "an empty database" in capsys.readouterr().err
+    with engine.begin() as connection:
+        assert connection.exec_driver_sql("SELECT COUNT(*) FROM events").scalar() == 1
+    engine.dispose()
 
 
 def test_the_very_same_runs_on_mariadb_and_redis(

@@ -143,7 +143,6 @@ def tune_sqlite(engine: Engine) -> None:
 
 def build(engine: Engine, size: Size, seed: int) -> None:
     """Create the tables and fill them; the same seed gives the same rows on every engine."""
-    metadata.drop_all(engine)
     metadata.create_all(engine)
     for table, rows in _rows(size, Random(seed)):
         _load(engine, table, rows)

@@ -89,7 +89,7 @@ def run(engine: Engine, settings: Settings, progress: Progress) -> Outcome:
     """Build the platform, then run every stage.
 
     Args:
-        engine: An empty database the demo may fill; its tables are dropped and made anew.
+        engine: An empty database the demo may fill.
     """
     began, size = time.monotonic(), dataset.Size.at(settings.scale)
     if engine.dialect.name == "sqlite":
