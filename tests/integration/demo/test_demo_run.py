@@ -33,8 +33,11 @@ def test_demo_ends_with_figures_and_a_page_that_loads_nothing(
 
 def _on_real_servers(database: str, redis: str, capsys: pytest.CaptureFixture[str]) -> str:
     options = ["--scale", "0.01", "--seconds", "0.5", "--json", "--database", database, "--redis", redis]
-    assert main(["demo", *options]) == 0
-    figures = json.loads(capsys.readouterr().out)
+    code = main(["demo", *options])
+    printed = capsys.readouterr()
+    assert printed.out, printed.err
+    figures = json.loads(printed.out)
+    assert (code, figures["is_clean"]) == (0, True), figures["stages"]
     assert figures["environment"]["cache"].startswith("process memory + redis://")
     assert figures["stages"][-1]["jobs"] > 0
     return str(figures["engine"])
