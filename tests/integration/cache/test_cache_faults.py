@@ -96,12 +96,11 @@ def test_racing_writes_leave_nothing_stale(pair):
         key = keys[n * 7 % 100]
         final[key] = n
         a.set(key, n)
-    time.sleep(0.3)
-    stale = {key: (b.get(key), value) for key, value in final.items() if b.get(key) != value}
     stop.set()
     for reader in readers:
         reader.join()
-    assert stale == {}
+    # What is stale now is stale for as long as process memory keeps it (a minute), far beyond the wait.
+    wait_until(lambda: b.get_many(keys) == final, 5, what="both processes to agree")
 
 
 def test_killed_connections_serve_nothing_stale_and_raise_nothing(private_redis):
@@ -153,7 +152,7 @@ def test_refused_and_frozen_servers_are_bridged_by_the_loader(private_redis):
     with CacheManager(url, namespace="down") as cache:
         cache.set("k", 1)
         server.stop()
-        assert cache.get("k", "absent") == "absent"
+        wait_until(lambda: cache.get("k", "absent") == "absent", 5, what="the lost channel to be noticed")
         assert cache.get_or_load("k", lambda: 2) == 2
         assert cache.get_or_load_many(["a", "b"], lambda keys: dict.fromkeys(keys, 3)) == {"a": 3, "b": 3}
         with pytest.raises(StoreUnavailable, match="not available"):
