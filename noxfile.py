@@ -17,7 +17,7 @@ import nox
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
-TYPED = 0.94
+TYPED = 1.0
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 EXTRAS = sorted(PROJECT["project"]["optional-dependencies"])
 EVERYTHING = ",".join(EXTRAS)

@@ -20,7 +20,7 @@ class StatisticsPlanner:
     method = "statistics alone (no what_if database)"
 
     def __init__(self, schema: Schema) -> None:
-        self.explains = 0
+        self.explains: int = 0
         self.notes: list[str] = []
         self._schema = schema
 

@@ -127,7 +127,7 @@ class DatabaseOptimizer:
         self._clock = clock or SystemClock()
         self._dialect: Dialect | None = None
         self._lock = threading.Lock()
-        self.hooks = Hooks()
+        self.hooks: Hooks = Hooks()
 
     def __enter__(self) -> Self:
         return self

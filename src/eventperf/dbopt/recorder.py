@@ -116,7 +116,7 @@ class QueryRecorder:
     ) -> None:
         if threshold < 2:
             raise ConfigurationError("threshold", threshold, "at least 2")
-        self.dropped = 0
+        self.dropped: int = 0
         self._random = random
         self._threshold = threshold
         self._max = max_statements
@@ -127,7 +127,7 @@ class QueryRecorder:
         self._internal: dict[Any, bool] = {}
         self._engine = getattr(engine, "sync_engine", engine)
         if self._engine is None:
-            self.dialect = dialect or "sqlite"
+            self.dialect: str = dialect or "sqlite"
         else:
             self.dialect = _dialect_of(self._engine)
             self._listen()

@@ -101,7 +101,7 @@ class QueueManager:
         self.hooks: Hooks = Hooks()
         self.types: dict[str, JobType] = {}
         self.codec: Codec = Codec(max_payload_bytes)
-        self.clock: Clock | SystemClock = clock or SystemClock()
+        self.clock: Clock = clock or SystemClock()
         self.random: Random = random or SystemRandom()
         if default_queue is None:
             default_queue = "normal" if "normal" in self.queues else next(iter(self.queues))

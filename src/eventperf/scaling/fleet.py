@@ -163,7 +163,7 @@ class Fleet(Generic[D]):
         self._mu = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._stopping = threading.Event()
-        self.hooks = Hooks()
+        self.hooks: Hooks = Hooks()
         if leader is not None:
             self._guard()
 

@@ -89,9 +89,9 @@ class LatencyPolicy:
         safety: float = 0.98,
         drain: Duration = 30.0,
     ) -> None:
-        self.wait_s = seconds(wait, name="wait")
-        self.startup_s = seconds(startup, name="startup", zero=True)
-        self.drain_s = seconds(drain, name="drain")
+        self.wait_s: float = seconds(wait, name="wait")
+        self.startup_s: float = seconds(startup, name="startup", zero=True)
+        self.drain_s: float = seconds(drain, name="drain")
         for name, value in (("share", share), ("safety", safety)):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
                 raise ConfigurationError(name, value, "a number between 0 and 1")
@@ -99,8 +99,10 @@ class LatencyPolicy:
             raise ConfigurationError("concurrency", concurrency, "a whole number from 1")
         if capacity_rps is not None and not 0 < capacity_rps < math.inf:
             raise ConfigurationError("capacity_rps", capacity_rps, "a number above 0, or None to learn it")
-        self.share, self.safety, self.concurrency = share, safety, concurrency
-        self.capacity_rps = capacity_rps
+        self.share: float = share
+        self.safety: float = safety
+        self.concurrency: int = concurrency
+        self.capacity_rps: float | None = capacity_rps
 
     def decide(self, observation: Observation, /) -> Recommendation:
         memory, current = observation.memory, observation.state.replicas

@@ -103,7 +103,7 @@ class Election:
         self.identity = identity
         self.lease_s = lease_s
         self.renew_deadline_s = renew_deadline_s
-        self.leader = ""
+        self.leader: str = ""
         self._trusted_until = float("-inf")
         self._seen: Lease | None = None
         self._seen_at = float("-inf")
@@ -218,13 +218,13 @@ class LeaderElector:
         self._retry_s, self._every_s = seconds(retry, name="retry"), every_s
         self._clock = clock or SystemClock()
         self._random = random or _random.Random()
-        self.identity = identity or f"{socket.gethostname()}_{os.getpid()}_{secrets.token_hex(4)}"
+        self.identity: str = identity or f"{socket.gethostname()}_{os.getpid()}_{secrets.token_hex(4)}"
         self._election = Election(self.identity, lease_s=lease_s, renew_deadline_s=deadline_s)
         self._told: tuple[bool, str] = (False, "")
         self._mu = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self.hooks = Hooks()
+        self.hooks: Hooks = Hooks()
         self.last_error: Exception | None = None
 
     @property

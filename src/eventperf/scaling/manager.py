@@ -108,20 +108,22 @@ class AutoScaler:
         ):
             if not callable(getattr(value, method, None)):
                 raise ConfigurationError(argument, value, f"an object with {method}()")
-        self.min_replicas = check_replicas(min_replicas, "min_replicas")
-        self.max_replicas = check_replicas(max_replicas, "max_replicas")
+        self.min_replicas: int = check_replicas(min_replicas, "min_replicas")
+        self.max_replicas: int = check_replicas(max_replicas, "max_replicas")
         if self.max_replicas < max(1, self.min_replicas):
             raise ConfigurationError(
                 "max_replicas", max_replicas, f"at least {max(1, min_replicas)}, and min_replicas"
             )
         if isinstance(alerts, str) or not all(callable(sink) for sink in alerts):
             raise ConfigurationError("alerts", alerts, "a list of functions that take an Alert")
-        self.target, self.metrics, self.policy = target, metrics, policy
-        self.behavior = behavior or Behavior()
-        self.log = log if log is not None else DecisionLog()
+        self.target: ReplicaTarget = target
+        self.metrics: MetricSource = metrics
+        self.policy: Policy = policy
+        self.behavior: Behavior = behavior or Behavior()
+        self.log: DecisionLog = log if log is not None else DecisionLog()
         self.dry_run = dry_run
         self.frozen = False
-        self.hooks = Hooks()
+        self.hooks: Hooks = Hooks()
         self._max_age_s = seconds(max_age, name="max_age")
         self._clock = clock or SystemClock()
         self._random = random or Random()

@@ -147,7 +147,7 @@ factor=2.0, baseline_rps=None))
     def __init__(self, *policies: Policy) -> None:
         if not policies or not all(callable(getattr(p, "decide", None)) for p in policies):
             raise ConfigurationError("policies", policies, "one or more policies")
-        self.policies = policies
+        self.policies: tuple[Policy, ...] = policies
 
     def decide(self, observation: Observation, /) -> Recommendation:
         parts = [dict(observation.memory.get(str(i), {})) for i in range(len(self.policies))]

@@ -158,7 +158,9 @@ class TargetTracking:
         backlog: float | None = None,
     ) -> None:
         given = {"cpu": cpu, "memory": memory, "rps": rps, "backlog": backlog}
-        self.targets = {name: float(value) for name, value in given.items() if value is not None}
+        self.targets: dict[str, float] = {
+            name: float(value) for name, value in given.items() if value is not None
+        }
         if not self.targets:
             raise ConfigurationError("targets", "none", [f"{name}=..." for name in METRICS])
         for name, value in self.targets.items():

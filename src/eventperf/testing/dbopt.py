@@ -26,7 +26,7 @@ ROWS = 4_000
 class DialectSuite:
     """What every backend must do on a real database."""
 
-    spec = IndexSpec("visits", (Key("page"), Key("at")))
+    spec: IndexSpec = IndexSpec("visits", (Key("page"), Key("at")))
 
     @pytest.fixture
     def engine(self) -> Any:

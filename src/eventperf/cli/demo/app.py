@@ -65,7 +65,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.statements = 0
+        self.statements: int = 0
         self._mu = threading.Lock()
 
     def rows(self, connection: Connection, sql: str, **values: Any) -> list[Row]:
@@ -102,7 +102,7 @@ class Site:
         cache: CacheManager | None,
         queues: QueueManager | None,
     ) -> None:
-        self.db = Database(engine)
+        self.db: Database = Database(engine)
         self.ledger = ledger
         self._ids = ids
         self._cache, self._queues = cache, queues

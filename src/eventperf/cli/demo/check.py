@@ -48,7 +48,8 @@ class Ledger:
         self._promised: Counter[str] = Counter()
         self._effects: Counter[tuple[str, int]] = Counter()
         self.waits: dict[str, list[float]] = defaultdict(list)
-        self.checked = self.stale = 0
+        self.checked: int = 0
+        self.stale: int = 0
         self.examples: list[str] = []
 
     # -- visitors tell ---------------------------------------------------------------------------------

@@ -73,8 +73,8 @@ GIVEN = [
     "Eunwoo",
 ]
 
-metadata = MetaData()
-events = Table(
+metadata: MetaData = MetaData()
+events: Table = Table(
     "events",
     metadata,
     Column("id", Integer, primary_key=True),
@@ -84,7 +84,7 @@ events = Table(
     Column("starts_at", Integer, nullable=False),
     Column("capacity", Integer, nullable=False),
 )
-participants = Table(
+participants: Table = Table(
     "participants",
     metadata,
     Column("id", Integer, primary_key=True),
@@ -93,7 +93,7 @@ participants = Table(
     Column("given_name", String(40), nullable=False),
     Column("city", String(40), nullable=False),
 )
-registrations = Table(
+registrations: Table = Table(
     "registrations",
     metadata,
     Column("id", Integer, primary_key=True),
@@ -104,7 +104,7 @@ registrations = Table(
     UniqueConstraint("event_id", "participant_id", name="uq_registrations_event_participant"),
     Index("ix_registrations_participant", "participant_id"),
 )
-check_ins = Table(
+check_ins: Table = Table(
     "check_ins",
     metadata,
     Column("id", Integer, primary_key=True),

@@ -38,8 +38,10 @@ class MysqlDialect:
         self._ddl = ddl or engine
         self._what_if = what_if
         version = self._rows("SELECT VERSION()")[0][0]
-        self.is_mariadb = "mariadb" in version.lower()
-        self.capabilities = Capabilities(appends_primary_key=True, prefix_for_text=True, hidden_indexes=True)
+        self.is_mariadb: bool = "mariadb" in version.lower()
+        self.capabilities: Capabilities = Capabilities(
+            appends_primary_key=True, prefix_for_text=True, hidden_indexes=True
+        )
 
     @contextmanager
     def _connection(self, engine: Any = None) -> Iterator[Any]:

@@ -76,7 +76,7 @@ class PostgresDialect:
                 "SELECT datcollate FROM pg_database WHERE datname = current_database()"
             ).fetchone()[0]
             trigram = cursor.execute("SELECT 1 FROM pg_extension WHERE extname = 'pg_trgm'").fetchone()
-        self.capabilities = Capabilities(
+        self.capabilities: Capabilities = Capabilities(
             include=True,
             partial=True,
             expression=True,
@@ -334,11 +334,11 @@ class HypoPlanner:
     Hypothetical indexes live in this session's memory alone: nothing is written.
     """
 
-    is_real = True
+    is_real: bool = True
 
     def __init__(self, psycopg: Any, engine: Any, schema: Schema) -> None:
-        self.explains = 0
-        self.method = "PostgreSQL's planner with HypoPG"
+        self.explains: int = 0
+        self.method: str = "PostgreSQL's planner with HypoPG"
         self.notes: list[str] = []
         self._psycopg, self._schema = psycopg, schema
         self._fairy = engine.raw_connection()

@@ -38,7 +38,7 @@ class ScratchPlanner:
     method = "SQLite's planner on a scratch copy of schema and statistics"
 
     def __init__(self, sqlite3: Any, schema: Schema, ddl: Sequence[Any], stats: Sequence[Any]) -> None:
-        self.explains = 0
+        self.explains: int = 0
         self._schema = schema
         self._db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self._sqlite3 = sqlite3

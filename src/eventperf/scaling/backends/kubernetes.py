@@ -24,7 +24,7 @@ from .kubernetes_errors import (
 )
 from .kubernetes_events import EventWriter
 from .kubernetes_metrics import sample
-from .kubernetes_names import namespaced, parse_reference
+from .kubernetes_names import Reference, namespaced, parse_reference
 from .kubernetes_state import KubernetesState, ScaleState, extract_scale, extract_workload
 
 _CONFLICTS = 3
@@ -53,9 +53,9 @@ class KubernetesScale:
         events: bool = True,
         clock: Clock | None = None,
     ) -> None:
-        self.reference = parse_reference(target)
-        self.namespace = namespace or pod_namespace()
-        self.api = state.api if state is not None else api or KubernetesApi()
+        self.reference: Reference = parse_reference(target)
+        self.namespace: str = namespace or pod_namespace()
+        self.api: KubernetesApi = state.api if state is not None else api or KubernetesApi()
         self.state = state
         self._clock = clock or SystemClock()
         self._events = EventWriter(self.api, clock=self._clock) if events else None
@@ -272,7 +272,7 @@ class KubernetesTarget:
         deletion_cost: Callable[[str], int] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.object = KubernetesScale(
+        self.object: KubernetesScale = KubernetesScale(
             target, namespace=namespace, api=api, state=state, events=events, clock=clock
         )
         if deletion_cost is not None and state is None:

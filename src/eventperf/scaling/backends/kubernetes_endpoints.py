@@ -39,7 +39,8 @@ class KubernetesEndpoints:
     ) -> None:
         if not service or "/" in service:
             raise ConfigurationError("service", service, "the name of a Service")
-        self.service, self.namespace = service, namespace or pod_namespace()
+        self.service: str = service
+        self.namespace: str = namespace or pod_namespace()
         self._port = port
         self._slices = WatchedCollection(
             api or KubernetesApi(),

@@ -19,8 +19,11 @@ class KubernetesApiError(ScalingError):
     ) -> None:
         code = f"{status}: " if status else ""
         super().__init__(f"{method} {path}: {code}{text}")
-        self.method, self.path, self.text = method, path, text
-        self.status, self.retry_after_s = status, retry_after_s
+        self.method: str = method
+        self.path: str = path
+        self.text: str = text
+        self.status: int = status
+        self.retry_after_s: float | None = retry_after_s
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.method, self.path, self.text, self.status, self.retry_after_s)

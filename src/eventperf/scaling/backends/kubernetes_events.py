@@ -30,7 +30,7 @@ class EventWriter:
         self._api = api
         self._clock = clock or SystemClock()
         self._silent_until = float("-inf")
-        self.failures = 0
+        self.failures: int = 0
 
     def write(
         self, about: Reference, namespace: str, uid: str, reason: str, note: str, *, warning: bool = False

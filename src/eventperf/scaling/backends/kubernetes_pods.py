@@ -87,7 +87,7 @@ class Selector:
     __slots__ = ("equals", "others", "text")
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        self.text: str = text
         self.equals: list[tuple[str, str]] = []
         self.others: list[tuple[str, str, frozenset[str]]] = []
         for part in _parts(text):

@@ -120,7 +120,7 @@ class KubernetesState:
         metrics_age_s: float = 10.0,
         clock: Clock | None = None,
     ) -> None:
-        self.api = api or KubernetesApi()
+        self.api: KubernetesApi = api or KubernetesApi()
         self._wide = cluster_wide
         self._metrics_age_s = metrics_age_s
         self._clock = clock or SystemClock()

@@ -65,7 +65,7 @@ class WatchedCollection(Generic[T]):
         self._thread: threading.Thread | None = None
         self._running: KubernetesStream | None = None
         self.error: EventPerfError | None = None
-        self.lists = 0
+        self.lists: int = 0
 
     # -- reading --------------------------------------------------------------------------------------
 

@@ -40,7 +40,9 @@ class PrometheusUnavailable(ScalingError, BackendUnavailable):
     """
 
     def __init__(self, url: str, text: str, *, status: int = 0) -> None:
-        self.url, self.text, self.status = url, text, status
+        self.url: str = url
+        self.text: str = text
+        self.status: int = status
         super().__init__(f"{url}: {text}")
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -85,7 +87,8 @@ class PrometheusQuery:
             raise ConfigurationError("url", redact(url), "an address such as http://prometheus:9090")
         if not query.strip():
             raise ConfigurationError("query", query, "a PromQL expression")
-        self.url, self.query = redact(url), query
+        self.url: str = redact(url)
+        self.query: str = query
         self._tls, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port
         self._path = f"{parts.path.rstrip('/')}/api/v1/query"
         self._headers = {"Accept": "application/json", "User-Agent": "eventperf", **(headers or {})}
@@ -220,7 +223,9 @@ class PrometheusMetrics:
         given = {name: queries} if isinstance(queries, str) else dict(queries)
         if not given:
             raise ConfigurationError("queries", queries, "at least one PromQL expression")
-        self.queries = {metric: PrometheusQuery(url, text, **options) for metric, text in given.items()}
+        self.queries: dict[str, PrometheusQuery] = {
+            metric: PrometheusQuery(url, text, **options) for metric, text in given.items()
+        }
 
     def read(self) -> Mapping[str, Sample]:
         """Return one sample per query; one that fails does not disturb the others."""

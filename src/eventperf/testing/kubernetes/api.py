@@ -32,7 +32,11 @@ class Route:
     __slots__ = ("name", "namespace", "shelf", "sub", "verb")
 
     def __init__(self, verb: str, shelf: Shelf, namespace: str, name: str, sub: str) -> None:
-        self.verb, self.shelf, self.namespace, self.name, self.sub = verb, shelf, namespace, name, sub
+        self.verb: str = verb
+        self.shelf: Shelf = shelf
+        self.namespace: str = namespace
+        self.name: str = name
+        self.sub: str = sub
 
     @property
     def resource(self) -> str:

@@ -34,8 +34,8 @@ class RealApiServer:
         self._assets = Path(folder)
         self._dir = tempfile.TemporaryDirectory(prefix="kube-apiserver-")
         self._children: list[subprocess.Popen[bytes]] = []
-        self.token = secrets.token_hex(16)
-        self.port = _free_port()
+        self.token: str = secrets.token_hex(16)
+        self.port: int = _free_port()
 
     @property
     def url(self) -> str:

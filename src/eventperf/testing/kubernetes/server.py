@@ -69,10 +69,13 @@ class KubernetesServer:
         token: str | None = None,
         port: int = 0,
     ) -> None:
-        self.store = Store(history=history)
+        self.store: Store = Store(history=history)
         checked = Schemas(schemas if isinstance(schemas, str) else None) if schemas else None
         self._api = Api(self.store, schemas=checked, bookmark_s=bookmark_s)
-        self._startup_s, self._pods, self._token, self.port = startup_s, pods, token, port
+        self._startup_s = startup_s
+        self._pods = pods
+        self._token = token
+        self.port: int = port
         self._connections = Connections()
         self._faults: list[Fault] = []
         self._rules: list[Mapping[str, Any]] | None = None

@@ -22,7 +22,10 @@ class ApiError(Exception):
     """A request the API refuses; becomes a ``Status`` object."""
 
     def __init__(self, status: int, reason: str, message: str, *, retry_after_s: float | None = None) -> None:
-        self.status, self.reason, self.message, self.retry_after_s = status, reason, message, retry_after_s
+        self.status: int = status
+        self.reason: str = reason
+        self.message: str = message
+        self.retry_after_s: float | None = retry_after_s
         super().__init__(message)
 
     def body(self) -> Object:
@@ -73,10 +76,10 @@ class Store:
     """Thread-safe object store with one global resourceVersion, as etcd gives it."""
 
     def __init__(self, *, history: int = 10_000) -> None:
-        self.lock = threading.RLock()
+        self.lock: threading.RLock = threading.RLock()
         self.shelves: dict[tuple[str, str], Shelf] = {}
         self._version = count(1)
-        self.version = next(self._version)
+        self.version: int = next(self._version)
         self._history = history
         self._pages: dict[str, tuple[int, list[Item]]] = {}
 
