@@ -6,7 +6,6 @@ those that start here are used, the others are skipped.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -17,7 +16,6 @@ import nox
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
-TYPED = 1.0
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 EXTRAS = sorted(PROJECT["project"]["optional-dependencies"])
 EVERYTHING = ",".join(EXTRAS)
@@ -60,22 +58,10 @@ def types(session: nox.Session) -> None:
     """The library under mypy strict, its public face and the typing tests under pyright."""
     install(session, "types", "test")
     session.run("mypy")
-    _public_types(session)
+    session.run("pyright", "--verifytypes", "eventperf", "--ignoreexternal")  # fails below 100 %
     if files := [str(path) for path in sorted((ROOT / "tests/typing").glob("*.py"))]:
         session.run("mypy", *files)
         session.run("pyright", *files)
-
-
-def _public_types(session: nox.Session) -> None:
-    """Fail when less of the public face is fully typed than ``TYPED``, which only ever goes up."""
-    command = ("pyright", "--verifytypes", "eventperf", "--ignoreexternal", "--outputjson")
-    answer = json.loads(str(session.run(*command, silent=True, success_codes=[0, 1])))
-    score = answer["typeCompleteness"]["completenessScore"]
-    for problem in [d for s in answer["typeCompleteness"]["symbols"] for d in s["diagnostics"]][:20]:
-        session.log(problem["message"].partition("\n")[0])
-    session.log(f"public types complete: {score:.1%}, at least {TYPED:.1%} asked")
-    if score < TYPED:
-        session.error("the public face lost types: see the messages above")
 
 
 @nox.session
