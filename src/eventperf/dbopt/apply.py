@@ -57,6 +57,7 @@ class ApplyReport:
         measured: Queries measured before and after, by fingerprint.
         statements: Texts of the measured queries.
         warnings: What could not be measured.
+        is_complete: ``False`` when Ctrl-C ended it early; what is listed as created is there.
     """
 
     dry_run: bool
@@ -69,6 +70,7 @@ class ApplyReport:
     measured: dict[str, Compared] = field(default_factory=dict)
     statements: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    is_complete: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -96,6 +98,7 @@ class ApplyReport:
             "planned": self.planned,
             "cleaned": self.cleaned,
             "warnings": self.warnings,
+            "is_complete": self.is_complete,
         }
         return out
 
@@ -125,24 +128,42 @@ class Applier:
             report.planned = [i.sql for i in todo]
             return report
         with self._dialect.exclusive():
-            self._clean(advice, report)
-            todo = self._todo(advice, report)
-            report.planned = [i.sql for i in todo]
-            before = self._measure(todo, report, progress, "before") if verify else {}
-            made = self._create(todo, report, progress)
-            if verify and made:
-                self._verify(made, before, report, progress)
+            try:
+                self._change(advice, report, verify, progress)
+            except KeyboardInterrupt:
+                report.is_complete = False
+                report.warnings.append("interrupted: what was created stays, the rest was not begun")
+                for index in advice.indexes:
+                    self._drop_half(index, report)
         return report
+
+    def _change(
+        self, advice: Advice, report: ApplyReport, verify: bool, progress: Callable[[str], None]
+    ) -> None:
+        self._clean(advice, report)
+        todo = self._todo(advice, report)
+        report.planned = [i.sql for i in todo]
+        before = self._measure(todo, report, progress, "before") if verify else {}
+        made = self._create(todo, report, progress)
+        if verify and made:
+            self._verify(made, before, report, progress)
 
     # --- steps ---------------------------------------------------------------------------------
 
     def _clean(self, advice: Advice, report: ApplyReport) -> None:
         """Remove what a killed run left half-made; only ever our own names."""
-        for table in {i.spec.table for i in advice.indexes}:
-            for index in self._dialect.indexes(table):
+        for table in dict.fromkeys(i.spec.table for i in advice.indexes):
+            known = self._schema.table(table)
+            if known is None or known.is_partitioned:
+                continue  # an index on a partitioned parent is invalid until all parts are attached
+            for index in self._dialect.indexes(known.name):
                 if not index.valid and index.name.startswith(OUR_PREFIX):
-                    self._ddl(self._dialect.drop_sql(index.name, table))
-                    report.cleaned.append(index.name)
+                    try:
+                        self._ddl(self._dialect.drop_sql(index.name, known.name))
+                    except StatementRefused as error:
+                        report.warnings.append(f"half-made {index.name} could not be removed: {error.reason}")
+                    else:
+                        report.cleaned.append(index.name)
 
     def _todo(self, advice: Advice, report: ApplyReport) -> list[IndexAdvice]:
         todo: list[IndexAdvice] = []
@@ -158,10 +179,13 @@ class Applier:
                 continue
             there = self._dialect.indexes(table.name)
             same = next((i for i in there if i.valid and index.spec.is_prefix_of(i.spec)), None)
+            taken = next((i for i in there if i.name == index.name), None)
             if same is not None:
-                report.skipped.append(_applied(index, f"{same.name} already serves it"))
-            elif any(i.name == index.name for i in there):
-                report.skipped.append(_applied(index, "another index has this name"))
+                reason = "it exists" if same.name == index.name else f"{same.name} already serves it"
+                report.skipped.append(_applied(index, reason))
+            elif taken is not None:
+                reason = "another index has this name" if taken.valid else "its half-made index is in the way"
+                report.skipped.append(_applied(index, reason))
             elif len(todo) >= self._limits.max_applied:
                 report.skipped.append(_applied(index, f"max_applied is {self._limits.max_applied}"))
             else:

@@ -18,6 +18,7 @@ from .analysis import analyse
 from .apply import Applier, ApplyReport
 from .candidates import candidates, column_weights
 from .connect import open_engine
+from .deadline import Deadline
 from .errors import DatabaseError
 from .model import IndexSpec, Schema, index_name
 from .options import Limits
@@ -200,7 +201,8 @@ class DatabaseOptimizer:
 
         Args:
             workload: Statements; the configured source when not given.
-            budget: Time for the search, else ``limits.advise_budget``; what was found by then is returned.
+            budget: Time for the search, else ``limits.advise_budget``; what was found by then is returned,
+                and so it is on Ctrl-C (a second one ends the call).
             progress: Called with a line of text as the work goes on.
         """
         began = self._clock.monotonic()
@@ -215,17 +217,19 @@ class DatabaseOptimizer:
         schema = dialect.schema()
         planner = dialect.planner(schema)
         try:
-            return self._advise(given, schema, planner, began, limit_s, tell)
+            with Deadline(self._clock, began + limit_s, tell) as deadline:
+                advice = self._advise(given, schema, planner, deadline, tell)
         finally:
             planner.close()
+        advice.seconds = self._clock.monotonic() - began
+        return advice
 
     def _advise(
         self,
         workload: Workload,
         schema: Schema,
         planner: Planner,
-        began: float,
-        limit_s: float,
+        deadline: Deadline,
         tell: Callable[[str], None],
     ) -> Advice:
         dialect = self.dialect
@@ -235,37 +239,38 @@ class DatabaseOptimizer:
         advice.proof = planner.method
         advice.warnings += [*workload.notes, *getattr(planner, "notes", ())]
         tell(f"analysing {len(workload)} statements")
-        queries = self._queries(workload, schema, planner, advice)
+        queries = self._queries(workload, schema, planner, advice, deadline)
         shared = column_weights(queries)
         wanted = {
             q.id: candidates(q, schema, dialect.capabilities, shared, self._limits.max_key_columns)
             for q in queries
         }
         tell(f"asking the planner about {sum(map(len, wanted.values()))} candidates")
-        search = Search(
-            planner,
-            queries,
-            wanted,
-            self._limits,
-            _writes(queries),
-            lambda: self._clock.monotonic() - began > limit_s,
-        )
-        try:
-            selection = search.run()
-        except KeyboardInterrupt:
-            selection = Selection([], {}, {}, {}, False)
-            advice.warnings.append("interrupted before any index was judged")
+        deadline.watch(planner)
+        search = Search(planner, queries, wanted, self._limits, _writes(queries), deadline.expired)
+        selection = search.run()
         self._fill(advice, selection, queries, planner)
         in_use = frozenset(name for plan in selection.before.values() for name in plan.existing)
         advice.drops = drops(schema, dialect, in_use)
-        advice.rewrites = rewrites(queries, schema, planner, dialect)
+        if not deadline.expired():
+            tell("looking for better forms of statements")
+            advice.rewrites = rewrites(queries, schema, planner, dialect)
         advice.explains = planner.explains
-        advice.seconds = self._clock.monotonic() - began
+        advice.is_complete = not deadline.expired()
+        if not advice.is_complete:
+            advice.warnings.append(f"{deadline.reason}: this is the best found so far")
         return advice
 
-    def _queries(self, workload: Workload, schema: Schema, planner: Planner, advice: Advice) -> list[Query]:
+    def _queries(
+        self, workload: Workload, schema: Schema, planner: Planner, advice: Advice, deadline: Deadline
+    ) -> list[Query]:
         out: list[Query] = []
-        for statement in workload:
+        # Costliest first: what time allows is what matters most.
+        ranked = sorted(workload, key=lambda s: (-(s.total_s or 0.0), -s.calls, s.fingerprint.id))
+        for number, statement in enumerate(ranked):
+            if deadline.expired():
+                advice.warnings.append(f"{len(ranked) - number} statements were not analysed: no time left")
+                break
             usable = statement.measurable
             sample = usable[len(usable) // 2] if usable else Sample(statement.sql)
             analysis = analyse(sample.sql, schema)
@@ -309,7 +314,6 @@ class DatabaseOptimizer:
     def _fill(self, advice: Advice, selection: Selection, queries: list[Query], planner: Planner) -> None:
         total = sum(q.weight for q in queries if q.analysis.uses) or 1.0
         advice.unserved = selection.unserved
-        advice.is_complete = selection.is_complete
         saved = 0.0
         for query in queries:
             before, after = selection.before.get(query.id), selection.after.get(query.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ class MysqlDialect:
         self._pymysql = require("pymysql", extra="mysql", needed_by="DatabaseOptimizer on MySQL or MariaDB")
         self._engine = engine
         self._ddl = ddl or engine
+        self._held = threading.local()
         self._what_if = what_if
         version = self._rows("SELECT VERSION()")[0][0]
         self.is_mariadb: bool = "mariadb" in version.lower()
@@ -217,7 +219,7 @@ class MysqlDialect:
 
     def execute_ddl(self, statement: str, *, lock_timeout_s: float) -> None:
         """Run one change; the metadata lock is waited for as long as told, and no longer."""
-        with self._connection(self._ddl) as db, db.cursor() as cursor:
+        with self._changing() as db, db.cursor() as cursor:
             try:
                 cursor.execute(f"SET SESSION lock_wait_timeout = {max(1, round(lock_timeout_s))}")
                 cursor.execute(statement)
@@ -233,15 +235,29 @@ class MysqlDialect:
         self.execute_ddl(f"ANALYZE TABLE {quote(table.name, 'mysql')}{persistent}", lock_timeout_s=5.0)
 
     @contextmanager
+    def _changing(self) -> Iterator[Any]:
+        held = getattr(self._held, "db", None)
+        if held is not None:
+            yield held
+            return
+        with self._connection(self._ddl) as db:
+            yield db
+
+    @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold a session's named lock; the server frees it when the process dies."""
+        """Hold a session's named lock; changes run in that very session.
+
+        A server goes on building for a client that was killed: the lock lasts as long as it does.
+        """
         with self._connection(self._ddl) as db, db.cursor() as cursor:
             cursor.execute("SELECT GET_LOCK(CONCAT('eventperf.', MD5(DATABASE())), 0)")
             if cursor.fetchone()[0] != 1:
                 raise OptimizerBusy("another optimizer is applying changes to this database")
+            self._held.db = db
             try:
                 yield
             finally:
+                self._held.db = None
                 if db.open:
                     cursor.execute("SELECT RELEASE_LOCK(CONCAT('eventperf.', MD5(DATABASE())))")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -71,6 +72,7 @@ class PostgresDialect:
         self._psycopg = require("psycopg", extra="postgres", needed_by="DatabaseOptimizer on PostgreSQL")
         self._engine, self._what_if = engine, what_if
         self._ddl = ddl or engine
+        self._held = threading.local()
         with self._cursor() as cursor:
             collate = cursor.execute(
                 "SELECT datcollate FROM pg_database WHERE datname = current_database()"
@@ -212,7 +214,7 @@ class PostgresDialect:
 
     def execute_ddl(self, statement: str, *, lock_timeout_s: float) -> None:
         """Run one change outside a transaction, as the concurrent forms need."""
-        with self._connection(self._ddl, autocommit=True) as db:
+        with self._changing() as db:
             try:
                 db.execute(f"SET lock_timeout = {int(lock_timeout_s * 1000)}")
                 db.execute("SET statement_timeout = 0")
@@ -231,14 +233,29 @@ class PostgresDialect:
         self.execute_ddl(statement, lock_timeout_s=5.0)
 
     @contextmanager
+    def _changing(self) -> Iterator[Any]:
+        held = getattr(self._held, "db", None)
+        if held is not None:
+            yield held
+            return
+        with self._connection(self._ddl, autocommit=True) as db:
+            yield db
+
+    @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold a session's advisory lock; the server frees it when the process dies."""
+        """Hold a session's advisory lock; changes run in that very session.
+
+        A server goes on building for a client that was killed. As the lock ends with the session that
+        builds, the next optimizer is told that this one is busy until the server is done.
+        """
         with self._connection(self._ddl, autocommit=True) as db:
             if not db.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()[0]:
                 raise OptimizerBusy("another optimizer is applying changes to this database")
+            self._held.db = db
             try:
                 yield
             finally:
+                self._held.db = None
                 if not db.closed:
                     db.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
 
