@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .alerts import Alert
+from .alerts import Alert, LogAlerts
 from .backends.memory import CallableTarget, SimulatedTarget
 from .backends.workers import WorkerPoolTarget
 from .backtest import BacktestReport, PodModel, Score, Trace, backtest
@@ -35,6 +35,7 @@ from .sources import CallableMetrics, Metrics, ProcessMetrics, QueueMetrics
 from .tracking import TargetTracking
 
 if TYPE_CHECKING:
+    from .alerts_webhook import SlackAlerts, WebhookAlerts
     from .backends.kubernetes import KubernetesMetrics, KubernetesTarget
     from .backends.kubernetes_lease import KubernetesLease
     from .backends.kubernetes_state import KubernetesState
@@ -59,6 +60,7 @@ __all__ = [
     "KubernetesTarget",
     "LatencyPolicy",
     "LeaderElector",
+    "LogAlerts",
     "MaxOf",
     "MetricSource",
     "Metrics",
@@ -78,6 +80,7 @@ __all__ = [
     "ScalingError",
     "Score",
     "SimulatedTarget",
+    "SlackAlerts",
     "TargetConflict",
     "TargetState",
     "TargetTracking",
@@ -85,17 +88,20 @@ __all__ = [
     "ThresholdPolicy",
     "Tolerance",
     "Trace",
+    "WebhookAlerts",
     "WorkerPoolTarget",
     "backtest",
     "decide",
 ]
 
 _LATE = {
-    "KubernetesLease": "kubernetes_lease",
-    "KubernetesMetrics": "kubernetes",
-    "KubernetesState": "kubernetes_state",
-    "KubernetesTarget": "kubernetes",
-    "PrometheusMetrics": "prometheus",
+    "KubernetesLease": "backends.kubernetes_lease",
+    "KubernetesMetrics": "backends.kubernetes",
+    "KubernetesState": "backends.kubernetes_state",
+    "KubernetesTarget": "backends.kubernetes",
+    "PrometheusMetrics": "backends.prometheus",
+    "SlackAlerts": "alerts_webhook",
+    "WebhookAlerts": "alerts_webhook",
 }
 
 
@@ -103,5 +109,5 @@ def __getattr__(name: str) -> Any:
     if name in _LATE:
         from importlib import import_module
 
-        return getattr(import_module(f".backends.{_LATE[name]}", __name__), name)
+        return getattr(import_module(f".{_LATE[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
