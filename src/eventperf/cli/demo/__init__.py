@@ -110,6 +110,7 @@ def _engine(url: str | None, folder: str) -> Engine:
             f"--database {shown}: {reason}. Start the server or correct the URL."
         ) from error
     if tables:  # never somebody's data, not even in tables of the demo's names
+        engine.dispose()
         has = f"{shown}, which has {len(tables)} tables"
         raise ConfigurationError(
             "--database", has, "an empty database; the demo drops its own tables when it ends"
