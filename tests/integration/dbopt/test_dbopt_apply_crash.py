@@ -6,82 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
 
-from eventperf.dbopt import Advice, DatabaseOptimizer, QueryRecorder
-from eventperf.dbopt.advice import IndexAdvice, Served
-from eventperf.dbopt.model import IndexSpec, Key, index_name
+from dbopt_plans import prepared
 
 pytestmark = pytest.mark.integration
-
-ROWS = 12_000
-STATEMENTS = {
-    "SELECT count(*) FROM sales WHERE event_id = :n AND sold_at > 5": ("event_id", "sold_at"),
-    "SELECT id, price FROM sales WHERE buyer = :n ORDER BY sold_at": ("buyer", "sold_at"),
-}
-
-
-def prepared(url: str, folder: Path) -> tuple[Path, Path, list[str]]:
-    """Fill a table, record two statements, and write the plan and workload files."""
-    engine = create_engine(url)
-    try:
-        with engine.begin() as db:
-            db.execute(
-                text(
-                    "CREATE TABLE sales (id INT PRIMARY KEY, event_id INT NOT NULL, buyer INT NOT NULL, "
-                    "sold_at INT NOT NULL, price INT NOT NULL)"
-                )
-            )
-            for start in range(0, ROWS, 2000):
-                rows = ",".join(
-                    f"({n},{n % 300},{n * 7919 % 4000},{n * 31 % ROWS},{n})"
-                    for n in range(start, start + 2000)
-                )
-                db.execute(text(f"INSERT INTO sales VALUES {rows}"))
-        with QueryRecorder(engine) as recorder, engine.connect() as db:
-            for sql in STATEMENTS:
-                for n in (3, 40, 77):
-                    db.execute(text(sql), {"n": n}).all()
-            workload = recorder.workload()
-        with DatabaseOptimizer(engine) as optimizer:
-            dialect = optimizer.dialect
-            advice = Advice(dialect=dialect.name)
-            for statement in workload:
-                columns = next(c for sql, c in STATEMENTS.items() if c[0] in statement.fingerprint.text)
-                advice.indexes.append(index(dialect, IndexSpec("sales", tuple(map(Key, columns))), statement))
-        advice.save(folder / "plan.json")
-        workload.save(folder / "load.json", values=True)
-    finally:
-        engine.dispose()
-    return folder / "plan.json", folder / "load.json", sorted(i.name for i in advice.indexes)
-
-
-def index(dialect: Any, spec: IndexSpec, statement: Any) -> IndexAdvice:
-    name = index_name(spec, limit=dialect.identifier_limit)
-    served = Served(
-        fingerprint=statement.fingerprint.id,
-        statement=statement.fingerprint.text,
-        calls=statement.calls,
-        share=0.5,
-        cost_before=2.0,
-        cost_after=1.0,
-        plan_before="",
-        plan_after="",
-    )
-    return IndexAdvice(
-        name=name,
-        spec=spec,
-        sql=dialect.create_sql(spec, name),
-        reason="a test",
-        gain=0.5,
-        size_bytes=1,
-        write_cost=0.0,
-        proof="none",
-        serves=(served,),
-    )
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgres", "mariadb"])
