@@ -6,6 +6,7 @@ tier with the circuit breaker.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import threading
@@ -316,6 +317,8 @@ class Core:
             self.store.bump_tags(tags, self.salt())
         for pattern in patterns:
             self.store.delete_pattern(pattern)
+        if self.coherence == "bus":
+            self.store.publish(json.dumps([*keys, *tags, *("*" + p for p in patterns)]).encode())
         with self.mu:
             for queue, done in (
                 (self.replay_keys, keys), (self.replay_tags, tags), (self.replay_patterns, patterns),

@@ -95,7 +95,7 @@ def snapshot(core: Core) -> CacheStats:
         mode = "process"
     else:
         mode = core.coherence if core.channel is None else core.channel.mode
-        if core.channel is not None and core.coherence != "ttl" and not core.l1_open:
+        if core.channel is not None and core.coherence != "ttl" and not core.channel.is_up(core):
             mode += " (down)"
     breaker = "none" if core.breaker is None else "open" if core.breaker.is_open else "closed"
     return CacheStats(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -251,8 +252,10 @@ def write_many(
 
 def tell(core: Core, outers: Sequence[str], tags: Sequence[str] = ()) -> Steps[None]:
     """On the bus: say what was written. Tracking needs no word from us."""
-    if core.coherence == "bus" and core.l1 is not None and (outers or tags):
-        yield call("publish", "\n".join([*outers, *tags]).encode("utf-8", "surrogatepass"))
+    if core.l1 is not None:
+        core.ensure_channel()  # it finds out whether this server has tracking
+    if core.coherence == "bus" and (outers or tags):
+        yield call("publish", json.dumps([*outers, *tags]).encode())  # keys may hold anything, line ends too
 
 
 def remove_many(core: Core, space: Space, keys: Sequence[str], settle_s: float = 0.0) -> Steps[int]:

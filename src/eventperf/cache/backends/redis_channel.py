@@ -5,22 +5,29 @@ TRACKING in broadcast mode, RESP3), whoever wrote. With ``"bus"`` our processes 
 publish/subscribe. Either way the same connection wakes callers who wait for a load of another process.
 One daemon thread reads all connections; when one of them breaks or falls silent beyond the heartbeat,
 process memory is emptied and stays off until all are back.
+
+A server that knows neither RESP3 nor CLIENT TRACKING (an old one, or a proxy in front of a new one) is
+followed as with ``"bus"``; a user who is not allowed to track gets no process memory at all, since others may
+write without telling. ``mode`` says which it is.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import selectors
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from eventperf._core.extras import require
 from eventperf.cache.keys import Space
 
-from .resp3 import INCOMPLETE, Push, Reader, ReplyError, pack
+from .resp3 import INCOMPLETE, Reader, ReplyError, pack
 
 if TYPE_CHECKING:
     from eventperf.cache.core import Core
@@ -33,16 +40,41 @@ RETRY_S = 0.1
 TOPOLOGY_S = 1.0
 
 
+UNTRACKED = "bus (no CLIENT TRACKING)"
+REFUSED = "none (CLIENT TRACKING not permitted)"
+
+
 class _Ear:
     """One connection to one master."""
 
-    def __init__(self, connection: Any, name: Any) -> None:
+    def __init__(self, connection: Any, name: Any, resp: int) -> None:
         self.connection = connection
         self.name = name
+        self.resp = resp
         self.socket: socket.socket = connection._sock
         self.reader = Reader()
         self.heard = time.monotonic()
         self.asked = 0.0
+        self.masters: frozenset[Any] | None = None
+
+    def recv(self) -> bytes:
+        """Return what has arrived, ``b""`` for nothing yet.
+
+        Raises:
+            ConnectionError: The server hung up.
+        """
+        try:
+            data = self.socket.recv(262144)
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError):
+            return b""
+        if not data:
+            raise ConnectionError("closed by the server")
+        return data
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether TLS has deciphered bytes that a selector cannot see."""
+        return isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0
 
 
 class Channel:
@@ -66,12 +98,17 @@ class Channel:
         self._pid = os.getpid()
         self._up = threading.Event()
         self._again = False
+        self._hush = False
         self.connected = False
 
     @property
     def hears(self) -> bool:
         """Whether a waiter would be woken."""
         return self.connected
+
+    def is_up(self, core: Core) -> bool:
+        """Tell whether others' writes are heard and, where that is allowed, process memory is in use."""
+        return self.connected and (core.l1_open or core.l1 is None or self._hush)
 
     def add_prefix(self, space: Space) -> None:
         """Follow another namespace too; the connections are opened anew for it."""
@@ -111,7 +148,7 @@ class Channel:
         while not self._stop.is_set():
             ears: list[_Ear] = []
             try:
-                ears = self._open_all()
+                ears = self._open_all(core)
                 pause = RETRY_S
                 self._set(core, True)
                 self._listen(core, ears)
@@ -122,42 +159,85 @@ class Channel:
                 self._up.set()
                 for ear in ears:
                     _hang_up(ear)
-            self._stop.wait(pause)
-            pause = min(0.5, pause * 1.5)
+            if not self._stop.wait(pause):
+                pause = min(0.5, pause * 1.5)
+                self._store.links.forget_masters()
 
     def _set(self, core: Core, connected: bool) -> None:
         if self.connected == connected:
             return
         self.connected = connected
-        if self._asked_for != "ttl":
+        if self._asked_for != "ttl" and not (connected and self._hush):
             core.channel_state(connected)
         if connected:
             self._up.set()
 
-    def _open_all(self) -> list[_Ear]:
+    def _open_all(self, core: Core) -> list[_Ear]:
         ears: list[_Ear] = []
-        self._again = False
+        self._again = self._hush = False
+        mode = self._asked_for
         try:
             for node in self._store.links.masters():
-                ears.append(self._open(node))  # noqa: PERF401 - what is open so far is hung up on failure
+                ear, found = self._open(node)
+                ears.append(ear)
+                mode = found if mode in (self._asked_for, UNTRACKED) else mode
         except BaseException:
             for ear in ears:
                 _hang_up(ear)
             raise
+        self._settle_on(core, mode)
         return ears
 
-    def _open(self, node: Any) -> _Ear:
+    def _settle_on(self, core: Core, mode: str) -> None:
+        """Follow writes the way that every server allows, and say so when it is not the way asked for."""
+        self._hush = mode == REFUSED
+        if self._asked_for == "tracking":
+            core.coherence = "bus" if mode == UNTRACKED else "tracking"
+        if mode != self.mode and mode != self._asked_for:
+            _log.warning("cache at %s: coherence is %s", self._store.url, mode)
+        self.mode = mode
+
+    def _open(self, node: Any) -> tuple[_Ear, str]:
         pool = node.connection_pool
-        options = {**pool.connection_kwargs, "protocol": 3, "socket_timeout": SILENCE_S}
-        connection = pool.connection_class(**options)
+        connection, resp = self._connect(pool)
+        try:
+            ear = _Ear(connection, _at(node), resp)
+            mode = self._asked_for
+            if mode == "tracking" and resp == 2:
+                mode = UNTRACKED
+            elif mode == "tracking" and self._wants_l1:
+                mode = self._track(ear)
+            self._ask(ear, "SUBSCRIBE", self._store.channel)
+            ear.socket.setblocking(False)
+        except BaseException:
+            _disconnect(connection)
+            raise
+        return ear, mode
+
+    def _connect(self, pool: Any) -> tuple[Any, int]:
+        """Connect with RESP3, or with RESP2 where the server has no other."""
+        errors = require("redis.exceptions", extra="cache", needed_by="RedisStore")
+        options = {**pool.connection_kwargs, "socket_timeout": SILENCE_S}
+        connection = pool.connection_class(**{**options, "protocol": 3})
+        try:
+            connection.connect()
+            return connection, 3
+        except (errors.AuthenticationError, errors.NoPermissionError):
+            raise
+        except (errors.ResponseError, errors.ConnectionError) as error:
+            if not _is_refusal(error, errors.ResponseError):
+                raise
+        connection = pool.connection_class(**{**options, "protocol": 2})
         connection.connect()
-        ear = _Ear(connection, (options.get("host"), options.get("port")))
-        if self._asked_for == "tracking" and self._wants_l1:
-            prefixes = [part for prefix in self._prefixes for part in ("PREFIX", prefix)]
+        return connection, 2
+
+    def _track(self, ear: _Ear) -> str:
+        prefixes = [part for prefix in self._prefixes for part in ("PREFIX", prefix)]
+        try:
             self._ask(ear, "CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
-        self._ask(ear, "SUBSCRIBE", self._store.channel)
-        ear.socket.setblocking(False)
-        return ear
+        except ReplyError as error:
+            return REFUSED if str(error).startswith("NOPERM") else UNTRACKED
+        return "tracking"
 
     @staticmethod
     def _ask(ear: _Ear, *command: str) -> None:
@@ -171,10 +251,11 @@ class Channel:
                 ear.reader.feed(data)
             elif isinstance(reply, ReplyError):
                 raise reply
-            elif not isinstance(reply, Push) or reply[0] == b"subscribe":
+            elif not isinstance(reply, list) or reply[0] == b"subscribe":
                 return
 
     def _listen(self, core: Core, ears: list[_Ear]) -> None:
+        names = {ear.name for ear in ears}
         with selectors.DefaultSelector() as selector:
             for ear in ears:
                 selector.register(ear.socket, selectors.EVENT_READ, ear)
@@ -185,35 +266,32 @@ class Channel:
                 now = time.monotonic()
                 for ear in ears:
                     self._heartbeat(ear, now)
-                if self._store.links.is_cluster and now - checked > TOPOLOGY_S:
+                if self._store.links.is_cluster and now - checked > TOPOLOGY_S / len(ears):
                     checked = now
-                    self._check_masters(ears)
+                    self._check_masters(ears, names)
 
     def _hear(self, core: Core, ear: _Ear) -> None:
-        try:
-            data = ear.socket.recv(262144)
-        except (BlockingIOError, InterruptedError):
-            return
-        if not data:
-            raise ConnectionError("closed by the server")
-        ear.heard = time.monotonic()
-        ear.reader.feed(data)
-        while True:
-            # TLS may hold decrypted bytes back that select cannot see; recv until it would block.
-            message = ear.reader.gets()
-            if message is INCOMPLETE:
+        while data := ear.recv():
+            ear.heard = time.monotonic()
+            ear.reader.feed(data)
+            while (message := ear.reader.gets()) is not INCOMPLETE:
+                if isinstance(message, ReplyError):
+                    raise message
+                if isinstance(message, list) and message:
+                    self._told(core, ear, message)
+            if not ear.holds_back:
                 return
-            if isinstance(message, Push):
-                self._told(core, message)
-            elif isinstance(message, ReplyError):
-                raise message
 
-    def _told(self, core: Core, message: Sequence[Any]) -> None:
-        if message[0] == b"invalidate":
+    def _told(self, core: Core, ear: _Ear, message: Sequence[Any]) -> None:
+        if isinstance(message[0], list):
+            self._masters_are(ear, message)
+        elif message[0] == b"invalidate":
             keys = message[1]
             core.told(None if keys is None else [_text(key) for key in keys])
         elif message[0] == b"message":
-            for key in _text(message[2]).split("\n"):
+            text = _text(message[2])
+            # Scripts say one key as it is; we say a list. Namespaces are quoted, so no key begins like one.
+            for key in json.loads(text) if text.startswith("[") else (text,):
                 if key.startswith("*"):
                     core.told(None)
                 else:
@@ -227,11 +305,30 @@ class Channel:
             ear.asked = now
             ear.socket.send(pack("PING"))
 
-    def _check_masters(self, ears: list[_Ear]) -> None:
-        """Open anew when the cluster has other masters than those we listen to."""
-        now = {_at(node) for node in self._store.links.masters()}
-        if now != {ear.name for ear in ears}:
+    def _check_masters(self, ears: list[_Ear], names: set[Any]) -> None:
+        """Open anew when the cluster has other masters than those we listen to.
+
+        What the client has learnt from redirections is looked at here; what it cannot know (nobody asked
+        for a key that moved) one of the masters is asked for, each in turn.
+        """
+        if {_at(node) for node in self._store.links.masters()} != names:
+            raise ConnectionError("the client knows other masters")
+        ear = min(ears, key=lambda ear: ear.asked)
+        if ear.resp == 3:
+            ear.asked = time.monotonic()
+            ear.socket.send(pack("CLUSTER", "SLOTS"))
+
+    @staticmethod
+    def _masters_are(ear: _Ear, slots: Sequence[Any]) -> None:
+        masters = frozenset((_text(part[2][0]), part[2][1]) for part in slots if len(part) > 2)
+        if ear.masters is not None and masters != ear.masters:
             raise ConnectionError("the masters of the cluster have changed")
+        ear.masters = masters
+
+
+def _is_refusal(error: BaseException, kind: type[BaseException]) -> bool:
+    """Tell whether the server answered with an error, which some versions of redis-py wrap."""
+    return isinstance(error, kind) or isinstance(error.__cause__ or error.__context__, kind)
 
 
 def _at(node: Any) -> Any:
@@ -244,7 +341,11 @@ def _text(key: Any) -> str:
 
 
 def _hang_up(ear: _Ear) -> None:
+    _disconnect(ear.connection)
+
+
+def _disconnect(connection: Any) -> None:
     try:
-        ear.connection.disconnect()
+        connection.disconnect()
     except (OSError, ValueError):
         return  # it is gone, which is what was wanted

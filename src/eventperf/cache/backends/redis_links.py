@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -218,6 +219,15 @@ class Links:
                 slow = self._slow[at] = redis.Redis(connection_pool=made)
             out.append(slow)
         return out
+
+    def forget_masters(self) -> None:
+        """Let a cluster say anew who its masters are; callers that use only tasks never make it."""
+        client = self._client
+        if not self.is_cluster or client is None or self._pid != os.getpid():
+            return
+        redis = require("redis", extra="cache", needed_by="RedisStore")
+        with contextlib.suppress(redis.RedisError, OSError):  # nobody answers yet: whoever asked tries again
+            client.nodes_manager.initialize()
 
     def ping(self) -> None:
         """Ask every master for a sign of life, within the short timeout."""
