@@ -1,7 +1,7 @@
 """Cache benchmarks B1 to B11: floors and peers side by side in one run; ratios decide.
 
-Ends with a table of targets, measured figures and verdicts. Peers that are not installed are named. Servers are
-private ones; nothing is asserted, a missed target is printed as such.
+Ends with a table of targets, measured figures and verdicts. Peers that are not installed are named. Servers
+are private ones; nothing is asserted, a missed target is printed as such.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cache_far
+import cache_many
 import cache_near
+import cache_trouble
 from cache_report import Report
 
 from servers import RedisCluster, RedisServer
@@ -58,9 +60,25 @@ CASES: dict[str, tuple[str, Case]] = {
         "hit in Redis",
         lambda report, servers: cache_far.redis_hit(report, servers.one.url, servers.one.port),
     ),
+    "B5": (
+        "stampede",
+        lambda report, servers: cache_many.stampede(report, servers.one),
+    ),
+    "B6": (
+        "dropping many keys",
+        lambda report, servers: cache_trouble.drop_many(report, servers.many),
+    ),
     "B7": (
         "a thousand keys of a cluster",
         lambda report, servers: cache_far.thousand_keys(report, servers.many.url, servers.many),
+    ),
+    "B8": (
+        "coherence of two processes",
+        lambda report, servers: cache_many.coherence(report, servers.one.url, servers.many.url),
+    ),
+    "B9": (
+        "a Redis that never answers",
+        lambda report, servers: cache_trouble.black_hole(report, servers.one),
     ),
     "B10": ("hit ratio of process memory", lambda report, _: cache_near.hit_ratio(report)),
     "B11": ("memory per entry", lambda report, _: cache_near.memory(report)),
@@ -71,9 +89,7 @@ def main(argv: list[str]) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="cache")
     parser.add_argument("--only", help="cases, such as B1,B5", default=",".join(CASES))
-    parser.add_argument(
-        "--quick", action="store_true", help="fewer rounds and keys, no peer of tens of seconds"
-    )
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and keys, no slow peers")
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
     args = parser.parse_args(argv)
     wanted = args.only.upper().split(",")

@@ -17,6 +17,7 @@ from eventperf._core.errors import ConfigurationError
 
 from .entry import DEAD
 from .errors import UnstableKey
+from .fastpath import Compiled, compile_wrapper
 from .keys import Template, Unstable, encode
 from .options import CacheOptions
 
@@ -196,6 +197,17 @@ class Recipe:
                 raise UnstableKey(self.name, name, str(error)) from None
         return f"{self.name}({','.join(parts)})"
 
+    def reaches(self) -> list[str] | None:
+        """Return what the key is made of: parameters and attributes of them; ``None`` when unknown."""
+        if isinstance(self._key, Template):
+            return self._key.reaches
+        if self._key is not None:
+            return None
+        names = [name for name in self.parameters if name != "self" or name != self.takes_self]
+        if self.takes_self != "self":
+            return names
+        return [f"self.{self.self_key}", *names] if isinstance(self.self_key, str) else None
+
     def own(self, owner: Any) -> Any:
         """Return what stands for the object of a method."""
         if self.self_key is None:
@@ -234,12 +246,13 @@ def wrap(
 ) -> Any:
     """Return the cached form of ``function``; the manager is looked up at its first call."""
     calls = Calls(manager_of, recipe, options, overrides)
-    make = _async_wrapper if inspect.iscoroutinefunction(function) else _wrapper
-    wrapper: Any = make(calls)
+    is_async = inspect.iscoroutinefunction(function)
+    slow = calls.aslow if is_async else calls.slow
+    wrapper: Any = calls.compile(is_async) or (_async_wrapper if is_async else _wrapper)(calls, slow)
     functools.update_wrapper(wrapper, function)
     if recipe.takes_self:
         return CachedMethod(wrapper, calls)
-    calls.attach(wrapper, ())
+    calls.attach(wrapper)
     return wrapper
 
 
@@ -259,6 +272,15 @@ class Calls:
         self._given, self._overrides = options, overrides
         self._manager: CacheManager | None = None
         self._options: CacheOptions | None = None
+        self._compiled: Compiled | None = None
+
+    def compile(self, is_async: bool) -> Any:
+        """Return a wrapper with the function's own parameters, or ``None`` when that cannot be."""
+        recipe, slow = self.recipe, self.aslow if is_async else self.slow
+        self._compiled = compile_wrapper(
+            recipe.signature, recipe.reaches(), self.fast, slow, is_async=is_async
+        )
+        return self._compiled.wrapper if self._compiled is not None else None
 
     def manager(self) -> CacheManager:
         """Return the manager, and settle the options with it."""
@@ -282,18 +304,35 @@ class Calls:
         assert self._options is not None
         return manager, key, tags, self._options
 
-    def point(self, manager: CacheManager, key: str, args: tuple[Any, ...], options: CacheOptions) -> None:
-        """Let the next call with ``args`` find the entry without making its key."""
-        if len(self.fast) < FAST_MAX and all(map(is_steady, args)):
-            manager.alias(key, self.fast, args, options)
+    def point(
+        self,
+        manager: CacheManager,
+        key: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CacheOptions,
+    ) -> None:
+        """Let the next call with these arguments find the entry without making its key."""
+        if len(self.fast) >= FAST_MAX:
+            return
+        at: Any = args
+        compiled = self._compiled
+        if compiled is None:
+            if kwargs or self.recipe.takes_self or not all(map(is_steady, args)):
+                return
+        else:
+            parts = compiled.parts(*args, **kwargs)  # the compiled wrapper hands over every argument
+            if not all(map(is_steady, parts)):
+                return
+            at = parts[0] if compiled.is_single else parts
+        manager.alias(key, self.fast, at, options)
 
     def slow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answer a call that the fast table could not."""
         manager, key, tags, options = self.plan(args, kwargs)
         function = self.recipe.function
         value = manager.get_or_load(key, lambda: function(*args, **kwargs), tags=tags, options=options)
-        if not kwargs and not self.recipe.takes_self:
-            self.point(manager, key, args, options)
+        self.point(manager, key, args, kwargs, options)
         return value
 
     async def aslow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -301,21 +340,19 @@ class Calls:
         manager, key, tags, options = self.plan(args, kwargs)
         function = self.recipe.function
         value = await manager.aget_or_load(key, lambda: function(*args, **kwargs), tags=tags, options=options)
-        if not kwargs and not self.recipe.takes_self:
-            self.point(manager, key, args, options)
+        self.point(manager, key, args, kwargs, options)
         return value
 
-    def attach(self, target: Any, own: tuple[Any, ...]) -> None:
-        """Give ``target`` the verbs of a cached function; ``own`` is the object of a bound method."""
-        is_async = inspect.iscoroutinefunction(self.recipe.function)
-        target.key = lambda *a, **k: self.plan((*own, *a), k)[1]
-        target.invalidate = lambda *a, **k: self.invalidate((*own, *a), k)
-        target.ainvalidate = lambda *a, **k: self.ainvalidate((*own, *a), k)
-        if is_async:
-            target.arefresh = lambda *a, **k: self.arefresh((*own, *a), k)
+    def attach(self, target: Any) -> None:
+        """Give ``target`` the verbs of a cached function."""
+        target.key = lambda *a, **k: self.plan(a, k)[1]
+        target.invalidate = lambda *a, **k: self.invalidate(a, k)
+        target.ainvalidate = lambda *a, **k: self.ainvalidate(a, k)
+        if inspect.iscoroutinefunction(self.recipe.function):
+            target.arefresh = lambda *a, **k: self.arefresh(a, k)
         else:
-            target.refresh = lambda *a, **k: self.refresh((*own, *a), k)
-        target.bypass = lambda *a, **k: self.recipe.function(*own, *a, **k)
+            target.refresh = lambda *a, **k: self.refresh(a, k)
+        target.bypass = lambda *a, **k: self.recipe.function(*a, **k)
 
     def invalidate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         manager, key, _, options = self.plan(args, kwargs)
@@ -336,8 +373,8 @@ class Calls:
         return await manager.arefresh(key, lambda: function(*args, **kwargs), tags=tags, options=options)
 
 
-def _wrapper(calls: Calls) -> Callable[..., Any]:
-    fast, slow, dead = calls.fast, calls.slow, DEAD
+def _wrapper(calls: Calls, slow: Any) -> Callable[..., Any]:
+    fast, dead = calls.fast, DEAD
 
     def cached_call(*args: Any, **kwargs: Any) -> Any:
         # The hot path: no clock (the sweeper takes entries out in time), no lock, no helper.
@@ -355,8 +392,8 @@ def _wrapper(calls: Calls) -> Callable[..., Any]:
     return cached_call
 
 
-def _async_wrapper(calls: Calls) -> Callable[..., Awaitable[Any]]:
-    fast, slow, dead = calls.fast, calls.aslow, DEAD
+def _async_wrapper(calls: Calls, slow: Any) -> Callable[..., Awaitable[Any]]:
+    fast, dead = calls.fast, DEAD
 
     async def cached_call(*args: Any, **kwargs: Any) -> Any:
         if not kwargs:
@@ -377,32 +414,38 @@ class CachedMethod:
     """A cached function in a class body: binds, so that the verbs know their object."""
 
     def __init__(self, wrapper: Any, calls: Calls) -> None:
-        self._wrapper, self._calls = wrapper, calls
+        self._wrapper = wrapper
         functools.update_wrapper(self, wrapper)
-        calls.attach(self, ())
+        calls.attach(self)
+        if inspect.iscoroutinefunction(calls.recipe.function) and hasattr(inspect, "markcoroutinefunction"):
+            inspect.markcoroutinefunction(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._wrapper(*args, **kwargs)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        if instance is None:
-            return self
-        return BoundCached(self._wrapper, self._calls, instance)
+        return self if instance is None else BoundCached(self._wrapper, self, instance)
+
+
+_VERBS: Final = frozenset({"key", "invalidate", "ainvalidate", "refresh", "arefresh", "bypass"})
 
 
 class BoundCached:
-    """A cached method of one object."""
+    """A cached method of one object; made at each look-up, so it must cost little."""
 
-    def __init__(self, wrapper: Any, calls: Calls, instance: Any) -> None:
-        self.__wrapped__: Callable[..., Any] = calls.recipe.function
-        self.__self__ = instance
-        self._wrapper = wrapper
-        calls.attach(self, (instance,))
-        if inspect.iscoroutinefunction(calls.recipe.function) and hasattr(inspect, "markcoroutinefunction"):
-            inspect.markcoroutinefunction(self)
+    __slots__ = ("__self__", "_method", "_wrapper")
+
+    def __init__(self, wrapper: Any, method: CachedMethod, instance: Any) -> None:
+        self._wrapper: Any = wrapper
+        self._method: CachedMethod = method
+        self.__self__: Any = instance
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._wrapper(self.__self__, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._method, name)
+        return functools.partial(found, self.__self__) if name in _VERBS else found
 
 
 def as_decorate(decorate: Any) -> Decorate:

@@ -227,6 +227,11 @@ class Template:
             raise ConfigurationError(argument, text, "text with {parameter} fields") from error
         self._formatter = string.Formatter()
 
+    @property
+    def reaches(self) -> list[str]:
+        """What the text is made of: parameters, or what lies inside them."""
+        return [field for _, field in self._parts if field is not None]
+
     def check(self, names: set[str], *, argument: str, where: str) -> None:
         """Refuse fields that are none of the function's parameters."""
         for field in self.fields:
