@@ -29,6 +29,8 @@ from .options import CacheOptions
 from .stats import BreakerChanged, CoherenceChanged, Counts, StoreTrouble
 
 REPLAY_MAX = 10_000
+SAME_END_S = 0.05
+"""Entries stored one after another may share an end that is so much, or a thousandth of their life, early."""
 
 
 class Ticket:
@@ -80,6 +82,8 @@ class Core:
             Breaker(self._probe, self._breaker_changed, self._replay) if store is not None else None
         )
         self.keeper: Keeper = Keeper(store)
+        self._last_soft: float = 0.0
+        self._last_tags: tuple[str, ...] = ()
         self.l1_open = l1 is not None and (store is None or coherence == "ttl")
         self._reset_reads()
         _cores.add(self)
@@ -117,9 +121,22 @@ class Core:
         wheel = getattr(self.l1, "wheel", None)
         if wheel is not None and (due := wheel.next_due()) is not None and due <= now:
             self.l1.sweep(now)
-        meta = EntryMeta(tuple(tags), load_s) if tags or load_s >= 0.0005 else None
         soft = now + soft_s
-        hard = soft if hard_s == soft_s else now + hard_s  # one object for both: 24 bytes per entry
+        hard = now + hard_s
+        if 0.0 <= soft - self._last_soft < min(SAME_END_S, soft_s / 1000):
+            hard += self._last_soft - soft
+            soft = self._last_soft  # one object for many entries, 24 bytes saved in each
+        else:
+            self._last_soft = soft
+        meta = None
+        if tags or load_s >= 0.0005:
+            tags = tuple(tags)
+            if tags == self._last_tags:
+                tags = self._last_tags
+            self._last_tags = tags
+            meta = EntryMeta(tags, load_s)
+        if hard_s == soft_s:
+            hard = soft
         self.l1.put(Entry(local, value, soft, hard, meta))
         # Look again after the deed: whoever fences does so before it drops the entry.
         fenced_tags = getattr(guard, "fenced_tags", None)

@@ -17,23 +17,31 @@ class Entry:
         key: The local key; ``None`` once the entry is dead (evicted, expired or invalidated).
         value: The stored object itself.
         soft: Monotonic time until which it is fresh.
-        hard: Monotonic time until which it may be kept.
         hits: Times it was served; counted without a lock, so a few may be lost under contention. It is the
             eviction policy's evidence as well as the statistics.
         rank: The eviction policy's own number.
         meta: ``None`` for plain entries, else an :class:`EntryMeta`.
     """
 
-    __slots__ = ("hard", "hits", "key", "meta", "rank", "soft", "value")
+    # Six slots and the collector's header are 80 bytes; a seventh would take 96.
+    __slots__ = ("hits", "key", "meta", "rank", "soft", "value")
 
     def __init__(self, key: str, value: Any, soft: float, hard: float, meta: EntryMeta | None = None) -> None:
         self.key: str | None = key
         self.value: Any = value
         self.soft: float = soft
-        self.hard: float = hard
         self.hits: int = 0
         self.rank: int = 0
+        if hard != soft:
+            meta = meta or EntryMeta()
+            meta.hard = hard
         self.meta: EntryMeta | None = meta
+
+    @property
+    def hard(self) -> float:
+        """Monotonic time until which it may be kept."""
+        meta = self.meta
+        return self.soft if meta is None or meta.hard is None else meta.hard
 
 
 class EntryMeta:
@@ -42,15 +50,18 @@ class EntryMeta:
     Attributes:
         tags: Tags whose invalidation drops it.
         aliases: Places in the fast tables of cached functions that point at the entry.
+        hard: Until when the entry may be kept, where that is longer than it is fresh.
         load_s: How long its load took, in seconds.
         size: Bytes it counts for, where the store is bounded by bytes.
+        group: Its group, where groups have quotas.
     """
 
-    __slots__ = ("aliases", "group", "load_s", "size", "tags")
+    __slots__ = ("aliases", "group", "hard", "load_s", "size", "tags")
 
     def __init__(self, tags: tuple[str, ...] = (), load_s: float = 0.0) -> None:
         self.tags: tuple[str, ...] = tags
-        self.aliases: list[Alias] = []
+        self.aliases: list[Alias] | None = None
+        self.hard: float | None = None
         self.load_s: float = load_s
         self.size: int = 0
         self.group: str = ""

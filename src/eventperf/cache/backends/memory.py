@@ -251,7 +251,10 @@ class MemoryStore:
             if entry.meta is None:
                 entry.meta = EntryMeta()
             place: Alias = (table, at)
-            entry.meta.aliases.append(place)
+            if entry.meta.aliases is None:
+                entry.meta.aliases = [place]
+            else:
+                entry.meta.aliases.append(place)
             table[at] = entry
 
     def keys(self) -> list[str]:
@@ -318,12 +321,12 @@ class MemoryStore:
 
 def _unalias(entry: Entry) -> None:
     meta = entry.meta
-    if meta is None:
+    if meta is None or meta.aliases is None:
         return
     for table, at in meta.aliases:
         if table.get(at) is entry:
             table.pop(at, None)
-    meta.aliases.clear()
+    meta.aliases = None
 
 
 def _positive(name: str, value: Any) -> None:
