@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from eventperf._core.errors import ConfigurationError
 from .output import emit_json, table
 
 if TYPE_CHECKING:
-    from eventperf.scaling import Policy
+    from eventperf.scaling import Policy, ScalingDecision
 
 POLICIES = ("latency", "hpa-cpu", "hpa-rps", "thresholds")
 
@@ -39,7 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--json", action="store_true")
 
     explain = commands.add_parser("explain", help="why the decisions in a log came out as they did")
-    explain.add_argument("log", help="a file of DecisionLog(path)")
+    explain.add_argument("log", help="a file of DecisionLog(path), or the URL of SqlDecisionLog's database")
+    explain.add_argument("--target", help="only decisions on this target")
+    explain.add_argument("--why-not", type=int, metavar="N", help="why the last one did not come out at N")
     explain.add_argument("--last", type=int, default=10, help="how many (default 10)")
     explain.add_argument("--json", action="store_true")
 
@@ -129,14 +132,31 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from eventperf.scaling import DecisionLog
+    from eventperf.scaling import why_not
 
     if args.last < 1:
         raise ConfigurationError("--last", args.last, "a whole number from 1")
-    try:
-        decisions = list(DecisionLog.read(args.log))[-args.last :]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError("log", args.log, f"a file of DecisionLog ({error})") from error
+    decisions = _read_decisions(args.log, args.target, args.last)
+    if args.why_not is not None:
+        if not decisions:
+            raise ConfigurationError("log", args.log, "a log with a decision to explain")
+        print(why_not(decisions[-1], args.why_not))
+        return 0
     for decision in decisions:
         print(decision.to_json() if args.json else decision.explain())
     return 0
+
+
+def _read_decisions(log: str, target: str | None, last: int) -> Sequence[ScalingDecision]:
+    from eventperf.scaling import DecisionLog
+
+    if "://" in log:
+        from eventperf.scaling import SqlDecisionLog
+
+        with SqlDecisionLog(log) as table:
+            return table.find(target=target, limit=last)
+    try:
+        found = [d for d in DecisionLog.read(log) if target is None or d.target == target]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError("log", log, f"a file of DecisionLog ({error})") from error
+    return found[-last:]

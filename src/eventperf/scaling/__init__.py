@@ -13,6 +13,7 @@ from .backends.workers import WorkerPoolTarget
 from .backtest import BacktestReport, PodModel, Score, Trace, backtest
 from .balancer import Balancer, EndpointStats
 from .behavior import Behavior, RatePolicy, Rules
+from .decisions import Outcome, ShadowScore, why_not
 from .errors import ScalingError, TargetConflict, TargetUnavailable
 from .fleet import Fleet
 from .latency import LatencyPolicy
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .backends.kubernetes_lease import KubernetesLease
     from .backends.kubernetes_state import KubernetesState
     from .backends.prometheus import PrometheusMetrics
+    from .backends.sql import SqlDecisionLog
 
 __all__ = [
     "Alert",
@@ -65,6 +67,7 @@ __all__ = [
     "MetricSource",
     "Metrics",
     "Observation",
+    "Outcome",
     "PodModel",
     "PodSample",
     "Policy",
@@ -79,8 +82,10 @@ __all__ = [
     "ScalingDecision",
     "ScalingError",
     "Score",
+    "ShadowScore",
     "SimulatedTarget",
     "SlackAlerts",
+    "SqlDecisionLog",
     "TargetConflict",
     "TargetState",
     "TargetTracking",
@@ -92,6 +97,7 @@ __all__ = [
     "WorkerPoolTarget",
     "backtest",
     "decide",
+    "why_not",
 ]
 
 _LATE = {
@@ -101,6 +107,7 @@ _LATE = {
     "KubernetesTarget": "backends.kubernetes",
     "PrometheusMetrics": "backends.prometheus",
     "SlackAlerts": "alerts_webhook",
+    "SqlDecisionLog": "backends.sql",
     "WebhookAlerts": "alerts_webhook",
 }
 
