@@ -6,6 +6,7 @@ Verbs are commands; what differs is only who carries them: ``_do`` and ``_many``
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import struct
@@ -25,6 +26,7 @@ from eventperf.cache.protocols import Grant
 
 from .coalesce import Coalescer
 from .redis_links import Links
+from .redis_reads import REDO, AsyncReads, Reads
 
 Command = tuple[Any, ...]
 
@@ -69,11 +71,19 @@ class RedisStore:
             raise ConfigurationError("url", url, "a redis:// or redis+cluster:// URL, or client=")
         self._redis = require("redis", extra="cache", needed_by="RedisStore")
         self.timeout_s: float = seconds(timeout, name="timeout", maximum=60)
-        self._links = Links(url, client, async_client, self.timeout_s, max_connections)
+        direct = max_connections // 2 if url else 0  # connections of the host's own client are its business
+        self._links = Links(url, client, async_client, self.timeout_s, max_connections - direct)
+        self._reads: Reads | None = Reads(self._links, direct) if direct else None
+        self._areads: weakref.WeakKeyDictionary[Any, AsyncReads] = weakref.WeakKeyDictionary()
         self.url: str = redact(url) if url else "redis (client of the host)"
         self.channel: str = "eventperf"
         self._coalescers: weakref.WeakKeyDictionary[Any, Coalescer] = weakref.WeakKeyDictionary()
-        self._trouble: tuple[type[BaseException], ...] = (self._redis.RedisError, OSError, TimeoutError)
+        self._trouble: tuple[type[BaseException], ...] = (
+            self._redis.RedisError,
+            self._redis.exceptions.RedisClusterException,  # no RedisError: what an unreachable cluster raises
+            OSError,
+            TimeoutError,
+        )
 
     def __repr__(self) -> str:
         return f"RedisStore({self.url!r})"
@@ -83,13 +93,16 @@ class RedisStore:
         """The connections behind this store."""
         return self._links
 
+    def _lost(self, error: BaseException) -> StoreUnavailable:
+        silent = not isinstance(error, self._redis.exceptions.ResponseError)
+        return StoreUnavailable(self.url, f"{type(error).__name__}: {error}"[:200], silent)
+
     @contextmanager
     def _edge(self) -> Iterator[None]:
         try:
             yield
         except self._trouble as error:
-            silent = not isinstance(error, self._redis.exceptions.ResponseError)
-            raise StoreUnavailable(self.url, f"{type(error).__name__}: {error}"[:200], silent) from error
+            raise self._lost(error) from error
 
     # -- carrying commands ---------------------------------------------------------------------------
 
@@ -166,22 +179,57 @@ class RedisStore:
 
     def get(self, key: str, /) -> bytes | None:
         """Return the bytes of ``key``, or ``None``."""
-        reply: bytes | None = self._do("GET", key)
+        reply: bytes | None
+        if self._reads is not None:
+            try:
+                reply = self._reads.get(key)
+            except self._trouble as error:
+                raise self._lost(error) from error
+            if reply is not REDO:
+                return reply
+        reply = self._do("GET", key)
         return reply
 
     async def aget(self, key: str, /) -> bytes | None:
-        import asyncio
-
         loop = asyncio.get_running_loop()
+        if self._reads is not None:
+            direct = self._areads.get(loop) or self._direct(loop)
+            reply: bytes | None
+            try:
+                reply = await direct.get(key)
+            except self._trouble as error:
+                raise self._lost(error) from error
+            if reply is not REDO:
+                return reply
         found = self._coalescers.get(loop)
         if found is None:
-            found = self._coalescers[loop] = Coalescer(self.aget_many)
+            found = self._coalescers[loop] = Coalescer(self._aget_many)
         return await found.get(key)
+
+    def _direct(self, loop: asyncio.AbstractEventLoop) -> AsyncReads:
+        self._links.client_pid_check()
+        for other in [other for other in self._areads if other.is_closed()]:
+            del self._areads[other]
+        made = self._areads[loop] = AsyncReads(self._links, self.timeout_s)
+        return made
 
     def get_many(self, keys: Sequence[str], /) -> list[bytes | None]:
         """Return the bytes of several keys, in order, in one round trip per node."""
         if not keys:
             return []
+        if self._reads is None:
+            return self._get_many(keys)
+        try:
+            found = self._reads.get_many(keys)
+        except self._trouble as error:
+            raise self._lost(error) from error
+        if REDO in found:
+            places = [n for n, reply in enumerate(found) if reply is REDO]
+            for n, reply in zip(places, self._get_many([keys[n] for n in places]), strict=True):
+                found[n] = reply
+        return found
+
+    def _get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         if not self._links.is_cluster:
             return list(self._do("MGET", *keys))
         return self._checked(self._many([("GET", key) for key in keys]))
@@ -189,6 +237,22 @@ class RedisStore:
     async def aget_many(self, keys: Sequence[str], /) -> list[bytes | None]:
         if not keys:
             return []
+        if self._reads is None:
+            return await self._aget_many(keys)
+        loop = asyncio.get_running_loop()
+        direct = self._areads.get(loop) or self._direct(loop)
+        try:
+            found = await direct.get_many(keys)
+        except self._trouble as error:
+            raise self._lost(error) from error
+        if REDO in found:
+            places = [n for n, reply in enumerate(found) if reply is REDO]
+            again = await self._aget_many([keys[n] for n in places])
+            for n, reply in zip(places, again, strict=True):
+                found[n] = reply
+        return found
+
+    async def _aget_many(self, keys: Sequence[str]) -> list[bytes | None]:
         if not self._links.is_cluster:
             return list(await self._ado("MGET", *keys))
         return self._checked(await self._amany([("GET", key) for key in keys]))
@@ -243,8 +307,6 @@ class RedisStore:
             return self._links.delete_pattern(pattern, dry_run=dry_run)
 
     async def adelete_pattern(self, pattern: str, /, *, dry_run: bool = False) -> int:
-        import asyncio
-
         # The scan is long and chatty; the threads of the sync form keep it off the loop.
         return await asyncio.to_thread(self.delete_pattern, pattern, dry_run=dry_run)
 
@@ -324,10 +386,18 @@ class RedisStore:
 
     def close(self) -> None:
         """Close the connections this store opened."""
+        if self._reads is not None:
+            self._reads.close()
         self._links.close()
 
     async def aclose(self) -> None:
         """Close them, those of this loop included."""
+        direct = self._areads.pop(asyncio.get_running_loop(), None)
+        if direct is not None:
+            direct.close()
+            await asyncio.sleep(0)  # hanging up takes a turn of the loop
+        if self._reads is not None:
+            self._reads.close()
         await self._links.aclose()
 
 
