@@ -15,6 +15,7 @@ from .keys import escape
 from .manager import CacheManager
 from .options import CacheOptions
 from .protocols import AsyncCacheStore, CacheStore, InvalidationBus, LocalStore, Serializer, SupportsLease
+from .serializers import PickleSerializer
 from .stats import CacheStats
 from .warm import EVENT_PLATFORM, WarmReport, WarmResult
 
@@ -38,6 +39,7 @@ __all__ = [
     "LoadTimeout",
     "LocalStore",
     "MemoryStore",
+    "PickleSerializer",
     "RedisStore",
     "SerializationError",
     "Serializer",

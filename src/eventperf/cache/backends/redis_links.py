@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -68,8 +68,22 @@ class Links:
         found = self._loops.get(loop)
         if found is None or self._pid != os.getpid():
             self.client_pid_check()
-            found = self._loops[loop] = self._open_async()
-        return found
+            client = self._open_async()
+            # An ending loop (asyncio.run) closes its asynchronous generators; this one closes the client.
+            guard = self._until_the_loop_ends(loop, client)
+            with contextlib.suppress(StopIteration):
+                guard.__anext__().send(None)
+            found = self._loops[loop] = (client, guard)
+        return found[0]
+
+    async def _until_the_loop_ends(self, loop: Any, client: Any) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self._loops.pop(loop, None)
+            await client.aclose()
+            if not self.is_cluster:
+                await client.connection_pool.disconnect()
 
     def client_pid_check(self) -> None:
         """Forget what belongs to the parent process after a fork."""
@@ -79,17 +93,28 @@ class Links:
                 self._slow = {}
                 self._loops = weakref.WeakKeyDictionary()
 
+    @staticmethod
+    def _protocol() -> int:
+        return 2  # commands need no more, and every server speaks it; the channel asks for RESP3 itself
+
     def _common(self) -> dict[str, Any]:
         assert self._parsed is not None
         out: dict[str, Any] = {
             "socket_timeout": self._timeout_s,
             "socket_connect_timeout": max(self._timeout_s, 0.05),
             "decode_responses": False,
+            "protocol": self._protocol(),
         }
         if self._parsed.username:
             out["username"] = self._parsed.username
         if self._parsed.password is not None:
             out["password"] = self._parsed.password
+        if self._parsed.scheme.startswith("rediss"):
+            out["ssl"] = True
+        # What a single server's URL may say after the question mark, redis-py reads by itself.
+        connection = require("redis.connection", extra="cache", needed_by="RedisStore")
+        for name, text in self._parsed.options.items():
+            out[name] = connection.URL_QUERY_ARGUMENT_PARSERS.get(name, str)(text)
         return out
 
     def _open(self) -> Any:
@@ -104,7 +129,6 @@ class Links:
             return cluster.RedisCluster(
                 startup_nodes=[cluster.ClusterNode(h, p or 6379) for h, p in self._hosts()],
                 max_connections=self._max,
-                **self._tls(),
                 **self._common(),
             )
         if self._given_async is not None and self._parsed is None:
@@ -128,7 +152,6 @@ class Links:
             return cluster.RedisCluster(
                 startup_nodes=[cluster.ClusterNode(h, p or 6379) for h, p in self._hosts()],
                 max_connections=self._max * 4,
-                **self._tls(),
                 **self._common(),
             )
         once = retry.Retry(backoff.NoBackoff(), 1, supported_errors=(errors.ConnectionError,))
@@ -141,16 +164,14 @@ class Links:
         assert self._parsed is not None
         return self._parsed.hosts
 
-    def _tls(self) -> dict[str, Any]:
-        assert self._parsed is not None
-        return {"ssl": True} if self._parsed.scheme.startswith("rediss") else {}
-
     def _single(self) -> str:
         return self._text
 
     def _options(self) -> dict[str, Any]:
         assert self._parsed is not None
         out: dict[str, Any] = {}
+        if "protocol" not in self._parsed.options:
+            out["protocol"] = self._protocol()
         if "socket_timeout" not in self._parsed.options:
             out["socket_timeout"] = self._timeout_s
         if "socket_connect_timeout" not in self._parsed.options:
@@ -268,9 +289,7 @@ class Links:
 
         found = self._loops.pop(asyncio.get_running_loop(), None)
         if found is not None:
-            await found.aclose()
-            if not self.is_cluster:
-                await found.connection_pool.disconnect()
+            await found[1].aclose()
         self.close()
 
 
