@@ -23,7 +23,8 @@ TABLES: dict[str, str] = {
     "category VARCHAR(16) NOT NULL, city VARCHAR(20) NOT NULL, status VARCHAR(10) NOT NULL, "
     "starts_at INT NOT NULL, capacity INT NOT NULL",
     "participants": "id INT PRIMARY KEY, email VARCHAR(60) NOT NULL, family_name VARCHAR(20) NOT NULL, "
-    "given_name VARCHAR(20) NOT NULL, country VARCHAR(2) NOT NULL, phone VARCHAR(20), created_at INT NOT NULL",
+    "given_name VARCHAR(20) NOT NULL, country VARCHAR(2) NOT NULL, phone VARCHAR(20), "
+    "created_at INT NOT NULL",
     "registrations": "id INT PRIMARY KEY, event_id INT NOT NULL, participant_id INT NOT NULL, "
     "status VARCHAR(12) NOT NULL, ticket VARCHAR(10) NOT NULL, price INT NOT NULL, "
     "registered_at INT NOT NULL, cancelled_at INT, code VARCHAR(12) NOT NULL",
@@ -31,10 +32,10 @@ TABLES: dict[str, str] = {
     "state VARCHAR(10) NOT NULL, amount INT NOT NULL, paid_at INT, reference VARCHAR(16) NOT NULL",
     "check_ins": "id INT PRIMARY KEY, registration_id INT NOT NULL, event_id INT NOT NULL, "
     "gate INT NOT NULL, checked_in_at INT NOT NULL, staff_id INT",
-    "page_views": "id INT PRIMARY KEY, event_id INT NOT NULL, participant_id INT, path VARCHAR(40) NOT NULL, "
-    "viewed_at INT NOT NULL, duration_ms INT NOT NULL",
-    "notifications": "id INT PRIMARY KEY, participant_id INT NOT NULL, event_id INT, kind VARCHAR(12) NOT NULL, "
-    "state VARCHAR(8) NOT NULL, created_at INT NOT NULL, sent_at INT",
+    "page_views": "id INT PRIMARY KEY, event_id INT NOT NULL, participant_id INT, "
+    "path VARCHAR(40) NOT NULL, viewed_at INT NOT NULL, duration_ms INT NOT NULL",
+    "notifications": "id INT PRIMARY KEY, participant_id INT NOT NULL, event_id INT, "
+    "kind VARCHAR(12) NOT NULL, state VARCHAR(8) NOT NULL, created_at INT NOT NULL, sent_at INT",
 }
 SIZES = {
     "participants": 300_000,
@@ -285,7 +286,8 @@ ASKS: list[Ask] = [
     ),
     Ask(
         6,
-        "SELECT provider, count(*), sum(amount) FROM payments WHERE paid_at >= :a AND paid_at < :b GROUP BY provider",
+        "SELECT provider, count(*), sum(amount) FROM payments WHERE paid_at >= :a AND paid_at < :b "
+        "GROUP BY provider",
         _day,
     ),
     Ask(
@@ -325,7 +327,8 @@ ASKS: list[Ask] = [
     ),
     Ask(
         70,
-        "SELECT event_id, viewed_at FROM page_views WHERE participant_id = :p ORDER BY viewed_at DESC LIMIT 10",
+        "SELECT event_id, viewed_at FROM page_views WHERE participant_id = :p "
+        "ORDER BY viewed_at DESC LIMIT 10",
         _person,
     ),
     Ask(
@@ -341,7 +344,8 @@ ASKS: list[Ask] = [
     ),
     Ask(
         240,
-        "SELECT id, participant_id, kind FROM notifications WHERE state = 'queued' ORDER BY created_at LIMIT 50",
+        "SELECT id, participant_id, kind FROM notifications WHERE state = 'queued' "
+        "ORDER BY created_at LIMIT 50",
         _nothing,
     ),
     Ask(
