@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eventperf._core.errors import ConfigurationError
 
 from .output import emit_json, table
+from .scale_objects import load_object
 
 if TYPE_CHECKING:
     from eventperf.scaling import Policy, ScalingDecision
@@ -33,9 +32,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     backtest.add_argument("--plot", metavar="FILE", help="write the curves as SVG")
     backtest.add_argument("--json", action="store_true")
 
-    run = commands.add_parser("run", help="run a scaler of your program until interrupted")
-    run.add_argument("scaler", metavar="MODULE:OBJECT", help="an AutoScaler, or a function that returns one")
-    run.add_argument("--interval", default="15s")
+    run = commands.add_parser("run", help="scale until interrupted, as a file or your program says")
+    run.add_argument(
+        "scaler", nargs="?", metavar="MODULE:OBJECT", help="an AutoScaler, or a function that returns one"
+    )
+    run.add_argument("--config", metavar="FILE", help="targets on Kubernetes, from a TOML file")
+    run.add_argument("--check", action="store_true", help="only say whether the file is valid")
+    run.add_argument("--dry-run", action="store_true", help="decide and log, change nothing")
+    run.add_argument("--interval", default="15s", help="of MODULE:OBJECT (default 15s); a file has its own")
     run.add_argument("--once", action="store_true", help="one tick, printed")
     run.add_argument("--json", action="store_true")
 
@@ -50,25 +54,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do what was asked."""
     return int({"backtest": _backtest, "run": _run, "explain": _explain}[args.action](args))
-
-
-def load_object(name: str, argument: str) -> Any:
-    """Import ``module:object``; a function or class is called without arguments.
-
-    Raises:
-        ConfigurationError: There is no such module or object.
-    """
-    module, colon, attribute = name.partition(":")
-    if not colon or not module or not attribute:
-        raise ConfigurationError(argument, name, "module:object")
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(argument, name, f"something that can be imported ({error})") from error
-    finally:
-        sys.path.remove(str(Path.cwd()))
-    return found() if callable(found) else found
 
 
 def _policy(name: str, pod_rps: float) -> Policy:
@@ -120,6 +105,11 @@ def _backtest(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from .scale_run import check_choice, run_config
+
+    check_choice(args)
+    if args.config:
+        return run_config(args)
     scaler = load_object(args.scaler, "scaler")
     if not callable(getattr(scaler, "tick", None)):
         raise ConfigurationError("scaler", args.scaler, "an AutoScaler, or a function that returns one")

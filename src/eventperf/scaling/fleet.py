@@ -163,6 +163,7 @@ class Fleet(Generic[D]):
         self._mu = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._stopping = threading.Event()
+        self._wake = threading.Event()
         self.hooks: Hooks = Hooks()
         if leader is not None:
             self._guard()
@@ -233,8 +234,16 @@ class Fleet(Generic[D]):
 
     def _pause(self, due: float, stop: threading.Event | None) -> None:
         while (left := due - self._clock.monotonic()) > 0:
-            if (stop is not None and stop.is_set()) or self._stopping.wait(min(left, 0.25)):
+            if (stop is not None and stop.is_set()) or self._stopping.is_set():
                 return
+            # three events cannot be waited for at once; a quarter second keeps a stop prompt
+            if self._wake.wait(min(left, 0.25)):
+                self._wake.clear()
+                return
+
+    def wake(self) -> None:
+        """Let :meth:`run` begin its next round now, for example when this process became the leader."""
+        self._wake.set()
 
     async def arun(self, *, interval: Duration = 15.0) -> None:
         """Like :meth:`run`, as a task; cancel it or :meth:`close` the fleet to stop."""
@@ -249,6 +258,7 @@ class Fleet(Generic[D]):
     def close(self) -> None:
         """Stop :meth:`run` and the threads; waits for a round under way."""
         self._stopping.set()
+        self._wake.set()
         with self._mu:
             if self._pool is not None:
                 self._pool.shutdown()

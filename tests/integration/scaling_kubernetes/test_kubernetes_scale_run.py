@@ -1,0 +1,224 @@
+"""``eventperf scale run --config`` in processes of its own, under the shipped Role."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from eventperf.cli.main import main
+from eventperf.testing.kubernetes import KubernetesServer, deployment
+from eventperf.testing.kubernetes.workloads import ready_pod
+
+pytestmark = pytest.mark.integration
+
+RULES = next(
+    document["rules"]
+    for document in yaml.safe_load_all(
+        (Path(__file__).parents[3] / "examples" / "kubernetes" / "rbac.yaml").read_text("utf-8")
+    )
+    if document["kind"] == "Role"
+)
+LEASE_S, RETRY_S = 6.0, 0.3
+
+
+def eventually(holds: Callable[[], Any], within_s: float = 60.0) -> Any:
+    end = time.monotonic() + within_s
+    while not (found := holds()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+class Group:
+    """Candidates, each a process; where they write; the server they use."""
+
+    def __init__(self, server: KubernetesServer, folder: Path) -> None:
+        self.server, self.folder = server, folder
+        self.running: dict[int, subprocess.Popen[bytes]] = {}
+        self.config = folder / "scale.json"
+        self.data: dict[str, Any] = {
+            "scaler": {"interval": 0.5, "namespace": "default"},
+            "kubernetes": {"kubeconfig": str(server.kubeconfig(folder / "kubeconfig")), "metrics_age": 0.2},
+            "leader": {"lease": LEASE_S, "retry": RETRY_S, "renew_every": 0.3},
+            "log": {"file": str(folder / "decisions.jsonl")},
+            "targets": [
+                {
+                    "name": "deployment/web",
+                    "max_replicas": 30,
+                    "policy": {"type": "target-tracking", "cpu": 0.7},
+                    "metrics": {"cpu": "kubernetes"},
+                }
+            ],
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        self.config.write_text(json.dumps(self.data))
+        command = [
+            sys.executable,
+            "-m",
+            "eventperf",
+            "scale",
+            "run",
+            "--config",
+            str(self.config),
+            *arguments,
+        ]
+        number = len(list(self.folder.glob("out*")))
+        with (
+            (self.folder / f"out{number}").open("wb") as out,
+            (self.folder / f"err{number}").open("wb") as err,
+        ):
+            process = subprocess.Popen([*command, *arguments], stdout=out, stderr=err)
+        self.running[process.pid] = process
+        return process
+
+    def said(self, stream: str = "err") -> str:
+        return "\n".join(path.read_text("utf-8") for path in sorted(self.folder.glob(f"{stream}*")))
+
+    def holder(self) -> str:
+        leases = self.server.list("leases", group="coordination.k8s.io")
+        return str(leases[0]["spec"].get("holderIdentity") or "") if leases else ""
+
+    def leader(self) -> subprocess.Popen[bytes] | None:
+        """The process that holds the Lease, if it is one of those that run."""
+        holder = self.holder()
+        return self.running.get(int(holder.split("_")[-2])) if holder else None
+
+    def patches(self) -> int:
+        return self.server.counts["patch", "deployments/scale"]
+
+    def end(self) -> None:
+        for process in self.running.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            process.wait()
+
+
+def use(server: KubernetesServer, cpu: str) -> None:
+    for pod in server.list("pods"):
+        server.set_usage(pod["metadata"]["name"], cpu=cpu)
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[Group]:
+    with KubernetesServer(schemas=True, pods=False) as server:
+        server.create_deployment("web", replicas=2)
+        for number in range(2):
+            server.create("pods", ready_pod(f"web-{number}", deployment("web")))
+        use(server, "140m")
+        server.enforce(RULES)
+        found = Group(server, tmp_path)
+        yield found
+        found.end()
+
+
+def test_of_three_processes_one_acts_and_the_next_takes_over(group: Group) -> None:
+    for _ in range(3):
+        group.start()
+    eventually(lambda: group.server.replicas("deployments", "web") == 4)
+    first = eventually(group.leader)
+    assert (group.patches(), group.server.counts["create", "events"]) == (1, 1)
+
+    # a leader that dies without a word: the next one follows when its Lease is over, and acts at once
+    others = [p for p in group.running.values() if p is not first]
+    first.kill()
+    first.wait()
+    del group.running[first.pid]
+    second = eventually(lambda: (p := group.leader()) in others and p)
+    for number in (2, 3):
+        group.server.create("pods", ready_pod(f"web-{number}", deployment("web")))
+    use(group.server, "140m")
+    eventually(lambda: group.server.replicas("deployments", "web") == 8)
+
+    # a leader that is asked to stop releases at once: nobody waits for its Lease to run out
+    second.send_signal(signal.SIGTERM)
+    asked_at = time.monotonic()
+    eventually(lambda: group.leader() is not second)
+    released_s = time.monotonic() - asked_at
+    assert second.wait(30) == 0
+    # without a release the next one would have waited for what is left of the Lease, 5.7 s or more
+    assert released_s < LEASE_S * 2 / 3, f"release took {released_s:.2f} s"
+    (third,) = [p for p in group.running.values() if p.poll() is None]
+    eventually(lambda: group.leader() is third)
+    third.send_signal(signal.SIGINT)
+    assert third.wait(30) == 0
+    assert group.holder() == ""
+
+    spec = group.server.list("leases", group="coordination.k8s.io")[0]["spec"]
+    assert spec["leaseTransitions"] >= 2
+    assert group.patches() == group.server.counts["create", "events"] == 2
+    lines = [json.loads(line) for line in group.said("out").splitlines() if line]
+    assert sorted((d["before"], d["after"], d["applied"]) for d in lines) == [(2, 4, True), (4, 8, True)]
+    assert (group.folder / "decisions.jsonl").read_text().count("\n") == 2
+    assert not [call for call in group.server.calls if call.status == 403]
+    assert "Traceback" not in group.said()
+
+
+def test_a_stop_releases_while_a_round_waits_for_a_silent_server(group: Group) -> None:
+    fault = group.server.script(verb="list", path="*/metrics.k8s.io/*", cut="silent", times=None)
+    process = group.start()
+    eventually(lambda: fault.hits and group.leader())
+    process.send_signal(signal.SIGTERM)
+    asked_at = time.monotonic()
+    eventually(lambda: group.holder() == "")
+    assert time.monotonic() - asked_at < 10  # the round waits for 15 s
+    assert process.poll() is None
+    group.server.heal()
+    group.server.drop_connections()
+    assert process.wait(60) == 0
+    assert group.patches() == 0
+
+
+def test_a_dry_run_decides_tells_and_changes_nothing(group: Group) -> None:
+    process = group.start("--dry-run")
+    eventually(lambda: group.said("out").count("\n") >= 2)
+    process.terminate()
+    assert process.wait(30) == 0
+    decision = json.loads(group.said("out").splitlines()[0])
+    assert (decision["before"], decision["after"], decision["dry_run"], decision["applied"]) == (
+        2,
+        4,
+        True,
+        False,
+    )
+    assert group.patches() == 0
+    assert group.server.replicas("deployments", "web") == 2
+    assert "dry run: nothing is changed" in group.said()
+
+
+def test_one_round_on_demand_needs_no_lease(group: Group, capsys: pytest.CaptureFixture[str]) -> None:
+    group.config.write_text(json.dumps(group.data))
+    assert main(["scale", "run", "--config", str(group.config), "--once"]) == 0
+    assert capsys.readouterr().out.startswith("default/deployment/web: 2 -> 4 replicas (up).")
+    assert group.server.replicas("deployments", "web") == 4
+    assert group.holder() == ""
+
+
+def test_alerts_reach_a_function_of_the_program(group: Group) -> None:
+    (group.folder / "pager.py").write_text(
+        "def page(alert):\n    open('paged', 'a').write(f'{alert.kind} {alert.recovered}\\n')\n"
+    )
+    group.data["alerts"] = [{"type": "callable", "function": "pager:page"}]
+    group.server.script(verb="patch", status=500, times=2)
+    here = Path.cwd()
+    os.chdir(group.folder)
+    try:
+        process = group.start()
+    finally:
+        os.chdir(here)
+    eventually(lambda: group.server.replicas("deployments", "web") == 4)
+    eventually(lambda: (group.folder / "paged").exists() and "True" in (group.folder / "paged").read_text())
+    process.terminate()
+    assert process.wait(30) == 0
+    assert (group.folder / "paged").read_text().splitlines() == ["scale_failed False", "scale_failed True"]
