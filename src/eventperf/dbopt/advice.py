@@ -100,6 +100,8 @@ class RewriteAdvice:
         verdict: Why it is equivalent, or what could differ.
         cost_before: Planner cost.
         cost_after: Planner cost of the rewritten one.
+        seconds_before: Measured on the recorded parameters, where they are known; at most the time-out.
+        seconds_after: The same for the rewritten one.
         advice: What to do, in one sentence.
         callers: Where the application sends it from.
     """
@@ -113,6 +115,8 @@ class RewriteAdvice:
     advice: str
     cost_before: float | None = None
     cost_after: float | None = None
+    seconds_before: float | None = None
+    seconds_after: float | None = None
     callers: tuple[str, ...] = ()
 
 

@@ -1,251 +1,342 @@
 """Better forms of statements, each with the condition under which it gives the same rows.
 
-A rewrite is a candidate, never a rule: it is advised when its condition holds in the schema and the
-planner prices it no higher, and it is called safe only when real rows were compared as well.
+A rewrite is a candidate, never a rule. It is advised when its condition holds in the schema, made rows
+and real rows show no difference, the engine prices it no higher, and it does not run slower. What fails
+any of these, or cannot be put to the test, is not advised.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, Final
 
 from sqlglot import exp
+from sqlglot.errors import SqlglotError
 
 from .advice import RewriteAdvice
 from .analysis import analyse
 from .errors import DatabaseError
 from .model import Schema, Table
-from .protocols import Dialect, Planner, Query
+from .protocols import Dialect, Measurement, Planner, Query
+from .rewrite_proof import Trial, compare, multiset, sample_rows
+from .rewrite_rules import (
+    bare_column,
+    common_factor,
+    date_range,
+    hints,
+    needless_distinct,
+    or_to_in,
+    or_to_union,
+    text_prefix,
+    typed_literal,
+)
+from .rewrite_subqueries import (
+    aggregate_to_join,
+    count_to_exists,
+    count_to_join,
+    exists_to_in,
+    needless_order,
+    not_in_to_anti_join,
+)
+from .rewrite_tree import Form, Node, has_parameters, inlined, is_volatile, text_of
 from .workload import Sample
 
 _ROWS: Final = 5_000
+_SAMPLE: Final = 1_000
+_TIMEOUT_S: Final = 2.0
+_SLOWER: Final = 1.1
+_NOISE_S: Final = 0.001
+_STEPS: Final = 4
 
-
-class _Form(NamedTuple):
-    rule: str
-    tree: Any
-    condition: str
-    advice: str
+_RULES: Final[tuple[Callable[[Any, Schema], Iterator[Form]], ...]] = (
+    common_factor,
+    or_to_in,
+    exists_to_in,
+    aggregate_to_join,
+    count_to_join,
+    count_to_exists,
+    not_in_to_anti_join,
+    needless_distinct,
+    needless_order,
+    bare_column,
+    date_range,
+    text_prefix,
+    typed_literal,
+    or_to_union,
+)
 
 
 def rewrites(
-    queries: Sequence[Query], schema: Schema, planner: Planner, dialect: Dialect, *, compare: int = 20
+    queries: Sequence[Query],
+    schema: Schema,
+    planner: Planner,
+    dialect: Dialect,
+    *,
+    compare_s: float = 20.0,
+    expired: Callable[[], bool] = lambda: False,
 ) -> list[RewriteAdvice]:
-    """Return rewrites whose condition holds, costliest statement first.
+    """Return rewrites that passed every test, costliest statement first, and hints without a new form.
 
     Args:
         queries: The analysed workload.
-        schema: Nullability and uniqueness, on which conditions rest.
+        schema: Nullability, keys and types, on which conditions rest.
         planner: Prices both forms.
-        dialect: Runs both forms, for a comparison of their rows.
-        compare: At most this many pairs are run.
+        dialect: Runs both forms, for a comparison of their rows and times.
+        compare_s: Seconds for running forms on the real database; later ones are not advised.
+        expired: Asked between statements; what was found by then is returned.
     """
     out: list[RewriteAdvice] = []
-    for query in sorted(queries, key=lambda q: -q.weight):
-        tree = query.analysis.tree
-        if not isinstance(tree, exp.Select) or query.analysis.is_cut:
-            continue
-        for make in _RULES:
-            for form in make(tree, schema):
-                found = _priced(query, form, schema, planner)
-                if found is None:
-                    continue
-                if compare > 0:
-                    compare -= 1
-                    found = _compared(found, query, dialect)
-                if found is not None:
-                    out.append(found)
+    end = time.monotonic() + compare_s
+    scratch = getattr(dialect, "scratch", None)
+    with scratch() if scratch is not None else nullcontext() as connection:
+        for query in sorted(queries, key=lambda q: -q.weight):
+            if expired() or time.monotonic() > end:
+                break
+            tree = query.analysis.tree
+            if not isinstance(tree, (exp.Select, exp.SetOperation)) or query.analysis.is_cut:
+                continue
+            bench = _Bench(query, schema, planner, dialect, connection, end)
+            found = bench.best(tree)
+            if found is not None:
+                out.append(found)
+            out += _hints(query, tree, schema)
     return out
 
 
-def _priced(query: Query, form: _Form, schema: Schema, planner: Planner) -> RewriteAdvice | None:
-    sql = (
-        form.tree.sql(dialect=schema.dialect).replace("%(", ":").replace(")s", "")
-        if _has(form.tree)
-        else None
-    )
-    text = sql if sql is not None else form.tree.sql(dialect=schema.dialect)
-    try:
-        before = planner.plan(query, ()).cost
-        other = Query(
-            statement=query.statement,
-            analysis=analyse(text, schema),
-            sample=Sample(text, query.sample.values),
-            weight=query.weight,
+def _hints(query: Query, tree: Node, schema: Schema) -> list[RewriteAdvice]:
+    return [
+        RewriteAdvice(
+            fingerprint=query.id,
+            rule=rule,
+            before=query.statement.fingerprint.text,
+            after=None,
+            is_safe=False,
+            verdict=verdict,
+            advice=advice,
+            callers=tuple(query.statement.callers),
         )
-        after = planner.plan(other, ()).cost
-    except Exception:
-        return None  # a form that this engine cannot plan is no advice
-    if after > before * 1.01:
-        return None
-    return RewriteAdvice(
-        fingerprint=query.id,
-        rule=form.rule,
-        before=query.statement.fingerprint.text,
-        after=text,
-        is_safe=False,
-        verdict=form.condition,
-        advice=form.advice,
-        cost_before=before,
-        cost_after=after,
-        callers=tuple(query.statement.callers),
-    )
+        for rule, verdict, advice in hints(tree, schema, query.sample.values)
+    ]
 
 
-def _has(tree: Any) -> bool:
-    return tree.find(exp.Placeholder) is not None
+class _Bench:
+    """One statement, and everything a form of it has to pass."""
 
+    def __init__(
+        self, query: Query, schema: Schema, planner: Planner, dialect: Dialect, connection: Any, end: float
+    ) -> None:
+        self._query, self._schema, self._planner, self._dialect = query, schema, planner, dialect
+        self._connection, self._end = connection, end
+        self._before: Measurement | None = None
+        self._measured = False
 
-def _compared(found: RewriteAdvice, query: Query, dialect: Dialect) -> RewriteAdvice | None:
-    """Run both forms; different rows end the candidate, equal ones make it safe."""
-    from dataclasses import replace
-
-    if query.analysis.tree is None or _has(query.analysis.tree) or found.after is None:
-        return replace(found, verdict=f"{found.verdict}; rows not compared: parameters stay parameters")
-    try:
-        ours = Counter(map(repr, dialect.rows(found.after, timeout_s=2.0, limit=_ROWS)))
-        theirs = Counter(map(repr, dialect.rows(query.analysis.sql, timeout_s=2.0, limit=_ROWS)))
-    except DatabaseError:
-        return replace(found, verdict=f"{found.verdict}; rows not compared: the time was up")
-    if sum(theirs.values()) == _ROWS:
-        return replace(found, verdict=f"{found.verdict}; too many rows to compare")
-    if ours != theirs:
-        return None
-    return replace(
-        found, is_safe=True, verdict=f"{found.verdict}; {sum(theirs.values())} rows were equal, as multisets"
-    )
-
-
-# --- rules --------------------------------------------------------------------------------------
-
-
-def _sources(select: exp.Select, schema: Schema) -> list[tuple[str, Table]] | None:
-    source: Any = select.args.get("from_") or select.args.get("from")
-    if source is None:
-        return None
-    out = []
-    for item in [source.this, *(j.this for j in select.args.get("joins") or ())]:
-        table = schema.table(item.name) if isinstance(item, exp.Table) else None
-        if table is None:
+    def best(self, tree: Node) -> RewriteAdvice | None:
+        """Return the cheapest form that passes; the whole chain of rules first, then single ones."""
+        if is_volatile(tree):
             return None
-        out.append((item.alias_or_name, table))
-    return out
+        cost = self._cost(self._query.analysis.sql)
+        chain, singles = self._chain(tree, cost)
+        for form, price in ([chain] if chain is not None else []) + singles[:3]:
+            found = self._proved(tree, form, cost, price)
+            if found is not None:
+                return found
+        return None
 
-
-def _needless_distinct(tree: exp.Select, schema: Schema) -> Iterator[_Form]:
-    """DISTINCT over one table whose projected columns hold a key changes nothing."""
-    if tree.args.get("distinct") is None or tree.args["distinct"].args.get("on") is not None:
-        return
-    sources = _sources(tree, schema)
-    if sources is None or len(sources) != 1 or tree.args.get("group") is not None:
-        return
-    table = sources[0][1]
-    columns = [e.unalias() for e in tree.expressions]
-    names = [c.name for c in columns if isinstance(c, exp.Column)]
-    keys = [k for k in (table.primary_key, *table.unique_sets) if k and _required(table, k)]
-    if any(set(key) <= set(names) for key in keys):
-        better = tree.copy()
-        better.set("distinct", None)
-        yield _Form(
-            "needless-distinct",
-            better,
-            f"the projected columns hold a key of {table.name}, so no two rows are equal",
-            "Leave DISTINCT out",
-        )
-
-
-def _required(table: Table, key: Sequence[str]) -> bool:
-    found = [table.column(c) for c in key]
-    return key == table.primary_key or all(c is not None and not c.nullable for c in found)
-
-
-def _anti_join(tree: exp.Select, schema: Schema) -> Iterator[_Form]:
-    """NOT IN (SELECT c ...) is NOT EXISTS when neither side can be NULL."""
-    for node in tree.find_all(exp.Not):
-        inside = node.this
-        query = inside.args.get("query") if isinstance(inside, exp.In) else None
-        select = query.unnest() if query is not None else None
-        if (
-            not isinstance(select, exp.Select)
-            or len(select.expressions) != 1
-            or not isinstance(inside.this, exp.Column)
-        ):
-            continue
-        plain = ("group", "having", "limit", "offset", "distinct", "order")
-        if any(select.args.get(part) is not None for part in plain):
-            continue
-        outer, inner = _sources(tree, schema), _sources(select, schema)
-        column = select.expressions[0].unalias()
-        if (
-            outer is None
-            or inner is None
-            or len(inner) != 1
-            or len(outer) != 1
-            or not isinstance(column, exp.Column)
-        ):
-            continue
-        left, right = outer[0][1].column(inside.this.name), inner[0][1].column(column.name)
-        if left is None or right is None or left.nullable or right.nullable or outer[0][0] == inner[0][0]:
-            continue
-        better = tree.copy()
-        for other in better.find_all(exp.Not):
-            if other == node:
-                body = other.this.args["query"].unnest().copy()
-                same = exp.EQ(
-                    this=exp.column(column.name, table=inner[0][0], quoted=True),
-                    expression=exp.column(inside.this.name, table=outer[0][0], quoted=True),
-                )
-                body = body.where(same, copy=False)
-                body.set("expressions", [exp.Literal.number(1)])
-                other.set("this", exp.Exists(this=body))
+    def _chain(
+        self, tree: Node, cost: float | None
+    ) -> tuple[tuple[Form, float | None] | None, list[tuple[Form, float | None]]]:
+        """Apply the rule that the engine prices lowest, again and again."""
+        seen = {text_of(tree, self._schema.dialect)}
+        singles: list[tuple[Form, float | None]] = []
+        at, price, steps = tree, cost, []
+        for step in range(_STEPS):
+            priced = self._round(at, price, seen)
+            if step == 0:
+                singles = priced
+            if not priced:
                 break
-        yield _Form(
-            "not-in-to-anti-join",
-            better,
-            f"neither {inside.this.name} nor {column.name} can be NULL",
-            "Use NOT EXISTS: it stops at the first match, and no NULL can empty the result",
+            form, price = priced[0]
+            steps.append(form)
+            at = form.tree
+        if not steps:
+            return None, []
+        rules = list(dict.fromkeys(f.rule for f in steps))
+        conditions = list(dict.fromkeys(f.condition for f in steps))
+        advice = list(dict.fromkeys(f.advice for f in steps))
+        whole = Form(", ".join(rules), at, "; ".join(conditions), ". ".join(advice))
+        return (whole, price), [s for s in singles if s[0].tree is not at]
+
+    def _round(self, tree: Node, price: float | None, seen: set[str]) -> list[tuple[Form, float | None]]:
+        out: list[tuple[Form, float | None]] = []
+        for rule in _RULES:
+            try:
+                forms = list(rule(tree, self._schema))
+            except (SqlglotError, AttributeError, KeyError, TypeError, ValueError, StopIteration):
+                continue  # a tree of a shape this rule does not know is left as it is
+            for form in forms[:6]:
+                text = text_of(form.tree, self._schema.dialect)
+                if text in seen:
+                    continue
+                seen.add(text)
+                cost = self._cost(text)
+                if price is not None and (cost is None or cost > price * 1.0001):
+                    continue
+                out.append((form, cost))
+        return sorted(out, key=lambda pair: pair[1] if pair[1] is not None else 0.0)
+
+    def _cost(self, text: str) -> float | None:
+        """Ask the engine; ``None`` when it gives no figure, or refuses the form."""
+        values = self._query.sample.values
+        own = getattr(self._dialect, "cost", None)
+        try:
+            if not self._planner.is_real and own is not None:
+                found = own(text, values)
+                return None if found is None else float(found)
+            analysis = analyse(text, self._schema)
+            if analysis.error is not None:
+                return None
+            query = replace_sample(self._query, text, analysis)
+            return self._planner.plan(query, ()).cost
+        except Exception:
+            return None
+
+    # --- proof ---------------------------------------------------------------------------------
+
+    def _proved(
+        self, tree: Node, form: Form, before: float | None, after: float | None
+    ) -> RewriteAdvice | None:
+        trial = compare(tree, form.tree, self._schema, self._connection)
+        if not trial.equal:
+            return None
+        text = text_of(form.tree, self._schema.dialect)
+        times = self._times(text)
+        if times is None and (before is None or after is None):
+            return None  # neither priced nor measured
+        if times is not None and not _is_no_slower(*times):
+            return None
+        real = self._real(tree, form.tree, too_long=times is not None and times[0].capped)
+        if real is None:
+            return None
+        verdict = f"{form.condition}; {_tried(trial)}; {real}"
+        return RewriteAdvice(
+            fingerprint=self._query.id,
+            rule=form.rule,
+            before=self._query.statement.fingerprint.text,
+            after=text,
+            is_safe=True,
+            verdict=verdict,
+            advice=form.advice,
+            cost_before=before,
+            cost_after=after,
+            seconds_before=times[0].seconds if times is not None else None,
+            seconds_after=times[1].seconds if times is not None else None,
+            callers=tuple(self._query.statement.callers),
         )
 
+    def _times(self, text: str) -> tuple[Measurement, Measurement] | None:
+        """Measure both forms; a form that seems slower gets a second chance, for machines are noisy."""
+        found = self._pair(text)
+        if found is not None and not _is_no_slower(*found) and not found[1].capped:
+            self._measured = False
+            found = self._pair(text)
+        return found
 
-def _bare_column(tree: exp.Select, schema: Schema) -> Iterator[_Form]:
-    """``column + 5 > 10`` is ``column > 5`` for whole numbers."""
-    sources = _sources(tree, schema)
-    if sources is None:
-        return
-    for node in tree.find_all(exp.EQ, exp.GT, exp.GTE, exp.LT, exp.LTE):
-        left, right = node.left.unnest(), node.right.unnest()
-        if not (isinstance(left, (exp.Add, exp.Sub)) and isinstance(left.left, exp.Column)):
-            continue
-        if not all(isinstance(v, exp.Literal) and v.is_int for v in (left.right, right)):
-            continue
-        owners = [
-            t for a, t in sources if left.left.table in ("", a) and t.column(left.left.name) is not None
-        ]
-        column = owners[0].column(left.left.name) if len(owners) == 1 else None
-        if column is None or "int" not in column.type.lower():
-            continue
-        change = int(left.right.name)
-        value = int(right.name) - change if isinstance(left, exp.Add) else int(right.name) + change
-        better = tree.copy()
-        for other in better.find_all(type(node)):
-            if other == node:
-                other.set("this", left.left.copy())
-                other.set(
-                    "expression",
-                    exp.Literal.number(value) if value >= 0 else exp.Neg(this=exp.Literal.number(-value)),
-                )
-                break
-        yield _Form(
-            "bare-column",
-            better,
-            f"{column.name} holds whole numbers (as long as the sum does not overflow)",
-            "Compare the bare column, so that an index on it can be used",
+    def _pair(self, text: str) -> tuple[Measurement, Measurement] | None:
+        sample = self._query.sample
+        if sample.values is None and has_parameters(self._query.analysis.tree):
+            return None
+        values = sample.values or ()
+        if not self._measured:
+            self._measured = True
+            own = [Sample(self._query.analysis.sql, values)]
+            self._before = self._dialect.measure(own, runs=3, timeout_s=_TIMEOUT_S)
+        after = self._dialect.measure([Sample(text, values)], runs=3, timeout_s=_TIMEOUT_S)
+        if after is None and self._before is not None:
+            after = replace(self._before, seconds=_TIMEOUT_S, capped=True)
+        return None if self._before is None or after is None else (self._before, after)
+
+    def _real(self, tree: Node, other: Node, *, too_long: bool) -> str | None:
+        """Compare real rows; ``None`` when they differ."""
+        values = self._query.sample.values
+        if values is None and has_parameters(tree):
+            return "real rows were not compared: the parameters are not known"
+
+        def value(n: int) -> Any:
+            return values[n - 1] if values is not None and n <= len(values) else None
+
+        one, two = inlined(tree, value), inlined(other, value)
+        if too_long:
+            return self._sampled(one, two)
+        try:
+            ours, theirs = self._rows(one), self._rows(two)
+        except DatabaseError:
+            return self._sampled(one, two)
+        if len(ours) == _ROWS or len(theirs) == _ROWS:
+            return self._sampled(one, two)
+        if multiset(ours) == multiset(theirs):
+            return f"{len(ours)} real rows were equal, as multisets"
+        bare = [t.copy() for t in (one, two)]
+        for each in bare:
+            each.set("limit", None)
+            each.set("offset", None)
+        if bare[0] == one:
+            return None
+        try:
+            ours, theirs = self._rows(bare[0]), self._rows(bare[1])
+        except DatabaseError:
+            return None
+        same = multiset(ours) == multiset(theirs) and len(ours) < _ROWS
+        return (
+            f"{len(ours)} real rows were equal; which of equal ranks LIMIT keeps is not defined"
+            if same
+            else None
         )
 
+    def _rows(self, tree: Node) -> list[Any]:
+        left = max(0.05, min(_TIMEOUT_S, self._end - time.monotonic()))
+        sql = text_of(tree, self._schema.dialect)
+        return list(self._dialect.rows(sql, timeout_s=left, limit=_ROWS))
 
-_RULES: Final[tuple[Callable[[exp.Select, Schema], Iterator[_Form]], ...]] = (
-    _needless_distinct,
-    _anti_join,
-    _bare_column,
-)
+    def _sampled(self, one: Node, two: Node) -> str | None:
+        names = {t.name for t in one.find_all(exp.Table)}
+        tables = [t for t in map(self._schema.table, sorted(names)) if t is not None]
+        trial = sample_rows(one, two, ((t, self._sample(t)) for t in tables))
+        if trial.equal is False:
+            return None
+        if trial.equal is None:
+            return "all real rows took too long to compare"
+        return f"all real rows took too long to compare: equal on samples of up to {_SAMPLE:,} rows per table"
+
+    def _sample(self, table: Table) -> list[Any]:
+        if table.sample:
+            return list(table.sample[:_SAMPLE])
+        tree = exp.select(*(exp.column(c, quoted=True) for c in table.columns))
+        tree = tree.from_(exp.to_table(table.name, dialect=self._schema.dialect)).limit(_SAMPLE)
+        sql = tree.sql(dialect=self._schema.dialect)
+        return list(self._dialect.rows(sql, timeout_s=_TIMEOUT_S, limit=_SAMPLE))
+
+
+def replace_sample(query: Query, text: str, analysis: Any) -> Query:
+    """Return ``query`` with another text and the same values."""
+    return Query(
+        statement=query.statement,
+        analysis=analysis,
+        sample=Sample(text, query.sample.values),
+        weight=query.weight,
+    )
+
+
+def _is_no_slower(before: Measurement, after: Measurement) -> bool:
+    if after.capped:
+        return False
+    return before.capped or after.seconds <= before.seconds * _SLOWER + _NOISE_S
+
+
+def _tried(trial: Trial) -> str:
+    return (
+        f"equal on {trial.sets} sets of made rows with NULLs, duplicates and empty tables "
+        f"({trial.with_rows} with a result; {trial.where})"
+    )
