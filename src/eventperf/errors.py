@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         QueueError,
         ResultTimeout,
         Retry,
+        SchemaMissing,
         UnknownQueue,
         Unsupported,
     )
@@ -63,6 +64,7 @@ __all__ = [
     "ResultTimeout",
     "Retry",
     "ScalingError",
+    "SchemaMissing",
     "SerializationError",
     "SourceUnavailable",
     "StatementRefused",

@@ -18,6 +18,7 @@ from .errors import (
     QueueError,
     ResultTimeout,
     Retry,
+    SchemaMissing,
     StoreUnavailable,
     UnknownQueue,
     Unsupported,
@@ -26,6 +27,7 @@ from .events import JobEvent
 from .handle import Job
 from .job import Backlog, JobInfo, JobState, QueueStatus
 from .jobspec import JobSpec
+from .limits import Limit
 from .manager import QueueManager
 from .options import (
     DEFAULT_PRIORITY,
@@ -55,6 +57,7 @@ __all__ = [
     "JobState",
     "JobTimeout",
     "LeaseLost",
+    "Limit",
     "NonRetryable",
     "PayloadError",
     "PayloadTooLarge",
@@ -65,6 +68,7 @@ __all__ = [
     "ResultTimeout",
     "Retry",
     "RetryRule",
+    "SchemaMissing",
     "StoreUnavailable",
     "UnknownQueue",
     "Unsupported",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eventperf._core.errors import ConfigurationError
 
 from .errors import JobCancelled, LeaseLost
 
 if TYPE_CHECKING:
-    from .job import Lease
+    from .job import JobInfo, Lease, NewJob
+    from .manager import QueueManager
     from .protocols import AsyncJobStore, JobStore
 
 
@@ -28,21 +29,20 @@ class JobContext:
     __slots__ = (
         "_astore",
         "_lease",
+        "_manager",
         "_steps",
-        "_store",
         "attempt",
         "cancelled",
         "crashes",
+        "followers",
         "lost",
         "token",
         "worker",
     )
 
-    def __init__(
-        self, lease: Lease, worker: str, store: Callable[[], JobStore], astore: AsyncJobStore
-    ) -> None:
+    def __init__(self, lease: Lease, worker: str, manager: QueueManager, astore: AsyncJobStore) -> None:
         self._lease = lease
-        self._store = store
+        self._manager = manager
         self._astore = astore
         self._steps: set[str] | None = None
         self.worker: str = worker
@@ -51,6 +51,10 @@ class JobContext:
         self.crashes: int = lease.crashes
         self.cancelled: bool = False
         self.lost: bool = False
+        self.followers: list[NewJob] = []
+
+    def _store(self) -> JobStore:
+        return self._manager.backend.sync()
 
     @property
     def job_id(self) -> str:
@@ -86,6 +90,42 @@ class JobContext:
     def idempotency_key(self) -> str:
         """The same text in every run of this job, for the remote side to recognise a repetition by."""
         return f"{self._lease.record.type}:{self._lease.record.id}"
+
+    @property
+    def deadline_at(self) -> float | None:
+        """When it must not start any more, by the store's clock; for handing on to what it calls."""
+        return self._lease.record.deadline_at
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """Ids of the jobs it has waited for (chains and batches)."""
+        flow = self._lease.record.flow
+        return tuple(flow["after"]) if flow else ()
+
+    def inputs(self) -> list[Any]:
+        """Return the results of the jobs in :attr:`after`, for threads; coroutines use :meth:`ainputs`.
+
+        ``None`` stands for no result: returned nothing, failed, or kept no longer (``result_ttl``).
+        """
+        return self._results(self._store().fetch(self.after))
+
+    async def ainputs(self) -> list[Any]:
+        """Asynchronous twin of :meth:`inputs`."""
+        return self._results(await self._astore.fetch(self.after))
+
+    def _results(self, infos: Sequence[JobInfo | None]) -> list[Any]:
+        decode = self._manager.codec.decode
+        return [None if i is None or i.result is None else decode(i.result) for i in infos]
+
+    def then(self, type: str, data: Any = None, **options: Any) -> str:
+        """Enqueue a job in the same step that records this one's completion, or not at all; return its id.
+
+        Options are those of :meth:`QueueManager.enqueue`. A run that fails, or finishes too late, leaves
+        nothing behind.
+        """
+        (job,) = self._manager.prepare([self._manager.spec(type, data, options)])
+        self.followers.append(job)
+        return job.record.id
 
     def check(self) -> None:
         """Stop here if going on is useless; for long loops in threads.

@@ -18,6 +18,7 @@ __all__ = [
     "QueueError",
     "ResultTimeout",
     "Retry",
+    "SchemaMissing",
     "StoreUnavailable",
     "UnknownQueue",
     "Unsupported",
@@ -42,6 +43,24 @@ class PayloadTooLarge(PayloadError):
 
 class StoreUnavailable(QueueError, errors.StoreUnavailable):
     """The job store does not answer; the call may be repeated with the same job ids."""
+
+
+class SchemaMissing(QueueError):
+    """The database lacks the tables of the SQL store, or has those of another release.
+
+    Attributes:
+        found: Their version; 0 when there are none.
+        needed: The version this release works with.
+    """
+
+    def __init__(self, found: int, needed: int) -> None:
+        self.found = found
+        self.needed = needed
+        text = f"are of version {found}, not {needed}" if found else "are not there"
+        super().__init__(f"the tables of the job store {text}: run eventperf queue schema, or create_schema()")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.found, self.needed)
 
 
 class Unsupported(QueueError):

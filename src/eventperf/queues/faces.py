@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .job import JobInfo, JobState, NewJob, QueueStatus
 from .protocols import Claimed, JobStore, Outcome, Renewed, WorkerCard
@@ -80,6 +80,18 @@ class AsyncFace:
 
     async def steps(self, job_id: str, /) -> frozenset[str]:
         return await self._do(lambda: self._store.steps(job_id))
+
+    async def fire(self, name: str, slot: float, job: NewJob, /, *, late: bool = False) -> bool:
+        store: Any = self._store  # where the backend declares "schedules"
+        return bool(await self._do(lambda: store.fire(name, slot, job, late=late)))
+
+    async def time(self) -> float:
+        store: Any = self._store
+        return float(await self._do(store.time))
+
+    async def nudge(self, worker: str, /) -> None:
+        store: Any = self._store  # where the store is attentive
+        store.nudge(worker)
 
     async def close(self) -> None:
         """Nothing of its own to close: the store belongs to the backend."""

@@ -8,7 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 
 from .errors import QueueError, StoreUnavailable
-from .protocols import JobStore, Renewed, WorkerCard
+from .protocols import AttentiveStore, JobStore, Renewed, WorkerCard
+
+_PATIENCE_S = 0.2
+"""How long jobs must run before messages are waited for: shorter ones are over before anybody asks."""
 
 _log = logging.getLogger("eventperf.queues")
 
@@ -21,6 +24,7 @@ class Heartbeat:
         on_wake: Called when a job may be there to claim.
         on_renewed: Called with every renewal's answer that has something to say.
         on_store: Called with false when the store is lost and true when it is back.
+        on_nudge: Called when the thread waits for messages only and should listen for jobs instead.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class Heartbeat:
         on_wake: Callable[[], object],
         on_renewed: Callable[[Renewed], object],
         on_store: Callable[[bool], object],
+        on_nudge: Callable[[], object] = lambda: None,
     ) -> None:
         self._store = store
         self._card = card
@@ -41,6 +46,9 @@ class Heartbeat:
         self._on_wake = on_wake
         self._on_renewed = on_renewed
         self._on_store = on_store
+        self._on_nudge = on_nudge
+        self._attentive = store if isinstance(store, AttentiveStore) else None
+        self._attending = False
         self._listen = threading.Event()
         self._poke = threading.Event()
         self._closed = False
@@ -55,6 +63,8 @@ class Heartbeat:
         if not self._listen.is_set():
             self._listen.set()
             self._poke.set()
+            if self._attending:
+                self._on_nudge()
 
     def close(self) -> None:
         """Stop; returns at once, the thread ends within one wait."""
@@ -84,14 +94,27 @@ class Heartbeat:
                 time.sleep(0.5)
 
     def _idle(self, left: float) -> None:
-        if not self._listen.is_set():
-            self._poke.wait(left)
+        if self._listen.is_set():
+            heard = self._store.wait(self._card.id, min(left, self._poll_s))
+            if heard:
+                self._listen.clear()
+                self._store_is(True)
+                if heard == "message":
+                    self._renew()
+                if not self._closed:
+                    self._on_wake()
+        elif self._poke.wait(min(left, _PATIENCE_S) if self._held and self._attentive else left):
             self._poke.clear()
-        elif self._store.wait(self._card.id, min(left, self._poll_s)):
-            self._listen.clear()
-            self._store_is(True)
-            if not self._closed:
-                self._on_wake()
+        elif self._held and self._attentive is not None:
+            self._attending = True  # before the look at what listen() sets: one of the two sees the other
+            try:
+                if (
+                    not self._listen.is_set()
+                    and self._attentive.attend(self._card.id, min(left, self._poll_s)) == "message"
+                ):
+                    self._renew()
+            finally:
+                self._attending = False
 
     def _renew(self) -> None:
         answer = self._store.renew(self._card.id, _snapshot(self._held))

@@ -32,7 +32,7 @@ class JobRecord:
             ``"running"`` until the job has ended, a number for so many seconds.
         key: Fairness key (tenant, customer).
         version: Version of the payload's shape.
-        flow: Batch or chain this job belongs to, as data.
+        flow: What it waits for: ``{"after": [job ids], "when": "success" or "ended"}``.
     """
 
     id: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -36,6 +36,8 @@ class JobSpec:
     timeout: Duration | None = None
     headers: Mapping[str, str] | None = None
     id: str | None = None
+    after: Sequence[Any] | None = None
+    after_when: str = "success"
 
 
 class Recorder:
@@ -73,6 +75,7 @@ class Recorder:
             "key": spec.fairness_key or "",
             "version": kind.version,
             "headers": _headers(spec.headers),
+            "flow": _flow(spec),
         }
         deadline_s = None if spec.deadline is None else seconds(spec.deadline, name="deadline")
         return fields, _delay_s(spec, now), deadline_s
@@ -109,6 +112,43 @@ def _headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:
         if not isinstance(name, str) or not isinstance(value, str):
             raise ConfigurationError("headers", {name: value}, "text to text")
     return dict(headers)
+
+
+def _flow(spec: JobSpec) -> dict[str, Any] | None:
+    when = check_when(spec.after_when, "after_when")
+    if not spec.after:
+        return None
+    if isinstance(spec.after, (str, bytes)):
+        raise ConfigurationError("after", spec.after, "a list of jobs or job ids")
+    if spec.delay is not None or spec.at is not None:
+        raise ConfigurationError("after", spec.after, "either after or a time, not both")
+    ids = [check_job_id(getattr(job, "id", job)) for job in spec.after]
+    return {"after": list(dict.fromkeys(ids)), "when": when}
+
+
+def check_when(value: object, argument: str = "when") -> str:
+    """Return ``value`` if it says what a job waits for."""
+    if value not in ("success", "ended"):
+        raise ConfigurationError(argument, value, ("success", "ended"))
+    return str(value)
+
+
+def check_flow(specs: list[JobSpec]) -> list[JobSpec]:
+    """Return ``specs`` if they can be stored in one step and wait for each other."""
+    if not all(isinstance(spec, JobSpec) for spec in specs):
+        raise ConfigurationError("specs", specs, "a list of JobSpec")
+    if not 2 <= len(specs) <= MAX_FLOW + 1:
+        raise ConfigurationError("specs", f"{len(specs)} jobs", f"2 to {MAX_FLOW + 1} jobs, all counted")
+    for spec in specs:
+        if spec.unique_key is not None or spec.after:
+            raise ConfigurationError("specs", spec, "jobs without unique_key and without after")
+    if specs[-1].delay is not None or specs[-1].at is not None:
+        raise ConfigurationError("specs", specs[-1], "no time for a job that waits for others")
+    return specs
+
+
+MAX_FLOW = 10_000
+"""Jobs of one batch at most: they are stored in one step, which the store does nothing beside."""
 
 
 def _delay_s(spec: JobSpec, now: float) -> float:

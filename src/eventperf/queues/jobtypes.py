@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _DEFAULT_BACKOFF = Exponential()
 
+Middleware = Callable[[Any, Any, Callable[[Any, Any], Awaitable[Any]]], Awaitable[Any]]
+"""``async def fn(ctx, data, proceed)``."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobType:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import time
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import tzinfo
+from itertools import pairwise
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -14,14 +17,25 @@ from eventperf._core.events import Hooks
 from eventperf._core.urls import BackendURL, Registry, parse_url
 
 from .codec import Codec
-from .errors import JobCancelled, JobFailed, JobNotFound, ResultTimeout, UnknownQueue, Unsupported
+from .errors import Unsupported
 from .events import KINDS, JobEvent
 from .handle import Job
-from .job import Backlog, JobInfo, JobRecord, JobState, NewJob, QueueStatus
-from .jobspec import JobSpec, Recorder, check_job_id, new_ids
-from .jobtypes import JobFunction, JobType, job_type
-from .options import DEFAULT_QUEUES, EngineOptions, Order, QueueConfig, check_name, queue_configs
-from .protocols import AsyncJobStore, Backend, JobStore, StoreSettings
+from .job import JobRecord, NewJob
+from .jobspec import JobSpec, Recorder, check_flow, check_job_id, check_when, new_ids
+from .jobtypes import JobFunction, JobType, Middleware, job_type
+from .limits import Limit
+from .operating import Operations
+from .options import (
+    DEFAULT_QUEUES,
+    EngineOptions,
+    Order,
+    QueueConfig,
+    check_int,
+    check_name,
+    queue_configs,
+)
+from .protocols import Backend, StoreSettings
+from .schedules import Schedule, parse_when
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -37,6 +51,10 @@ backends: Registry = Registry(
         "rediss": "eventperf.queues.backends.redis:RedisBackend",
         "redis+cluster": "eventperf.queues.backends.redis:RedisBackend",
         "rediss+cluster": "eventperf.queues.backends.redis:RedisBackend",
+        "postgresql+psycopg": "eventperf.queues.backends.sql:SqlBackend",
+        "mysql+pymysql": "eventperf.queues.backends.sql:SqlBackend",
+        "mariadb+pymysql": "eventperf.queues.backends.sql:SqlBackend",
+        "sqlite": "eventperf.queues.backends.sql:SqlBackend",
     },
 )
 """URL schemes of this room."""
@@ -44,7 +62,7 @@ backends: Registry = Registry(
 _PUSH_BATCH = 1000
 
 
-class QueueManager:
+class QueueManager(Operations):
     """Queues of background jobs over one store.
 
     Building it does no I/O and starts nothing; the store is opened by the first call that needs it.
@@ -61,6 +79,9 @@ class QueueManager:
         unknown_grace: How long a job waits whose type no live worker declares.
         result_ttl: How long results can be asked for; completions without a result at most a minute.
         max_payload_bytes: Largest encoded payload.
+        limits: Rate limits and concurrency caps over all workers, see :class:`Limit`; the same everywhere.
+        wait_replicas: Replicas that must have a job before ``enqueue`` returns (Redis: ``WAIT``), and
+            ``wait_timeout``, after which it raises :class:`StoreUnavailable`.
 
     >>> queues = QueueManager("memory://")
     >>> @queues.job("greet")
@@ -85,6 +106,9 @@ class QueueManager:
         unknown_grace: Duration = "10m",
         result_ttl: Duration = "10m",
         max_payload_bytes: int = 1_048_576,
+        limits: Sequence[Limit] = (),
+        wait_replicas: int = 0,
+        wait_timeout: Duration = "1s",
         clock: Clock | None = None,
         random: Random | None = None,
     ) -> None:
@@ -97,16 +121,34 @@ class QueueManager:
             unknown_grace_s=seconds(unknown_grace, name="unknown_grace", zero=True),
             result_ttl_s=seconds(result_ttl, name="result_ttl", zero=True),
             max_payload_bytes=max_payload_bytes,
+            limits=tuple(limits),
+            wait_replicas=wait_replicas,
+            wait_timeout_s=seconds(wait_timeout, name="wait_timeout"),
         )
+        for limit in limits:
+            if limit.queue is not None:
+                self._queue(limit.queue, "limits")
         self.hooks: Hooks = Hooks()
         self.types: dict[str, JobType] = {}
+        self.upcasters: dict[str, dict[int, Callable[[Any], Any]]] = {}
         self.codec: Codec = Codec(max_payload_bytes)
         self.clock: Clock = clock or SystemClock()
         self.random: Random = random or SystemRandom()
         if default_queue is None:
             default_queue = "normal" if "normal" in self.queues else next(iter(self.queues))
         self._recorder = Recorder(self.queues, self._queue(default_queue, "default_queue"), self.codec)
+        self.schedules: dict[str, Schedule] = {}
+        self.middlewares: list[Middleware] = []
+        self._stamps: list[Callable[[], Mapping[str, str]]] = []
         self._backend = self._open(url)
+        if limits:
+            self._needs("limits")
+        if wait_replicas:
+            self._needs("wait_replicas")
+
+    def _needs(self, capability: str) -> None:
+        if capability not in self._backend.capabilities:
+            raise Unsupported(capability, self._backend.name)
 
     def _open(self, url: str | Backend) -> Backend:
         if not isinstance(url, str):
@@ -124,21 +166,10 @@ class QueueManager:
         built: Backend = factory(parsed, settings)
         return built
 
-    def _queue(self, name: str, argument: str = "queue") -> str:
-        if name not in self.queues:
-            raise UnknownQueue(argument, name, self.queues)
-        return name
-
     @property
     def backend(self) -> Backend:
         """The store behind this manager."""
         return self._backend
-
-    def _store(self) -> JobStore:
-        return self._backend.sync()
-
-    def _astore(self) -> AsyncJobStore:
-        return self._backend.aio()
 
     # -- job types ---------------------------------------------------------------------------------
 
@@ -194,6 +225,79 @@ class QueueManager:
         kind = self.types.get(name)
         return kind if kind is not None else JobType(name=check_name(name, argument="job type"))
 
+    def upcast(self, name: str, *, to: int) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
+        """Make the decorated function turn payloads of version ``to - 1`` into version ``to``.
+
+        It gets and returns plain data (dicts, lists, text, numbers). Jobs of older releases pass all steps
+        from their version to the ``version=`` of the handler before they are checked against its type.
+        """
+        check_name(name, argument="job type")
+        check_int(to, argument="to", low=2)
+
+        def decorate(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+            if self.upcasters.setdefault(name, {}).setdefault(to, step) is not step:
+                raise ConfigurationError("to", to, f"one upcaster of {name!r} per version")
+            return step
+
+        return decorate
+
+    def middleware(self, fn: Middleware) -> Middleware:
+        """Wrap every handler here: ``async def fn(ctx, data, proceed)``; the first added is outermost.
+
+        ``await proceed(ctx, data)`` runs what is inside and returns its result. It runs on the worker's loop,
+        whatever kind the handler is; what it raises counts as the job's failure. For ``cpu=True`` jobs
+        ``data`` goes to the other process again and must be of the payload's type.
+        """
+        if not inspect.iscoroutinefunction(fn):
+            raise ConfigurationError("middleware", fn, "a coroutine function (ctx, data, proceed)")
+        self.middlewares.append(fn)
+        return fn
+
+    def stamp(self, fn: Callable[[], Mapping[str, str]]) -> Callable[[], Mapping[str, str]]:
+        """Add what ``fn()`` returns to the headers of every job enqueued here (trace, tenant, request id)."""
+        self._stamps.append(fn)
+        return fn
+
+    def cron(
+        self,
+        name: str,
+        when: str | Duration,
+        type: str,
+        data: Any = None,
+        *,
+        timezone: str | tzinfo = "UTC",
+        catch_up: Duration = 60.0,
+        **options: Any,
+    ) -> None:
+        """Enqueue a job again and again; every slot once over all workers, by the store's clock.
+
+        Declare it where the workers are set up: whatever worker runs fires it.
+
+        Args:
+            name: Of the schedule; the store remembers its last slot under it.
+            when: ``"30 9 * * mon-fri"``, ``"@daily"``, or a duration such as ``"5m"`` for its multiples.
+            timezone: Of a cron expression. A time that a clock change skips runs right after the gap, one
+                that comes twice runs once.
+            catch_up: How late a slot may still fire that came while no worker ran; older ones are skipped.
+            **options: As of :meth:`enqueue`.
+
+        Raises:
+            ConfigurationError: An expression that is wrong or never comes, or options that cannot work.
+            Unsupported: The backend has no schedules.
+        """
+        self._needs("schedules")
+        if check_name(name, argument="name") in self.schedules:
+            raise ConfigurationError("name", name, "one schedule per name")
+        spec = self.spec(type, data, options)
+
+        def make() -> NewJob:
+            return self.prepare([spec])[0]
+
+        make()
+        when_ = parse_when(when, timezone)
+        catch_up_s = seconds(catch_up, name="catch_up", zero=True)
+        self.schedules[name] = Schedule(name=name, when=when_, catch_up_s=catch_up_s, make=make)
+
     # -- producing ---------------------------------------------------------------------------------
 
     def enqueue(self, type: str, data: Any = None, *, session: Any = None, **options: Any) -> Job:
@@ -206,18 +310,19 @@ class QueueManager:
             **options: ``queue``; ``priority`` 0 to 1000, larger is more urgent; ``delay`` or ``at``;
                 ``unique_key`` with ``unique_for`` (``"waiting"``, ``"running"`` or a duration);
                 ``deadline`` after which it must not start; ``fairness_key``; ``attempts``;
-                ``timeout``; ``headers``; ``id``, to make a repeated call harmless.
+                ``timeout``; ``headers``; ``after``, jobs or ids that must have completed before (or just
+                ended, with ``after_when="ended"``); ``id``, to make a repeated call harmless.
 
         Raises:
             ConfigurationError: An argument that cannot work, data that does not fit the type.
             StoreUnavailable: The store does not answer.
         """
-        jobs = self._prepare([self._spec(type, data, options)])
+        jobs = self.prepare([self.spec(type, data, options)])
         return self._handles(jobs, self._push(jobs, session))[0]
 
     async def aenqueue(self, type: str, data: Any = None, *, session: Any = None, **options: Any) -> Job:
         """Asynchronous twin of :meth:`enqueue`."""
-        jobs = self._prepare([self._spec(type, data, options)])
+        jobs = self.prepare([self.spec(type, data, options)])
         if session is not None:
             return self._handles(jobs, self._push(jobs, session))[0]
         return self._handles(jobs, await self._astore().push(jobs))[0]
@@ -258,7 +363,51 @@ class QueueManager:
             found += self._handles(part, await store.push(part))
         return found
 
-    def _spec(self, type: str, data: Any, options: dict[str, Any]) -> JobSpec:
+    def chain(self, specs: Iterable[JobSpec]) -> list[Job]:
+        """Enqueue jobs that run one after another, each once the one before has completed.
+
+        One step stores them all. While a link is in the dead letter the rest waits for its replay; when it is
+        cancelled, purged or falls out of retention, the rest is cancelled. ``ctx.after`` names the job
+        before.
+        """
+        jobs = self._prepare_chain(list(specs))
+        return self._handles(jobs, self._push(jobs, None))
+
+    async def achain(self, specs: Iterable[JobSpec]) -> list[Job]:
+        """Asynchronous twin of :meth:`chain`."""
+        jobs = self._prepare_chain(list(specs))
+        return self._handles(jobs, await self._astore().push(jobs))
+
+    def batch(self, specs: Iterable[JobSpec], *, then: JobSpec, when: str = "ended") -> list[Job]:
+        """Enqueue up to 10,000 jobs and one that runs after them, all in one step; it is the last returned.
+
+        Args:
+            then: Runs once all have ended in any way, or with ``when="success"`` once all have completed
+                (dead ones are waited for until they are replayed; a cancelled one cancels it).
+        """
+        jobs = self._prepare_batch(list(specs), then, when)
+        return self._handles(jobs, self._push(jobs, None))
+
+    async def abatch(self, specs: Iterable[JobSpec], *, then: JobSpec, when: str = "ended") -> list[Job]:
+        """Asynchronous twin of :meth:`batch`."""
+        jobs = self._prepare_batch(list(specs), then, when)
+        return self._handles(jobs, await self._astore().push(jobs))
+
+    def _prepare_chain(self, specs: list[JobSpec]) -> list[NewJob]:
+        self._needs("flows")
+        jobs = self.prepare(check_flow(specs))
+        for before, job in pairwise(jobs):
+            job.record.flow = {"after": [before.record.id], "when": "success"}
+        return jobs
+
+    def _prepare_batch(self, specs: list[JobSpec], then: JobSpec, when: str) -> list[NewJob]:
+        self._needs("flows")
+        jobs = self.prepare(check_flow([*specs, then]))
+        jobs[-1].record.flow = {"after": [j.record.id for j in jobs[:-1]], "when": check_when(when)}
+        return jobs
+
+    def spec(self, type: str, data: Any, options: dict[str, Any]) -> JobSpec:
+        """Return what :meth:`enqueue` is asked for as a :class:`JobSpec`, refusing unknown options."""
         try:
             return JobSpec(type=type, data=data, **options)
         except TypeError:
@@ -268,7 +417,18 @@ class QueueManager:
                 raise
             raise ConfigurationError("option", wrong, allowed) from None
 
-    def _prepare(self, specs: Sequence[JobSpec]) -> list[NewJob]:
+    def _stamped(self, spec: JobSpec) -> JobSpec:
+        found: dict[str, str] = {}
+        for stamp in self._stamps:
+            found.update(stamp())
+        return replace(spec, headers={**found, **(spec.headers or {})})
+
+    def prepare(self, specs: Sequence[JobSpec]) -> list[NewJob]:
+        """Check ``specs`` and return them as jobs ready to be stored."""
+        if self._stamps:
+            specs = [self._stamped(spec) for spec in specs]
+        if any(spec.after for spec in specs):
+            self._needs("flows")
         now, bits = self.clock.time(), self.random.getrandbits
         ids = new_ids(len(specs), bits)
         return [
@@ -285,16 +445,18 @@ class QueueManager:
                 raise ConfigurationError(
                     "type", type, "a job type with a list of data, or a list of JobSpec alone"
                 )
-            return self._prepare(specs) if specs else []
+            return self.prepare(specs) if specs else []
         if data is None or isinstance(data, (str, bytes, Mapping)):
             raise ConfigurationError("data", data, "a list with the data of each job")
         items = list(data)
         if not items:
             return []
-        kind = self._kind(type)
-        fields, delay_s, deadline_s = self._recorder.template(
-            self._spec(type, None, options), kind, self.clock.time()
-        )
+        kind, spec = self._kind(type), self.spec(type, None, options)
+        if self._stamps:
+            spec = self._stamped(spec)
+        if spec.after:
+            self._needs("flows")
+        fields, delay_s, deadline_s = self._recorder.template(spec, kind, self.clock.time())
         encode, shape = self.codec.encode, kind.shape
         return [
             NewJob(JobRecord(id=i, payload=encode(item, shape), **fields), delay_s, deadline_s)
@@ -321,163 +483,6 @@ class QueueManager:
         ]
 
     # -- asking ------------------------------------------------------------------------------------
-
-    def status(self) -> list[QueueStatus]:
-        """Return exact counts of every queue across all processes; one round trip, no scan."""
-        return self._store().counts()
-
-    async def astatus(self) -> list[QueueStatus]:
-        """Asynchronous twin of :meth:`status`."""
-        return await self._astore().counts()
-
-    def job_info(self, id: str) -> JobInfo:
-        """Return where job ``id`` stands.
-
-        Raises:
-            JobNotFound: Never enqueued, or finished and no longer retained.
-        """
-        return _found(id, self._store().fetch([id]))
-
-    async def ajob_info(self, id: str) -> JobInfo:
-        """Asynchronous twin of :meth:`job_info`."""
-        return _found(id, await self._astore().fetch([id]))
-
-    def result(self, id: str, timeout: Duration = 30.0) -> Any:
-        """Wait for job ``id`` and return what its handler returned, as plain data.
-
-        Raises:
-            JobFailed: It went to the dead letter.
-            JobCancelled: It was cancelled.
-            JobNotFound: No record of it.
-            ResultTimeout: Not finished within ``timeout``.
-        """
-        timeout_s = seconds(timeout, name="timeout", zero=True)
-        end, pause = time.monotonic() + timeout_s, 0.002
-        while not (info := self.job_info(id)).is_finished:
-            left = end - time.monotonic()
-            if left <= 0:
-                raise ResultTimeout(id, timeout_s)
-            time.sleep(min(pause, left))
-            pause = min(pause * 1.5, 0.1)
-        return self._outcome(info)
-
-    async def aresult(self, id: str, timeout: Duration = 30.0) -> Any:
-        """Asynchronous twin of :meth:`result`."""
-        import asyncio
-
-        timeout_s = seconds(timeout, name="timeout", zero=True)
-        end, pause = time.monotonic() + timeout_s, 0.002
-        while not (info := await self.ajob_info(id)).is_finished:
-            left = end - time.monotonic()
-            if left <= 0:
-                raise ResultTimeout(id, timeout_s)
-            await asyncio.sleep(min(pause, left))
-            pause = min(pause * 1.5, 0.1)
-        return self._outcome(info)
-
-    def _outcome(self, info: JobInfo) -> Any:
-        if info.state is JobState.FAILED:
-            raise JobFailed(info.id, info.error or "unknown")
-        if info.state is JobState.CANCELLED:
-            raise JobCancelled(info.id)
-        return None if info.result is None else self.codec.decode(info.result)
-
-    def backlog(self, queues: Sequence[str] | None = None) -> Backlog:
-        """Return depth, rates and waiting time of ``queues`` (all by default): what an autoscaler reads."""
-        chosen = [self._queue(q) for q in queues] if queues is not None else list(self.queues)
-        return _backlog(self._store().counts(), self._store().load(), chosen)
-
-    async def abacklog(self, queues: Sequence[str] | None = None) -> Backlog:
-        """Asynchronous twin of :meth:`backlog`."""
-        chosen = [self._queue(q) for q in queues] if queues is not None else list(self.queues)
-        store = self._astore()
-        return _backlog(await store.counts(), await store.load(), chosen)
-
-    # -- operating ---------------------------------------------------------------------------------
-
-    def cancel(self, id: str) -> bool:
-        """Cancel a job: at once when it waits, by asking its worker when it runs.
-
-        A running coroutine is cancelled, a ``cpu=True`` job's process is killed, a job in a thread
-        sees ``ctx.cancelled`` and must stop by itself. Returns false for unknown and ended jobs.
-        """
-        return self._store().cancel([id])[0]
-
-    async def acancel(self, id: str) -> bool:
-        """Asynchronous twin of :meth:`cancel`."""
-        return (await self._astore().cancel([id]))[0]
-
-    def retry(self, id: str) -> bool:
-        """Put one dead job back with fresh attempts; false when it is not in the dead letter."""
-        info = self.job_info(id)
-        return self._store().replay(info.queue, [id]) == 1
-
-    async def aretry(self, id: str) -> bool:
-        """Asynchronous twin of :meth:`retry`."""
-        info = await self.ajob_info(id)
-        return await self._astore().replay(info.queue, [id]) == 1
-
-    def dead(self, queue: str, *, offset: int = 0, limit: int = 100) -> list[JobInfo]:
-        """Return the dead letter of ``queue``, newest first."""
-        return self._store().listing(self._queue(queue), JobState.FAILED, offset=offset, limit=limit)
-
-    async def adead(self, queue: str, *, offset: int = 0, limit: int = 100) -> list[JobInfo]:
-        """Asynchronous twin of :meth:`dead`."""
-        return await self._astore().listing(self._queue(queue), JobState.FAILED, offset=offset, limit=limit)
-
-    def replay(self, queue: str, ids: Sequence[str] | None = None, *, limit: int | None = None) -> int:
-        """Put dead jobs of ``queue`` back: ``ids``, or all of them, oldest first; return how many."""
-        return self._store().replay(self._queue(queue), ids, limit=limit)
-
-    async def areplay(self, queue: str, ids: Sequence[str] | None = None, *, limit: int | None = None) -> int:
-        """Asynchronous twin of :meth:`replay`."""
-        return await self._astore().replay(self._queue(queue), ids, limit=limit)
-
-    def purge(self, queue: str, state: JobState | str = JobState.WAITING) -> int:
-        """Forget all jobs of ``queue`` that are waiting, delayed, failed or completed; return how many."""
-        return self._store().purge(self._queue(queue), _purgeable(state))
-
-    async def apurge(self, queue: str, state: JobState | str = JobState.WAITING) -> int:
-        """Asynchronous twin of :meth:`purge`."""
-        return await self._astore().purge(self._queue(queue), _purgeable(state))
-
-    def pause(self, queue: str) -> None:
-        """Stop handing out jobs of ``queue`` in every process; running jobs go on."""
-        self._store().set_paused(self._queue(queue), True)
-
-    async def apause(self, queue: str) -> None:
-        """Asynchronous twin of :meth:`pause`."""
-        await self._astore().set_paused(self._queue(queue), True)
-
-    def resume(self, queue: str) -> None:
-        """Hand out jobs of ``queue`` again."""
-        self._store().set_paused(self._queue(queue), False)
-
-    async def aresume(self, queue: str) -> None:
-        """Asynchronous twin of :meth:`resume`."""
-        await self._astore().set_paused(self._queue(queue), False)
-
-    def drain(self, timeout: Duration = "1m") -> bool:
-        """Wait until no job waits, is delayed or runs; false when ``timeout`` passed first."""
-        end, pause = time.monotonic() + seconds(timeout, name="timeout", zero=True), 0.005
-        while any(s.waiting or s.delayed or s.active for s in self.status()):
-            if time.monotonic() >= end:
-                return False
-            time.sleep(pause)
-            pause = min(pause * 1.5, 0.2)
-        return True
-
-    async def adrain(self, timeout: Duration = "1m") -> bool:
-        """Asynchronous twin of :meth:`drain`."""
-        import asyncio
-
-        end, pause = time.monotonic() + seconds(timeout, name="timeout", zero=True), 0.005
-        while any(s.waiting or s.delayed or s.active for s in await self.astatus()):
-            if time.monotonic() >= end:
-                return False
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, 0.2)
-        return True
 
     # -- working -----------------------------------------------------------------------------------
 
@@ -546,31 +551,3 @@ class QueueManager:
 
     def __repr__(self) -> str:
         return f"<QueueManager {self._backend.name} {self.namespace!r}: {', '.join(self.queues)}>"
-
-
-def _found(id: str, found: list[JobInfo | None]) -> JobInfo:
-    if found[0] is None:
-        raise JobNotFound(id)
-    return found[0]
-
-
-def _purgeable(state: JobState | str) -> JobState:
-    allowed = (JobState.WAITING, JobState.DELAYED, JobState.FAILED, JobState.COMPLETED)
-    if state not in allowed:
-        raise ConfigurationError("state", state, [s.value for s in allowed])
-    return JobState(state)
-
-
-def _backlog(counts: list[QueueStatus], load: tuple[int, int, float], chosen: list[str]) -> Backlog:
-    rows = [row for row in counts if row.name in chosen]
-    workers, slots, run_s = load
-    return Backlog(
-        depth=sum(r.waiting for r in rows),
-        arrival_rate=sum(r.arrival_rate for r in rows),
-        service_rate=sum(r.service_rate for r in rows),
-        oldest_wait_s=max((r.oldest_wait_s for r in rows), default=0.0),
-        workers=workers,
-        slots=slots,
-        active=sum(r.active for r in rows),
-        run_s=run_s,
-    )

@@ -9,6 +9,8 @@ from typing import Final, Literal
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 
+from .limits import Limit, check_limits
+
 Order = Literal["strict", "weighted"]
 
 MAX_PRIORITY: Final = 1000
@@ -172,6 +174,9 @@ class EngineOptions:
         unknown_grace_s: How long a job waits whose type no live worker declares.
         result_ttl_s: How long a finished job's record and result can be asked for.
         max_payload_bytes: Largest encoded payload.
+        limits: Rate limits and concurrency caps.
+        wait_replicas: Replicas that must have a job before its enqueue returns (Redis).
+        wait_timeout_s: How long to wait for them.
     """
 
     order: Order = "strict"
@@ -180,6 +185,9 @@ class EngineOptions:
     unknown_grace_s: float = 600.0
     result_ttl_s: float = 600.0
     max_payload_bytes: int = 1_048_576
+    limits: tuple[Limit, ...] = ()
+    wait_replicas: int = 0
+    wait_timeout_s: float = 1.0
 
     def __post_init__(self) -> None:
         if self.order not in ("strict", "weighted"):
@@ -188,6 +196,8 @@ class EngineOptions:
             check_int(self.aging, argument="aging", low=1)
         check_int(self.max_crashes, argument="max_crashes", low=1)
         check_int(self.max_payload_bytes, argument="max_payload_bytes", low=1)
+        object.__setattr__(self, "limits", check_limits(self.limits))
+        check_int(self.wait_replicas, argument="wait_replicas", low=0)
 
 
 def queue_configs(queues: Iterable[QueueConfig] | Mapping[str, Mapping[str, int]]) -> dict[str, QueueConfig]:

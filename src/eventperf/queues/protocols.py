@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from eventperf._core.clock import Clock
 
@@ -191,8 +191,38 @@ class WorkerStore(Protocol):
         """Record progress or a step that is done; false when the lease is lost."""
         ...
 
-    def wait(self, worker: str, timeout_s: float, /) -> bool:
-        """Block until a job this worker may claim, or a message for it, came; false after ``timeout_s``."""
+    def wait(self, worker: str, timeout_s: float, /) -> bool | str:
+        """Block until a job this worker may claim, or a message for it, came; false after ``timeout_s``.
+
+        ``"message"`` asks for a renewal at once: a job this worker runs was cancelled.
+        """
+        ...
+
+
+@runtime_checkable
+class AttentiveStore(Protocol):
+    """What a store may add so that a busy worker hears of cancellations before its next renewal."""
+
+    def attend(self, worker: str, timeout_s: float, /) -> bool | str:
+        """Like ``wait``, for messages and nudges only; jobs that came are left alone.
+
+        The asynchronous face has ``await nudge(worker)``, which ends a running call.
+        """
+        ...
+
+
+class ScheduleStore(Protocol):
+    """What a store adds that declares the capability ``"schedules"``; its asynchronous face has the same."""
+
+    def fire(self, name: str, slot: float, job: NewJob, /, *, late: bool = False) -> bool:
+        """Push ``job`` unless the schedule ``name`` has fired for ``slot`` (store time) or a later one.
+
+        A schedule seen for the first time does not fire for a ``late`` slot, it only takes note of it.
+        """
+        ...
+
+    def time(self) -> float:
+        """Return the store's clock, seconds since the epoch."""
         ...
 
 
@@ -241,7 +271,10 @@ class Backend(Protocol):
 
     Attributes:
         name: Shown in errors, for example ``"Redis"``.
-        capabilities: Features beyond the common ones, for example ``"transactional_enqueue"``.
+        capabilities: Features beyond the common ones: ``"limits"`` (``EngineOptions.limits`` is obeyed),
+            ``"flows"`` (a record's ``flow`` names jobs it waits for: ``{"after": [ids], "when": "success" or
+            "ended"}``), ``"schedules"`` (:class:`ScheduleStore`), ``"wait_replicas"``,
+            ``"transactional_enqueue"``.
     """
 
     name: str

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from .context import JobContext
-from .errors import JobTimeout, NonRetryable, PayloadError, StoreUnavailable
+from .errors import JobTimeout, NonRetryable, PayloadError, Retry, StoreUnavailable
 from .events import JobEvent
 from .executors import Executors
 from .job import Lease
-from .jobtypes import JobType
+from .jobtypes import JobType, Middleware
 from .policy import judge
 from .protocols import AsyncJobStore, Outcome, OutcomeKind
 from .timeouts import Timeouts
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("eventperf.queues")
 
 _ACK_BATCH = 1000
+_NEWER_DELAY_S = 1.0  # when a job whose payload is too new for this worker is offered again
 
 
 class Run:
@@ -142,7 +143,7 @@ class Runner:
         """Run one claimed job."""
         record = lease.record
         kind = self._manager.types[record.type]
-        run = Run(lease, kind, JobContext(lease, self._worker, self._manager.backend.sync, self._store))
+        run = Run(lease, kind, JobContext(lease, self._worker, self._manager, self._store))
         self._runs[record.id] = run
         self.held[record.id] = lease.token
         timeout_s = record.timeout_s if record.timeout_s is not None else kind.timeout_s
@@ -200,6 +201,8 @@ class Runner:
             if run.why and run.why != "timeout":  # it ended in spite of the interruption: it counts as done
                 run.why = ""
             outcome = self._outcome(run, "done", result=self._encode(result, lease.record.type))
+            if run.ctx.followers:
+                outcome.followers = run.ctx.followers
         except asyncio.CancelledError:
             outcome = self._interrupted(run)
         except Exception as error:
@@ -207,18 +210,57 @@ class Runner:
         self._end(run, outcome)
 
     async def _call(self, run: Run, lease: Lease) -> Any:
-        kind, record = run.kind, lease.record
+        kind, payload = run.kind, lease.record.payload
+        if lease.record.version != kind.version:
+            payload = self._upcast(kind, lease)
+        if kind.mode == "process" and not self._manager.middlewares:
+            return await self._executors.in_process(kind, run.ctx, payload)
+        try:
+            data = self._manager.codec.decode(payload, kind.shape)
+        except PayloadError as error:
+            raise NonRetryable(f"the payload does not fit {kind.name!r}: {error}") from error
+        if not self._manager.middlewares:
+            return await self._handle(kind, run.ctx, data)
+        return await self._wrapped(kind)(run.ctx, data)
+
+    async def _handle(self, kind: JobType, ctx: JobContext, data: Any) -> Any:
         handler = kind.handler
         assert handler is not None
-        if kind.mode == "process":
-            return await self._executors.in_process(kind, run.ctx, record.payload)
-        try:
-            data = self._manager.codec.decode(record.payload, kind.shape)
-        except PayloadError as error:
-            raise NonRetryable(f"the payload does not fit {record.type!r}: {error}") from error
         if kind.mode == "thread":
-            return await self._executors.in_thread(handler, run.ctx, data)
-        return await handler(run.ctx, data)
+            return await self._executors.in_thread(handler, ctx, data)
+        if kind.mode == "process":
+            return await self._executors.in_process(kind, ctx, self._manager.codec.encode(data, kind.shape))
+        return await handler(ctx, data)
+
+    def _wrapped(self, kind: JobType) -> Callable[[Any, Any], Awaitable[Any]]:
+        def around(layer: Middleware, inner: Callable[[Any, Any], Awaitable[Any]]) -> Any:
+            return lambda ctx, data: layer(ctx, data, inner)
+
+        call: Any = lambda ctx, data: self._handle(kind, ctx, data)  # noqa: E731
+        for layer in reversed(self._manager.middlewares):
+            call = around(layer, call)
+        return call  # type: ignore[no-any-return]
+
+    def _upcast(self, kind: JobType, lease: Lease) -> bytes:
+        """Return the payload in the handler's version; leave newer ones to newer workers."""
+        record, codec = lease.record, self._manager.codec
+        if record.version > kind.version:
+            text = (
+                f"payload of {record.type!r} has version {record.version}, this worker knows {kind.version}"
+            )
+            if self._manager.clock.time() - record.created_at > self._manager.options.unknown_grace_s:
+                raise NonRetryable(text)
+            raise Retry(_NEWER_DELAY_S, count=False, reason=text)
+        steps = self._manager.upcasters.get(record.type, {})
+        try:
+            data = codec.decode(record.payload)
+            for version in range(record.version + 1, kind.version + 1):
+                if version in steps:
+                    data = steps[version](data)
+            return codec.encode(data)
+        except Exception as error:
+            text = f"the payload of version {record.version} cannot become {kind.version}: {error}"
+            raise NonRetryable(text) from error
 
     def _encode(self, result: Any, type_: str) -> bytes | None:
         if result is None:

@@ -24,6 +24,7 @@ from .job import Lease
 from .options import check_int, check_name
 from .protocols import AsyncJobStore, Claimed, Renewed, WorkerCard
 from .runs import Acks, Run, Runner
+from .scheduler import Scheduler
 
 if TYPE_CHECKING:
     from .manager import QueueManager
@@ -178,7 +179,9 @@ class _Session:
             on_wake=lambda: self.call(self._wake.set),
             on_renewed=lambda answer: self.call(self._renewed, answer),
             on_store=lambda up: self.call(self._store_is, up),
+            on_nudge=self._nudge,
         )
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def call(self, fn: Any, *args: Any) -> None:
         try:
@@ -196,6 +199,9 @@ class _Session:
         self._acks.start()
         self._heart.start()
         self._emit("worker_started")
+        if self._manager.schedules and not burst:
+            schedules = list(self._manager.schedules.values())
+            self._tasks.add(self._loop.create_task(Scheduler(self._store, schedules).run()))
         try:
             await self._claims(burst)
         finally:
@@ -323,6 +329,18 @@ class _Session:
         _log.warning("job %s finished late: another claim holds it, this result is dropped", record.id)
         self._emit("refused", job_id=record.id, type=record.type, queue=record.queue, attempt=lease.attempt)
 
+    def _nudge(self) -> None:
+        task = self._loop.create_task(self._nudged())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _nudged(self) -> None:
+        store: Any = self._store
+        try:
+            await store.nudge(self._card.id)
+        except StoreUnavailable as error:  # the thread's own wait fails too, and starts again
+            _log.debug("worker %s: %s", self._card.id, error)
+
     # -- stopping ----------------------------------------------------------------------------------
 
     async def _close(self) -> None:
@@ -334,6 +352,10 @@ class _Session:
                 self._wake.clear()
                 await self._until_freed(min(0.25, end - time.monotonic()))
             await self._runner.hand_back()
+            for task in list(self._tasks):
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
             await self._acks.close()
             try:
                 await self._store.leave(self._card.id)

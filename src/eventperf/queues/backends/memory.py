@@ -8,365 +8,28 @@ from __future__ import annotations
 
 import heapq
 import os
-import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from itertools import count, islice
 
 from eventperf._core.urls import BackendURL
 from eventperf.queues.faces import AsyncFace
-from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob, QueueStatus
-from eventperf.queues.options import QueueConfig
-from eventperf.queues.policy import Lane, choose
+from eventperf.queues.job import Lease
+from eventperf.queues.limits import RECHECK_S
+from eventperf.queues.policy import choose
 from eventperf.queues.protocols import Claimed, Outcome, Renewed, Stalled, StoreSettings, WorkerCard
 
-WAITING, DELAYED, ACTIVE = JobState.WAITING, JobState.DELAYED, JobState.ACTIVE
-COMPLETED, FAILED, CANCELLED = JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED
+from .memory_base import MemoryBooks
+from .memory_jobs import ACTIVE, CANCELLED, COMPLETED, DELAYED, JobLane, LiveWorker, StoredJob
 
 _REAP_BATCH = 1000
-_RATE_BUCKET_S = 10.0
-_FORGET_WORKER_S = 86_400.0  # a worker that was frozen this long must introduce itself again
-_RATE_BUCKETS = 6
+_HELD_BACK_BATCH = 2000
 
 
-class _Job:
-    """The changing part of one job; ``place`` grows whenever older heap entries of it become void."""
-
-    __slots__ = (
-        "attempts", "cancel", "crashes", "due", "error", "expires", "finished", "lane", "lease_until",
-        "listed", "parked", "place", "progress", "ready_at", "record", "result", "started", "state", "steps",
-        "tag", "token", "worker",
-    )  # fmt: skip
-
-    def __init__(self, record: JobRecord) -> None:
-        self.record = record
-        self.state = WAITING
-        self.place = self.attempts = self.crashes = self.token = 0
-        self.tag = self.due = self.lease_until = self.ready_at = self.started = self.finished = 0.0
-        self.expires = 0.0
-        self.cancel = self.parked = self.listed = False
-        self.lane: _Lane | None = None
-        self.worker: str | None = None
-        self.error: str | None = None
-        self.result: bytes | None = None
-        self.progress: float | None = None
-        self.steps: set[str] | None = None
-
-
-class _Lane(Lane):
-    """A class of waiting jobs with its order: virtual start tags give every fairness key its turn.
-
-    Source of the tags: Golestani, "A Self-Clocked Fair Queueing Scheme", INFOCOM 1994.
-    """
-
-    __slots__ = ("heap", "last", "size", "virtual", "waits")
-
-    def __init__(self, queue: str, rank: int, weight: int, level: int) -> None:
-        super().__init__(queue, rank, weight, level)
-        self.waits: deque[tuple[int, _Job]] = deque()
-        self.heap: list[tuple[float, int, int, _Job]] = []
-        self.last: dict[str, float] = {}
-        self.virtual = 0.0
-        self.size = 0
-
-    def tag(self, key: str) -> float:
-        tag = self.last[key] = max(self.virtual, self.last.get(key, 0.0)) + 1.0
-        return tag
-
-    def serve(self, tag: float) -> None:
-        if tag > self.virtual:
-            self.virtual = tag
-            if len(self.last) > 1024 and len(self.last) > 2 * self.size:
-                self.last = {k: v for k, v in self.last.items() if v > tag}
-
-    def put(self, job: _Job, n: int) -> None:
-        heapq.heappush(self.heap, (job.tag, n, job.place, job))
-        self.size += 1
-        self.waits.append((job.place, job))
-        if len(self.waits) > 2 * self.size + 64:
-            self.waits = deque(w for w in self.waits if w[0] == w[1].place)
-
-    def take(self) -> _Job:
-        """Remove and return the next job; only when ``size`` is not 0."""
-        heap = self.heap
-        while True:
-            tag, _, place, job = heapq.heappop(heap)
-            if job.place == place:
-                self.size -= 1
-                self.serve(tag)
-                return job
-
-    def oldest(self) -> float | None:
-        while self.waits and self.waits[0][0] != self.waits[0][1].place:
-            self.waits.popleft()
-        return self.waits[0][1].ready_at if self.waits else None
-
-
-class _Queue:
-    """Counters and finished jobs of one queue."""
-
-    __slots__ = (
-        "active", "arrivals", "cancelled", "completed", "config", "dead", "delayed", "done", "enqueued",
-        "failed", "lanes", "paused", "replayed", "retried", "served", "stalled", "waiting",
-    )  # fmt: skip
-
-    def __init__(self, config: QueueConfig) -> None:
-        self.config = config
-        self.waiting = self.delayed = self.active = 0
-        self.enqueued = self.completed = self.failed = self.cancelled = 0
-        self.retried = self.stalled = self.replayed = 0
-        self.paused = False
-        self.lanes: dict[int, _Lane] = {}
-        self.dead: dict[str, _Job] = {}
-        self.done: deque[_Job] = deque()
-        self.arrivals: dict[int, int] = {}
-        self.served: dict[int, int] = {}
-
-    def bump(self, table: dict[int, int], now: float, by: int = 1) -> None:
-        bucket = int(now // _RATE_BUCKET_S)
-        if bucket in table:
-            table[bucket] += by
-            return
-        table[bucket] = by
-        for old in [b for b in table if b < bucket - _RATE_BUCKETS]:
-            del table[old]
-
-    def rate(self, table: dict[int, int], now: float, born: float) -> float:
-        first = int(now // _RATE_BUCKET_S) - _RATE_BUCKETS
-        start = max(born, first * _RATE_BUCKET_S)
-        return sum(n for b, n in table.items() if b >= first) / max(now - start, 1.0)
-
-
-class _Worker:
-    __slots__ = ("card", "event", "until")
-
-    def __init__(self, card: WorkerCard, until: float) -> None:
-        self.card = card
-        self.until = until
-        self.event = threading.Event()
-
-
-class MemoryStore:
+class MemoryStore(MemoryBooks):
     """A :class:`~eventperf.queues.protocols.JobStore` in plain dictionaries behind one lock.
 
     Finished jobs are kept for ``result_ttl_s`` but never more than ``max_finished`` of them.
     """
-
-    def __init__(self, settings: StoreSettings, *, max_finished: int = 100_000) -> None:
-        clock = settings.clock
-        self._monotonic = clock.monotonic
-        self._epoch = clock.time() - clock.monotonic()  # later steps of the wall clock move nothing
-        self._options = settings.options
-        self._max_finished = max_finished
-        self._mu = threading.Lock()
-        self._n = count(1)
-        self._token = 0
-        self._born = self._now()
-        self._jobs: dict[str, _Job] = {}
-        self._queues = {name: _Queue(config) for name, config in settings.queues.items()}
-        self._credit: dict[str, int] = {}
-        self._unique: dict[tuple[str, str], tuple[str, float]] = {}
-        self._due: list[tuple[float, int, int, _Job]] = []
-        self._leases: list[tuple[float, int, int, _Job]] = []
-        self._parked: dict[str, deque[tuple[int, _Job]]] = {}
-        self._known_until: dict[str, float] = {}
-        self._finished: deque[str] = deque()
-        self._workers: dict[str, _Worker] = {}
-        self._runs = [0, 0.0]
-
-    def _now(self) -> float:
-        return self._monotonic() + self._epoch
-
-    # -- producers ---------------------------------------------------------------------------------
-
-    def push(self, jobs: Sequence[NewJob], /) -> list[str]:
-        with self._mu:
-            return self._push(jobs, self._now())
-
-    def _push(self, jobs: Sequence[NewJob], now: float) -> list[str]:
-        ids, touched, head = [], set(), self._due[0][0] if self._due else None
-        for new in jobs:
-            record = new.record
-            holder = self._holder(record, now) if record.unique_key is not None else None
-            ids.append(holder or record.id)
-            if holder is not None or record.id in self._jobs:
-                continue
-            record.created_at = now
-            if new.deadline_s is not None:
-                record.deadline_at = now + new.deadline_s
-            job = self._jobs[record.id] = _Job(record)
-            queue = self._queues[record.queue]
-            queue.enqueued += 1
-            queue.bump(queue.arrivals, now)
-            if new.delay_s > 0:
-                self._delay(job, now + new.delay_s)
-            else:
-                self._ready(job, now)
-                touched.add(record.queue)
-        if touched or (self._due and self._due[0][0] != head):
-            self._wake(touched)
-        return ids
-
-    def _holder(self, record: JobRecord, now: float) -> str | None:
-        name = (record.type, record.unique_key or "")
-        held = self._unique.get(name)
-        if held is not None and held[1] > now and held[0] != record.id:
-            return held[0]
-        until = float("inf") if isinstance(record.unique_for, str) else now + record.unique_for
-        self._unique[name] = (record.id, until)
-        if not isinstance(record.unique_for, str) and len(self._unique) % 1024 == 0:
-            self._unique = {k: v for k, v in self._unique.items() if v[1] > now}
-        return None
-
-    def _free_unique(self, record: JobRecord) -> None:
-        name = (record.type, record.unique_key or "")
-        if self._unique.get(name, ("", 0.0))[0] == record.id:
-            del self._unique[name]
-
-    def _ready(self, job: _Job, now: float, *, tag: float | None = None) -> None:
-        record = job.record
-        queue = self._queues[record.queue]
-        lane = queue.lanes.get(record.priority)
-        if lane is None:
-            config = queue.config
-            lane = _Lane(record.queue, config.priority, config.share, record.priority)
-            queue.lanes[record.priority] = lane
-        job.state, job.lane, job.ready_at = WAITING, lane, now
-        job.tag = lane.tag(record.key) if tag is None else lane.virtual
-        queue.waiting += 1
-        lane.put(job, next(self._n))
-
-    def _delay(self, job: _Job, due: float) -> None:
-        job.state, job.due = DELAYED, due
-        self._queues[job.record.queue].delayed += 1
-        heapq.heappush(self._due, (due, next(self._n), job.place, job))
-
-    def _wake(self, queues: set[str]) -> None:
-        for worker in self._workers.values():
-            if not queues or not queues.isdisjoint(worker.card.room_by_queue):
-                worker.event.set()
-
-    def fetch(self, ids: Sequence[str], /) -> list[JobInfo | None]:
-        with self._mu:
-            self._forget(self._now())
-            return [None if (job := self._jobs.get(i)) is None else self._info(job) for i in ids]
-
-    def _info(self, job: _Job) -> JobInfo:
-        r = job.record
-        ran = job.state not in (WAITING, DELAYED) and job.token > 0
-        return JobInfo(
-            id=r.id, type=r.type, queue=r.queue, state=job.state, priority=r.priority,
-            attempt=job.attempts + (job.state is ACTIVE), crashes=job.crashes, created_at=r.created_at,
-            due_at=job.due if job.state is DELAYED else None, started_at=job.started if ran else None,
-            finished_at=job.finished or None, worker=job.worker if job.state is ACTIVE else None,
-            progress=job.progress, error=job.error, result=job.result, payload=r.payload, key=r.key,
-            headers=dict(r.headers or {}),
-        )  # fmt: skip
-
-    def counts(self) -> list[QueueStatus]:
-        with self._mu:
-            now = self._now()
-            if any(w.until < now - _FORGET_WORKER_S for w in self._workers.values()):
-                self._workers = {i: w for i, w in self._workers.items() if w.until >= now - _FORGET_WORKER_S}
-            return [self._status(name, queue, now) for name, queue in self._queues.items()]
-
-    def _status(self, name: str, q: _Queue, now: float) -> QueueStatus:
-        oldest = [t for lane in q.lanes.values() if (t := lane.oldest()) is not None]
-        return QueueStatus(
-            name=name, priority=q.config.priority, waiting=q.waiting, delayed=q.delayed, active=q.active,
-            completed=q.completed, failed=q.failed, cancelled=q.cancelled, retried=q.retried,
-            stalled=q.stalled, dead=len(q.dead), enqueued=q.enqueued, replayed=q.replayed, paused=q.paused,
-            workers=sum(name in w.card.room_by_queue and w.until > now for w in self._workers.values()),
-            oldest_wait_s=max(0.0, now - min(oldest)) if oldest else 0.0,
-            arrival_rate=q.rate(q.arrivals, now, self._born), service_rate=q.rate(q.served, now, self._born),
-        )  # fmt: skip
-
-    def load(self) -> tuple[int, int, float]:
-        with self._mu:
-            now = self._now()
-            live = [w for w in self._workers.values() if w.until > now]
-            runs, run_s = self._runs
-            return len(live), sum(w.card.slots for w in live), run_s / runs if runs else 0.0
-
-    # -- operators ---------------------------------------------------------------------------------
-
-    def listing(self, queue: str, state: JobState, /, *, offset: int = 0, limit: int = 100) -> list[JobInfo]:
-        with self._mu:
-            q = self._queues[queue]
-            if state is FAILED:
-                jobs = list(reversed(q.dead.values()))
-            elif state is COMPLETED:
-                jobs = list(reversed(q.done))
-            else:
-                jobs = [j for j in self._jobs.values() if j.state is state and j.record.queue == queue]
-                jobs.sort(
-                    key=lambda j: (-j.record.priority, j.tag) if state is WAITING else (j.due or j.started, 0)
-                )
-            return [self._info(job) for job in islice(jobs, offset, offset + limit)]
-
-    def cancel(self, ids: Sequence[str], /) -> list[bool]:
-        with self._mu:
-            return [self._cancel(self._jobs.get(i), self._now()) for i in ids]
-
-    def _cancel(self, job: _Job | None, now: float) -> bool:
-        if job is None or job.state not in (WAITING, DELAYED, ACTIVE):
-            return False
-        if job.state is ACTIVE:
-            job.cancel = True
-            if job.worker in self._workers:
-                self._workers[job.worker].event.set()
-        else:
-            self._drop(job)
-            self._end(job, CANCELLED, now)
-        return True
-
-    def _drop(self, job: _Job) -> None:
-        """Take a waiting or delayed job out of its order."""
-        queue = self._queues[job.record.queue]
-        job.place += 1
-        if job.state is DELAYED:
-            queue.delayed -= 1
-        else:
-            queue.waiting -= 1
-            if job.lane is not None and not job.parked:
-                job.lane.size -= 1
-            job.parked = False
-
-    def replay(self, queue: str, ids: Sequence[str] | None = None, /, *, limit: int | None = None) -> int:
-        with self._mu:
-            now, q = self._now(), self._queues[queue]
-            chosen = [i for i in (list(q.dead) if ids is None else ids) if i in q.dead][:limit]
-            for job in [q.dead.pop(i) for i in chosen]:
-                job.attempts = job.crashes = 0
-                job.error, job.finished, job.record.deadline_at = None, 0.0, None
-                q.replayed += 1
-                self._ready(job, now)
-            self._wake({queue})
-            return len(chosen)
-
-    def purge(self, queue: str, state: JobState, /) -> int:
-        with self._mu:
-            q, now = self._queues[queue], self._now()
-            if state is FAILED:
-                gone = list(q.dead.values())
-                q.dead.clear()
-            elif state is COMPLETED:
-                gone = list(q.done)
-                q.done.clear()
-            else:
-                gone = [j for j in self._jobs.values() if j.state is state and j.record.queue == queue]
-                for job in gone:
-                    self._drop(job)
-                    self._end(job, CANCELLED, now)
-                return len(gone)
-            for job in gone:
-                self._jobs.pop(job.record.id, None)
-            return len(gone)
-
-    def set_paused(self, queue: str, paused: bool, /) -> None:
-        with self._mu:
-            self._queues[queue].paused = paused
-            self._wake({queue})
 
     # -- workers -----------------------------------------------------------------------------------
 
@@ -375,7 +38,7 @@ class MemoryStore:
             now = self._now()
             worker = self._workers.get(card.id)
             if worker is None:
-                self._workers[card.id] = _Worker(card, now + 3 * card.lease_s)
+                self._workers[card.id] = LiveWorker(card, now + 3 * card.lease_s)
             else:
                 worker.card, worker.until = card, now + 3 * card.lease_s
             self._alive(self._workers[card.id], now)
@@ -383,9 +46,10 @@ class MemoryStore:
                 if job.state is ACTIVE and job.record.id not in held:
                     self._queues[job.record.queue].active -= 1
                     job.token, job.place = -job.token, job.place + 1
+                    self._let_go(job, now)
                     self._ready(job, now, tag=0.0)
 
-    def _alive(self, worker: _Worker, now: float) -> None:
+    def _alive(self, worker: LiveWorker, now: float) -> None:
         worker.until = now + 3 * worker.card.lease_s
         for type_ in worker.card.types:
             self._known_until[type_] = max(worker.until, self._known_until.get(type_, 0.0))
@@ -395,6 +59,7 @@ class MemoryStore:
             gone = self._workers.pop(worker, None)
             if gone is not None:
                 gone.event.set()
+                gone.message.set()
 
     def claim(self, worker: str, room: Mapping[str, int], total: int, /) -> Claimed:
         with self._mu:
@@ -407,6 +72,8 @@ class MemoryStore:
             expired: list[tuple[str, str, str, str]] = []
             if self._parked:
                 self._unpark(me.card, now, total, expired)
+            if self._looks:
+                self._let_through(now)
             leases = self._take(me, room, total, now, expired)
             if self._finished:
                 self._forget(now)
@@ -414,7 +81,7 @@ class MemoryStore:
 
     def _take(
         self,
-        me: _Worker,
+        me: LiveWorker,
         room: Mapping[str, int],
         total: int,
         now: float,
@@ -422,12 +89,19 @@ class MemoryStore:
     ) -> list[Lease]:
         card, order, aging = me.card, self._options.order, self._options.aging
         left = {name: free for name, free in room.items() if free > 0 and not self._queues[name].paused}
+        for limit in self._whole:
+            name = limit.queue or ""
+            if name in left:
+                left[name] = int(min(left[name], self._ledger.free(limit, (name, "", ""), now)))
+                if left[name] <= 0:
+                    del left[name]
+        held_back = 0
         lanes = [lane for name in left for lane in self._queues[name].lanes.values() if lane.size]
         until = now + card.lease_s
         leases: list[Lease] = []
-        while lanes and len(leases) < total:
+        while lanes and len(leases) < total and held_back < _HELD_BACK_BATCH:
             lane = choose(lanes, order, aging, self._credit)
-            assert isinstance(lane, _Lane)
+            assert isinstance(lane, JobLane)
             job = lane.take()
             if not lane.size:
                 lanes.remove(lane)
@@ -441,12 +115,21 @@ class MemoryStore:
                 self._parked[record.type].append((job.place, job))
                 continue
             queue = self._queues[record.queue]
-            queue.waiting -= 1
-            job.place += 1
             if record.deadline_at is not None and record.deadline_at <= now:
+                queue.waiting -= 1
+                job.place += 1
                 self._bury(job, "deadline passed before it could start", now)
                 expired.append((record.id, record.type, record.queue, "deadline"))
                 continue
+            if self._ledger.limits:
+                held = self._ledger.start(record.queue, record.type, record.key, now)
+                if isinstance(held, tuple):
+                    self._hold_back(job, held, now)
+                    held_back += 1
+                    continue
+                job.under = held
+            queue.waiting -= 1
+            job.place += 1
             queue.active += 1
             self._token = job.token = self._token + 1
             job.state, job.worker, job.started, job.lease_until = ACTIVE, card.id, now, until
@@ -458,6 +141,28 @@ class MemoryStore:
             if not left[record.queue]:
                 lanes = [one for one in lanes if one.queue != record.queue]
         return leases
+
+    def _let_through(self, now: float) -> None:
+        """Put jobs that a limit held back into line again, as many as it lets through by now."""
+        while self._looks and self._looks[0][0] <= now:
+            at, _, bucket = heapq.heappop(self._looks)
+            if self._look_at.get(bucket) != at:
+                continue
+            del self._look_at[bucket]
+            waiting, limit = self._held_back[bucket], self._ledger.limit_of(bucket)
+            free = self._ledger.free(limit, bucket, now) if limit is not None else len(waiting)
+            while waiting and free > 0:
+                _, _, place, job = heapq.heappop(waiting)
+                if job.place == place and job.lane is not None:
+                    free -= 1
+                    job.parked = False
+                    job.lane.put(job, next(self._n))
+            if not waiting:
+                del self._held_back[bucket]
+            elif limit is not None:
+                again = self._ledger.again_at(limit, bucket, now)
+                step = min(RECHECK_S, limit.per_s / limit.rate) if limit.rate else RECHECK_S
+                self._look(bucket, now + max(step, 1e-4) if again is None else again)
 
     def _promote(self, now: float) -> None:
         due = self._due
@@ -480,12 +185,13 @@ class MemoryStore:
             found.append(self._orphan(job, now))
         return found
 
-    def _orphan(self, job: _Job, now: float) -> Stalled:
+    def _orphan(self, job: StoredJob, now: float) -> Stalled:
         record, queue = job.record, self._queues[job.record.queue]
         queue.active -= 1
         queue.stalled += 1
         job.crashes += 1
         job.token = -job.token
+        self._let_go(job, now)
         dead = job.crashes >= self._options.max_crashes
         if job.cancel:
             self._end(job, CANCELLED, now)
@@ -524,6 +230,12 @@ class MemoryStore:
         times = [max(heap[0][0], heap[0][3].lease_until)] if heap else []
         if self._due:
             times.append(self._due[0][0])
+        if self._looks:
+            times.append(self._looks[0][0])
+        for limit in self._whole:
+            again = self._ledger.again_at(limit, (limit.queue or "", "", ""), now)
+            if again is not None:
+                times.append(again)
         return max(0.0, min(times) - now) if times else None
 
     def finish(self, outcomes: Sequence[Outcome], /) -> list[bool]:
@@ -537,6 +249,8 @@ class MemoryStore:
             return False
         queue, kind = self._queues[job.record.queue], outcome.kind
         queue.active -= 1
+        if job.under:
+            self._let_go(job, now)
         if kind != "release":
             self._runs[0] += 1
             self._runs[1] += outcome.run_s
@@ -558,7 +272,7 @@ class MemoryStore:
             self._push(outcome.followers, now)
         return True
 
-    def _again(self, job: _Job, outcome: Outcome, now: float) -> None:
+    def _again(self, job: StoredJob, outcome: Outcome, now: float) -> None:
         job.token, job.place = -job.token, job.place + 1
         if outcome.kind == "release":
             self._ready(job, now, tag=0.0)
@@ -572,55 +286,6 @@ class MemoryStore:
         else:
             self._ready(job, now)
         self._wake({job.record.queue})
-
-    def _bury(self, job: _Job, reason: str, now: float) -> None:
-        queue = self._queues[job.record.queue]
-        job.error = reason
-        self._end(job, FAILED, now)
-        queue.dead[job.record.id] = job
-        keep = queue.config.keep_failed
-        while keep is not None and len(queue.dead) > keep:
-            del self._jobs[queue.dead.pop(next(iter(queue.dead))).record.id]
-
-    def _end(self, job: _Job, state: JobState, now: float) -> None:
-        record = job.record
-        queue = self._queues[record.queue]
-        job.state, job.finished = state, now
-        job.lane = job.steps = job.progress = None
-        if record.unique_key is not None and isinstance(record.unique_for, str):
-            self._free_unique(record)
-        queue.bump(queue.served, now)
-        if state is FAILED:
-            queue.failed += 1
-            return
-        ttl = self._options.result_ttl_s
-        job.expires = now + (ttl if job.result is not None else min(ttl, 60.0))
-        self._finished.append(record.id)
-        if state is CANCELLED:
-            queue.cancelled += 1
-            return
-        queue.completed += 1
-        queue.done.append(job)
-        job.listed = True
-        if len(queue.done) > queue.config.keep_completed:
-            old = queue.done.popleft()
-            old.listed = False
-            if old.expires <= now:
-                self._jobs.pop(old.record.id, None)
-
-    def _forget(self, now: float) -> None:
-        """Drop finished jobs whose time has passed; those still listed stay."""
-        finished = self._finished
-        while finished:
-            job = self._jobs.get(finished[0])
-            if job is not None and job.expires > now and len(finished) <= self._max_finished:
-                return
-            finished.popleft()
-            if job is None or job.state not in (COMPLETED, CANCELLED):
-                continue
-            job.expires = now
-            if not job.listed:
-                del self._jobs[job.record.id]
 
     def renew(self, worker: str, held: Sequence[tuple[str, int]], /) -> Renewed:
         with self._mu:
@@ -658,9 +323,29 @@ class MemoryStore:
             job = self._jobs.get(job_id)
             return frozenset(job.steps or ()) if job is not None else frozenset()
 
-    def wait(self, worker: str, timeout_s: float, /) -> bool:
+    def wait(self, worker: str, timeout_s: float, /) -> bool | str:
         me = self._workers.get(worker)
-        return me is not None and me.event.wait(timeout_s)
+        if me is None or not me.event.wait(timeout_s):
+            return False
+        return self._heard(me)
+
+    def attend(self, worker: str, timeout_s: float, /) -> bool | str:
+        me = self._workers.get(worker)
+        if me is None or not me.message.wait(timeout_s):
+            return False
+        me.message.clear()
+        return self._heard(me)
+
+    def nudge(self, worker: str, /) -> None:
+        me = self._workers.get(worker)
+        if me is not None:
+            me.message.set()
+
+    def _heard(self, me: LiveWorker) -> bool | str:
+        if not me.told:
+            return True
+        me.told = False
+        return "message"
 
     def close(self) -> None:
         """Nothing to give back: the jobs live as long as this object."""
@@ -670,7 +355,7 @@ class MemoryBackend:
     """One memory store, shared by the threads and loops of this process; a fork starts an empty one."""
 
     name = "memory"
-    capabilities: frozenset[str] = frozenset()
+    capabilities: frozenset[str] = frozenset({"limits", "flows", "schedules"})
 
     def __init__(self, url: BackendURL | None, settings: StoreSettings) -> None:
         self._settings = settings

@@ -22,11 +22,9 @@ from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus
 from eventperf.queues.protocols import Claimed, Outcome, Renewed, StoreSettings, WorkerCard
 
 from . import redis_wire as wire
+from .redis_client import COMMAND_TIMEOUT_S, build_client, lost, warn_of_eviction
 from .turns import Turns
 
-_COMMAND_TIMEOUT_S = 5.0
-_CONNECT_TIMEOUT_S = 2.0
-_WAIT_MARGIN_S = 3.0
 _PUSH_BATCH = 1000
 _PURGE_BATCH = 1000
 
@@ -35,7 +33,7 @@ class RedisBackend:
     """The Redis engine behind a URL: ``redis://``, ``rediss://``, ``redis+cluster://h1:7000,h2:7001``."""
 
     name = "Redis"
-    capabilities: frozenset[str] = frozenset({"shared"})
+    capabilities: frozenset[str] = frozenset({"shared", "limits", "flows", "schedules", "wait_replicas"})
 
     def __init__(self, url: BackendURL, settings: StoreSettings) -> None:
         require("redis", extra="queues", needed_by="the Redis queue backend")
@@ -61,13 +59,13 @@ class RedisBackend:
         with self._mu:
             self._here()
             if self._sync is None:
-                self._sync = RedisStore(_client(self._url, "redis"), self._settings, self._url)
+                self._sync = RedisStore(build_client(self._url, "redis"), self._settings, self._url)
             return self._sync
 
     def waiter(self, card: WorkerCard, /) -> RedisStore:
         with self._mu:
             self._here()
-            store = RedisStore(_client(self._url, "redis", waits=True), self._settings, self._url)
+            store = RedisStore(build_client(self._url, "redis", waits=True), self._settings, self._url)
             store.adopt(card)
             self._waiters.append(store)
             return store
@@ -77,7 +75,7 @@ class RedisBackend:
         with self._mu:
             self._here()
             if loop not in self._aio:
-                client = _client(self._url, "redis.asyncio")
+                client = build_client(self._url, "redis.asyncio")
                 self._aio[loop] = AsyncRedisStore(client, self._settings, self._url)
             return self._aio[loop]
 
@@ -87,32 +85,6 @@ class RedisBackend:
             self._sync, self._waiters = None, []
         for store in stores:
             store.close()
-
-
-def _client(url: BackendURL, module: str, *, waits: bool = False) -> Any:
-    """Build a client that holds one connection and opens it on first use."""
-    redis: Any = require(module, extra="queues", needed_by="the Redis queue backend")
-    timeout = _COMMAND_TIMEOUT_S + _WAIT_MARGIN_S + 2 if waits else _COMMAND_TIMEOUT_S
-    common: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": _CONNECT_TIMEOUT_S}
-    common["socket_keepalive"] = True
-    if "+cluster" in url.scheme:
-        return _cluster_client(url, redis, module, common)
-    pool = redis.BlockingConnectionPool.from_url(url.text, max_connections=1, timeout=30, **common)
-    return redis.Redis(connection_pool=pool)
-
-
-def _cluster_client(url: BackendURL, redis: Any, module: str, common: dict[str, Any]) -> Any:
-    cluster: Any = require(f"{module}.cluster", extra="queues", needed_by="the Redis queue backend")
-    nodes = [cluster.ClusterNode(host, port or 6379) for host, port in url.hosts]
-    if url.username or url.password:
-        common |= {"username": url.username, "password": url.password}
-    if url.scheme.startswith("rediss"):
-        common["ssl"] = True
-    return redis.RedisCluster(startup_nodes=nodes, require_full_coverage=False, **common)
-
-
-def _lost(url: BackendURL, error: Exception) -> StoreUnavailable:
-    return StoreUnavailable(f"Redis at {redact(url.text)} does not answer: {type(error).__name__}: {error}")
 
 
 class _Shared:
@@ -125,7 +97,8 @@ class _Shared:
         self._url = url
         self._prefix = wire.prefix(settings)
         self._cards: dict[str, WorkerCard] = {}
-        self._noscript = errors.NoScriptError
+        self._looked = False
+        self._noscript: type[Exception] = errors.NoScriptError
         self._down: tuple[type[Exception], ...] = (
             errors.ConnectionError,
             errors.TimeoutError,
@@ -135,14 +108,23 @@ class _Shared:
             OSError,
             asyncio.TimeoutError,
         )
-        self._refused = errors.RedisError
+        self._refused: tuple[type[Exception], ...] = (errors.RedisError, *self._down)
 
     def _error(self, error: Exception) -> QueueError:
         if isinstance(error, self._down) or str(error).startswith(
             ("LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")
         ):
-            return _lost(self._url, error)
+            return lost(self._url, error)
         return QueueError(f"Redis at {redact(self._url.text)} refused a command: {error}")
+
+    def _wait_args(self) -> tuple[Any, ...]:
+        o = self._settings.options
+        return "WAIT", o.wait_replicas, int(o.wait_timeout_s * 1000)
+
+    def _home(self) -> dict[str, Any]:
+        """Say which node of a cluster a command without a key is for: the one that has all keys."""
+        find = getattr(self._client, "get_node_from_key", None)
+        return {} if find is None else {"target_nodes": find(self._prefix)}
 
     def _card(self, worker: str) -> WorkerCard:
         return self._cards[worker]
@@ -183,16 +165,34 @@ class RedisStore(_Shared):
                 return self._client.execute_command("EVALSHA", _sha(name), 1, self._prefix, *args)
             except self._noscript:
                 return self._client.execute_command("EVAL", wire.script(name), 1, self._prefix, *args)
-        except (self._refused, OSError) as error:
+        except self._refused as error:
             raise self._error(error) from error
 
     def push(self, jobs: Sequence[NewJob], /) -> list[str]:
         args = wire.push_args(jobs)
         try:
+            self._look_at_server()
             answer = self._run("push", args)
         except StoreUnavailable:  # an idle connection that the server had closed; ids make this harmless
             answer = self._run("push", args)
+        self._replicated()
         return [x.decode() for x in answer]
+
+    def _replicated(self) -> None:
+        o = self._settings.options
+        if o.wait_replicas:
+            try:
+                with self._turns:
+                    got = self._client.execute_command(*self._wait_args(), **self._home())
+            except self._refused as error:
+                raise self._error(error) from error
+            wire.check_replicated(got, o)
+
+    def fire(self, name: str, slot: float, job: NewJob, /, *, late: bool = False) -> bool:
+        return bool(self._run("fire", wire.fire_args(name, slot, job, late)) == 1)
+
+    def time(self) -> float:
+        return wire.seconds_of(self._run("time", []))
 
     def fetch(self, ids: Sequence[str], /) -> list[JobInfo | None]:
         return wire.infos(ids, self._run("fetch", ids)) if ids else []
@@ -260,16 +260,28 @@ class RedisStore(_Shared):
         """Know a worker that introduced itself on another connection."""
         self._cards[card.id] = card
 
-    def wait(self, worker: str, timeout_s: float, /) -> bool:
-        keys = _wake_keys(self._prefix, self._card(worker))
+    def wait(self, worker: str, timeout_s: float, /) -> bool | str:
+        return self._pop(_wake_keys(self._prefix, self._card(worker)), timeout_s)
+
+    def attend(self, worker: str, timeout_s: float, /) -> bool | str:
+        return self._pop([f"{self._prefix}W:{worker}"], timeout_s)
+
+    def _pop(self, keys: list[str], timeout_s: float) -> bool | str:
         try:
             with self._turns:
-                return (
-                    self._client.blpop(keys, timeout=max(0.01, min(timeout_s, _COMMAND_TIMEOUT_S)))
-                    is not None
-                )
-        except (self._refused, OSError) as error:
+                found = self._client.blpop(keys, timeout=max(0.01, min(timeout_s, COMMAND_TIMEOUT_S)))
+        except self._refused as error:
             raise self._error(error) from error
+        return False if found is None else "message" if found[1] == b"c" else True
+
+    def _look_at_server(self) -> None:
+        if not self._looked:
+            self._looked = True
+            try:
+                with self._turns:
+                    warn_of_eviction(self._client.info("memory"))
+            except self._refused:  # not allowed to ask, or down: the next command will tell
+                return
 
     def close(self) -> None:
         pool = getattr(self._client, "connection_pool", None)
@@ -292,7 +304,7 @@ class AsyncRedisStore(_Shared):
                 return await self._client.execute_command("EVALSHA", _sha(name), 1, self._prefix, *args)
             except self._noscript:
                 return await self._client.execute_command("EVAL", wire.script(name), 1, self._prefix, *args)
-        except (self._refused, OSError, asyncio.TimeoutError) as error:
+        except self._refused as error:
             raise self._error(error) from error
 
     async def push(self, jobs: Sequence[NewJob], /) -> list[str]:
@@ -313,9 +325,11 @@ class AsyncRedisStore(_Shared):
             args = wire.push_args([job for jobs, _ in batch for job in jobs])
             try:
                 try:
+                    await self._look_at_server()
                     answer = await self._run("push", args)
                 except StoreUnavailable:
                     answer = await self._run("push", args)
+                await self._replicated()
             except BaseException as error:
                 self._answer(batch, None, error)
                 if not isinstance(error, Exception):
@@ -324,6 +338,29 @@ class AsyncRedisStore(_Shared):
             else:
                 self._answer(batch, [x.decode() for x in answer], None)
         self._pusher = None
+
+    async def _replicated(self) -> None:
+        o = self._settings.options
+        if o.wait_replicas:
+            try:
+                got = await self._client.execute_command(*self._wait_args(), **self._home())
+            except self._refused as error:
+                raise self._error(error) from error
+            wire.check_replicated(got, o)
+
+    async def fire(self, name: str, slot: float, job: NewJob, /, *, late: bool = False) -> bool:
+        return bool(await self._run("fire", wire.fire_args(name, slot, job, late)) == 1)
+
+    async def time(self) -> float:
+        return wire.seconds_of(await self._run("time", []))
+
+    async def _look_at_server(self) -> None:
+        if not self._looked:
+            self._looked = True
+            try:
+                warn_of_eviction(await self._client.info("memory"))
+            except self._refused:  # not allowed to ask, or down
+                return
 
     @staticmethod
     def _answer(
@@ -383,6 +420,7 @@ class AsyncRedisStore(_Shared):
 
     async def enter(self, card: WorkerCard, held: Sequence[str] = (), /) -> None:
         self._cards[card.id] = card
+        await self._look_at_server()
         await self._run("enter", [*wire.card_args(card), *held])
 
     async def leave(self, worker: str, /) -> None:
@@ -406,6 +444,14 @@ class AsyncRedisStore(_Shared):
     ) -> bool:
         args = [job_id, token, "" if progress is None else progress, step or ""]
         return bool(await self._run("note", args) == 1)
+
+    async def nudge(self, worker: str, /) -> None:
+        key = f"{self._prefix}W:{worker}"
+        try:
+            await self._client.rpush(key, "n")
+            await self._client.pexpire(key, 60_000)
+        except self._refused as error:
+            raise self._error(error) from error
 
     async def steps(self, job_id: str, /) -> frozenset[str]:
         return frozenset(x.decode() for x in await self._run("steps", [job_id]))

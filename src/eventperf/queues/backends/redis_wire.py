@@ -11,7 +11,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from eventperf.queues.errors import StoreUnavailable
 from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob, QueueStatus
+from eventperf.queues.options import EngineOptions
 from eventperf.queues.protocols import Claimed, Outcome, Renewed, Stalled, StoreSettings, WorkerCard
 
 US = b"\x1f"
@@ -19,7 +21,9 @@ Args = list[Any]
 
 _STATES = {b"d": JobState.COMPLETED, b"f": JobState.FAILED, b"c": JobState.CANCELLED}
 _LIVE = {b"w": JobState.WAITING, b"d": JobState.DELAYED, b"a": JobState.ACTIVE}
-_RATE_SPAN_S = 60.0
+_PUSHING = ("push", "fire", "finish")
+_FAR = 8e15  # due times beyond it belong to jobs that wait for others
+_GROUP = 1000
 _DELAY_CAP_S = 3.15e9  # a century: scores stay exact integers
 
 
@@ -27,7 +31,8 @@ _DELAY_CAP_S = 3.15e9  # a century: scores stay exact integers
 def script(name: str) -> str:
     """Return the text of one Lua script, with the shared part in front."""
     folder = files("eventperf.queues").joinpath("lua")
-    return folder.joinpath("common.lua").read_text() + folder.joinpath(f"{name}.lua").read_text()
+    parts = ("common", "pushes", name) if name in _PUSHING else ("common", name)
+    return "".join(folder.joinpath(f"{part}.lua").read_text() for part in parts)
 
 
 def prefix(settings: StoreSettings) -> str:
@@ -75,14 +80,16 @@ def push_args(jobs: Sequence[NewJob]) -> Args:
             r.queue, r.type, r.priority, r.key, r.attempts, r.timeout_s, r.unique_key, r.unique_for,
             r.version, r.headers, r.flow, new.delay_s, new.deadline_s,
         )  # fmt: skip
-        if mark != same:
+        if mark != same or args[count_at] >= _GROUP:
             same = mark
             delay_s = min(new.delay_s, _DELAY_CAP_S)
             unique = "" if r.unique_key is None else f"{r.type}|{r.unique_key}"
             count_at = len(args) + 7
+            parents = r.flow.get("after", ()) if r.flow else ()
             args += (
                 _header(r, delay_s, new.deadline_s), r.queue, r.priority, r.key, -int(-delay_s * 1000 // 1),
-                unique, _unique_mode(r.unique_for), 0,
+                unique, _unique_mode(r.unique_for), 0, len(parents), r.flow["when"] if r.flow else "",
+                *parents,
             )  # fmt: skip
         args[count_at] += 1
         args.append(r.id)
@@ -94,6 +101,29 @@ def _unique_mode(value: str | float) -> str | int:
     if isinstance(value, str):
         return value[0]
     return max(1, int(value * 1000))
+
+
+def fire_args(name: str, slot: float, job: NewJob, late: bool) -> Args:
+    """Build the arguments of ``fire.lua``."""
+    return [name, round(slot * 1000), int(late), *push_args([job])]
+
+
+def seconds_of(reply: Sequence[bytes]) -> float:
+    """Read the answer of ``time.lua``."""
+    return int(reply[0]) + int(reply[1]) / 1e6
+
+
+def check_replicated(replicas: int, options: EngineOptions) -> None:
+    """Refuse a push that fewer replicas than asked for have.
+
+    Raises:
+        StoreUnavailable: Too few; the jobs are stored, the same push may be repeated by their ids.
+    """
+    if replicas < options.wait_replicas:
+        raise StoreUnavailable(
+            f"{replicas} of {options.wait_replicas} replicas had them within {options.wait_timeout_s:g} s; "
+            "the primary has them"
+        )
 
 
 # -- records ---------------------------------------------------------------------------------------
@@ -172,7 +202,7 @@ def _live_info(job_id: str, row: Sequence[bytes]) -> JobInfo:
     return JobInfo(
         id=job_id, type=r.type, queue=r.queue, state=_LIVE[state], priority=r.priority,
         attempt=attempts + (state == b"a"), crashes=crashes, created_at=r.created_at,
-        due_at=float(due) / 1000 if due else None, started_at=started, worker=worker,
+        due_at=float(due) / 1000 if due and float(due) < _FAR else None, started_at=started, worker=worker,
         progress=float(progress) if progress else None, error=error.decode() or None, payload=r.payload,
         key=r.key, headers=dict(r.headers or {}),
     )  # fmt: skip
@@ -273,11 +303,14 @@ def claim_args(settings: StoreSettings, card: WorkerCard, room: Mapping[str, int
     o = settings.options
     args: Args = [
         card.id, _ms(card.lease_s), total, o.order, -1 if o.aging is None else o.aging, o.max_crashes,
-        _ms(o.unknown_grace_s), _ms(min(o.result_ttl_s, 60.0)), len(room),
+        _ms(o.unknown_grace_s), _ms(min(o.result_ttl_s, 60.0)), len(room), len(o.limits),
     ]  # fmt: skip
     for name, free in room.items():
         q = settings.queues[name]
         args += (name, free, q.priority, q.share, -1 if q.keep_failed is None else q.keep_failed)
+    for limit in o.limits:
+        cap, rate = limit.concurrency or -1, limit.rate or -1
+        args += (limit.queue or "", limit.type or "", int(limit.per_key), cap, rate, _ms(limit.per_s))
     args += card.types
     return args
 
@@ -320,6 +353,7 @@ def finish_args(settings: StoreSettings, outcomes: Sequence[Outcome]) -> Args:
     args: Args = [_ms(o.result_ttl_s), _ms(min(o.result_ttl_s, 60.0)), len(settings.queues)]
     for q in settings.queues.values():
         args += (q.name, q.keep_completed, -1 if q.keep_failed is None else q.keep_failed)
+    args.append(len(outcomes))
     for out in outcomes:
         if out.kind == "done":
             args.append(f"{out.job_id}\x1f{out.token}\x1fdone\x1f0\x1f1\x1f{int(out.run_s * 1e6)}")
@@ -329,6 +363,10 @@ def finish_args(settings: StoreSettings, outcomes: Sequence[Outcome]) -> Args:
             facts = (out.job_id, out.token, out.kind, wait_ms, int(out.count), int(out.run_s * 1e6))
             args.append("\x1f".join(map(str, facts)))
             args.append(out.error or "")
+    for i, out in enumerate(outcomes, 1):
+        if out.followers:
+            group = push_args(out.followers)
+            args += (i, len(group), *group)
     return args
 
 

@@ -16,12 +16,19 @@ local function drop(id, blob, ttl)
   local attempts, crashes, flags = mutable(call('HGET', P .. 'm', id))
   if call('ZREM', P .. 'd', id) == 1 then
     inc(q, 'delayed', -1)
+    call('HDEL', P .. 'pd', id)
   else
     local name = q .. '|' .. level
     if call('ZREM', P .. 'L:' .. name, id) == 1 then
       if call('HINCRBY', P .. 'c', name, -1) == 0 then call('HDEL', P .. 'c', name) end
     elseif call('ZREM', P .. 'P:' .. type_, id) == 1 then
       if call('EXISTS', P .. 'P:' .. type_) == 0 then call('HDEL', P .. 'P', type_) end
+    else
+      local bucket = call('HGET', P .. 'Y', id)
+      if bucket then
+        call('ZREM', P .. 'B:' .. bucket, id)
+        call('HDEL', P .. 'Y', id)
+      end
     end
     inc(q, 'waiting', -1)
   end
@@ -91,7 +98,9 @@ elseif verb == 'purge' then -- queue, state, ttl, at most; returns how many, cal
     for k = 1, #ids, 2 do
       call('HDEL', P .. 'X', ids[k])
       call('HDEL', P .. 'j', ids[k])
+      ended(ids[k], 'c')
     end
+    flush()
     return { #ids / 2, #ids / 2 == most and 1 or 0 }
   elseif state == 'waiting' then
     local ids = {}
@@ -105,6 +114,10 @@ elseif verb == 'purge' then -- queue, state, ttl, at most; returns how many, cal
         local blob = call('HGET', P .. 'j', id)
         if blob and parse(blob) == q then ids[#ids + 1] = id end
       end
+    end
+    for _, id in ipairs(call('HKEYS', P .. 'Y')) do
+      local blob = #ids < most and call('HGET', P .. 'j', id)
+      if blob and parse(blob) == q then ids[#ids + 1] = id end
     end
     for _, id in ipairs(ids) do drop(id, call('HGET', P .. 'j', id), ttl) end
     flush()
@@ -133,6 +146,12 @@ elseif verb == 'list' then -- queue, state, offset, limit
       elseif #ids < limit then
         for _, id in ipairs(call('ZRANGE', name, skip, skip + limit - #ids - 1)) do ids[#ids + 1] = id end
         skip = 0
+      end
+    end
+    for _, id in ipairs(#ids < limit and call('HKEYS', P .. 'Y') or {}) do -- held back by a limit: after the others
+      local blob = call('HGET', P .. 'j', id)
+      if blob and parse(blob) == q then
+        if skip > 0 then skip = skip - 1 elseif #ids < limit then ids[#ids + 1] = id end
       end
     end
     return ids

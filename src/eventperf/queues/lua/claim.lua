@@ -1,10 +1,11 @@
 -- ARGV: worker, lease ms, total, order, aging, max crashes, grace ms, cancelled ttl ms, queues,
---       then per queue: name, room, rank, weight, keep failed; then the worker's types
+--       limits, then per queue: name, room, rank, weight, keep failed; per limit: queue, type, per key, cap, rate,
+--       window ms; then the worker's types
 local worker, lease, total, order = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local aging, max_crashes, grace = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local ttl = tonumber(ARGV[8])
 local room, rank, weight, keep, types = {}, {}, {}, {}, {}
-local i, mine = 10, {}
+local i, mine, rules = 11, {}, {}
 for _ = 1, tonumber(ARGV[9]) do
   local q = ARGV[i]
   mine[#mine + 1] = q
@@ -12,8 +13,57 @@ for _ = 1, tonumber(ARGV[9]) do
   keep[q] = tonumber(ARGV[i + 4])
   i = i + 5
 end
+for k = 1, tonumber(ARGV[10]) do
+  rules[k] = { q = ARGV[i], t = ARGV[i + 1], key = ARGV[i + 2] == '1', cap = tonumber(ARGV[i + 3]),
+    rate = tonumber(ARGV[i + 4]), per = tonumber(ARGV[i + 5]) }
+  i = i + 6
+end
 while ARGV[i] do types[ARGV[i]] = true; i = i + 1 end
 local leases, stalled, expired = {}, {}, {}
+local next_at = nil
+local function look_at(time)
+  if time and (not next_at or time < next_at) then next_at = time end
+end
+
+-- How many jobs may start under a limit now.
+local gates = {}
+local function gate_of(rule, bucket)
+  local gate = gates[bucket]
+  if gate then return gate end
+  gate = { rule = rule, free = math.huge, used = 0, starts = math.huge, head = now }
+  gates[bucket] = gate
+  if rule.cap >= 0 then gate.free = rule.cap - tonumber(call('HGET', P .. 'A', bucket) or 0) end
+  if rule.rate >= 0 then
+    local key = P .. 'V:' .. bucket
+    local head = tonumber(call('LINDEX', key, 0) or now)
+    while head <= now - rule.per do
+      call('LPOP', key)
+      head = tonumber(call('LINDEX', key, 0) or now)
+    end
+    gate.starts, gate.head = rule.rate - call('LLEN', key), head
+    gate.free = math.min(gate.free, gate.starts)
+  end
+  return gate
+end
+
+-- When to look again at a gate that lets none through; for caps a second is a safety net: their end is told.
+local function again_at(gate)
+  if gate.starts <= gate.used then return gate.head + gate.rule.per end
+  return now + 1000
+end
+
+-- The gates a job must pass; a second result is the bucket that holds it back.
+local function gates_for(q, type_, key)
+  local found = {}
+  for _, rule in ipairs(rules) do
+    if (rule.q == '' or rule.q == q) and (rule.t == '' or rule.t == type_) and (not rule.key or key ~= '') then
+      local bucket = rule.q .. US .. rule.t .. US .. (rule.key and key or '')
+      if gate_of(rule, bucket).free <= 0 then return nil, bucket end
+      found[#found + 1] = bucket
+    end
+  end
+  return found
+end
 
 -- 1. what fell due
 local due = call('ZRANGEBYSCORE', P .. 'd', '-inf', now, 'LIMIT', 0, 1000)
@@ -41,6 +91,7 @@ if #gone > 0 then
       local attempts, crashes, flags = mutable(call('HGET', P .. 'm', id))
       local started = held[k] and string.match(held[k], '\31(%d+)\31')
       crashes = crashes + 1
+      let_go(id)
       local dead = crashes >= max_crashes
       inc(q, 'active', -1)
       inc(q, 'stalled')
@@ -88,13 +139,47 @@ for _, type_ in ipairs(call('HKEYS', P .. 'P')) do
     if call('EXISTS', P .. 'P:' .. type_) == 0 then call('HDEL', P .. 'P', type_) end
   end
 end
+
+-- 3b. jobs that a limit held back, as many as it lets through by now
+for _, bucket in ipairs(call('ZRANGEBYSCORE', P .. 'G', '-inf', now, 'LIMIT', 0, 100)) do
+  local bq, bt, bk = string.match(bucket, '^([^\31]*)\31([^\31]*)\31(.*)$')
+  local free, again = 1000, now + 1000
+  for _, rule in ipairs(rules) do
+    if rule.q == bq and rule.t == bt and rule.key == (bk ~= '') then
+      local gate = gate_of(rule, bucket)
+      free = math.min(gate.free, 1000)
+      if free <= 0 then again = again_at(gate)
+      elseif rule.rate >= 0 then again = now + math.max(1, math.min(1000, math.floor(rule.per / rule.rate))) end
+    end
+  end
+  local jobs = free > 0 and call('ZPOPMIN', P .. 'B:' .. bucket, free) or {}
+  for k = 1, #jobs, 2 do
+    local id = jobs[k]
+    local blob = call('HGET', P .. 'j', id)
+    call('HDEL', P .. 'Y', id)
+    if blob then
+      local q, _, level = parse(blob)
+      local lane = lane_of(q .. '|' .. level)
+      lane.add[#lane.add + 1] = jobs[k + 1]; lane.add[#lane.add + 1] = id
+      lane.n = lane.n + 1
+    end
+  end
+  if call('EXISTS', P .. 'B:' .. bucket) == 1 then call('ZADD', P .. 'G', again, bucket)
+  else call('ZREM', P .. 'G', bucket) end
+end
 flush()
 counts, lanes, woken = {}, {}, {}
 
 -- 4. choose classes, then take that many from each
 local paused = {}
 for _, q in ipairs(call('HKEYS', P .. 'p')) do paused[q] = true end
-local open, size = {}, {}
+for _, rule in ipairs(rules) do
+  if rule.q ~= '' and rule.t == '' and not rule.key and room[rule.q] then
+    local gate = gate_of(rule, rule.q .. US .. US)
+    room[rule.q] = math.max(0, math.min(room[rule.q], gate.free))
+  end
+end
+local open, held_back = {}, 0
 local all = call('HGETALL', P .. 'c')
 for k = 1, #all, 2 do
   local q, level = string.match(all[k], '^(.*)|(%d+)$')
@@ -218,6 +303,23 @@ local function take(wanted)
       expired[#expired + 1] = 'deadline'
       room[q] = room[q] + 1
     else
+      local through, bucket = nil, nil
+      if #rules > 0 then through, bucket = gates_for(q, type_, extra(extras, 'k') or '') end
+      if bucket then
+        inc(q, 'waiting', 1)
+        call('ZADD', P .. 'B:' .. bucket, tags[k], id)
+        call('HSET', P .. 'Y', id, bucket)
+        call('ZADD', P .. 'G', 'NX', again_at(gates[bucket]), bucket)
+        room[q] = room[q] + 1
+        held_back = held_back + 1
+      else
+      local under = {}
+      for _, name in ipairs(through or {}) do
+        local gate = gates[name]
+        gate.free, gate.used = gate.free - 1, gate.used + 1
+        if gate.rule.cap >= 0 then under[#under + 1] = name end
+      end
+      if #under > 0 then call('HSET', P .. 'b', id, table.concat(under, '\30')) end
       inc(q, 'active')
       if extras ~= '' then free_unique(id, type_, extras, 'w') end
       ends[#ends + 1] = until_; ends[#ends + 1] = id
@@ -226,6 +328,7 @@ local function take(wanted)
       local n = #leases
       leases[n + 1], leases[n + 2], leases[n + 3] = id, base + k, attempts
       leases[n + 4], leases[n + 5], leases[n + 6] = crashes, flags, blobs[k]
+      end
     end
   end
   if #ends > 0 then
@@ -236,7 +339,18 @@ local function take(wanted)
 end
 
 while #leases / 6 < total do
+  if held_back >= 2000 then look_at(now); break end
   if take(total - #leases / 6) == 0 then break end
+end
+for bucket, gate in pairs(gates) do
+  if gate.starts <= gate.used then look_at(again_at(gate)) end
+  if gate.used > 0 then
+    if gate.rule.cap >= 0 then call('HINCRBY', P .. 'A', bucket, gate.used) end
+    if gate.rule.rate >= 0 then
+      for _ = 1, gate.used do call('RPUSH', P .. 'V:' .. bucket, string.format('%d', now)) end
+      call('PEXPIRE', P .. 'V:' .. bucket, gate.rule.per)
+    end
+  end
 end
 for _, lane in ipairs(considered) do
   if lane.skipped ~= lane.before then call('HSET', P .. 's', lane.name, lane.skipped) end
@@ -258,9 +372,8 @@ for _, q in ipairs(mine) do
 end
 if #spent > 0 then call('DEL', unpack(spent)) end
 
-local next_at = nil
-for _, key in ipairs({ 'd', 'l' }) do
+for _, key in ipairs({ 'd', 'l', 'G' }) do
   local first = call('ZRANGE', P .. key, 0, 0, 'WITHSCORES')[2]
-  if first and (not next_at or tonumber(first) < next_at) then next_at = tonumber(first) end
+  if first then look_at(tonumber(first)) end
 end
 return { next_at and math.max(0, next_at - now) or -1, leases, stalled, expired }

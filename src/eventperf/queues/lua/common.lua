@@ -11,12 +11,20 @@
 --   n   hash   counters                                  R:<bucket>  hash  arrivals and services of 10 s
 --   u:<type>|<key>  unique key -> id                     k:<queue>, K:<type>, W:<worker>  wake-up lists
 --   T   hash   type -> known until                       wk  hash  worker -> until and card
+--   A   hash   bucket -> running jobs under its cap      b   hash  id -> buckets it runs under (split by char 30)
+--   V:<bucket>  list  start times in the rate's window   G   zset  bucket with held-back jobs by time of next look
+--   B:<bucket>  zset  ids held back, by tag              Y   hash  id -> bucket that holds it back
+--   N   hash   id -> jobs that wait for it               pd  hash  waiting job -> how many it still waits for
+--   cr  hash   schedule -> last slot fired
+-- A bucket is queue US type US key, each possibly empty. A job that waits for others is delayed until FAR.
 local P = KEYS[1]
 local US = '\31'
 local call = redis.call
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local counts, lanes, woken = {}, {}, {}
+local FAR = 9000000000000000
+local ended -- told below: what follows from the end of a job
 
 local function inc(queue, field, by)
   local name = queue .. ':' .. field
@@ -131,6 +139,26 @@ local function final(id, state, attempts, crashes, started, err, result, blob)
     id, err .. (result or '') .. blob }, US)
 end
 
+-- Give back what a running job holds of the caps it runs under; called whenever a lease ends.
+local capped = nil
+local function let_go(id)
+  if capped == nil then capped = call('EXISTS', P .. 'b') == 1 end
+  local text = capped and call('HGET', P .. 'b', id)
+  if not text then return end
+  call('HDEL', P .. 'b', id)
+  for bucket in string.gmatch(text, '[^\30]+') do
+    if call('HINCRBY', P .. 'A', bucket, -1) <= 0 then call('HDEL', P .. 'A', bucket) end
+    local queue = string.match(bucket, '^([^\31]+)\31\31$')
+    local first = call('ZRANGE', P .. 'B:' .. bucket, 0, 0)[1]
+    if first then
+      call('ZADD', P .. 'G', now, bucket)
+      local blob = call('HGET', P .. 'j', first)
+      if blob then queue = parse(blob) end
+    end
+    if queue then woken[queue] = (woken[queue] or 0) + 1 end
+  end
+end
+
 -- Forget the changing parts of a job that has ended.
 local function scrub(id, flags)
   if string.find(flags, 's', 1, true) then call('DEL', P .. 'o:' .. id) end
@@ -147,6 +175,7 @@ local function bury(id, queue, type_, extras, attempts, crashes, flags, started,
   call('HSET', P .. 'X', id, final(id, 'f', attempts, crashes, started, reason, nil, ''))
   inc(queue, 'failed')
   rate(queue, 's', 1)
+  ended(id, 'f')
   if keep >= 0 then
     local over = call('ZCARD', P .. 'x:' .. queue) - keep
     if over > 0 then
@@ -154,6 +183,7 @@ local function bury(id, queue, type_, extras, attempts, crashes, flags, started,
         call('ZREM', P .. 'x:' .. queue, old)
         call('HDEL', P .. 'X', old)
         call('HDEL', P .. 'j', old)
+        ended(old, 'c')
       end
     end
   end
@@ -168,4 +198,36 @@ local function cancelled(id, queue, type_, extras, attempts, crashes, flags, sta
   if ttl > 0 then call('SET', P .. 'r:' .. id, final(id, 'c', attempts, crashes, started, err, nil, blob), 'PX', ttl) end
   inc(queue, 'cancelled')
   rate(queue, 's', 1)
+  ended(id, 'c')
+end
+
+-- Job `id` is done (d), dead (f), or cancelled or forgotten (c): what of the jobs that wait for it?
+local linked = nil
+ended = function(id, how)
+  if linked == nil then linked = call('EXISTS', P .. 'N') == 1 end
+  local text = linked and call('HGET', P .. 'N', id)
+  if not text then return end
+  local stay = {}
+  call('HDEL', P .. 'N', id)
+  for child in string.gmatch(text, '[^\31]+') do
+    local blob = call('HGET', P .. 'j', child)
+    if blob and call('HEXISTS', P .. 'pd', child) == 1 then
+      local queue, type_, level, extras = parse(blob)
+      local e = cjson.decode(extras)
+      local free = how == 'd' or e.f.when == 'ended'
+      if not free and how == 'f' then
+        stay[#stay + 1] = child
+      elseif not free or call('HINCRBY', P .. 'pd', child, -1) == 0 then
+        call('HDEL', P .. 'pd', child)
+        call('ZREM', P .. 'd', child)
+        inc(queue, 'delayed', -1)
+        if free then ready(child, queue, level, e.k or '')
+        else
+          cancelled(child, queue, type_, extras, 0, 0, '', 0, 'job ' .. id .. ', which it waited for, was cancelled',
+            60000, blob)
+        end
+      end
+    end
+  end
+  if #stay > 0 then call('HSET', P .. 'N', id, table.concat(stay, US)) end
 end

@@ -16,6 +16,7 @@ for k = 1, #all, 2 do
     local blob = call('HGET', P .. 'j', id)
     call('HDEL', P .. 'a', id)
     call('ZREM', P .. 'l', id)
+    let_go(id)
     if blob then
       local q, _, level = parse(blob)
       inc(q, 'active', -1)

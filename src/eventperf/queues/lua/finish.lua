@@ -1,17 +1,19 @@
 -- ARGV: result ttl ms, ttl without a result ms, queues, per queue: name, keep completed, keep failed;
---       then outcomes, each: id US token US kind US delay ms US count US run us; result (done) or error
+--       then how many outcomes, each: id US token US kind US delay ms US count US run us; result (done) or error;
+--       then jobs that enter with an outcome: its number, how many arguments, a group as of pushes.lua
 local ttl, short = tonumber(ARGV[1]), tonumber(ARGV[2])
 local keep_done, keep_dead, i = {}, {}, 4
 for _ = 1, tonumber(ARGV[3]) do
   keep_done[ARGV[i]], keep_dead[ARGV[i]] = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
   i = i + 3
 end
-local ids, first = {}, i
-while ARGV[i] do ids[#ids + 1] = string.match(ARGV[i], '^[^\31]*'); i = i + 2 end
+local ids, first, many = {}, i + 1, tonumber(ARGV[i])
+i = first
+for k = 1, many do ids[k] = string.match(ARGV[i], '^[^\31]*'); i = i + 2 end
 local held = call('HMGET', P .. 'a', unpack(ids))
 local blobs, changed = call('HMGET', P .. 'j', unpack(ids)), call('HMGET', P .. 'm', unpack(ids))
 local asked = call('EXISTS', P .. 'z') == 1
-local answer, ended, gone, finished, served, runs, run_us, seen = {}, {}, {}, {}, {}, 0, 0, {}
+local answer, over, gone, finished, served, runs, run_us, seen = {}, {}, {}, {}, {}, 0, 0, {}
 for k, id in ipairs(ids) do
   local at = first + 2 * (k - 1)
   local token, kind, wait, count, us = string.match(ARGV[at], '\31(%d+)\31(%a+)\31(%d+)\31(%d+)\31(%d+)$')
@@ -24,10 +26,11 @@ for k, id in ipairs(ids) do
   else
     answer[k] = 1
     seen[id] = true
-    ended[#ended + 1] = id
+    over[#over + 1] = id
     local q, type_, level, extras = parse(blobs[k])
     local attempts, crashes, flags = mutable(changed[k])
     inc(q, 'active', -1)
+    let_go(id)
     if kind ~= 'release' then
       runs = runs + 1
       run_us = run_us + tonumber(us)
@@ -47,6 +50,7 @@ for k, id in ipairs(ids) do
       list[#list + 1] = record
       inc(q, 'completed')
       served[q] = (served[q] or 0) + 1
+      ended(id, 'd')
     elseif kind == 'cancelled' or (cancel and kind ~= 'dead') then
       cancelled(id, q, type_, extras, attempts, crashes, flags, started, text, short, blobs[k])
     elseif kind == 'dead' then
@@ -66,9 +70,9 @@ for k, id in ipairs(ids) do
     end
   end
 end
-if #ended > 0 then
-  call('ZREM', P .. 'l', unpack(ended))
-  call('HDEL', P .. 'a', unpack(ended))
+if #over > 0 then
+  call('ZREM', P .. 'l', unpack(over))
+  call('HDEL', P .. 'a', unpack(over))
 end
 if #gone > 0 then call('HDEL', P .. 'j', unpack(gone)) end
 for q, list in pairs(finished) do
@@ -87,6 +91,11 @@ if runs > 0 then
   else
     call('HINCRBY', P .. 'n', '#run_us', run_us)
   end
+end
+while ARGV[i] do
+  local last = i + 1 + tonumber(ARGV[i + 1])
+  if answer[tonumber(ARGV[i])] == 1 then push_groups(i + 2, last) end
+  i = last + 1
 end
 flush()
 return answer

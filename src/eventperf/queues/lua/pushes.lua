@@ -1,0 +1,81 @@
+-- Part of the scripts that store jobs.
+-- ARGV from i on: groups, each: header, queue, level, key, delay ms, unique key, unique mode, n, jobs it waits for,
+-- "success" or "ended", those jobs' ids, then n x (id, payload)
+
+-- Let `id` wait for `parents`; returns how many are not there yet, or -1 when one of them was cancelled.
+local function link(id, parents, when)
+  local left, doomed = {}, false
+  for _, parent in ipairs(parents) do
+    if call('HEXISTS', P .. 'j', parent) == 1 then
+      if when ~= 'ended' or call('HEXISTS', P .. 'X', parent) == 0 then left[#left + 1] = parent end
+    elseif when ~= 'ended' then
+      local record = call('GET', P .. 'r:' .. parent)
+      if record and string.sub(record, 1, 1) == 'c' then doomed = true end
+    end
+  end
+  if doomed then return -1 end
+  for _, parent in ipairs(left) do
+    local others = call('HGET', P .. 'N', parent)
+    call('HSET', P .. 'N', parent, others and others .. US .. id or id)
+  end
+  if #left > 0 then call('HSET', P .. 'pd', id, #left) end
+  return #left
+end
+
+local function push_groups(i, last)
+  local answer, head = {}, call('ZRANGE', P .. 'd', 0, 0, 'WITHSCORES')[2]
+  while i <= last do
+    local header, queue, level, key = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+    local delay_ms, unique, mode, n = tonumber(ARGV[i + 4]), ARGV[i + 5], ARGV[i + 6], tonumber(ARGV[i + 7])
+    local links, when, parents = tonumber(ARGV[i + 8]), ARGV[i + 9], {}
+    for k = 1, links do parents[k] = ARGV[i + 9 + k] end
+    i = i + 10 + links
+    local ids = {}
+    for k = 1, n do ids[k] = ARGV[i + 2 * (k - 1)] end
+    local known = call('HMGET', P .. 'j', unpack(ids))
+    local made, put = {}, {}
+    for k = 1, n do
+      local id, holder = ids[k], false
+      if known[k] or made[id] then
+        holder = id
+      elseif unique ~= '' then
+        local name = P .. 'u:' .. unique
+        holder = call('GET', name)
+        if not holder then
+          if mode == 'w' or mode == 'r' then call('SET', name, id) else call('SET', name, id, 'PX', mode) end
+        elseif holder == id and call('EXISTS', P .. 'r:' .. id) == 0 then
+          holder = false
+        end
+      end
+      if not holder and call('EXISTS', P .. 'r:' .. id) == 1 then holder = id end
+      answer[#answer + 1] = holder or id
+      if not holder then
+        made[id] = true
+        local blob = string.format('%d', now) .. header .. ARGV[i + 2 * (k - 1) + 1]
+        local waits = links > 0 and link(id, parents, when) or 0
+        if waits < 0 then
+          local q, type_, _, extras = parse(blob)
+          inc(queue, 'enqueued')
+          cancelled(id, q, type_, extras, 0, 0, '', 0, 'a job it waits for was cancelled', 60000, blob)
+        else
+          put[#put + 1] = id
+          put[#put + 1] = blob
+          if waits > 0 then delay(id, queue, FAR)
+          elseif delay_ms > 0 then delay(id, queue, now + delay_ms)
+          else ready(id, queue, level, key) end
+        end
+      end
+    end
+    i = i + 2 * n
+    if #put > 0 then
+      in_chunks('HSET', P .. 'j', put, 2000)
+      inc(queue, 'enqueued', #put / 2)
+      rate(queue, 'a', #put / 2)
+      if delay_ms > 0 then
+        local first = call('ZRANGE', P .. 'd', 0, 0, 'WITHSCORES')[2]
+        if first ~= head then woken[queue] = (woken[queue] or 0) + 1 end
+      end
+    end
+  end
+  return answer
+end

@@ -1,0 +1,1 @@
+return { string.format('%d', clock[1]), string.format('%d', clock[2]) }

@@ -1,0 +1,220 @@
+"""Asking about jobs and operating queues: the part of a manager that people and dashboards use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eventperf._core.durations import Duration, seconds
+from eventperf._core.errors import ConfigurationError
+
+from .codec import Codec
+from .errors import JobCancelled, JobFailed, JobNotFound, ResultTimeout, UnknownQueue
+from .job import Backlog, JobInfo, JobState, QueueStatus
+from .options import QueueConfig
+from .protocols import AsyncJobStore, Backend, JobStore
+
+
+class Operations:
+    """Status, results, dead letter, pause: everything that is neither producing nor working."""
+
+    queues: Mapping[str, QueueConfig]
+    codec: Codec
+    _backend: Backend
+
+    def _store(self) -> JobStore:
+        return self._backend.sync()
+
+    def _astore(self) -> AsyncJobStore:
+        return self._backend.aio()
+
+    def _queue(self, name: str, argument: str = "queue") -> str:
+        if name not in self.queues:
+            raise UnknownQueue(argument, name, self.queues)
+        return name
+
+    def status(self) -> list[QueueStatus]:
+        """Return exact counts of every queue across all processes; one round trip, no scan."""
+        return self._store().counts()
+
+    async def astatus(self) -> list[QueueStatus]:
+        """Asynchronous twin of :meth:`status`."""
+        return await self._astore().counts()
+
+    def job_info(self, id: str) -> JobInfo:
+        """Return where job ``id`` stands.
+
+        Raises:
+            JobNotFound: Never enqueued, or finished and no longer retained.
+        """
+        return _found(id, self._store().fetch([id]))
+
+    async def ajob_info(self, id: str) -> JobInfo:
+        """Asynchronous twin of :meth:`job_info`."""
+        return _found(id, await self._astore().fetch([id]))
+
+    def result(self, id: str, timeout: Duration = 30.0) -> Any:
+        """Wait for job ``id`` and return what its handler returned, as plain data.
+
+        Raises:
+            JobFailed: It went to the dead letter.
+            JobCancelled: It was cancelled.
+            JobNotFound: No record of it.
+            ResultTimeout: Not finished within ``timeout``.
+        """
+        timeout_s = seconds(timeout, name="timeout", zero=True)
+        end, pause = time.monotonic() + timeout_s, 0.002
+        while not (info := self.job_info(id)).is_finished:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise ResultTimeout(id, timeout_s)
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, 0.1)
+        return self._outcome(info)
+
+    async def aresult(self, id: str, timeout: Duration = 30.0) -> Any:
+        """Asynchronous twin of :meth:`result`."""
+        import asyncio
+
+        timeout_s = seconds(timeout, name="timeout", zero=True)
+        end, pause = time.monotonic() + timeout_s, 0.002
+        while not (info := await self.ajob_info(id)).is_finished:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise ResultTimeout(id, timeout_s)
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 1.5, 0.1)
+        return self._outcome(info)
+
+    def _outcome(self, info: JobInfo) -> Any:
+        if info.state is JobState.FAILED:
+            raise JobFailed(info.id, info.error or "unknown")
+        if info.state is JobState.CANCELLED:
+            raise JobCancelled(info.id)
+        return None if info.result is None else self.codec.decode(info.result)
+
+    def backlog(self, queues: Sequence[str] | None = None) -> Backlog:
+        """Return depth, rates and waiting time of ``queues`` (all by default): what an autoscaler reads."""
+        chosen = [self._queue(q) for q in queues] if queues is not None else list(self.queues)
+        return _backlog(self._store().counts(), self._store().load(), chosen)
+
+    async def abacklog(self, queues: Sequence[str] | None = None) -> Backlog:
+        """Asynchronous twin of :meth:`backlog`."""
+        chosen = [self._queue(q) for q in queues] if queues is not None else list(self.queues)
+        store = self._astore()
+        return _backlog(await store.counts(), await store.load(), chosen)
+
+    # -- operating ---------------------------------------------------------------------------------
+
+    def cancel(self, id: str) -> bool:
+        """Cancel a job: at once when it waits, by asking its worker when it runs.
+
+        A running coroutine is cancelled, a ``cpu=True`` job's process is killed, a job in a thread
+        sees ``ctx.cancelled`` and must stop by itself. Returns false for unknown and ended jobs.
+        """
+        return self._store().cancel([id])[0]
+
+    async def acancel(self, id: str) -> bool:
+        """Asynchronous twin of :meth:`cancel`."""
+        return (await self._astore().cancel([id]))[0]
+
+    def retry(self, id: str) -> bool:
+        """Put one dead job back with fresh attempts; false when it is not in the dead letter."""
+        info = self.job_info(id)
+        return self._store().replay(info.queue, [id]) == 1
+
+    async def aretry(self, id: str) -> bool:
+        """Asynchronous twin of :meth:`retry`."""
+        info = await self.ajob_info(id)
+        return await self._astore().replay(info.queue, [id]) == 1
+
+    def dead(self, queue: str, *, offset: int = 0, limit: int = 100) -> list[JobInfo]:
+        """Return the dead letter of ``queue``, newest first."""
+        return self._store().listing(self._queue(queue), JobState.FAILED, offset=offset, limit=limit)
+
+    async def adead(self, queue: str, *, offset: int = 0, limit: int = 100) -> list[JobInfo]:
+        """Asynchronous twin of :meth:`dead`."""
+        return await self._astore().listing(self._queue(queue), JobState.FAILED, offset=offset, limit=limit)
+
+    def replay(self, queue: str, ids: Sequence[str] | None = None, *, limit: int | None = None) -> int:
+        """Put dead jobs of ``queue`` back: ``ids``, or all of them, oldest first; return how many."""
+        return self._store().replay(self._queue(queue), ids, limit=limit)
+
+    async def areplay(self, queue: str, ids: Sequence[str] | None = None, *, limit: int | None = None) -> int:
+        """Asynchronous twin of :meth:`replay`."""
+        return await self._astore().replay(self._queue(queue), ids, limit=limit)
+
+    def purge(self, queue: str, state: JobState | str = JobState.WAITING) -> int:
+        """Forget all jobs of ``queue`` that are waiting, delayed, failed or completed; return how many."""
+        return self._store().purge(self._queue(queue), _purgeable(state))
+
+    async def apurge(self, queue: str, state: JobState | str = JobState.WAITING) -> int:
+        """Asynchronous twin of :meth:`purge`."""
+        return await self._astore().purge(self._queue(queue), _purgeable(state))
+
+    def pause(self, queue: str) -> None:
+        """Stop handing out jobs of ``queue`` in every process; running jobs go on."""
+        self._store().set_paused(self._queue(queue), True)
+
+    async def apause(self, queue: str) -> None:
+        """Asynchronous twin of :meth:`pause`."""
+        await self._astore().set_paused(self._queue(queue), True)
+
+    def resume(self, queue: str) -> None:
+        """Hand out jobs of ``queue`` again."""
+        self._store().set_paused(self._queue(queue), False)
+
+    async def aresume(self, queue: str) -> None:
+        """Asynchronous twin of :meth:`resume`."""
+        await self._astore().set_paused(self._queue(queue), False)
+
+    def drain(self, timeout: Duration = "1m") -> bool:
+        """Wait until no job waits, is delayed or runs; false when ``timeout`` passed first."""
+        end, pause = time.monotonic() + seconds(timeout, name="timeout", zero=True), 0.005
+        while any(s.waiting or s.delayed or s.active for s in self.status()):
+            if time.monotonic() >= end:
+                return False
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.2)
+        return True
+
+    async def adrain(self, timeout: Duration = "1m") -> bool:
+        """Asynchronous twin of :meth:`drain`."""
+        import asyncio
+
+        end, pause = time.monotonic() + seconds(timeout, name="timeout", zero=True), 0.005
+        while any(s.waiting or s.delayed or s.active for s in await self.astatus()):
+            if time.monotonic() >= end:
+                return False
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.2)
+        return True
+
+
+def _found(id: str, found: list[JobInfo | None]) -> JobInfo:
+    if found[0] is None:
+        raise JobNotFound(id)
+    return found[0]
+
+
+def _purgeable(state: JobState | str) -> JobState:
+    allowed = (JobState.WAITING, JobState.DELAYED, JobState.FAILED, JobState.COMPLETED)
+    if state not in allowed:
+        raise ConfigurationError("state", state, [s.value for s in allowed])
+    return JobState(state)
+
+
+def _backlog(counts: list[QueueStatus], load: tuple[int, int, float], chosen: list[str]) -> Backlog:
+    rows = [row for row in counts if row.name in chosen]
+    workers, slots, run_s = load
+    return Backlog(
+        depth=sum(r.waiting for r in rows),
+        arrival_rate=sum(r.arrival_rate for r in rows),
+        service_rate=sum(r.service_rate for r in rows),
+        oldest_wait_s=max((r.oldest_wait_s for r in rows), default=0.0),
+        workers=workers,
+        slots=slots,
+        active=sum(r.active for r in rows),
+        run_s=run_s,
+    )
