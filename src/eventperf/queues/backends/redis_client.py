@@ -35,7 +35,10 @@ def _cluster_client(url: BackendURL, redis: Any, module: str, common: dict[str, 
         common |= {"username": url.username, "password": url.password}
     if url.scheme.startswith("rediss"):
         common["ssl"] = True
-    return redis.RedisCluster(startup_nodes=nodes, require_full_coverage=False, **common)
+    try:  # the sync client looks for its nodes at once
+        return redis.RedisCluster(startup_nodes=nodes, require_full_coverage=False, **common)
+    except (redis.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
+        raise lost(url, error) from error
 
 
 def lost(url: BackendURL, error: Exception) -> StoreUnavailable:
