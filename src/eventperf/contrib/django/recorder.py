@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from time import perf_counter
@@ -11,7 +13,10 @@ from typing import Any, Final
 
 from django.core.signals import request_started
 from django.db import connections
+from django.db import models as django_models
 from django.db.backends.signals import connection_created
+from django.db.models import Model, QuerySet
+from django.db.models.fields.related_descriptors import ForwardManyToOneDescriptor, ReverseOneToOneDescriptor
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.dbopt.recorder import NPlusOne, QueryRecorder
@@ -20,6 +25,7 @@ from eventperf.dbopt.workload import Workload
 __all__ = ["DjangoRecorder"]
 
 _DIALECTS: Final = {"sqlite": "sqlite", "postgresql": "postgres", "mysql": "mysql"}
+_ORM: Final = os.path.dirname(django_models.__file__) + os.sep
 _FORMAT: Final = re.compile(r"(?<!%)%s")
 
 
@@ -109,5 +115,61 @@ class DjangoRecorder:
         took = perf_counter() - began
         text = _FORMAT.sub("?", sql).replace("%%", "%") if self._qmark and params is not None else sql
         sample = (params[0] if params else None) if many else params
-        self._recorder.observe(text, sample, took, scope=None if many else self._scope.get())
+        self._recorder.observe(
+            text, sample, took, scope=None if many else self._scope.get(), fix=eager_loading
+        )
         return result
+
+
+def eager_loading() -> str:
+    """Name what fetches the rows of the running loop at once, from the ORM's frames on the stack."""
+    frame: Any = sys._getframe(1)
+    general = "fetch all rows at once: .filter(pk__in=...), in_bulk(), select_related or prefetch_related"
+    called = ""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(_ORM):
+            given = frame.f_locals.get("self")
+            if isinstance(given, (ForwardManyToOneDescriptor, ReverseOneToOneDescriptor)):
+                return _single(given)
+            if isinstance(given, QuerySet):
+                if frame.f_code.co_name in ("count", "exists", "aggregate"):
+                    called = frame.f_code.co_name
+                found = _many(given, called)
+                if found is not None:
+                    return found
+            if isinstance(given, Model) and frame.f_code.co_name == "refresh_from_db":
+                fields = frame.f_locals.get("fields")
+                if fields:
+                    return f"{type(given).__name__}: no defer()/only() that leaves out {', '.join(fields)}"
+        frame = frame.f_back
+    return general
+
+
+def _single(descriptor: Any) -> str:
+    if isinstance(descriptor, ForwardManyToOneDescriptor):
+        field = descriptor.field
+        return f"{field.model.__name__}.objects.select_related({field.name!r})"
+    related = descriptor.related
+    return f"{related.model.__name__}.objects.select_related({related.get_accessor_name()!r})"
+
+
+def _many(rows: Any, called: str) -> str | None:
+    owner = rows._hints.get("instance")
+    if not isinstance(owner, Model):
+        return None
+    names = [
+        relation.get_accessor_name() if relation.auto_created else relation.name
+        for relation in owner._meta.get_fields()
+        if relation.is_relation
+        and relation.related_model is rows.model
+        and (relation.one_to_many or relation.many_to_many)
+    ]
+    known = [field.remote_field.get_accessor_name() for field in rows._known_related_objects]
+    name = next((n for n in known if n in names), names[0] if names else None)
+    if name is None:
+        return None
+    if called == "count":
+        return f"{type(owner).__name__}.objects.annotate(n=Count({name!r}))"
+    if called == "exists":
+        return f"{type(owner).__name__}.objects.annotate(found=Exists(...)) over {name!r}"
+    return f"{type(owner).__name__}.objects.prefetch_related({name!r})"

@@ -1,0 +1,150 @@
+"""What the recorder says about code: which line, and what would be better."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import ForeignKey, String, create_engine, select, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+
+from eventperf.dbopt import QueryRecorder
+
+ROWS = 8
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Event(Base):
+    __tablename__ = "events"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    notes: Mapped[str] = mapped_column(String(50), deferred=True)
+    tickets: Mapped[list[Ticket]] = relationship(back_populates="event")
+
+
+class Ticket(Base):
+    __tablename__ = "tickets"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    event_id: Mapped[int] = mapped_column(ForeignKey("events.id"))
+    event: Mapped[Event] = relationship(back_populates="tickets")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Any]:
+    made = create_engine(f"sqlite:///{tmp_path / 'orm.db'}")
+    Base.metadata.create_all(made)
+    with Session(made) as session:
+        session.add_all(Event(id=n, notes="x", tickets=[Ticket(id=n)]) for n in range(ROWS))
+        session.commit()
+    yield made
+    made.dispose()
+
+
+def children(session: Session) -> object:
+    return [event.tickets for event in session.scalars(select(Event))]
+
+
+def parents(session: Session) -> object:
+    return [ticket.event for ticket in session.scalars(select(Ticket))]
+
+
+def deferred(session: Session) -> object:
+    return [event.notes for event in session.scalars(select(Event))]
+
+
+def one_by_one(session: Session) -> object:
+    return [session.get(Event, n) for n in range(ROWS)]
+
+
+def expired(session: Session) -> object:
+    events = session.scalars(select(Event)).all()
+    session.commit()
+    return [event.id for event in events]
+
+
+@pytest.mark.parametrize(
+    ("loop", "fix"),
+    [
+        (children, "options(selectinload(Event.tickets))"),
+        (parents, "options(joinedload(Ticket.event))"),
+        (deferred, "options(undefer(Event.notes))"),
+        (one_by_one, "fetch all rows in one statement (WHERE key IN (...)), or join them in the first one"),
+        (
+            expired,
+            "Event objects expire at each commit: expire_on_commit=False, or one SELECT that loads all",
+        ),
+    ],
+)
+def test_each_loop_is_named_with_the_option_that_ends_it(
+    engine: Any, loop: Callable[[Session], object], fix: str
+) -> None:
+    with QueryRecorder(engine) as recorder, Session(engine) as session:
+        loop(session)
+    (group,) = recorder.n_plus_one()
+    assert group.fix == fix
+    assert group.most == ROWS
+    lines = loop.__code__
+    assert group.caller.rpartition(":")[0] == lines.co_filename
+    assert lines.co_firstlineno < int(group.caller.rpartition(":")[2]) <= lines.co_firstlineno + 4
+
+
+CODE = """
+from sqlalchemy import text
+
+
+def ask(db):
+    return db.execute(text("SELECT 1")).all()
+
+
+async def aask(db):
+    return (await db.execute(text("SELECT 1"))).all()
+"""
+
+
+@pytest.mark.parametrize("folder", ["eventperf", "sqlalchemy", "django/db", "asyncio"])
+def test_code_in_a_folder_that_is_called_like_a_library_is_still_the_caller(
+    folder: str, tmp_path: Path
+) -> None:
+    place = tmp_path / folder / "shop.py"
+    place.parent.mkdir(parents=True)
+    place.write_text(CODE)
+    spec = importlib.util.spec_from_file_location("shop", place)
+    assert spec is not None
+    assert spec.loader is not None
+    shop = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(shop)
+    engine = create_engine("sqlite://")
+    with QueryRecorder(engine) as recorder, engine.connect() as db:
+        shop.ask(db)
+    engine.dispose()
+    (statement,) = recorder.workload()
+    assert list(statement.callers) == [f"{place}:6"]
+
+    async def drive() -> list[str]:
+        aengine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'a.db'}")
+        try:
+            with QueryRecorder(aengine) as seen:
+                async with aengine.connect() as db:
+                    await shop.aask(db)
+            (found,) = seen.workload()
+            return list(found.callers)
+        finally:
+            await aengine.dispose()
+
+    assert asyncio.run(drive()) == [f"{place}:10"]
+
+
+def test_a_loop_is_counted_within_one_connection_only(engine: Any) -> None:
+    with QueryRecorder(engine, threshold=3) as recorder:
+        for _ in range(5):
+            with engine.connect() as db:
+                db.execute(text("SELECT 1"))
+                db.execute(text("SELECT 1"))
+    assert recorder.n_plus_one() == []
