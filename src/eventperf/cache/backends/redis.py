@@ -97,6 +97,13 @@ class RedisStore:
         silent = not isinstance(error, self._redis.exceptions.ResponseError)
         return StoreUnavailable(self.url, f"{type(error).__name__}: {error}"[:200], silent)
 
+    def _may_redo(self, error: BaseException) -> None:
+        """Raise, unless redis-py may know better: where the masters of a cluster are now."""
+        errors = self._redis.exceptions
+        final = isinstance(error, (TimeoutError, errors.TimeoutError, errors.ResponseError))
+        if final or not self._links.is_cluster:
+            raise self._lost(error) from error
+
     @contextmanager
     def _edge(self) -> Iterator[None]:
         try:
@@ -112,7 +119,7 @@ class RedisStore:
 
     async def _ado(self, *command: Any) -> Any:
         with self._edge():
-            return await self._links.async_client().execute_command(*command)
+            return await self._links.aexecute(*command)
 
     def _many(self, commands: Sequence[Command]) -> list[Any]:
         with self._edge():
@@ -184,7 +191,8 @@ class RedisStore:
             try:
                 reply = self._reads.get(key)
             except self._trouble as error:
-                raise self._lost(error) from error
+                self._may_redo(error)
+                reply = REDO
             if reply is not REDO:
                 return reply
         reply = self._do("GET", key)
@@ -198,7 +206,8 @@ class RedisStore:
             try:
                 reply = await direct.get(key)
             except self._trouble as error:
-                raise self._lost(error) from error
+                self._may_redo(error)
+                reply = REDO
             if reply is not REDO:
                 return reply
         found = self._coalescers.get(loop)
@@ -211,6 +220,7 @@ class RedisStore:
         for other in [other for other in self._areads if other.is_closed()]:
             del self._areads[other]
         made = self._areads[loop] = AsyncReads(self._links, self.timeout_s)
+        self._links.at_loop_end(loop, made.close)
         return made
 
     def get_many(self, keys: Sequence[str], /) -> list[bytes | None]:
@@ -222,7 +232,8 @@ class RedisStore:
         try:
             found = self._reads.get_many(keys)
         except self._trouble as error:
-            raise self._lost(error) from error
+            self._may_redo(error)
+            found = [REDO] * len(keys)
         if REDO in found:
             places = [n for n, reply in enumerate(found) if reply is REDO]
             for n, reply in zip(places, self._get_many([keys[n] for n in places]), strict=True):
@@ -244,7 +255,8 @@ class RedisStore:
         try:
             found = await direct.get_many(keys)
         except self._trouble as error:
-            raise self._lost(error) from error
+            self._may_redo(error)
+            found = [REDO] * len(keys)
         if REDO in found:
             places = [n for n, reply in enumerate(found) if reply is REDO]
             again = await self._aget_many([keys[n] for n in places])

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -42,6 +42,7 @@ class Links:
         self._slow: dict[Any, Any] = {}
         self._pid = os.getpid()
         self._loops: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+        self._endings: weakref.WeakKeyDictionary[Any, list[Callable[[], None]]] = weakref.WeakKeyDictionary()
 
     # -- opening -------------------------------------------------------------------------------------
 
@@ -73,14 +74,34 @@ class Links:
             guard = self._until_the_loop_ends(loop, client)
             with contextlib.suppress(StopIteration):
                 guard.__anext__().send(None)
-            found = self._loops[loop] = (client, guard)
+            found = self._loops[loop] = (client, guard, asyncio.Semaphore(self._max * 4))
         return found[0]
+
+    async def aexecute(self, *command: Any) -> Any:
+        """Run one command for a task; on a cluster it waits while as many as there are connections run."""
+        client = self.async_client()
+        async with self._room():
+            return await client.execute_command(*command)
+
+    def _room(self) -> Any:
+        """Return what keeps a cluster's tasks from asking for a connection too many, which is an error."""
+        import asyncio
+
+        if not self.is_cluster or self._given_async is not None:
+            return contextlib.nullcontext()
+        return self._loops[asyncio.get_running_loop()][2]
+
+    def at_loop_end(self, loop: Any, close: Callable[[], None]) -> None:
+        """Call ``close`` when the connections of ``loop`` are closed."""
+        self._endings.setdefault(loop, []).append(close)
 
     async def _until_the_loop_ends(self, loop: Any, client: Any) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
             self._loops.pop(loop, None)
+            for close in self._endings.pop(loop, ()):
+                close()
             await client.aclose()
             if not self.is_cluster:
                 await client.connection_pool.disconnect()
@@ -151,7 +172,7 @@ class Links:
             cluster = require("redis.asyncio.cluster", extra="cache", needed_by="RedisStore")
             return cluster.RedisCluster(
                 startup_nodes=[cluster.ClusterNode(h, p or 6379) for h, p in self._hosts()],
-                max_connections=self._max * 4,
+                max_connections=self._max * 4 + 8,  # a few for what the client asks by itself
                 **self._common(),
             )
         once = retry.Retry(backoff.NoBackoff(), 1, supported_errors=(errors.ConnectionError,))
@@ -216,7 +237,8 @@ class Links:
             pipe = client.pipeline(transaction=False)
         for command in commands:
             pipe.execute_command(*command)
-        return list(await pipe.execute(raise_on_error=False))
+        async with self._room():
+            return list(await pipe.execute(raise_on_error=False))
 
     # -- every master --------------------------------------------------------------------------------
 
