@@ -46,12 +46,15 @@ class Rules:
         policies: Rate policies; ``select`` says which counts: ``"max"`` the most generous, ``"min"`` the
             strictest, ``"disabled"`` forbids this direction.
         cooldown: Seconds without another step in this direction after one.
+        implied: These rules are a default, not somebody's choice: they give way to a policy that paces
+            itself.
     """
 
     window: Duration = 0.0
     policies: tuple[RatePolicy, ...] = ()
     select: Literal["max", "min", "disabled"] = "max"
     cooldown: Duration = 0.0
+    implied: bool = field(default=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "window", seconds(self.window, name="window", zero=True, maximum=3600))
@@ -64,13 +67,19 @@ class Rules:
                 raise ConfigurationError("policies", policy, "RatePolicy objects")
 
 
-HPA_UP = Rules(policies=(RatePolicy(type="pods", value=4), RatePolicy(type="percent", value=100)))
-HPA_DOWN = Rules(window=300.0, policies=(RatePolicy(type="percent", value=100),))
+HPA_UP = Rules(
+    policies=(RatePolicy(type="pods", value=4), RatePolicy(type="percent", value=100)), implied=True
+)
+HPA_DOWN = Rules(window=300.0, policies=(RatePolicy(type="percent", value=100),), implied=True)
+_FREE = Rules()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behavior:
     """How fast a target may follow its policy; the defaults are those of Kubernetes.
+
+    A policy that paces itself (:class:`~eventperf.scaling.LatencyPolicy` and those built on it) is bound by
+    the rules you set, and not by the defaults.
 
     >>> Behavior(down=Rules(window="10m")).down.window
     600.0
@@ -96,8 +105,14 @@ class Behavior:
         spans += [float(p.period) for rules in (self.up, self.down) for p in rules.policies]  # type: ignore[arg-type]
         return max(spans)
 
-    def apply(self, wanted: int, observation: Observation) -> tuple[int, Limits]:
-        """Return how many replicas may be asked for now, and the limits that made the difference."""
+    def apply(self, wanted: int, observation: Observation, *, paced: bool = False) -> tuple[int, Limits]:
+        """Return how many replicas may be asked for now, and the limits that made the difference.
+
+        Args:
+            paced: Whether the policy bounds its own reversals; rules left at their defaults then rest.
+        """
+        up = _FREE if paced and self.up.implied else self.up
+        down = _FREE if paced and self.down.implied else self.down
         steps: list[tuple[str, int]] = []
 
         def step(name: str, before: int, after: int) -> int:
@@ -108,33 +123,35 @@ class Behavior:
         current, low, high = observation.state.replicas, observation.min_replicas, observation.max_replicas
         if current > high:
             return high, ((f"max {high}", high),)  # above the maximum: back at once, as the HPA does
-        number = step("stabilisation window", wanted, self._stabilised(wanted, observation))
-        number = step("cooldown", number, self._cooled(number, observation))
+        number = step("stabilisation window", wanted, _stabilised(wanted, observation, up, down))
+        number = step("cooldown", number, _cooled(number, observation, up, down))
         clamped = min(max(number, low), high)
         number = step(f"max {high}" if number > high else f"min {low}", number, clamped)
         if number > current:
-            top = max(current, rate_limit_up(current, observation.changes, observation.at_s, self.up))
+            top = max(current, rate_limit_up(current, observation.changes, observation.at_s, up))
             # A target below its minimum is lifted to it at once: the minimum is a promise, not a wish.
             number = step("scale-up rate", number, min(number, max(top, min(low, number))))
         elif number < current:
-            floor = min(current, rate_limit_down(current, observation.changes, observation.at_s, self.down))
+            floor = min(current, rate_limit_down(current, observation.changes, observation.at_s, down))
             number = step("scale-down rate", number, max(number, floor))
         return number, tuple(steps)
 
-    def _stabilised(self, wanted: int, observation: Observation) -> int:
-        now, current = observation.at_s, observation.state.replicas
-        up, down = float(self.up.window), float(self.down.window)  # type: ignore[arg-type]
-        lowest = min([wanted, *(n for t, n in observation.recommendations if now - t < up)])
-        highest = max([wanted, *(n for t, n in observation.recommendations if now - t < down)])
-        return min(max(current, lowest), highest)
 
-    def _cooled(self, number: int, observation: Observation) -> int:
-        current = observation.state.replicas
-        rules, sign = (self.up, 1) if number > current else (self.down, -1)
-        if number == current or not rules.cooldown:
-            return number
-        since = [observation.at_s - c.at_s for c in observation.changes if c.delta * sign > 0]
-        return current if since and min(since) < float(rules.cooldown) else number  # type: ignore[arg-type]
+def _stabilised(wanted: int, observation: Observation, up: Rules, down: Rules) -> int:
+    now, current = observation.at_s, observation.state.replicas
+    up_s, down_s = float(up.window), float(down.window)  # type: ignore[arg-type]
+    lowest = min([wanted, *(n for t, n in observation.recommendations if now - t < up_s)])
+    highest = max([wanted, *(n for t, n in observation.recommendations if now - t < down_s)])
+    return min(max(current, lowest), highest)
+
+
+def _cooled(number: int, observation: Observation, up: Rules, down: Rules) -> int:
+    current = observation.state.replicas
+    rules, sign = (up, 1) if number > current else (down, -1)
+    if number == current or not rules.cooldown:
+        return number
+    since = [observation.at_s - c.at_s for c in observation.changes if c.delta * sign > 0]
+    return current if since and min(since) < float(rules.cooldown) else number  # type: ignore[arg-type]
 
 
 def _net(changes: Sequence[Change], now: float, period: float) -> int:

@@ -1,82 +1,79 @@
-"""Sizing to a latency goal: a queueing model on a cautious forecast, capacity learned on the way. Pure.
-
-The number of replicas is the smallest for which an M/M/c queue keeps its waits, with the delay probability of
-Halfin and Whitt ("Heavy-traffic limits for queues with many exponential servers", Operations Research 1981).
-The load it must carry is a forecast for the time when a replica started now will serve, raised by how much
-the last hours' forecasts fell short.
-"""
+"""Sizing to a latency goal: a queueing model on a cautious forecast, capacity learned on the way. Pure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 
+from .forecast import Outlook, look_ahead
 from .model import Observation, Recommendation
+from .queueing import late_share, replicas_about, replicas_for
 
+__all__ = ["LatencyPolicy", "Reserve", "late_share", "replicas_for"]
+
+_TURN_S = 600.0  # a reversal sooner than this is a flap
+_PEAK_S = 180.0
 _SLOT_S = 15.0
-_TREND_SLOTS = 4
-_ERRORS = 480
-_BAND = 0.9
-_MOST_SHORTFALL = 1.3  # a load this erratic is cheaper to follow than to cover
+_DEAD_BAND = 0.04
+_TRIM_AFTER_S, _TRIM_SHARE, _TRIM_ROOM = 60.0, 0.75, 1.1
+_STEEP = 1.3
+_BLIND_CPU = 0.95
 
 
-def late_share(rate: float, capacity: float, servers: int, wait_s: float) -> float:
-    """Return the share of requests that wait longer than ``wait_s``.
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Load to be ready for beyond what can be seen in the present.
 
-    Args:
-        rate: Requests per second that arrive; ``capacity``: that can be served.
-        servers: Requests served at once.
-
-    >>> late_share(90, 100, 10, 0.4) < late_share(98, 100, 10, 0.4) < late_share(100, 100, 10, 0.4)
-    True
+    Attributes:
+        now: Requests per second that replicas started now shall be able to carry.
+        soon: The same for the next minutes: nothing goes below it in the meantime.
+        why: In words, empty when there is no reserve.
     """
-    if rate >= capacity:
-        return 1.0
-    idle = 1.0 - rate / capacity
-    spread, decay = idle * math.sqrt(servers), idle * capacity * wait_s
-    if spread > 6.0 or decay > 12.0:
-        return 0.0
-    tail = 0.5 * math.erfc(-spread / math.sqrt(2.0))
-    delayed = 1.0 / (1.0 + spread * math.sqrt(2.0 * math.pi) * math.exp(spread * spread / 2.0) * tail)
-    return delayed * math.exp(-decay)
 
-
-def replicas_for(rate: float, *, capacity_rps: float, concurrency: int, wait_s: float, share: float) -> int:
-    """Return the fewest replicas that keep all but ``share`` of requests from waiting over ``wait_s``.
-
-    >>> replicas_for(400, capacity_rps=40, concurrency=4, wait_s=0.4, share=0.001)
-    11
-    """
-    low = max(1, math.ceil(rate / capacity_rps))
-    while late_share(rate, low * capacity_rps, low * concurrency, wait_s) > share:
-        low += 1
-    return low
+    now: float = 0.0
+    soon: float = 0.0
+    why: str = ""
 
 
 class LatencyPolicy:
     """As many replicas as keep waiting times within a goal, started before they are needed.
 
-    Needs ``rps``; ``cpu`` teaches what one replica can carry, ``backlog`` adds what waits already. Its memory
-    goes out with each recommendation and comes back with the next observation, so it stays a pure function.
+    Sizes with a queueing model for a forecast of the load at the time when a replica started now will serve:
+    the last minute's trend, trusted as far as trends have come true, and raised by a quantile of the past
+    hours' errors. When the load leaves its usual noise, ``hedge`` times as many replicas are asked for, and
+    those that are not needed go as soon as enough of them serve. It paces itself: after a step up nothing
+    goes down for ten minutes but such a surplus, so :class:`~eventperf.scaling.Behavior` adds limits only
+    where you set them.
+
+    Needs ``rps``; ``cpu`` teaches what one replica can carry and stands in, upwards only, while ``rps`` is
+    missing; ``backlog`` adds what waits already. Its memory goes out with each recommendation and comes back
+    with the next observation, so it stays a pure function.
 
     Args:
         wait: The longest acceptable wait before a request is served.
         share: Share of requests that may wait longer.
         concurrency: Requests one replica serves at once.
         capacity_rps: Requests per second of one replica; learned from ``cpu`` and ``rps`` when not given.
-        startup: Until a new replica serves.
-        safety: Quantile of past forecast shortfalls that is covered.
+        startup: Until most new replicas serve.
+        window: Over which the metric source averages ``rps``.
+        safety: Quantile of past forecast errors that is covered: the knob between cost and late requests.
+        hedge: How many times the replicas a burst seems to need are started, so that enough of them are
+            quick; 1 starts what is needed.
         drain: Time in which a backlog shall be gone.
 
     >>> LatencyPolicy(wait="400ms", capacity_rps=40)
-    LatencyPolicy(wait_s=0.4, share=0.001, concurrency=4, capacity_rps=40, startup_s=60, safety=0.98)
+    LatencyPolicy(wait_s=0.4, concurrency=4, capacity_rps=40, startup_s=75, safety=0.993, hedge=6)
     """
 
-    __slots__ = ("capacity_rps", "concurrency", "drain_s", "safety", "share", "startup_s", "wait_s")
+    __slots__ = (
+        "capacity_rps", "concurrency", "drain_s", "hedge", "safety", "share", "startup_s", "wait_s",
+        "window_s",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -85,12 +82,15 @@ class LatencyPolicy:
         share: float = 0.001,
         concurrency: int = 4,
         capacity_rps: float | None = None,
-        startup: Duration = 60.0,
-        safety: float = 0.98,
+        startup: Duration = 75.0,
+        window: Duration = 30.0,
+        safety: float = 0.993,
+        hedge: float = 6.0,
         drain: Duration = 30.0,
     ) -> None:
         self.wait_s: float = seconds(wait, name="wait")
         self.startup_s: float = seconds(startup, name="startup", zero=True)
+        self.window_s: float = seconds(window, name="window", zero=True)
         self.drain_s: float = seconds(drain, name="drain")
         for name, value in (("share", share), ("safety", safety)):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
@@ -99,44 +99,118 @@ class LatencyPolicy:
             raise ConfigurationError("concurrency", concurrency, "a whole number from 1")
         if capacity_rps is not None and not 0 < capacity_rps < math.inf:
             raise ConfigurationError("capacity_rps", capacity_rps, "a number above 0, or None to learn it")
+        if isinstance(hedge, bool) or not isinstance(hedge, (int, float)) or not 1 <= hedge <= 100:
+            raise ConfigurationError("hedge", hedge, "a number from 1 to 100")
         self.share: float = share
         self.safety: float = safety
+        self.hedge: float = hedge
         self.concurrency: int = concurrency
         self.capacity_rps: float | None = capacity_rps
 
     def decide(self, observation: Observation, /) -> Recommendation:
-        memory, current = observation.memory, observation.state.replicas
-        rate = observation.value("rps")
+        old, rate = observation.memory, observation.value("rps")
         faults = observation.faults()
         blind = {name: why for name, why in faults.items() if name in ("rps", "cpu", "backlog")}
         if rate is None:
             blind.setdefault("rps", "no source for this metric")
-            return Recommendation(
-                replicas=current, reason="the load is not known", blind=blind, memory=memory
-            )
-        memory = self._learn(observation, rate)
-        capacity = self.capacity_rps or memory["capacity"]
+            return self._without_rate(observation, blind)
+        past_s = observation.samples["rps"].age_s + self.window_s / 2.0
+        seen, outlook = look_ahead(
+            old.get("load", {}), at_s=observation.at_s, rate=rate, past_s=past_s,
+            ahead_s=past_s + self.startup_s, safety=self.safety,
+        )  # fmt: skip
+        memory = {**old, "load": seen}
+        learned = self._capacity(observation, rate, old.get("capacity"))
+        memory["capacity"] = learned
+        reserve = self._reserve(observation, memory, rate, measured=True)
+        capacity = self.capacity_rps or learned
         if capacity is None:
             return self._unlearned(observation, blind, memory)
-        coming = memory["forecast"] * memory["shortfall"]
-        waiting = observation.value("backlog") or 0.0
-        load = coming + waiting / self.drain_s
-        wanted = replicas_for(
-            load,
-            capacity_rps=capacity,
-            concurrency=self.concurrency,
-            wait_s=self.wait_s,
-            share=self.share,
-        )
-        if current * _BAND <= wanted < current:
-            wanted = current  # a reversal costs more than the few replicas it would save
+        return self._choose(observation, blind, memory, outlook, reserve, capacity)
+
+    def _reserve(
+        self, observation: Observation, memory: dict[str, Any], rate: float, *, measured: bool
+    ) -> Reserve:
+        """Load to be ready for that the present does not show; a hook for policies that know more."""
+        return Reserve()
+
+    def _size(self, rate: float, capacity: float) -> int:
+        # Three digits of what was learned are enough, and let sizes be remembered.
+        rounded = float(f"{capacity:.3g}")
+        return replicas_about(rate, rounded, self.concurrency, self.wait_s, self.share)
+
+    def _choose(
+        self, observation: Observation, blind: Mapping[str, str], memory: dict[str, Any],
+        outlook: Outlook, reserve: Reserve, capacity: float,
+    ) -> Recommendation:  # fmt: skip
+        now, current = observation.at_s, observation.state.replicas
+        backlog = observation.value("backlog") or 0.0
+        waiting = backlog / self.drain_s
+        since_up, since_down = now - memory.get("up_s", -math.inf), now - memory.get("down_s", -math.inf)
+        trigger = outlook.trigger if since_down >= _TURN_S else 1.0
+        least = self._size(outlook.expected * trigger + waiting, capacity)
+        wanted = self._size(outlook.expected * outlook.cover + waiting, capacity)
+        level = self._size(outlook.rate * outlook.cover + waiting, capacity)
+        kept = self._size(reserve.now, capacity) if reserve.now else 0
+        slot = int(now // _SLOT_S)
+        peaks = [p for p in memory.get("peaks", ()) if slot - _PEAK_S / _SLOT_S <= p[0] < slot]
+        last = memory["peaks"][-1] if memory.get("peaks") else None
+        memory["peaks"] = [*peaks, [slot, max(level, last[1]) if last and last[0] == slot else level]]
+
+        number, note = current, ""
+        if least > current or kept * (1.0 - _DEAD_BAND) > current:
+            number = max(kept, wanted if least > current else 0)
+            hedged = outlook.burst and wanted > current * _STEEP and least > current
+            if hedged:
+                number = max(number, min(int(wanted * self.hedge), max(wanted, observation.max_replicas)))
+                note = f"; a burst: {number} started so that {wanted} serve soon"
+            elif number == kept:
+                note = f"; {reserve.why}"
+            memory["up_s"], memory["hedged"] = now, hedged
+        elif since_up >= _TURN_S and (now - memory["load"]["began"] >= _TURN_S or memory.get("hedged")):
+            soon = self._size(reserve.soon, capacity) if reserve.soon else 0
+            peak = max(p[1] for p in memory["peaks"])
+            lowest = max(peak, least, soon)
+            if lowest < current * (1.0 - _DEAD_BAND):
+                number = lowest
+        elif since_up >= _TRIM_AFTER_S and memory.get("hedged"):
+            peak = max(p[1] for p in memory["peaks"] if p[0] >= slot - _TRIM_AFTER_S // _SLOT_S)
+            lowest = max(math.ceil(peak * _TRIM_ROOM), least, kept)
+            if lowest < current * _TRIM_SHARE and observation.state.ready >= lowest:
+                number, note = lowest, "; enough of those started for a burst serve"
+        if number < current:
+            if blind:
+                number, note = current, ""
+            else:
+                memory["down_s"], memory["hedged"] = now, False
         reason = (
-            f"{rate:.4g} requests/s now, {coming:.4g} expected at most when a new replica serves, "
-            f"{capacity:.3g} each"
+            f"{outlook.rate:.4g} requests/s now, at most {outlook.expected * outlook.cover:.4g} expected "
+            f"when a new replica serves, {capacity:.3g} each{note}"
         )
         if waiting:
-            reason += f", {waiting:.4g} waiting"
-        return Recommendation(replicas=wanted, reason=reason, metric="rps", blind=blind, memory=memory)
+            reason += f", {backlog:.4g} waiting"
+        return Recommendation(
+            replicas=number, reason=reason, metric="rps", blind=blind, memory=memory, paced=True
+        )
+
+    def _without_rate(self, observation: Observation, blind: Mapping[str, str]) -> Recommendation:
+        """Blind: nothing goes down; CPU and what was due anyway may still ask for more."""
+        state, cpu = observation.state, observation.value("cpu")
+        memory, number, reason = dict(observation.memory), state.replicas, "the load is not known"
+        capacity = self.capacity_rps or memory.get("capacity")
+        recent = memory.get("load", {}).get("recent")
+        if capacity is not None and recent:
+            reserve = self._reserve(observation, memory, recent[-1][1], measured=False)
+            load = reserve.now
+            if cpu is not None and state.ready:
+                # A saturated CPU does not tell how much more would have come.
+                guess = cpu * state.ready * capacity * (1.5 if cpu >= _BLIND_CPU else 1.1)
+                load, reason = max(load, guess), f"the load is not known, cpu is at {cpu:.0%}"
+            kept = self._size(load, capacity) if load else 0
+            if kept > number:
+                number = kept
+                memory["up_s"], memory["hedged"] = observation.at_s, False
+        return Recommendation(replicas=number, reason=reason, blind=blind, memory=memory, paced=True)
 
     def _unlearned(
         self, observation: Observation, blind: Mapping[str, str], memory: Mapping[str, Any]
@@ -147,30 +221,9 @@ class LatencyPolicy:
         if cpu is not None and cpu > 0.7 and not state.starting:
             wanted = max(wanted, math.ceil(state.ready * cpu / 0.7))
             reason += f"; cpu {cpu:.0%} is above 70%"
-        return Recommendation(replicas=wanted, reason=reason, metric="rps", blind=blind, memory=memory)
-
-    def _learn(self, observation: Observation, rate: float) -> Mapping[str, Any]:
-        old = observation.memory
-        capacity = self._capacity(observation, rate, old.get("capacity"))
-        slot = int(observation.at_s // _SLOT_S)
-        if old and slot == old["slot"]:
-            return {**old, "capacity": capacity}
-        rates = [*old.get("rates", []), rate][-(_TREND_SLOTS + 1) :]
-        horizon_s = observation.samples["rps"].age_s + self.startup_s + _SLOT_S
-        forecast = _forecast(rates, horizon_s)
-        steps = max(1, round(horizon_s / _SLOT_S))
-        said = [*old.get("said", []), forecast][-(steps + 1) :]
-        errors = old.get("errors", [])
-        if len(said) > steps and said[0] > 0:
-            errors = [*errors, round(rate / said[0], 4)][-_ERRORS:]
-        shortfall = old.get("shortfall", 1.15)
-        if len(errors) >= 20 and (slot % 4 == 0 or errors[-1] > shortfall):
-            quantile = sorted(errors)[min(len(errors) - 1, int(self.safety * len(errors)))]
-            shortfall = min(_MOST_SHORTFALL, max(1.0, quantile))
-        return {
-            "slot": slot, "rates": rates, "said": said, "errors": errors,
-            "forecast": forecast, "shortfall": shortfall, "capacity": capacity,
-        }  # fmt: skip
+        return Recommendation(
+            replicas=wanted, reason=reason, metric="rps", blind=blind, memory=memory, paced=True
+        )
 
     def _capacity(self, observation: Observation, rate: float, old: float | None) -> float | None:
         cpu, ready = observation.value("cpu"), observation.state.ready
@@ -188,18 +241,7 @@ class LatencyPolicy:
     def __repr__(self) -> str:
         capacity = "None" if self.capacity_rps is None else f"{self.capacity_rps:g}"
         return (
-            f"LatencyPolicy(wait_s={self.wait_s:g}, share={self.share:g}, concurrency={self.concurrency}, "
-            f"capacity_rps={capacity}, startup_s={self.startup_s:g}, safety={self.safety:g})"
+            f"{type(self).__name__}(wait_s={self.wait_s:g}, "
+            f"concurrency={self.concurrency}, capacity_rps={capacity}, startup_s={self.startup_s:g}, "
+            f"safety={self.safety:g}, hedge={self.hedge:g})"
         )
-
-
-def _forecast(rates: list[float], horizon_s: float) -> float:
-    """Extend the last minute's rise, less what chance explains; a fall is not trusted ahead of time."""
-    last = rates[-1]
-    if len(rates) < 2:
-        return last
-    rise = last - rates[0]
-    noise = 2.0 * math.sqrt(max(last, 1.0) / 15.0)  # Poisson, two means of half a minute
-    if rise <= noise:
-        return last
-    return last + (rise - noise) * horizon_s / ((len(rates) - 1) * _SLOT_S)

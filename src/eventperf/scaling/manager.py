@@ -42,7 +42,7 @@ def decide(
     """
     current = observation.state.replicas
     wish = policy.decide(observation)
-    after, limits = behavior.apply(wish.replicas, observation)
+    after, limits = behavior.apply(wish.replicas, observation, paced=wish.paced)
     if wish.blind and after < current <= observation.max_replicas:
         after, limits = current, (*limits, ("blind", current))
     return ScalingDecision(
@@ -125,6 +125,7 @@ class AutoScaler:
         self.frozen = False
         self.hooks: Hooks = Hooks()
         self._max_age_s = seconds(max_age, name="max_age")
+        self._remembers: tuple[Behavior | None, float] = (None, 0.0)
         self._clock = clock or SystemClock()
         self._random = random or Random()
         self._episodes = Episodes(target.name, alerts)
@@ -200,10 +201,13 @@ class AutoScaler:
             conditions["fought_over"] = f"{', '.join(found)} scales it too"
 
     def _trim(self, now: float) -> None:
-        keep_s = max(_REMEMBER_S, self.behavior.memory_s)
+        if self._remembers[0] is not self.behavior:  # a frozen object: another one, or the same answer
+            self._remembers = (self.behavior, self.behavior.memory_s)
+        memory_s = self._remembers[1]
+        keep_s = max(_REMEMBER_S, memory_s)
         while self._changes and now - self._changes[0].at_s > keep_s:
             self._changes.popleft()
-        while self._recommendations and now - self._recommendations[0][0] > self.behavior.memory_s:
+        while self._recommendations and now - self._recommendations[0][0] > memory_s:
             self._recommendations.popleft()
 
     def _decide(self, observation: Observation) -> ScalingDecision:
@@ -220,10 +224,10 @@ class AutoScaler:
             )  # fmt: skip
         self._recommendations.append((observation.at_s, decision.wanted))
         self._memory = decision.memory
-        if self.frozen and decision.action != "none":
+        if self.frozen and decision.after != decision.before:
             limits = (*decision.limits, ("frozen", decision.before))
             decision = replace(decision, after=decision.before, limits=limits)
-        return replace(decision, dry_run=self.dry_run)
+        return replace(decision, dry_run=True) if self.dry_run else decision
 
     def replay(self, decision: ScalingDecision) -> ScalingDecision:
         """Decide again from the record's observation; equal but for what became of it.

@@ -184,6 +184,8 @@ class Recommendation:
         blind: Metrics that could not be trusted, with reasons; while there are any, nothing goes down.
         warnings: What an operator should know, by a stable name.
         memory: Plain JSON that comes back in the next observation; never changed in place.
+        paced: The policy bounds its own reversals; the *default* rules of a
+            :class:`~eventperf.scaling.Behavior` then give way, rules that were set never do.
     """
 
     replicas: int
@@ -192,6 +194,7 @@ class Recommendation:
     blind: Mapping[str, str] = field(default_factory=dict)
     warnings: Mapping[str, str] = field(default_factory=dict)
     memory: Mapping[str, Any] = field(default_factory=dict)
+    paced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -168,6 +168,7 @@ factor=2.0, baseline_rps=None))
             blind=blind,
             warnings=warnings,
             memory={str(i): r.memory for i, r in enumerate(found) if r.memory},
+            paced=all(r.paced for r in found),
         )
 
     def __repr__(self) -> str:
