@@ -216,7 +216,20 @@ class CacheManager:
                 if value is not DEAD:
                     entry.hits += 1
                     return value
+            if self._is_plain and self._core.enabled and not self._core.replay_size():
+                value = await self._aget_plain(_text(key))
+                if value is not ABSENT:
+                    return value
         return await arun(self._core, self._get(key, default, options))
+
+    async def _aget_plain(self, key: str) -> Any:
+        if len(key) > MAX_KEY:
+            return ABSENT
+        outer = self._core.space.outer + key
+        try:
+            return plain_value(self._core, outer, await self._core.acall("get", outer), self.options)
+        except StoreUnavailable:
+            return ABSENT  # counted; the long way knows what to answer
 
     def _get(self, key: str, default: Any, options: CacheOptions | None) -> Steps[Any]:
         chosen, _, space = self._plan(options, None)
@@ -231,11 +244,32 @@ class CacheManager:
 
     def get_many(self, keys: Iterable[str], *, options: CacheOptions | None = None) -> dict[str, Any]:
         """Return the values there are, by key; one round trip per node."""
-        return run(self._core, self._get_many(list(keys), options))
+        keys = list(keys)
+        if options is None and (found := self._near(keys)) is not None:
+            return found
+        return run(self._core, self._get_many(keys, options))
 
     async def aget_many(self, keys: Iterable[str], *, options: CacheOptions | None = None) -> dict[str, Any]:
         """Return the values there are, by key; one round trip per node."""
-        return await arun(self._core, self._get_many(list(keys), options))
+        keys = list(keys)
+        if options is None and (found := self._near(keys)) is not None:
+            return found
+        return await arun(self._core, self._get_many(keys, options))
+
+    def _near(self, keys: list[str]) -> dict[str, Any] | None:
+        """Return the values of all ``keys`` when process memory has every one of them."""
+        if not self._table:
+            return None
+        entries = list(map(self._table.get, keys))
+        now = self._now()
+        out = {}
+        for key, entry in zip(keys, entries, strict=True):
+            if entry is None or now >= entry.soft or (value := entry.value) is DEAD:
+                return None
+            out[key] = value
+        for entry in filter(None, entries):
+            entry.hits += 1
+        return out
 
     def _get_many(self, keys: list[str], options: CacheOptions | None) -> Steps[dict[str, Any]]:
         chosen, _, space = self._plan(options, None)
