@@ -46,12 +46,11 @@ class ControlTests(StoreTests):
         assert not queues.enqueue("t", unique_key="k", unique_for="running").duplicate
 
     def test_unique_for_a_time(self, queues: QueueManager) -> None:
-        queues.enqueue("t", unique_key="k", unique_for=0.3)
+        queues.enqueue("t", unique_key="k", unique_for=1.5)
         station = Station(queues, "t")
         assert station.end(station.take()[0])
-        assert queues.enqueue("t", unique_key="k", unique_for=0.3).duplicate
-        time.sleep(0.35)
-        assert not queues.enqueue("t", unique_key="k", unique_for=0.3).duplicate
+        assert queues.enqueue("t", unique_key="k", unique_for=1.5).duplicate
+        until(lambda: not queues.enqueue("t", unique_key="k", unique_for=1.5).duplicate, 5)
 
     def test_unique_inside_one_batch(self, queues: QueueManager) -> None:
         jobs = queues.enqueue_many("t", range(4), unique_key="k")
