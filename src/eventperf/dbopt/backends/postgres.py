@@ -12,11 +12,13 @@ from eventperf._core.extras import require
 from eventperf.dbopt.ddl import create_index_sql, normal_expression, quote, quote_table
 from eventperf.dbopt.errors import OptimizerBusy, StatementRefused
 from eventperf.dbopt.estimate import StatisticsPlanner
-from eventperf.dbopt.lex import render, tokens
+from eventperf.dbopt.lex import render
 from eventperf.dbopt.model import Column, ColumnStats, ExistingIndex, IndexSpec, Key, Schema, Table
-from eventperf.dbopt.protocols import Capabilities, Measurement, Plan, Planner, Query
+from eventperf.dbopt.protocols import Capabilities, Measurement, Planner
 from eventperf.dbopt.recorder import muted
 from eventperf.dbopt.workload import Sample, Workload
+
+from .postgres_whatif import HypoPlanner, explain, plan_shape
 
 _LOCK = 0x65767066  # "evpf"
 _RETRYABLE = ("55P03", "40P01", "40001", "57014")
@@ -200,7 +202,40 @@ class PostgresDialect:
         """Return HypoPG in ``what_if`` where it can be had, else statistics."""
         if self._what_if is None:
             return StatisticsPlanner(schema)
-        return HypoPlanner(self._psycopg, self._what_if, schema)
+        with self._connection() as db:
+            return HypoPlanner(self._psycopg, self._what_if, schema, None if self._is_same() else db)
+
+    def _is_same(self) -> bool:
+        """Tell whether ``what_if`` is the application's own database."""
+        query = "SELECT current_database(), pg_postmaster_start_time(), inet_server_port()"
+        with self._cursor() as one, self._cursor(self._what_if) as other:
+            return bool(one.execute(query).fetchone() == other.execute(query).fetchone())
+
+    @contextmanager
+    def scratch(self) -> Iterator[Any]:
+        """Yield a connection to ``what_if`` for temporary tables; ``None`` where there is none."""
+        if self._what_if is None or self._is_same():
+            yield None
+            return
+        with self._connection(self._what_if, autocommit=True) as db:
+            db.execute("SET statement_timeout = 5000")
+            try:
+                yield db
+            finally:
+                if not db.closed:
+                    db.execute("RESET statement_timeout")
+
+    def cost(self, sql: str, values: Sequence[Any] | None, /) -> float | None:
+        """Return the planner's cost of a statement on the real database; EXPLAIN runs and writes nothing."""
+        with self._connection() as db:
+            try:
+                db.execute("SET TRANSACTION READ ONLY")
+                db.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+                return float(
+                    explain(db, Sample(sql, None if values is None else tuple(values)))["Total Cost"]
+                )
+            except self._psycopg.Error:
+                return None
 
     # --- changes -------------------------------------------------------------------------------
 
@@ -323,127 +358,3 @@ def _column(row: Sequence[Any], rows: int) -> Column:
         correlation=correlation or 0.0,
     )
     return Column(name=name, type=type_, nullable=nullable, stats=stats)
-
-
-def plan_shape(plan: dict[str, Any]) -> tuple[str, frozenset[str]]:
-    """Return a JSON plan as indented text without figures, and the names of its indexes."""
-    lines: list[str] = []
-    names: set[str] = set()
-
-    def walk(node: dict[str, Any], depth: int) -> None:
-        parts = [node["Node Type"]]
-        if "Index Name" in node:
-            names.add(node["Index Name"])
-            parts.append(f"using {node['Index Name']}")
-        if "Relation Name" in node:
-            parts.append(f"on {node['Relation Name']}")
-        lines.append("  " * depth + " ".join(parts))
-        for child in node.get("Plans", ()):
-            walk(child, depth + 1)
-
-    walk(plan, 0)
-    return "\n".join(lines), frozenset(names)
-
-
-class HypoPlanner:
-    """PostgreSQL's own planner with HypoPG's hypothetical indexes, in the ``what_if`` database.
-
-    Hypothetical indexes live in this session's memory alone: nothing is written.
-    """
-
-    is_real: bool = True
-
-    def __init__(self, psycopg: Any, engine: Any, schema: Schema) -> None:
-        self.explains: int = 0
-        self.method: str = "PostgreSQL's planner with HypoPG"
-        self.notes: list[str] = []
-        self._psycopg, self._schema = psycopg, schema
-        self._fairy = engine.raw_connection()
-        self._db = self._fairy.driver_connection
-        self._db.rollback()
-        self._db.autocommit = True
-        self._made: dict[IndexSpec, int] = {}
-        self._sizes: dict[IndexSpec, int] = {}
-        self._fallback: StatisticsPlanner | None = None
-        try:
-            with muted():
-                self._db.execute("CREATE EXTENSION IF NOT EXISTS hypopg")
-                self._db.execute("SELECT hypopg_reset()")
-                self._db.execute("SET plan_cache_mode = force_generic_plan")
-        except psycopg.Error as error:
-            self._fallback = StatisticsPlanner(schema)
-            self.is_real = False
-            self.method = "statistics alone (what_if has no HypoPG)"
-            self.notes.append(f"what_if cannot plan: {str(error).splitlines()[0]}")
-
-    def close(self) -> None:
-        """Forget all hypothetical indexes and give the connection back."""
-        try:
-            if self._fallback is None:
-                self._db.execute("SELECT hypopg_reset()")
-                self._db.execute("RESET plan_cache_mode")
-            self._db.autocommit = False
-        finally:
-            self._fairy.close()
-
-    def size(self, spec: IndexSpec, /) -> int:
-        """Ask HypoPG, whose figure is a rough one."""
-        if self._fallback is not None:
-            return self._fallback.size(spec)
-        if spec not in self._sizes:
-            self._ensure(spec)
-            row = self._db.execute("SELECT hypopg_relation_size(%s::oid)", (self._made[spec],)).fetchone()
-            self._sizes[spec] = int(row[0])
-        return self._sizes[spec]
-
-    def _ensure(self, spec: IndexSpec) -> None:
-        if spec not in self._made:
-            text = create_index_sql(spec, "h", "postgres", schemas=True)
-            row = self._db.execute("SELECT indexrelid FROM hypopg_create_index(%s)", (text,)).fetchone()
-            self._made[spec] = int(row[0])
-
-    def _set(self, wanted: frozenset[IndexSpec]) -> None:
-        for spec in [s for s in self._made if s not in wanted]:
-            self._db.execute("SELECT hypopg_drop_index(%s::oid)", (self._made.pop(spec),))
-        for spec in wanted:
-            self._ensure(spec)
-
-    def plan(self, query: Query, specs: Sequence[IndexSpec], /) -> Plan:
-        """EXPLAIN with exactly these hypothetical indexes."""
-        if self._fallback is not None:
-            self.explains += 1
-            return self._fallback.plan(query, specs)
-        with muted():
-            self._set(frozenset(s for s in specs if s.table in query.analysis.tables))
-            self.explains += 1
-            plan = self._explain(query.sample)
-        text, names = plan_shape(plan)
-        by_oid = {str(oid): spec for spec, oid in self._made.items()}
-        used, existing = set(), set()
-        for name in names:
-            oid = name[1:].partition(">")[0] if name.startswith("<") else ""
-            if oid in by_oid:
-                used.add(by_oid[oid])
-            else:
-                existing.add(name)
-        return Plan(cost=plan["Total Cost"], text=text, used=frozenset(used), existing=frozenset(existing))
-
-    def _explain(self, sample: Sample) -> dict[str, Any]:
-        if sample.values is not None:
-            sql, values = render(sample.sql, sample.values, "format", "postgres")
-            found = self._db.execute(f"EXPLAIN (FORMAT JSON) {sql}", values or None, prepare=False).fetchone()
-            plan: dict[str, Any] = found[0][0]["Plan"]
-            return plan
-        parts, count = [], 0
-        for kind, text in tokens(sample.sql, "postgres"):
-            if kind == "param":
-                count += 1
-                text = f"${count}"
-            parts.append(text)
-        self._db.execute(f"PREPARE eventperf AS {''.join(parts)}")
-        try:
-            call = f"({', '.join(['NULL'] * count)})" if count else ""
-            plan = self._db.execute(f"EXPLAIN (FORMAT JSON) EXECUTE eventperf{call}").fetchone()[0][0]["Plan"]
-        finally:
-            self._db.execute("DEALLOCATE eventperf")
-        return plan

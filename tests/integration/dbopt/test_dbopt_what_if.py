@@ -1,0 +1,146 @@
+"""What-if databases: real plans without touching the application's tables, and what happens without one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from eventperf.dbopt import DatabaseOptimizer, Workload
+
+pytestmark = pytest.mark.integration
+
+ROWS = 30_000
+WORKLOAD = """
+-- calls: 50
+SELECT id, participant_id FROM registrations WHERE event_id = 17 ORDER BY registered_at LIMIT 10;
+-- calls: 30
+SELECT count(*) FROM registrations WHERE participant_id = 4000;
+-- calls: 5
+SELECT e.name, count(*) FROM events e JOIN registrations r ON r.event_id = e.id
+WHERE e.status = 'draft' GROUP BY e.name;
+"""
+
+
+def fill(engine: Any) -> None:
+    with engine.begin() as db:
+        db.exec_driver_sql(
+            "CREATE TABLE events (id INT PRIMARY KEY, name VARCHAR(60) NOT NULL, status VARCHAR(10))"
+        )
+        db.exec_driver_sql(
+            "CREATE TABLE registrations (id INT PRIMARY KEY, event_id INT NOT NULL, "
+            "participant_id INT NOT NULL, status VARCHAR(10) NOT NULL, registered_at INT NOT NULL)"
+        )
+        rows = ",".join(f"({n}, 'Event {n}', '{'draft' if n % 60 == 0 else 'open'}')" for n in range(300))
+        db.exec_driver_sql(f"INSERT INTO events VALUES {rows}")
+        for start in range(0, ROWS, 3000):
+            rows = ",".join(
+                f"({n}, {n * 7919 % 300}, {n % 5000}, 'ok', {n * 31 % ROWS})"
+                for n in range(start, start + 3000)
+            )
+            db.exec_driver_sql(f"INSERT INTO registrations VALUES {rows}")
+
+
+@pytest.fixture
+def postgres(postgres_url: str) -> Iterator[Any]:
+    engine = create_engine(postgres_url)
+    fill(engine)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        db.execute(text("ANALYZE"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def postgres_what_if(postgres_server: Any) -> Iterator[str]:
+    with postgres_server.fresh_database() as url:
+        yield url
+
+
+def relations(url: Any) -> list[str]:
+    engine = create_engine(url)
+    with engine.connect() as db:
+        found = db.execute(
+            text(
+                "SELECT n.nspname || '.' || c.relname FROM pg_class c "
+                "JOIN pg_namespace n ON n.oid = c.relnamespace "
+                "WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') "
+                "AND n.nspname NOT LIKE 'pg_toast_temp%' AND c.relkind IN ('r', 'i', 'p') ORDER BY 1"
+            )
+        )
+        names = [row[0] for row in found]
+    engine.dispose()
+    return names
+
+
+def test_sampled_copies_give_the_advice_of_the_real_tables(
+    postgres: Any, postgres_url: str, postgres_what_if: str
+) -> None:
+    workload = Workload.from_sql(WORKLOAD, dialect="postgres")
+    before = relations(postgres_url)
+    with DatabaseOptimizer(postgres_url, what_if=postgres_what_if) as optimizer:
+        apart = optimizer.advise(workload)
+    with DatabaseOptimizer(postgres_url, what_if=postgres_url) as optimizer:
+        asked = optimizer.advise(workload)
+    assert "HypoPG over sampled copies" in apart.proof
+    assert "copies" not in asked.proof
+    assert {i.spec.keys for i in apart.indexes} == {i.spec.keys for i in asked.indexes}
+    assert len(apart.indexes) >= 2
+    assert relations(postgres_url) == before
+    assert relations(postgres_what_if) == []
+
+
+def test_the_death_of_the_what_if_server_process_costs_one_plan(postgres: Any, postgres_what_if: str) -> None:
+    what_if = create_engine(postgres_what_if)
+    with DatabaseOptimizer(postgres, what_if=what_if) as optimizer:
+        dialect = optimizer.dialect
+        schema = dialect.schema()
+        planner: Any = dialect.planner(schema)
+        plan, calls = planner.plan, 0
+
+        def crashing(query: Any, specs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 4:  # as a crash in the extension would: the connection is gone
+                pid = planner._db.info.backend_pid
+                with what_if.connect() as db:
+                    db.execute(text("SELECT pg_terminate_backend(:p)"), {"p": pid})
+            return plan(query, specs)
+
+        planner.plan = crashing
+        dialect.planner = lambda schema: planner  # type: ignore[method-assign]
+        advice = optimizer.advise(Workload.from_sql(WORKLOAD, dialect="postgres"))
+    what_if.dispose()
+    assert calls > 4
+    assert any("died" in note for note in planner.notes)
+    assert advice.indexes
+
+
+def test_rewrites_are_tried_in_the_what_if_database(postgres: Any, postgres_what_if: str) -> None:
+    sql = (
+        "SELECT r.id FROM registrations r JOIN events e ON e.id = r.event_id WHERE e.status = 'draft' AND "
+        "r.registered_at > (SELECT 0.9 * avg(x.registered_at) FROM registrations x WHERE x.event_id = e.id)"
+    )
+    with DatabaseOptimizer(postgres, what_if=postgres_what_if) as optimizer:
+        advice = optimizer.advise(Workload.from_sql(sql, dialect="postgres"))
+    (found,) = [r for r in advice.rewrites if r.after is not None]
+    assert "aggregate-to-join" in found.rule
+    assert "; postgres)" in found.verdict
+    assert found.seconds_before is not None
+    with postgres.connect() as db:
+        before, after = (Counter(db.execute(text(q)).all()) for q in (sql, str(found.after)))
+    assert before == after
+    assert relations(postgres_what_if) == []
+
+
+def test_without_what_if_rewrites_are_priced_by_explain_and_tried_elsewhere(postgres: Any) -> None:
+    sql = "SELECT id FROM events e WHERE (SELECT count(*) FROM registrations r WHERE r.event_id = e.id) > 0"
+    with DatabaseOptimizer(postgres) as optimizer:
+        advice = optimizer.advise(Workload.from_sql(sql, dialect="postgres"))
+    (found,) = [r for r in advice.rewrites if r.after is not None]
+    assert "count-to-exists" in found.rule
+    assert "translated from postgres" in found.verdict
+    assert found.cost_after is not None
