@@ -69,6 +69,8 @@ class Episodes:
 
     def update(self, conditions: Mapping[str, str], at: float) -> list[Alert]:
         """Take what holds now and tell what changed since the last call."""
+        if not conditions and not self.open:
+            return []  # a quiet tick of a quiet target, nearly all of them
         told = [
             Alert(kind=kind, target=self._target, text=text, at=at)
             for kind, text in conditions.items()

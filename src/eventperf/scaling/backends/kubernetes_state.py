@@ -22,6 +22,7 @@ from .kubernetes_watch import WatchedCollection
 
 _FRESH_S = 150.0  # bookmarks come every minute; two of them may be lost
 _SYNC_S = 30.0
+_DRIVERS_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class KubernetesState:
         self._listing = threading.Lock()
         self._collections: dict[tuple[str, str], WatchedCollection[Any]] = {}
         self._pods: dict[str, PodIndex] = {}
+        self._drivers: dict[str, tuple[float, dict[tuple[str, str], list[str]]]] = {}
         self._usage: dict[str, tuple[float, dict[str, PodUsage]]] = {}
         self._selectors: dict[str, Selector] = {}
 
@@ -155,13 +157,18 @@ class KubernetesState:
     def contenders(self, kind: str, name: str, namespace: str) -> list[str]:
         """Return the autoscalers that drive ``kind/name``; empty also when they may not be listed."""
         found = self._follow("autoscaling", "v2", "horizontalpodautoscalers", namespace, extract_hpa)
-        wanted = f"{kind}/{name}\n"
-        items = found.snapshot() if found.wait_synced(0.0 if found.error else _SYNC_S) else {}
-        return [
-            hpa.partition("\n")[2]
-            for (ns, _), hpa in items.items()
-            if ns == namespace and hpa.startswith(wanted)
-        ]
+        if not found.wait_synced(0.0 if found.error else _SYNC_S):
+            return []
+        scope, now = "" if self._wide else namespace, self._clock.monotonic()
+        at, index = self._drivers.get(scope, (float("-inf"), {}))
+        if now - at > _DRIVERS_S:
+            # thousands of targets ask in one round: each looking through all would be quadratic
+            index = {}
+            for (place, _), hpa in found.snapshot().items():
+                driven, _, driver = hpa.partition("\n")
+                index.setdefault((place, driven), []).append(driver)
+            self._drivers[scope] = (now, index)
+        return index.get((namespace, f"{kind}/{name}"), [])
 
     def pods(self, namespace: str, selector: str) -> list[Pod]:
         """Return the pods a selector selects."""
