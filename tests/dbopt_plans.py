@@ -76,3 +76,18 @@ def index(dialect: Any, spec: IndexSpec, statement: Any) -> IndexAdvice:
         proof="none",
         serves=(served,),
     )
+
+
+def plain_index(dialect: Any, spec: IndexSpec) -> IndexAdvice:
+    """Return advice of an index that serves no known query."""
+    name = index_name(spec, limit=dialect.identifier_limit)
+    return IndexAdvice(
+        name=name,
+        spec=spec,
+        sql=dialect.create_sql(spec, name),
+        reason="a test",
+        gain=0.5,
+        size_bytes=1,
+        write_cost=0.0,
+        proof="none",
+    )

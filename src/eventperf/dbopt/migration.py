@@ -2,137 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from eventperf._core.errors import ConfigurationError
 
-from .model import IndexSpec, index_name
+from .model import IndexSpec
 
 if TYPE_CHECKING:
     from .advice import Advice
-
-_DJANGO_NAME = 30  # Django refuses longer names of indexes on every engine
 
 
 def migration(advice: Advice, kind: Literal["django", "alembic"], **options: Any) -> str:
     """Return the text of a migration file; see :meth:`Advice.to_migration`."""
     if kind == "django":
-        return _django(advice, **options)
+        from .migration_django import django
+
+        return django(advice, **options)
     if kind == "alembic":
         return _alembic(advice, **options)
     raise ConfigurationError("kind", kind, "django or alembic")
 
 
 def _alembic(advice: Advice, *, revision: str = "eventperf_indexes", down_revision: str | None = None) -> str:
-    up, down = [], []
+    up, down, notes = [], [], []
     postgres = advice.dialect == "postgres"
     for index in advice.indexes:
-        spec = index.spec
-        schema, _, table = spec.table.rpartition(".") if postgres else ("", "", spec.table)
-        arguments = [repr(index.name), repr(table), f"[{', '.join(_alembic_keys(spec))}]"]
+        schema, table = _split(index.spec, advice.dialect)
         where = [f"schema={schema!r}"] if schema else []
-        extra = list(where)
-        if postgres:
-            extra += _postgres_options(spec)
-        elif advice.dialect == "mysql":
-            lengths = {k.name: k.prefix for k in spec.keys if k.prefix}
-            extra += [f"mysql_length={lengths!r}"] if lengths else []
-        elif spec.where:
-            extra.append(f"sqlite_where=sa.text({spec.where!r})")
-        up.append(f"op.create_index({', '.join(arguments + extra)})")
-        gone = [repr(index.name), f"table_name={table!r}", *where]
+        parts = _keys(index.spec, advice.dialect)
+        options = _options(index.spec, advice.dialect)
+        online = ["postgresql_concurrently=True"] if postgres else []
+        arguments = [repr(index.name), repr(table), f"[{', '.join(parts)}]", *where, *online, *options]
+        up.append(f"op.create_index({', '.join(arguments)})")
         down.append(
-            f"op.drop_index({', '.join(gone + (['postgresql_concurrently=True'] if postgres else []))})"
+            f"op.drop_index({', '.join([repr(index.name), f'table_name={table!r}', *where, *online])})"
         )
+        notes.append(f"#   {table}: sa.Index({', '.join([repr(index.name), *parts, *options])})")
     block = "    with op.get_context().autocommit_block():\n" if postgres else ""
     indent = " " * (8 if postgres else 4)
     return (
         '"""Add the advised indexes."""\n\nimport sqlalchemy as sa  # noqa: F401\nfrom alembic import op\n\n'
         f"revision = {revision!r}\ndown_revision = {down_revision!r}\n"
-        "branch_labels = None\ndepends_on = None\n\n\n"
-        "def upgrade():\n"
+        "branch_labels = None\ndepends_on = None\n\n"
+        + (
+            "# The same indexes in the models' __table_args__, so that autogenerate sees no drift:\n"
+            if notes
+            else ""
+        )
+        + "".join(f"{note}\n" for note in notes)
+        + "\n\ndef upgrade():\n"
         + _body(up, block, indent)
         + "\n\ndef downgrade():\n"
         + _body(down[::-1], block, indent)
     )
 
 
+def _split(spec: IndexSpec, dialect: str) -> tuple[str, str]:
+    schema, _, table = spec.table.rpartition(".") if dialect == "postgres" else ("", "", spec.table)
+    return schema, table
+
+
 def _body(lines: list[str], block: str, indent: str) -> str:
     return "    pass\n" if not lines else block + "".join(f"{indent}{line}\n" for line in lines)
 
 
-def _alembic_keys(spec: IndexSpec) -> list[str]:
+def _keys(spec: IndexSpec, dialect: str) -> list[str]:
     out = []
-    for key in spec.keys:
-        direction = " DESC" if key.descending else ""
-        if key.is_expression:
-            out.append(f"sa.text({f'({key.name}){direction}'!r})")
+    for number, key in enumerate(spec.keys):
+        if key.is_expression and key.opclass:
+            # A label carries the operator class: inside the text, autogenerate could not compare it.
+            label = f".label('e{number}')" if not key.descending else ".desc()"
+            out.append(f"sa.literal_column({f'({key.name})'!r}){label}")
+        elif key.is_expression:
+            inner = f"({key.name})" if dialect == "postgres" else key.name
+            out.append(f"sa.text({(inner + (' DESC' if key.descending else ''))!r})")
         else:
-            out.append(f"sa.text({f'{key.name}{direction}'!r})" if key.descending else repr(key.name))
+            # column(...).desc() is compared by its name; as text it would be drift on SQLite and MySQL.
+            out.append(f"sa.column({key.name!r}).desc()" if key.descending else repr(key.name))
     return out
 
 
-def _postgres_options(spec: IndexSpec) -> list[str]:
-    out = ["postgresql_concurrently=True"]
-    if spec.include:
-        out.append(f"postgresql_include={list(spec.include)!r}")
+def _options(spec: IndexSpec, dialect: str) -> list[str]:
+    out = []
+    if dialect == "mysql":
+        lengths = {k.name: k.prefix for k in spec.keys if k.prefix}
+        return [f"mysql_length={lengths!r}"] if lengths else []
     if spec.where:
-        out.append(f"postgresql_where=sa.text({spec.where!r})")
-    if spec.method != "btree":
-        out.append(f"postgresql_using={spec.method!r}")
-    classes = {k.name: k.opclass for k in spec.keys if k.opclass and not k.is_expression}
-    if classes:
-        out.append(f"postgresql_ops={classes!r}")
+        prefix = "postgresql" if dialect == "postgres" else "sqlite"
+        out.append(f"{prefix}_where=sa.text({spec.where!r})")
+    if dialect == "postgres":
+        if spec.include:
+            out.append(f"postgresql_include={list(spec.include)!r}")
+        if spec.method != "btree":
+            out.append(f"postgresql_using={spec.method!r}")
+        classes = {
+            f"e{n}" if k.is_expression else k.name: k.opclass
+            for n, k in enumerate(spec.keys)
+            if k.opclass and not k.descending
+        }
+        if classes:
+            out.append(f"postgresql_ops={classes!r}")
     return out
-
-
-def _django(
-    advice: Advice,
-    *,
-    app_label: str = "app",
-    dependency: str = "0001_initial",
-    models: Mapping[str, str] | None = None,
-) -> str:
-    postgres = advice.dialect == "postgres"
-    operation = "AddIndexConcurrently" if postgres else "migrations.AddIndex"
-    operations, notes = [], []
-    for index in advice.indexes:
-        model = (models or {}).get(index.spec.table) or _model_name(index.spec.table, app_label)
-        text = _django_index(index.spec)
-        if text is None:
-            notes.append(f"# {index.spec.label()} cannot be written as a Django index: {index.sql}")
-            continue
-        operations.append(f"        {operation}(model_name={model.lower()!r}, index={text}),")
-        notes.append(f"# Meta.indexes of {model}: {text}")
-    imports = "from django.db import migrations, models\n"
-    if postgres:
-        imports = "from django.contrib.postgres.operations import AddIndexConcurrently\n" + imports
-    atomic = "    atomic = False\n" if postgres else ""
-    return (
-        '"""Add the advised indexes; the same lines belong into the models, so that no drift is seen."""\n\n'
-        + f"{imports}\n"
-        + "\n".join(notes)
-        + f"\n\n\nclass Migration(migrations.Migration):\n{atomic}"
-        f"    dependencies = [({app_label!r}, {dependency!r})]\n    operations = [\n"
-        + "\n".join(operations)
-        + "\n    ]\n"
-    )
-
-
-def _model_name(table: str, app_label: str) -> str:
-    name = table.rpartition(".")[2]
-    return name.removeprefix(f"{app_label}_").replace("_", "")
-
-
-def _django_index(spec: IndexSpec) -> str | None:
-    if spec.where or any(k.is_expression or k.prefix for k in spec.keys) or spec.method != "btree":
-        return None
-    fields = [f"{'-' if k.descending else ''}{k.name}" for k in spec.keys]
-    name = index_name(spec, limit=_DJANGO_NAME)
-    parts = [f"fields={fields!r}", f"name={name!r}"]
-    if spec.include:
-        parts.append(f"include={list(spec.include)!r}")
-    if any(k.opclass for k in spec.keys):
-        parts.append(f"opclasses={[k.opclass or '' for k in spec.keys]!r}")
-    return f"models.Index({', '.join(parts)})"

@@ -9,12 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .advice import migration_options
     from .commit import enqueue_on_commit, invalidate_on_commit
     from .recorder import DjangoRecorder
 
-__all__ = ["DjangoRecorder", "enqueue_on_commit", "invalidate_on_commit"]
+__all__ = ["DjangoRecorder", "enqueue_on_commit", "invalidate_on_commit", "migration_options"]
 
-_HOMES = {"invalidate_on_commit": "commit", "enqueue_on_commit": "commit", "DjangoRecorder": "recorder"}
+_HOMES = {
+    "invalidate_on_commit": "commit",
+    "enqueue_on_commit": "commit",
+    "DjangoRecorder": "recorder",
+    "migration_options": "advice",
+}
 
 
 def __getattr__(name: str) -> Any:
