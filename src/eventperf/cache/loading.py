@@ -14,7 +14,7 @@ from .errors import LoadTimeout, StoreUnavailable
 from .keys import Space
 from .options import CacheOptions
 from .policy import early_by, l1_life, lifetime, result_ttl
-from .reading import Found, look, outer_of, pack, tag_versions, tell
+from .reading import Found, Look, look, outer_of, pack, tag_versions, tell
 from .stats import Loaded, LoadFailed
 from .steps import Load, MayWait, Spawn, Steps, Wait, call
 
@@ -24,8 +24,8 @@ TagsOf = Callable[[Any], Sequence[str]]
 class Job:
     """One get-or-load: what to load, how to keep it, and where it stands."""
 
-    __slots__ = ("began", "flight", "key", "loader", "local", "options", "outer", "refresh", "space", "stale",
-                 "tags", "ttl_s")  # fmt: skip
+    __slots__ = ("began", "flight", "key", "loader", "local", "options", "outer", "refresh", "seen", "space",
+                 "stale", "tags", "ttl_s")  # fmt: skip
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Job:
         self.outer: str = outer_of(space, local)
         self.key: str = local[len(space.inner) :]
         self.stale: Found | None = None
+        self.seen: Look | None = None
         self.flight: Flight | None = None
         self.began: float = 0.0
 
@@ -70,6 +71,10 @@ def get_or_load(core: Core, job: Job) -> Steps[Any]:
         flight, leads = core.flights.join(job.local, job.inner_tags())
         if leads:
             job.flight = flight
+            if _looks_first(core, job):
+                yield from _find_old(core, job, flight)
+                if job.stale is not None and _swr_left(job):
+                    return (yield from _refresh_behind(core, job, flight))
             if not _in_background(job):
                 return (yield from _lead(core, job, flight))
             yield Spawn(_lead(core, job, flight), flight)
@@ -87,6 +92,37 @@ def get_or_load(core: Core, job: Job) -> Steps[Any]:
             return job.stale.value
         elif give_up is not None and core.now() >= give_up:
             raise LoadTimeout(job.key, float(options.hard_timeout or 0))  # type: ignore[arg-type]
+
+
+def _looks_first(core: Core, job: Job) -> bool:
+    """Tell whether the second tier may have an old value that this process has not."""
+    options = job.options
+    old_is_of_use = options.soft_timeout is not None or float(options.stale_while_revalidate) > 0  # type: ignore[arg-type]
+    return old_is_of_use and core.store is not None and job.stale is None and not job.refresh
+
+
+def _find_old(core: Core, job: Job, flight: Flight) -> Steps[None]:
+    core.ensure_channel()
+    try:
+        job.seen = (yield from look(core, job.space, [job.local], job.options))[job.local]
+    except BaseException:
+        core.flights.land(flight, ABANDONED)
+        raise
+    found = job.seen.found
+    if found is not None and found.soft_s <= 0:
+        job.stale = found
+
+
+def _refresh_behind(core: Core, job: Job, flight: Flight) -> Steps[Any]:
+    """Hand the old value to everyone who waits; the refresh has a flight of its own."""
+    assert job.stale is not None
+    core.flights.land(flight, VALUE, job.stale.value)
+    flight, leads = core.flights.join(job.local, job.inner_tags())
+    if leads:
+        job.flight = flight
+        yield Spawn(_lead(core, job, flight), flight)
+    core.counts.stale += 1
+    return job.stale.value
 
 
 def _in_background(job: Job) -> bool:
@@ -212,7 +248,9 @@ def _load_shared(core: Core, job: Job, flight: Flight) -> Steps[Any]:
     token = core.salt()
     first = True
     while True:
-        seen = (yield from look(core, job.space, [job.local], job.options))[job.local]
+        seen, job.seen = job.seen, None
+        if seen is None:
+            seen = (yield from look(core, job.space, [job.local], job.options))[job.local]
         if seen.found is not None:
             fresh = seen.found.soft_s > 0 and not (job.refresh and first)
             if fresh and not _draws_early(core, job, seen.found):
@@ -357,7 +395,9 @@ def _store(
         kept = (yield call("store_many", token, [(job.outer, blob, hard)]))[0]
         if not kept:
             core.counts.refused += 1
-            return True  # the lease is no longer ours: there is nothing to give back
+            # The lease is no longer ours: there is nothing to give back, but whoever waits for us must know.
+            yield call("publish", job.outer.encode())
+            return True
         core.counts.stores += 1
         core.wake(job.outer)
         yield from tell(core, [job.outer])

@@ -266,3 +266,38 @@ def test_a_read_that_an_invalidation_overtakes_does_not_stay(redis_server):
             proxy.delay(0)
             assert got[0] in ("old", "new")
             wait_until(lambda key=key: reader.get(key) == "new", 5, what="the new value")
+
+
+def test_a_process_that_has_no_copy_serves_the_old_value_of_the_second_tier_at_once(redis_url):
+    """stale-while-revalidate: also for those who ask at the same time, threads and tasks."""
+    options = CacheOptions(ttl=0.2, stale_while_revalidate=60)
+    with manager(redis_url, options=options) as one, manager(redis_url, namespace=one.namespace) as two:
+        assert one.get_or_load("k", lambda: "old") == "old"
+        wait_until(lambda: two.get("k", "expired") == "expired", 5, what="the end of its life")
+        go_on, loads = threading.Event(), []
+
+        def slow():
+            loads.append(1)
+            assert go_on.wait(20)
+            return "new"
+
+        async def aslow():
+            loads.append(1)
+            while not go_on.is_set():
+                await asyncio.sleep(0.01)
+            return "new"
+
+        try:
+            for _ in range(3):
+                assert two.get_or_load("k", slow, options=options) == "old"
+
+            async def tasks():
+                calls = (two.aget_or_load("k", aslow, options=options) for _ in range(20))
+                return await asyncio.gather(*calls)
+
+            assert asyncio.run(tasks()) == ["old"] * 20
+            wait_until(lambda: loads, 5, what="the refresh behind")
+        finally:
+            go_on.set()
+        wait_until(lambda: one.get("k") == "new", 10, what="the refresh")
+        assert len(loads) == 1
