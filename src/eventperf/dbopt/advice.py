@@ -132,6 +132,9 @@ class PartitionAdvice:
         prunes: Queries that would read fewer partitions, with the share they would read.
         reads_all: Queries that would have to look into every partition.
         breaks: Keys and foreign keys that do not survive as they are.
+        proof: Who says which partitions are read.
+        is_proven: The engine's own plans on a partitioned copy say so.
+        parts: How many partitions, without the one for the rest.
     """
 
     table: str
@@ -141,6 +144,9 @@ class PartitionAdvice:
     prunes: tuple[tuple[str, float], ...]
     reads_all: tuple[str, ...] = ()
     breaks: tuple[str, ...] = ()
+    proof: str = ""
+    is_proven: bool = False
+    parts: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -254,7 +260,8 @@ class Advice:
 
         Args:
             kind: Which tool.
-            options: ``app_label``, ``dependency`` and ``models`` (table to model name) for Django;
+            options: ``app_label``, ``dependency``, ``models`` (table to model name) and ``fields`` (table and
+                column to field name) for Django, which ``eventperf.contrib.django.migration_options`` finds;
                 ``revision`` and ``down_revision`` for Alembic.
         """
         from .migration import migration
