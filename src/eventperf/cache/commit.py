@@ -16,6 +16,9 @@ _PENDING = "eventperf_cache_invalidations"
 def invalidate_on_commit(cache: CacheManager, session: Any, /, *keys: str, tags: Sequence[str] = ()) -> None:
     """Invalidate ``keys`` and ``tags`` right after ``session`` commits; a rollback invalidates nothing.
 
+    Inside a savepoint (``session.begin_nested()``) it waits for the commit of the whole transaction, and a
+    rollback to the savepoint forgets it. Outside a transaction it is done with the next commit.
+
     Args:
         cache: The manager.
         session: A SQLAlchemy ``Session`` or ``AsyncSession`` with the transaction of the change.
@@ -29,12 +32,25 @@ def invalidate_on_commit(cache: CacheManager, session: Any, /, *keys: str, tags:
     if pending is None:
         pending = plain.info[_PENDING] = []
         event.listen(plain, "after_commit", _committed)
-        event.listen(plain, "after_rollback", _rolled_back)
-    pending.append((cache, keys, tuple(tags), is_async))
+        event.listen(plain, "after_soft_rollback", _rolled_back)
+    pending.append((cache, keys, tuple(tags), is_async, _within(plain)))
+
+
+def _within(session: Any) -> list[Any]:
+    """Return the savepoints and the transaction that ``session`` is in, innermost first."""
+    at, out = session.get_nested_transaction() or session.get_transaction(), []
+    while at is not None:
+        out.append(at)
+        at = at.parent
+    return out
 
 
 def _committed(session: Any) -> None:
-    for cache, keys, tags, is_async in _take(session):
+    if session.get_nested_transaction() is not None:
+        return  # a savepoint was released: others do not see the change yet
+    pending: list[Any] = session.info.get(_PENDING, [])
+    done, pending[:] = list(pending), []
+    for cache, keys, tags, is_async, _ in done:
         if is_async:
             wait = require("sqlalchemy.util", extra="dbopt", needed_by="invalidate_on_commit").await_only
             wait(cache.ainvalidate(*keys))
@@ -44,12 +60,7 @@ def _committed(session: Any) -> None:
             cache.invalidate_tags(*tags)
 
 
-def _rolled_back(session: Any) -> None:
-    _take(session)
-
-
-def _take(session: Any) -> list[Any]:
+def _rolled_back(session: Any, transaction: Any) -> None:
+    """Forget what was registered inside ``transaction``, which may be a savepoint."""
     pending: list[Any] = session.info.get(_PENDING, [])
-    out = list(pending)
-    pending.clear()
-    return out
+    pending[:] = [item for item in pending if transaction not in item[4]]
