@@ -1,11 +1,12 @@
-"""``eventperf db``: advise, apply, slow, lint."""
+"""``eventperf db``: advise, apply, slow, health, lint."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eventperf._core.errors import ConfigurationError
 
@@ -42,8 +43,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     slow.add_argument("--limit", type=int, default=50)
     slow.add_argument("--show-values", action="store_true", help="do not redact literals")
 
-    lint = commands.add_parser("lint", help="patterns that no index can serve, in a SQL file")
-    lint.add_argument("file")
+    health = commands.add_parser("health", help="tables and indexes: what could go, is missing, is large")
+    health.add_argument("url", help="SQLAlchemy URL of the database")
+    health.add_argument("--html", metavar="FILE", help="write one self-contained page")
+    health.add_argument("--strict", action="store_true", help="exit with 1 when something was found")
+    health.add_argument("--json", action="store_true")
+
+    lint = commands.add_parser("lint", help="patterns that no index can serve, for CI: 1 on new findings")
+    lint.add_argument("target", nargs="+", help="SQL files, or module:metadata of SQLAlchemy models")
     lint.add_argument("--dialect", choices=("sqlite", "postgres", "mysql"), default="sqlite")
     lint.add_argument("--baseline", metavar="FILE", help="findings that are known; only new ones fail")
     lint.add_argument("--write-baseline", metavar="FILE", help="write today's findings as the baseline")
@@ -60,7 +67,8 @@ def _source(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one command; 0 done, 1 findings or failures."""
-    return {"advise": _advise, "apply": _apply, "slow": _slow, "lint": _lint}[args.action](args)
+    actions = {"advise": _advise, "apply": _apply, "slow": _slow, "health": _health, "lint": _lint}
+    return actions[args.action](args)
 
 
 def _workload(optimizer: DatabaseOptimizer, file: str | None, since: str) -> Workload:
@@ -114,7 +122,7 @@ def _apply(args: argparse.Namespace) -> int:
         print(report)
         if report.dry_run:
             print("Nothing was changed; add --yes to apply.")
-    return 1 if report.failed else 0
+    return 1 if report.failed or not report.is_complete else 0
 
 
 def _slow(args: argparse.Namespace) -> int:
@@ -141,12 +149,32 @@ def _s(value: float | None) -> str | None:
     return None if value is None else f"{value:.4g}"
 
 
-def _lint(args: argparse.Namespace) -> int:
-    from eventperf.dbopt import Workload
-    from eventperf.dbopt.lint import lint, read_baseline
+def _health(args: argparse.Namespace) -> int:
+    from eventperf.dbopt import DatabaseOptimizer
 
-    workload = Workload.from_sql_file(args.file, args.dialect)
-    found = lint(workload)
+    with DatabaseOptimizer(args.url) as optimizer:
+        report = optimizer.health()
+    if args.html:
+        _write(args.html, report.to_html())
+    if args.json:
+        emit_json(report.to_dict())
+    else:
+        print(report)
+    return 1 if args.strict and not report.is_healthy else 0
+
+
+def _lint(args: argparse.Namespace) -> int:
+    from eventperf.dbopt import Workload, lint_metadata, lint_workload
+    from eventperf.dbopt.lint import read_baseline
+
+    found, looked_at = [], 0
+    for target in args.target:
+        if ":" in target and not Path(target).exists():
+            found += lint_metadata(_imported(target), args.dialect)
+        else:
+            workload = Workload.from_sql_file(target, args.dialect)
+            looked_at += len(workload)
+            found += lint_workload(workload)
     if args.write_baseline:
         _write(args.write_baseline, "".join(f"{f.key}\n" for f in found))
         return 0
@@ -155,10 +183,24 @@ def _lint(args: argparse.Namespace) -> int:
     if args.json:
         emit_json([f.to_dict() for f in fresh])
     elif fresh:
-        table(["rule", "statement", "why"], [[f.rule, f.statement[:80], f.message] for f in fresh])
+        table(["rule", "where", "why"], [[f.rule, f.statement[:80], f.message] for f in fresh])
     else:
-        print(f"{len(workload)} statements, no new findings")
+        print(f"{looked_at} statements, no new findings")
     return 1 if fresh else 0
+
+
+def _imported(target: str) -> Any:
+    """Return what ``package.module:name.name`` names, from here or from what is installed."""
+    module, _, names = target.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = importlib.import_module(module)
+        for name in names.split("."):
+            found = getattr(found, name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError("target", target, f"a SQL file, or module:metadata ({error})") from error
+    return found
 
 
 def _write(file: str, text: str) -> None:

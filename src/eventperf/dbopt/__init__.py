@@ -16,6 +16,9 @@ if TYPE_CHECKING:
         StatementRefused,
     )
     from .fingerprinting import Fingerprint, fingerprint
+    from .health import Fault, HealthReport, TableHealth
+    from .lint import Finding, lint_workload
+    from .lint_schema import lint_metadata
     from .manager import DatabaseOptimizer, OptimizationResult
     from .model import IndexSpec, Key
     from .options import Limits
@@ -35,7 +38,10 @@ __all__ = [
     "DatabaseUnavailable",
     "Dialect",
     "DropAdvice",
+    "Fault",
+    "Finding",
     "Fingerprint",
+    "HealthReport",
     "IndexAdvice",
     "IndexSpec",
     "Key",
@@ -55,8 +61,11 @@ __all__ = [
     "SourceUnavailable",
     "Statement",
     "StatementRefused",
+    "TableHealth",
     "Workload",
     "fingerprint",
+    "lint_metadata",
+    "lint_workload",
 ]
 
 _HOMES = {
@@ -71,6 +80,9 @@ _HOMES = {
         "StatementRefused",
     ),
     "fingerprinting": ("Fingerprint", "fingerprint"),
+    "health": ("Fault", "HealthReport", "TableHealth"),
+    "lint": ("Finding", "lint_workload"),
+    "lint_schema": ("lint_metadata",),
     "manager": ("DatabaseOptimizer", "OptimizationResult"),
     "model": ("IndexSpec", "Key"),
     "options": ("Limits",),

@@ -34,7 +34,7 @@ class Finding:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def lint(workload: Workload) -> list[Finding]:
+def lint_workload(workload: Workload) -> list[Finding]:
     """Return findings of all rules; a text that does not parse is a finding of its own."""
     out = []
     for statement in workload:
@@ -50,6 +50,9 @@ def lint(workload: Workload) -> list[Finding]:
             for rule, message in dict(hits).items()
         ]
     return out
+
+
+lint = lint_workload
 
 
 def read_baseline(path: str | Path) -> frozenset[str]:

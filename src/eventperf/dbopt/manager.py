@@ -19,7 +19,8 @@ from .apply import Applier, ApplyReport
 from .candidates import candidates, column_weights
 from .connect import open_engine
 from .deadline import Deadline
-from .errors import DatabaseError
+from .errors import DatabaseError, SourceUnavailable
+from .health import HealthReport, examine
 from .model import IndexSpec, Schema, index_name
 from .options import Limits
 from .policy import drops, measured_faster
@@ -356,6 +357,19 @@ class DatabaseOptimizer:
             serves=serves,
             rejected=tuple((s.label(), why) for s, why in choice.rejected),
         )
+
+    def health(self) -> HealthReport:
+        """Look at all tables and indexes: what could go, what is missing, what is large. Changes nothing."""
+        dialect = self.dialect
+        notes: list[str] = []
+        slow: list[SlowQuery] = []
+        try:
+            slow = self.workload().slow_queries(10)
+        except SourceUnavailable as error:
+            notes.append(str(error))
+        out = examine(dialect.schema(), dialect, slow)
+        out.notes += notes
+        return out
 
     # --- changes -------------------------------------------------------------------------------
 
