@@ -734,12 +734,15 @@ class CacheManager:
             ttl: Life of the value.
             after: Names that must be warm before.
             key: Where it is stored; a loader that returns ``{key: value}`` pairs says ``key="*"``.
-            tags: Tags of the value.
+            tags: Tags of the value. Pairs whose tag is invalidated while they are loaded are not used; a
+                single key of theirs that is invalidated meanwhile may be stored as it was read.
         """
         return self._warmers.register(name, ttl, after, key, tags)
 
     def warm(self, *names: str, concurrency: int = 8, timeout: Duration | None = None) -> Any:
         """Load the registered data sets (all, or those named) in parallel; one failure stops no other.
+
+        Of several processes that warm at the same time, one loads each data set and the others wait for it.
 
         Returns:
             A :class:`WarmReport`, one line per data set.
@@ -753,6 +756,16 @@ class CacheManager:
     def preset(self, *names: str) -> None:
         """Expect these data sets (default: all of :data:`EVENT_PLATFORM`) before ``is_ready``."""
         self._warmers.expect(names)
+
+    def readiness(self) -> dict[str, Any]:
+        """Return what a readiness check may answer: ``ready``, and what became of each data set.
+
+        >>> cache = CacheManager()
+        >>> cache.preset("active_events")
+        >>> cache.readiness()
+        {'ready': False, 'data_sets': {'active_events': 'missing_loader'}}
+        """
+        return self._warmers.readiness()
 
     @property
     def is_ready(self) -> bool:

@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from eventperf._core.durations import Duration, seconds, show
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.flights import VALUE
+
+from .errors import StoreUnavailable
+from .policy import lifetime
+from .reading import outer_of, pack, tag_versions, tell
+from .steps import Load, Steps, arun, call, run
 
 if TYPE_CHECKING:
     from .manager import CacheManager
@@ -28,6 +34,7 @@ EVENT_PLATFORM: Final[Mapping[str, float]] = MappingProxyType(
 )
 """The data sets of an event platform with their TTLs in seconds; user permissions are keyed per user."""
 
+CHUNK: Final = 500
 LOADED, SHARED, FAILED, SKIPPED, MISSING = "loaded", "shared", "failed", "skipped", "missing_loader"
 
 
@@ -40,7 +47,7 @@ class WarmResult:
         status: ``"loaded"`` here, ``"shared"`` (it was warm, or another process warmed it), ``"failed"``,
             ``"skipped"`` (something it comes after failed) or ``"missing_loader"``.
         seconds: How long it took.
-        entries: How many keys were stored.
+        entries: How many keys the data set has; 0 where another process warmed a single key.
         error: Why it failed.
     """
 
@@ -100,10 +107,19 @@ class Warmers:
         self._known: dict[str, _Warmer] = {}
         self._expected: set[str] = set()
         self._warm: set[str] = set()
+        self._last: dict[str, str] = {}
 
     @property
     def is_ready(self) -> bool:
         return self._warm >= (self._expected | set(self._known))
+
+    def readiness(self) -> dict[str, Any]:
+        names = sorted(self._expected | set(self._known))
+        states = {}
+        for name in names:
+            state = "not_warmed" if name in self._known else MISSING
+            states[name] = self._last.get(name, state)
+        return {"ready": self.is_ready, "data_sets": states}
 
     def expect(self, names: Sequence[str]) -> None:
         self._expected |= set(names or EVENT_PLATFORM)
@@ -234,6 +250,8 @@ class Warmers:
 
     def _report(self, done: dict[str, WarmResult], started: float) -> WarmReport:
         self._warm |= {name for name, r in done.items() if r.status in (LOADED, SHARED)}
+        self._last.update((name, r.status) for name, r in done.items() if name not in self._warm)
+        self._last.update((name, r.status) for name, r in done.items() if r.status in (LOADED, SHARED))
         return WarmReport(tuple(done.values()), time.monotonic() - started)
 
     def _one(self, warmer: _Warmer) -> WarmResult:
@@ -245,37 +263,94 @@ class Warmers:
             if inspect.iscoroutine(value):
                 value.close()
                 raise TypeError(f"the loader of {warmer.name!r} is a coroutine function: use awarm()")
-            ran.append(len(value) if warmer.key == "*" else 1)
             return value
 
+        def load_one() -> Any:
+            value = load()
+            ran.append(1)
+            return value
+
+        def load_pairs() -> int:
+            ran.append(run(self._manager._core, self._fill(warmer, load)))
+            return ran[0]
+
         try:
-            if warmer.key == "*":
-                self._manager.set_many(dict(load()), ttl=warmer.ttl_s, tags=warmer.tags)
-            else:
-                self._manager.get_or_load(warmer.key, load, ttl=warmer.ttl_s, tags=warmer.tags)
+            key, loader = (_marker(warmer), load_pairs) if warmer.key == "*" else (warmer.key, load_one)
+            value = self._manager.get_or_load(key, loader, ttl=warmer.ttl_s, tags=warmer.tags)
         except Exception as error:
             return WarmResult(warmer.name, FAILED, time.monotonic() - started, 0, error)
-        status = LOADED if ran else SHARED
-        return WarmResult(warmer.name, status, time.monotonic() - started, sum(ran))
+        return _result(warmer, started, ran, value)
 
     async def _aone(self, warmer: _Warmer) -> WarmResult:
         started = time.monotonic()
         ran: list[int] = []
 
-        async def load() -> Any:
+        async def load_one() -> Any:
             value = await warmer.loader()
-            ran.append(len(value) if warmer.key == "*" else 1)
+            ran.append(1)
             return value
 
+        async def load_pairs() -> int:
+            ran.append(await arun(self._manager._core, self._fill(warmer, warmer.loader)))
+            return ran[0]
+
         try:
-            if warmer.key == "*":
-                await self._manager.aset_many(dict(await load()), ttl=warmer.ttl_s, tags=warmer.tags)
-            else:
-                await self._manager.aget_or_load(warmer.key, load, ttl=warmer.ttl_s, tags=warmer.tags)
+            key, loader = (_marker(warmer), load_pairs) if warmer.key == "*" else (warmer.key, load_one)
+            value = await self._manager.aget_or_load(key, loader, ttl=warmer.ttl_s, tags=warmer.tags)
         except Exception as error:
             return WarmResult(warmer.name, FAILED, time.monotonic() - started, 0, error)
-        status = LOADED if ran else SHARED
-        return WarmResult(warmer.name, status, time.monotonic() - started, sum(ran))
+        return _result(warmer, started, ran, value)
+
+    def _fill(self, warmer: _Warmer, load: Callable[[], Any]) -> Steps[int]:
+        """Load pairs and keep them with the versions that their tags had before the load."""
+        core = self._manager._core
+        space, options, tags = core.space, self._manager.options, warmer.tags
+        life = float(options.ttl) if warmer.ttl_s is None else warmer.ttl_s  # type: ignore[arg-type]
+        soft, hard = lifetime(options, life, core.random.random() if options.jitter_ratio else 0.0)
+        inner = [space.inner + tag for tag in tags]
+        flight, _ = core.flights.join(f"\x00fill:{warmer.name}", inner)
+        try:
+            versions: dict[str, str] = {}
+            if core.store is not None and tags:
+                versions = yield from tag_versions(core, space, tags, create=True, life_s=hard)
+            pairs = dict((yield Load(load, (flight,))))
+            items = {space.local(key): value for key, value in pairs.items()}
+            if core.store is None:
+                core.flights.fence(*items)
+                for local, value in items.items():
+                    core.hold(local, value, soft, hard, inner, 0.0, flight)
+            else:
+                blobs = [
+                    (outer_of(space, local), pack(core, value, soft, hard, options, tags=versions), hard)
+                    for local, value in items.items()
+                ]
+                core.drop_keys(list(items))
+                for start in range(0, len(blobs), CHUNK):
+                    yield from _put(core, blobs[start : start + CHUNK])
+            core.counts.stores += len(items)
+            return len(items)
+        finally:
+            core.flights.land(flight, VALUE)
+
+
+def _put(core: Any, blobs: list[tuple[str, bytes, float]]) -> Steps[None]:
+    outers = [outer for outer, _, _ in blobs]
+    try:
+        yield call("set_many", blobs)
+        yield from tell(core, outers)
+    except StoreUnavailable:
+        core.queue_replay(keys=outers)  # an older value may be there
+        raise
+
+
+def _marker(warmer: _Warmer) -> str:
+    """Return the key whose one load stands for the whole data set; other processes wait for it."""
+    return f"eventperf:warm:{warmer.name}"
+
+
+def _result(warmer: _Warmer, started: float, ran: list[int], value: Any) -> WarmResult:
+    entries = value if warmer.key == "*" else sum(ran)
+    return WarmResult(warmer.name, LOADED if ran else SHARED, time.monotonic() - started, entries)
 
 
 def _check(concurrency: int) -> None:
