@@ -168,11 +168,14 @@ def stampede_once(server: Any, kind: str, far: bool, processes: int, count: int)
         ]
         for child in children:
             child.start()
+        give_up = time.monotonic() + 30
+        while gate.n_waiting < processes and not gate.broken and time.monotonic() < give_up:
+            time.sleep(0.02)  # all are warm
+        before = client.info("commandstats")
         try:
             gate.wait(30)
         except threading.BrokenBarrierError:
             raise Absent(str(answer.get(timeout=10))) from None
-        before = client.info("commandstats")
         results = [answer.get(timeout=40) for _ in children]
         time.sleep(0.05)
         after = client.info("commandstats")

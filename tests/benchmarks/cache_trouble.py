@@ -46,19 +46,24 @@ def bystander(url: str, stop: Any, answer: Any) -> None:
 
 
 def watcher(url: str, keys: list[str], answer: Any) -> None:
-    """A process that holds tagged entries in memory; sends when it no longer serves any of them."""
+    """A process that holds tagged entries in memory; sends when it last served one of them."""
     with CacheManager(RedisStore(url, timeout=5), namespace="b6", ttl=3600) as cache:
         give_up = time.monotonic() + 10
         while cache.stats().l1_hits < len(keys) and time.monotonic() < give_up:
             cache.get_many(keys)
             time.sleep(0.01)
         answer.send(cache.stats().l1_hits)
-        pending = list(keys)
-        give_up = time.monotonic() + 20
-        while pending and time.monotonic() < give_up:
-            pending = [key for key in pending if cache.get(key) is not None]
+        served, stop = 0.0, time.monotonic() + 20
+        missed = 0
+        while missed < len(keys) and time.monotonic() < stop:
+            missed = 0
+            for key in keys:
+                if cache.get(key) is None:
+                    missed += 1
+                else:
+                    served = time.perf_counter()
             time.sleep(0.0005)
-        answer.send((time.perf_counter(), len(pending)))
+        answer.send((served, len(keys) - missed))
 
 
 class Beside:
@@ -123,7 +128,7 @@ def drop_many(report: Report, cluster: Any) -> None:
 def _by_tag(report: Report, url: str, match: int) -> None:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    keys = [f"ev:42:{n}" for n in range(0, match, max(1, match // 1000))]
+    keys = [f"ev:42:{n}" for n in range(0, match, max(1, match // 200))]
     child = context.Process(target=watcher, args=(url, keys, there))
     child.start()
     held = here.recv()
@@ -143,7 +148,7 @@ def _by_tag(report: Report, url: str, match: int) -> None:
         figures = Beside(url, 2.0).during(drop)
     seen, left = here.recv()
     child.join()
-    lag = (seen - moment[0]) * 1e3
+    lag = max(0.0, seen - moment[0]) * 1e3
     figures["ms"] = f"{taken[0]:.2f}"
     report.row("B6 tag", OURS, **figures, keys=match, other_l1_right_ms=f"{lag:.1f}", held=held, left=left)
     report.judge("B6", f"tag of {match} keys", "<= 1 ms", f"{taken[0]:.2f} ms", taken[0] <= 1)

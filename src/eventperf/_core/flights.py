@@ -37,7 +37,7 @@ class Flight:
     """
 
     __slots__ = (
-        "_event", "_thread", "_waits_on", "_wakers", "fenced", "fenced_tags", "key", "outcome", "state"
+        "_thread", "_waits_on", "_wakers", "fenced", "fenced_tags", "key", "outcome", "state"
     )  # fmt: skip
 
     def __init__(self, key: object, thread: int) -> None:
@@ -48,7 +48,6 @@ class Flight:
         self.fenced_tags: set[str] = set()
         self._thread = thread
         self._waits_on: Flight | None = None
-        self._event: threading.Event | None = None
         self._wakers: list[Callable[[], object]] = []
 
     def result(self) -> Any:
@@ -72,6 +71,14 @@ class Flights:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._open
+
+    def waited_for(self) -> list[Any]:
+        """Return the keys of the loads under way."""
+        with self._mu:
+            return list(self._open)
 
     def join(self, key: object, tags: Iterable[str] | None = ()) -> tuple[Flight, bool]:
         """Return the open flight of ``key`` and whether the caller leads it (and must land it).
@@ -116,9 +123,6 @@ class Flights:
             flight.outcome = outcome
             flight.state = state
             wakers, flight._wakers = flight._wakers, []
-            event = flight._event
-        if event is not None:
-            event.set()
         for wake in wakers:
             wake()
 
@@ -184,15 +188,19 @@ class Flights:
 
     def wait(self, flight: Flight, timeout_s: float | None = None) -> bool:
         """Block until ``flight`` lands; False when ``timeout_s`` went by first."""
+        parked = threading.Lock()  # one each: a shared event would let a crowd through one by one
+        parked.acquire()
         with self._mu:
             if flight.state != OPEN:
                 return True
-            event = flight._event
-            if event is None:
-                event = flight._event = threading.Event()
+            flight._wakers.append(parked.release)
         try:
-            return event.wait(timeout_s)
+            return parked.acquire(timeout=-1 if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
         finally:
+            if flight.state == OPEN:
+                with self._mu:
+                    if parked.release in flight._wakers:
+                        flight._wakers.remove(parked.release)
             self._waited()
 
     async def await_(self, flight: Flight, timeout_s: float | None = None) -> bool:

@@ -235,6 +235,8 @@ def _store(
             core.counts.stores += bool(good)
             core.counts.refused += not good
             core.wake(item[0])
+            if not good:
+                yield call("publish", item[0].encode())  # no longer ours: whoever waits for us must know
             if good and batch.options.use_l1 and not mine[key].fenced:
                 soft, hard = l1_life(batch.options, *lives[key], True)
                 core.hold(key, loaded[key], soft, hard, inner, 0.0, tickets[key])

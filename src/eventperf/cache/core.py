@@ -75,6 +75,8 @@ class Core:
         self.load_s: float = 0.0
         self.flights: Flights = Flights()
         self.wakes: Flights = Flights()
+        self.pushed: set[str] = set()
+        self.eager: set[str] = set()
         self.enabled = True
         self.is_fast: bool = type(clock) is SystemClock and type(l1) is MemoryStore
         self.channel: Any = None
@@ -212,26 +214,38 @@ class Core:
     # -- what the channel says -----------------------------------------------------------------------
 
     def told(self, outers: Sequence[str] | None) -> None:
-        """Another process (or we ourselves) wrote these outer keys; ``None`` for anything at all."""
+        """Somebody wrote these outer keys; ``None`` for anything at all."""
         if outers is None:
             with self.mu:
                 self.tag_cache.clear()
             self.fence_reads(None)
             if self.l1 is not None:
                 self.l1.clear()
+            for outer in self.wakes.waited_for():
+                self.wake(outer)
             return
         for outer in outers:
-            self.told_one(outer)
+            self._drop_outer(outer)
+            if outer in self.wakes:
+                # A lease was taken or a waiter made its mark, most likely: those need not wake anybody.
+                if outer in self.eager:
+                    self.wake(outer)
+                else:
+                    self.pushed.add(outer)
 
     def told_one(self, outer: str) -> None:
-        """One key was written."""
+        """Another process says that it wrote a key, or that a load of it has ended."""
+        if self.coherence != "tracking":  # else the server itself says what was written
+            self._drop_outer(outer)
+        self.wake(outer)
+
+    def _drop_outer(self, outer: str) -> None:
         for space in list(self.spaces.values()):
             if outer.startswith(space.outer):
                 local = space.inner + outer[len(space.outer) :]
                 self.fence_reads((local,))
                 if self.l1 is not None:
                     self.l1.pop(local)
-                self.wake(outer)
                 return
             if outer.startswith(space.tag_prefix):
                 with self.mu:

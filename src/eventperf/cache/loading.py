@@ -18,6 +18,7 @@ from .reading import Found, Look, look, outer_of, pack, tag_versions, tell
 from .stats import Loaded, LoadFailed
 from .steps import Load, MayWait, Spawn, Steps, Wait, call
 
+CALM_S = 0.1
 TagsOf = Callable[[Any], Sequence[str]]
 
 
@@ -286,10 +287,23 @@ def _draws_early(core: Core, job: Job, found: Found) -> bool:
 
 
 def _wait_for_other(core: Core, job: Job, waker: Flight, left_s: float) -> Steps[None]:
-    """Sleep until the leader in another process has stored, or its lease is over."""
-    channel = core.channel
+    """Sleep until the leader in another process has stored, or its lease is over.
+
+    The leader says when it is done. Writes under the key that the server tells of are at first the lease
+    itself and the marks of those who wait for it; after ``CALM_S`` they mean that something happened to it.
+    """
+    channel, outer = core.channel, job.outer
     hears = channel is not None and channel.hears
-    yield Wait(core.wakes, waker, max(0.001, left_s + 0.005) if hears else min(0.02, max(0.001, left_s)))
+    left = max(0.001, left_s + 0.005) if hears else min(0.02, max(0.001, left_s))
+    try:
+        core.pushed.discard(outer)
+        landed = yield Wait(core.wakes, waker, min(left, CALM_S))
+        core.eager.add(outer)
+        if not landed and left > CALM_S and outer not in core.pushed:
+            yield Wait(core.wakes, waker, left - CALM_S)
+    finally:
+        core.eager.discard(outer)
+        core.pushed.discard(outer)
     if waker.state == OPEN:
         core.wakes.land(waker, VALUE)
 
