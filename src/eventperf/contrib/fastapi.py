@@ -12,13 +12,14 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 
 require("starlette", extra="fastapi", needed_by="eventperf.contrib.fastapi")
-from starlette.requests import HTTPConnection  # noqa: E402
+from starlette.requests import HTTPConnection, Request  # noqa: E402
+from starlette.responses import JSONResponse  # noqa: E402
 
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager
     from eventperf.queues import QueueManager
 
-__all__ = ["EventPerfState", "cache_of", "lifespan", "queues_of"]
+__all__ = ["EventPerfState", "cache_of", "lifespan", "queues_of", "ready"]
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
@@ -104,6 +105,15 @@ def queues_of(connection: HTTPConnection) -> QueueManager:
     if queues is None:
         raise ConfigurationError("queues", None, "lifespan(queues=...)")
     return queues
+
+
+async def ready(request: Request) -> JSONResponse:
+    """Endpoint for a readiness check: 200 once every data set of the cache is warm, 503 before.
+
+    ``app.add_route("/ready", ready)``; the body names the data sets.
+    """
+    state = cache_of(request).readiness()
+    return JSONResponse(state, 200 if state["ready"] else 503)
 
 
 def _state(connection: HTTPConnection) -> EventPerfState:

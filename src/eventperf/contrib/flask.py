@@ -92,6 +92,14 @@ class EventPerf:
             )
         return queues
 
+    def ready(self) -> tuple[dict[str, Any], int]:
+        """View for a readiness check: 200 once every data set of the cache is warm, 503 before.
+
+        ``app.add_url_rule("/ready", view_func=eventperf.ready)``; the body names the data sets.
+        """
+        state = self.cache.readiness()
+        return state, 200 if state["ready"] else 503
+
     def _state(self) -> _State:
         if has_app_context():
             state = current_app.extensions.get("eventperf")

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .advice import migration_options
     from .commit import enqueue_on_commit, invalidate_on_commit
+    from .ready import ready_view
     from .recorder import DjangoRecorder
 
-__all__ = ["DjangoRecorder", "enqueue_on_commit", "invalidate_on_commit", "migration_options"]
+__all__ = ["DjangoRecorder", "enqueue_on_commit", "invalidate_on_commit", "migration_options", "ready_view"]
 
 _HOMES = {
     "invalidate_on_commit": "commit",
     "enqueue_on_commit": "commit",
     "DjangoRecorder": "recorder",
     "migration_options": "advice",
+    "ready_view": "ready",
 }
 
 
