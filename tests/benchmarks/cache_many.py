@@ -187,9 +187,12 @@ def stampede_once(server: Any, kind: str, far: bool, processes: int, count: int)
     taken = [t * 1e3 for times, _ in results for t in times]
     errors = [error for _, wrong in results for error in wrong]
     return {
-        "loads": loads, "p50_ms": quantile(taken, 0.5), "p99_ms": quantile(taken, 0.99), "errors": len(errors),
+        "loads": loads,
+        "p50_ms": quantile(taken, 0.5),
+        "p99_ms": quantile(taken, 0.99),
+        "errors": len(errors),
         "commands": _sent(before, after) if far else 0,
-    }  # fmt: skip
+    }
 
 
 SCRIPTED = {"get", "set", "getrange", "setrange", "time", "pttl", "pexpire", "publish", "unlink"}
@@ -323,8 +326,16 @@ def lag(report: Report, url: str, where: str) -> None:
             first[value] = max(0.0, (at - written[value]) / 1e6)
     lags = list(first.values())
     p99 = quantile(lags, 0.99)
-    report.row("B8 lag", f"{OURS}, {where}", p50_ms=f"{quantile(lags, 0.5):.2f}", p99_ms=f"{p99:.2f}",
-               max_ms=f"{max(lags):.2f}", seen=f"{len(lags)} of 250", reads_s=round(reads), near=f"{near:.0%}")  # fmt: skip
+    report.row(
+        "B8 lag",
+        f"{OURS}, {where}",
+        p50_ms=f"{quantile(lags, 0.5):.2f}",
+        p99_ms=f"{p99:.2f}",
+        max_ms=f"{max(lags):.2f}",
+        seen=f"{len(lags)} of 250",
+        reads_s=round(reads),
+        near=f"{near:.0%}",
+    )
     report.judge("B8", f"lag p99, {where}", "<= 3 ms", f"{p99:.2f} ms", p99 <= 3)
 
 

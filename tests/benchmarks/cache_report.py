@@ -106,14 +106,6 @@ class Report:
             {"case": case, "what": what, "target": target, "measured": measured, "verdict": word}
         )
 
-    def best(self, case: str, figure: str, *, among: str = "") -> tuple[str, float] | None:
-        """Return the peer with the smallest ``figure`` of a case whose name contains ``among``."""
-        found = [
-            (row["who"], float(row[figure])) for row in self.rows
-            if row["case"] == case and figure in row and among in row["who"] and not row["who"].startswith(OURS)
-        ]  # fmt: skip
-        return min(found, key=lambda pair: pair[1]) if found else None
-
     def print_verdicts(self) -> None:
         """Print the table of targets."""
         columns = ("case", "what", "target", "measured", "verdict")

@@ -113,9 +113,10 @@ def drop_many(report: Report, cluster: Any) -> None:
     report.row("B6 pattern", OURS, **ours, left=left)
     fill(url, "ev:42:", match)
     theirs = report.attempt(
-        "B6 pattern", "cashews delete_match",
+        "B6 pattern",
+        "cashews delete_match",
         lambda: Beside(url, 2.0).during(lambda: asyncio.run(_cashews_drop(cluster))),
-    )  # fmt: skip
+    )
     ratio = float(ours["ms"]) / float(theirs["ms"]) if theirs else 0.0
     report.judge(
         "B6", "pattern, of cashews' time", "<= 0.50", f"{ratio:.2f}", ratio <= 0.5 if theirs else None
@@ -209,7 +210,7 @@ def _ours_in_the_dark(report: Report, server: Any, tasks: bool) -> None:
         finally:
             server.sigcont()
         back = time.perf_counter()
-        while cache.stats().breaker != "closed" or not cache.stats().coherence == "tracking":
+        while cache.stats().breaker != "closed" or cache.stats().coherence != "tracking":
             if time.perf_counter() - back > 20:
                 break
             time.sleep(0.002)
@@ -221,8 +222,16 @@ def _ours_in_the_dark(report: Report, server: Any, tasks: bool) -> None:
         loop.close()
     later = sorted(taken[1:])
     p99 = later[97]
-    report.row("B9", f"{OURS} {way}", first_ms=f"{taken[0]:.1f}", later_p50_ms=f"{later[49]:.2f}",
-               later_p99_ms=f"{p99:.2f}", later_max_ms=f"{later[-1]:.2f}", recovered_s=f"{recovered:.2f}", stale=stale)  # fmt: skip
+    report.row(
+        "B9",
+        f"{OURS} {way}",
+        first_ms=f"{taken[0]:.1f}",
+        later_p50_ms=f"{later[49]:.2f}",
+        later_p99_ms=f"{p99:.2f}",
+        later_max_ms=f"{later[-1]:.2f}",
+        recovered_s=f"{recovered:.2f}",
+        stale=stale,
+    )
     report.judge("B9", f"{way}: first call", "<= 60 ms", f"{taken[0]:.1f} ms", taken[0] <= 60)
     report.judge("B9", f"{way}: later calls, p99", "<= 2 ms", f"{p99:.2f} ms", p99 <= 2)
     report.judge("B9", f"{way}: recovered", "<= 1 s", f"{recovered:.2f} s", recovered <= 1)
