@@ -58,6 +58,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     purge = command("purge", "forget all jobs of a queue in one state")
     purge.add_argument("queue")
     purge.add_argument("--state", default="waiting", help="waiting, delayed, failed or completed")
+    schema = command("schema", "make or upgrade the tables of the SQL job store")
+    schema.add_argument("--sql", action="store_true", help="only print the statements")
+    relay = command("relay", "carry jobs from a database's outbox to the store until SIGTERM or Ctrl-C")
+    relay.add_argument("--database", required=True, help="URL of the database with the outbox")
+    relay.add_argument("--create", action="store_true", help="make the outbox table first")
+    relay.add_argument("--burst", action="store_true", help="stop when the outbox is empty")
     ping = command("ping", "exit 0 when the store answers (and enough workers live), else 1: for probes")
     ping.add_argument("--workers", type=int, default=0, help="live workers that must be there")
 
@@ -65,6 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run one command."""
     commands = {"worker": _worker, "status": _status, "dead": _dead, "replay": _replay, "ping": _ping}
+    commands |= {"schema": _schema, "relay": _relay}
     with load(args.app, args.namespace) as queues:
         return commands.get(args.command, _control)(queues, args)
 
@@ -105,6 +112,33 @@ def _worker(queues: QueueManager, args: argparse.Namespace) -> int:
     worker = queues.worker(chosen, args.concurrency, lease=args.lease, grace=args.grace)
     print(f"worker {worker.id}: {', '.join(chosen or queues.queues)}", flush=True)
     worker.run(burst=args.burst)
+    return 0
+
+
+def _schema(queues: QueueManager, args: argparse.Namespace) -> int:
+    from eventperf.queues.backends.sql import SqlBackend
+
+    if not isinstance(queues.backend, SqlBackend):
+        raise ConfigurationError("app", args.app, "queues in an SQL database: this store needs no tables")
+    if args.sql:
+        print(queues.backend.schema_ddl(), end="")
+    else:
+        queues.backend.create_schema()
+        print(f"{queues.backend.name}: the tables are there")
+    return 0
+
+
+def _relay(queues: QueueManager, args: argparse.Namespace) -> int:
+    import signal
+
+    from eventperf.queues.outbox import Relay, create_table
+
+    if args.create:
+        create_table(args.database)
+    with Relay(queues, args.database) as relay:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: relay.stop())
+        print(f"{relay.run(burst=args.burst)} jobs relayed", flush=True)
     return 0
 
 

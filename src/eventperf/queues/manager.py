@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import tzinfo
 from itertools import pairwise
@@ -300,13 +300,18 @@ class QueueManager(Operations):
 
     # -- producing ---------------------------------------------------------------------------------
 
-    def enqueue(self, type: str, data: Any = None, *, session: Any = None, **options: Any) -> Job:
+    def enqueue(
+        self, type: str, data: Any = None, *, session: Any = None, using: Any = None, **options: Any
+    ) -> Job:
         """Enqueue one job.
 
         Args:
             type: The job type; types unknown here are allowed, their data is then only encoded.
             data: The payload.
-            session: Leave with this transaction's commit or not at all, where the backend can.
+            session: Leave with the commit of this SQLAlchemy session or connection, or not at all: stored
+                at once where the jobs are in the same database, else by way of its
+                :mod:`~eventperf.queues.outbox`.
+            using: The same for Django's database of this alias; always by way of the outbox.
             **options: ``queue``; ``priority`` 0 to 1000, larger is more urgent; ``delay`` or ``at``;
                 ``unique_key`` with ``unique_for`` (``"waiting"``, ``"running"`` or a duration);
                 ``deadline`` after which it must not start; ``fairness_key``; ``attempts``;
@@ -318,27 +323,28 @@ class QueueManager(Operations):
             StoreUnavailable: The store does not answer.
         """
         jobs = self.prepare([self.spec(type, data, options)])
-        return self._handles(jobs, self._push(jobs, session))[0]
+        return self._handles(jobs, self._push(jobs, session, using))[0]
 
     async def aenqueue(self, type: str, data: Any = None, *, session: Any = None, **options: Any) -> Job:
         """Asynchronous twin of :meth:`enqueue`."""
         jobs = self.prepare([self.spec(type, data, options)])
-        if session is not None:
-            return self._handles(jobs, self._push(jobs, session))[0]
-        return self._handles(jobs, await self._astore().push(jobs))[0]
+        return self._handles(jobs, await self._apush(jobs, session))[0]
 
     @overload
     def enqueue_many(
-        self, type: str, data: Iterable[Any], *, session: Any = None, **options: Any
+        self, type: str, data: Iterable[Any], *, session: Any = None, using: Any = None, **options: Any
     ) -> list[Job]: ...
     @overload
-    def enqueue_many(self, type: Iterable[JobSpec], *, session: Any = None) -> list[Job]: ...
+    def enqueue_many(
+        self, type: Iterable[JobSpec], *, session: Any = None, using: Any = None
+    ) -> list[Job]: ...
     def enqueue_many(
         self,
         type: str | Iterable[JobSpec],
         data: Iterable[Any] | None = None,
         *,
         session: Any = None,
+        using: Any = None,
         **options: Any,
     ) -> list[Job]:
         """Enqueue many jobs: of one type with the same options, or a list of :class:`JobSpec`.
@@ -349,18 +355,23 @@ class QueueManager(Operations):
         found: list[Job] = []
         for i in range(0, len(jobs), _PUSH_BATCH):
             part = jobs[i : i + _PUSH_BATCH]
-            found += self._handles(part, self._push(part, session))
+            found += self._handles(part, self._push(part, session, using))
         return found
 
     async def aenqueue_many(
-        self, type: str | Iterable[JobSpec], data: Iterable[Any] | None = None, **options: Any
+        self,
+        type: str | Iterable[JobSpec],
+        data: Iterable[Any] | None = None,
+        *,
+        session: Any = None,
+        **options: Any,
     ) -> list[Job]:
         """Asynchronous twin of :meth:`enqueue_many`."""
         jobs = self._prepare_many(type, data, options)
-        store, found = self._astore(), []
+        found: list[Job] = []
         for i in range(0, len(jobs), _PUSH_BATCH):
             part = jobs[i : i + _PUSH_BATCH]
-            found += self._handles(part, await store.push(part))
+            found += self._handles(part, await self._apush(part, session))
         return found
 
     def chain(self, specs: Iterable[JobSpec]) -> list[Job]:
@@ -463,13 +474,29 @@ class QueueManager(Operations):
             for i, item in zip(new_ids(len(items), self.random.getrandbits), items, strict=True)
         ]
 
-    def _push(self, jobs: list[NewJob], session: Any) -> list[str]:
-        if session is None:
+    def _push(self, jobs: list[NewJob], session: Any, using: Any = None) -> list[str]:
+        if session is None and using is None:
             return self._store().push(jobs)
+        from . import outbox
+
+        if using is not None:
+            return outbox.write_django(using, jobs, self.namespace, self.clock.time())
         push_in: Callable[[Any, list[NewJob]], list[str]] | None = getattr(self._backend, "push_in", None)
         if push_in is None:
-            raise Unsupported("enqueue(session=...)", self._backend.name)
+            return outbox.write(session, jobs, self.namespace, self.clock.time())
         return push_in(session, jobs)
+
+    async def _apush(self, jobs: list[NewJob], session: Any) -> list[str]:
+        if session is None:
+            return await self._astore().push(jobs)
+        from . import outbox
+
+        push_in: Callable[[Any, list[NewJob]], Awaitable[list[str]]] | None
+        push_in = getattr(self._backend, "apush_in", None)
+        if push_in is None:
+            return await outbox.awrite(session, jobs, self.namespace, self.clock.time())
+        ids: list[str] = await push_in(session, jobs)
+        return ids
 
     def _handles(self, jobs: Sequence[NewJob], ids: Sequence[str]) -> list[Job]:
         if self.hooks.active:

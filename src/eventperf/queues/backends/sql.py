@@ -101,7 +101,7 @@ class SqlBackend:
         with self._mu:
             self._here()
             if self._engine is None:
-                self._engine = _engine(self.url, self._pool)
+                self._engine = engine_for(self.url, self._pool)
             return self._engine
 
     # -- the protocol ------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ def _number(value: Any, name: str) -> float:
     return number
 
 
-def _engine(url: Any, pool: int) -> Engine:
+def engine_for(url: Any, pool: int) -> Engine:
     from sqlalchemy import create_engine, event
 
     family = url.get_backend_name()
