@@ -216,9 +216,8 @@ class SqliteDialect:
             except self._sqlite3.Error as error:
                 db.rollback()
                 code = getattr(error, "sqlite_errorcode", None)
-                busy = isinstance(error, self._sqlite3.OperationalError) and (
-                    code is None or code & 0xFF in (5, 6)
-                )
+                # Python 3.10 has no codes: SQLITE_BUSY and SQLITE_LOCKED both say "... is locked"
+                busy = "is locked" in str(error) if code is None else code & 0xFF in (5, 6)
                 raise StatementRefused(statement, str(error), retryable=busy) from error
             finally:
                 db.execute(f"PRAGMA busy_timeout = {before}")
