@@ -14,6 +14,7 @@ from eventperf._core.errors import ConfigurationError
 from .output import emit_json, facts, table
 
 SCAN_COUNT = 500
+HEAD_BYTES = 70_000  # tags take 65,535 at most
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
     """Run a subcommand; 0 when it did what was asked, 1 when there was nothing."""
     from eventperf.cache import CacheManager, RedisStore
 
-    with CacheManager(RedisStore(args.url, timeout=5), namespace=args.namespace, l1=None) as cache:
+    # On the bus: processes that are told by the server hear it twice, the others hear it at all.
+    store = RedisStore(args.url, timeout=5)
+    with CacheManager(store, namespace=args.namespace, l1=None, coherence="bus") as cache:
         cache.ping()
         verbs = {"stats": _stats, "get": _get, "invalidate": _invalidate, "hot": _hot, "big": _big}
         return verbs[args.verb](cache, args)
@@ -55,6 +58,12 @@ def _prefix(cache: Any) -> str:
     from eventperf.cache.keys import Space
 
     return Space(cache.namespace).outer
+
+
+def _outer(cache: Any, key: str) -> str:
+    from eventperf.cache.keys import fit
+
+    return _prefix(cache) + fit(key)
 
 
 def _scan(cache: Any, *asks: tuple[str, ...]) -> Iterator[tuple[str, list[Any]]]:
@@ -96,16 +105,37 @@ def _stats(cache: Any, args: argparse.Namespace) -> int:
         "bytes": size,
         "without_end": forever,
         "next_end_s": None if soonest is None else soonest / 1000,
+        **_servers(cache),
     }
     emit_json(figures) if args.json else facts(f"cache at {cache.store.url}", figures)
     return 0
 
 
+def _servers(cache: Any) -> dict[str, object]:
+    """Return what the masters say of themselves, added up; other users of theirs are in it."""
+    sums = dict.fromkeys(
+        ("keyspace_hits", "keyspace_misses", "evicted_keys", "used_memory", "tracking_clients"), 0
+    )
+    policies: set[str] = set()
+    for node in cache.store.links.masters():
+        info = {**node.info("stats"), **node.info("memory"), **node.info("clients")}
+        for name in sums:
+            sums[name] += int(info.get(name, 0))
+        policies.add(str(info.get("maxmemory_policy", "unknown")))
+    asked = sums["keyspace_hits"] + sums["keyspace_misses"]
+    return {
+        "server_bytes": sums["used_memory"],
+        "server_hit_ratio": round(sums["keyspace_hits"] / asked, 4) if asked else None,
+        "server_evicted_keys": sums["evicted_keys"],
+        "server_eviction": ", ".join(sorted(policies)),
+        "tracking_clients": sums["tracking_clients"],
+    }
+
+
 def _get(cache: Any, args: argparse.Namespace) -> int:
     from eventperf.cache.envelope import kind, unseal
-    from eventperf.cache.keys import fit
 
-    blob = cache.store.get(_prefix(cache) + fit(args.key))
+    blob = cache.store.get(_outer(cache, args.key))
     what = {b"V": "value", b"L": "being loaded", b"T": "settling", b"": "foreign bytes"}
     found: dict[str, object] = {"key": args.key, "state": "absent" if blob is None else what[kind(blob)]}
     sealed = unseal(blob) if blob is not None else None
@@ -125,7 +155,7 @@ def _invalidate(cache: Any, args: argparse.Namespace) -> int:
         raise ConfigurationError("invalidate", "nothing", "--key, --tag or --pattern")
     rows: list[tuple[str, str, int]] = []
     for key in args.key:
-        there = cache.store.get(_prefix(cache) + key) is not None
+        there = cache.store.get(_outer(cache, key)) is not None
         rows.append(("key", key, int(there) if args.dry_run else cache.invalidate(key)))
     for tag, count in _tagged(cache, args.tag).items():
         rows.append(("tag", tag, count))
@@ -141,15 +171,19 @@ def _invalidate(cache: Any, args: argparse.Namespace) -> int:
 
 
 def _tagged(cache: Any, tags: list[str]) -> dict[str, int]:
-    """Count the entries that carry each tag, by a walk over the namespace."""
+    """Count the entries that carry each tag and are still good, by a walk over the namespace."""
     from eventperf.cache.envelope import unseal
+    from eventperf.cache.keys import Space
 
     counts = dict.fromkeys(tags, 0)
     if tags:
-        for _, (blob,) in _scan(cache, ("GET", "KEY")):
+        prefix = Space(cache.namespace).tag_prefix
+        records = cache.store.get_many([prefix + tag for tag in counts])
+        now = {tag: record.decode() for tag, record in zip(counts, records, strict=True) if record}
+        for _, (blob,) in _scan(cache, ("GETRANGE", "KEY", "0", str(HEAD_BYTES))):  # not the value itself
             sealed = unseal(blob) if isinstance(blob, bytes) else None
-            for tag in tags:
-                counts[tag] += sealed is not None and tag in sealed.tags
+            for tag in now:
+                counts[tag] += sealed is not None and sealed.tags.get(tag) == now[tag]
     return counts
 
 

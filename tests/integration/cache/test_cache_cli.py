@@ -13,9 +13,14 @@ from eventperf.cli.main import main
 from faults import wait_until
 
 
+@pytest.fixture(params=["redis", "cluster"])
+def url(request):
+    return request.getfixturevalue("redis_url" if request.param == "redis" else "redis_cluster_url")
+
+
 @pytest.fixture
-def cache(redis_url):
-    with CacheManager(RedisStore(redis_url, timeout=2), namespace="cli") as made:
+def cache(url):
+    with CacheManager(RedisStore(url, timeout=5), namespace="cli") as made:
         made.clear()
         made.set_many({"event:1": 1, "event:2": 2}, tags=["events"])
         made.set("big", "x" * 10_000)
@@ -28,25 +33,72 @@ def output(capsys, *arguments):
     return code, json.loads(capsys.readouterr().out)
 
 
+def gone(cache, *keys):
+    """Another manager invalidated: this one's process memory hears of it a moment later."""
+    wait_until(lambda: cache.get_many(keys) == {}, what="the invalidation to arrive")
+
+
 @pytest.mark.integration
-def test_the_command_line(cache, redis_url, capsys):
-    code, figures = output(capsys, "stats", redis_url)
+def test_the_command_line(cache, url, capsys):
+    code, figures = output(capsys, "stats", url)
     assert code == 0
     assert figures["entries"] == 3
-    code, found = output(capsys, "get", redis_url, "event:1")
+    assert figures["bytes"] > 10_000
+    assert figures["server_eviction"] == "noeviction"
+    code, found = output(capsys, "get", url, "event:1")
     assert (code, found["value"], found["tags"]) == (0, "1", "events")
-    code, found = output(capsys, "get", redis_url, "absent")
+    code, found = output(capsys, "get", url, "absent")
     assert (code, found["state"]) == (1, "absent")
-    code, rows = output(capsys, "big", redis_url, "--limit", "1")
-    assert rows[0]["key"] == "big"
-    assert output(capsys, "hot", redis_url)[0] == 0
+    code, rows = output(capsys, "big", url, "--limit", "1")
+    assert [row["key"] for row in rows] == ["big"]
+    code, rows = output(capsys, "hot", url)
+    assert code == 0
+    assert {row["key"] for row in rows} == {"event:1", "event:2", "big"}
     asked = ("--key", "big", "--tag", "events", "--pattern", "event:*")
-    code, gone = output(capsys, "invalidate", redis_url, *asked, "--dry-run")
-    assert [row["entries"] for row in gone["invalidated"]] == [1, 2, 2]
+    code, dry = output(capsys, "invalidate", url, *asked, "--dry-run")
+    assert [row["entries"] for row in dry["invalidated"]] == [1, 2, 2]
     assert cache.get("event:1") == 1
-    output(capsys, "invalidate", redis_url, "--tag", "events", "--key", "big")
-    # Another manager invalidated: this one's process memory hears of it a moment later.
-    wait_until(lambda: cache.get_many(["event:1", "event:2", "big"]) == {}, what="the invalidation to arrive")
+    code, done = output(capsys, "invalidate", url, "--tag", "events", "--key", "big")
+    assert [row["entries"] for row in done["invalidated"]] == [1, 2]
+    gone(cache, "event:1", "event:2", "big")
+    code, dry = output(capsys, "invalidate", url, "--tag", "events", "--dry-run")
+    assert [row["entries"] for row in dry["invalidated"]] == [
+        0
+    ]  # their bytes are there, but nobody reads them
+
+
+@pytest.mark.integration
+def test_the_command_line_takes_keys_of_every_shape(cache, url, capsys):
+    keys = ["two words", "two\nlines", "[a]*?", "smörgås 🎫", "k" * 10_000]
+    cache.set_many(dict.fromkeys(keys, "x"), tags=["a tag: [1]*"])
+    for key in keys:
+        assert output(capsys, "get", url, key)[1]["value"] == "'x'"
+        assert output(capsys, "invalidate", url, "--key", key)[1]["invalidated"][0]["entries"] == 1
+    gone(cache, *keys)
+    cache.set_many(dict.fromkeys(keys, "y"), tags=["a tag: [1]*"])
+    assert output(capsys, "invalidate", url, "--tag", "a tag: [1]*")[1]["invalidated"][0]["entries"] == 5
+    gone(cache, *keys)
+
+
+@pytest.mark.integration
+def test_processes_on_the_bus_hear_of_the_command_line(redis_url, capsys):
+    with CacheManager(RedisStore(redis_url, timeout=5), namespace="cli", coherence="bus") as cache:
+        cache.set_many({"a": 1, "b": 1, "c": 1}, tags=["t"])
+        for way, key in (("--key", "a"), ("--pattern", "b*"), ("--tag", "t")):
+            wait_until(lambda: cache.stats().coherence == "bus", what="the bus")
+            assert cache.get("c") == 1
+            output(capsys, "invalidate", redis_url, way, key)
+            gone(cache, {"--tag": "c"}.get(way, key[0]))
+
+
+@pytest.mark.integration
+def test_tables_are_for_people(cache, url, capsys):
+    for arguments in (("stats",), ("get",), ("hot",), ("big",), ("invalidate", "--pattern", "*")):
+        extra = ("event:1",) if arguments == ("get",) else ()
+        assert main(["cache", arguments[0], url, *extra, *arguments[1:], "--namespace", "cli"]) == 0
+        assert capsys.readouterr().out.strip()
+    assert main(["cache", "big", url, "--namespace", "cli"]) == 1
+    assert "no entries" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
