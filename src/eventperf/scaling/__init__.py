@@ -13,6 +13,7 @@ from .backends.workers import WorkerPoolTarget
 from .backtest import BacktestReport, PodModel, Score, Trace, backtest
 from .balancer import Balancer, EndpointStats
 from .behavior import Behavior, RatePolicy, Rules
+from .calendar import Calendar
 from .decisions import Outcome, ShadowScore, why_not
 from .errors import ScalingError, TargetConflict, TargetUnavailable
 from .fleet import Fleet
@@ -21,6 +22,7 @@ from .leader import LeaderElector
 from .log import DecisionLog
 from .manager import AutoScaler, decide
 from .model import (
+    CalendarEvent,
     Change,
     Observation,
     PodSample,
@@ -31,6 +33,7 @@ from .model import (
     Tolerance,
 )
 from .policy import MaxOf, ThresholdPolicy
+from .predictive import CalendarPolicy, PredictivePolicy
 from .protocols import AlertSink, MetricSource, Policy, ReplicaTarget
 from .sources import CallableMetrics, Metrics, ProcessMetrics, QueueMetrics
 from .tracking import TargetTracking
@@ -50,6 +53,9 @@ __all__ = [
     "BacktestReport",
     "Balancer",
     "Behavior",
+    "Calendar",
+    "CalendarEvent",
+    "CalendarPolicy",
     "CallableMetrics",
     "CallableTarget",
     "Change",
@@ -71,6 +77,7 @@ __all__ = [
     "PodModel",
     "PodSample",
     "Policy",
+    "PredictivePolicy",
     "ProcessMetrics",
     "PrometheusMetrics",
     "QueueMetrics",

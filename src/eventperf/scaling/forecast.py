@@ -24,6 +24,7 @@ _GAIN_PRIOR = 0.02
 _MOST_BAND = 1.3  # a load more erratic than this is cheaper to follow than to cover
 _BURST_SIGMA, _BURST_SHARE, _BURST_REST_S = 8.0, 0.08, 300.0
 _WARM_S = 300.0
+_LEAST_RPS = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def _check(
     while due < len(said) and said[due][0] <= now_s:
         _, forecast, then, rise = said[due]
         due += 1
-        if not (calm and rate > 0 and forecast > 0 and then > 0):
+        if not (calm and min(rate, forecast, then) > _LEAST_RPS):
             continue
         if rise > 0:
             predicted, came = min(1.0, rise / then), max(-0.5, min(1.0, (rate - then) / then))

@@ -19,7 +19,7 @@ __all__ = ["LatencyPolicy", "Reserve", "late_share", "replicas_for"]
 _TURN_S = 600.0  # a reversal sooner than this is a flap
 _PEAK_S = 180.0
 _SLOT_S = 15.0
-_DEAD_BAND = 0.04
+_DEAD_BAND, _TURN_BAND = 0.04, 0.2
 _TRIM_AFTER_S, _TRIM_SHARE, _TRIM_ROOM = 60.0, 0.75, 1.1
 _STEEP = 1.3
 _BLIND_CPU = 0.95
@@ -158,7 +158,8 @@ class LatencyPolicy:
         memory["peaks"] = [*peaks, [slot, max(level, last[1]) if last and last[0] == slot else level]]
 
         number, note = current, ""
-        if least > current or kept * (1.0 - _DEAD_BAND) > current:
+        band = _DEAD_BAND if since_down >= _TURN_S else _TURN_BAND
+        if least > current or kept * (1.0 - band) > current:
             number = max(kept, wanted if least > current else 0)
             hedged = outlook.burst and wanted > current * _STEEP and least > current
             if hedged:

@@ -21,9 +21,10 @@ from .alerts import Episodes
 from .backends.memory import check_replicas
 from .baseline import Baseline
 from .behavior import Behavior
+from .calendar import Calendar
 from .errors import ScalingError, TargetConflict
 from .log import DecisionLog
-from .model import Change, Observation, Sample, ScalingDecision, TargetState
+from .model import CalendarEvent, Change, Observation, Sample, ScalingDecision, TargetState
 from .protocols import AlertSink, MetricSource, Policy, ReplicaTarget
 from .sources import read_source
 
@@ -75,6 +76,7 @@ class AutoScaler:
         behavior: How fast it may follow.
         alerts: Called with every :class:`Alert`, once per episode and once when it is over.
         log: Where decisions are kept.
+        calendar: Dated events that draw load, for policies that read them; a list is taken as it is.
         dry_run: Decide and log, but change nothing: the shadow mode.
         max_age: Metrics older than this count as missing.
 
@@ -96,6 +98,7 @@ class AutoScaler:
         behavior: Behavior | None = None,
         alerts: Sequence[AlertSink] = (),
         log: DecisionLog | None = None,
+        calendar: Calendar | Sequence[CalendarEvent] | None = None,
         dry_run: bool = False,
         max_age: Duration = 120.0,
         clock: Clock | None = None,
@@ -126,6 +129,9 @@ class AutoScaler:
         self.hooks: Hooks = Hooks()
         self._max_age_s = seconds(max_age, name="max_age")
         self._remembers: tuple[Behavior | None, float] = (None, 0.0)
+        self.calendar: Calendar | None = (
+            calendar if calendar is None or isinstance(calendar, Calendar) else Calendar(calendar)
+        )
         self._clock = clock or SystemClock()
         self._random = random or Random()
         self._episodes = Episodes(target.name, alerts)
@@ -171,6 +177,7 @@ class AutoScaler:
                 conditions["fought_over"] = text
         self._expected = state.replicas
         self._trim(now)
+        wall_s = self._clock.time()
         observation = Observation(
             at_s=now,
             state=state,
@@ -180,13 +187,15 @@ class AutoScaler:
             changes=tuple(self._changes),
             recommendations=tuple(self._recommendations),
             tolerance=self.behavior.tolerance,
-            baseline_rps=self._baseline.at(self._clock.time()),
+            baseline_rps=self._baseline.at(wall_s),
             max_age_s=self._max_age_s,
             memory=self._memory,
+            time_s=wall_s,
+            calendar=() if self.calendar is None else self.calendar.around(wall_s),
         )
         rps = observation.value("rps")
         if rps is not None and state.ready:
-            self._baseline.add(self._clock.time(), rps / state.ready)
+            self._baseline.add(wall_s, rps / state.ready)
         return observation
 
     def _find_contenders(self, conditions: dict[str, str]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from eventperf._core.errors import ConfigurationError
+
 METRICS = ("cpu", "memory", "rps", "backlog")
 """Names of metrics: ``cpu`` and ``memory`` as a share of what was requested (1.0 is all of it), ``rps`` in
 requests per second over all replicas, ``backlog`` in jobs that could run now."""
@@ -100,6 +102,38 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CalendarEvent:
+    """Something dated that draws load.
+
+    Attributes:
+        at: When, in seconds on the scale of :attr:`Observation.time_s` (the epoch, in a running scaler).
+        kind: Events of one kind draw load in the same way, for example ``"registration_open"``.
+        expected: How many people it concerns, for example registered ones; ``None`` when that is not known.
+        known_at: From when the application knows of it; nothing reads it earlier.
+        id: To tell it from others.
+    """
+
+    at: float
+    kind: str
+    expected: float | None = None
+    known_at: float = -1e18
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("at", "known_at"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise ConfigurationError(name, value, "seconds, a finite number")
+        if not isinstance(self.kind, str) or not self.kind:
+            raise ConfigurationError("kind", self.kind, "a word for events that draw load alike")
+        number = self.expected
+        if number is not None and (
+            isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf
+        ):
+            raise ConfigurationError("expected", number, "a number from 0, or None")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
     """How far from its target a ratio may be without a change: HPA's 10 % in each direction."""
 
@@ -124,6 +158,8 @@ class Observation:
         max_age_s: Samples older than this count as missing.
         memory: What the policy returned as ``memory`` last time: plain JSON, so that a learning policy is
             still a pure function and its records replay.
+        time_s: Wall-clock seconds, for what recurs by the day and for dates; ``at_s`` when not given.
+        calendar: Events near this time that are known by now.
     """
 
     at_s: float
@@ -137,6 +173,8 @@ class Observation:
     baseline_rps: float | None = None
     max_age_s: float = 120.0
     memory: Mapping[str, Any] = field(default_factory=dict)
+    time_s: float | None = None
+    calendar: tuple[CalendarEvent, ...] = ()
 
     def faults(self) -> dict[str, str]:
         """Return the metrics that cannot be trusted, with the reason."""
@@ -164,6 +202,7 @@ class Observation:
                 "changes": tuple(Change(**c) for c in data["changes"]),
                 "recommendations": tuple((float(t), int(n)) for t, n in data["recommendations"]),
                 "tolerance": Tolerance(**data["tolerance"]),
+                "calendar": tuple(CalendarEvent(**e) for e in data.get("calendar", ())),
             }
         )
 

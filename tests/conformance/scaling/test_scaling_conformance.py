@@ -7,12 +7,15 @@ from collections.abc import Callable
 import pytest
 
 from eventperf.scaling import (
+    CalendarPolicy,
     CallableMetrics,
     CallableTarget,
+    LatencyPolicy,
     MaxOf,
     Metrics,
     MetricSource,
     Policy,
+    PredictivePolicy,
     ProcessMetrics,
     QueueMetrics,
     ReplicaTarget,
@@ -78,6 +81,10 @@ class TestSources(MetricSourceSuite):
         lambda: TargetTracking(cpu=0.7),
         lambda: TargetTracking(rps=50, memory=0.8),
         lambda: MaxOf(ThresholdPolicy(), TargetTracking(cpu=0.6)),
+        LatencyPolicy,
+        lambda: PredictivePolicy(capacity_rps=100),
+        lambda: CalendarPolicy(capacity_rps=100),
+        lambda: MaxOf(CalendarPolicy(), TargetTracking(cpu=0.6)),
     ],
 )
 class TestPolicies(PolicySuite):

@@ -1,0 +1,73 @@
+"""Policies that know what comes again, and what is dated. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import seasons
+from .latency import LatencyPolicy, Reserve
+from .model import Observation
+
+_LEAD_SHARE = 1.2  # of the start-up: the slowest replica counts here
+_SOON_S = 690.0
+
+
+class PredictivePolicy(LatencyPolicy):
+    """:class:`LatencyPolicy`, and ready for what comes again by the hour, the day and the week.
+
+    It remembers for eight days how far the load leapt in each five minutes of the day, and has replicas
+    started for the leap to be expected again at that time: a quantile over the past days, like hours and
+    weekdays counting most. A load that only waxes and wanes by the day is followed by its trend, not
+    reserved for. Until something has come again, nothing is reserved.
+
+    Needs ``Observation.time_s`` for the time of day, which :class:`AutoScaler` fills in; arguments are those
+    of :class:`LatencyPolicy`.
+
+    >>> PredictivePolicy(safety=0.99).safety
+    0.99
+    """
+
+    __slots__ = ()
+    _reads_calendar = False
+
+    def _reserve(
+        self, observation: Observation, memory: dict[str, Any], rate: float, *, measured: bool
+    ) -> Reserve:
+        time_s = observation.at_s if observation.time_s is None else observation.time_s
+        sample = observation.samples.get("rps")
+        doubt = 1.0 - self.safety
+        recent = memory["load"]["recent"]
+        tick_s = recent[-1][0] - recent[-2][0] if len(recent) > 1 else 15.0
+        state = seasons.roll(
+            memory.get("season") or seasons.start(time_s),
+            time_s=time_s,
+            measured_s=time_s - (sample.age_s if sample is not None else 0.0),
+            rate=rate if measured else None,
+            last_rate=rate,
+            lead_s=self.startup_s * _LEAD_SHARE + min(tick_s, 60.0),
+            quantile=max(0.5, 1.0 - 15.0 * doubt),
+            events=observation.calendar if self._reads_calendar else None,
+        )
+        memory["season"] = state
+        now, soon, why = seasons.reserves(
+            state, time_s=time_s, soon_s=_SOON_S, rate=rate, quantile=max(0.5, 1.0 - 7.0 * doubt)
+        )
+        return Reserve(now, soon, why)
+
+
+class CalendarPolicy(PredictivePolicy):
+    """:class:`PredictivePolicy`, and ready for dated events: openings, starts, ends.
+
+    It learns what events of each kind bring, per expected person, in each five minutes from half an hour
+    before to three hours after their date, and how far that is off. An entry that is missing, moved,
+    cancelled or of the wrong size costs replicas or is met as any burst is; it never stops the policy from
+    following the load. Events without ``expected`` are learned as a share of the load at the time.
+
+    Needs ``Observation.calendar``, which :class:`AutoScaler` fills in from ``calendar=``.
+
+    >>> CalendarPolicy(wait="300ms").wait_s
+    0.3
+    """
+
+    __slots__ = ()
+    _reads_calendar = True
