@@ -1,0 +1,186 @@
+"""Jobs on their way from a database transaction to another store, while the relay is killed."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+from eventperf.cli.main import main
+from eventperf.errors import ConfigurationError, StoreUnavailable
+from eventperf.queues import JobState, QueueManager
+from eventperf.queues.outbox import Relay, create_table
+from eventperf.testing.queues import Station
+from faults import Worker, wait_until
+
+pytestmark = pytest.mark.integration
+
+RELAY = """
+import sys
+from eventperf.queues import QueueManager
+from eventperf.queues.outbox import Relay
+with QueueManager(sys.argv[1], namespace="outbox") as queues, Relay(queues, sys.argv[2], batch=50) as relay:
+    print("ready", flush=True)
+    relay.run()
+"""
+
+
+@pytest.fixture
+def queues(redis_url: str) -> Iterator[QueueManager]:
+    with QueueManager(redis_url, namespace="outbox") as manager:
+        yield manager
+
+
+@pytest.fixture
+def app(postgres_url: str) -> Iterator[Any]:
+    engine = create_engine(postgres_url)
+    create_table(engine)
+    with engine.begin() as conn:
+        conn.execute(text("CREATE TABLE orders (id INTEGER PRIMARY KEY)"))
+    yield engine
+    engine.dispose()
+
+
+def test_nothing_is_lost_and_nothing_made_up_though_the_relay_dies(
+    queues: QueueManager, app: Any, redis_url: str, postgres_url: str
+) -> None:
+    """Every committed job arrives once, no rolled back one does, whenever the relay is killed."""
+    chance = random.Random(7)
+    committed: list[int] = []
+    over = threading.Event()
+
+    def write() -> None:
+        first = 1
+        for _ in range(1500):
+            mine = list(range(first, first + chance.randint(1, 3)))
+            first = mine[-1] + 1
+            with Session(app) as session:
+                for n in mine:
+                    session.execute(text("INSERT INTO orders VALUES (:n)"), {"n": n})
+                    queues.enqueue("ship", n, session=session, priority=1)
+                if chance.random() < 0.3:
+                    session.rollback()
+                else:
+                    session.commit()
+                    committed.extend(mine)
+        over.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    kills, when = 0, random.Random(8)
+    while not over.is_set() or kills < 3:
+        with Worker(RELAY, redis_url, postgres_url) as relay:
+            relay.wait_for("ready")
+            over.wait(when.uniform(0.02, 0.4))
+            relay.kill9()
+            kills += 1
+    writer.join()
+    with Relay(queues, postgres_url) as relay:
+        relay.run(burst=True)
+        assert relay.waiting() == 0
+    with app.connect() as conn:
+        stored = conn.execute(text("SELECT id FROM orders ORDER BY id")).scalars().all()
+    arrived = []
+    station = Station(queues, "ship", lease_s=60)
+    while leases := station.take():
+        arrived += [queues.codec.decode(lease.record.payload) for lease in leases]
+    assert stored == committed
+    assert arrived == committed, "each once, in their order"
+
+
+def test_delay_deadline_and_options_survive(queues: QueueManager, app: Any, postgres_url: str) -> None:
+    with Session(app) as session:
+        job = queues.enqueue(
+            "ship", {"a": b"\x00"}, session=session, delay=60, headers={"trace": "x"}, fairness_key="acme",
+            deadline=90, attempts=7,
+        )  # fmt: skip
+        session.commit()
+    with Relay(queues, postgres_url) as relay:
+        assert relay.run(burst=True) == 1
+    info = job.info()
+    assert info.state is JobState.DELAYED
+    assert (dict(info.headers), info.key) == ({"trace": "x"}, "acme")
+    assert 50 < (info.due_at or 0) - info.created_at <= 60
+    assert queues.codec.decode(info.payload or b"") == {"a": b"\x00"}
+
+
+def test_relay_waits_for_a_store_that_is_away(app: Any, private_redis: Any, postgres_url: str) -> None:
+    server = private_redis(appendonly="yes", appendfsync="always")
+    with QueueManager(server.url) as queues, Relay(queues, postgres_url) as relay:
+        thread = threading.Thread(target=relay.run)
+        thread.start()
+        try:
+            server.kill9()
+            with Session(app) as session:
+                job = queues.enqueue("ship", 1, session=session)
+                session.commit()
+            server.restart()
+            wait_until(lambda: relay.relayed == 1, timeout=20, what="the relay")
+            assert job.info().state is JobState.WAITING
+        finally:
+            relay.stop()
+            thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_relay_command_and_bad_databases(
+    redis_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'app.db'}"
+    assert main(["queue", "relay", redis_url, "--database", url, "--create", "--burst"]) == 0
+    engine = create_engine(url, poolclass=NullPool)
+    with QueueManager(redis_url) as queues, engine.begin() as conn:
+        queues.enqueue("ship", 1, session=conn)
+    engine.dispose()
+    assert main(["queue", "relay", redis_url, "--database", url, "--burst"]) == 0
+    assert "1 jobs relayed" in capsys.readouterr().out
+    with QueueManager(redis_url) as queues:
+        assert sum(row.waiting for row in queues.status()) == 1
+        with pytest.raises(ConfigurationError):
+            Relay(queues, "nonsense")
+        with (
+            Relay(queues, "postgresql+psycopg://a:s3cret@127.0.0.1:1/x") as relay,
+            pytest.raises(StoreUnavailable) as caught,
+        ):
+            relay.run(burst=True)
+        assert "s3cret" not in str(caught.value)
+
+
+def test_django_transaction(redis_url: str, tmp_path: Path) -> None:
+    url = tmp_path / "django.db"
+    with Worker(DJANGO, redis_url, url) as program:
+        assert program.wait(60) == 0, program.output
+    with QueueManager(redis_url, namespace="dj") as queues, Relay(queues, f"sqlite:///{url}") as relay:
+        assert relay.run(burst=True) == 1
+        (lease,) = Station(queues, "ship").take()
+        assert queues.codec.decode(lease.record.payload) == "kept"
+
+
+DJANGO = """
+import sys
+import django
+from django.conf import settings
+settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[2]}})
+django.setup()
+from django.db import transaction, connections
+from eventperf.queues import QueueManager
+from eventperf.queues.outbox import create_table
+create_table(f"sqlite:///{sys.argv[2]}")
+with QueueManager(sys.argv[1], namespace="dj") as queues:
+    with transaction.atomic():
+        queues.enqueue("ship", "kept", using="default")
+    try:
+        with transaction.atomic():
+            queues.enqueue("ship", "gone", using="default")
+            raise KeyError
+    except KeyError:
+        pass
+connections.close_all()
+"""
