@@ -10,7 +10,7 @@ from .backends.memory import MemoryStore
 from .commit import invalidate_on_commit
 from .decorator import CachedCoroutine, CachedFunction
 from .default import cached, configure
-from .errors import CacheError, LoadTimeout, SerializationError, StoreUnavailable, UnstableKey
+from .errors import CacheError, LoadTimeout, SerializationError, StoreUnavailable, UnstableKey, ValueMutated
 from .keys import escape
 from .manager import CacheManager
 from .options import CacheOptions
@@ -46,6 +46,7 @@ __all__ = [
     "StoreUnavailable",
     "SupportsLease",
     "UnstableKey",
+    "ValueMutated",
     "WarmReport",
     "WarmResult",
     "cached",

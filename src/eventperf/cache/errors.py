@@ -5,7 +5,14 @@ from __future__ import annotations
 from eventperf._core import errors
 from eventperf._core.errors import EventPerfError
 
-__all__ = ["CacheError", "LoadTimeout", "SerializationError", "StoreUnavailable", "UnstableKey"]
+__all__ = [
+    "CacheError",
+    "LoadTimeout",
+    "SerializationError",
+    "StoreUnavailable",
+    "UnstableKey",
+    "ValueMutated",
+]
 
 
 class CacheError(EventPerfError):
@@ -89,3 +96,25 @@ class UnstableKey(CacheError, TypeError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.function, self.argument, self.type_name, self.cure)
+
+
+class ValueMutated(CacheError, RuntimeError):
+    """Somebody changed an object that process memory holds (seen with ``isolate="check"``).
+
+    Attributes:
+        key: The key of the object.
+        taken_at: Where it was taken from the cache before, ``file:line``, the last ones.
+        noticed_at: Where the change was noticed.
+    """
+
+    def __init__(self, key: str, taken_at: tuple[str, ...], noticed_at: str) -> None:
+        self.key = key
+        self.taken_at = taken_at
+        self.noticed_at = noticed_at
+        super().__init__(
+            f"the cached value of {key!r} was changed; it had been taken at {', '.join(taken_at)} "
+            f'(noticed at {noticed_at}); change a copy, or choose isolate="copy"'
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.key, self.taken_at, self.noticed_at)

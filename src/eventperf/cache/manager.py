@@ -18,6 +18,7 @@ from .core import Core
 from .decorator import CachedCoroutine, CachedFunction, Decorate, Recipe, as_decorate, wrap
 from .entry import DEAD
 from .errors import StoreUnavailable
+from .isolation import COPY, SHARE, Marks, private
 from .keys import MAX_KEY, Space
 from .loading import Job, get_or_load
 from .options import COHERENCE, CacheOptions
@@ -118,7 +119,9 @@ class CacheManager:
         self.options = self.settled(self.options)
         if store is not None:
             patterns.connect(self._core)
-        self._table: dict[str, Any] = l1.table if type(l1) is MemoryStore else {}
+        shares = self.options.isolate == SHARE
+        self._table: dict[str, Any] = l1.table if type(l1) is MemoryStore and shares else {}
+        self._marks = Marks()
         self._now = self._core.now
         self._is_plain = l1 is None and store is not None and self.options.namespace is None
         self._warmers = Warmers(self)
@@ -173,6 +176,15 @@ class CacheManager:
         value = entry.value
         if value is not DEAD:
             entry.hits += 1
+        return value
+
+    def _out(self, space: Space, local: str, value: Any, options: CacheOptions) -> Any:
+        """Return what a caller gets of a value that process memory may hold."""
+        if options.isolate == SHARE:
+            return value
+        if options.isolate == COPY:
+            return private(value)
+        self._marks.handed_out(self._core, local, local[len(space.inner) :], value)
         return value
 
     # -- reading -------------------------------------------------------------------------------------
@@ -236,11 +248,11 @@ class CacheManager:
         local = space.local(_text(key))
         value = self._hit(local, chosen)
         if value is not DEAD:
-            return value
+            return self._out(space, local, value, chosen)
         if not self._core.enabled:
             return default
         found = yield from read_many(self._core, space, [local], chosen)
-        return found.get(local, default)
+        return self._out(space, local, found[local], chosen) if local in found else default
 
     def get_many(self, keys: Iterable[str], *, options: CacheOptions | None = None) -> dict[str, Any]:
         """Return the values there are, by key; one round trip per node."""
@@ -287,6 +299,8 @@ class CacheManager:
         if missing:
             found = yield from read_many(self._core, space, list(missing), chosen)
             out.update((missing[local], value) for local, value in found.items())
+        if chosen.isolate != SHARE:
+            out = {key: self._out(space, space.local(key), value, chosen) for key, value in out.items()}
         return {key: out[key] for key in keys if key in out} if len(out) > 1 else out
 
     # -- writing -------------------------------------------------------------------------------------
@@ -352,7 +366,12 @@ class CacheManager:
         tags = _tag_list(tags)
         if items and self._core.enabled:
             locals_ = {space.local(_text(key)): value for key, value in items.items()}
+            if chosen.isolate == COPY:
+                locals_ = {local: private(value) for local, value in locals_.items()}
             yield from write_many(self._core, space, locals_, life, tags, chosen)
+            if chosen.isolate != SHARE:
+                for local, value in locals_.items():
+                    self._out(space, local, value, chosen)
 
     def touch(self, key: str, *, ttl: Duration | None = None, namespace: str | None = None) -> bool:
         """Give an entry a new life; tell whether it was there."""
@@ -584,12 +603,12 @@ class CacheManager:
         if not refresh:
             value = self._hit(local, chosen)
             if value is not DEAD:
-                return value
+                return self._out(space, local, value, chosen)
         known = tags if callable(tags) else _tag_list(tags)
         job = Job(space, local, loader, life, known, chosen, refresh)
         if not self._core.enabled:
             return (yield from bulk.load_only(self._core, loader))
-        return (yield from get_or_load(self._core, job))
+        return self._out(space, local, (yield from get_or_load(self._core, job)), chosen)
 
     def get_or_load_many(
         self,
@@ -641,6 +660,8 @@ class CacheManager:
         if missing:
             batch = bulk.Batch(space, locals_, loader, life, _tag_list(tags), chosen)
             out.update((yield from bulk.get_or_load_many(self._core, batch, missing)))
+        if chosen.isolate != SHARE:
+            out = {local: self._out(space, local, value, chosen) for local, value in out.items()}
         return {key: out[local] for local, key in locals_.items() if local in out}
 
     # -- decorating ----------------------------------------------------------------------------------
@@ -706,10 +727,10 @@ class CacheManager:
     def alias(self, key: str, table: dict[Any, Any], at: Any, options: CacheOptions) -> None:
         """Let a cached function's fast table point at the entry of ``key``; see ``decorator``."""
         core = self._core
-        if not core.is_fast or not options.use_l1 or not core.enabled:
+        if not core.is_fast or not options.use_l1 or not core.enabled or options.isolate != SHARE:
             return
         space = core.space_of(options.namespace)
-        entry = self._table.get(space.local(key))
+        entry = core.peek(space.local(key))
         if entry is None or self._now() >= entry.soft:
             return
         core.l1.alias(entry, table, at)

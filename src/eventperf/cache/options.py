@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .protocols import Serializer
 
 COHERENCE = ("tracking", "bus", "ttl")
+ISOLATE = ("share", "copy", "check")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,8 @@ class CacheOptions:
         cache_if: Store only results for which this is true.
         compress_over: Compress payloads above this many bytes in the second tier.
         serializer: ``"msgpack"``, ``"pickle"`` or an object; unset takes the manager's.
+        isolate: What process memory hands out: ``"share"`` the stored object itself, ``"copy"`` a copy of
+            it, ``"check"`` (for development) the object, with ``ValueMutated`` once somebody changed it.
         lease: How long a leader in another process may be silent before it is replaced.
 
     >>> CacheOptions(ttl="5m").ttl
@@ -54,6 +57,7 @@ class CacheOptions:
     cache_if: Callable[[Any], bool] | None = None
     compress_over: int | None = None
     serializer: str | Serializer | None = None
+    isolate: str = "share"
     lease: Duration = 5.0
 
     def __post_init__(self) -> None:
@@ -72,6 +76,8 @@ class CacheOptions:
             raise ConfigurationError("compress_over", self.compress_over, "a positive number of bytes")
         if self.cache_if is not None and not callable(self.cache_if):
             raise ConfigurationError("cache_if", self.cache_if, "a function of the result")
+        if self.isolate not in ISOLATE:
+            raise ConfigurationError("isolate", self.isolate, [repr(choice) for choice in ISOLATE])
         if self.namespace is not None and not (isinstance(self.namespace, str) and self.namespace):
             raise ConfigurationError("namespace", self.namespace, "a non-empty text")
 
@@ -87,4 +93,4 @@ def _ratio(name: str, value: float, top: float) -> None:
         raise ConfigurationError(name, value, f"a number from 0 to {top:g}")
 
 
-__all__ = ["COHERENCE", "FOREVER", "CacheOptions"]
+__all__ = ["COHERENCE", "FOREVER", "ISOLATE", "CacheOptions"]
