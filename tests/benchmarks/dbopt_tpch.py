@@ -79,6 +79,13 @@ class Generator:
         found = self.db.execute("SELECT query_nr, query FROM tpch_queries() ORDER BY 1").fetchall()
         return {f"Q{number:02d}": translated(sql, target) for number, sql in found}
 
+    def answer(self, name: str) -> list[Any]:
+        """Return duckdb's own result of one query."""
+        sql = self.db.execute(
+            "SELECT query FROM tpch_queries() WHERE query_nr = ?", [int(name[1:])]
+        ).fetchone()
+        return list(self.db.execute(sql[0]).fetchall())
+
     def close(self) -> None:
         self.db.close()
 

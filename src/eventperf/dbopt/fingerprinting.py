@@ -16,6 +16,7 @@ from .lex import Token, bind, split, tokens
 
 _LIST: Final = re.compile(r"\( \?(?: , \?)+ \)")
 _ROWS: Final = re.compile(r"(values \( \? \))(?: , \( \? \))+")
+_LIMIT: Final = re.compile(r"(\blimit\s+(?:\?|:p\d+|\d+)\s*),\s*\.\.\.\s*$", re.IGNORECASE)
 _IGNORED: Final = frozenset(
     {"set", "use", "begin", "commit", "rollback", "start", "savepoint", "release", "reset", "show"}
 )
@@ -137,6 +138,11 @@ def parse(sql: str, dialect: str = "sqlite") -> Parsed:
     tree, error = _try(text, dialect)
     if tree is not None:
         return Parsed(tree, text)
+    for values in (2, 3) if "..." in sql else ():  # a digest says "some more values", not how many
+        fuller = bind(_repair(sql, dialect, values), None, dialect).sql
+        tree, _ = _try(fuller, dialect)
+        if tree is not None:
+            return Parsed(tree, fuller)
     for shorter in _cuts(text, dialect):
         tree, _ = _try(shorter, dialect)
         if tree is not None:
@@ -154,8 +160,13 @@ def _try(text: str, dialect: str) -> tuple[Any, str | None]:
     return tree, None
 
 
-def _repair(sql: str, dialect: str) -> str:
+def _repair(sql: str, dialect: str, values: int = 1) -> str:
+    """Undo what servers do to texts; ``values`` stand for each ``...`` inside of brackets."""
+    sql = re.sub(_LIMIT, r"\1, ?", sql)
+    sql = re.sub(r",\s*\.\.\.(?=\s*[,)])", ", ?" * values, sql)
     sql = re.sub(r"/\*\s*,\s*\.\.\.\s*\*/", "", sql)
+    # To an index both are an insert, and the parser knows only one of them.
+    sql = re.sub(r"^(\s*)replace(\s+into\b)", r"\1INSERT\2", sql, flags=re.IGNORECASE)
     sql = re.sub(r"\(\s*\.\.\.\s*\)", "(?)", sql)
     sql = re.sub(r"\s*\.\.\.\s*$", "", sql)
     out: list[Token] = []

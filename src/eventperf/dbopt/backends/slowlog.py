@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -16,10 +16,13 @@ from eventperf.dbopt.errors import SourceUnavailable
 from eventperf.dbopt.recorder import muted
 from eventperf.dbopt.workload import Workload
 
-_HEAD: Final = re.compile(
-    r"# .*?Query_time:\s*(?P<time>[\d.]+)\s+Lock_time:\s*(?P<lock>[\d.]+)\s+"
-    r"Rows_sent:\s*(?P<sent>\d+)\s+Rows_examined:\s*(?P<examined>\d+)",
-    re.DOTALL,
+_FIGURES: Final = re.compile(
+    r"Query_time:\s*(?P<time>[\d.]+)\s+Lock_time:\s*(?P<lock>[\d.]+)\s+"
+    r"Rows_sent:\s*(?P<sent>\d+)\s+Rows_examined:\s*(?P<examined>\d+)"
+)
+_BEGINS: Final = re.compile(r"# (?:Time|User@Host|Thread_id|Query_time):?\s")
+_BANNER: Final = re.compile(
+    r"(?:\S.*, Version: .*started with:|Tcp port: .*socket: .*|Time\s+Id\s+Command\s+Argument)\s*$"
 )
 _STAMP: Final = re.compile(r"SET timestamp=(\d+)", re.IGNORECASE)
 
@@ -103,10 +106,10 @@ def from_digests(source: Any) -> Workload:
 def from_file(path: str | Path, since: Any = None) -> Workload:
     """Read a slow log file; ``since`` counts back from its last entry, so no clock has to agree."""
     try:
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        with Path(path).open(encoding="utf-8", errors="replace") as file:
+            entries = list(_entries(file))
     except OSError as error:
         raise ConfigurationError("path", str(path), f"a readable slow log ({error.strerror})") from error
-    entries = list(_entries(text))
     last = max((e[0] for e in entries), default=0)
     period = None if since is None else seconds(since, name="since")
     shown = "the whole file" if period is None else f"the last {period:g} s of the file"
@@ -119,23 +122,45 @@ def from_file(path: str | Path, since: Any = None) -> Workload:
     return out
 
 
-def _entries(text: str) -> Iterator[tuple[int, float, float, int, int, str]]:
-    heads = list(_HEAD.finditer(text))
-    for number, head in enumerate(heads):
-        end = text.rfind("\n#", head.end(), heads[number + 1].end()) if number + 1 < len(heads) else len(text)
-        following = heads[number + 1].start() if number + 1 < len(heads) else len(text)
-        body = text[head.end() : min(following, end) if end > 0 else following]
-        lines = [line for line in body.splitlines()[1:] if not line.startswith("#")]
-        sql = "\n".join(lines).strip()
-        stamp = _STAMP.search(sql)
-        yield (
-            int(stamp[1]) if stamp else 0,
-            float(head["time"]),
-            float(head["lock"]),
-            int(head["sent"]),
-            int(head["examined"]),
-            sql,
-        )
+def _entries(lines: Iterable[str]) -> Iterator[tuple[int, float, float, int, int, str]]:
+    """Cut a log into entries: comment lines with the figures, then the text up to the next ones.
+
+    What stands between them differs between MySQL, MariaDB and their versions; a text may hold comments
+    that begin with ``#`` too.
+    """
+    figures: re.Match[str] | None = None
+    body: list[str] = []
+    in_head = False
+    for line in lines:
+        if _BANNER.match(line):
+            continue
+        if line.startswith("# ") and (in_head or _BEGINS.match(line)):
+            if not in_head and figures is not None:
+                yield _entry(figures, body)
+                figures = None
+            if not in_head:
+                body = []
+            in_head = True
+            figures = _FIGURES.search(line) or figures
+        else:
+            in_head = False
+            if not line.startswith("# administrator command"):
+                body.append(line.rstrip("\r\n"))
+    if figures is not None:
+        yield _entry(figures, body)
+
+
+def _entry(figures: re.Match[str], body: list[str]) -> tuple[int, float, float, int, int, str]:
+    sql = "\n".join(body).strip()
+    stamp = _STAMP.search(sql)
+    return (
+        int(stamp[1]) if stamp else 0,
+        float(figures["time"]),
+        float(figures["lock"]),
+        int(figures["sent"]),
+        int(figures["examined"]),
+        sql,
+    )
 
 
 def _add(out: Workload, sql: str, took: float, lock: float, sent: int, examined: int) -> None:
