@@ -23,6 +23,7 @@ from .errors import DatabaseError, SourceUnavailable
 from .health import HealthReport, examine
 from .model import IndexSpec, Schema, index_name
 from .options import Limits
+from .partition import partitions
 from .policy import drops, measured_faster
 from .protocols import Dialect, Planner, Query
 from .recorder import QueryRecorder
@@ -255,7 +256,12 @@ class DatabaseOptimizer:
         advice.drops = drops(schema, dialect, in_use)
         if not deadline.expired():
             tell("looking for better forms of statements")
-            advice.rewrites = rewrites(queries, schema, planner, dialect)
+            advice.rewrites = rewrites(queries, schema, planner, dialect, expired=deadline.expired)
+        if not deadline.expired():
+            planner.close()  # partitioned copies take the place of its own in what_if
+            limit = self._limits.partition_rows
+            advice.partitions, notes = partitions(queries, schema, dialect, min_rows=limit)
+            advice.warnings += notes
         advice.explains = planner.explains
         advice.is_complete = not deadline.expired()
         if not advice.is_complete:

@@ -23,6 +23,7 @@ class Limits:
         statement_timeout: Longest single measurement; a slower query counts as this long.
         lock_timeout: How long DDL may wait for its lock before it gives way and tries again.
         lock_attempts: How often it tries.
+        partition_rows: Tables with fewer rows are not considered for partitioning.
         min_speedup: An index is kept when the queries that use it got this much faster.
         max_regression: An index is reverted when a query whose plan changed got this much slower.
     """
@@ -37,13 +38,14 @@ class Limits:
     statement_timeout: Duration = 2.0
     lock_timeout: Duration = 2.0
     lock_attempts: int = 3
+    partition_rows: int = 1_000_000
     min_speedup: float = 1.1
     max_regression: float = 1.2
 
     def __post_init__(self) -> None:
         for name in ("advise_budget", "verify_budget", "statement_timeout", "lock_timeout"):
             object.__setattr__(self, name, seconds(getattr(self, name), name=name))
-        for name in ("max_applied", "max_key_columns", "lock_attempts"):
+        for name in ("max_applied", "max_key_columns", "lock_attempts", "partition_rows"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigurationError(name, value, "a whole number of at least 1")

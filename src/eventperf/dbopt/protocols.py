@@ -104,7 +104,7 @@ class Planner(Protocol):
         ...
 
     def close(self) -> None:
-        """Remove what was made for planning."""
+        """Remove what was made for planning; a second call does nothing."""
         ...
 
 

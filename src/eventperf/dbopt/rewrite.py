@@ -51,6 +51,17 @@ _SLOWER: Final = 1.1
 _NOISE_S: Final = 0.001
 _STEPS: Final = 4
 
+_SIMPLER: Final = {
+    "or-to-in",
+    "count-to-exists",
+    "not-in-to-anti-join",
+    "needless-distinct",
+    "needless-order",
+    "bare-column",
+    "date-to-range",
+    "prefix-to-range",
+    "typed-literal",
+}
 _RULES: Final[tuple[Callable[[Any, Schema], Iterator[Form]], ...]] = (
     common_factor,
     or_to_in,
@@ -217,6 +228,8 @@ class _Bench:
             return None  # neither priced nor measured
         if times is not None and not _is_no_slower(*times):
             return None
+        if not _gains(form, before, after, times):
+            return None
         real = self._real(tree, form.tree, too_long=times is not None and times[0].capped)
         if real is None:
             return None
@@ -333,6 +346,17 @@ def _is_no_slower(before: Measurement, after: Measurement) -> bool:
     if after.capped:
         return False
     return before.capped or after.seconds <= before.seconds * _SLOWER + _NOISE_S
+
+
+def _gains(
+    form: Form, before: float | None, after: float | None, times: tuple[Measurement, Measurement] | None
+) -> bool:
+    """Another form of the same price is noise, unless it is simpler or opens the way for an index."""
+    if set(form.rule.split(", ")) <= _SIMPLER:
+        return True
+    if before is not None and after is not None and after < before * 0.98:
+        return True
+    return times is not None and times[0].seconds > times[1].seconds * _SLOWER + _NOISE_S
 
 
 def _tried(trial: Trial) -> str:

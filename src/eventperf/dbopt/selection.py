@@ -82,6 +82,7 @@ class Search:
         self._sizes: dict[IndexSpec, int] = {}
         self._failed: dict[str, str] = {}
         self._reasons: dict[IndexSpec, str] = {}
+        self._is_searching = False
         self._total = sum(q.weight for q in self._queries) or 1.0
 
     # --- prices --------------------------------------------------------------------------------
@@ -92,7 +93,17 @@ class Search:
         key = (query.id, relevant)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = self._planner.plan(query, sorted(relevant, key=repr))
+            try:
+                plan = self._planner.plan(query, sorted(relevant, key=repr))
+            except Exception as error:
+                if not relevant or not self._is_searching:
+                    raise
+                # One set that the planner cannot take must not end the search: it gains nothing.
+                reason = f"the planner refused it: {_said(error)}"
+                for spec in relevant:
+                    self._reasons.setdefault(spec, reason)
+                plan = self._plan(query, frozenset())
+            self._plans[key] = plan
             if plan.used and plan.used != relevant:  # what it did not use, it does not need
                 self._plans.setdefault((query.id, plan.used), plan)
         return plan
@@ -114,6 +125,7 @@ class Search:
         """Search until nothing more is worth its bytes, or time is up."""
         self._baselines()
         pool = self._shortlist()
+        self._is_searching = True
         chosen = self._grow(pool)
         chosen = self._shrink(chosen)
         return self._report(chosen)
@@ -125,7 +137,7 @@ class Search:
                 self._plan(query, frozenset())
             except Exception as error:
                 # One statement that the planner refuses must not end the search for the others.
-                self._failed[query.id] = f"the planner refused it: {str(error).splitlines()[0][:160]}"
+                self._failed[query.id] = f"the planner refused it: {_said(error)}"
             else:
                 kept.append(query)
         self._queries = kept
@@ -180,7 +192,7 @@ class Search:
                 try:
                     self._plan(query, frozenset((spec,)))
                 except Exception as error:
-                    self._reasons[spec] = f"the planner refused it: {str(error).splitlines()[0][:120]}"
+                    self._reasons[spec] = f"the planner refused it: {_said(error)}"
             fine = frozenset(s for s in specs if s not in self._reasons)
             return self._plan(query, fine) if fine != specs else None
 
@@ -301,3 +313,8 @@ class Search:
             else:
                 out[query.id] = "no candidate made its plan cheaper by enough to pay for its bytes and writes"
         return out
+
+
+def _said(error: Exception) -> str:
+    """Return an error's first line, or its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]

@@ -144,3 +144,130 @@ def test_without_what_if_rewrites_are_priced_by_explain_and_tried_elsewhere(post
     assert "count-to-exists" in found.rule
     assert "translated from postgres" in found.verdict
     assert found.cost_after is not None
+
+
+# --- MariaDB -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mariadb(mariadb_url: str) -> Iterator[Any]:
+    engine = create_engine(mariadb_url)
+    fill(engine)
+    with engine.begin() as db:
+        db.exec_driver_sql("ANALYZE TABLE events, registrations")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def mariadb_what_if(mariadb_server: Any) -> Iterator[str]:
+    with mariadb_server.fresh_database() as url:
+        yield url
+
+
+def tables(url: str) -> list[str]:
+    engine = create_engine(url)
+    with engine.connect() as db:
+        found = [row[0] for row in db.execute(text("SHOW TABLES"))]
+    engine.dispose()
+    return found
+
+
+def test_the_optimizer_judges_indexes_on_sampled_copies(
+    mariadb: Any, mariadb_url: str, mariadb_what_if: str
+) -> None:
+    with DatabaseOptimizer(mariadb, what_if=mariadb_what_if) as optimizer:
+        advice = optimizer.advise(Workload.from_sql(WORKLOAD, dialect="mysql"))
+        assert advice.proof == "MariaDB's optimizer on sampled copies", advice.warnings
+        assert {"event_id", "participant_id"} <= {i.spec.keys[0].name for i in advice.indexes}
+        assert [i.name for i in optimizer.dialect.indexes("registrations")] == ["PRIMARY"]
+        # What the copies promised, the real optimizer does.
+        report = optimizer.apply(advice, dry_run=False, verify=False)
+        assert not report.failed, str(report)
+    with mariadb.connect() as db:
+        for query in WORKLOAD.split(";")[:2]:
+            plan = db.execute(text(f"EXPLAIN {query.split(chr(10), 2)[2]}")).mappings().all()
+            assert plan[0]["key"] in {a.name for a in report.created}
+    assert tables(mariadb_what_if) == []
+    assert sorted(tables(mariadb_url)) == ["events", "registrations"]
+
+
+def test_a_table_of_somebody_else_in_what_if_is_left_alone(mariadb: Any, mariadb_what_if: str) -> None:
+    other = create_engine(mariadb_what_if)
+    with other.begin() as db:
+        db.exec_driver_sql("CREATE TABLE events (precious INT)")
+        db.exec_driver_sql("INSERT INTO events VALUES (1)")
+    with DatabaseOptimizer(mariadb, what_if=other) as optimizer:
+        advice = optimizer.advise(Workload.from_sql(WORKLOAD, dialect="mysql"))
+    assert "statistics" in advice.proof
+    assert any("a table events of its own" in w for w in advice.warnings)
+    with other.connect() as db:
+        assert db.execute(text("SELECT precious FROM events")).scalar() == 1
+    other.dispose()
+
+
+def test_copies_of_a_killed_run_are_replaced(mariadb: Any, mariadb_what_if: str) -> None:
+    other = create_engine(mariadb_what_if)
+    with other.begin() as db:
+        db.exec_driver_sql("CREATE TABLE events (x INT) COMMENT = 'eventperf what-if copy'")
+    with DatabaseOptimizer(mariadb, what_if=other) as optimizer:
+        advice = optimizer.advise(Workload.from_sql(WORKLOAD, dialect="mysql"))
+    other.dispose()
+    assert "sampled copies" in advice.proof
+    assert tables(mariadb_what_if) == []
+
+
+def test_the_applications_database_is_refused_as_what_if(mariadb: Any, mariadb_url: str) -> None:
+    with DatabaseOptimizer(mariadb, what_if=mariadb_url) as optimizer:
+        advice = optimizer.advise(Workload.from_sql(WORKLOAD, dialect="mysql"))
+    assert "statistics" in advice.proof
+    assert any("own database" in w for w in advice.warnings)
+    assert sorted(tables(mariadb_url)) == ["events", "registrations"]
+
+
+def test_a_reader_with_select_only_is_advised_from_statistics(mariadb: Any, mariadb_url: str) -> None:
+    name = mariadb.url.database
+    with mariadb.begin() as db:
+        db.exec_driver_sql("CREATE USER IF NOT EXISTS 'reader'@'%%' IDENTIFIED BY 'only'")
+        db.exec_driver_sql(f"GRANT SELECT ON `{name}`.* TO 'reader'@'%%'")
+    url = mariadb.url.set(username="reader", password="only")
+    try:
+        with DatabaseOptimizer(url) as optimizer:
+            advice = optimizer.advise(Workload.from_sql(WORKLOAD, dialect="mysql"))
+            report = optimizer.apply(advice, dry_run=False)
+        assert "statistics" in advice.proof
+        assert all("statistics" in i.proof for i in advice.indexes)
+        assert advice.indexes
+        assert len(report.failed) == len(advice.indexes)
+        assert not report.created
+    finally:
+        with mariadb.begin() as db:
+            db.exec_driver_sql("DROP USER 'reader'@'%%'")
+
+
+def test_a_hidden_index_leaves_every_plan_at_once(mariadb: Any) -> None:
+    with DatabaseOptimizer(mariadb) as optimizer:
+        dialect: Any = optimizer.dialect
+        with mariadb.begin() as db:
+            db.exec_driver_sql("CREATE INDEX by_person ON registrations (participant_id)")
+        query = text("EXPLAIN SELECT count(*) FROM registrations WHERE participant_id = 7")
+        with mariadb.connect() as db:
+            assert db.execute(query).mappings().one()["key"] == "by_person"
+        dialect.execute_ddl(dialect.hide_sql("by_person", "registrations"), lock_timeout_s=1.0)
+        with mariadb.connect() as db:
+            assert db.execute(query).mappings().one()["key"] is None
+
+
+def test_rewrites_are_tried_on_made_rows_of_the_same_engine(mariadb: Any, mariadb_what_if: str) -> None:
+    sql = (
+        "SELECT r.id FROM registrations r JOIN events e ON e.id = r.event_id WHERE e.status = 'draft' AND "
+        "r.registered_at > (SELECT 0.9 * avg(x.registered_at) FROM registrations x WHERE x.event_id = e.id)"
+    )
+    with DatabaseOptimizer(mariadb, what_if=mariadb_what_if) as optimizer:
+        advice = optimizer.advise(Workload.from_sql(sql, dialect="mysql"))
+    (found,) = [r for r in advice.rewrites if r.after is not None]
+    assert "aggregate-to-join" in found.rule
+    assert "; mysql)" in found.verdict
+    with mariadb.connect() as db:
+        before, after = (Counter(db.execute(text(q)).all()) for q in (sql, str(found.after)))
+    assert before == after

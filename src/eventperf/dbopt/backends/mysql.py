@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,13 @@ from eventperf.dbopt.errors import OptimizerBusy, StatementRefused
 from eventperf.dbopt.estimate import StatisticsPlanner
 from eventperf.dbopt.lex import render
 from eventperf.dbopt.model import Column, ExistingIndex, IndexSpec, Key, Schema, Table
-from eventperf.dbopt.protocols import Capabilities, Measurement
+from eventperf.dbopt.partition import PartitionPlan
+from eventperf.dbopt.protocols import Capabilities, Measurement, Planner, Query
 from eventperf.dbopt.recorder import muted
 from eventperf.dbopt.stats import column_stats
 from eventperf.dbopt.workload import Sample, Workload
+
+from .mysql_whatif import Refused, ShadowPlanner, pruning
 
 _SAMPLE: Final = 3_000
 _TEXT_PREFIX: Final = 64
@@ -189,12 +193,80 @@ class MysqlDialect:
         """Return the indexes of one table."""
         return self._all_indexes(table).get(table, [])
 
-    def planner(self, schema: Schema, /) -> StatisticsPlanner:
-        """Return the statistics planner: these servers have no hypothetical indexes."""
-        planner = StatisticsPlanner(schema)
-        if self._what_if is not None:
-            planner.notes.append("what_if is not used on MySQL and MariaDB: advice rests on statistics")
-        return planner
+    def planner(self, schema: Schema, /) -> Planner:
+        """Return the optimizer on sampled copies in ``what_if``, else statistics."""
+        if self._what_if is None:
+            return StatisticsPlanner(schema)
+        try:
+            return self._shadow(schema)
+        except (Refused, self._pymysql.MySQLError) as error:
+            planner = StatisticsPlanner(schema)
+            planner.notes.append(f"what_if cannot be used: {error}")
+            return planner
+
+    def _shadow(self, schema: Schema) -> Planner:
+        if self._is_same():
+            raise Refused("it is the application's own database, where nothing may be made")
+        with muted():
+            fairy = self._what_if.raw_connection()
+            try:
+                with self._connection() as source:
+                    server = "MariaDB" if self.is_mariadb else "MySQL"
+                    return ShadowPlanner(fairy.driver_connection, fairy.close, source, schema, server)
+            except BaseException:
+                fairy.close()
+                raise
+
+    def _is_same(self) -> bool:
+        """Tell whether ``what_if`` is the application's own database."""
+        query = "SELECT @@hostname, @@port, DATABASE()"
+        with self._connection(self._what_if) as db, db.cursor() as cursor:
+            cursor.execute(query)
+            return bool(cursor.fetchone() == self._rows(query)[0])
+
+    @contextmanager
+    def scratch(self) -> Iterator[Any]:
+        """Yield a connection to ``what_if`` for temporary tables; ``None`` where there is none."""
+        if self._what_if is None or self._is_same():
+            yield None
+            return
+        with self._connection(self._what_if) as db, db.cursor() as cursor:
+            self._timeout(cursor, 5.0)
+            try:
+                yield db
+            finally:
+                if db.open:
+                    db.rollback()
+                    self._timeout(cursor, 0)
+
+    def pruning(
+        self, plan: PartitionPlan, schema: Schema, queries: Sequence[Query], /
+    ) -> dict[str, int] | None:
+        """Plan the queries on an empty partitioned copy in ``what_if``."""
+        if self._what_if is None or self._is_same():
+            return None
+        with self._connection(self._what_if) as db, self._connection() as source:
+            try:
+                return pruning(db, source, plan, schema, queries, self._pymysql.MySQLError)
+            except (Refused, self._pymysql.MySQLError):
+                return None
+
+    def cost(self, sql: str, values: Sequence[Any] | None, /) -> float | None:
+        """Return the optimizer's cost on the real database, where the server tells one."""
+        with self._connection() as db, db.cursor() as cursor:
+            try:
+                text, given = render(sql, values, "format", "mysql")
+                cursor.execute(f"EXPLAIN FORMAT=JSON {text}", given or None)
+                block = json.loads(cursor.fetchone()[0]).get("query_block", {})
+            except (self._pymysql.MySQLError, ValueError):
+                return None
+        found = block.get("cost", block.get("cost_info", {}).get("query_cost"))
+        return None if found is None else float(found)
+
+    def hide_sql(self, name: str, table: str, /) -> str:
+        """Return the statement that takes an index out of every plan at once; it is not dropped yet."""
+        word = "IGNORED" if self.is_mariadb else "INVISIBLE"
+        return f"ALTER TABLE {quote(table, 'mysql')} ALTER INDEX {quote(name, 'mysql')} {word}"
 
     # --- changes -------------------------------------------------------------------------------
 

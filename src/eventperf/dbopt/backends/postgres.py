@@ -14,7 +14,8 @@ from eventperf.dbopt.errors import OptimizerBusy, StatementRefused
 from eventperf.dbopt.estimate import StatisticsPlanner
 from eventperf.dbopt.lex import render
 from eventperf.dbopt.model import Column, ColumnStats, ExistingIndex, IndexSpec, Key, Schema, Table
-from eventperf.dbopt.protocols import Capabilities, Measurement, Planner
+from eventperf.dbopt.partition import PartitionPlan
+from eventperf.dbopt.protocols import Capabilities, Measurement, Planner, Query
 from eventperf.dbopt.recorder import muted
 from eventperf.dbopt.workload import Sample, Workload
 
@@ -224,6 +225,20 @@ class PostgresDialect:
             finally:
                 if not db.closed:
                     db.execute("RESET statement_timeout")
+
+    def pruning(
+        self, plan: PartitionPlan, schema: Schema, queries: Sequence[Query], /
+    ) -> dict[str, int] | None:
+        """Plan the queries on an empty partitioned copy in ``what_if``."""
+        from .postgres_partitions import pruning
+
+        with self.scratch() as db:
+            if db is None:
+                return None
+            try:
+                return pruning(self._psycopg, db, plan, schema, queries)
+            except self._psycopg.Error:
+                return None
 
     def cost(self, sql: str, values: Sequence[Any] | None, /) -> float | None:
         """Return the planner's cost of a statement on the real database; EXPLAIN runs and writes nothing."""
