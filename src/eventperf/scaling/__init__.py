@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .backends.kubernetes_lease import KubernetesLease
     from .backends.kubernetes_state import KubernetesState
     from .backends.prometheus import PrometheusMetrics
+    from .backends.replicas import ReplicaRouter
     from .backends.sql import SqlDecisionLog
 
 __all__ = [
@@ -83,6 +84,7 @@ __all__ = [
     "QueueMetrics",
     "RatePolicy",
     "Recommendation",
+    "ReplicaRouter",
     "ReplicaTarget",
     "Rules",
     "Sample",
@@ -113,6 +115,7 @@ _LATE = {
     "KubernetesState": "backends.kubernetes_state",
     "KubernetesTarget": "backends.kubernetes",
     "PrometheusMetrics": "backends.prometheus",
+    "ReplicaRouter": "backends.replicas",
     "SlackAlerts": "alerts_webhook",
     "SqlDecisionLog": "backends.sql",
     "WebhookAlerts": "alerts_webhook",

@@ -99,12 +99,16 @@ class Balancer(Generic[E]):
             if not self._known:
                 raise ConfigurationError("endpoints", endpoints, "one or more endpoints, or a function")
 
-    def pick(self) -> Pick[E]:
+    def pick(self, *, only: Callable[[E], bool] | None = None) -> Pick[E]:
         """Return a context manager, sync and async, that gives an endpoint and times its use.
 
         An exception inside counts as a failure of the endpoint, a cancelled task does not.
+
+        Args:
+            only: Which endpoints will do for this request. When none of those is in, entering raises
+                :class:`ScalingError`: the caller has something better than a doubtful one.
         """
-        return Pick(self)
+        return Pick(self, only)
 
     def stats(self) -> dict[E, EndpointStats]:
         """Return what is known of each endpoint."""
@@ -118,11 +122,15 @@ class Balancer(Generic[E]):
                 for name, e in self._known.items()
             }  # fmt: skip
 
-    def _take(self) -> tuple[E, _Endpoint, float]:
+    def _take(self, only: Callable[[E], bool] | None = None) -> tuple[E, _Endpoint, float]:
         self._ask()
         now = self._clock.monotonic()
         with self._mu:
             names = [name for name, e in self._known.items() if e.out_until <= now]
+            if only is not None:
+                names = [name for name in names if only(name)]
+                if not names:
+                    raise ScalingError("no endpoint will do for this request")
             if not names:
                 names = list(self._known)  # better a doubtful endpoint than none
             if not names:
@@ -220,17 +228,17 @@ def _weights(endpoints: Iterable[E] | dict[E, float]) -> dict[E, float]:
 class Pick(Generic[E]):
     """One request's endpoint; enter it with ``with`` or ``async with``, once."""
 
-    __slots__ = ("_balancer", "_began", "_endpoint")
+    __slots__ = ("_balancer", "_began", "_endpoint", "_only")
 
-    def __init__(self, balancer: Balancer[E]) -> None:
-        self._balancer = balancer
+    def __init__(self, balancer: Balancer[E], only: Callable[[E], bool] | None = None) -> None:
+        self._balancer, self._only = balancer, only
         self._endpoint: _Endpoint | None = None
         self._began = 0.0
 
     def __enter__(self) -> E:
         if self._endpoint is not None:
             raise ScalingError("a pick is for one request; call pick() again")
-        name, self._endpoint, self._began = self._balancer._take()
+        name, self._endpoint, self._began = self._balancer._take(self._only)
         return name
 
     def __exit__(
@@ -240,6 +248,10 @@ class Pick(Generic[E]):
             return
         failed = None if kind is not None and not issubclass(kind, Exception) else kind is not None
         self._balancer._done(self._endpoint, self._began, failed)
+
+    def restart(self) -> None:
+        """Measure from now on: what was done so far (opening a connection) is not the endpoint's latency."""
+        self._began = self._balancer._clock.monotonic()
 
     async def __aenter__(self) -> E:
         return self.__enter__()

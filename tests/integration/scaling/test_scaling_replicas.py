@@ -1,0 +1,298 @@
+"""The replica router on a real PostgreSQL primary with real streaming replicas."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from eventperf.errors import ConfigurationError
+from eventperf.scaling import ReplicaRouter, ScalingError
+from eventperf.scaling.router import Lag
+from servers import PostgresServer
+
+pytestmark = pytest.mark.integration
+
+
+class Standby(PostgresServer):
+    """A streaming replica of another server."""
+
+    def __init__(self, primary: PostgresServer) -> None:
+        super().__init__(max_connections=100)
+        self._source = primary
+
+    def prepare(self) -> None:
+        source = f"host={self._source.host} port={self._source.port} user=eventperf"
+        program = str(Path(self.binary).resolve().with_name("pg_basebackup"))
+        options = ["-d", source, "-R", "-X", "stream", "-c", "fast", "--no-sync"]
+        self._run(program, "-D", str(self.home / "data"), *options)
+
+    def start(self) -> Standby:
+        super(PostgresServer, self).start()  # a replica takes extensions and databases from its primary
+        return self
+
+    def pause(self) -> None:
+        self.execute("SELECT pg_wal_replay_pause()")
+
+    def resume(self) -> None:
+        self.execute("SELECT pg_wal_replay_resume()")
+
+
+class Group:
+    def __init__(self, primary: PostgresServer, standbys: list[Standby]) -> None:
+        self.primary, self.standbys = primary, standbys
+
+    def router(self, **options: object) -> ReplicaRouter:
+        urls = [server.database_url("eventperf") for server in self.standbys]
+        return ReplicaRouter(self.primary.database_url("eventperf"), urls, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def servers(postgres_server: PostgresServer) -> Iterator[Group]:
+    """A primary and two replicas of this module; the session's server says whether there is PostgreSQL."""
+    with contextlib.ExitStack() as stack:
+        primary = PostgresServer(max_connections=100)
+        stack.callback(primary.close)
+        primary.start()
+        primary.execute("CREATE TABLE orders (id int PRIMARY KEY)", "eventperf")
+        standbys = [Standby(primary) for _ in range(2)]
+        for standby in standbys:
+            stack.callback(standby.close)
+            standby.start()
+        yield Group(primary, standbys)
+
+
+@pytest.fixture
+def group(servers: Group) -> Iterator[Group]:
+    servers.primary.execute("TRUNCATE orders", "eventperf")
+    yield servers
+    for standby in servers.standbys:
+        if not standby.running:
+            standby.start()
+        standby.resume()
+
+
+def eventually(holds: Callable[[], object], within_s: float = 60.0) -> None:
+    end = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def insert(router: ReplicaRouter, number: int) -> None:
+    with router.write() as connection:
+        connection.execute(sa.text("INSERT INTO orders VALUES (:id)"), {"id": number})
+
+
+def read(router: ReplicaRouter) -> tuple[set[int], bool]:
+    """Return the orders, and whether a replica answered."""
+    with router.read() as connection:
+        replica = bool(connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar_one())
+        return set(connection.exec_driver_sql("SELECT id FROM orders").scalars()), replica
+
+
+def on_replica(router: ReplicaRouter) -> bool:
+    return read(router)[1]
+
+
+def test_own_writes_are_read_while_replicas_stand_still(group: Group) -> None:
+    with group.router(max_lag="1h") as router:
+        insert(router, 1)
+        eventually(lambda: on_replica(router))
+        for standby in group.standbys:
+            standby.pause()
+        insert(router, 2)
+        assert read(router) == ({1, 2}, False)  # the primary: no replica has it
+        seen_elsewhere: list[tuple[set[int], bool]] = []
+        thread = threading.Thread(target=lambda: seen_elsewhere.append(read(router)))
+        thread.start()
+        thread.join()
+        assert seen_elsewhere == [({1}, True)]  # another context wrote nothing, and may read what is there
+        for standby in group.standbys:
+            standby.resume()
+        eventually(lambda: read(router) == ({1, 2}, True))
+
+
+def test_a_position_carries_over_to_another_process(group: Group) -> None:
+    with group.router(max_lag="1h") as here, group.router(max_lag="1h") as there:
+        insert(here, 1)
+        eventually(lambda: on_replica(here))
+        for standby in group.standbys:
+            standby.pause()
+        insert(here, 2)
+        cookie = here.position()
+        there.follow(cookie)
+        assert read(there) == ({1, 2}, False)
+
+
+def test_a_replica_that_lags_too_far_is_left_out_and_comes_back(group: Group) -> None:
+    with group.router(max_lag=0.5, check_every=0.01) as router:
+        eventually(lambda: on_replica(router))
+        for standby in group.standbys:
+            standby.pause()
+        group.primary.execute("INSERT INTO orders VALUES (7)", "eventperf")  # somebody else writes
+        eventually(lambda: not on_replica(router))
+        assert read(router) == ({7}, False)
+        assert all(stats.behind_s > 0.5 for stats in router.stats())
+        group.standbys[0].resume()
+        eventually(lambda: read(router) == ({7}, True))
+        assert router.stats()[0].behind_s == 0.0
+
+
+def test_a_primary_at_rest_makes_nobody_late(group: Group) -> None:
+    with group.router(max_lag=0.3, check_every=0.01) as router:
+        eventually(lambda: on_replica(router))
+        time.sleep(1)
+        assert on_replica(router)
+
+
+def test_reads_are_shared_and_survive_a_dead_replica(group: Group) -> None:
+    with group.router(max_lag="1h") as router:
+        eventually(lambda: on_replica(router))
+        threads = [threading.Thread(target=lambda: [read(router) for _ in range(50)]) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert all(stats.endpoint.requests >= 10 for stats in router.stats())
+        group.standbys[1].kill9()
+        failed = 0
+        for _ in range(50):
+            try:
+                assert read(router)[1]
+            except sa.exc.DBAPIError:
+                failed += 1  # a pooled connection that broke under the caller's own statement
+        assert failed <= 6
+        group.standbys[0].kill9()
+        for _ in range(20):
+            try:
+                assert not on_replica(router)
+                break
+            except sa.exc.DBAPIError:
+                continue
+        assert not on_replica(router)
+
+
+def test_without_the_primary_replicas_go_on_answering(
+    private_postgres: Callable[..., PostgresServer],
+) -> None:
+    primary = private_postgres(max_connections=100)
+    primary.execute("CREATE TABLE orders (id int PRIMARY KEY)", "eventperf")
+    standby = Standby(primary)
+    try:
+        standby.start()
+        with Group(primary, [standby]).router(check_every=0.01) as router:
+            insert(router, 1)
+            eventually(lambda: read(router) == ({1}, True))
+            primary.kill9()
+            assert read(router) == ({1}, True)
+            with pytest.raises(sa.exc.DBAPIError):
+                insert(router, 2)
+    finally:
+        standby.close()
+
+
+def test_a_read_cannot_write_anywhere(group: Group) -> None:
+    with group.router() as router:
+        for primary in (False, True):
+            with (
+                pytest.raises(sa.exc.DBAPIError, match="read-only"),
+                router.read(primary=primary) as connection,
+            ):
+                connection.exec_driver_sql("INSERT INTO orders VALUES (1)")
+        insert(router, 1)  # the connection that was read-only is not when it writes
+
+
+def test_a_failed_write_leaves_no_trace(group: Group) -> None:
+    with group.router() as router:
+        insert(router, 1)
+        before = router.position()
+        with pytest.raises(sa.exc.IntegrityError):
+            insert(router, 1)
+        assert router.position() == before
+
+
+def test_sql_errors_are_no_failures_of_the_replica(group: Group) -> None:
+    with group.router(max_lag="1h") as router:
+        eventually(lambda: on_replica(router))
+        for _ in range(20):
+            with pytest.raises(sa.exc.ProgrammingError), router.read() as connection:
+                connection.exec_driver_sql("SELECT nonsense")
+        assert all(stats.endpoint.failures == 0 for stats in router.stats())
+        assert on_replica(router)
+
+
+def test_threads_read_their_own_writes_while_replicas_stumble(group: Group) -> None:
+    stop, wrong = threading.Event(), list[str]()
+
+    def stumble() -> None:
+        while not stop.wait(0.05):
+            group.standbys[0].pause()
+            stop.wait(0.05)
+            group.standbys[0].resume()
+
+    def work(first: int) -> None:
+        for number in range(first, first + 25):
+            insert(router, number)
+            seen, _ = read(router)
+            if number not in seen:
+                wrong.append(f"{number} was not read back")
+
+    with group.router(max_lag="1h", check_every=0.05) as router:
+        stumbler = threading.Thread(target=stumble)
+        stumbler.start()
+        workers = [threading.Thread(target=work, args=(1000 * n,)) for n in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        stop.set()
+        stumbler.join()
+    assert wrong == []
+
+
+def test_lag_is_measured_from_the_first_thing_that_is_missing() -> None:
+    lag = Lag(["a"])
+    assert lag.behind_s("a", now=0.0) == float("inf")
+    for second in range(10):
+        lag.primary_at(100 + second, now=float(second))
+    lag.replica_at("a", 104, now=10.0)
+    assert lag.behind_s("a", now=10.0) == 5.0
+    lag.replica_at("a", 90, now=11.0)  # an older answer that was under way
+    assert lag.has("a", 104)
+    lag.replica_at("a", 109, now=12.0)
+    assert lag.behind_s("a", now=99.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("argument", "make"),
+    [
+        ("replicas", lambda: ReplicaRouter("sqlite://", [])),
+        ("replicas", lambda: ReplicaRouter("sqlite://", "sqlite://")),
+        ("primary", lambda: ReplicaRouter("no url:s3cret@", ["sqlite://"])),
+        ("replicas[1]", lambda: ReplicaRouter("sqlite://", ["sqlite://", 7])),  # type: ignore[list-item]
+        ("max_lag", lambda: ReplicaRouter("sqlite://", ["sqlite://"], max_lag="soon")),
+        ("position", lambda: ReplicaRouter("sqlite://", ["sqlite://"]).follow("-1")),
+    ],
+)
+def test_bad_router_arguments_are_named(argument: str, make: Callable[[], object]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        make()
+    assert caught.value.argument == argument
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_position_that_is_not_known_is_an_error_not_a_lie(tmp_path: Path) -> None:
+    """SQLite knows no positions: the write stands, and reads stay on the primary."""
+    with ReplicaRouter(f"sqlite:///{tmp_path}/p.db", [f"sqlite:///{tmp_path}/r.db"]) as router:
+        with router.write() as connection:
+            connection.exec_driver_sql("CREATE TABLE orders (id int)")
+        with router.read() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM orders").scalar_one() == 0
+        with pytest.raises(ScalingError):
+            router.position()
