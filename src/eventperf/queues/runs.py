@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("eventperf.queues")
 
-_ACK_BATCH = 1000
+_ACK_BATCH = 500
 _NEWER_DELAY_S = 1.0  # when a job whose payload is too new for this worker is offered again
 
 

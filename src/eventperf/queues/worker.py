@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger("eventperf.queues")
 
 _LOOK_AHEAD_S = 0.002
-_LOOK_AHEAD_MAX = 300
+_LOOK_AHEAD_MAX = 1000
+_TIMER_GRAIN_S = 0.0012
+_DUE_MARGIN_S = 0.0001  # lest a claim that comes a hair too early must be made twice
+_STUCK_S = 0.1
+"""Jobs held ready go back when none of them could start for this long: a slow job took the slots."""
 _POLL_S = 5.0
 """How long an idle worker trusts wake-ups alone, at most half a lease."""
 
@@ -164,6 +168,9 @@ class _Session:
         self._room = dict(worker._room)
         self._free = worker._slots
         self._ahead: deque[Lease] = deque()
+        self._begun = 0
+        self._stuck_check: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle
         self._more = False  # the last claim may have left jobs that fit the next free slot
         self._acks = Acks(self._store, self._refused)
         self._runner = Runner(
@@ -252,6 +259,8 @@ class _Session:
                 else:
                     self._runner.held[lease.record.id] = lease.token
                     self._ahead.append(lease)
+            if self._ahead and self._stuck_check is None:
+                self._stuck_check = self._loop.call_later(_STUCK_S, self._unstick, self._begun)
             if len(claimed.leases) == asked:
                 await asyncio.sleep(0)
             elif burst and not claimed.leases and not self._runner.held and await self._acks.flushed():
@@ -268,7 +277,22 @@ class _Session:
 
     def _begin(self, lease: Lease) -> None:
         self._free -= 1
+        self._begun += 1
         self._runner.start(lease)
+
+    def _unstick(self, begun: int) -> None:
+        """Hand jobs held ready back to other workers when the slots are taken for longer than foreseen."""
+        self._stuck_check = None
+        if not self._ahead or self._stopping:
+            return
+        if begun != self._begun:
+            self._stuck_check = self._loop.call_later(_STUCK_S, self._unstick, self._begun)
+            return
+        self._runner.mean_run_s = max(self._runner.mean_run_s, _STUCK_S)
+        while self._ahead:
+            lease = self._ahead.pop()
+            self._room[lease.record.queue] += 1
+            self._runner.drop(lease, "release")
 
     async def _until_wake(self, timeout_s: float | None, *, listen: bool = False) -> None:
         """Sleep until a wake-up, a freed slot that matters, the stop, or ``timeout_s``."""
@@ -277,12 +301,22 @@ class _Session:
         if listen:
             self._heart.listen()
         limit = min(_POLL_S, self._worker._lease_s / 2)
-        wait_s = limit if timeout_s is None else min(timeout_s + 0.0005, limit)
-        timer = self._loop.call_later(wait_s, self._wake.set)
+        if timeout_s is None or timeout_s >= limit:
+            self._timer = self._loop.call_later(limit, self._wake.set)
+        else:
+            at = self._loop.time() + timeout_s + _DUE_MARGIN_S
+            self._timer = self._loop.call_at(at - _TIMER_GRAIN_S, self._come_due, at)
         try:
             await self._wake.wait()
         finally:
-            timer.cancel()
+            self._timer.cancel()
+
+    def _come_due(self, at: float) -> None:
+        """Wake at ``at``; the last millisecond is polled, because epoll's timers are that coarse."""
+        if self._loop.time() >= at:
+            self._wake.set()
+        else:
+            self._timer = self._loop.call_soon(self._come_due, at)
 
     def _freed(self, run: Run) -> None:
         self._free += 1
@@ -345,8 +379,10 @@ class _Session:
 
     async def _close(self) -> None:
         try:
+            if self._stuck_check is not None:
+                self._stuck_check.cancel()
             while self._ahead:
-                self._runner.drop(self._ahead.popleft(), "release")
+                self._runner.drop(self._ahead.pop(), "release")
             end = time.monotonic() + self._worker._grace_s
             while self._runner.held and time.monotonic() < end and self._worker._grace_s:
                 self._wake.clear()

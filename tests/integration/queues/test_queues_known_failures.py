@@ -179,3 +179,31 @@ def test_enqueue_waits_for_replicas_when_asked(private_redis: Callable[..., Any]
 def _linked(server: Any) -> bool:
     row = server.execute("INFO", "replication").get("slave0")
     return bool(row and row["state"] == "online")
+
+
+def test_jobs_held_ready_do_not_wait_behind_a_slow_one(queues: QueueManager) -> None:
+    """A worker that prefetched short jobs and then meets a long one gives the rest to others."""
+    release = threading.Event()
+    ran = list[int]()
+
+    @queues.job("mixed")
+    async def mixed(ctx: Any, data: int) -> None:
+        ran.append(data)
+        if data == 1000:
+            await asyncio.to_thread(release.wait, 30)
+
+    queues.enqueue_many("mixed", range(2000))
+    busy = queues.worker(concurrency=1, lease=20)
+    thread = threading.Thread(target=busy.run)
+    thread.start()
+    try:
+        wait_until(lambda: 1000 in ran, 30)
+        with QueueManager(queues.backend, namespace=queues.namespace) as other:
+            other.job("mixed")(mixed.fn)
+            run_until(other, lambda: len(set(ran)) == 2000)
+        assert sum(s.completed for s in queues.status()) >= 1998
+    finally:
+        release.set()
+        busy.stop()
+        thread.join(30)
+    assert sorted(ran) == list(range(2000))

@@ -87,7 +87,7 @@ def push_args(jobs: Sequence[NewJob]) -> Args:
             count_at = len(args) + 7
             parents = r.flow.get("after", ()) if r.flow else ()
             args += (
-                _header(r, delay_s, new.deadline_s), r.queue, r.priority, r.key, -int(-delay_s * 1000 // 1),
+                _header(r, delay_s, new.deadline_s), r.queue, r.priority, r.key, -(-delay_s * 1e6 // 1) / 1000,
                 unique, _unique_mode(r.unique_for), 0, len(parents), r.flow["when"] if r.flow else "",
                 *parents,
             )  # fmt: skip
@@ -317,7 +317,7 @@ def claim_args(settings: StoreSettings, card: WorkerCard, room: Mapping[str, int
 
 def claimed(reply: Sequence[Any]) -> Claimed:
     """Read the answer of ``claim.lua``."""
-    next_ms, flat, stalled, expired = reply
+    next_us, flat, stalled, expired = reply
     leases = [
         Lease(
             record_of(flat[i].decode(), flat[i + 5], b"n" in flat[i + 4]),
@@ -329,7 +329,7 @@ def claimed(reply: Sequence[Any]) -> Claimed:
     ]
     return Claimed(
         leases,
-        None if int(next_ms) < 0 else int(next_ms) / 1000,
+        None if int(next_us) < 0 else int(next_us) / 1e6,
         [
             Stalled(
                 stalled[i].decode(),

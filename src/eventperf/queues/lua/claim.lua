@@ -66,7 +66,7 @@ local function gates_for(q, type_, key)
 end
 
 -- 1. what fell due
-local due = call('ZRANGEBYSCORE', P .. 'd', '-inf', now, 'LIMIT', 0, 1000)
+local due = call('ZRANGEBYSCORE', P .. 'd', '-inf', string.format('%.3f', exact), 'LIMIT', 0, 1000)
 if #due > 0 then
   call('ZREM', P .. 'd', unpack(due))
   local blobs = call('HMGET', P .. 'j', unpack(due))
@@ -278,11 +278,12 @@ local function take(wanted)
   end
   local blobs, changed = call('HMGET', P .. 'j', unpack(ids)), call('HMGET', P .. 'm', unpack(ids))
   local base = call('INCRBY', P .. 't', #ids) - #ids
-  local ends, holds, until_ = {}, {}, now + lease
+  local ends, holds, until_ = {}, {}, string.format('%d', now + lease)
+  local held_by, started, running = US .. string.format('%d', now) .. US .. worker, {}, {}
   for k, id in ipairs(ids) do
     local q, type_, level, extras = parse(blobs[k])
     local attempts, crashes, flags = mutable(changed[k])
-    inc(q, 'waiting', -1)
+    started[q] = (started[q] or 0) + 1
     local life = extras ~= '' and extra(extras, 'd')
     if not types[type_] then
       inc(q, 'waiting', 1)
@@ -320,17 +321,19 @@ local function take(wanted)
         if gate.rule.cap >= 0 then under[#under + 1] = name end
       end
       if #under > 0 then call('HSET', P .. 'b', id, table.concat(under, '\30')) end
-      inc(q, 'active')
+      running[q] = (running[q] or 0) + 1
       if extras ~= '' then free_unique(id, type_, extras, 'w') end
       ends[#ends + 1] = until_; ends[#ends + 1] = id
       holds[#holds + 1] = id
-      holds[#holds + 1] = string.format('%d', base + k) .. US .. now .. US .. worker
+      holds[#holds + 1] = string.format('%d', base + k) .. held_by
       local n = #leases
       leases[n + 1], leases[n + 2], leases[n + 3] = id, base + k, attempts
       leases[n + 4], leases[n + 5], leases[n + 6] = crashes, flags, blobs[k]
       end
     end
   end
+  for q, n in pairs(started) do inc(q, 'waiting', -n) end
+  for q, n in pairs(running) do inc(q, 'active', n) end
   if #ends > 0 then
     in_chunks('ZADD', P .. 'l', ends, 2000)
     in_chunks('HSET', P .. 'a', holds, 2000)
@@ -376,4 +379,4 @@ for _, key in ipairs({ 'd', 'l', 'G' }) do
   local first = call('ZRANGE', P .. key, 0, 0, 'WITHSCORES')[2]
   if first then look_at(tonumber(first)) end
 end
-return { next_at and math.max(0, next_at - now) or -1, leases, stalled, expired }
+return { next_at and math.max(0, (next_at - exact) * 1000) or -1, leases, stalled, expired }

@@ -22,6 +22,7 @@ local US = '\31'
 local call = redis.call
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local exact = (clock[1] * 1000000 + clock[2]) / 1000 -- with fractions: what is due is neither early nor rounded
 local counts, lanes, woken = {}, {}, {}
 local FAR = 9000000000000000
 local ended -- told below: what follows from the end of a job

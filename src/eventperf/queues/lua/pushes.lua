@@ -61,7 +61,7 @@ local function push_groups(i, last)
           put[#put + 1] = id
           put[#put + 1] = blob
           if waits > 0 then delay(id, queue, FAR)
-          elseif delay_ms > 0 then delay(id, queue, now + delay_ms)
+          elseif delay_ms > 0 then delay(id, queue, exact + delay_ms)
           else ready(id, queue, level, key) end
         end
       end
