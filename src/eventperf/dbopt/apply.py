@@ -222,6 +222,12 @@ class Applier:
                     report.warnings.append(f"statistics of {name} were not refreshed: {error.reason}")
         return made
 
+    def _hide(self, index: IndexAdvice) -> None:
+        """Take an index out of every plan at once, where the engine can, before the drop does its work."""
+        hide = getattr(self._dialect, "hide_sql", None)
+        if hide is not None:
+            self._ddl(hide(index.name, index.spec.table))
+
     def _drop_half(self, index: IndexAdvice, report: ApplyReport) -> bool:
         """Remove what a failed build left; tell whether nothing is left."""
         for there in self._dialect.indexes(index.spec.table):
@@ -305,6 +311,7 @@ class Applier:
                 kept.append(outcome)
                 continue
             try:
+                self._hide(index)
                 self._ddl(self._dialect.drop_sql(index.name, index.spec.table))
             except StatementRefused as error:
                 report.warnings.append(f"{index.name} should be dropped ({verdict.reason}): {error.reason}")

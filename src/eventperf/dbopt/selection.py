@@ -16,6 +16,8 @@ from .model import IndexSpec
 from .options import Limits
 from .protocols import Plan, Planner, Query
 
+_RUNNERS_UP = 20
+
 #: What maintaining one index costs per row written, in seconds: about one b-tree insert.
 WRITE_S = 12e-6
 
@@ -288,11 +290,13 @@ class Search:
                 spec, gain / self._total, self.size(spec), self._writes(spec) / self._total, serves
             )
             names = {id(q) for q in serves}
+            picked = [o for o, qs in self._by_spec.items() if any(id(q) in names for q in qs)]
+            others = [o for q in serves for o in self._wanted.get(q.id, ()) if o.table == spec.table]
             choice.rejected = [
                 (other, self._reasons.get(other, "another index gains more per byte"))
-                for other, queries in self._by_spec.items()
-                if other not in chosen and any(id(q) in names for q in queries)
-            ][:5]
+                for other in dict.fromkeys((*picked, *others))
+                if other not in chosen
+            ][:_RUNNERS_UP]
             choices.append(choice)
         choices.sort(key=lambda c: (-c.gain, c.spec.label()))
         rejected = [(s, r) for s, r in self._reasons.items() if s not in chosen]
@@ -305,6 +309,8 @@ class Search:
                 continue
             if not self._wanted.get(query.id):
                 existing = ", ".join(sorted(before[query.id].existing))
+                if not existing and "PRIMARY KEY" in before[query.id].text:
+                    existing = "the primary key"
                 out[query.id] = (
                     f"already served by {existing}"
                     if existing

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from eventperf.dbopt import DatabaseOptimizer, Workload
+from eventperf.dbopt import DatabaseOptimizer, Limits, Workload
 
 pytestmark = pytest.mark.integration
 
@@ -271,3 +271,33 @@ def test_rewrites_are_tried_on_made_rows_of_the_same_engine(mariadb: Any, mariad
     with mariadb.connect() as db:
         before, after = (Counter(db.execute(text(q)).all()) for q in (sql, str(found.after)))
     assert before == after
+
+
+def test_a_revert_takes_an_index_out_at_once_and_a_killed_one_is_finished(mariadb: Any) -> None:
+    workload = Workload.from_sql(WORKLOAD, dialect="mysql")
+    strict = Limits(min_speedup=1e9)  # nothing is that much faster: everything is reverted
+    with DatabaseOptimizer(mariadb, source=workload, limits=strict) as optimizer:
+        advice = optimizer.advise()
+        seen: list[str] = []
+        dialect: Any = optimizer.dialect
+        execute = dialect.execute_ddl
+
+        def watched(statement: str, *, lock_timeout_s: float) -> None:
+            seen.append(statement)
+            execute(statement, lock_timeout_s=lock_timeout_s)
+
+        dialect.execute_ddl = watched
+        report = optimizer.apply(advice, dry_run=False)
+        assert report.reverted
+        assert [i.name for i in dialect.indexes("registrations")] == ["PRIMARY"]
+        undo = [s for s in seen if "IGNORED" in s or "DROP INDEX" in s]
+        assert "IGNORED" in undo[0]
+        assert "DROP INDEX" in undo[1]
+        # as a run that was killed between the two leaves it
+        name = advice.indexes[0].name
+        execute(advice.indexes[0].sql, lock_timeout_s=1.0)
+        execute(dialect.hide_sql(name, advice.indexes[0].spec.table), lock_timeout_s=1.0)
+        again = optimizer.apply(advice, dry_run=False, verify=False)
+        assert name in again.cleaned
+        assert name in [a.name for a in again.created]
+        assert all(i.valid for i in dialect.indexes("registrations"))

@@ -165,11 +165,12 @@ class MysqlDialect:
     def _all_indexes(self, table: str | None) -> dict[str, list[ExistingIndex]]:
         extra = "" if table is None else " AND table_name = %s"
         rows = self._rows(
-            "SELECT table_name, index_name, non_unique, column_name, collation, sub_part, index_type "
-            f"FROM information_schema.statistics WHERE table_schema = DATABASE(){extra} "
+            "SELECT table_name, index_name, non_unique, column_name, collation, sub_part, index_type, "
+            f"{'ignored' if self.is_mariadb else 'is_visible'} FROM information_schema.statistics WHERE table_schema = DATABASE(){extra} "
             "ORDER BY table_name, index_name, seq_in_index",
             None if table is None else (table,),
         )
+        hidden = "YES" if self.is_mariadb else "NO"
         parts: dict[tuple[str, str], list[Any]] = {}
         for row in rows:
             parts.setdefault((row[0], row[1]), []).append(row)
@@ -185,6 +186,8 @@ class MysqlDialect:
                     unique=unique,
                     primary=name == "PRIMARY",
                     constraint=unique,
+                    # Hidden by a revert that was killed before it could drop it.
+                    valid=not (name.startswith("ix_ep_") and group[0][7] == hidden),
                 )
             )
         return out
