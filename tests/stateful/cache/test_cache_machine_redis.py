@@ -69,7 +69,12 @@ class RedisMachine(RuleBasedStateMachine):
     def settled(self, who):
         """Wait until ``who`` sees what everyone did."""
         want = {key: value[0] for key, value in self.live().items()}
-        wait_until(lambda: same(self.caches[who].get_many(ALL), want), 10, what=f"{want}")
+        cache = self.caches[who]
+        try:
+            wait_until(lambda: same(cache.get_many(ALL), want), 10)
+        except AssertionError:
+            got = cache.get_many(ALL)
+            raise AssertionError(f"{who} sees {got}, should see {want}; {cache.stats()}") from None
 
     @rule(who=WHO, key=KEYS, value=VALUES, ttl=TTLS, tags=TAGS, as_task=st.booleans())
     def put(self, who, key, value, ttl, tags, as_task):
