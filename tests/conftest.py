@@ -172,12 +172,19 @@ def anyio_backend() -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    names = getattr(item, "fixturenames", ())
     for fixture, kind in _FIXTURES.items():
-        if fixture in getattr(item, "fixturenames", ()):
-            _used[kind.name] += 1
-            shared = _shared.get(kind.name)
-            if isinstance(shared, (RedisServer, RedisCluster)):
-                shared.flush()
+        shared = _shared.get(kind.name)
+        if isinstance(shared, (RedisServer, RedisCluster)) and (fixture in names or "request" in names):
+            shared.flush()  # a test with `request` may still ask for it
+
+
+@pytest.fixture(autouse=True)
+def _count_servers(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    asked = request.fixturenames  # those asked for while the test ran, too
+    for kind in {kind.name: kind for fixture, kind in _FIXTURES.items() if fixture in asked}.values():
+        _used[kind.name] += 1
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
