@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eventperf._core.errors import ConfigurationError
 
-from .output import emit_json, table
+from .output import Progress, emit_json, table
 from .scale_objects import load_object
 
 if TYPE_CHECKING:
-    from eventperf.scaling import Policy, ScalingDecision
+    from eventperf.scaling import Calendar, Policy, ScalingDecision
 
-POLICIES = ("latency", "hpa-cpu", "hpa-rps", "thresholds")
+POLICIES = ("latency", "predictive", "calendar", "hpa-cpu", "hpa-rps", "thresholds")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +31,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     backtest.add_argument("--pod-rps", type=float, default=40.0, help="what one replica can carry")
     backtest.add_argument("--min", type=int, default=1)
     backtest.add_argument("--max", type=int, default=1000)
+    backtest.add_argument("--interval", default="60s", help="time between two decisions (default 60s)")
+    backtest.add_argument("--lag", type=float, default=30.0, help="age of the metrics, seconds (default 30)")
+    backtest.add_argument(
+        "--calendar", metavar="FILE", help="JSON: events with at, kind, expected"
+    )
     backtest.add_argument("--plot", metavar="FILE", help="write the curves as SVG")
+    backtest.add_argument("--html", metavar="FILE", help="write a page with scores, curves and violations")
     backtest.add_argument("--json", action="store_true")
 
     run = commands.add_parser("run", help="scale until interrupted, as a file or your program says")
@@ -57,10 +65,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _policy(name: str, pod_rps: float) -> Policy:
-    from eventperf.scaling import LatencyPolicy, TargetTracking, ThresholdPolicy
+    from eventperf.scaling import (
+        CalendarPolicy,
+        LatencyPolicy,
+        PredictivePolicy,
+        TargetTracking,
+        ThresholdPolicy,
+    )
 
-    if name == "latency":
-        return LatencyPolicy()
+    sized = {"latency": LatencyPolicy, "predictive": PredictivePolicy, "calendar": CalendarPolicy}
+    if name in sized:
+        return sized[name]()
     if name == "hpa-cpu":
         return TargetTracking(cpu=0.7)
     if name == "hpa-rps":
@@ -76,15 +91,17 @@ def _policy(name: str, pod_rps: float) -> Policy:
 def _backtest(args: argparse.Namespace) -> int:
     from eventperf.scaling import PodModel, Trace, backtest
 
-    trace, pod = Trace.from_csv(args.trace, step=args.step), PodModel(rps=args.pod_rps)
+    trace, pod = Trace.from_csv(args.trace, step=args.step), PodModel(rps=args.pod_rps, lag=args.lag)
     report = backtest(
-        _policy(args.policy, pod.rps), trace, pod=pod, min_replicas=args.min, max_replicas=args.max
-    )
-    if args.plot:
-        try:
-            Path(args.plot).write_text(report.plot(), encoding="utf-8")
-        except OSError as error:
-            raise ConfigurationError("--plot", args.plot, f"a file that can be written ({error})") from error
+        _policy(args.policy, pod.rps), trace, pod=pod, min_replicas=args.min, max_replicas=args.max,
+        interval=args.interval, calendar=_calendar(args.calendar), progress=_progress(args),
+    )  # fmt: skip
+    for option, name, text in (("--plot", args.plot, report.plot), ("--html", args.html, report.to_html)):
+        if name:
+            try:
+                Path(name).write_text(text(), encoding="utf-8")
+            except OSError as error:
+                raise ConfigurationError(option, name, f"a file that can be written ({error})") from error
     if args.json:
         emit_json(report.to_dict())
         return 0
@@ -102,6 +119,34 @@ def _backtest(args: argparse.Namespace) -> int:
     columns = ("policy", "late %", "replica-minutes", "x oracle", "actions", "flaps")
     table(columns, rows, title=f"Simulated: {len(trace.rates)} steps of {args.step}")
     return 0
+
+
+def _calendar(name: str | None) -> Calendar | None:
+    """Read a JSON list of events; times are seconds from the begin of the trace."""
+    from eventperf.scaling import Calendar
+
+    if name is None:
+        return None
+    try:
+        entries = json.loads(Path(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError("--calendar", name, f"a readable JSON file ({error})") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ConfigurationError("--calendar", name, "a JSON list of objects")
+    return Calendar.from_dicts(entries)
+
+
+def _progress(args: argparse.Namespace) -> Callable[[str, float], object]:
+    """Say on standard error, once a second, which policy is simulated and how far it is."""
+    progress, said = Progress(quiet=args.json), time.monotonic()
+
+    def show(name: str, share: float) -> None:
+        nonlocal said
+        if time.monotonic() - said >= 1.0:
+            said = time.monotonic()
+            progress.say(f"{args.policy if name == 'policy' else name}: {share:.0%}")
+
+    return show
 
 
 def _run(args: argparse.Namespace) -> int:

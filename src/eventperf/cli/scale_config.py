@@ -45,6 +45,7 @@ _POLICIES = {
     "thresholds": "ThresholdPolicy",
     "latency": "LatencyPolicy",
     "predictive": "PredictivePolicy",
+    "calendar": "CalendarPolicy",
 }
 _METRICS = ("cpu", "memory", "rps", "backlog")
 

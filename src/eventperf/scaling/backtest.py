@@ -20,11 +20,12 @@ from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 
 from .behavior import Behavior
-from .latency import late_share, replicas_for
+from .calendar import Calendar
 from .manager import decide
-from .model import Change, Observation, Sample, TargetState
+from .model import CalendarEvent, Change, Observation, Sample, TargetState
 from .policy import ThresholdPolicy
 from .protocols import Policy
+from .queueing import late_share, replicas_for
 from .tracking import TargetTracking
 
 _FLAP_S = 600.0
@@ -103,7 +104,8 @@ class Score:
         violations: Share of requests that waited too long.
         replica_minutes: Paid; ``cost`` relative to the oracle.
         actions: Changes of replicas; ``flaps``: reversals within ten minutes.
-        replicas: Replicas asked for, one figure per step of the trace.
+        replicas: Replicas asked for, one figure per step of the trace; ``late``: share of the step's
+            requests that waited too long.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Score:
     actions: int
     flaps: int
     replicas: tuple[int, ...] = field(repr=False)
+    late: tuple[float, ...] = field(repr=False, default=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +139,12 @@ class BacktestReport:
         names = ("name", "violations", "replica_minutes", "cost", "actions", "flaps")
         return {"scores": [{n: getattr(s, n) for n in names} for s in self.scores]}
 
+    def to_html(self) -> str:
+        """Return one self-contained page: scores, and load, replicas, oracle and violations over time."""
+        from .plot import page
+
+        return page(self)
+
     def plot(self) -> str:
         """Return one self-contained SVG: replicas of each policy over the load, in replicas of work."""
         from .plot import svg
@@ -154,7 +163,9 @@ def backtest(
     min_replicas: int = 1,
     max_replicas: int = 1000,
     interval: Duration = 60.0,
+    calendar: Calendar | Sequence[CalendarEvent] | None = None,
     compare: bool = True,
+    progress: Callable[[str, float], object] | None = None,
     seed: int = 1,
 ) -> BacktestReport:
     """Run ``policy`` over ``trace`` and compare it with an oracle, a static peak, the HPA and thresholds.
@@ -163,6 +174,8 @@ def backtest(
 
     Args:
         interval: Time between two decisions, at least one step of the trace is simulated for each.
+        calendar: Dated events, in seconds from the begin of the trace, for policies that read them.
+        progress: Called with the name of a policy and the share of its trace that is done.
         seed: Of the start-up times; equal seeds give equal reports.
 
     >>> report = backtest(TargetTracking(rps=20), [100.0] * 60)
@@ -190,9 +203,11 @@ def backtest(
     )
     paid = perfect.replica_minutes
 
+    dates = calendar if calendar is None or isinstance(calendar, Calendar) else Calendar(calendar)
+
     def score(name: str, judged: Policy) -> Score:
         run = _Run(model, load, plan[0], min_replicas, max_replicas, seed)
-        return run.play(name, _Driver(judged, limits), every)
+        return run.play(name, _Driver(judged, limits, dates), every, progress)
 
     scores = [score("policy", policy)]
     if compare:
@@ -202,6 +217,7 @@ def backtest(
         )
         scores += [
             score("HPA cpu 70 %", TargetTracking(cpu=0.7)),
+            score("HPA rps 70 %", TargetTracking(rps=0.7 * model.rps)),
             score("thresholds", ThresholdPolicy()),
             still,
         ]
@@ -244,16 +260,25 @@ class _Run:
     def replicas(self) -> int:
         return self.ready + len(self.starting)
 
-    def play(self, name: str, choose: Callable[[_Run, float], int], every: int) -> Score:
+    def play(
+        self,
+        name: str,
+        choose: Callable[[_Run, float], int],
+        every: int,
+        progress: Callable[[str, float], object] | None = None,
+    ) -> Score:
         step_s = self.load.step_s
         late = total = paid = 0.0
         actions = flaps = direction = 0
         turned = -math.inf
-        curve: list[int] = []
+        curve, shares = list[int](), list[float]()
+        mark = max(1, len(self.load.rates) // 100)
         for step, rate in enumerate(self.load.rates):
             self.step = step
-            now = self.step * step_s
-            if self.step % every == 0:
+            now = step * step_s
+            if progress is not None and step % mark == 0:
+                progress(name, step / len(self.load.rates))
+            if step % every == 0:
                 before = self.replicas
                 after = min(self.high, max(self.low, choose(self, now)))
                 if after != before:
@@ -262,14 +287,17 @@ class _Run:
                     flaps += direction == -sign and now - turned < _FLAP_S
                     direction, turned = sign, now
                     self._scale(after, now)
-            late += self._serve(rate, now) * rate * step_s
+            share = self._serve(rate, now)
+            shares.append(share)
+            late += share * rate * step_s
             total += rate * step_s
             paid += self.replicas * step_s / 60.0
             curve.append(self.replicas)
-        share = late / total if total else 0.0
+        if progress is not None:
+            progress(name, 1.0)
         return Score(
-            name=name, violations=share, replica_minutes=paid, cost=1.0, actions=actions,
-            flaps=flaps, replicas=tuple(curve),
+            name=name, violations=late / total if total else 0.0, replica_minutes=paid, cost=1.0,
+            actions=actions, flaps=flaps, replicas=tuple(curve), late=tuple(shares),
         )  # fmt: skip
 
     def _scale(self, after: int, now: float) -> None:
@@ -309,17 +337,18 @@ class _Run:
 class _Driver:
     """A policy with its behavior, fed as :class:`AutoScaler` feeds it."""
 
-    def __init__(self, policy: Policy, behavior: Behavior) -> None:
-        self.policy, self.behavior = policy, behavior
+    def __init__(self, policy: Policy, behavior: Behavior, calendar: Calendar | None) -> None:
+        self.policy, self.behavior, self.calendar = policy, behavior, calendar
+        self.past_s = behavior.memory_s
         self.changes: deque[Change] = deque()
         self.wishes: deque[tuple[float, int]] = deque()
         self.memory: Any = {}
 
     def __call__(self, run: _Run, now: float) -> int:
-        keep = max(600.0, self.behavior.memory_s)
+        keep = max(3600.0, self.past_s)
         while self.changes and now - self.changes[0].at_s > keep:
             self.changes.popleft()
-        while self.wishes and now - self.wishes[0][0] > self.behavior.memory_s:
+        while self.wishes and now - self.wishes[0][0] > self.past_s:
             self.wishes.popleft()
         observation = Observation(
             at_s=now,
@@ -331,6 +360,8 @@ class _Driver:
             recommendations=tuple(self.wishes),
             tolerance=self.behavior.tolerance,
             memory=self.memory,
+            time_s=now,
+            calendar=() if self.calendar is None else self.calendar.around(now),
         )
         decision = decide(observation, self.policy, self.behavior, at=now, target="backtest")
         self.memory = decision.memory

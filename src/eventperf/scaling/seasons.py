@@ -21,7 +21,8 @@ SLOT_S = 300.0
 _DAY, _HOUR = 288, 12
 _KEPT_DAYS = 8
 _LEAST_KEPT, _LEAST_RESERVE, _MOST = 1.1, 1.2, 4.0
-_KERNEL: tuple[float, ...] = (1.0, 0.3, 0.15, 0.04)  # by hours apart
+_KERNEL = (1.0, 0.3, 0.15, 0.04)  # by hours apart
+_HOURS = tuple((hours * _HOUR, _KERNEL[min(abs(hours), 3)]) for hours in range(-12, 12))
 _FADE = 0.93  # a day
 _WEEKDAY = 1.5
 _TINY_RPS, _LEAST_RPS = 40.0, 0.1
@@ -50,23 +51,25 @@ def weekly(age_days: int) -> float:
 
 
 _AGES = tuple(weekly(a) for a in range(_KEPT_DAYS + 1))
+_PAST = tuple(sum(_AGES[1 : n + 1]) for n in range(_KEPT_DAYS + 1))  # weight of the last n days
 
 
 def leap_quantile(leaps: Mapping[str, Any], number: int, first_day: int, quantile: float) -> float:
     """Return the leap (a factor of the reference) to expect in slot ``number``; 0 when it is not worth it."""
     day, at = divmod(number, _DAY)
-    known = range(max(first_day, day - _KEPT_DAYS), day + 1)
+    past = _PAST[max(0, min(_KEPT_DAYS, day - first_day))]
     found: list[tuple[float, float]] = []
     total = 1.0
-    for hours in range(-12, 12):
-        place = (at + hours * _HOUR) % _DAY
-        nearness = _KERNEL[min(abs(hours), 3)]
-        total += nearness * sum(_AGES[day - d] for d in known if d < day or place < at)
-        found += [
-            (leap, nearness * _AGES[day - then])
-            for then, leap in leaps.get(str(place), ())
-            if 0 <= day - then <= _KEPT_DAYS
-        ]
+    for hours, nearness in _HOURS:
+        place = (at + hours) % _DAY
+        total += nearness * (past + _AGES[0] if place < at else past)
+        kept = leaps.get(str(place))
+        if kept:
+            found += [
+                (leap, nearness * _AGES[day - then]) for then, leap in kept if 0 <= day - then <= _KEPT_DAYS
+            ]
+    if not found:
+        return 0.0
     found.sort(reverse=True)
     seen = 0.0
     for leap, weight in found:

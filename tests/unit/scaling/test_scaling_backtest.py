@@ -72,7 +72,7 @@ def test_the_command_prints_scores_and_draws(tmp_path: Path, capsys: pytest.Capt
     trace.write_text("minute,rps\n" + "".join(f"{i},{rate}\n" for i, rate in enumerate(DAY[:200])))
     assert main(["scale", "backtest", str(trace), "--policy", "hpa-rps", "--plot", str(plot), "--json"]) == 0
     scores = {s["name"]: s for s in json.loads(capsys.readouterr().out)["scores"]}
-    assert set(scores) == {"policy", "HPA cpu 70 %", "thresholds", "static peak", "oracle"}
+    assert set(scores) == {"policy", "HPA cpu 70 %", "HPA rps 70 %", "thresholds", "static peak", "oracle"}
     assert scores["static peak"]["actions"] == 0
     assert ElementTree.parse(plot).getroot().tag.endswith("svg")
 
@@ -100,3 +100,54 @@ def test_explain_reads_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ).tick()
     assert main(["scale", "explain", str(tmp_path / "decisions.jsonl")]) == 0
     assert "max 4: 6 -> 4" in capsys.readouterr().out
+
+
+def test_the_page_holds_every_score_and_needs_nothing_from_outside() -> None:
+    spike = [300.0] * 60 + [3000.0] * 10 + [300.0] * 60
+    page = backtest(LatencyPolicy(), spike).to_html()
+    assert page.count("<svg") == page.count("</svg>") >= 2
+    assert page.replace("http://www.w3.org/2000/svg", "").count("http") == 0
+    for name in ("policy", "HPA cpu 70 %", "HPA rps 70 %", "static peak", "oracle"):
+        assert f"<td>{name}</td>" in page
+    assert 'fill="#1f6feb"/>' in page, "late requests are drawn"
+
+
+def test_progress_runs_from_nothing_to_all_for_each_policy() -> None:
+    told: list[tuple[str, float]] = []
+    backtest(LatencyPolicy(), DAY[:200], progress=lambda name, share: told.append((name, share)))
+    for name in ("policy", "HPA cpu 70 %", "thresholds"):
+        shares = [share for who, share in told if who == name]
+        assert shares[0] == 0.0
+        assert shares[-1] == 1.0
+        assert shares == sorted(shares)
+
+
+def test_a_calendar_helps_where_its_events_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    starts = [120 + 240 * i for i in range(6)]
+    load = [
+        400.0 + sum(1500.0 * math.exp(-(m - s) / 8.0) for s in starts if 0 <= m - s < 90) for m in range(1500)
+    ]
+    entries = [{"at": s * 60.0, "kind": "opening", "expected": 1000, "id": str(s)} for s in starts]
+    (tmp_path / "load.csv").write_text("\n".join(map(str, load)))
+    (tmp_path / "dates.json").write_text(json.dumps(entries))
+    late = {}
+    for policy in ("latency", "calendar"):
+        arguments = ["--policy", policy, "--calendar", str(tmp_path / "dates.json"), "--json"]
+        page = tmp_path / f"{policy}.html"
+        assert main(["scale", "backtest", str(tmp_path / "load.csv"), *arguments, "--html", str(page)]) == 0
+        scores = {s["name"]: s for s in json.loads(capsys.readouterr().out)["scores"]}
+        late[policy] = scores["policy"]["violations"]
+        assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert late["calendar"] < 0.5 * late["latency"]
+
+
+@pytest.mark.parametrize("text", ["no json", "{}", "[1]", '[{"kind": "x"}]', None])
+def test_a_bad_calendar_is_one_sentence(
+    text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "load.csv").write_text("1\n2\n")
+    if text is not None:
+        (tmp_path / "dates.json").write_text(text)
+    arguments = [str(tmp_path / "load.csv"), "--calendar", str(tmp_path / "dates.json")]
+    assert main(["scale", "backtest", *arguments]) == 2
+    assert "allowed" in capsys.readouterr().err
