@@ -75,9 +75,16 @@ def text_table(advice: Advice) -> str:
         out.append(f"\nPartition {part.table} by {part.column}: {part.reason}")
     if advice.unserved:
         out.append("\nQueries without a new index:")
-        out += [f"  {name}: {reason}" for name, reason in advice.unserved.items()]
+        out += [f"  {_named(advice, name)}: {reason}" for name, reason in advice.unserved.items()]
     out += [f"\nWarning: {w}" for w in advice.warnings]
     return "\n".join(out)
+
+
+def _named(advice: Advice, fingerprint: str) -> str:
+    """Return a query's name with its text, where the workload is at hand."""
+    if advice.workload is None or fingerprint not in advice.workload:
+        return fingerprint
+    return f"{fingerprint} {advice.workload[fingerprint].fingerprint.text[:90]}"
 
 
 def _explain(number: int, index: IndexAdvice) -> list[str]:
@@ -160,7 +167,8 @@ def html_page(advice: Advice) -> str:
     body += [_rewrite_html(r) for r in advice.rewrites]
     body += [_partition_html(p) for p in advice.partitions]
     if advice.unserved:
-        rows = "".join(f"<li><code>{e(n)}</code> {e(why)}" for n, why in advice.unserved.items())
+        every = advice.unserved.items()
+        rows = "".join(f"<li><code>{e(_named(advice, n))}</code> {e(why)}" for n, why in every)
         body.append(f"<h2>Queries without a new index</h2><ul>{rows}</ul>")
     if advice.warnings:
         body.append("<h2>Notes</h2><ul>" + "".join(f"<li>{e(n)}" for n in advice.warnings) + "</ul>")
