@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .alerts import Alert, LogAlerts
 from .backends.memory import CallableTarget, SimulatedTarget
-from .backends.workers import WorkerPoolTarget
+from .backends.workers import CommandWorker, WorkerPoolTarget
 from .backtest import BacktestReport, PodModel, Score, Trace, backtest
 from .balancer import Balancer, EndpointStats
 from .behavior import Behavior, RatePolicy, Rules
@@ -60,6 +60,7 @@ __all__ = [
     "CallableMetrics",
     "CallableTarget",
     "Change",
+    "CommandWorker",
     "DecisionLog",
     "EndpointStats",
     "Fleet",

@@ -95,9 +95,18 @@ def _resident_bytes() -> int:
 
 
 class QueueMetrics:
-    """The backlog of a queue: any object whose ``backlog()`` has ``depth``.
+    """The load of a queue: any object whose ``backlog()`` has ``depth``.
 
-    A :class:`eventperf.queues.QueueManager` fits; so does anything of that shape.
+    A :class:`eventperf.queues.QueueManager` fits; so does anything of that shape. Where the backlog also has
+    ``arrival_rate``, that is ``rps``; where it has ``run_s`` and ``slots`` too, the share of the workers'
+    slots that these arrivals keep busy is ``cpu`` (Little's law; above 1 they cannot keep up). With these
+    :class:`~eventperf.scaling.LatencyPolicy` learns by itself what one worker can do.
+
+    >>> class Queue:
+    ...     class Now: depth, arrival_rate, run_s, slots = 3, 18.0, 0.2, 6
+    ...     def backlog(self): return self.Now
+    >>> {name: round(sample.value, 3) for name, sample in QueueMetrics(Queue()).read().items()}
+    {'backlog': 3.0, 'rps': 18.0, 'cpu': 0.6}
     """
 
     def __init__(self, queue: HasBacklog) -> None:
@@ -106,10 +115,22 @@ class QueueMetrics:
         self._queue = queue
 
     def read(self) -> Mapping[str, Sample]:
-        depth: object = getattr(self._queue.backlog(), "depth", None)
-        if not isinstance(depth, (int, float)):
+        backlog = self._queue.backlog()
+        depth = _number(backlog, "depth")
+        if depth is None:
             return {"backlog": Sample(error="backlog() has no depth")}
-        return {"backlog": Sample(value=float(depth))}
+        found = {"backlog": Sample(value=depth)}
+        arrivals, run_s, slots = (_number(backlog, name) for name in ("arrival_rate", "run_s", "slots"))
+        if arrivals is not None:
+            found["rps"] = Sample(value=arrivals)
+            if run_s and slots:
+                found["cpu"] = Sample(value=arrivals * run_s / slots)
+        return found
+
+
+def _number(thing: object, name: str) -> float | None:
+    found: object = getattr(thing, name, None)
+    return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
 
 
 class Metrics:

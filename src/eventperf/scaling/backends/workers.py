@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
+from eventperf.scaling.errors import ScalingError
 from eventperf.scaling.model import TargetState
 
 from .memory import check_replicas
@@ -29,6 +33,67 @@ class PoolWorker(Protocol):
         ...
 
 
+class CommandWorker:
+    """A worker in a process of its own: any command that drains and ends when it is asked to by a signal.
+
+    ``eventperf queue worker``, ``celery worker``, ``arq`` and most others do that on SIGTERM. It is sent once
+    and never followed by SIGKILL: how long a running job may take is the command's to say (``--grace``).
+    Signals of the terminal do not reach it; it outlives a parent that is killed, as it must not take a
+    running job along.
+
+    Args:
+        command: Program and arguments.
+        env: Variables added to this process' own.
+        stop_signal: What asks it to drain and end.
+
+    >>> import sys
+    >>> worker = CommandWorker([sys.executable, "-c", "pass"])
+    >>> worker.run()
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        stop_signal: int = signal.SIGTERM,
+    ) -> None:
+        if isinstance(command, str) or not command:
+            raise ConfigurationError("command", command, "a list: program and arguments")
+        self._command, self._cwd, self._signal = list(command), cwd, stop_signal
+        self._env = None if env is None else {**os.environ, **env}
+        self._mu = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+
+    def run(self) -> None:
+        """Start the command and wait for its end.
+
+        Raises:
+            ScalingError: It ended by itself, with a failure.
+            OSError: It could not be started.
+        """
+        with self._mu:
+            if self._stopped:
+                return
+            self._process = subprocess.Popen(
+                self._command, cwd=self._cwd, env=self._env, start_new_session=True
+            )
+        code = self._process.wait()
+        if code and not self._stopped:
+            raise ScalingError(f"{self._command[0]} ended by itself with code {code}")
+
+    def stop(self) -> None:
+        """Ask it to finish what it runs and to end; asking again does nothing."""
+        with self._mu:
+            if self._stopped:
+                return
+            self._stopped = True
+            if self._process is not None:
+                self._process.send_signal(self._signal)  # does nothing once it has ended
+
+
 class WorkerPoolTarget:
     """Workers of a queue, each in a thread of its own; scaling down drains, it never kills.
 
@@ -36,7 +101,8 @@ class WorkerPoolTarget:
     that ended by an error is logged and no longer counts, so that the scaler replaces it.
 
     Args:
-        worker: Makes a new worker, for example ``lambda: queues.worker(concurrency=4)``.
+        worker: Makes a new worker, for example ``lambda: queues.worker(concurrency=4)``, or a
+            :class:`CommandWorker` for one in a process of its own.
         replicas: How many run from the first :meth:`read` or :meth:`scale` on.
 
     Example:
