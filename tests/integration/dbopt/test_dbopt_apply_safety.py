@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from dbopt_plans import index, prepared
+from dbopt_plans import index, plain_index, prepared
 from eventperf.dbopt import Advice, DatabaseOptimizer, Limits, OptimizerBusy, QueryRecorder, Workload
 from eventperf.dbopt.model import IndexSpec, Key
 from faults import wait_until
@@ -232,3 +232,71 @@ def test_ctrl_c_ends_the_search_with_the_best_so_far(tmp_path: Path) -> None:
     assert "stopped early" in out
     assert "interrupted" in out
     assert not Advice.load(tmp_path / "plan.json").is_complete
+
+
+def test_a_table_that_is_dropped_meanwhile_harms_no_other(url: str, engine: Any, tmp_path: Path) -> None:
+    plan, _, names = prepared(url, tmp_path)
+    with engine.begin() as db:
+        db.execute(text("CREATE TABLE gone (id INT PRIMARY KEY, a INT)"))
+        db.execute(text("CREATE TABLE going (id INT PRIMARY KEY, a INT)"))
+    with DatabaseOptimizer(url) as optimizer:
+        advice = Advice.load(plan)
+        specs = [IndexSpec("gone", (Key("a"),)), IndexSpec("going", (Key("a"),))]
+        advice.indexes = [*(plain_index(optimizer.dialect, s) for s in specs), *advice.indexes]
+        with engine.begin() as db:
+            db.execute(text("DROP TABLE gone"))
+
+        def drop(line: str) -> None:
+            if line.startswith("creating index 1 "):
+                with engine.begin() as db:
+                    db.execute(text("DROP TABLE going"))
+
+        report = optimizer.apply(advice, dry_run=False, verify=False, progress=drop)
+        assert [a.reason for a in report.skipped] == ["its table is gone"]
+        assert [a.index for a in report.failed] == ["going (a)"]
+        assert sorted(a.name for a in report.created) == names
+        assert made(optimizer) == names
+
+
+def test_permission_denied_half_way_is_reported_and_the_rest_goes_on(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    plan, _, names = prepared(postgres_url, tmp_path)
+    engine = create_engine(postgres_url)
+    role = f"half_{postgres_url.rpartition('/')[2]}"
+    try:
+        with engine.begin() as db:
+            db.execute(text("CREATE TABLE theirs (id INT PRIMARY KEY, a INT)"))
+            db.execute(text(f"CREATE ROLE {role} LOGIN"))
+            db.execute(text(f"GRANT SELECT ON theirs TO {role}"))
+            db.execute(text(f"GRANT CREATE ON SCHEMA public TO {role}"))
+            db.execute(text(f"ALTER TABLE sales OWNER TO {role}"))
+        with DatabaseOptimizer(postgres_url.replace("eventperf@", f"{role}@")) as optimizer:
+            advice = Advice.load(plan)
+            denied = plain_index(optimizer.dialect, IndexSpec("theirs", (Key("a"),)))
+            advice.indexes = [advice.indexes[0], denied, *advice.indexes[1:]]
+            report = optimizer.apply(advice, dry_run=False, verify=False)
+            assert [a.index for a in report.failed] == ["theirs (a)"]
+            assert "owner" in report.failed[0].reason
+            assert made(optimizer) == names
+    finally:
+        with engine.begin() as db:
+            db.execute(text("ALTER TABLE sales OWNER TO eventperf"))
+            db.execute(text(f"DROP OWNED BY {role}"))
+            db.execute(text(f"DROP ROLE {role}"))
+        engine.dispose()
+
+
+@pytest.mark.parametrize("zone", ["+13:00", "-11:00", "SYSTEM"])
+def test_the_slow_log_counts_by_the_servers_clock_in_any_time_zone(mariadb_url: str, zone: str) -> None:
+    engine = create_engine(mariadb_url, connect_args={"init_command": f"SET time_zone = '{zone}'"})
+    try:
+        with engine.begin() as db:
+            db.execute(text("CREATE TABLE zoned (id INT PRIMARY KEY)"))
+            db.execute(text("SET SESSION long_query_time = 0"))
+            db.execute(text("SELECT id FROM zoned WHERE id = 4")).all()
+            db.execute(text("SET SESSION long_query_time = 10"))
+        found = [s for s in Workload.from_slow_log(engine, since="1h") if "from zoned" in s.fingerprint.text]
+        assert [s.calls for s in found] == [1]
+    finally:
+        engine.dispose()
