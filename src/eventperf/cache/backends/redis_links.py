@@ -269,7 +269,8 @@ class Links:
         if not self.is_cluster or client is None or self._pid != os.getpid():
             return
         redis = require("redis", extra="cache", needed_by="RedisStore")
-        with contextlib.suppress(redis.RedisError, OSError):  # nobody answers yet: whoever asked tries again
+        # Nobody answers yet: whoever asked tries again. (One of these is no RedisError.)
+        with contextlib.suppress(redis.RedisError, redis.exceptions.RedisClusterException, OSError):
             client.nodes_manager.initialize()
 
     def ping(self) -> None:
