@@ -25,8 +25,8 @@ class Bed:
 
     def __init__(self, kind: str, tables: Mapping[str, str]) -> None:
         self.kind, self.tables = kind, dict(tables)
+        self.what_if: Any = None
         self._stack = ExitStack()
-        self._mine: list[tuple[str, str]] = []
 
     def __enter__(self) -> Bed:
         try:
@@ -41,9 +41,12 @@ class Bed:
                 self._stack.callback(server.close)
                 server.start()
                 url = self._stack.enter_context(server.fresh_database())
+                if self.kind == "mariadb":  # sampled copies are made in a database of their own
+                    self.what_if = self._stack.enter_context(server.fresh_database())
             local = {"connect_args": {"local_infile": True}} if self.kind == "mariadb" else {}
             self.engine = create_engine(url, **local)
             self._stack.callback(self.engine.dispose)
+            self.what_if = self.what_if or self.engine
         except BaseException:
             self._stack.close()
             raise
