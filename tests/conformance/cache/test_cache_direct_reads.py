@@ -1,0 +1,202 @@
+"""Reads on connections of their own: right answers after cuts, silences and cancellations."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from eventperf.cache import RedisStore, StoreUnavailable
+
+KEYS = [f"k{n}" for n in range(40)]
+
+
+def filled(url, **options):
+    store = RedisStore(url, timeout=2, **options)
+    store.set_many([(key, key.encode() * 50, 600) for key in KEYS])
+    return store
+
+
+def right(key):
+    return key.encode() * 50
+
+
+def test_answers_are_in_order_and_absent_is_none(redis_url):
+    store = filled(redis_url)
+    try:
+        asked = ["nothing", *KEYS, "nothing", "k1", "ключ"]
+        want = [None, *map(right, KEYS), None, right("k1"), None]
+        assert store.get_many(asked) == want
+        assert [store.get(key) for key in asked] == want
+        assert store.get_many([]) == []
+
+        async def go():
+            try:
+                assert await store.aget_many(asked) == want
+                assert await asyncio.gather(*map(store.aget, asked)) == want
+                big = [KEYS[n % 40] for n in range(9000)]
+                assert await store.aget_many(big) == list(map(right, big))
+            finally:
+                await store.aclose()
+
+        asyncio.run(go())
+    finally:
+        store.delete(KEYS)
+        store.close()
+
+
+def test_a_wrong_type_is_an_error_and_the_connection_goes_on(redis_url):
+    store = filled(redis_url)
+    try:
+        store._do("RPUSH", "list", "a")
+        with pytest.raises(StoreUnavailable, match="WRONGTYPE") as caught:
+            store.get("list")
+        assert not caught.value.silent
+        assert store.get_many(["list", "k1"]) == [None, right("k1")]
+        assert store.get("k1") == right("k1")
+    finally:
+        store.delete(["list", *KEYS])
+        store.close()
+
+
+def test_idle_connections_that_the_server_closed_cost_nobody_an_error(private_redis):
+    server = private_redis()
+    store = filled(server.url)
+
+    async def go():
+        try:
+            assert await store.aget("k1") == right("k1")
+            server.execute("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            got = await asyncio.gather(*map(store.aget, KEYS))
+            assert got == list(map(right, KEYS))
+        finally:
+            await store.aclose()
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(3):
+                assert list(pool.map(store.get, KEYS)) == list(map(right, KEYS))
+                server.execute("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        asyncio.run(go())
+    finally:
+        store.close()
+
+
+def test_no_more_connections_than_allowed(private_redis):
+    server = private_redis()
+    store = filled(server.url, max_connections=4)
+    try:
+        with ThreadPoolExecutor(12) as pool:
+            assert list(pool.map(store.get, KEYS * 20)) == list(map(right, KEYS)) * 20
+        assert len(server.execute("CLIENT", "LIST").splitlines()) <= 4 + 1  # and the one that asks
+    finally:
+        store.close()
+
+
+def test_after_a_silence_no_answer_is_taken_for_another(private_redis):
+    server = private_redis()
+    store = filled(server.url)
+    quick = RedisStore(server.url, timeout=0.1)
+
+    async def go():
+        try:
+            assert await quick.aget("k0") == right("k0")
+            server.sigstop()
+            try:
+                began = time.monotonic()
+                got = await asyncio.gather(*map(quick.aget, KEYS), return_exceptions=True)
+                assert all(isinstance(one, StoreUnavailable) and one.silent for one in got)
+                assert time.monotonic() - began < 2, "all waited at the same time"
+            finally:
+                server.sigcont()
+            while True:
+                try:
+                    await quick.aget("k0")
+                    break
+                except StoreUnavailable:
+                    await asyncio.sleep(0.02)
+            assert await asyncio.gather(*map(quick.aget, KEYS)) == list(map(right, KEYS))
+        finally:
+            await quick.aclose()
+
+    try:
+        assert quick.get("k1") == right("k1")
+        server.sigstop()
+        try:
+            with pytest.raises(StoreUnavailable):
+                quick.get("k2")
+        finally:
+            server.sigcont()
+        assert store.get("k3") == right("k3")
+        assert [quick.get(key) for key in KEYS[:5]] == list(map(right, KEYS[:5]))
+        asyncio.run(go())
+    finally:
+        quick.close()
+        store.close()
+
+
+def test_a_cancelled_task_takes_nothing_from_the_others(redis_url):
+    store = filled(redis_url)
+
+    async def go():
+        try:
+            for _ in range(20):
+                tasks = [asyncio.ensure_future(store.aget(key)) for key in KEYS]
+                await asyncio.sleep(0)
+                for task in tasks[::2]:
+                    task.cancel()
+                got = await asyncio.gather(*tasks, return_exceptions=True)
+                assert got[1::2] == list(map(right, KEYS[1::2]))
+                assert await store.aget("k7") == right("k7")
+        finally:
+            await store.aclose()
+
+    try:
+        asyncio.run(go())
+    finally:
+        store.delete(KEYS)
+        store.close()
+
+
+def test_a_busy_loop_is_no_silent_server(redis_url):
+    store = RedisStore(redis_url, timeout=0.1)
+    store.set_many([("k1", right("k1"), 600)])
+
+    async def go():
+        try:
+            assert await store.aget("k1") == right("k1")
+            task = asyncio.ensure_future(store.aget("k1"))
+            await asyncio.sleep(0)
+            time.sleep(0.25)  # somebody else's code holds the loop
+            assert await task == right("k1")
+        finally:
+            await store.aclose()
+
+    try:
+        asyncio.run(go())
+    finally:
+        store.delete(["k1"])
+        store.close()
+
+
+def test_a_cluster_answers_in_order(redis_cluster_url):
+    store = filled(redis_cluster_url)
+
+    async def go():
+        try:
+            assert await store.aget_many(asked) == want
+            assert await asyncio.gather(*map(store.aget, asked)) == want
+        finally:
+            await store.aclose()
+
+    try:
+        asked = ["nothing", *KEYS, "k1"]
+        want = [None, *map(right, KEYS), right("k1")]
+        assert store.get_many(asked) == want
+        assert [store.get(key) for key in asked] == want
+        asyncio.run(go())
+    finally:
+        store.delete(KEYS)
+        store.close()
