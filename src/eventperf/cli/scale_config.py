@@ -8,19 +8,19 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from eventperf._core.durations import seconds
-from eventperf._core.errors import ConfigurationError, EventPerfError
+from eventperf._core.errors import ConfigurationError
 from eventperf.scaling import (
     AlertSink,
     AutoScaler,
     Behavior,
+    Calendar,
+    CalendarEvent,
     DecisionLog,
     Fleet,
     LeaderElector,
@@ -38,8 +38,8 @@ from eventperf.scaling import (
 )
 
 from .scale_objects import load_object
+from .scale_section import Section, named
 
-_MISSING: Any = object()
 _POLICIES = {
     "target-tracking": "TargetTracking",
     "thresholds": "ThresholdPolicy",
@@ -48,109 +48,6 @@ _POLICIES = {
     "calendar": "CalendarPolicy",
 }
 _METRICS = ("cpu", "memory", "rps", "backlog")
-
-
-class Section:
-    """One table of the file: hands out checked values, and names what nobody asked for."""
-
-    def __init__(self, data: object, path: str) -> None:
-        if not isinstance(data, Mapping):
-            raise ConfigurationError(path, data, "a table")
-        self._data, self._path = data, path
-        self._asked: list[str] = []
-
-    def at(self, key: str) -> str:
-        """Return the full name of a key."""
-        return f"{self._path}.{key}" if self._path else key
-
-    def has(self, key: str) -> bool:
-        return key in self._data
-
-    def raw(self, key: str, default: Any = _MISSING) -> Any:
-        self._asked.append(key)
-        if key in self._data:
-            return self._data[key]
-        if default is _MISSING:
-            raise ConfigurationError(self.at(key), "nothing", "a value: this key is needed")
-        return default
-
-    def text(self, key: str, default: Any = _MISSING, *, secret: bool = False) -> Any:
-        value = self.raw(key, default)
-        if value is default or (isinstance(value, str) and value):
-            return value
-        raise ConfigurationError(self.at(key), "***" if secret else value, "a text")
-
-    def whole(self, key: str, default: Any = _MISSING) -> Any:
-        value = self.raw(key, default)
-        if value is default or (isinstance(value, int) and not isinstance(value, bool)):
-            return value
-        raise ConfigurationError(self.at(key), value, "a whole number")
-
-    def flag(self, key: str, default: bool) -> bool:
-        value = self.raw(key, default)
-        if not isinstance(value, bool):
-            raise ConfigurationError(self.at(key), value, "true or false")
-        return value
-
-    def duration(self, key: str, default: Any = _MISSING, *, zero: bool = False) -> Any:
-        value = self.raw(key, default)
-        return value if value is default else seconds(value, name=self.at(key), zero=zero)
-
-    def section(self, key: str) -> Section:
-        return Section(self.raw(key, {}), self.at(key))
-
-    def sections(self, key: str) -> list[Section]:
-        found = self.raw(key, [])
-        if not isinstance(found, list):
-            raise ConfigurationError(self.at(key), found, f"a list of tables: [[{self.at(key)}]]")
-        return [Section(data, f"{self.at(key)}[{number}]") for number, data in enumerate(found)]
-
-    def secret(self, key: str) -> str | None:
-        """Read ``key``, or the file named by ``key_file``, or the variable named by ``key_env``."""
-        given = [k for k in (key, f"{key}_file", f"{key}_env") if k in self._data]
-        self._asked += [key, f"{key}_file", f"{key}_env"]
-        if len(given) > 1:
-            raise ConfigurationError(self.at(given[1]), f"both {' and '.join(given)}", "one of them")
-        if not given:
-            return None
-        value = str(self.text(given[0], secret=given[0] == key))
-        if given[0].endswith("_file"):
-            try:
-                return Path(value).read_text(encoding="utf-8").strip()
-            except OSError as error:
-                raise ConfigurationError(self.at(given[0]), value, f"a file to read ({error})") from None
-        if given[0].endswith("_env"):
-            if value not in os.environ:
-                raise ConfigurationError(self.at(given[0]), value, "an environment variable that is set")
-            return os.environ[value]
-        return value
-
-    def rest(self) -> dict[str, Any]:
-        """Return the keys nobody has asked for yet, as asked for."""
-        found = {k: v for k, v in self._data.items() if k not in self._asked}
-        self._asked += found
-        return found
-
-    def end(self) -> None:
-        """Refuse keys nobody has asked for."""
-        for key in self._data:
-            if key not in self._asked:
-                raise ConfigurationError(self.at(key), "an unknown key", sorted(set(self._asked)))
-
-
-@contextmanager
-def named(path: str) -> Iterator[None]:
-    """Let errors of a constructor name the key of the file instead of its argument."""
-    try:
-        yield
-    except ConfigurationError as error:
-        if error.argument.startswith(path):
-            raise
-        raise ConfigurationError(f"{path}.{error.argument}", error.given, error.allowed) from error
-    except EventPerfError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(path, "values that do not fit", str(error)) from error
 
 
 @dataclass(slots=True)
@@ -252,6 +149,7 @@ class _Builder:
         top = self.top
         log, stdout = self._log(top.section("log"))
         alerts = [self._alert(s) for s in top.sections("alerts")]
+        self.calendar = self._calendar(top.section("calendar"))
         defaults = top.section("defaults")
         shared = defaults.rest()
         scalers = [self._scaler(section, shared, log, alerts) for section in top.sections("targets")]
@@ -312,6 +210,31 @@ class _Builder:
         self.closing.append(sink.close)
         return sink
 
+    def _calendar(self, section: Section) -> Calendar | None:
+        file, function = section.text("file", None), section.text("function", None)
+        refresh_s = section.duration("refresh", 60.0)
+        section.end()
+        if file and function:
+            raise ConfigurationError(section.at("file"), "a file and a function", "one of them")
+        if file:
+            self._check_calendar(file, section.at("file"))
+            return Calendar(lambda: _events(file), refresh_s=refresh_s)
+        if function:
+            source = load_object(function, section.at("function"), call=False)
+            if not callable(source):
+                raise ConfigurationError(
+                    section.at("function"), function, "a function that returns CalendarEvents"
+                )
+            return Calendar(source, refresh_s=refresh_s)
+        return None
+
+    @staticmethod
+    def _check_calendar(file: str, key: str) -> None:
+        try:
+            _events(file)
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigurationError(key, file, f"a JSON list of events ({error})") from None
+
     def _leader(self, section: Section) -> tuple[LeaderElector | None, str]:
         from eventperf.scaling import KubernetesLease
 
@@ -351,7 +274,7 @@ class _Builder:
                 target, metrics, policy, min_replicas=section.whole("min_replicas", 1),
                 max_replicas=section.whole("max_replicas"), behavior=behavior, alerts=alerts, log=log,
                 dry_run=self.dry_run or section.flag("dry_run", False),
-                max_age=section.duration("max_age", 120.0),
+                max_age=section.duration("max_age", 120.0), calendar=self.calendar,
             )  # fmt: skip
         section.end()
         return scaler
@@ -424,6 +347,23 @@ class _Builder:
         with named(path):
             policy = made(**options)
             return policy
+
+
+def _events(file: str) -> list[CalendarEvent]:
+    found = json.loads(Path(file).read_text(encoding="utf-8"))
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise ValueError("not a list of tables")
+    return [CalendarEvent(**{**entry, "at": _seconds_at(entry.get("at"))}) for entry in found]
+
+
+def _seconds_at(value: object) -> Any:
+    """Return seconds since the epoch of a date such as ``2026-11-28T19:00:00+01:00``; numbers stay."""
+    if not isinstance(value, str):
+        return value
+    found = datetime.fromisoformat(value.replace("Z", "+00:00"))
+    if found.tzinfo is None:
+        raise ValueError(f"{value} has no time zone")
+    return found.timestamp()
 
 
 def _known_policies() -> dict[str, Any]:

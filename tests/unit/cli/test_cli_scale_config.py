@@ -107,6 +107,33 @@ def test_a_function_of_the_program_is_a_metric() -> None:
     plan.close()
 
 
+def test_a_calendar_from_a_file_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "events.json"
+    path.write_text('[{"at": "2026-11-28T19:00:00+01:00", "kind": "doors", "expected": 800}]')
+    data = small(policy={"type": "calendar", "wait": "300ms"})
+    plan = build({**data, "calendar": {"file": str(path), "refresh": 1}})
+    calendar = plan.scalers[0].calendar
+    at = 1795888800.0
+    assert calendar is not None
+    assert [(e.at, e.kind, e.expected) for e in calendar.around(at)] == [(at, "doors", 800)]
+    path.write_text("[]")
+    assert calendar.around(at + 2) == ()
+    path.write_text("broken")
+    assert calendar.around(at + 4) == ()
+    plan.close()
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[1]", "broken", '[{"kind": "doors"}]', '[{"at": "2026-11-28T19:00", "kind": "doors"}]']
+)
+def test_a_calendar_that_cannot_be_read_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "events.json"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        build({**SMALL, "calendar": {"file": str(path)}})
+    assert caught.value.argument == "calendar.file"
+
+
 def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     def apply(data: dict[str, Any]) -> None:
         *parents, last = path.split(".")
