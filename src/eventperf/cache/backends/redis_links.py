@@ -102,7 +102,7 @@ class Links:
             self._loops.pop(loop, None)
             for close in self._endings.pop(loop, ()):
                 close()
-            await client.aclose()
+            await getattr(client, "aclose", client.close)()  # redis-py 5.0.0 has only the older name
             if not self.is_cluster:
                 await client.connection_pool.disconnect()
 
