@@ -92,7 +92,7 @@ def test_racing_writes_leave_nothing_stale(pair):
     for reader in readers:
         reader.start()
     final = {}
-    for n in range(1500):
+    for n in range(600):
         key = keys[n * 7 % 100]
         final[key] = n
         a.set(key, n)

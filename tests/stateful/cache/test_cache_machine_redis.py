@@ -76,6 +76,17 @@ class RedisMachine(RuleBasedStateMachine):
             got = cache.get_many(ALL)
             raise AssertionError(f"{who} sees {got}, should see {want}; {cache.stats()}") from None
 
+    def heard(self, tags):
+        """Wait until both know of it: who writes before that writes an entry that nobody reads."""
+        for tag in tags:
+            record = f"{self.name}:t:{tag}"
+            now = self.caches[0].store.get(record).decode()
+            for cache in self.caches:
+                known = cache._core.tag_cache
+                wait_until(
+                    lambda k=known, r=record, n=now: k.get(r, n) == n, 10, what=f"{tag} to be heard of"
+                )
+
     @rule(who=WHO, key=KEYS, value=VALUES, ttl=TTLS, tags=TAGS, as_task=st.booleans())
     def put(self, who, key, value, ttl, tags, as_task):
         cache = self.caches[who]
@@ -134,6 +145,7 @@ class RedisMachine(RuleBasedStateMachine):
 
         assert same(self.caches[who].get_or_load(key, load, ttl=3600, tags=tags), value)
         if how == "tag" and tags:
+            self.heard(tags)
             self.model = {k: v for k, v in self.model.items() if not v[2].intersection(tags)}
         elif how != "key":
             self.model[key] = ("written", self.clock.monotonic() + 3600, frozenset())
@@ -151,6 +163,7 @@ class RedisMachine(RuleBasedStateMachine):
     @rule(who=WHO, tag=st.sampled_from(["t1", "t2"]))
     def drop_tag(self, who, tag):
         self.caches[who].invalidate_tags(tag)
+        self.heard([tag])
         self.model = {k: v for k, v in self.model.items() if tag not in v[2]}
 
     @rule(who=WHO, pattern=st.sampled_from(["k:x:*", "*:1", "k:?:2", "none*", "*"]))
