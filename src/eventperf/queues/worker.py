@@ -33,6 +33,7 @@ _log = logging.getLogger("eventperf.queues")
 
 _LOOK_AHEAD_S = 0.002
 _LOOK_AHEAD_MAX = 1000
+_ROUND_S, _LONG_S = 0.010, 0.040  # a round trip is more than a few per cent of runs below, not above
 _TIMER_GRAIN_S = 0.0012
 _DUE_MARGIN_S = 0.0001  # lest a claim that comes a hair too early must be made twice
 _STUCK_S = 0.1
@@ -269,11 +270,17 @@ class _Session:
                 await self._until_wake(claimed.next_in_s, listen=True)
 
     def _look_ahead(self) -> int:
-        """How many jobs to hold ready beyond the slots: a few milliseconds of work, so that slots of
-        very short jobs never wait for a round trip and no urgent job ever waits longer than that."""
-        if self._worker._fixed_rooms or self._runner.mean_run_s <= 0:
+        """How many jobs to hold ready beyond the slots, so that none of them waits for a round trip.
+
+        A few milliseconds of work when jobs are very short; one for each slot where slots that end
+        together would otherwise stand still for a share that shows. Urgent jobs wait no longer than that.
+        """
+        mean_s, slots = self._runner.mean_run_s, self._worker._slots
+        if self._worker._fixed_rooms or mean_s <= 0:
             return 0
-        return min(_LOOK_AHEAD_MAX, int(self._worker._slots * _LOOK_AHEAD_S / self._runner.mean_run_s))
+        if _ROUND_S <= mean_s < _LONG_S:
+            return min(_LOOK_AHEAD_MAX, slots)
+        return min(_LOOK_AHEAD_MAX, int(slots * _LOOK_AHEAD_S / mean_s))
 
     def _begin(self, lease: Lease) -> None:
         self._free -= 1

@@ -87,7 +87,8 @@ def push_args(jobs: Sequence[NewJob]) -> Args:
             count_at = len(args) + 7
             parents = r.flow.get("after", ()) if r.flow else ()
             args += (
-                _header(r, delay_s, new.deadline_s), r.queue, r.priority, r.key, -(-delay_s * 1e6 // 1) / 1000,
+                _header(r, delay_s, new.deadline_s), r.queue, r.priority, r.key,
+                -(-delay_s * 1e6 // 1) / 1000,
                 unique, _unique_mode(r.unique_for), 0, len(parents), r.flow["when"] if r.flow else "",
                 *parents,
             )  # fmt: skip
