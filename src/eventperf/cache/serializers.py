@@ -1,9 +1,9 @@
 """Values to bytes and back without pickle: MessagePack, with tags for the types it does not know.
 
 Plain data (text, numbers, bytes, lists, dicts) goes straight through msgspec. Everything else is tagged:
-tuples, sets, ``datetime``, ``Decimal``, ``UUID``, enums, dataclasses and named tuples come back as what they
-were. Decoding never imports a module and never calls a constructor of the host: a class is found among the
-modules that are already loaded, and must still have the fields it had.
+tuples, sets, ``datetime``, ``Decimal``, ``UUID``, enums, dataclasses, named tuples and pydantic models come
+back as what they were. Decoding never imports a module and never calls a constructor of the host: a class is
+found among the modules that are already loaded, and must still have the fields it had.
 """
 
 from __future__ import annotations
@@ -102,6 +102,8 @@ class MsgpackSerializer:
         if names is None:
             raise SerializationError(f"{kind.__module__}.{kind.__qualname__}")
         body = [self._tag(getattr(value, name)) for name in names]
+        if _is_model(kind):
+            body.append(_model_sets(value))
         return self._ext(_OBJECT, self._pack([*_path(kind), _shape(known), body]))
 
     def _tag_dict(self, value: dict[Any, Any]) -> Any:
@@ -208,13 +210,28 @@ def _find(module: str, qualname: str) -> Any:
 
 @lru_cache(maxsize=1024)
 def _fields(kind: Any) -> tuple[str, ...] | None:
-    """Return the names of the fields of a dataclass, a named tuple or a msgspec Struct; else ``None``."""
+    """Return the names of the fields of a dataclass, named tuple, msgspec Struct or pydantic model."""
     if dataclasses.is_dataclass(kind):
         return tuple(f.name for f in dataclasses.fields(kind))
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         return tuple(kind._fields)
     names = getattr(kind, "__struct_fields__", None)
+    if names is None and _is_model(kind):
+        names = kind.__pydantic_fields__
     return tuple(names) if names is not None else None
+
+
+def _is_model(kind: Any) -> bool:
+    """Tell whether ``kind`` is a pydantic model (of version 2); pydantic itself is not imported."""
+    return isinstance(getattr(kind, "__pydantic_fields__", None), dict) and hasattr(kind, "model_construct")
+
+
+def _model_sets(value: Any) -> list[str]:
+    """Return the fields of a pydantic model that were set, as opposed to defaults."""
+    if getattr(value, "__pydantic_extra__", None) or getattr(value, "__pydantic_private__", None):
+        kind = type(value)
+        raise SerializationError(f"{kind.__module__}.{kind.__qualname__} with undeclared or private fields")
+    return sorted(value.model_fields_set)
 
 
 @lru_cache(maxsize=1024)
@@ -242,10 +259,17 @@ def _make_enum(module: str, qualname: str, name: str) -> Any:
 def _make_object(module: str, qualname: str, shape: str, body: list[Any]) -> Any:
     kind: Any = _find(module, qualname)
     names = _fields(kind)
-    if names is None or _shape(kind) != shape or len(names) != len(body):
+    is_model = _is_model(kind)
+    if names is None or _shape(kind) != shape or len(names) + is_model != len(body):
         raise Undecodable(f"{module}.{qualname} has changed")
     if issubclass(kind, tuple):
         return tuple.__new__(kind, body)
+    if is_model:
+        *values, given = body
+        state = {"__dict__": dict(zip(names, values, strict=True)), "__pydantic_fields_set__": set(given)}
+        model: Any = kind.__new__(kind)
+        model.__setstate__(state | {"__pydantic_extra__": None, "__pydantic_private__": None})
+        return model
     made: Any = kind.__new__(kind) if hasattr(kind, "__struct_fields__") else object.__new__(kind)
     put = object.__setattr__
     for name, value in zip(names, body, strict=True):

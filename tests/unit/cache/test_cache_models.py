@@ -1,0 +1,66 @@
+"""Pydantic models survive the second tier's serializer, unvalidated and with what was set."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from eventperf.cache import SerializationError
+from eventperf.cache.serializers import MsgpackSerializer, Undecodable
+
+pydantic = pytest.importorskip("pydantic", minversion="2")
+
+
+class Seat(pydantic.BaseModel):
+    number: int
+    price: Decimal = Decimal("1.50")
+
+
+class Event(pydantic.BaseModel):
+    id: int
+    seats: list[Seat] = pydantic.Field(default_factory=list)
+    title: str = pydantic.Field(default="", alias="Title")
+
+
+class Open(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+    id: int
+
+
+class Secret(pydantic.BaseModel):
+    id: int
+    _token: str = pydantic.PrivateAttr(default="x")
+
+
+def test_a_model_comes_back_as_it_was():
+    codec = MsgpackSerializer()
+    event = Event(id=1, seats=[Seat(number=3)], Title="Launch")
+    again = codec.loads(codec.dumps({"event": event}))["event"]
+    assert again == event
+    assert type(again.seats[0]) is Seat
+    assert type(again.seats[0].price) is Decimal
+    assert again.seats[0].model_fields_set == {"number"}
+    assert again.model_dump(exclude_unset=True) == event.model_dump(exclude_unset=True)
+    assert again.model_copy(update={"id": 2}).id == 2
+    assert codec.loads(codec.dumps(Open(id=1))) == Open(id=1)
+
+
+def test_what_would_be_lost_is_refused():
+    codec = MsgpackSerializer()
+    for model in (Open(id=1, more=2), Secret(id=1)):
+        with pytest.raises(SerializationError, match="undeclared or private"):
+            codec.dumps(model)
+
+
+def test_a_model_that_has_changed_is_no_value(monkeypatch):
+    codec = MsgpackSerializer()
+    blob = codec.dumps(Seat(number=3))
+
+    class Later(pydantic.BaseModel):
+        number: str
+        price: Decimal = Decimal("1.50")
+
+    monkeypatch.setitem(globals(), "Seat", Later)
+    with pytest.raises(Undecodable, match="has changed"):
+        codec.loads(blob)
