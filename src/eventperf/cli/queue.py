@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eventperf._core.errors import ConfigurationError
@@ -39,6 +40,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     worker.add_argument("--grace", default="30s", help="time a stop waits for running jobs")
     worker.add_argument("--burst", action="store_true", help="stop when nothing is left to do")
+    worker.add_argument(
+        "--reload",
+        action="store_true",
+        help="start again when a Python file below here changes (development)",
+    )
     status = command("status", "show exact counts of every queue")
     status.add_argument("--watch", action="store_true", help="again and again until Ctrl-C")
     status.add_argument("--interval", type=float, default=1.0, help="seconds between two looks")
@@ -70,6 +76,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one command."""
+    if args.command == "worker" and args.reload:
+        return _reload(args)
     commands = {"worker": _worker, "status": _status, "dead": _dead, "replay": _replay, "ping": _ping}
     commands |= {"schema": _schema, "relay": _relay}
     with load(args.app, args.namespace) as queues:
@@ -140,6 +148,18 @@ def _relay(queues: QueueManager, args: argparse.Namespace) -> int:
             signal.signal(number, lambda *_: relay.stop())
         print(f"{relay.run(burst=args.burst)} jobs relayed", flush=True)
     return 0
+
+
+def _reload(args: argparse.Namespace) -> int:
+    from .autoreload import Reloader
+
+    command = [sys.executable, "-m", "eventperf", "queue", "worker", args.app, "--namespace", args.namespace]
+    command += ["--lease", args.lease, "--grace", "1s"]
+    if args.queues:
+        command += ["--queues", args.queues]
+    if args.concurrency is not None:
+        command += ["--concurrency", str(args.concurrency)]
+    return Reloader(command, Path.cwd()).run()
 
 
 def _status(queues: QueueManager, args: argparse.Namespace) -> int:
