@@ -181,6 +181,21 @@ def test_a_busy_loop_is_no_silent_server(redis_url):
         store.close()
 
 
+def test_a_loop_that_stood_still_is_no_silent_server(redis_url):
+    store = RedisStore(redis_url, timeout=0.05)
+    store.set_many([("k1", right("k1"), 600)])
+    loop = asyncio.new_event_loop()
+    try:
+        for _ in range(5):
+            assert loop.run_until_complete(store.aget("k1")) == right("k1")
+            time.sleep(0.12)  # the check of the last read is overdue when the next one begins
+        loop.run_until_complete(store.aclose())
+    finally:
+        loop.close()
+        store.delete(["k1"])
+        store.close()
+
+
 def test_a_cluster_answers_in_order(redis_cluster_url):
     store = filled(redis_cluster_url)
 

@@ -347,6 +347,8 @@ class _Pipe(asyncio.Protocol):
         if not self._out:
             self._loop.call_soon(self._flush)
             self._is_first = not self._waiting
+            if self._is_first:
+                self._heard = self._loop.time()  # a check may be due before the command has even left
         self._out.append(commands)
 
     def _flush(self) -> None:
