@@ -58,15 +58,10 @@ def cache(url):
 
 def in_loop(coroutine_function):
     """Run in an event loop of its own, in a thread of its own; call the result for the outcome."""
-    outcome = []
-    thread = threading.Thread(target=lambda: outcome.append(asyncio.run(coroutine_function())))
-    thread.start()
-
-    def join():
-        thread.join(30)
-        return outcome[0]
-
-    return join
+    pool = ThreadPoolExecutor(1)
+    outcome = pool.submit(lambda: asyncio.run(coroutine_function()))
+    pool.shutdown(wait=False)
+    return lambda: outcome.result(60)
 
 
 def test_one_thread_one_task_and_another_process(cache, url, tmp_path):
@@ -181,30 +176,40 @@ def test_an_error_in_one_process_is_no_error_in_another(cache, url):
 def test_cancelling_the_leader_or_a_waiter_harms_nobody(cache):
     async def main():
         loads = 0
+        began, go_on = asyncio.Event(), asyncio.Event()
 
         async def load():
             nonlocal loads
             loads += 1
-            await asyncio.sleep(0.15)
+            began.set()
+            await go_on.wait()
             return loads
 
-        tasks = [asyncio.create_task(cache.aget_or_load("k", load)) for _ in range(10)]
-        await asyncio.sleep(0.05)
-        tasks[0].cancel()  # it leads
-        tasks[5].cancel()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        leader = asyncio.create_task(cache.aget_or_load("k", load))
+        await began.wait()
+        others = [asyncio.create_task(cache.aget_or_load("k", load)) for _ in range(9)]
+        await asyncio.sleep(0)
+        began.clear()
+        leader.cancel()
+        others[4].cancel()
+        await began.wait()  # one of the others has taken over
+        go_on.set()
+        outcomes = await asyncio.gather(leader, *others, return_exceptions=True)
         cancelled = [isinstance(outcome, asyncio.CancelledError) for outcome in outcomes]
         assert cancelled == [True] + [False] * 4 + [True] + [False] * 4
         assert {outcome for outcome in outcomes if isinstance(outcome, int)} == {2}
-        assert loads == 2
         assert await cache.aget("k") == 2
 
-        # All gone: whoever comes next need not wait for a lease.
-        only = asyncio.create_task(cache.aget_or_load("alone", load))
-        await asyncio.sleep(0.05)
+        # All gone: whoever comes next need not wait for a lease (30 s here).
+        began.clear()
+        go_on.clear()
+        options = CacheOptions(lease=30)
+        only = asyncio.create_task(cache.aget_or_load("alone", load, options=options))
+        await began.wait()
         only.cancel()
         await asyncio.gather(only, return_exceptions=True)
-        return await asyncio.wait_for(cache.aget_or_load("alone", load), 3)
+        go_on.set()
+        return await asyncio.wait_for(cache.aget_or_load("alone", load, options=options), 20)
 
     assert in_loop(main)() == 4
 
