@@ -87,7 +87,7 @@ class Channel:
         self._asked_for = coherence
         self._wants_l1 = wants_l1
         self._prefixes: list[str] = []
-        self.mode = coherence
+        self.mode: str = coherence
         self.after_fork()
 
     def after_fork(self) -> None:
