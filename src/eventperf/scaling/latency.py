@@ -45,8 +45,8 @@ class LatencyPolicy:
 
     Sizes with a queueing model for a forecast of the load at the time when a replica started now will serve:
     the last minute's trend, trusted as far as trends have come true, and raised by a quantile of the past
-    hours' errors. When the load leaves its usual noise, ``hedge`` times as many replicas are asked for, and
-    those that are not needed go as soon as enough of them serve. It paces itself: after a step up nothing
+    hours' errors. When the load leaves its usual noise, ``hedge`` times as many new replicas are asked for,
+    and those that are not needed go as soon as enough of them serve. It paces itself: after a step up nothing
     goes down for ten minutes but such a surplus, so :class:`~eventperf.scaling.Behavior` adds limits only
     where you set them.
 
@@ -62,12 +62,12 @@ class LatencyPolicy:
         startup: Until most new replicas serve.
         window: Over which the metric source averages ``rps``.
         safety: Quantile of past forecast errors that is covered: the knob between cost and late requests.
-        hedge: How many times the replicas a burst seems to need are started, so that enough of them are
-            quick; 1 starts what is needed.
+        hedge: How many times the new replicas a burst seems to need are started, so that enough of them
+            are quick; 1 starts what is needed. ``max_replicas`` bounds it.
         drain: Time in which a backlog shall be gone.
 
     >>> LatencyPolicy(wait="400ms", capacity_rps=40)
-    LatencyPolicy(wait_s=0.4, concurrency=4, capacity_rps=40, startup_s=75, safety=0.993, hedge=6)
+    LatencyPolicy(wait_s=0.4, concurrency=4, capacity_rps=40, startup_s=75, safety=0.993, hedge=8)
     """
 
     __slots__ = (
@@ -85,8 +85,8 @@ class LatencyPolicy:
         startup: Duration = 75.0,
         window: Duration = 30.0,
         safety: float = 0.993,
-        hedge: float = 6.0,
-        drain: Duration = 30.0,
+        hedge: float = 8.0,
+        drain: Duration = 10.0,
     ) -> None:
         self.wait_s: float = seconds(wait, name="wait")
         self.startup_s: float = seconds(startup, name="startup", zero=True)
@@ -163,7 +163,8 @@ class LatencyPolicy:
             number = max(kept, wanted if least > current else 0)
             hedged = outlook.burst and wanted > current * _STEEP and least > current
             if hedged:
-                number = max(number, min(int(wanted * self.hedge), max(wanted, observation.max_replicas)))
+                more = wanted + int((self.hedge - 1.0) * (wanted - current))
+                number = max(number, min(more, max(wanted, observation.max_replicas)))
                 note = f"; a burst: {number} started so that {wanted} serve soon"
             elif number == kept:
                 note = f"; {reserve.why}"
