@@ -17,6 +17,12 @@ from .options import Limits
 from .protocols import Plan, Planner, Query
 
 _RUNNERS_UP = 20
+#: A query whose plan could still improve by less than this share of all costs is not asked about.
+_NO_ROOM = 0.0005
+#: The same for queries for which the planner picked another index.
+_LITTLE_ROOM = 0.02
+#: Least share of the remaining time an index must save, per share of the tables' bytes it adds.
+_PER_BYTE = 0.1
 
 #: What maintaining one index costs per row written, in seconds: about one b-tree insert.
 WRITE_S = 12e-6
@@ -74,6 +80,7 @@ class Search:
         limits: Limits,
         writes: Callable[[IndexSpec], float],
         expired: Callable[[], bool],
+        stored: int = 0,
     ) -> None:
         self._planner, self._limits = planner, limits
         self._queries = [q for q in queries if q.analysis.uses]
@@ -85,6 +92,9 @@ class Search:
         self._failed: dict[str, str] = {}
         self._reasons: dict[IndexSpec, str] = {}
         self._is_searching = False
+        self._stored = stored
+        self._floors: dict[str, float] = {}
+        self._left_of: tuple[frozenset[IndexSpec] | None, float] = (None, 0.0)
         self._total = sum(q.weight for q in self._queries) or 1.0
 
     # --- prices --------------------------------------------------------------------------------
@@ -163,6 +173,8 @@ class Search:
                 plan = self._try(query, frozenset(left))
                 if plan is None or not plan.used or plan.cost >= base.cost * 0.98:
                     break
+                cost = query.weight * min(1.5, plan.cost / base.cost)
+                self._floors[query.id] = min(cost, self._floors.get(query.id, cost))
                 for spec in plan.used:
                     pool.setdefault(spec)
                     self._by_spec[spec].append(query)
@@ -198,12 +210,23 @@ class Search:
             fine = frozenset(s for s in specs if s not in self._reasons)
             return self._plan(query, fine) if fine != specs else None
 
-    def _gain(self, spec: IndexSpec, chosen: frozenset[IndexSpec]) -> float:
-        gain = 0.0
+    def _gain(self, spec: IndexSpec, chosen: frozenset[IndexSpec], *, at_first: bool = False) -> float:
+        gain, left = 0.0, self._left(chosen)
         for query in self._by_table[spec.table]:
-            if query in self._by_spec[spec] or self._may_serve(spec, query):
+            room = self._cost(query, chosen) - self._floors.get(query.id, 0.0)
+            if room <= _NO_ROOM * left:
+                continue  # nearly as good as the planner made it with every candidate there
+            mine = query in self._by_spec[spec]
+            if not mine and (at_first or room <= _LITTLE_ROOM * left):
+                continue
+            if mine or (self._may_serve(spec, query) and not self._is_served(spec, query, chosen)):
                 gain += self._cost(query, chosen) - self._cost(query, chosen | {spec})
         return gain
+
+    def _is_served(self, spec: IndexSpec, query: Query, chosen: frozenset[IndexSpec]) -> bool:
+        """Tell whether the query's plan uses a chosen index that begins like ``spec`` already."""
+        used = self._plan(query, chosen).used
+        return any(u.table == spec.table and u.keys[0] == spec.keys[0] for u in used)
 
     def _may_serve(self, spec: IndexSpec, query: Query) -> bool:
         first = spec.keys[0].name
@@ -221,7 +244,7 @@ class Search:
         for number, spec in enumerate(pool):
             if self._expired():
                 break
-            heapq.heappush(heap, (-self._score(spec, chosen), 0, number, spec))
+            heapq.heappush(heap, (-self._score(spec, chosen, at_first=True), -1, number, spec))
         version = 0
         while heap and not self._expired():
             score, seen, number, spec = heapq.heappop(heap)
@@ -244,13 +267,32 @@ class Search:
             version += 1
         return chosen
 
-    def _score(self, spec: IndexSpec, chosen: frozenset[IndexSpec]) -> float:
+    def _left(self, chosen: frozenset[IndexSpec]) -> float:
+        """Return what the workload costs with ``chosen``.
+
+        Gains are measured against what is left: one runaway statement, once it is served, must not make
+        every other gain look small.
+        """
+        if self._left_of[0] != chosen:
+            self._left_of = chosen, sum(self._cost(q, chosen) for q in self._queries)
+        return self._left_of[1]
+
+    def _score(self, spec: IndexSpec, chosen: frozenset[IndexSpec], *, at_first: bool = False) -> float:
         """Return gain per byte (damped: small tables are not free), or 0 when not worth having."""
-        gain = self._gain(spec, chosen)
+        gain = self._gain(spec, chosen, at_first=at_first)
         writes = self._writes(spec)
-        if gain <= self._total * self._limits.min_gain_ratio:
+        left = self._left(chosen)
+        if gain <= left * self._limits.min_gain_ratio:
+            if not at_first:
+                self._reasons[spec] = (
+                    f"saves only {100 * max(gain, 0) / left:.2f} % of what is left beside the chosen ones"
+                )
+                return 0.0
+            return 1e-9 * max(gain, 1e-12)  # judged again when its turn comes, if it comes
+        bytes_share = self.size(spec) / max(self._stored, self.size(spec))
+        if not at_first and gain / left < _PER_BYTE * bytes_share:
             self._reasons[spec] = (
-                f"saves only {100 * max(gain, 0) / self._total:.2f} % beside the chosen ones"
+                f"saves {100 * gain / left:.2f} % of what is left for {100 * bytes_share:.0f} % more bytes"
             )
             return 0.0
         if writes > gain * self._limits.max_write_cost_ratio:
@@ -264,11 +306,13 @@ class Search:
             if self._expired():
                 break
             rest = chosen - {spec}
-            loss = sum(self._cost(q, rest) - self._cost(q, chosen) for q in self._by_table[spec.table])
-            if loss <= self._total * self._limits.min_gain_ratio or loss <= self._writes(spec):
+            users = [q for q in self._by_table[spec.table] if spec in self._plan(q, chosen).used]
+            loss = sum(self._cost(q, rest) - self._cost(q, chosen) for q in users)
+            left = self._left(chosen)
+            if loss <= left * self._limits.min_gain_ratio or loss <= self._writes(spec):
                 chosen = rest
                 self._reasons[spec] = (
-                    f"saves only {100 * max(loss, 0) / self._total:.2f} % beside the chosen ones"
+                    f"saves only {100 * max(loss, 0) / left:.2f} % of what is left beside the chosen ones"
                 )
         return chosen
 
@@ -280,9 +324,8 @@ class Search:
         choices = []
         for spec in chosen:
             rest = chosen - {spec}
-            mine = self._by_table[spec.table]
-            gain = sum(self._cost(q, rest) - self._cost(q, chosen) for q in mine)
-            serves = [q for q in mine if spec in after[q.id].used]
+            serves = [q for q in self._by_table[spec.table] if spec in after[q.id].used]
+            gain = sum(self._cost(q, rest) - self._cost(q, chosen) for q in serves)
             if not serves:
                 self._reasons[spec] = "no plan uses it beside the chosen ones"
                 continue

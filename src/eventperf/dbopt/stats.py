@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from .analysis import Predicate
-from .model import Column, ColumnStats, Table
+from .ddl import quote
+from .model import Column, ColumnStats, IndexSpec, Table, is_plain
 
 _EQ: Final = 0.005
 _RANGE: Final = 0.25
@@ -183,3 +184,20 @@ def _prefix(column: Column, given: Sequence[Any]) -> float:
     pattern = given[0] if given and isinstance(given[0], str) else ""
     fixed = len(pattern.split("%")[0].split("_")[0])
     return max(1.0 / max(1.0, column.stats.distinct), 0.2**fixed) if fixed else 0.1
+
+
+def partial_share(spec: IndexSpec, table: Table) -> float:
+    """Return the share of rows in a partial index."""
+    where = spec.where or ""
+    for column in table.columns.values():
+        name = column.name if is_plain(column.name) else quote(column.name, "sqlite")
+        if where.startswith(f"{name} IS NULL"):
+            return max(column.stats.null_ratio, 0.0001)
+        if where.startswith(f"{name} IS NOT NULL"):
+            return 1.0 - column.stats.null_ratio
+        if where.startswith(f"{name} ="):
+            value = where.partition("=")[2].strip().strip("'")
+            return next(
+                (s for v, s in column.stats.common if str(v) == value), 1.0 / max(1.0, column.stats.distinct)
+            )
+    return 0.5

@@ -82,22 +82,22 @@ def test_an_index_that_does_harm_is_taken_back(engine: Any) -> None:
 
 
 def test_two_at_once_make_each_index_once(url: str, tmp_path: Path) -> None:
-    plan, workload, names = prepared(url, tmp_path)
+    plan, _, names = prepared(url, tmp_path)
     child = (
         "import sys\n"
-        "from eventperf.dbopt import Advice, DatabaseOptimizer, OptimizerBusy, Workload\n"
+        "from eventperf.dbopt import Advice, DatabaseOptimizer, OptimizerBusy\n"
         "with DatabaseOptimizer(sys.argv[1]) as o:\n"
-        "    advice, load = Advice.load(sys.argv[2]), Workload.load(sys.argv[3])\n"
+        "    advice = Advice.load(sys.argv[2])\n"
         "    o.dialect\n"
         "    print('ready', flush=True)\n"
         "    sys.stdin.readline()\n"
         "    try:\n"
-        "        r = o.apply(advice, dry_run=False, workload=load)\n"
+        "        r = o.apply(advice, dry_run=False, verify=False)\n"
         "        print(len(r.created), len(r.skipped), len(r.failed))\n"
         "    except OptimizerBusy:\n"
         "        print('busy')\n"
     )
-    command = [sys.executable, "-c", child, url, str(plan), str(workload)]
+    command = [sys.executable, "-c", child, url, str(plan)]
     pipe = subprocess.PIPE
     children = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
     for c in children:
@@ -123,7 +123,7 @@ def test_while_one_applies_another_is_told_so(url: str, tmp_path: Path) -> None:
 
 
 def test_a_held_lock_costs_the_time_out_and_no_more(url: str, engine: Any, tmp_path: Path) -> None:
-    plan, workload, names = prepared(url, tmp_path)
+    plan, _, names = prepared(url, tmp_path)
     limits = Limits(lock_timeout=1.0, lock_attempts=1)
     lock = {
         "sqlite": "UPDATE sales SET price = 1 WHERE id = 1",
@@ -143,7 +143,7 @@ def test_a_held_lock_costs_the_time_out_and_no_more(url: str, engine: Any, tmp_p
                 took = time.monotonic() - began
                 db.rollback()
         assert took < 30
-        again = optimizer.apply(advice, dry_run=False, workload=Workload.load(workload))
+        again = optimizer.apply(advice, dry_run=False, verify=False)
         assert sorted(a.name for a in again.created) == names, str(again)
         assert made(optimizer) == names
 
@@ -183,7 +183,7 @@ def many(folder: Path) -> tuple[str, Path]:
     engine = create_engine(url)
     columns = [f"c{n}" for n in range(12)]
     with engine.begin() as db:
-        for t in range(20):
+        for t in range(10):
             db.execute(
                 text(f"CREATE TABLE t{t} (id INTEGER PRIMARY KEY, {', '.join(f'{c} INT' for c in columns)})")
             )
@@ -196,7 +196,7 @@ def many(folder: Path) -> tuple[str, Path]:
     engine.dispose()
     lines = [
         f"SELECT c{(a + b) % 12} FROM t{t} WHERE c{a} = 1 AND c{b} > 2 ORDER BY c{a * b % 12};"
-        for t in range(20)
+        for t in range(10)
         for a in range(12)
         for b in range(a)
     ]
@@ -209,7 +209,7 @@ def test_a_budget_ends_the_search_with_the_best_so_far(tmp_path: Path) -> None:
     workload = Workload.from_sql_file(file)
     said: list[str] = []
     with DatabaseOptimizer(url) as optimizer:
-        advice = optimizer.advise(workload, budget="2s", progress=said.append)
+        advice = optimizer.advise(workload, budget="1s", progress=said.append)
     assert not advice.is_complete
     assert any("time budget" in w for w in advice.warnings)
     assert any(line.startswith("searching: ") for line in said)

@@ -164,9 +164,10 @@ class MysqlDialect:
 
     def _all_indexes(self, table: str | None) -> dict[str, list[ExistingIndex]]:
         extra = "" if table is None else " AND table_name = %s"
+        shown = "ignored" if self.is_mariadb else "is_visible"
         rows = self._rows(
             "SELECT table_name, index_name, non_unique, column_name, collation, sub_part, index_type, "
-            f"{'ignored' if self.is_mariadb else 'is_visible'} FROM information_schema.statistics WHERE table_schema = DATABASE(){extra} "
+            f"{shown} FROM information_schema.statistics WHERE table_schema = DATABASE(){extra} "
             "ORDER BY table_name, index_name, seq_in_index",
             None if table is None else (table,),
         )

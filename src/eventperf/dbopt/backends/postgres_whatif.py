@@ -9,6 +9,7 @@ however it ends.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from eventperf.dbopt.lex import render, tokens
 from eventperf.dbopt.model import IndexSpec, Schema, Table
 from eventperf.dbopt.protocols import Plan, Query
 from eventperf.dbopt.recorder import muted
+from eventperf.dbopt.stats import partial_share, prefix_distinct
 from eventperf.dbopt.workload import Sample
 
 _WHOLE: Final = 20_000
@@ -264,14 +266,34 @@ class HypoPlanner:
                 return
 
     def size(self, spec: IndexSpec, /) -> int:
-        """Ask HypoPG, whose figure is a rough one."""
+        """Return rows x width, with equal keys stored once (PostgreSQL 13 and later).
+
+        HypoPG's own figure knows neither repeated keys nor the real row count of a sampled copy, and was
+        2.5 times too high on TPC-H.
+        """
         if self._fallback is not None:
             return self._fallback.size(spec)
         if spec not in self._sizes:
-            self._ensure(spec)
-            row = self._db.execute("SELECT hypopg_relation_size(%s::oid)", (self._made[spec],)).fetchone()
-            self._sizes[spec] = int(row[0])
+            self._sizes[spec] = self._estimate(spec)
         return self._sizes[spec]
+
+    def _estimate(self, spec: IndexSpec) -> int:
+        table = self._schema.tables[spec.table]
+        rows = float(table.rows)
+        if spec.method != "btree":
+            return int(rows * 60) + 16384
+        if spec.where:
+            rows *= partial_share(spec, table)
+        columns = [table.column(c) for c in spec.columns]
+        width = sum(c.stats.width if c is not None else 12.0 for c in columns)
+        entry = 8.0 * math.ceil((width + 8.0) / 8.0) + 4.0
+        plain = [k.name for k in spec.keys if not k.is_expression]
+        distinct = rows
+        if not spec.include and len(plain) == len(spec.keys):
+            distinct = min(rows, prefix_distinct(table, plain)[-1])
+        if rows > 2.5 * distinct:
+            return int((distinct * entry + rows * 6.2) * 1.1) + 16384
+        return int(rows * entry * 1.12) + 16384
 
     def _ensure(self, spec: IndexSpec) -> None:
         if spec not in self._made:

@@ -16,9 +16,9 @@ from sqlglot import exp
 
 from eventperf.dbopt.analysis import TableUse
 from eventperf.dbopt.ddl import create_index_sql, quote
-from eventperf.dbopt.model import IndexSpec, Schema, Table, index_name, is_plain
+from eventperf.dbopt.model import IndexSpec, Schema, Table, index_name
 from eventperf.dbopt.protocols import Plan, Query
-from eventperf.dbopt.stats import prefix_distinct, selectivity
+from eventperf.dbopt.stats import partial_share, prefix_distinct, selectivity
 
 _STEP: Final = re.compile(
     r"(?P<how>SCAN|SEARCH) (?:TABLE )?(?P<alias>.+?)(?: AS (?P<as>\S+))?"
@@ -76,7 +76,7 @@ class ScratchPlanner:
         table = self._schema.tables[spec.table]
         rows = float(table.rows)
         if spec.where:
-            rows *= _partial_share(spec, table)
+            rows *= partial_share(spec, table)
         return int(rows * (_index_width(spec, table) + 5.0) * 1.06) + 4096
 
     def plan(self, query: Query, specs: Sequence[IndexSpec], /) -> Plan:
@@ -118,7 +118,7 @@ class ScratchPlanner:
     def _stat_text(self, spec: IndexSpec) -> str:
         """Return the row ANALYZE would write: rows, then rows per value of each prefix."""
         table = self._schema.tables[spec.table]
-        rows = max(1.0, table.rows * (_partial_share(spec, table) if spec.where else 1.0))
+        rows = max(1.0, table.rows * (partial_share(spec, table) if spec.where else 1.0))
         plain = [k.name for k in spec.keys]
         if any(k.is_expression for k in spec.keys):
             distinct = [rows / 10] * len(plain)
@@ -140,22 +140,6 @@ def shape(rows: Sequence[Sequence[Any]]) -> tuple[str, frozenset[str]]:
         if detail.startswith("USING INDEX ") and " FOR " in detail:
             names.add(detail[len("USING INDEX ") :].partition(" FOR ")[0])
     return "\n".join(lines), frozenset(names)
-
-
-def _partial_share(spec: IndexSpec, table: Table) -> float:
-    where = spec.where or ""
-    for column in table.columns.values():
-        name = column.name if is_plain(column.name) else quote(column.name, "sqlite")
-        if where.startswith(f"{name} IS NULL"):
-            return max(column.stats.null_ratio, 0.0001)
-        if where.startswith(f"{name} IS NOT NULL"):
-            return 1.0 - column.stats.null_ratio
-        if where.startswith(f"{name} ="):
-            value = where.partition("=")[2].strip().strip("'")
-            return next(
-                (s for v, s in column.stats.common if str(v) == value), 1.0 / max(1.0, column.stats.distinct)
-            )
-    return 0.5
 
 
 def _index_width(spec: IndexSpec, table: Table) -> float:
@@ -278,7 +262,7 @@ class _Pricer:
         size = float(max(1, table.rows))
         if found["how"] == "SCAN":
             if spec is not None:
-                size *= _partial_share(spec, table) if spec.where else 1.0
+                size *= partial_share(spec, table) if spec.where else 1.0
                 step = size * (row if found["covering"] else row + _SEEK)
             else:
                 step = size * row
@@ -330,7 +314,7 @@ class _Pricer:
         if equal and table.is_unique(equal):
             share = min(share, max(1.0, self._list(use, equal, table)) / size)
         if spec is not None and spec.where:
-            share *= _partial_share(spec, table)
+            share *= partial_share(spec, table)
         for p in use.predicates if use is not None else ():
             if p.column in ranged or (p.kind == "function" and "<expr>" in ranged):
                 share *= selectivity(p, table, self._query.sample.values)
