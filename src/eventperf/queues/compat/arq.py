@@ -80,9 +80,8 @@ _AWAY_S = 7 * 86_400  # how long arq's keys of a moved job say that it runs, if 
 class Worker(_worker.Worker):
     """arq's worker without its two waits: for a poll when a slot is free, for ever when Redis was away."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._freed: asyncio.Event | None = None
+    # No constructor: arq reads the names of its settings from the signature.
+    _freed: asyncio.Event | None = None
 
     async def _poll_iteration(self) -> None:
         try:
