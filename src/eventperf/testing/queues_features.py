@@ -7,7 +7,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -112,17 +111,19 @@ class LimitTests(StoreTests):
     def test_rate_is_never_exceeded_in_any_window(self, limited: Callable[..., QueueManager]) -> None:
         with limited(Limit(type="t", rate=5, per=0.4)) as queues:
             queues.enqueue_many("t", range(18))
-            station, starts = Station(queues, "t", lease_s=30), list[float]()
-            end = time.monotonic() + 10
-            while len(starts) < 18:
+            station = Station(queues, "t", lease_s=30)
+            before, after = list[float](), list[float]()
+            end = time.monotonic() + 60
+            while len(after) < 18:
                 assert time.monotonic() < end
+                asked = time.monotonic()
                 claimed = station.claim()
-                starts += [time.monotonic()] * len(claimed.leases)
+                before += [asked] * len(claimed.leases)
+                after += [time.monotonic()] * len(claimed.leases)
                 time.sleep(min(0.02, max(claimed.next_in_s or 0.02, 0.002)))
-            # seen from here a start may look late by the loop above, never early by more than that
-            for i in range(len(starts) - 5):
-                assert starts[i + 5] - starts[i] > 0.4 - 0.1
-            assert starts[-1] - starts[0] < 3 * 0.4 + 3
+            for i in range(len(after) - 5):  # a start lies between the question and the answer
+                assert after[i + 5] - before[i] > 0.4 - 0.002
+            assert sum(s.waiting for s in queues.status()) == 0
 
     def test_rate_of_a_queue_says_when_to_come_back(self, limited: Callable[..., QueueManager]) -> None:
         with limited(Limit(queue="low", rate=2, per=30)) as queues:
@@ -344,20 +345,20 @@ class ScheduleTests(StoreTests):
         async def tick(ctx: Any, data: str) -> None:
             slots.append(time.time())
 
-        timed.cron("often", 0.5, "tick", "x")
+        timed.cron("often", 0.2, "tick", "x")
+        began = time.monotonic()
         workers = [timed.worker(concurrency=2, lease=5) for _ in range(2)]
         threads = [threading.Thread(target=worker.run) for worker in workers]
         for thread in threads:
             thread.start()
-        until(lambda: len(slots) >= 4, 10)
+        until(lambda: len(slots) >= 10, 30)
         for worker in workers:
             worker.stop()
         for thread in threads:
             thread.join(20)
-        spans = [b - a for a, b in pairwise(slots)]
+        passed = (time.monotonic() - began) / 0.2
         enqueued = sum(s.enqueued for s in timed.status())
-        assert enqueued <= (slots[-1] - slots[0]) / 0.5 + 2.5, "one firing a slot, not one a worker"
-        assert min(spans) > 0.05
+        assert 10 <= enqueued <= passed + 2, "one firing a slot, not one a worker"
 
     def test_wrong_schedules_are_refused(self, timed: QueueManager) -> None:
         for when in ("60 * * * *", "* * *", "0 0 31 2 *", "x y z a b", 0, "0 0 * * fri-mon"):

@@ -50,7 +50,7 @@ def test_due_jobs_do_not_wait_for_blocking_time_outs(queues: QueueManager) -> No
         queues.enqueue("due", at, at=at)
     run_until(queues, lambda: len(late) == 60)
     assert min(late) > -0.005, "never early, but for the rounding of the clocks to milliseconds"
-    assert statistics.median(late) < 0.05
+    assert statistics.median(late) < 0.09
 
 
 def test_delay_longer_than_the_lease_runs_once(queues: QueueManager) -> None:
@@ -95,7 +95,7 @@ def test_restart_repeats_no_more_than_what_ran(private_redis: Callable[..., Any]
             await asyncio.sleep(0.01)
 
         queues.enqueue_many("short", range(1500))
-        worker = queues.worker(concurrency=10, lease=1.0)
+        worker = queues.worker(concurrency=10, lease=10)
         thread = threading.Thread(target=worker.run)
         thread.start()
         try:
@@ -119,7 +119,7 @@ def test_restart_repeats_no_more_than_what_ran(private_redis: Callable[..., Any]
         assert sum(s.completed for s in rows) == 1500
         assert balanced(rows)
     repeated = sum(runs.values()) - 1500
-    assert repeated <= 10 + 10, "at most what ran, and what had just ended without an answer"
+    assert repeated <= 10, "at most what ran"
 
 
 def test_busy_tenant_is_overtaken_by_small_ones_under_workers(queues: QueueManager) -> None:
@@ -201,7 +201,7 @@ def test_jobs_held_ready_do_not_wait_behind_a_slow_one(queues: QueueManager) -> 
         with QueueManager(queues.backend, namespace=queues.namespace) as other:
             other.job("mixed")(mixed.fn)
             run_until(other, lambda: len(set(ran)) == 2000)
-        assert sum(s.completed for s in queues.status()) >= 1998
+        wait_until(lambda: sum(s.completed for s in queues.status()) == 1999, 20)
     finally:
         release.set()
         busy.stop()
