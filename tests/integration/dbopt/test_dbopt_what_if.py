@@ -301,3 +301,36 @@ def test_a_revert_takes_an_index_out_at_once_and_a_killed_one_is_finished(mariad
         assert name in again.cleaned
         assert name in [a.name for a in again.created]
         assert all(i.valid for i in dialect.indexes("registrations"))
+
+
+def test_an_index_on_a_partitioned_parent_is_built_part_by_part(postgres: Any, postgres_what_if: str) -> None:
+    with postgres.begin() as db:
+        db.exec_driver_sql(
+            "CREATE TABLE visits (id INT NOT NULL, page INT NOT NULL, day DATE NOT NULL) "
+            "PARTITION BY RANGE (day)"
+        )
+        for month in (1, 2, 3):
+            db.exec_driver_sql(
+                f"CREATE TABLE visits_{month} PARTITION OF visits "
+                f"FOR VALUES FROM ('2026-{month:02}-01') TO ('2026-{month + 1:02}-01')"
+            )
+        db.exec_driver_sql(
+            "INSERT INTO visits SELECT n, mod(n, 2000), DATE '2026-01-01' + mod(n, 90) "
+            "FROM generate_series(1, 20000) n"
+        )
+    with postgres.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        db.execute(text("ANALYZE"))
+    query = "SELECT day FROM visits WHERE page = 77"
+    with DatabaseOptimizer(postgres, what_if=postgres_what_if) as optimizer:
+        advice = optimizer.advise(Workload.from_sql(query, dialect="postgres"))
+        (index,) = advice.indexes
+        assert index.spec.keys[0].name == "page"
+        skipped = optimizer.apply(advice, dry_run=False).skipped
+        assert "partitioned" in skipped[0].reason
+    with postgres.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        for statement in index.sql.split(";\n"):
+            db.exec_driver_sql(statement)
+        valid = text("SELECT indisvalid FROM pg_index WHERE indexrelid = CAST(:n AS regclass)")
+        assert db.execute(valid, {"n": index.name}).scalar() is True
+        plan = "\n".join(row[0] for row in db.execute(text(f"EXPLAIN {query}")))
+    assert plan.count(" using ix_ep_") + plan.count("Bitmap Index Scan on ix_ep_") == 3
