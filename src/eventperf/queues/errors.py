@@ -57,7 +57,9 @@ class SchemaMissing(QueueError):
         self.found = found
         self.needed = needed
         text = f"are of version {found}, not {needed}" if found else "are not there"
-        super().__init__(f"the tables of the job store {text}: run eventperf queue schema, or create_schema()")
+        super().__init__(
+            f"the tables of the job store {text}: run eventperf queue schema, or create_schema()"
+        )
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.found, self.needed)

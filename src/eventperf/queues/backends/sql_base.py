@@ -16,36 +16,39 @@ from . import sql_rows as rows
 from . import sql_schema as s
 
 if TYPE_CHECKING:
+    from eventperf.queues.protocols import StoreSettings
+
     from .sql import SqlBackend
+    from .sql_dialects import Dialect
 
 T = TypeVar("T")
-j = s.jobs.c
+_j = s.jobs.c
 
 _FOLD_EVERY = 100
 _FOLD_BATCH = 2000
-_KEY_COLUMNS = (j.id, j.held_key)
+_KEY_COLUMNS = (_j.id, _j.held_key)
 
 _HEAD = (
-    select(j.tag)
+    select(_j.tag)
     .where(
-        j.ns == bindparam("ns"),
-        j.state == s.WAITING,
-        j.queue == bindparam("queue"),
-        j.priority == bindparam("priority"),
+        _j.ns == bindparam("ns"),
+        _j.state == s.WAITING,
+        _j.queue == bindparam("queue"),
+        _j.priority == bindparam("priority"),
     )
-    .order_by(j.tag)
+    .order_by(_j.tag)
     .limit(1)
 )
 _LAST = (
-    select(j.tag)
+    select(_j.tag)
     .where(
-        j.ns == bindparam("ns"),
-        j.state == s.WAITING,
-        j.queue == bindparam("queue"),
-        j.priority == bindparam("priority"),
-        j.turn == bindparam("turn"),
+        _j.ns == bindparam("ns"),
+        _j.state == s.WAITING,
+        _j.queue == bindparam("queue"),
+        _j.priority == bindparam("priority"),
+        _j.turn == bindparam("turn"),
     )
-    .order_by(j.tag.desc())
+    .order_by(_j.tag.desc())
     .limit(1)
 )
 
@@ -54,11 +57,11 @@ class Step:
     """One transaction on the store: its connection, its instant and what it changes in the counters."""
 
     def __init__(self, store: SqlBase, conn: Connection) -> None:
-        self.store = store
-        self.conn = conn
-        self.ns = store.ns
-        self.d = store.backend.dialect
-        self.tally = rows.Tally()
+        self.store: SqlBase = store
+        self.conn: Connection = conn
+        self.ns: int = store.ns
+        self.d: Dialect = store.backend.dialect
+        self.tally: rows.Tally = rows.Tally()
         self.now: float = store.time() if self.d.now is None else 0.0
 
     def ask_now(self) -> float:
@@ -185,7 +188,7 @@ class Step:
         ttl = self.store.settings.options.result_ttl_s
         values = {"finished_at": self.now, "at": self.now + min(ttl, 60.0), **values}
         values |= {"progress": None, "steps": None, "state": state, "worker": None}
-        self.conn.execute(update(s.jobs).where(j.seq.in_([r.seq for r in found])).values(**values))
+        self.conn.execute(update(s.jobs).where(_j.seq.in_([r.seq for r in found])).values(**values))
         counter = {s.COMPLETED: "completed", s.FAILED: "failed", s.CANCELLED: "cancelled"}[state]
         for r in found:
             self.tally.add(r.queue, **{counter: 1})
@@ -203,14 +206,14 @@ class Step:
 
     def _trim_dead(self, config: QueueConfig) -> None:
         old = (
-            select(j.seq)
-            .where(j.ns == self.ns, j.state == s.FAILED, j.queue == config.name)
-            .order_by(j.finished_at.desc(), j.seq.desc())
+            select(_j.seq)
+            .where(_j.ns == self.ns, _j.state == s.FAILED, _j.queue == config.name)
+            .order_by(_j.finished_at.desc(), _j.seq.desc())
             .offset(config.keep_failed)
             .limit(1000)
         )
         if seqs := self.conn.execute(old).scalars().all():
-            gone = self.conn.execute(delete(s.jobs).where(j.seq.in_(seqs), j.state == s.FAILED)).rowcount
+            gone = self.conn.execute(delete(s.jobs).where(_j.seq.in_(seqs), _j.state == s.FAILED)).rowcount
             self.tally.add(config.name, dead=-gone)
 
 
@@ -218,12 +221,12 @@ class SqlBase:
     """The parts of the store that both of its halves use."""
 
     def __init__(self, backend: SqlBackend) -> None:
-        self.backend = backend
-        self.settings = backend.settings
+        self.backend: SqlBackend = backend
+        self.settings: StoreSettings = backend.settings
         self.ns: int = s.hashed(backend.settings.namespace)
         self.channel: str = f"eventperf_{self.ns}"
         self.known_lanes: set[tuple[str, int]] = set()
-        self.appended = 0
+        self.appended: int = 0
         clock = backend.settings.clock
         self.time: Callable[[], float] = clock.time
 

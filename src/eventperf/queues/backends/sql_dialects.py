@@ -24,8 +24,7 @@ Row = dict[str, Any]
 class Dialect:
     """SQLite, and what all have in common."""
 
-    name = "SQLite"
-    retryable: frozenset[str] = frozenset()
+    name: str = "SQLite"
     now: Any = None  # the host's clock: there is only one host
 
     def is_retryable(self, error: DBAPIError) -> bool:
@@ -92,8 +91,8 @@ class Dialect:
 
 
 class Postgres(Dialect):
-    name = "PostgreSQL"
-    now = literal_column("extract(epoch from clock_timestamp())::float8")
+    name: str = "PostgreSQL"
+    now: Any = literal_column("extract(epoch from clock_timestamp())::float8")
 
     _insert = text(
         f"INSERT INTO {s.jobs.name} (ns, created_at, {', '.join(_PG_ARRAYS)}) "
@@ -149,8 +148,8 @@ class Postgres(Dialect):
 
 
 class MySQL(Dialect):
-    name = "MySQL"
-    now = literal_column("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1e6")
+    name: str = "MySQL"
+    now: Any = literal_column("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1e6")
 
     def is_retryable(self, error: DBAPIError) -> bool:
         args: Sequence[Any] = getattr(error.orig, "args", ())

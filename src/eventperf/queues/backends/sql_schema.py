@@ -37,10 +37,16 @@ from eventperf.queues.errors import QueueError, SchemaMissing
 VERSION: Final = 1
 """Version of the tables this release reads and writes."""
 
-WAITING, DELAYED, ACTIVE, COMPLETED, FAILED, CANCELLED, PARKED = range(7)
+WAITING: Final = 0
+DELAYED: Final = 1
+ACTIVE: Final = 2
+COMPLETED: Final = 3
+FAILED: Final = 4
+CANCELLED: Final = 5
+PARKED: Final = 6
 """States as they are stored; a parked job waits for a worker that knows its type."""
 
-metadata = MetaData()
+metadata: MetaData = MetaData()
 
 _BIG = BigInteger().with_variant(Integer, "sqlite")
 _FAMILY = ("mysql", "mariadb")
@@ -57,9 +63,9 @@ def _number(name: str, kind: Any = Integer, default: str = "0") -> Column[Any]:
     return Column(name, kind, nullable=False, server_default=text(default))
 
 
-schema_table = Table("eventperf_schema", metadata, Column("version", Integer, primary_key=True))
+schema_table: Table = Table("eventperf_schema", metadata, Column("version", Integer, primary_key=True))
 
-jobs = Table(
+jobs: Table = Table(
     "eventperf_jobs",
     metadata,
     Column("seq", _BIG, primary_key=True, autoincrement=True),
@@ -92,7 +98,7 @@ jobs = Table(
     Column("steps", _LONG),
     mysql_engine="InnoDB",
 )
-c = jobs.c
+_c = jobs.c
 
 
 def _index(name: str, *columns: Any, where: Any, unique: bool = False) -> None:
@@ -100,13 +106,17 @@ def _index(name: str, *columns: Any, where: Any, unique: bool = False) -> None:
     Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where)
 
 
-Index("eventperf_jobs_id", c.ns, c.id, unique=True)
-_index("eventperf_jobs_next", c.ns, c.state, c.queue, c.priority, c.tag, c.seq, where=c.state == WAITING)
-_index("eventperf_jobs_turn", c.ns, c.state, c.queue, c.priority, c.turn, c.tag, where=c.state == WAITING)
-_index("eventperf_jobs_time", c.ns, c.state, c.at, where=c.state != WAITING)
-_index("eventperf_jobs_ended", c.ns, c.state, c.queue, c.finished_at, where=c.state.in_((3, 4)))
+Index("eventperf_jobs_id", _c.ns, _c.id, unique=True)
+_index(
+    "eventperf_jobs_next", _c.ns, _c.state, _c.queue, _c.priority, _c.tag, _c.seq, where=_c.state == WAITING
+)
+_index(
+    "eventperf_jobs_turn", _c.ns, _c.state, _c.queue, _c.priority, _c.turn, _c.tag, where=_c.state == WAITING
+)
+_index("eventperf_jobs_time", _c.ns, _c.state, _c.at, where=_c.state != WAITING)
+_index("eventperf_jobs_ended", _c.ns, _c.state, _c.queue, _c.finished_at, where=_c.state.in_((3, 4)))
 
-lanes = Table(
+lanes: Table = Table(
     "eventperf_lanes",
     metadata,
     Column("ns", BigInteger, primary_key=True, autoincrement=False),
@@ -116,7 +126,7 @@ lanes = Table(
     mysql_engine="InnoDB",
 )
 
-queues = Table(
+queues: Table = Table(
     "eventperf_queues",
     metadata,
     Column("ns", BigInteger, primary_key=True, autoincrement=False),
@@ -126,7 +136,7 @@ queues = Table(
     mysql_engine="InnoDB",
 )
 
-unique = Table(
+unique: Table = Table(
     "eventperf_unique",
     metadata,
     Column("ns", BigInteger, primary_key=True, autoincrement=False),
@@ -136,7 +146,7 @@ unique = Table(
     mysql_engine="InnoDB",
 )
 
-workers = Table(
+workers: Table = Table(
     "eventperf_workers",
     metadata,
     Column("ns", BigInteger, primary_key=True, autoincrement=False),
@@ -155,7 +165,7 @@ COUNTERS: Final = (
     "dead", "replayed", "woke", "called", "runs",
 )  # fmt: skip
 
-tallies = Table(
+tallies: Table = Table(
     "eventperf_tallies",
     metadata,
     Column("n", _BIG, primary_key=True, autoincrement=True),

@@ -16,7 +16,7 @@ from . import sql_schema as s
 from .sql_base import Step
 from .sql_work import SqlWork
 
-j = s.jobs.c
+_j = s.jobs.c
 
 _BATCH = 1000
 _CODES = {
@@ -52,7 +52,7 @@ class SqlStore(SqlWork):
             now = step.ask_now()
             found = {}
             for i in range(0, len(ids), _BATCH):
-                part = select(s.jobs).where(j.ns == self.ns, j.id.in_(ids[i : i + _BATCH]))
+                part = select(s.jobs).where(_j.ns == self.ns, _j.id.in_(ids[i : i + _BATCH]))
                 for row in step.conn.execute(part):
                     if row.state not in (s.COMPLETED, s.CANCELLED) or row.at > now or self._listed(step, row):
                         found[row.id] = rows.info_of(row)
@@ -77,9 +77,11 @@ class SqlStore(SqlWork):
         live = step.conn.execute(select(w.queues).where(w.ns == self.ns, w.until > now, ~w.gone)).scalars()
         served = [set(json.loads(names)) for names in live]
         first = (
-            select(j.ready_at)
-            .where(j.ns == lane.ns, j.state == s.WAITING, j.queue == lane.queue, j.priority == lane.priority)
-            .order_by(j.tag, j.seq)
+            select(_j.ready_at)
+            .where(
+                _j.ns == lane.ns, _j.state == s.WAITING, _j.queue == lane.queue, _j.priority == lane.priority
+            )
+            .order_by(_j.tag, _j.seq)
             .limit(1)
             .scalar_subquery()
         )
@@ -118,17 +120,17 @@ class SqlStore(SqlWork):
 
     def listing(self, queue: str, state: JobState, /, *, offset: int = 0, limit: int = 100) -> list[JobInfo]:
         order = {
-            JobState.WAITING: (j.priority.desc(), j.tag, j.seq),
-            JobState.DELAYED: (j.at, j.seq),
-            JobState.ACTIVE: (j.started_at, j.seq),
-        }.get(state, (j.finished_at.desc(), j.seq.desc()))
+            JobState.WAITING: (_j.priority.desc(), _j.tag, _j.seq),
+            JobState.DELAYED: (_j.at, _j.seq),
+            JobState.ACTIVE: (_j.started_at, _j.seq),
+        }.get(state, (_j.finished_at.desc(), _j.seq.desc()))
         if state is JobState.COMPLETED:
             limit = min(limit, self.settings.queues[queue].keep_completed - offset)
         if limit <= 0:
             return []
         asked = (
             select(s.jobs)
-            .where(j.ns == self.ns, j.queue == queue, j.state.in_(_CODES[state]))
+            .where(_j.ns == self.ns, _j.queue == queue, _j.state.in_(_CODES[state]))
             .order_by(*order)
             .offset(offset)
             .limit(limit)
@@ -137,13 +139,13 @@ class SqlStore(SqlWork):
 
     def cancel(self, ids: Sequence[str], /) -> list[bool]:
         def work(step: Step) -> list[bool]:
-            asked = select(s.jobs).where(j.ns == self.ns, j.id.in_(ids)).order_by(j.seq).with_for_update()
+            asked = select(s.jobs).where(_j.ns == self.ns, _j.id.in_(ids)).order_by(_j.seq).with_for_update()
             found = {row.id: row for row in step.conn.execute(asked)}
             step.ask_now()
             running = [r for r in found.values() if r.state == s.ACTIVE]
             if running:
                 seqs = [r.seq for r in running]
-                step.conn.execute(update(s.jobs).where(j.seq.in_(seqs)).values(cancel=True))
+                step.conn.execute(update(s.jobs).where(_j.seq.in_(seqs)).values(cancel=True))
                 for r in running:
                     step.tally.add(r.queue, called=1)
             idle = [r for r in found.values() if r.state in (s.WAITING, s.PARKED, s.DELAYED)]
@@ -171,16 +173,16 @@ class SqlStore(SqlWork):
         return total
 
     def _replay(self, step: Step, queue: str, ids: Sequence[str] | None, limit: int) -> int:
-        asked = select(s.jobs).where(j.ns == self.ns, j.queue == queue, j.state == s.FAILED)
+        asked = select(s.jobs).where(_j.ns == self.ns, _j.queue == queue, _j.state == s.FAILED)
         if ids is not None:
-            asked = asked.where(j.id.in_(ids))
-        asked = asked.order_by(j.finished_at, j.seq).limit(limit).with_for_update(skip_locked=True)
+            asked = asked.where(_j.id.in_(ids))
+        asked = asked.order_by(_j.finished_at, _j.seq).limit(limit).with_for_update(skip_locked=True)
         found = step.conn.execute(asked).all()
         step.ask_now()
         if found:
             fresh: dict[str, Any] = {"attempts": 0, "crashes": 0, "error": None, "finished_at": None}
             fresh |= {"deadline_at": None, "cancel": False}
-            step.conn.execute(update(s.jobs).where(j.seq.in_([r.seq for r in found])).values(**fresh))
+            step.conn.execute(update(s.jobs).where(_j.seq.in_([r.seq for r in found])).values(**fresh))
             step.ready(found)
             step.tally.add(queue, dead=-len(found), replayed=len(found))
         return len(found)
@@ -192,13 +194,13 @@ class SqlStore(SqlWork):
         return total
 
     def _purge(self, step: Step, queue: str, state: JobState) -> int:
-        asked = select(s.jobs).where(j.ns == self.ns, j.queue == queue, j.state.in_(_CODES[state]))
-        found = step.conn.execute(asked.order_by(j.seq).limit(_BATCH).with_for_update()).all()
+        asked = select(s.jobs).where(_j.ns == self.ns, _j.queue == queue, _j.state.in_(_CODES[state]))
+        found = step.conn.execute(asked.order_by(_j.seq).limit(_BATCH).with_for_update()).all()
         step.ask_now()
         if state in (JobState.WAITING, JobState.DELAYED):
             self._drop(step, found)
         elif found:
-            step.conn.execute(delete(s.jobs).where(j.seq.in_([r.seq for r in found])))
+            step.conn.execute(delete(s.jobs).where(_j.seq.in_([r.seq for r in found])))
             if state is JobState.FAILED:
                 step.tally.add(queue, dead=-len(found))
         return len(found)

@@ -24,7 +24,7 @@ from .sql_base import SqlBase, Step
 if TYPE_CHECKING:
     from .sql import SqlBackend
 
-j = s.jobs.c
+_j = s.jobs.c
 
 _BATCH = 1000
 _FORGET_EVERY_S = 1.0
@@ -64,10 +64,10 @@ class SqlWork(SqlBase):
             until = self._alive(step, card)
             q = [{"ns": self.ns, "queue": name} for name in sorted(card.room_by_queue)]
             step.d.insert_new(step.conn, s.queues, q)
-            lost = select(s.jobs).where(j.ns == self.ns, j.state == s.ACTIVE, j.worker == card.id)
+            lost = select(s.jobs).where(_j.ns == self.ns, _j.state == s.ACTIVE, _j.worker == card.id)
             if held:
-                lost = lost.where(j.id.not_in(held))
-            found = step.conn.execute(lost.order_by(j.seq).with_for_update()).all()
+                lost = lost.where(_j.id.not_in(held))
+            found = step.conn.execute(lost.order_by(_j.seq).with_for_update()).all()
             for r in found:
                 step.tally.add(r.queue, active=-1)
             step.ready(found, head=True)
@@ -138,7 +138,7 @@ class SqlWork(SqlBase):
         """Read, with the time, when the store next has something to do by itself."""
 
         def first(state: int) -> Any:
-            at = select(j.at).where(j.ns == self.ns, j.state == state).order_by(j.at).limit(1)
+            at = select(_j.at).where(_j.ns == self.ns, _j.state == state).order_by(_j.at).limit(1)
             return at.scalar_subquery()
 
         asked = [first(s.DELAYED), first(s.ACTIVE), first(s.PARKED)]
@@ -150,9 +150,9 @@ class SqlWork(SqlBase):
         return due, ends, parked is not None
 
     def _expired(self, step: Step, state: int) -> Sequence[Any]:
-        asked = select(s.jobs).where(j.ns == self.ns, j.state == state, j.at <= step.now)
+        asked = select(s.jobs).where(_j.ns == self.ns, _j.state == state, _j.at <= step.now)
         return step.conn.execute(
-            asked.order_by(j.at, j.seq).limit(_BATCH).with_for_update(skip_locked=True)
+            asked.order_by(_j.at, _j.seq).limit(_BATCH).with_for_update(skip_locked=True)
         ).all()
 
     def _promote(self, step: Step) -> None:
@@ -167,7 +167,7 @@ class SqlWork(SqlBase):
             return []
         limit = self.settings.options.max_crashes
         step.conn.execute(
-            update(s.jobs).where(j.seq.in_([r.seq for r in found])).values(crashes=j.crashes + 1)
+            update(s.jobs).where(_j.seq.in_([r.seq for r in found])).values(crashes=_j.crashes + 1)
         )
         for r in found:
             step.tally.add(r.queue, active=-1, stalled=1)
@@ -182,22 +182,22 @@ class SqlWork(SqlBase):
         w, conn = s.workers.c, step.conn
         known = (
             select(s.jobs)
-            .where(j.ns == self.ns, j.state == s.PARKED, j.type.in_(sorted(card.types)))
-            .order_by(j.tag, j.seq).limit(_BATCH).with_for_update(skip_locked=True)
+            .where(_j.ns == self.ns, _j.state == s.PARKED, _j.type.in_(sorted(card.types)))
+            .order_by(_j.tag, _j.seq).limit(_BATCH).with_for_update(skip_locked=True)
         )  # fmt: skip
         if card.types and (found := conn.execute(known).all()):
             step.ready(found, head=True)
             for r in found:
                 step.tally.add(r.queue, waiting=-1)  # it was counted as waiting all along
         late = step.now - self.settings.options.unknown_grace_s
-        waits = select(j.type).where(j.ns == self.ns, j.state == s.PARKED, j.at <= late).distinct()
+        waits = select(_j.type).where(_j.ns == self.ns, _j.state == s.PARKED, _j.at <= late).distinct()
         unknown = set(conn.execute(waits).scalars()) - card.types
         if unknown:
             seen = conn.execute(select(w.types).where(w.ns == self.ns, w.until > late)).scalars()
             unknown -= {type_ for types in seen for type_ in json.loads(types)}
         if unknown:
-            asked = select(s.jobs).where(j.ns == self.ns, j.state == s.PARKED, j.at <= late)
-            asked = asked.where(j.type.in_(sorted(unknown))).limit(_BATCH).with_for_update(skip_locked=True)
+            asked = select(s.jobs).where(_j.ns == self.ns, _j.state == s.PARKED, _j.at <= late)
+            asked = asked.where(_j.type.in_(sorted(unknown))).limit(_BATCH).with_for_update(skip_locked=True)
             found = conn.execute(asked).all()
             for r in found:
                 step.tally.add(r.queue, waiting=-1)
@@ -209,7 +209,7 @@ class SqlWork(SqlBase):
         lane, q = s.lanes.c, s.queues.c
         names = sorted(name for name, free in room.items() if free > 0)
         waiting = exists().where(
-            j.ns == lane.ns, j.state == s.WAITING, j.queue == lane.queue, j.priority == lane.priority
+            _j.ns == lane.ns, _j.state == s.WAITING, _j.queue == lane.queue, _j.priority == lane.priority
         )
         paused = exists().where(q.ns == lane.ns, q.queue == lane.queue, q.paused)
         asked = select(lane.queue, lane.priority, lane.skipped).where(
@@ -272,12 +272,12 @@ class SqlWork(SqlBase):
     def _lock(self, step: Step, lane: _Class, limit: int) -> bool:
         """Lock the next jobs of a class that nobody else is looking at."""
         asked = select(s.jobs).where(
-            j.ns == self.ns, j.state == s.WAITING, j.queue == lane.queue, j.priority == lane.level
+            _j.ns == self.ns, _j.state == s.WAITING, _j.queue == lane.queue, _j.priority == lane.level
         )
         if lane.last is not None:
             tag, seq = lane.last
-            asked = asked.where(or_(j.tag > tag, (j.tag == tag) & (j.seq > seq)))
-        asked = asked.order_by(j.tag, j.seq).limit(limit).with_for_update(skip_locked=True)
+            asked = asked.where(or_(_j.tag > tag, (_j.tag == tag) & (_j.seq > seq)))
+        asked = asked.order_by(_j.tag, _j.seq).limit(limit).with_for_update(skip_locked=True)
         lane.locked.extend(step.conn.execute(asked))
         if lane.locked:
             lane.last = (lane.locked[-1].tag, lane.locked[-1].seq)
@@ -295,7 +295,7 @@ class SqlWork(SqlBase):
             "started_at": step.now,
         }
         values |= {"at": step.now + card.lease_s, "cancel": False}
-        step.conn.execute(update(s.jobs).where(j.seq.in_([r.seq for r in taken])).values(**values))
+        step.conn.execute(update(s.jobs).where(_j.seq.in_([r.seq for r in taken])).values(**values))
         step.free_keys(taken, ("waiting",))
         for r in taken:
             step.tally.add(r.queue, waiting=-1, active=1)
@@ -304,7 +304,7 @@ class SqlWork(SqlBase):
     def _park(self, step: Step, strange: Sequence[Any]) -> None:
         if strange:
             seqs = [r.seq for r in strange]
-            step.conn.execute(update(s.jobs).where(j.seq.in_(seqs)).values(state=s.PARKED, at=step.now))
+            step.conn.execute(update(s.jobs).where(_j.seq.in_(seqs)).values(state=s.PARKED, at=step.now))
 
     def _credit(self, step: Step) -> dict[str, int]:
         q = s.queues.c
@@ -334,23 +334,23 @@ class SqlWork(SqlBase):
         keep = self.settings.queues[queue].keep_completed
         if not keep:
             return None
-        ended = select(j.finished_at).where(j.ns == self.ns, j.state == s.COMPLETED, j.queue == queue)
-        found = step.conn.execute(ended.order_by(j.finished_at.desc()).offset(keep - 1).limit(1)).scalar()
+        ended = select(_j.finished_at).where(_j.ns == self.ns, _j.state == s.COMPLETED, _j.queue == queue)
+        found = step.conn.execute(ended.order_by(_j.finished_at.desc()).offset(keep - 1).limit(1)).scalar()
         return 0.0 if found is None else float(found)
 
     def _forget_old(self, step: Step) -> None:
         """Delete finished jobs whose time has passed; those still listed stay."""
-        over = select(j.seq).where(j.ns == self.ns, j.at <= step.now).limit(5 * _BATCH)
-        cancelled = over.where(j.state == s.CANCELLED).with_for_update(skip_locked=True)
+        over = select(_j.seq).where(_j.ns == self.ns, _j.at <= step.now).limit(5 * _BATCH)
+        cancelled = over.where(_j.state == s.CANCELLED).with_for_update(skip_locked=True)
         seqs = list(step.conn.execute(cancelled).scalars())
         for queue in self.settings.queues:
             first = self.first_listed(step, queue)
-            done = over.where(j.state == s.COMPLETED, j.queue == queue)
+            done = over.where(_j.state == s.COMPLETED, _j.queue == queue)
             if first is not None:
-                done = done.where(j.finished_at < first)
+                done = done.where(_j.finished_at < first)
             seqs += step.conn.execute(done.with_for_update(skip_locked=True)).scalars()
         for i in range(0, len(seqs), _BATCH):
-            step.conn.execute(delete(s.jobs).where(j.seq.in_(seqs[i : i + _BATCH])))
+            step.conn.execute(delete(s.jobs).where(_j.seq.in_(seqs[i : i + _BATCH])))
         if len(seqs) >= 5 * _BATCH:
             self._forget_at = 0.0
         u, w = s.unique.c, s.workers.c
@@ -392,8 +392,8 @@ class SqlWork(SqlBase):
         return accepted
 
     def _finish_each(self, step: Step, outcomes: Sequence[Outcome]) -> set[tuple[str, int]]:
-        asked = select(s.jobs).where(j.ns == self.ns, j.id.in_([o.job_id for o in outcomes]))
-        found = {r.id: r for r in step.conn.execute(asked.order_by(j.seq).with_for_update())}
+        asked = select(s.jobs).where(_j.ns == self.ns, _j.id.in_([o.job_id for o in outcomes]))
+        found = {r.id: r for r in step.conn.execute(asked.order_by(_j.seq).with_for_update())}
         accepted: set[tuple[str, int]] = set()
         ends: list[tuple[Any, Outcome]] = []
         back: list[Any] = []
@@ -423,7 +423,7 @@ class SqlWork(SqlBase):
     def _complete_each(self, step: Step, ends: Sequence[tuple[Any, Outcome]]) -> None:
         """Complete jobs, those without a result in one statement each thousand."""
         ttl = self.settings.options.result_ttl_s
-        attempts = j.attempts + 1
+        attempts = _j.attempts + 1
         empty = [row for row, o in ends if o.result is None]
         for i in range(0, len(empty), _BATCH):
             step.end_jobs(empty[i : i + _BATCH], s.COMPLETED, attempts=attempts)
@@ -431,7 +431,7 @@ class SqlWork(SqlBase):
         if not full:
             return
         step.end_jobs([row for row, _ in full], s.COMPLETED, attempts=attempts, at=step.now + ttl)
-        write = update(s.jobs).where(j.seq == bindparam("b_seq")).values(result=bindparam("b_result"))
+        write = update(s.jobs).where(_j.seq == bindparam("b_seq")).values(result=bindparam("b_result"))
         step.conn.execute(write, [{"b_seq": row.seq, "b_result": o.result} for row, o in full])
 
     def _again(self, step: Step, row: Any, o: Outcome) -> None:
@@ -440,7 +440,7 @@ class SqlWork(SqlBase):
         if o.delay_s > 0:
             values |= {"state": s.DELAYED, "at": step.now + o.delay_s}
             step.tally.add(row.queue, delayed=1, woke=1)
-        step.conn.execute(update(s.jobs).where(j.seq == row.seq).values(**values))
+        step.conn.execute(update(s.jobs).where(_j.seq == row.seq).values(**values))
         if not o.delay_s > 0:
             step.ready([row])
 
@@ -451,14 +451,14 @@ class SqlWork(SqlBase):
             self._alive(step, card)
             if not held:
                 return Renewed()
-            mine = select(j.seq, j.id, j.token, j.cancel).where(
-                j.ns == self.ns, j.state == s.ACTIVE, j.id.in_([job_id for job_id, _ in held])
+            mine = select(_j.seq, _j.id, _j.token, _j.cancel).where(
+                _j.ns == self.ns, _j.state == s.ACTIVE, _j.id.in_([job_id for job_id, _ in held])
             )
-            found = {(r.id, r.token): r for r in step.conn.execute(mine.order_by(j.seq).with_for_update())}
+            found = {(r.id, r.token): r for r in step.conn.execute(mine.order_by(_j.seq).with_for_update())}
             good = [found[one].seq for one in held if one in found]
             until = step.now + card.lease_s
             for i in range(0, len(good), _BATCH):
-                step.conn.execute(update(s.jobs).where(j.seq.in_(good[i : i + _BATCH])).values(at=until))
+                step.conn.execute(update(s.jobs).where(_j.seq.in_(good[i : i + _BATCH])).values(at=until))
             lost = [job_id for job_id, token in held if (job_id, token) not in found]
             return Renewed(lost, [r.id for one, r in found.items() if r.cancel and one in set(held)])
 
@@ -468,8 +468,8 @@ class SqlWork(SqlBase):
         self, job_id: str, token: int, /, *, progress: float | None = None, step: str | None = None
     ) -> bool:
         def work(tx: Step) -> bool:
-            asked = select(j.seq, j.steps).where(
-                j.ns == self.ns, j.id == job_id, j.token == token, j.state == s.ACTIVE
+            asked = select(_j.seq, _j.steps).where(
+                _j.ns == self.ns, _j.id == job_id, _j.token == token, _j.state == s.ACTIVE
             )
             row = tx.conn.execute(asked.with_for_update()).first()
             if row is None:
@@ -480,13 +480,13 @@ class SqlWork(SqlBase):
             if step is not None:
                 values["steps"] = json.dumps(sorted({*json.loads(row.steps or "[]"), step}))
             if values:
-                tx.conn.execute(update(s.jobs).where(j.seq == row.seq).values(**values))
+                tx.conn.execute(update(s.jobs).where(_j.seq == row.seq).values(**values))
             return True
 
         return self.step(work, repeat=True)
 
     def steps(self, job_id: str, /) -> frozenset[str]:
-        asked = select(j.steps).where(j.ns == self.ns, j.id == job_id)
+        asked = select(_j.steps).where(_j.ns == self.ns, _j.id == job_id)
         return frozenset(json.loads(self.look(lambda step: step.conn.execute(asked).scalar()) or "[]"))
 
     # -- waiting -----------------------------------------------------------------------------------

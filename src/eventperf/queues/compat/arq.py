@@ -67,7 +67,7 @@ __all__ = [
     "run_worker",
 ]
 
-get_kwargs = _worker.get_kwargs
+get_kwargs: Callable[[Any], dict[str, Any]] = _worker.get_kwargs
 
 _log = logging.getLogger("eventperf.queues")
 
@@ -90,7 +90,8 @@ class Worker(_worker.Worker):
             if self.burst:
                 raise
             _log.warning("arq worker: Redis does not answer, trying again: %s", error)
-            self.tasks = {job_id: task for job_id, task in self.tasks.items() if not task.done()}
+            for job_id in [job_id for job_id, task in self.tasks.items() if task.done()]:
+                del self.tasks[job_id]
             await asyncio.sleep(0.5)
             return
         while self._has_room_again():  # there was more in the queue than there were slots
