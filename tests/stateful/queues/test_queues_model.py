@@ -210,6 +210,7 @@ def _compare(queues: QueueManager, model: Model) -> None:
 OPTIONS: dict[str, Any] = {"queues": QUEUES, "aging": AGING, "max_crashes": MAX_CRASHES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", range(100 if SOAK else 10))
 def test_memory_histories(block: int) -> None:
     for seed in range(block * 100, block * 100 + 100):
@@ -217,6 +218,7 @@ def test_memory_histories(block: int) -> None:
         history(QueueManager("memory://", clock=clock, **OPTIONS), seed, clock.advance)
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize("block", range(100 if SOAK else 1))
 def test_redis_histories(redis_url: str, block: int) -> None:
