@@ -22,7 +22,8 @@ from eventperf.dbopt import Advice, DatabaseOptimizer, Limits, OptimizerBusy, Wo
 
 DELAYS = (0.001, 0.008)  # into a statement that takes some 10 ms
 STEPS = ("execute_ddl", "refresh_statistics", "measure")
-WRITES = (2, 3, 7, 8)  # measured twice before; two builds, statistics, measured twice; two reverts
+WRITES = (2, 7)  # the first build and the first revert: killed before, in and after them
+ALIKE = (1, 6, 9, 10)  # one more measurement: on servers, where a death takes longer, one of a kind will do
 
 
 def die() -> None:
@@ -116,6 +117,9 @@ def main(url: str, plan: str, workload: str) -> int:
     create_engine(url).dispose()
     step = 0
     while True:
+        if step in ALIKE and backend != "sqlite":
+            step += 1
+            continue
         for how in (DELAYS[0], "before", DELAYS[1], "after") if step in WRITES else (DELAYS[0],):
             code = forked(lambda: apply_until(url, plan, workload, step, how))  # noqa: B023
             if code == 0:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
 
-from eventperf.dbopt import Advice, DatabaseOptimizer, DatabaseUnavailable, Limits, QueryRecorder, Workload
+from eventperf.dbopt import DatabaseOptimizer, DatabaseUnavailable, Limits, QueryRecorder, Workload
 
 pytestmark = pytest.mark.integration
 
@@ -173,42 +169,6 @@ def test_a_blocked_build_gives_way_and_the_next_run_finishes(postgres: Any) -> N
     again = optimizer.apply(advice, dry_run=False)
     assert len(again.created) == len(advice.indexes)
     assert all(i.valid for i in optimizer.dialect.indexes("registrations"))
-
-
-CHILD = """
-import sys
-from eventperf.dbopt import Advice, DatabaseOptimizer
-with DatabaseOptimizer(sys.argv[1]) as optimizer:
-    optimizer.apply(Advice.load(sys.argv[2]), dry_run=False, progress=lambda line: print(line, flush=True))
-"""
-
-
-@pytest.mark.parametrize("moment", ["creating index 1", "creating index 2", "refreshing statistics"])
-def test_a_killed_apply_is_finished_by_the_next(
-    postgres: Any, postgres_url: str, tmp_path: Path, moment: str
-) -> None:
-    optimizer = DatabaseOptimizer(postgres, what_if=postgres, source=drive(postgres))
-    advice = optimizer.advise()
-    advice.save(tmp_path / "plan.json")
-    command = [sys.executable, "-c", CHILD, postgres_url, str(tmp_path / "plan.json")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        for line in child.stdout:
-            if line.startswith(moment):
-                break
-        child.kill()
-    deadline = time.monotonic() + 20
-    while True:  # the server ends the dead client's statement and frees its lock
-        try:
-            report = optimizer.apply(Advice.load(tmp_path / "plan.json"), dry_run=False, verify=False)
-            break
-        except Exception:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-    found = [i for i in optimizer.dialect.indexes("registrations") if not i.primary]
-    assert not report.failed, str(report)
-    assert all(i.valid for i in found)
-    assert sorted(i.name for i in found) == sorted(i.name for i in advice.indexes)
 
 
 def test_an_unreachable_server_is_one_sentence_without_the_password() -> None:

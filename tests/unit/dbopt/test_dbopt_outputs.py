@@ -5,9 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sqlite3
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -105,71 +102,6 @@ def test_lint_rules(sql: str, rules: list[str]) -> None:
 def advised(url: str, tmp_path: Path) -> Advice:
     with DatabaseOptimizer(url) as optimizer:
         return optimizer.advise(Workload.from_sql_file(tmp_path / "load.sql"))
-
-
-def test_django_runs_the_migration_and_sees_no_drift(url: str, tmp_path: Path) -> None:
-    pytest.importorskip("django")
-    text = advised(url, tmp_path).to_migration(
-        "django", app_label="shop", dependency="0001_initial", models={"shop_visit": "Visit"}
-    )
-    app = tmp_path / "shop"
-    (app / "migrations").mkdir(parents=True)
-    (app / "__init__.py").touch()
-    (app / "migrations" / "__init__.py").touch()
-    index = next(line for line in text.splitlines() if line.startswith("# Meta.indexes")).partition(": ")[2]
-    (app / "models.py").write_text(
-        "from django.db import models\n\n\nclass Visit(models.Model):\n    page = models.IntegerField()\n"
-        "    at = models.IntegerField()\n\n    class Meta:\n        indexes = [" + index + "]\n"
-    )
-    (app / "migrations" / "0001_initial.py").write_text(
-        "from django.db import migrations, models\n\n\nclass Migration(migrations.Migration):\n"
-        "    initial = True\n    operations = [migrations.CreateModel('Visit', fields=[\n"
-        "        ('id', models.AutoField(auto_created=True, primary_key=True, serialize=False,\n"
-        "         verbose_name='ID')), ('page', models.IntegerField()),\n"
-        "        ('at', models.IntegerField())])]\n"
-    )
-    (app / "migrations" / "0002_indexes.py").write_text(text)
-    (tmp_path / "run.py").write_text(
-        textwrap.dedent(
-            """
-            import django
-            from django.conf import settings
-            from django.core.management import call_command
-            settings.configure(INSTALLED_APPS=["shop"], USE_TZ=True,
-                DEFAULT_AUTO_FIELD="django.db.models.AutoField",
-                DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "fresh.db"}})
-            django.setup()
-            call_command("migrate", verbosity=0)
-            call_command("makemigrations", check=True, dry_run=True)
-            """
-        )
-    )
-    done = subprocess.run(
-        [sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    with sqlite3.connect(tmp_path / "fresh.db") as db:
-        names = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE name LIKE 'ix_ep%'")]
-    db.close()
-    assert len(names) == 1
-
-
-def test_the_alembic_file_is_a_program_that_creates_and_drops(url: str, tmp_path: Path) -> None:
-    pytest.importorskip("alembic")
-    from alembic.migration import MigrationContext
-    from alembic.operations import Operations
-    from sqlalchemy import create_engine, inspect
-
-    advice = advised(url, tmp_path)
-    scope: dict[str, object] = {}
-    exec(compile(advice.to_migration("alembic"), "migration.py", "exec"), scope)
-    engine = create_engine(url)
-    with engine.begin() as db, Operations.context(MigrationContext.configure(db)):
-        scope["upgrade"]()  # type: ignore[operator]
-        assert [i["name"] for i in inspect(db).get_indexes("shop_visit")] == [i.name for i in advice.indexes]
-        scope["downgrade"]()  # type: ignore[operator]
-    assert inspect(engine).get_indexes("shop_visit") == []
-    engine.dispose()
 
 
 def seen(seconds: float, plan: str = "a", *indexes: str) -> Measurement:
