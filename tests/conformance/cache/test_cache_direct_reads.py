@@ -14,7 +14,7 @@ KEYS = [f"k{n}" for n in range(40)]
 
 
 def filled(url, **options):
-    store = RedisStore(url, timeout=2, **options)
+    store = RedisStore(url, timeout=5, **options)
     store.set_many([(key, key.encode() * 50, 600) for key in KEYS])
     return store
 
@@ -98,7 +98,7 @@ def test_no_more_connections_than_allowed(private_redis):
 def test_after_a_silence_no_answer_is_taken_for_another(private_redis):
     server = private_redis()
     store = filled(server.url)
-    quick = RedisStore(server.url, timeout=0.1)
+    quick = RedisStore(server.url, timeout=1)
 
     async def go():
         try:
@@ -108,7 +108,7 @@ def test_after_a_silence_no_answer_is_taken_for_another(private_redis):
                 began = time.monotonic()
                 got = await asyncio.gather(*map(quick.aget, KEYS), return_exceptions=True)
                 assert all(isinstance(one, StoreUnavailable) and one.silent for one in got)
-                assert time.monotonic() - began < 2, "all waited at the same time"
+                assert time.monotonic() - began < 15, "all waited at the same time"
             finally:
                 server.sigcont()
             while True:
@@ -161,7 +161,7 @@ def test_a_cancelled_task_takes_nothing_from_the_others(redis_url):
 
 
 def test_a_busy_loop_is_no_silent_server(redis_url):
-    store = RedisStore(redis_url, timeout=0.1)
+    store = RedisStore(redis_url, timeout=1)
     store.set_many([("k1", right("k1"), 600)])
 
     async def go():
@@ -169,7 +169,7 @@ def test_a_busy_loop_is_no_silent_server(redis_url):
             assert await store.aget("k1") == right("k1")
             task = asyncio.ensure_future(store.aget("k1"))
             await asyncio.sleep(0)
-            time.sleep(0.25)  # somebody else's code holds the loop
+            time.sleep(1.3)  # somebody else's code holds the loop
             assert await task == right("k1")
         finally:
             await store.aclose()
@@ -182,13 +182,13 @@ def test_a_busy_loop_is_no_silent_server(redis_url):
 
 
 def test_a_loop_that_stood_still_is_no_silent_server(redis_url):
-    store = RedisStore(redis_url, timeout=0.05)
+    store = RedisStore(redis_url, timeout=1)
     store.set_many([("k1", right("k1"), 600)])
     loop = asyncio.new_event_loop()
     try:
-        for _ in range(5):
+        for _ in range(2):
             assert loop.run_until_complete(store.aget("k1")) == right("k1")
-            time.sleep(0.12)  # the check of the last read is overdue when the next one begins
+            time.sleep(1.1)  # the check of the last read is overdue when the next one begins
         loop.run_until_complete(store.aclose())
     finally:
         loop.close()
