@@ -128,7 +128,7 @@ def test_of_three_processes_one_acts_and_the_next_takes_over(group: Group) -> No
         group.start()
     eventually(lambda: group.server.replicas("deployments", "web") == 4)
     first = eventually(group.leader)
-    eventually(lambda: group.said("out").count('"after":4') == 1)  # patched, told in an Event, logged, printed
+    eventually(lambda: group.said("out").count('"after":4') == 1)  # what it says last
     assert (group.patches(), group.server.counts["create", "events"]) == (1, 1)
 
     # a leader that dies without a word: the next one follows when its Lease is over, and acts at once
