@@ -29,12 +29,22 @@ class StoredJob:
     )  # fmt: skip
 
     def __init__(self, record: JobRecord) -> None:
-        self.record = record
-        self.state = WAITING
-        self.place = self.attempts = self.crashes = self.token = 0
-        self.tag = self.due = self.lease_until = self.ready_at = self.started = self.finished = 0.0
-        self.expires = 0.0
-        self.cancel = self.parked = self.listed = False
+        self.record: JobRecord = record
+        self.state: JobState = WAITING
+        self.place: int = 0
+        self.attempts: int = 0
+        self.crashes: int = 0
+        self.token: int = 0
+        self.tag: float = 0.0
+        self.due: float = 0.0
+        self.lease_until: float = 0.0
+        self.ready_at: float = 0.0
+        self.started: float = 0.0
+        self.finished: float = 0.0
+        self.expires: float = 0.0
+        self.cancel: bool = False
+        self.parked: bool = False
+        self.listed: bool = False
         self.lane: JobLane | None = None
         self.worker: str | None = None
         self.error: str | None = None
@@ -58,8 +68,8 @@ class JobLane(Lane):
         self.waits: deque[tuple[int, StoredJob]] = deque()
         self.heap: list[tuple[float, int, int, StoredJob]] = []
         self.last: dict[str, float] = {}
-        self.virtual = 0.0
-        self.size = 0
+        self.virtual: float = 0.0
+        self.size: int = 0
 
     def tag(self, key: str) -> float:
         tag = self.last[key] = max(self.virtual, self.last.get(key, 0.0)) + 1.0
@@ -103,11 +113,18 @@ class StoredQueue:
     )  # fmt: skip
 
     def __init__(self, config: QueueConfig) -> None:
-        self.config = config
-        self.waiting = self.delayed = self.active = 0
-        self.enqueued = self.completed = self.failed = self.cancelled = 0
-        self.retried = self.stalled = self.replayed = 0
-        self.paused = False
+        self.config: QueueConfig = config
+        self.waiting: int = 0
+        self.delayed: int = 0
+        self.active: int = 0
+        self.enqueued: int = 0
+        self.completed: int = 0
+        self.failed: int = 0
+        self.cancelled: int = 0
+        self.retried: int = 0
+        self.stalled: int = 0
+        self.replayed: int = 0
+        self.paused: bool = False
         self.lanes: dict[int, JobLane] = {}
         self.dead: dict[str, StoredJob] = {}
         self.done: deque[StoredJob] = deque()
@@ -133,8 +150,8 @@ class LiveWorker:
     __slots__ = ("card", "event", "message", "told", "until")
 
     def __init__(self, card: WorkerCard, until: float) -> None:
-        self.card = card
-        self.until = until
-        self.event = threading.Event()
-        self.message = threading.Event()
-        self.told = False  # what a renewal answers has changed
+        self.card: WorkerCard = card
+        self.until: float = until
+        self.event: threading.Event = threading.Event()
+        self.message: threading.Event = threading.Event()
+        self.told: bool = False  # what a renewal answers has changed
