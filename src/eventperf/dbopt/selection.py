@@ -185,15 +185,14 @@ class Search:
         return list(pool)
 
     def _narrow(self, query: Query, pool: dict[IndexSpec, None]) -> None:
-        """Offer the short form of a wide covering index as well: it may gain more per byte."""
+        """Offer the short and the partial form of an index as well: they may gain more per byte."""
         mine = [s for s in pool if query in self._by_spec[s]]
         for spec in mine:
             for shorter in self._wanted.get(query.id, ()):
-                if (
-                    shorter not in pool
-                    and shorter.is_prefix_of(spec)
-                    and len(shorter.keys) < len(spec.columns)
-                ):
+                is_short = shorter.is_prefix_of(spec) and len(shorter.keys) < len(spec.columns)
+                names = {k.name for k in shorter.keys}
+                is_part = shorter.where is not None and shorter.table == spec.table and not spec.where
+                if shorter not in pool and (is_short or (is_part and names <= set(spec.columns))):
                     pool.setdefault(shorter)
                     self._by_spec[shorter].append(query)
 

@@ -334,3 +334,61 @@ def test_an_index_on_a_partitioned_parent_is_built_part_by_part(postgres: Any, p
         assert db.execute(valid, {"n": index.name}).scalar() is True
         plan = "\n".join(row[0] for row in db.execute(text(f"EXPLAIN {query}")))
     assert plan.count(" using ix_ep_") + plan.count("Bitmap Index Scan on ix_ep_") == 3
+
+
+@pytest.fixture
+def international(postgres_server: Any) -> Iterator[Any]:
+    """A database that sorts by the rules of a language: LIKE cannot use its plain b-trees."""
+    with postgres_server.fresh_database() as url:
+        admin = create_engine(url).execution_options(isolation_level="AUTOCOMMIT")
+        name = f"{admin.url.database}_icu"
+        with admin.connect() as db:
+            db.exec_driver_sql(
+                f"CREATE DATABASE {name} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en' "
+                "LC_COLLATE 'C' LC_CTYPE 'C'"
+            )
+        engine = create_engine(admin.url.set(database=name))
+        yield engine
+        engine.dispose()
+        with admin.connect() as db:
+            db.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+        admin.dispose()
+
+
+def test_each_kind_of_index_is_proposed_where_the_plan_proves_it(
+    international: Any, postgres_what_if: str
+) -> None:
+    with international.begin() as db:
+        db.exec_driver_sql(
+            "CREATE TABLE people (id INT PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL, "
+            "city INT NOT NULL, state TEXT NOT NULL, joined INT NOT NULL, score INT NOT NULL)"
+        )
+        db.exec_driver_sql(
+            "INSERT INTO people SELECT n, 'name' || mod(n * 7919, 30000), 'U' || n || '@x.org', mod(n, 30), "
+            "CASE WHEN mod(n, 8) = 0 THEN 'new' ELSE 'done' END, mod(n * 31, 30000), mod(n * 17, 1000) "
+            "FROM generate_series(1, 30000) n"
+        )
+    with international.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        db.execute(text("VACUUM ANALYZE"))
+    queries = {
+        "opclass": "SELECT id FROM people WHERE name LIKE 'name123%'",
+        "expression": "SELECT id FROM people WHERE lower(email) = 'u77@x.org'",
+        "partial": "SELECT id, name FROM people WHERE state = 'new' ORDER BY joined LIMIT 20",
+        "direction": "SELECT id FROM people ORDER BY score DESC, joined ASC LIMIT 10",
+    }
+    workload = Workload.from_sql(";\n".join(queries.values()), dialect="postgres")
+    with DatabaseOptimizer(international, what_if=postgres_what_if) as optimizer:
+        advice = optimizer.advise(workload)
+        specs = [i.spec for i in advice.indexes]
+        report = optimizer.apply(advice, dry_run=False, verify=False)
+    assert not report.failed, str(report)
+    keys = [k for s in specs for k in s.keys]
+    assert any(k.name == "name" and k.opclass == "text_pattern_ops" for k in keys), specs
+    assert not any(k.name == "name" and k.opclass is None for k in keys)
+    assert any(k.is_expression and "LOWER(email)" in k.name for k in keys), specs
+    assert any(s.where is not None and "new" in s.where for s in specs), specs
+    assert any([k.descending for k in s.keys] in ([True, False], [False, True]) for s in specs), specs
+    with international.connect() as db:
+        for query in queries.values():  # what was promised is what the planner does
+            plan = "\n".join(row[0] for row in db.execute(text(f"EXPLAIN {query}")))
+            assert "ix_ep_" in plan, plan

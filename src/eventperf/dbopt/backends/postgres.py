@@ -94,16 +94,17 @@ class PostgresDialect:
         self._ddl = ddl or engine
         self._held = threading.local()
         with self._cursor() as cursor:
-            collate = cursor.execute(
-                "SELECT datcollate FROM pg_database WHERE datname = current_database()"
-            ).fetchone()[0]
+            collate, provider = cursor.execute(
+                "SELECT datcollate, to_jsonb(d) ->> 'datlocprovider' FROM pg_database d "
+                "WHERE datname = current_database()"
+            ).fetchone()
             trigram = cursor.execute("SELECT 1 FROM pg_extension WHERE extname = 'pg_trgm'").fetchone()
         self.capabilities: Capabilities = Capabilities(
             include=True,
             partial=True,
             expression=True,
             trigram=trigram is not None,
-            pattern_ops=collate not in ("C", "POSIX", "ucs_basic"),
+            pattern_ops=provider == "i" or collate not in ("C", "POSIX", "ucs_basic"),
         )
 
     @contextmanager
