@@ -33,9 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     backtest.add_argument("--max", type=int, default=1000)
     backtest.add_argument("--interval", default="60s", help="time between two decisions (default 60s)")
     backtest.add_argument("--lag", type=float, default=30.0, help="age of the metrics, seconds (default 30)")
-    backtest.add_argument(
-        "--calendar", metavar="FILE", help="JSON: events with at, kind, expected"
-    )
+    backtest.add_argument("--calendar", metavar="FILE", help="JSON: events with at, kind, expected")
     backtest.add_argument("--plot", metavar="FILE", help="write the curves as SVG")
     backtest.add_argument("--html", metavar="FILE", help="write a page with scores, curves and violations")
     backtest.add_argument("--json", action="store_true")
