@@ -52,6 +52,7 @@ class RedisMachine(RuleBasedStateMachine):
             for _ in range(2)
         ]
         self.model: dict[str, tuple[object, float, frozenset[str]]] = {}
+        self.trail: list[object] = []
         for cache in self.caches:
             cache.get("warm")
             wait_until(lambda cache=cache: cache.stats().coherence == self.coherence, what="the channel")
@@ -74,7 +75,11 @@ class RedisMachine(RuleBasedStateMachine):
             wait_until(lambda: same(cache.get_many(ALL), want), 10)
         except AssertionError:
             got = cache.get_many(ALL)
-            raise AssertionError(f"{who} sees {got}, should see {want}; {cache.stats()}") from None
+            there = {key: cache.store.get(f"{self.name}:1:{key}") for key in ALL}
+            tags = {tag: cache.store.get(f"{self.name}:t:{tag}") for tag in ("t1", "t2")}
+            raise AssertionError(
+                f"{who} sees {got}, should see {want}; {there=} {tags=} {self.trail[-12:]} {cache.stats()}"
+            ) from None
 
     def heard(self, tags):
         """Wait until both know of it: who writes before that writes an entry that nobody reads."""
@@ -89,6 +94,7 @@ class RedisMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, key=KEYS, value=VALUES, ttl=TTLS, tags=TAGS, as_task=st.booleans())
     def put(self, who, key, value, ttl, tags, as_task):
+        self.trail.append(("put", who, key, value, ttl, tags, as_task))
         cache = self.caches[who]
         if as_task:
             self.loop.run_until_complete(cache.aset(key, value, ttl=ttl, tags=tags))
@@ -98,6 +104,7 @@ class RedisMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, key=KEYS, value=VALUES, ttl=TTLS, tags=TAGS, as_task=st.booleans())
     def load(self, who, key, value, ttl, tags, as_task):
+        self.trail.append(("load", who, key, value, ttl, tags, as_task))
         self.settled(who)
         live = self.live()
         expected = live[key][0] if key in live else value
@@ -112,6 +119,7 @@ class RedisMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, keys=st.lists(KEYS, max_size=4, unique=True), ttl=TTLS)
     def load_many(self, who, keys, ttl):
+        self.trail.append(("load_many", who, keys, ttl))
         self.settled(who)
         live = self.live()
         asked = []
@@ -129,6 +137,7 @@ class RedisMachine(RuleBasedStateMachine):
     @rule(who=WHO, key=KEYS, value=VALUES, by=WHO, tags=TAGS, how=st.sampled_from(["key", "tag", "set"]))
     def load_overtaken(self, who, key, value, by, tags, how):
         """What is loaded while its key or tag is invalidated, or while it is written, is not stored."""
+        self.trail.append(("load_overtaken", who, key, value, by, tags, how))
         self.settled(who)
         if key in self.live():
             return
@@ -152,6 +161,7 @@ class RedisMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, keys=st.lists(KEYS, min_size=1, max_size=3, unique=True), as_task=st.booleans())
     def delete(self, who, keys, as_task):
+        self.trail.append(("delete", who, keys, as_task))
         cache = self.caches[who]
         if as_task:
             self.loop.run_until_complete(cache.adelete(*keys))
@@ -162,17 +172,20 @@ class RedisMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, tag=st.sampled_from(["t1", "t2"]))
     def drop_tag(self, who, tag):
+        self.trail.append(("drop_tag", who, tag))
         self.caches[who].invalidate_tags(tag)
         self.heard([tag])
         self.model = {k: v for k, v in self.model.items() if tag not in v[2]}
 
     @rule(who=WHO, pattern=st.sampled_from(["k:x:*", "*:1", "k:?:2", "none*", "*"]))
     def drop_pattern(self, who, pattern):
+        self.trail.append(("drop_pattern", who, pattern))
         self.caches[who].invalidate_pattern(pattern)
         self.model = {k: v for k, v in self.model.items() if not fnmatch.fnmatchcase(k, pattern)}
 
     @rule(who=WHO, key=KEYS, ttl=TTLS)
     def touch(self, who, key, ttl):
+        self.trail.append(("touch", who, key, ttl))
         live = self.live()
         if key in live:
             value, _, tags = self.model[key]
@@ -181,10 +194,12 @@ class RedisMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1.0, 1800.0, 3599.0, 3601.0]))
     def wait(self, seconds):
+        self.trail.append(("wait", seconds))
         self.clock.advance(seconds)
 
     @rule(who=WHO)
     def channel_breaks(self, who):
+        self.trail.append(("channel_breaks", who))
         if not LONG:
             return
         cache = self.caches[who]
@@ -193,6 +208,7 @@ class RedisMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, key=KEYS)
     def own_writes_are_seen_at_once(self, who, key):
+        self.trail.append(("own_writes_are_seen_at_once", who, key))
         cache = self.caches[who]
         cache.set(key, "mine", ttl=3600)
         self.model[key] = ("mine", self.clock.monotonic() + 3600, frozenset())

@@ -99,6 +99,7 @@ class Channel:
         self._up = threading.Event()
         self._again = False
         self._hush = False
+        self._view: set[Any] = set()
         self.connected = False
 
     @property
@@ -161,7 +162,7 @@ class Channel:
                     _hang_up(ear)
             if not self._stop.wait(pause):
                 pause = min(0.5, pause * 1.5)
-                self._store.links.forget_masters()
+                self._store.links.look_around()
 
     def _set(self, core: Core, connected: bool) -> None:
         if self.connected == connected:
@@ -177,6 +178,7 @@ class Channel:
         self._again = self._hush = False
         mode = self._asked_for
         try:
+            self._view = self._known()
             for node in self._store.links.masters():
                 ear, found = self._open(node)
                 ears.append(ear)
@@ -255,7 +257,6 @@ class Channel:
                 return
 
     def _listen(self, core: Core, ears: list[_Ear]) -> None:
-        names = {ear.name for ear in ears}
         with selectors.DefaultSelector() as selector:
             for ear in ears:
                 selector.register(ear.socket, selectors.EVENT_READ, ear)
@@ -268,7 +269,7 @@ class Channel:
                     self._heartbeat(ear, now)
                 if self._store.links.is_cluster and now - checked > TOPOLOGY_S / len(ears):
                     checked = now
-                    self._check_masters(ears, names)
+                    self._check_masters(ears)
 
     def _hear(self, core: Core, ear: _Ear) -> None:
         while data := ear.recv():
@@ -305,13 +306,16 @@ class Channel:
             ear.asked = now
             ear.socket.send(pack("PING"))
 
-    def _check_masters(self, ears: list[_Ear], names: set[Any]) -> None:
+    def _known(self) -> set[Any]:
+        return {_at(node) for node in self._store.links.masters()}
+
+    def _check_masters(self, ears: list[_Ear]) -> None:
         """Open anew when the cluster has other masters than those we listen to.
 
         What the client has learnt from redirections is looked at here; what it cannot know (nobody asked
         for a key that moved) one of the masters is asked for, each in turn.
         """
-        if {_at(node) for node in self._store.links.masters()} != names:
+        if self._known() != self._view:
             raise ConnectionError("the client knows other masters")
         ear = min(ears, key=lambda ear: ear.asked)
         if ear.resp == 3:

@@ -263,15 +263,33 @@ class Links:
             out.append(slow)
         return out
 
-    def forget_masters(self) -> None:
-        """Let a cluster say anew who its masters are; callers that use only tasks never make it."""
-        client = self._client
-        if not self.is_cluster or client is None or self._pid != os.getpid():
+    def look_around(self) -> None:
+        """Ask a cluster anew who its masters are; in a process that uses only tasks nobody else does.
+
+        A new client takes the place of the old one: where redis-py looks around by itself, it hangs up on
+        whoever is using that client at the moment.
+        """
+        old = self._client
+        if (
+            not self.is_cluster
+            or self._parsed is None
+            or old in (None, self._given)
+            or self._pid != os.getpid()
+        ):
             return
         redis = require("redis", extra="cache", needed_by="RedisStore")
         # Nobody answers yet: whoever asked tries again. (One of these is no RedisError.)
         with contextlib.suppress(redis.RedisError, redis.exceptions.RedisClusterException, OSError):
-            client.nodes_manager.initialize()
+            fresh = self._open()
+            if {n.name for n in fresh.get_primaries()} == {n.name for n in old.get_primaries()}:
+                fresh.close()
+                return
+            with self._mu:
+                taken = self._client is old and self._pid == os.getpid()
+                if taken:
+                    self._client = fresh  # the old one closes when the last call on it has ended
+            if not taken:
+                fresh.close()
 
     def ping(self) -> None:
         """Ask every master for a sign of life, within the short timeout."""
