@@ -64,7 +64,7 @@ class Pool:
 def simulate(rate: Callable[[float], float], served: float, slo_s: float) -> tuple[float, float]:
     """Return the 95th percentile of waits, and worker time relative to the optimum at every moment."""
     random, clock, pool = Random(1), FakeClock(), Pool(served)
-    policy = LatencyPolicy(wait=slo_s, share=SHARE, concurrency=1, startup=5, safety=0.5, hedge=1)
+    policy = LatencyPolicy(wait=slo_s, share=SHARE, concurrency=1, startup=5, safety=0.5, hedge=1, drain=30)
     scaler = AutoScaler(pool, QueueMetrics(pool), policy, max_replicas=200, clock=clock)
     queue, running, waits = deque[float](), list[float](), list[float]()
     now, arrival, tick, used, best = 0.0, 0.0, 0.0, 0.0, 0.0
