@@ -36,7 +36,7 @@ class ControlTests(StoreTests):
 
     def test_unique_until_it_has_ended(self, queues: QueueManager) -> None:
         first = queues.enqueue("t", unique_key="k", unique_for="running")
-        station = Station(queues, "t")
+        station = Station(queues, "t", lease_s=30)
         (lease,) = station.take()
         assert queues.enqueue("t", unique_key="k", unique_for="running").id == first.id
         assert station.end(lease, "retry")
@@ -47,7 +47,7 @@ class ControlTests(StoreTests):
 
     def test_unique_for_a_time(self, queues: QueueManager) -> None:
         queues.enqueue("t", unique_key="k", unique_for=1.5)
-        station = Station(queues, "t")
+        station = Station(queues, "t", lease_s=30)
         assert station.end(station.take()[0])
         assert queues.enqueue("t", unique_key="k", unique_for=1.5).duplicate
         until(lambda: not queues.enqueue("t", unique_key="k", unique_for=1.5).duplicate, 5)
@@ -66,7 +66,7 @@ class ControlTests(StoreTests):
 
     def test_cancel_waiting_delayed_and_running(self, queues: QueueManager) -> None:
         running = queues.enqueue("t")
-        station = Station(queues, "t")
+        station = Station(queues, "t", lease_s=30)
         (lease,) = station.take()
         waiting, delayed = queues.enqueue("t"), queues.enqueue("t", delay=60)
         assert [waiting.cancel(), delayed.cancel(), running.cancel()] == [True, True, True]
@@ -148,7 +148,7 @@ class ControlTests(StoreTests):
     def test_counts_add_up_in_every_state(self, queues: QueueManager) -> None:
         queues.enqueue_many("t", range(10), queue="low")
         queues.enqueue_many("t", range(4), queue="low", delay=60)
-        station = Station(queues, "t")
+        station = Station(queues, "t", lease_s=30)
         leases = station.take(6)
         station.end(leases[0])
         station.end(leases[1], "dead", error="x")
@@ -194,7 +194,7 @@ class ControlTests(StoreTests):
 
     def test_progress_and_steps_need_the_lease(self, queues: QueueManager) -> None:
         job = queues.enqueue("t")
-        station = Station(queues, "t")
+        station = Station(queues, "t", lease_s=30)
         (lease,) = station.take()
         assert station.store.note(job.id, lease.token, progress=0.25)
         assert station.store.note(job.id, lease.token, step="charged")

@@ -24,7 +24,7 @@ class CoreTests(StoreTests):
 
     def test_enqueued_job_is_claimed_once_and_completes(self, queues: QueueManager) -> None:
         job = queues.enqueue("t", {"n": 1})
-        a, b = Station(queues, "t"), Station(queues, "t")
+        a, b = Station(queues, "t", lease_s=30), Station(queues, "t", lease_s=30)
         (lease,) = a.take()
         assert b.take() == []
         assert (lease.record.id, lease.attempt, lease.crashes) == (job.id, 1, 0)
@@ -48,7 +48,7 @@ class CoreTests(StoreTests):
     def test_enqueue_many_keeps_order_across_batches(self, queues: QueueManager) -> None:
         jobs = queues.enqueue_many("t", list(range(2500)))
         assert len({j.id for j in jobs}) == 2500
-        station, got = Station(queues, "t"), []
+        station, got = Station(queues, "t", lease_s=30), []
         while part := station.take(700):
             got += [queues.codec.decode(lease.record.payload) for lease in part]
         assert got == list(range(2500))
@@ -105,7 +105,7 @@ class CoreTests(StoreTests):
         with make(aging=7) as queues:
             old = queues.enqueue("t", priority=0)
             queues.enqueue_many("t", range(30), priority=9)
-            station, order = Station(queues, "t"), []
+            station, order = Station(queues, "t", lease_s=30), []
             while part := station.take(3):
                 order += [lease.record.id for lease in part]
             assert order.index(old.id) == 7
@@ -128,7 +128,7 @@ class CoreTests(StoreTests):
     def test_fairness_keys_take_turns(self, queues: QueueManager) -> None:
         queues.enqueue_many("t", range(200), fairness_key="big")
         small = [job.id for k in ("x", "y") for job in queues.enqueue_many("t", range(5), fairness_key=k)]
-        order = Station(queues, "t").drain()
+        order = Station(queues, "t", lease_s=30).drain()
         assert max(order.index(i) for i in small) < 20
         assert [i for i in order if i in small[:5]] == small[:5], "FIFO within a key"
 
@@ -225,7 +225,7 @@ class CoreTests(StoreTests):
 
     def test_released_job_goes_back_to_the_head(self, queues: QueueManager) -> None:
         first, second = queues.enqueue_many("t", [1, 2])
-        station = Station(queues, "t")
+        station = Station(queues, "t", lease_s=30)
         (lease,) = station.take(1)
         assert station.end(lease, "release")
         (again,) = station.take(1)
@@ -234,7 +234,7 @@ class CoreTests(StoreTests):
 
     def test_finish_twice_counts_once(self, queues: QueueManager) -> None:
         queues.enqueue("t")
-        station = Station(queues, "t")
+        station = Station(queues, "t", lease_s=30)
         (lease,) = station.take()
         assert [station.end(lease), station.end(lease)] == [True, False]
         assert sum(s.completed for s in queues.status()) == 1
@@ -243,7 +243,7 @@ class CoreTests(StoreTests):
 
     def test_retry_waits_its_delay_and_counts_attempts(self, queues: QueueManager) -> None:
         job = queues.enqueue("t")
-        station = Station(queues, "t")
+        station = Station(queues, "t", lease_s=30)
         (lease,) = station.take()
         assert station.end(lease, "retry", delay_s=0.2, error="boom")
         assert job.info().state is JobState.DELAYED
@@ -257,7 +257,7 @@ class CoreTests(StoreTests):
 
     def test_dead_jobs_are_listed_and_replayed(self, queues: QueueManager) -> None:
         jobs = queues.enqueue_many("t", range(3))
-        station = Station(queues, "t")
+        station = Station(queues, "t", lease_s=30)
         for lease in station.take():
             assert station.end(lease, "dead", error=f"bad {lease.record.id}")
         listed = queues.dead("normal")
@@ -276,7 +276,7 @@ class CoreTests(StoreTests):
     def test_retention_keeps_the_last_completed_and_failed(self, make: Make) -> None:
         kept = {"q": {"keep_completed": 5, "keep_failed": 3}}
         with make(queues=kept) as queues:
-            station = Station(queues, "t")
+            station = Station(queues, "t", lease_s=30)
             done = queues.enqueue_many("t", range(8))
             for lease in station.take():
                 assert station.end(lease)
