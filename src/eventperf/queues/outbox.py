@@ -187,7 +187,7 @@ class Relay:
         """Carry one batch and return how many jobs it had.
 
         Raises:
-            StoreUnavailable: The database or the store does not answer; nothing is lost.
+            ~eventperf.queues.StoreUnavailable: The database or the store does not answer; nothing is lost.
         """
         from sqlalchemy import exc
 
