@@ -289,7 +289,8 @@ class Search:
                 return 0.0
             return 1e-9 * max(gain, 1e-12)  # judged again when its turn comes, if it comes
         bytes_share = self.size(spec) / max(self._stored, self.size(spec))
-        if not at_first and gain / left < _PER_BYTE * bytes_share:
+        is_free = self._limits.max_index_bytes is not None  # the caller's own bound takes its place
+        if not at_first and not is_free and gain / left < _PER_BYTE * bytes_share:
             self._reasons[spec] = (
                 f"saves {100 * gain / left:.2f} % of what is left for {100 * bytes_share:.0f} % more bytes"
             )
