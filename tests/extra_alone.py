@@ -72,7 +72,9 @@ def main(extra: str) -> None:
     expected = {name for part in parts for name in BRINGS[part].split()}
     installed = {name for name in everything if importlib.util.find_spec(name)}
     more = {name for part in parts for name in COMES_ALONG.get(part, ())}
-    assert installed - more == expected - more, f"[{extra}] brings {sorted(installed)}, not {sorted(expected)}"
+    assert installed - more == expected - more, (
+        f"[{extra}] brings {sorted(installed)}, not {sorted(expected)}"
+    )
     exec(compile(first_block(README), str(README), "exec"), {"__name__": "readme"})
     for part in parts:
         exec(compile(WORK[part], f"[{part}]", "exec"), {})

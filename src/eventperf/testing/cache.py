@@ -283,15 +283,16 @@ class CacheStoreSuite:
     def test_a_cancelled_leader_hands_over(self, cache: CacheManager) -> None:
         async def main() -> None:
             loads = []
+            begun = asyncio.Event()
 
             async def load() -> int:
                 loads.append(1)
+                begun.set()
                 await asyncio.sleep(0.4)
                 return len(loads)
 
             leader = asyncio.create_task(cache.aget_or_load("k", load))
-            while not loads:  # a first connection may take its time
-                await asyncio.sleep(0.005)
+            await begun.wait()  # a first connection may take its time
             others = [asyncio.create_task(cache.aget_or_load("k", load)) for _ in range(5)]
             await asyncio.sleep(0.02)
             leader.cancel()
