@@ -44,19 +44,19 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def test_killed_worker_loses_nothing(url: str) -> None:
     with QueueManager(url) as queues:
-        jobs = queues.enqueue_many("nap", [0.02] * 150)
         with Worker(JOBS, url) as doomed, Worker(JOBS, url) as other:
+            wait_until(lambda: queues.backlog().workers == 2, 40, what="two workers")
+            jobs = queues.enqueue_many("nap", [0.05] * 300)
             doomed.wait_for("effect")
-            other.wait_for("effect")
             doomed.kill9()
-            assert queues.drain(30)
+            assert queues.drain(60)
             done = Counter(line.split()[1] for line in [*doomed.lines, *other.lines] if "effect" in line)
         rows = queues.status()
-        assert sum(row.completed for row in rows) == 150
+        assert sum(row.completed for row in rows) == 300
         assert sum(row.failed for row in rows) == 0
         assert balanced(rows)
         assert {job.id for job in jobs} == set(done), "every job had its effect"
-        again = sum(done.values()) - 150
+        again = sum(done.values()) - 300
         assert again <= 32, "only what the killed worker ran or had not reported ran again"
 
 
