@@ -151,7 +151,7 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("scaler.interval", "scaler.interval", "soon"),
         ("scaler.dry_run", "scaler.dry_run", "yes"),
         ("scaler.workers", "scaler.workers", 0),
-        ("scaler.intervall", "scaler.intervall", 15),
+        ("scaler.intervals", "scaler.intervals", 15),
         ("surprise", "surprise", {}),
         ("kubernetes.timeout", "kubernetes.timeout", -1),
         ("leader.renew_deadline", "leader.renew_deadline", "20s"),
