@@ -55,7 +55,7 @@ for number in range(3):
             assert cache.get_or_load(f"load:{number}", lambda: number) == number
             until(lambda: cache.stats().coherence == "tracking")
             cache.set("watched", "old"); cache.get("watched")
-            os.write(1, f"watching {number}\n".encode())  # in one piece: three processes write here
+            os.write(1, f"watching {number}\\n".encode())  # in one piece: three processes write here
             until(lambda: cache.get("watched") == "new")  # written by the parent's parent
             code = 0
         except BaseException as error:
