@@ -80,10 +80,15 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The whole suite on one Python, with every server; posargs go to pytest."""
+    """The whole suite on one Python, with every server; posargs go to pytest.
+
+    Hundreds of these tests kill, freeze and cut real servers on whatever machine runs them. One that
+    fails runs once more, and the run ends with the names of those that needed it: a test named there
+    is a defect to look for (``--reruns 0``), and one that fails twice fails the run.
+    """
     provide_servers(session)
     install(session, "test")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", "--reruns", "1", "-rR", *session.posargs)
 
 
 @nox.session(python=PYTHONS)

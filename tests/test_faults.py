@@ -87,7 +87,7 @@ def test_url_keeps_user_and_path(proxy):
 
 
 def test_worker_freezes_goes_on_and_dies():
-    code = "import itertools, time\nfor n in itertools.count(): print(n); time.sleep(0.01)"
+    code = "import itertools, time\nfor n in itertools.count(): print(n, flush=True); time.sleep(0.01)"
     with Worker(code) as worker:
         worker.wait_for("3")
         worker.sigstop()
