@@ -67,6 +67,32 @@ def test_the_very_same_runs_on_mariadb_and_redis(
     assert _on_real_servers(mariadb_url, redis_url, capsys).startswith(("mysql", "mariadb"))
 
 
+def test_with_chaos_nothing_is_stale_lost_or_done_twice(
+    redis_server: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "demo.html"
+    code = main(["demo", "--scale", "0.01", "--seconds", "1", "--chaos", "--json", "--report", str(report)])
+    figures = json.loads(capsys.readouterr().out)
+    chaos = figures["stages"][-1]
+    assert (code, figures["is_clean"], chaos["name"]) == (0, True, "chaos"), chaos
+    assert chaos["jobs"] > 0
+    assert chaos["stale"] == chaos["lost"] == chaos["double"] == 0
+    assert [event["what"] for event in chaos["broken"]] == [
+        "the worker is killed (kill -9), another is started",
+        "Redis is killed (kill -9)",
+        "Redis is started again",
+    ]
+    assert "done again because their worker was killed" in report.read_text(encoding="utf-8")
+
+
+def test_chaos_without_redis_server_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["demo", "--chaos"]) == 2
+    assert "no redis-server on PATH" in capsys.readouterr().err
+
+
 def test_the_check_catches_a_planted_stale_read() -> None:
     ledger = Ledger({1: 10}, {}, {})
     ledger.registered(1, 5)
@@ -85,3 +111,5 @@ def test_the_check_catches_a_planted_lost_and_a_double_job() -> None:
     ledger.done("mail", second)
     ledger.done("mail", second)
     assert (ledger.verdict().lost, ledger.verdict().double) == (0, 1)
+    ledger.done("mail", first, claim=2)
+    assert (ledger.verdict().double, ledger.verdict().again) == (1, 1)

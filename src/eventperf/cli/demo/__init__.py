@@ -24,6 +24,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--redis", metavar="URL", help="keep cache and queue in this Redis: redis://host:6379/0"
     )
+    parser.add_argument(
+        "--chaos", action="store_true",
+        help="run the last stage again while a worker and a Redis of the demo's own are killed",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=7, help="makes data and arrivals reproducible (7)")
     parser.add_argument(
         "--scale", type=float, default=1.0, help="share of 300 events and 300,000 participants (1.0)"
@@ -43,13 +47,18 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigurationError("--report", args.report, "a file in a folder that exists")
     require("sqlalchemy", extra="dbopt", needed_by="eventperf demo")
     require("sqlglot", extra="dbopt", needed_by="eventperf demo")
+    from .chaos import check_available
     from .dataset import metadata
     from .stages import Settings, as_dict
     from .stages import run as run_stages
 
     settings = Settings(
-        scale=args.scale, seconds=args.seconds, seed=args.seed, redis=args.redis, database=args.database
-    )
+        scale=args.scale, seconds=args.seconds, seed=args.seed, redis=args.redis, database=args.database,
+        chaos=args.chaos,
+    )  # fmt: skip
+    if args.chaos:
+        require("redis", extra="cache", needed_by="eventperf demo --chaos")
+        check_available()
     if args.redis:
         _check_redis(args.redis)
     with tempfile.TemporaryDirectory(prefix="eventperf-demo-") as folder:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
@@ -55,9 +56,11 @@ VALUES (:id, :registration, :event, :now, 1)"""
 FIND_PASS = "SELECT id FROM registrations WHERE event_id = :event AND participant_id = :person"
 
 READS = ("event_page", "event_list", "my_registrations", "find_participant", "dashboard", "busiest_events")
-WRITES = ("register", "check_in")
+QUEUE_OF = {"notification_sending": "high", "analytics_processing": "normal", "data_export": "low"}
+"""Side work, and the queue it goes to."""
 
 Row = dict[str, Any]
+Work = list[tuple[str, Row]]
 
 
 class Database:
@@ -77,11 +80,14 @@ class Database:
         with self.engine.connect() as connection:
             return self.rows(connection, sql, **values)
 
-    def write(self, sql: str, **values: Any) -> None:
+    @contextmanager
+    def write(self, sql: str, **values: Any) -> Iterator[Connection]:
+        """Execute, let the caller add to the transaction, commit."""
         with self._mu:
             self.statements += 1
         with self.engine.begin() as connection:
             connection.execute(text(sql), values)
+            yield connection
 
 
 class Site:
@@ -90,6 +96,7 @@ class Site:
     Args:
         cache: Pages are cached, and dropped by tag when a write has been committed.
         queues: Side work is enqueued; without it the visitor waits for it.
+        outbox: Side work is written down in the visitor's own transaction, for a relay to enqueue.
         ids: Where new rows take their ids from.
     """
 
@@ -101,11 +108,12 @@ class Site:
         *,
         cache: CacheManager | None,
         queues: QueueManager | None,
+        outbox: bool = False,
     ) -> None:
         self.db: Database = Database(engine)
         self.ledger = ledger
         self._ids = ids
-        self._cache, self._queues = cache, queues
+        self._cache, self._queues, self._outbox = cache, queues, outbox
         self.event_page: Callable[[int], Row] = self._event_page
         self.event_list: Callable[[str], Row] = self._event_list
         self.my_registrations: Callable[[int], Row] = self._my_registrations
@@ -114,8 +122,8 @@ class Site:
         if cache is not None:
             self._switch_on(cache)
         if queues is not None:
-            for job in ("notification_sending", "analytics_processing", "data_export"):
-                queues.job(job, queue=_QUEUE_OF[job])(self._handler(job))
+            for job, queue in QUEUE_OF.items():
+                queues.job(job, queue=queue)(self._handler(job))
 
     def _switch_on(self, cache: CacheManager) -> None:
         event, person = "event:{event_id}", "person:{person_id}"
@@ -160,16 +168,17 @@ class Site:
     def register(self, event_id: int, person_id: int) -> bool:
         """Register a participant; false when they already are. Told to the ledger once it is committed."""
         new = next(self._ids)
-        try:
-            self.db.write(REGISTER, id=new, event=event_id, person=person_id, now=NOW)
-        except IntegrityError:
+        work: Work = [
+            ("notification_sending", {"to": person_id, "event": event_id}),
+            ("analytics_processing", {"event": event_id}),
+        ]
+        if new % 20 == 0:
+            work.append(("data_export", {"event": event_id}))
+        if not self._commit(work, REGISTER, id=new, event=event_id, person=person_id, now=NOW):
             return False
         self._dropped(f"event:{event_id}", f"person:{person_id}")
         self.ledger.registered(event_id, person_id)
-        self._aside("notification_sending", {"to": person_id, "event": event_id})
-        self._aside("analytics_processing", {"event": event_id})
-        if new % 20 == 0:
-            self._aside("data_export", {"event": event_id})
+        self._aside(work)
         return True
 
     def check_in(self, event_id: int, person_id: int) -> bool:
@@ -177,13 +186,30 @@ class Site:
         found = self.db.read(FIND_PASS, event=event_id, person=person_id)
         if not found:
             return False
-        try:
-            self.db.write(CHECK_IN, id=next(self._ids), registration=found[0]["id"], event=event_id, now=NOW)
-        except IntegrityError:
+        work: Work = [("notification_sending", {"to": person_id, "event": event_id})]
+        values = {"id": next(self._ids), "registration": found[0]["id"], "event": event_id, "now": NOW}
+        if not self._commit(work, CHECK_IN, **values):
             return False
         self._dropped(f"event:{event_id}")
         self.ledger.checked_in(event_id)
-        self._aside("notification_sending", {"to": person_id, "event": event_id})
+        self._aside(work)
+        return True
+
+    def _commit(self, work: Work, sql: str, **values: Any) -> bool:
+        """Write; false when the row is there already. With an outbox the side work is committed with it."""
+        written: list[str] = []
+        try:
+            with self.db.write(sql, **values) as connection:
+                if self._outbox and self._queues is not None:
+                    for job, data in work:
+                        written.append(job)
+                        self._queues.enqueue(job, self._promise(job, data), session=connection)
+        except BaseException as error:
+            for job in written:
+                self.ledger.withdrawn(job)
+            if isinstance(error, IntegrityError):
+                return False
+            raise
         return True
 
     def _dropped(self, *tags: str) -> None:
@@ -192,21 +218,30 @@ class Site:
 
     # -- side work -------------------------------------------------------------------------------------
 
-    def _aside(self, job: str, data: Row) -> None:
-        data = {**data, "n": self.ledger.promised(job)}
-        if self._queues is None:
-            self._do(job, data)
-        else:
-            self._queues.enqueue(job, {**data, "at": time.monotonic()})
+    def _promise(self, job: str, data: Row) -> Row:
+        return {**data, "n": self.ledger.promised(job), "at": time.monotonic()}
+
+    def _aside(self, work: Work) -> None:
+        if self._outbox:
+            return  # the commit took it
+        for job, data in work:
+            promised = self._promise(job, data)
+            if self._queues is None:
+                self.do(job, promised)
+                self.ledger.done(job, promised["n"])
+            else:
+                self._queues.enqueue(job, promised)
 
     def _handler(self, job: str) -> Callable[[Any, Row], None]:
         def handle(ctx: Any, data: Row) -> None:
-            self.ledger.waited(_QUEUE_OF[job], time.monotonic() - data["at"])
-            self._do(job, data)
+            self.ledger.waited(QUEUE_OF[job], time.monotonic() - data["at"])
+            self.do(job, data)
+            self.ledger.done(job, data["n"])
 
         return handle
 
-    def _do(self, job: str, data: Row) -> None:
+    def do(self, job: str, data: Row) -> None:
+        """Do one piece of side work."""
         if job == "notification_sending":
             time.sleep(PROVIDER_S)
         elif job == "analytics_processing":
@@ -214,7 +249,3 @@ class Site:
         else:
             rows = self.db.read(ATTENDEES, event=data["event"])
             "\n".join(";".join(map(str, row.values())) for row in rows)
-        self.ledger.done(job, data["n"])
-
-
-_QUEUE_OF = {"notification_sending": "high", "analytics_processing": "normal", "data_export": "low"}

@@ -2,7 +2,8 @@
 
 A read is stale when it shows less than what had been committed, and told to the visitor, before the read
 began. A page whose figures may be up to some seconds old is stale beyond that age. A job is lost when it was
-promised and its effect never happened, and finished double when it happened twice.
+promised and its effect never happened, and finished double when it happened twice. Only where the demo kills
+workers may a later claim of the job repeat an effect: jobs run at least once.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the check found; all but ``checked`` and ``jobs`` must be 0."""
+    """What the check found; ``stale``, ``lost`` and ``double`` must be 0.
+
+    Attributes:
+        again: Effects repeated by a later claim, after the job's worker was killed.
+    """
 
     checked: int
     stale: int
     jobs: int
     lost: int
     double: int
+    again: int = 0
 
     @property
     def is_clean(self) -> bool:
@@ -46,7 +52,7 @@ class Ledger:
         self._people = Counter(by_person)
         self._gates = Counter(checked_in)
         self._promised: Counter[str] = Counter()
-        self._effects: Counter[tuple[str, int]] = Counter()
+        self._effects: Counter[tuple[str, int, int]] = Counter()
         self.waits: dict[str, list[float]] = defaultdict(list)
         self.checked: int = 0
         self.stale: int = 0
@@ -71,10 +77,15 @@ class Ledger:
             self._promised[job] += 1
             return self._promised[job]
 
-    def done(self, job: str, n: int) -> None:
-        """Note that its effect happened."""
+    def withdrawn(self, job: str) -> None:
+        """Take back a promise whose transaction was rolled back."""
         with self._mu:
-            self._effects[job, n] += 1
+            self._promised[job] -= 1
+
+    def done(self, job: str, n: int, claim: int = 0) -> None:
+        """Note that its effect happened; ``claim`` tells apart runs of which one may have been killed."""
+        with self._mu:
+            self._effects[job, n, claim] += 1
 
     def waited(self, queue: str, seconds: float) -> None:
         """Note how long a job waited for its start."""
@@ -113,7 +124,8 @@ class Ledger:
     def verdict(self) -> Verdict:
         """Return the sum; call it when all side work has had time to end."""
         with self._mu:
-            happened = Counter(job for job, _ in self._effects)
-            lost = sum(n - happened[job] for job, n in self._promised.items())
+            once = {(job, n) for job, n, _ in self._effects}
+            jobs = sum(self._promised.values())
             double = sum(n - 1 for n in self._effects.values() if n > 1)
-            return Verdict(self.checked, self.stale, sum(self._promised.values()), lost, double)
+            again = len(self._effects) - len(once)
+            return Verdict(self.checked, self.stale, jobs, jobs - len(once), double, again)

@@ -9,10 +9,18 @@ from .app import BOUNDED_S, PROVIDER_S
 from .load import percentile
 from .plots import bars, lines
 from .stages import LOAD_SHARE, Outcome, Stage
-from .tables import INDEX_COLUMNS, QUEUE_COLUMNS, STAGE_COLUMNS, index_rows, queue_rows, stage_rows
+from .tables import (
+    INDEX_COLUMNS,
+    QUEUE_COLUMNS,
+    STAGE_COLUMNS,
+    chaos_lines,
+    index_rows,
+    queue_rows,
+    stage_rows,
+)
 
-_COLOURS = ("#c2410c", "#2563eb", "#7c3aed", "#059669")
-_DARK = ("#fb923c", "#60a5fa", "#a78bfa", "#34d399")
+_COLOURS = ("#c2410c", "#2563eb", "#7c3aed", "#059669", "#be185d")
+_DARK = ("#fb923c", "#60a5fa", "#a78bfa", "#34d399", "#f472b6")
 
 
 def _palette(colours: Sequence[str]) -> str:
@@ -53,7 +61,7 @@ def page(outcome: Outcome) -> str:
         f"<h2>At {outcome.rate:.0f} arrivals/s, the same in every stage</h2>",
         _table(STAGE_COLUMNS, stage_rows(outcome)),
         "<h2>Latency over time (p95, logarithmic)</h2>",
-        lines([(s.name, _over_time(s)) for s in outcome.stages], x="seconds", y="ms", log=True),
+        lines([(s.name, _over_time(s)) for s in outcome.rows], x="seconds", y="ms", log=True),
         "<h2>Query time per page, before and after the indexes, without cache</h2>",
         bars([(p, ba) for p, ba in outcome.endpoints.items()], ("before", "after"), "ms"),
         "<h2>Indexes</h2>",
@@ -65,6 +73,7 @@ def page(outcome: Outcome) -> str:
             "ms",
         ),
         _table(QUEUE_COLUMNS, queue_rows(outcome)),
+        *_chaos(outcome),
         *_day(outcome),
         "<h2>Method</h2><ul>",
         f"<li>Arrivals are Poisson at {LOAD_SHARE:.0%} of what the plain site sustained in this run; "
@@ -78,6 +87,12 @@ def page(outcome: Outcome) -> str:
     ]
     head = '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>eventperf demo</title>'
     return f"{head}<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>\n"
+
+
+def _chaos(outcome: Outcome) -> list[str]:
+    lines = chaos_lines(outcome)
+    head = "<h2>Chaos: what was broken on purpose, on a Redis of the demo's own</h2>"
+    return [head, "<ul>", *(f"<li>{escape(line)}</li>" for line in lines), "</ul>"] if lines else []
 
 
 def _day(outcome: Outcome) -> list[str]:

@@ -10,18 +10,22 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sqlalchemy import Engine, text
 
 from eventperf._core.urls import redact
-from eventperf.cache import CacheManager
+from eventperf.cache import CacheManager, CacheStats
 from eventperf.cli.output import Progress
 from eventperf.dbopt import ApplyReport, DatabaseOptimizer, QueryRecorder
 from eventperf.queues import QueueManager
+from eventperf.queues.outbox import TABLE, create_table
 
 from . import dataset, day, load
 from .app import READS, Site
+from .chaos import Chaos, PrivateRedis
 from .check import Ledger, Verdict
 
 STAGES = ("plain", "+ cache", "+ indexes", "+ queue")
@@ -38,11 +42,17 @@ class Settings:
     seed: int = 7
     redis: str | None = None
     database: str | None = None
+    chaos: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
 class Stage:
-    """One row of the table."""
+    """One row of the table.
+
+    Attributes:
+        sustained_rps: 0 where it was not measured.
+        log: What was broken: ``(seconds since the beginning of the load, what happened)``.
+    """
 
     name: str
     sustained_rps: float
@@ -51,6 +61,7 @@ class Stage:
     verdict: Verdict
     waits: dict[str, list[float]]
     examples: list[str]
+    log: list[tuple[float, str]] = field(default_factory=list)
 
     @property
     def queries_per_request(self) -> float:
@@ -60,7 +71,11 @@ class Stage:
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """Everything that was measured."""
+    """Everything that was measured.
+
+    Attributes:
+        chaos: The last stage again, while things were broken; not among the ``stages``.
+    """
 
     settings: Settings
     size: dataset.Size
@@ -71,13 +86,19 @@ class Outcome:
     applied: ApplyReport | None = None
     gains: dict[str, tuple[str, int]] = field(default_factory=dict)
     day: day.Day | None = None
+    chaos: Stage | None = None
     took_s: float = 0.0
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
+    def rows(self) -> list[Stage]:
+        """All stages, in the order in which they ran."""
+        return self.stages if self.chaos is None else [*self.stages, self.chaos]
+
+    @property
     def is_clean(self) -> bool:
         """Whether the independent check found nothing wrong in any stage."""
-        return all(stage.verdict.is_clean and not _broken(stage) for stage in self.stages)
+        return all(stage.verdict.is_clean and not _broken(stage) for stage in self.rows)
 
 
 def _broken(stage: Stage) -> list[str]:
@@ -122,6 +143,8 @@ class _Job:
         outcome.endpoints = {page: (before[page], after[page]) for page in before}
         outcome.stages.append(self._stage(2, cache=True, queue=False))
         outcome.stages.append(self._stage(3, cache=True, queue=True))
+        if self.settings.chaos:
+            outcome.chaos = self._chaos(len(STAGES))
         with self.progress.step("a simulated event day for the autoscaler"):
             outcome.day = day.simulate(self.engine, outcome.stages[-1].sustained_rps, self.settings.seed)
         outcome.environment = self._environment()
@@ -133,7 +156,7 @@ class _Job:
         name, seconds = STAGES[index], self.settings.seconds
         ledger = self._ledger()
         with ExitStack() as stack:
-            manager = stack.enter_context(self._cache()) if cache else None
+            manager = stack.enter_context(self._cache(self.settings.redis)) if cache else None
             queues = stack.enter_context(self._queues()) if queue else None
             site = Site(self.engine, ledger, self.ids, cache=manager, queues=queues)
             if queues is not None:
@@ -146,21 +169,50 @@ class _Job:
             if queues is not None:
                 queues.drain("30s")  # the backlog of the closed loop is not this measurement's
                 ledger.waits.clear()
-            visitors = load.schedule(self.size, self.rate, seconds, self.settings.seed, 2 * index + 1)
+            visitors = self._visitors(index)
             before = manager.stats() if manager is not None else None
             with self.progress.step(f"{name}: {self.rate:.0f} arrivals/s for {seconds:g} s"):
                 result = load.drive(site, visitors, paced=True, stop_after_s=seconds * 2)
             if queues is not None and not queues.drain("60s"):
                 self.progress.say("the queue did not drain within a minute")
-            hits = None
-            if manager is not None and before is not None:
-                after = manager.stats()
-                hit, miss = after.hits - before.hits, after.misses - before.misses
-                hits = hit / max(1, hit + miss)
+            hits = _hit_ratio(before, manager.stats()) if manager is not None and before is not None else None
             return Stage(
                 name=name, sustained_rps=sustained, open_loop=result, hit_ratio=hits,
                 verdict=ledger.verdict(), waits=dict(ledger.waits), examples=ledger.examples,
             )  # fmt: skip
+
+    def _visitors(self, index: int) -> list[load.Request]:
+        return load.schedule(self.size, self.rate, self.settings.seconds, self.settings.seed, 2 * index + 1)
+
+    def _chaos(self, index: int) -> Stage:
+        """The last stage's parts and arrivals, with a worker process and a Redis that die meanwhile."""
+        seconds, ledger, namespace = self.settings.seconds, self._ledger(), f"eventperf-demo-{time.time_ns()}"
+        create_table(self.engine)
+        with ExitStack() as stack:
+            stack.callback(self._drop_outbox)
+            folder = stack.enter_context(TemporaryDirectory(prefix="eventperf-demo-redis-"))
+            redis = PrivateRedis(Path(folder))
+            stack.callback(redis.kill)
+            redis.start()
+            manager = stack.enter_context(self._cache(redis.url))
+            queues = stack.enter_context(QueueManager(redis.url, namespace=namespace))
+            site = Site(self.engine, ledger, self.ids, cache=manager, queues=queues, outbox=True)
+            chaos = Chaos(self.engine, redis, queues, ledger, namespace)
+            with chaos.running():
+                said = f"chaos: {self.rate:.0f} arrivals/s for {seconds:g} s; a worker and Redis are killed"
+                with self.progress.step(said), chaos.unleashed(seconds):
+                    result = load.drive(site, self._visitors(index), paced=True, stop_after_s=seconds * 2)
+                if not chaos.settle():
+                    self.progress.say("the side work was not done within a minute")
+            stats = manager.stats()
+        return Stage(
+            name="chaos", sustained_rps=0.0, open_loop=result, hit_ratio=_hit_ratio(None, stats),
+            verdict=ledger.verdict(), waits=dict(ledger.waits), examples=ledger.examples, log=chaos.log,
+        )  # fmt: skip
+
+    def _drop_outbox(self) -> None:
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql(f"DROP TABLE {TABLE}")
 
     def _ledger(self) -> Ledger:
         with self.engine.connect() as connection:
@@ -175,12 +227,11 @@ class _Job:
             )
 
     @contextmanager
-    def _cache(self) -> Iterator[CacheManager]:
-        manager = CacheManager(self.settings.redis, namespace="eventperf-demo")
-        with manager:
+    def _cache(self, redis: str | None) -> Iterator[CacheManager]:
+        with CacheManager(redis, namespace="eventperf-demo") as manager:
             manager.clear()
             yield manager
-            if self.settings.redis:
+            if redis:
                 manager.clear()
 
     @contextmanager
@@ -263,6 +314,12 @@ def working(queues: QueueManager) -> Iterator[None]:
         thread.join(30)
 
 
+def _hit_ratio(before: CacheStats | None, after: CacheStats) -> float:
+    """Return the share of reads between two moments that were answered from the cache."""
+    hit = after.hits - (before.hits if before else 0)
+    return hit / max(1, hit + after.misses - (before.misses if before else 0))
+
+
 def _waits(waits: list[float]) -> dict[str, float]:
     shares = {f"p{share * 100:g}": load.percentile(waits, share) * 1000 for share in (0.5, 0.99)}
     return {**shares, "jobs": len(waits)}
@@ -282,10 +339,11 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
             "hit_ratio": s.hit_ratio, "errors": s.open_loop.errors[:5],
             "error_count": len(s.open_loop.errors),
             "stale": s.verdict.stale, "reads_checked": s.verdict.checked, "jobs": s.verdict.jobs,
-            "lost": s.verdict.lost, "double": s.verdict.double,
+            "lost": s.verdict.lost, "double": s.verdict.double, "again": s.verdict.again,
+            "broken": [{"at_s": at, "what": what} for at, what in s.log],
             "queue_wait_ms": {queue: _waits(waits) for queue, waits in s.waits.items()},
         }
-        for s in outcome.stages
+        for s in outcome.rows
     ]  # fmt: skip
     result["endpoint_query_ms"] = {p: {"before": b, "after": a} for p, (b, a) in outcome.endpoints.items()}
     result["indexes"] = outcome.applied.to_dict() if outcome.applied else None

@@ -19,6 +19,7 @@ def show(outcome: Outcome) -> None:
     stage_table(outcome)
     index_table(outcome)
     queue_table(outcome)
+    chaos_log(outcome)
     day_table(outcome)
     verdict(outcome)
 
@@ -26,11 +27,12 @@ def show(outcome: Outcome) -> None:
 def stage_rows(outcome: Outcome) -> list[list[str]]:
     """One row per stage; also used by the report."""
     rows = []
-    for stage in outcome.stages:
+    for stage in outcome.rows:
         run, check = stage.open_loop, stage.verdict
         hit = "" if stage.hit_ratio is None else f"{stage.hit_ratio:.0%}"
+        sustained = f"{stage.sustained_rps:,.0f}" if stage.sustained_rps else ""
         rows.append(
-            [stage.name, f"{stage.sustained_rps:,.0f}", ms(run.latency(0.5)), ms(run.latency(0.99)),
+            [stage.name, sustained, ms(run.latency(0.5)), ms(run.latency(0.99)),
              ms(run.latency(0.999)), f"{stage.queries_per_request:.2f}", hit, f"{len(run.errors)}",
              f"{check.stale} / {check.lost} / {check.double}"]
         )  # fmt: skip
@@ -98,6 +100,26 @@ def queue_table(outcome: Outcome) -> None:
     table(QUEUE_COLUMNS, queue_rows(outcome), title="Side work, off the visitor's path")
 
 
+def chaos_lines(outcome: Outcome) -> list[str]:
+    """Return what was broken and what became of it; also used by the report."""
+    chaos = outcome.chaos
+    if chaos is None:
+        return []
+    waits = sorted(wait for queue in chaos.waits.values() for wait in queue)
+    return [
+        *(f"{at:.1f} s: {what}." for at, what in chaos.log),
+        f"{chaos.verdict.jobs:,} jobs, written in the visitors' own transactions: {chaos.verdict.lost} lost, "
+        f"{chaos.verdict.again} done again because their worker was killed; "
+        f"longest wait {ms(max(waits, default=0.0))}.",
+    ]
+
+
+def chaos_log(outcome: Outcome) -> None:
+    """Print what was broken on purpose."""
+    if lines := chaos_lines(outcome):
+        print("Chaos, with a Redis of the demo's own:", *lines, sep="\n  ", end="\n\n")
+
+
 def day_table(outcome: Outcome) -> None:
     """Print what the scaler did on the simulated day."""
     day = outcome.day
@@ -116,13 +138,12 @@ def day_table(outcome: Outcome) -> None:
 
 def verdict(outcome: Outcome) -> None:
     """Print what the independent check says."""
-    reads = sum(s.verdict.checked for s in outcome.stages)
-    jobs = sum(s.verdict.jobs for s in outcome.stages)
-    stale = sum(s.verdict.stale for s in outcome.stages)
-    lost, double = (sum(getattr(s.verdict, n) for s in outcome.stages) for n in ("lost", "double"))
+    verdicts = [stage.verdict for stage in outcome.rows]
+    reads, jobs, stale = (sum(getattr(v, n) for v in verdicts) for n in ("checked", "jobs", "stale"))
+    lost, double = (sum(getattr(v, n) for v in verdicts) for n in ("lost", "double"))
     counts = f"{reads:,} reads, {stale} stale; {jobs:,} jobs, {lost} lost, {double} finished twice"
     print(f"Independent check: {counts}.")
-    for stage in outcome.stages:
+    for stage in outcome.rows:
         for example in [
             *stage.examples,
             *sorted({e for e in stage.open_loop.errors if not e.startswith("given up")})[:3],
