@@ -131,14 +131,8 @@ class Flights:
         flight._thread = threading.get_ident()
 
     @contextmanager
-    def leading(self, flight: Flight) -> Iterator[None]:
-        """Mark this context (and tasks or threads that copy it) as the one ``flight`` depends on."""
-        with self.leading_all((flight,)):
-            yield
-
-    @contextmanager
-    def leading_all(self, flights: tuple[Flight, ...]) -> Iterator[None]:
-        """The same for several flights that one load serves."""
+    def leading(self, *flights: Flight) -> Iterator[None]:
+        """Mark this context (and tasks or threads that copy it) as the one ``flights`` depend on."""
         token = _leading.set((*_leading.get(), *flights))
         try:
             yield

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-S = TypeVar("S")
-R_co = TypeVar("R_co", covariant=True)
 
 # Arguments of these types may index the fast table: they never change and equal ones give equal keys.
 _STEADY: Final = frozenset(

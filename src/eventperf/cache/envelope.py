@@ -17,7 +17,7 @@ NO_LEASE: Final = b"0" + b"0" * 16 + b"0" * 13
 _TIMES: Final = struct.Struct(">dddfH")
 BODY: Final = HEAD + _TIMES.size
 
-VALUE, LEASE, SETTLING = b"V", b"L", b"T"
+VALUE = b"V"
 
 
 class Sealed(NamedTuple):

@@ -16,7 +16,6 @@ from .stats import CorruptEntry
 from .steps import Steps, call
 
 ABSENT: Any = object()
-TAG_EPOCH = "i"
 
 
 class Found(NamedTuple):

@@ -84,7 +84,7 @@ def _perform(core: Core, effect: Any) -> Any:
     if kind is Call:
         return core.call(effect.name, *effect.args, **effect.options)
     if kind is Load:
-        with core.flights.leading_all(effect.flights):
+        with core.flights.leading(*effect.flights):
             value = effect.loader()
         if inspect.isawaitable(value):
             if inspect.iscoroutine(value):
@@ -135,7 +135,7 @@ async def _aperform(core: Core, effect: Any) -> Any:
     if kind is Call:
         return await core.acall(effect.name, *effect.args, **effect.options)
     if kind is Load:
-        with core.flights.leading_all(effect.flights):
+        with core.flights.leading(*effect.flights):
             value = effect.loader()
             return await value if inspect.isawaitable(value) else value
     if kind is Wait:

@@ -116,7 +116,6 @@ class Applier:
     ) -> None:
         self._dialect, self._schema, self._limits, self._clock = dialect, schema, limits, clock
         self._workload = workload
-        self._spent = 0.0
 
     def run(
         self, advice: Advice, *, dry_run: bool, verify: bool, progress: Callable[[str], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from .workload import Sample, SlowQuery, Workload
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_log = logging.getLogger("eventperf.dbopt")
 _SECONDS_PER_COST = {"sqlite": 4e-7, "postgres": 1e-5, "mysql": 2e-6}
 
 
@@ -307,17 +309,14 @@ class DatabaseOptimizer:
         for query in queries:
             measured = query.statement.total_s or 0.0
             query.weight = measured or query.statement.calls * 1e-6
-            if query.analysis.uses and self.dialect.name == "sqlite":
-                try:
-                    cost = planner.plan(query, ()).cost
-                except Exception:
-                    continue  # the search reports it
-                query.weight = max(measured, query.statement.calls * cost * per_cost)
-            elif not measured and query.analysis.uses:
-                try:
-                    query.weight = query.statement.calls * planner.plan(query, ()).cost * per_cost
-                except Exception:
-                    continue
+            if not query.analysis.uses or (measured and self.dialect.name != "sqlite"):
+                continue
+            try:
+                cost = planner.plan(query, ()).cost
+            except Exception as error:  # whatever a driver raises; the search meets it again and reports it
+                _log.debug("%s has no plan to weigh it by: %s", query.id, error)
+                continue
+            query.weight = max(measured, query.statement.calls * cost * per_cost)
 
     def _fill(self, advice: Advice, selection: Selection, queries: list[Query], planner: Planner) -> None:
         total = sum(q.weight for q in queries if q.analysis.uses) or 1.0

@@ -7,6 +7,7 @@ any of these, or cannot be put to the test, is not advised.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -43,6 +44,8 @@ from .rewrite_subqueries import (
 )
 from .rewrite_tree import Form, Node, has_parameters, inlined, is_volatile, text_of
 from .workload import Sample
+
+_log = logging.getLogger("eventperf.dbopt")
 
 _ROWS: Final = 5_000
 _SAMPLE: Final = 1_000
@@ -211,7 +214,8 @@ class _Bench:
                 return None
             query = replace_sample(self._query, text, analysis)
             return self._planner.plan(query, ()).cost
-        except Exception:
+        except Exception as error:  # whatever a driver raises at a form that the engine refuses
+            _log.debug("no cost for a form of %s: %s", self._query.id, error)
             return None
 
     # --- proof ---------------------------------------------------------------------------------

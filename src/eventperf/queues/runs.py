@@ -53,7 +53,6 @@ class Acks:
         self._none = asyncio.Event()
         self._none.set()
         self._task: asyncio.Task[None] | None = None
-        self._sending = 0
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._send())

@@ -37,7 +37,7 @@ _NEAR = ("|0", "|-1", "|1")
 _NOISE, _SIZE_NOISE = 0.05, 0.3
 _EVERY = "*"  # what a slot brings without any event
 
-Slot = list[Any]  # [number, reference, share of a leap kept by day, explained by events, features]
+# A slot is a list: number, reference, share of a leap kept by day, explained by events, features.
 
 
 def weekly(age_days: int) -> float:

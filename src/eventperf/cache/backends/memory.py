@@ -188,7 +188,7 @@ class MemoryStore:
 
     def _evicted(self, entry: Entry) -> None:
         self.evictions += 1
-        self._kill(entry, queued=False)
+        self._kill(entry)
 
     def _quota(self, entry: Entry) -> None:
         key = entry.key or ""
@@ -205,7 +205,7 @@ class MemoryStore:
                     self._kill(other)
                     return
 
-    def _kill(self, entry: Entry, *, queued: bool = True) -> None:
+    def _kill(self, entry: Entry) -> None:
         key = entry.key
         if key is None:
             return
