@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import random
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from eventperf._core.extras import require
 from eventperf.dbopt.ddl import create_index_sql, normal_expression, quote
@@ -238,7 +236,7 @@ class SqliteDialect:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold a lock file named after the database file; the system frees it when the process dies."""
+        """Hold a lock file beside the database file; the system frees it when the process dies."""
         with self._connection() as db:
             path = next((row[2] for row in db.execute("PRAGMA database_list") if row[1] == "main"), "")
         key = os.path.realpath(path) if path else f"memory-{id(self._engine)}"
@@ -249,9 +247,7 @@ class SqliteDialect:
             if not path:
                 yield
                 return
-            digest = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
-            file = Path(tempfile.gettempdir(), f"eventperf-dbopt-{digest}.lock")
-            with _file_lock(file):
+            with _file_lock(Path(f"{key}-eventperf-lock")):
                 yield
         finally:
             lock.release()
@@ -363,23 +359,39 @@ def _where(sql: str) -> int:
 
 @contextmanager
 def _file_lock(path: Path) -> Iterator[None]:
-    with path.open("a+b") as file:
+    """Hold a lock file; it is gone afterwards, and a process that died leaves one that locks nobody out."""
+    while True:
+        with path.open("a+b") as file:
+            _lock(file)
+            if not _is_at(file, path):
+                continue  # its last holder removed it between our opening and our locking it
+            try:
+                yield
+            finally:
+                with suppress(PermissionError):  # Windows keeps what is open
+                    path.unlink()
+            return
+
+
+def _lock(file: IO[bytes]) -> None:
+    try:
         try:
             import fcntl
         except ImportError:  # not POSIX
             import msvcrt
 
-            try:
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-            except OSError as error:
-                raise OptimizerBusy("another optimizer is applying changes to this database") from error
-            yield
-            return
-        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+        else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OptimizerBusy("another optimizer is applying changes to this database") from error
-        yield
+    except OSError as error:
+        raise OptimizerBusy("another optimizer is applying changes to this database") from error
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 __all__ = ["SqliteDialect"]
