@@ -16,22 +16,24 @@ from typing import Any, TypeVar
 import pytest
 
 from processes import version_of
-from servers import MariaDBServer, PostgresServer, RedisCluster, RedisServer, ServerMissing
+from servers import MariaDBServer, PostgresServer, RedisCluster, RedisSentinel, RedisServer, ServerMissing
 
-AnyServer = RedisServer | RedisCluster | PostgresServer | MariaDBServer
-S = TypeVar("S", RedisServer, RedisCluster, PostgresServer, MariaDBServer)
+AnyServer = RedisServer | RedisCluster | RedisSentinel | PostgresServer | MariaDBServer
+S = TypeVar("S", RedisServer, RedisCluster, RedisSentinel, PostgresServer, MariaDBServer)
 
-KINDS: tuple[type[Any], ...] = (RedisServer, RedisCluster, PostgresServer, MariaDBServer)
+KINDS: tuple[type[Any], ...] = (RedisServer, RedisCluster, RedisSentinel, PostgresServer, MariaDBServer)
 _used: Counter[str] = Counter()  # tests by server
 _private: Counter[str] = Counter()  # servers started for a single test
 _shared: dict[str, AnyServer] = {}
 _FIXTURES: dict[str, Any] = {
     "redis_server": RedisServer,
     "redis_cluster": RedisCluster,
+    "redis_sentinel": RedisSentinel,
     "postgres_server": PostgresServer,
     "mariadb_server": MariaDBServer,
     "private_redis": RedisServer,
     "private_redis_cluster": RedisCluster,
+    "private_redis_sentinel": RedisSentinel,
     "private_postgres": PostgresServer,
     "private_mariadb": MariaDBServer,
 }
@@ -90,6 +92,12 @@ def redis_cluster() -> Iterator[RedisCluster]:
 
 
 @pytest.fixture(scope="session")
+def redis_sentinel() -> Iterator[RedisSentinel]:
+    """The session's Redis with a replica and three Sentinels; leave it running."""
+    yield from _session(RedisSentinel)
+
+
+@pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """The session's PostgreSQL; leave it running."""
     yield from _session(PostgresServer)
@@ -111,6 +119,12 @@ def redis_url(redis_server: RedisServer) -> str:
 def redis_cluster_url(redis_cluster: RedisCluster) -> str:
     """``redis+cluster://`` URL of a cluster that is empty when a test begins."""
     return redis_cluster.url
+
+
+@pytest.fixture(scope="session")
+def redis_sentinel_url(redis_sentinel: RedisSentinel) -> str:
+    """``redis+sentinel://`` URL of a Redis that is empty when a test begins."""
+    return redis_sentinel.url
 
 
 @pytest.fixture
@@ -150,6 +164,12 @@ def private_redis_cluster() -> Iterator[Callable[..., RedisCluster]]:
 
 
 @pytest.fixture
+def private_redis_sentinel() -> Iterator[Callable[..., RedisSentinel]]:
+    """Start a Redis with a replica and Sentinels of this test."""
+    yield from _factory(RedisSentinel)
+
+
+@pytest.fixture
 def private_postgres() -> Iterator[Callable[..., PostgresServer]]:
     """Start a PostgreSQL of this test."""
     yield from _factory(PostgresServer)
@@ -175,8 +195,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     names = getattr(item, "fixturenames", ())
     for fixture, kind in _FIXTURES.items():
         shared = _shared.get(kind.name)
-        if isinstance(shared, (RedisServer, RedisCluster)) and (fixture in names or "request" in names):
-            shared.flush()  # a test with `request` may still ask for it
+        asked = fixture in names or "request" in names  # a test with `request` may still ask for it
+        if asked and isinstance(shared, (RedisServer, RedisCluster, RedisSentinel)):
+            shared.flush()
 
 
 @pytest.fixture(autouse=True)
@@ -190,7 +211,7 @@ def _count_servers(request: pytest.FixtureRequest) -> Iterator[None]:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.section("servers")
     for kind in KINDS:
-        terminalreporter.write_line(f"{kind.name:<14}{_line(kind)}")
+        terminalreporter.write_line(f"{kind.name:<15}{_line(kind)}")
 
 
 def _line(kind: Any) -> str:

@@ -25,7 +25,15 @@ from processes import READY_S, Server, ServerFailed, ServerMissing, find_binary,
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["MariaDBServer", "PostgresServer", "RedisCluster", "RedisServer", "ServerFailed", "ServerMissing"]
+__all__ = [
+    "MariaDBServer",
+    "PostgresServer",
+    "RedisCluster",
+    "RedisSentinel",
+    "RedisServer",
+    "ServerFailed",
+    "ServerMissing",
+]
 
 
 def _by_number(path: str) -> list[int]:
@@ -222,6 +230,83 @@ class RedisCluster:
     def _knows_all(self, node: RedisServer) -> bool:
         known = _cluster_nodes(node)
         return len(known) == len(self.nodes) and not any("handshake" in flags for flags, _ in known.values())
+
+
+class _SentinelNode(RedisServer):
+    def __init__(self, master: RedisServer) -> None:
+        super().__init__()
+        self._master = master
+
+    def command(self) -> list[str]:
+        at, name = self._master, RedisSentinel.SERVICE
+        settings = {
+            "port": self.port, "bind": self.host, "dir": self.home, "protected-mode": "no",
+            "sentinel monitor": f"{name} {at.host} {at.port} 2",
+            "sentinel down-after-milliseconds": f"{name} 500",
+            "sentinel failover-timeout": f"{name} 2000",
+        }  # fmt: skip
+        config = self.home / "sentinel.conf"
+        if not config.exists():  # a Sentinel writes down there what it learns
+            config.write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
+        return [self.binary, str(config), "--sentinel"]
+
+
+class RedisSentinel:
+    """A master, a replica, and three Sentinels that watch them; ``data[0]`` starts as the master."""
+
+    name = "redis sentinel"
+    SERVICE: ClassVar[str] = "main"
+
+    def __init__(self) -> None:
+        lively = {"repl_diskless_sync": "yes", "repl_diskless_sync_delay": 0}
+        self.data: list[RedisServer] = [RedisServer(**lively) for _ in range(2)]
+        self.sentinels: list[RedisServer] = [_SentinelNode(self.data[0]) for _ in range(3)]
+
+    @classmethod
+    def find(cls) -> str:
+        return RedisServer.find()
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"{n.host}:{n.port}" for n in self.sentinels)
+        return f"redis+sentinel://{hosts}/{self.SERVICE}/0"
+
+    @property
+    def version(self) -> str:
+        return self.data[0].version
+
+    @property
+    def running(self) -> bool:
+        return all(node.running for node in (*self.data, *self.sentinels))
+
+    def start(self) -> Self:
+        """Start everything and wait until the Sentinels know of one another and of the replica."""
+        for node in self.data:
+            node.start()
+        self.data[1].execute("REPLICAOF", self.data[0].host, self.data[0].port)
+        for node in self.sentinels:
+            node.start()
+        _until(lambda: all(map(self._knows_all, self.sentinels)), "the Sentinels to know everybody")
+        return self
+
+    def close(self) -> None:
+        for node in (*self.sentinels, *self.data):
+            node.close()
+
+    @property
+    def master(self) -> RedisServer:
+        """The server that the first Sentinel calls the master."""
+        _, port = self.sentinels[0].execute("SENTINEL GET-MASTER-ADDR-BY-NAME", self.SERVICE)
+        return next(node for node in self.data if node.port == int(port))
+
+    def flush(self) -> None:
+        self.master.flush()
+
+    def _knows_all(self, sentinel: RedisServer) -> bool:
+        facts = sentinel.execute("SENTINEL MASTER", self.SERVICE)  # redis-py makes it a dict
+        link = self.data[1].execute("INFO", "replication")["master_link_status"]
+        known = facts["num-slaves"], facts["num-other-sentinels"], facts["flags"], link
+        return bool(known == (1, 2, "master", "up"))
 
 
 def _text(reply: object) -> str:

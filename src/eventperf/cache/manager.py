@@ -47,6 +47,8 @@ BACKENDS: Final = Registry(
         "unix": "eventperf.cache.backends.redis:RedisStore",
         "redis+cluster": "eventperf.cache.backends.redis:RedisStore",
         "rediss+cluster": "eventperf.cache.backends.redis:RedisStore",
+        "redis+sentinel": "eventperf.cache.backends.redis:RedisStore",
+        "rediss+sentinel": "eventperf.cache.backends.redis:RedisStore",
     },
 )
 
@@ -58,8 +60,9 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
     manager may be made before a fork.
 
     Args:
-        url: ``redis://``, ``rediss://``, ``redis+cluster://h1:7000,h2:7001``, ``memory://``, or a store
-            object; ``None`` keeps to process memory.
+        url: ``redis://``, ``rediss://``, ``redis+cluster://h1:7000,h2:7001``,
+            ``redis+sentinel://h1:26379,h2:26379/SERVICE``, ``memory://``, or a store object;
+            ``None`` keeps to process memory.
         namespace: First part of every key; what ``clear()`` empties.
         ttl: Life of an entry where none is said; overrides the one of ``options``.
         l1: The first tier: a :class:`MemoryStore` (the default), a :class:`CachetoolsStore`, or ``None``.

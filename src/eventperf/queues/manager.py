@@ -51,6 +51,8 @@ backends: Registry = Registry(
         "rediss": "eventperf.queues.backends.redis:RedisBackend",
         "redis+cluster": "eventperf.queues.backends.redis:RedisBackend",
         "rediss+cluster": "eventperf.queues.backends.redis:RedisBackend",
+        "redis+sentinel": "eventperf.queues.backends.redis:RedisBackend",
+        "rediss+sentinel": "eventperf.queues.backends.redis:RedisBackend",
         "postgresql+psycopg": "eventperf.queues.backends.sql:SqlBackend",
         "mysql+pymysql": "eventperf.queues.backends.sql:SqlBackend",
         "mariadb+pymysql": "eventperf.queues.backends.sql:SqlBackend",

@@ -39,3 +39,10 @@ class TestRedisClusterStore(CacheStoreSuite):
     @pytest.fixture
     def store(self, redis_cluster_url):
         return RedisStore(redis_cluster_url, timeout=2)
+
+
+@pytest.mark.integration
+class TestRedisSentinelStore(CacheStoreSuite):
+    @pytest.fixture
+    def store(self, redis_sentinel_url):
+        return RedisStore(redis_sentinel_url, timeout=2)

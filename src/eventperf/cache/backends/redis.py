@@ -50,7 +50,8 @@ class RedisStore:
     """Bytes under text keys on a Redis server or cluster.
 
     Args:
-        url: ``redis://``, ``rediss://``, ``unix://`` or ``redis+cluster://h1:7000,h2:7001``.
+        url: ``redis://``, ``rediss://``, ``unix://``, ``redis+cluster://h1:7000,h2:7001`` or
+            ``redis+sentinel://h1:26379,h2:26379/SERVICE``.
         client: A ``redis.Redis`` or ``redis.RedisCluster`` of the host's own; it stays the host's.
         async_client: The same for tasks; it belongs to the loop that made it.
         timeout: How long one command may take before the server counts as away.

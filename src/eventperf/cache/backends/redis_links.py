@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from eventperf._core import sentinel
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf._core.urls import BackendURL, parse_url, redact
@@ -154,10 +155,7 @@ class Links:
             )
         if self._given_async is not None and self._parsed is None:
             raise ConfigurationError("client", None, "a sync client beside async_client=, for sync calls")
-        pool = redis.BlockingConnectionPool.from_url(
-            self._single(), max_connections=self._max, timeout=10, retry=once, **self._options()
-        )
-        return redis.Redis(connection_pool=pool)
+        return redis.Redis(connection_pool=self._pool(redis, once, asynchronous=False))
 
     def _open_async(self) -> Any:
         redis = require("redis.asyncio", extra="cache", needed_by="RedisStore")
@@ -176,17 +174,21 @@ class Links:
                 **self._common(),
             )
         once = retry.Retry(backoff.NoBackoff(), 1, supported_errors=(errors.ConnectionError,))
-        pool = redis.BlockingConnectionPool.from_url(
-            self._single(), max_connections=self._max, timeout=10, retry=once, **self._options()
-        )
-        return redis.Redis(connection_pool=pool)
+        return redis.Redis(connection_pool=self._pool(redis, once, asynchronous=True))
+
+    def _pool(self, redis: Any, once: Any, *, asynchronous: bool) -> Any:
+        assert self._parsed is not None
+        settings = {"max_connections": self._max, "timeout": 10, "retry": once, **self._options()}
+        if self._parsed.scheme in sentinel.SCHEMES:
+            return sentinel.master_pool(
+                self._parsed, asynchronous=asynchronous, extra="cache", needed_by="RedisStore",
+                sentinel_timeout_s=max(self._timeout_s, 0.05), **settings,
+            )  # fmt: skip
+        return redis.BlockingConnectionPool.from_url(self._text, **settings)
 
     def _hosts(self) -> Sequence[tuple[str, int | None]]:
         assert self._parsed is not None
         return self._parsed.hosts
-
-    def _single(self) -> str:
-        return self._text
 
     def _options(self) -> dict[str, Any]:
         assert self._parsed is not None
@@ -336,13 +338,16 @@ class Links:
 
 def _parse(url: str) -> BackendURL:
     parsed = parse_url(url)
-    allowed = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+    allowed = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster", *sentinel.SCHEMES)
     if parsed.scheme not in allowed:
         raise ConfigurationError("url", redact(url), [f"{scheme}://" for scheme in allowed])
     if parsed.scheme != "unix" and not parsed.hosts:
         raise ConfigurationError("url", redact(url), "a URL with a host, such as redis://host:6379/0")
-    if len(parsed.hosts) > 1 and not parsed.scheme.endswith("+cluster"):
-        raise ConfigurationError("url", redact(url), "one host, or redis+cluster:// for several")
+    if parsed.scheme in sentinel.SCHEMES:
+        sentinel.check(parsed)
+    elif len(parsed.hosts) > 1 and not parsed.scheme.endswith("+cluster"):
+        allowed_hosts = "one host, or redis+cluster:// or redis+sentinel:// for several"
+        raise ConfigurationError("url", redact(url), allowed_hosts)
     if parsed.path and parsed.scheme in ("redis", "rediss") and not parsed.path.isdigit():
         raise ConfigurationError("url", redact(url), "a database number after the host, such as /0")
     return parsed

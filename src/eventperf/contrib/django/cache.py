@@ -64,7 +64,10 @@ class _Shared:
             self.manager = CacheManager(l1=self.table)
 
 
-_URLS: Final = ("redis://", "rediss://", "unix://", "redis+cluster://", "rediss+cluster://")
+_URLS: Final = (
+    "redis://", "rediss://", "unix://", "redis+cluster://", "rediss+cluster://",
+    "redis+sentinel://", "rediss+sentinel://",
+)  # fmt: skip
 _OPTIONS: Final[dict[str, Any]] = {"namespace": "django", "coherence": "tracking", "l1_entries": 50_000}
 _KNOWN: Final = frozenset({*_OPTIONS, "timeout", "max_connections", "MAX_ENTRIES", "CULL_FREQUENCY"})
 _shared: dict[tuple[Any, ...], _Shared] = {}

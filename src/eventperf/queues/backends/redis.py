@@ -30,7 +30,8 @@ _PURGE_BATCH = 1000
 
 
 class RedisBackend:
-    """The Redis engine behind a URL: ``redis://``, ``rediss://``, ``redis+cluster://h1:7000,h2:7001``."""
+    """The Redis engine behind a URL: ``redis://``, ``rediss://``, ``redis+cluster://h1:7000,h2:7001``,
+    ``redis+sentinel://h1:26379,h2:26379/SERVICE``."""
 
     name = "Redis"
     capabilities: frozenset[str] = frozenset({"shared", "limits", "flows", "schedules", "wait_replicas"})

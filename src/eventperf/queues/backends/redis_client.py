@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from eventperf._core import sentinel
 from eventperf._core.extras import require
 from eventperf._core.urls import BackendURL, redact
 from eventperf.queues.errors import StoreUnavailable
@@ -24,7 +25,15 @@ def build_client(url: BackendURL, module: str, *, waits: bool = False) -> Any:
     common["socket_keepalive"] = True
     if "+cluster" in url.scheme:
         return _cluster_client(url, redis, module, common)
-    pool = redis.BlockingConnectionPool.from_url(url.text, max_connections=1, timeout=30, **common)
+    common |= {"max_connections": 1, "timeout": 30}
+    if url.scheme in sentinel.SCHEMES:
+        asynchronous = module.endswith("asyncio")
+        pool = sentinel.master_pool(
+            url, asynchronous=asynchronous, extra="queues", needed_by="the Redis queue backend",
+            sentinel_timeout_s=_CONNECT_TIMEOUT_S, **common,
+        )  # fmt: skip
+    else:
+        pool = redis.BlockingConnectionPool.from_url(url.text, **common)
     return redis.Redis(connection_pool=pool)
 
 
