@@ -129,4 +129,4 @@ def test_a_missing_server_skips_with_its_reason_but_fails_in_ci(tmp_path, env, o
     assert outcome in done.stdout, done.stdout + done.stderr
     assert done.returncode == code
     if env:
-        assert "redis         missing: EVENTPERF_REDIS_SERVER=/nowhere is no program" in done.stdout
+        assert "redis          missing: EVENTPERF_REDIS_SERVER=/nowhere is no program" in done.stdout
