@@ -140,6 +140,7 @@ class Search:
         self._is_searching = True
         chosen = self._grow(pool)
         chosen = self._shrink(chosen)
+        chosen = self._exchange(chosen)
         return self._report(chosen)
 
     def _baselines(self) -> None:
@@ -288,7 +289,7 @@ class Search:
                 )
                 return 0.0
             return 1e-9 * max(gain, 1e-12)  # judged again when its turn comes, if it comes
-        bytes_share = self.size(spec) / max(self._stored, self.size(spec))
+        bytes_share = self.size(spec) / self._bytes_of(spec)
         is_free = self._limits.max_index_bytes is not None  # the caller's own bound takes its place
         if not at_first and not is_free and gain / left < _PER_BYTE * bytes_share:
             self._reasons[spec] = (
@@ -315,6 +316,56 @@ class Search:
                     f"saves only {100 * max(loss, 0) / left:.2f} % of what is left beside the chosen ones"
                 )
         return chosen
+
+    def _exchange(self, chosen: frozenset[IndexSpec]) -> frozenset[IndexSpec]:
+        """Swap an index, largest first, for another that serves its queries where that is the better buy.
+
+        Growth alone cannot: what was chosen early may keep the planner from what would be better now.
+        """
+        for spec in sorted(chosen, key=lambda s: -self.size(s)):
+            left, best, most = self._left(chosen), None, self._limits.min_gain_ratio
+            for other in self._rivals(spec, chosen):
+                if self._expired():
+                    return chosen
+                swapped = chosen - {spec} | {other}
+                gain = sum(self._cost(q, chosen) - self._cost(q, swapped) for q in self._by_table[spec.table])
+                gain -= self._writes(other) - self._writes(spec)
+                bytes_share = (self.size(other) - self.size(spec)) / self._bytes_of(other)
+                worth = gain / left - _PER_BYTE * bytes_share
+                if worth > most and self._fits(swapped):
+                    best, most = other, worth
+            if best is not None:
+                chosen = chosen - {spec} | {best}
+                self._reasons[spec] = f"{best.label()} is the better buy"
+        return chosen
+
+    def _rivals(self, spec: IndexSpec, chosen: frozenset[IndexSpec]) -> list[IndexSpec]:
+        """Return what may take the place of ``spec``: for a query that uses it, what the planner picked
+        once, and narrower and wider forms of it."""
+        left, rivals = self._left(chosen), dict[IndexSpec, None]()
+        for query in self._by_table[spec.table]:
+            if spec not in self._plan(query, chosen).used:
+                continue
+            room = self._cost(query, chosen) - self._floors.get(query.id, 0.0)
+            for other in self._wanted.get(query.id, ()):
+                if other in chosen or other.table != spec.table:
+                    continue
+                n = min(len(other.keys), len(spec.keys))
+                is_form = (other.where, other.method) == (spec.where, spec.method)
+                is_form = is_form and other.keys[:n] == spec.keys[:n]
+                if not is_form and query not in self._by_spec.get(other, ()):
+                    continue
+                if room > _LITTLE_ROOM * left or (is_form and self.size(other) < self.size(spec)):
+                    rivals.setdefault(other)
+        return list(rivals)
+
+    def _fits(self, chosen: frozenset[IndexSpec]) -> bool:
+        budget = self._limits.max_index_bytes
+        return budget is None or sum(map(self.size, chosen)) <= budget
+
+    def _bytes_of(self, spec: IndexSpec) -> int:
+        """Return the bytes that an index' own are compared with: those of all tables."""
+        return max(self._stored, self.size(spec))
 
     # --- the account ---------------------------------------------------------------------------
 
