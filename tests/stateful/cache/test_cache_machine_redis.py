@@ -81,8 +81,14 @@ class RedisMachine(RuleBasedStateMachine):
                 f"{who} sees {got}, should see {want}; {there=} {tags=} {self.trail[-12:]} {cache.stats()}"
             ) from None
 
+    def said(self):
+        """Wait for what is to be said again: it takes what is written meanwhile with it."""
+        for cache in self.caches:
+            wait_until(lambda c=cache: not c._core.replay_size(), 10, what="replay of invalidations")
+
     def heard(self, tags):
         """Wait until both know of it: who writes before that writes an entry that nobody reads."""
+        self.said()
         for tag in tags:
             record = f"{self.name}:t:{tag}"
             now = self.caches[0].store.get(record).decode()
@@ -153,6 +159,7 @@ class RedisMachine(RuleBasedStateMachine):
             return value
 
         assert same(self.caches[who].get_or_load(key, load, ttl=3600, tags=tags), value)
+        self.said()
         if how == "tag" and tags:
             self.heard(tags)
             self.model = {k: v for k, v in self.model.items() if not v[2].intersection(tags)}
@@ -167,6 +174,7 @@ class RedisMachine(RuleBasedStateMachine):
             self.loop.run_until_complete(cache.adelete(*keys))
         else:
             cache.delete(*keys)
+        self.said()
         for key in keys:
             self.model.pop(key, None)
 
@@ -181,6 +189,7 @@ class RedisMachine(RuleBasedStateMachine):
     def drop_pattern(self, who, pattern):
         self.trail.append(("drop_pattern", who, pattern))
         self.caches[who].invalidate_pattern(pattern)
+        self.said()
         self.model = {k: v for k, v in self.model.items() if not fnmatch.fnmatchcase(k, pattern)}
 
     @rule(who=WHO, key=KEYS, ttl=TTLS)
