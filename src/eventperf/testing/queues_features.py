@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -337,6 +338,21 @@ class ScheduleTests(StoreTests):
         assert not fire("b", now)
         assert fire("b", now + 1, late=True)
         assert len(Station(timed, "t").ids()) == 3
+
+    def test_many_at_once_fire_a_slot_once(self, timed: QueueManager) -> None:
+        store: Any = timed.backend.sync()
+        now = store.time()
+
+        def fire(n: int) -> bool:
+            record = JobRecord(id=f"{n}", type="t", queue="low", priority=1, payload=b"")
+            return bool(store.fire("crowd", now + n // 8, NewJob(record)))
+
+        with ThreadPoolExecutor(8) as pool:
+            fired = list(pool.map(fire, range(80)))
+        assert 1 <= sum(fired) <= 10, "a slot fires once, and an older one not at all"
+        assert len(Station(timed, "t").ids()) == sum(fired)
+        assert not store.fire("crowd", now + 9, NewJob(JobRecord(
+            id="late", type="t", queue="low", priority=1, payload=b"")))  # fmt: skip
 
     def test_workers_together_fire_every_slot_once(self, timed: QueueManager) -> None:
         slots = list[float]()

@@ -160,6 +160,16 @@ workers: Table = Table(
     mysql_engine="InnoDB",
 )
 
+schedules: Table = Table(
+    "eventperf_schedules",
+    metadata,
+    Column("ns", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", _name(), primary_key=True),
+    Column("slot", Double, nullable=False, server_default=text("-1")),  # the last one that fired
+    Column("asked_at", Double, nullable=False),
+    mysql_engine="InnoDB",
+)
+
 COUNTERS: Final = (
     "waiting", "delayed", "active", "enqueued", "completed", "failed", "cancelled", "retried", "stalled",
     "dead", "replayed", "woke", "called", "runs",

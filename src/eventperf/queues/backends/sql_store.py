@@ -116,6 +116,29 @@ class SqlStore(SqlWork):
 
         return self.look(work)
 
+    # -- schedules ---------------------------------------------------------------------------------
+
+    def fire(self, name: str, slot: float, job: NewJob, /, *, late: bool = False) -> bool:
+        t = s.schedules.c
+        mine = (t.ns == self.ns) & (t.name == name)
+
+        def work(step: Step) -> bool:
+            keys = {"ns": self.ns, "name": name}
+            step.d.upsert(step.conn, s.schedules, keys, {"asked_at": step.ask_now()})  # the row is ours now
+            last = step.conn.execute(select(t.slot).where(mine).with_for_update()).scalar_one()
+            if last >= slot:
+                return False
+            step.conn.execute(update(s.schedules).where(mine).values(slot=slot))
+            if late and last < 0:  # a new schedule owes nothing of the time before it
+                return False
+            step.push([job])
+            return True
+
+        return self.step(work, repeat=True)
+
+    def time(self) -> float:
+        return self.look(lambda step: step.ask_now())
+
     # -- operators ---------------------------------------------------------------------------------
 
     def listing(self, queue: str, state: JobState, /, *, offset: int = 0, limit: int = 100) -> list[JobInfo]:
