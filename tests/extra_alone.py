@@ -48,7 +48,7 @@ DatabaseOptimizer(engine, source=QueryRecorder(engine)).advise()
     "mysql": "import eventperf.dbopt",
     "scaling": "from eventperf.scaling import KubernetesTarget",
     "queues": 'from eventperf import QueueManager; QueueManager("redis://127.0.0.1:1/0").close()',
-    "arq": "import eventperf.queues",
+    "arq": "from eventperf.queues import QueueManager; QueueManager('arq+redis://localhost:1')",
     "cli": 'from eventperf.cli.main import main; assert main(["cache", "--help"]) == 0',
     "testing": "import eventperf.testing",
     "django": "import eventperf.contrib.django.cache",

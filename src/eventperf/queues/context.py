@@ -123,6 +123,7 @@ class JobContext:
         Options are those of :meth:`QueueManager.enqueue`. A run that fails, or finishes too late, leaves
         nothing behind.
         """
+        self._manager.needs("then")
         (job,) = self._manager.prepare([self._manager.spec(type, data, options)])
         self.followers.append(job)
         return job.record.id

@@ -53,6 +53,8 @@ backends: Registry = Registry(
         "rediss+cluster": "eventperf.queues.backends.redis:RedisBackend",
         "redis+sentinel": "eventperf.queues.backends.redis:RedisBackend",
         "rediss+sentinel": "eventperf.queues.backends.redis:RedisBackend",
+        "arq+redis": "eventperf.queues.backends.arq:ArqBackend",
+        "arq+rediss": "eventperf.queues.backends.arq:ArqBackend",
         "postgresql+psycopg": "eventperf.queues.backends.sql:SqlBackend",
         "mysql+pymysql": "eventperf.queues.backends.sql:SqlBackend",
         "mariadb+pymysql": "eventperf.queues.backends.sql:SqlBackend",
@@ -144,11 +146,14 @@ class QueueManager(Operations):
         self._stamps: list[Callable[[], Mapping[str, str]]] = []
         self._backend = self._open(url)
         if limits:
-            self._needs("limits")
+            self.needs("limits")
         if wait_replicas:
-            self._needs("wait_replicas")
+            self.needs("wait_replicas")
+        if order == "weighted":
+            self.needs("priorities")
 
-    def _needs(self, capability: str) -> None:
+    def needs(self, capability: str) -> None:
+        """Raise :class:`Unsupported` unless the backend declares ``capability``."""
         if capability not in self._backend.capabilities:
             raise Unsupported(capability, self._backend.name)
 
@@ -287,7 +292,7 @@ class QueueManager(Operations):
             ConfigurationError: An expression that is wrong or never comes, or options that cannot work.
             Unsupported: The backend has no schedules.
         """
-        self._needs("schedules")
+        self.needs("schedules")
         if check_name(name, argument="name") in self.schedules:
             raise ConfigurationError("name", name, "one schedule per name")
         spec = self.spec(type, data, options)
@@ -407,14 +412,14 @@ class QueueManager(Operations):
         return self._handles(jobs, await self._astore().push(jobs))
 
     def _prepare_chain(self, specs: list[JobSpec]) -> list[NewJob]:
-        self._needs("flows")
+        self.needs("flows")
         jobs = self.prepare(check_flow(specs))
         for before, job in pairwise(jobs):
             job.record.flow = {"after": [before.record.id], "when": "success"}
         return jobs
 
     def _prepare_batch(self, specs: list[JobSpec], then: JobSpec, when: str) -> list[NewJob]:
-        self._needs("flows")
+        self.needs("flows")
         jobs = self.prepare(check_flow([*specs, then]))
         jobs[-1].record.flow = {"after": [j.record.id for j in jobs[:-1]], "when": check_when(when)}
         return jobs
@@ -440,14 +445,25 @@ class QueueManager(Operations):
         """Check ``specs`` and return them as jobs ready to be stored."""
         if self._stamps:
             specs = [self._stamped(spec) for spec in specs]
-        if any(spec.after for spec in specs):
-            self._needs("flows")
+        for spec in specs:
+            self._check_backend(spec)
         now, bits = self.clock.time(), self.random.getrandbits
         ids = new_ids(len(specs), bits)
         return [
             self._recorder.one(spec, self._kind(spec.type), check_job_id(spec.id) if spec.id else ids[i], now)
             for i, spec in enumerate(specs)
         ]
+
+    def _check_backend(self, spec: JobSpec) -> None:
+        """Refuse what the backend would ignore."""
+        if spec.after:
+            self.needs("flows")
+        if spec.priority is not None:
+            self.needs("priorities")
+        if spec.unique_key is not None:
+            self.needs("unique")
+        if spec.fairness_key is not None:
+            self.needs("fairness")
 
     def _prepare_many(
         self, type: str | Iterable[JobSpec], data: Iterable[Any] | None, options: dict[str, Any]
@@ -467,8 +483,7 @@ class QueueManager(Operations):
         kind, spec = self._kind(type), self.spec(type, None, options)
         if self._stamps:
             spec = self._stamped(spec)
-        if spec.after:
-            self._needs("flows")
+        self._check_backend(spec)
         fields, delay_s, deadline_s = self._recorder.template(spec, kind, self.clock.time())
         encode, shape = self.codec.encode, kind.shape
         return [

@@ -9,12 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 from eventperf._core.clock import Clock
 
 from .job import JobInfo, JobState, Lease, NewJob, QueueStatus
 from .options import EngineOptions, QueueConfig
+
+if TYPE_CHECKING:
+    from .manager import QueueManager
+    from .worker import Worker
+
+ENGINE: Final = frozenset({"claims", "priorities", "unique", "fairness", "dead_letter", "pause", "then"})
+"""What every backend has whose jobs this package's own engine runs; one that drives another system's workers
+declares what it has of it."""
 
 OutcomeKind = Literal["done", "retry", "dead", "cancelled", "release"]
 
@@ -271,10 +279,11 @@ class Backend(Protocol):
 
     Attributes:
         name: Shown in errors, for example ``"Redis"``.
-        capabilities: Features beyond the common ones: ``"limits"`` (``EngineOptions.limits`` is obeyed),
-            ``"flows"`` (a record's ``flow`` names jobs it waits for: ``{"after": [ids], "when": "success" or
-            "ended"}``), ``"schedules"`` (:class:`ScheduleStore`), ``"wait_replicas"``,
-            ``"transactional_enqueue"``.
+        capabilities: :data:`ENGINE`, or what of it there is (``"claims"``: :class:`WorkerStore`, without
+            which it is a :class:`HostBackend`), and features beyond it: ``"limits"``
+            (``EngineOptions.limits`` is obeyed), ``"flows"`` (a record's ``flow`` names jobs it waits for:
+            ``{"after": [ids], "when": "success" or "ended"}``), ``"schedules"`` (:class:`ScheduleStore`),
+            ``"wait_replicas"``, ``"transactional_enqueue"``.
     """
 
     name: str
@@ -294,6 +303,25 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Close what this process opened."""
+        ...
+
+
+class Session(Protocol):
+    """One run of a worker."""
+
+    async def run(self, burst: bool) -> None: ...
+    def stop(self) -> None: ...
+    def call(self, fn: Any, *args: Any) -> None:
+        """Call ``fn`` on the run's loop, from any thread."""
+        ...
+
+
+@runtime_checkable
+class HostBackend(Protocol):
+    """A backend whose jobs another system's workers run, inside this package's ``Worker``."""
+
+    def session(self, worker: Worker, manager: QueueManager) -> Session:
+        """Return one run of ``worker`` on the running event loop."""
         ...
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .context import JobContext
 from .errors import JobTimeout, NonRetryable, PayloadError, Retry, StoreUnavailable
@@ -40,6 +40,14 @@ class Run:
         self.task: asyncio.Task[None] | None = None
         self.timeout_s: float | None = None
         self.why: str = ""  # why it was interrupted: timeout, cancel, lost, stop
+
+
+class Ends(Protocol):
+    """Where outcomes go."""
+
+    def add(self, lease: Lease, outcome: Outcome, then: Callable[[], object] | None) -> None:
+        """Take ``outcome``; ``then`` is called once the store has accepted it."""
+        ...
 
 
 class Acks:
@@ -124,7 +132,7 @@ class Runner:
     """
 
     def __init__(
-        self, manager: QueueManager, worker: str, store: AsyncJobStore, executors: Executors, acks: Acks
+        self, manager: QueueManager, worker: str, store: AsyncJobStore, executors: Executors, acks: Ends
     ) -> None:
         self._manager = manager
         self._worker = worker

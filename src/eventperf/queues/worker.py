@@ -22,7 +22,7 @@ from .executors import Executors
 from .heartbeat import Heartbeat
 from .job import Lease
 from .options import check_int, check_name
-from .protocols import AsyncJobStore, Claimed, Renewed, WorkerCard
+from .protocols import AsyncJobStore, Claimed, HostBackend, Renewed, Session, WorkerCard
 from .runs import Acks, Run, Runner
 from .scheduler import Scheduler
 
@@ -72,11 +72,18 @@ class Worker:
         self._fixed_rooms = concurrency is None
         self._slots = concurrency or sum(self._room.values())
         self._lease_s = lease_s
-        self._grace_s = grace_s
+        self.grace_s = grace_s
         self.id: str = name or f"{socket.gethostname()}-{os.getpid()}-{manager.random.getrandbits(32):08x}"
         self._mu = threading.Lock()
-        self._session: _Session | None = None
+        self._session: Session | None = None
         self._stop_asked = False
+
+    def card(self) -> WorkerCard:
+        """Return how this worker introduces itself to the store."""
+        types = frozenset(name for name, kind in self._manager.types.items() if kind.handler is not None)
+        return WorkerCard(
+            id=self.id, types=types, room_by_queue=self._room, slots=self._slots, lease_s=self._lease_s
+        )
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -104,7 +111,7 @@ class Worker:
 
     def _signalled(self, number: int) -> None:
         if self._stop_asked:
-            self._grace_s = 0.0
+            self.grace_s = 0.0
         _log.info("worker %s: signal %s, stopping", self.id, number)
         self.stop()
 
@@ -113,7 +120,13 @@ class Worker:
         with self._mu:
             if self._session is not None:
                 raise ConfigurationError("worker", self.id, "one run at a time")
-            session = self._session = _Session(self, self._manager)
+            backend = self._manager.backend
+            session: Session
+            if isinstance(backend, HostBackend):
+                session = backend.session(self, self._manager)
+            else:
+                session = _Session(self, self._manager)
+            self._session = session
             if self._stop_asked:
                 session.stop()
         try:
@@ -157,14 +170,7 @@ class _Session:
         self._loop = asyncio.get_running_loop()
         self._stopping = False
         self._store: AsyncJobStore = manager.backend.aio()
-        types = frozenset(name for name, kind in manager.types.items() if kind.handler is not None)
-        self._card = WorkerCard(
-            id=worker.id,
-            types=types,
-            room_by_queue=worker._room,
-            slots=worker._slots,
-            lease_s=worker._lease_s,
-        )
+        self._card = worker.card()
         self._wake = asyncio.Event()
         self._room = dict(worker._room)
         self._free = worker._slots
@@ -390,8 +396,8 @@ class _Session:
                 self._stuck_check.cancel()
             while self._ahead:
                 self._runner.drop(self._ahead.pop(), "release")
-            end = time.monotonic() + self._worker._grace_s
-            while self._runner.held and time.monotonic() < end and self._worker._grace_s:
+            end = time.monotonic() + self._worker.grace_s
+            while self._runner.held and time.monotonic() < end and self._worker.grace_s:
                 self._wake.clear()
                 await self._until_freed(min(0.25, end - time.monotonic()))
             await self._runner.hand_back()

@@ -15,15 +15,20 @@ Times are real here: leases are short, and upper bounds are those the guarantees
 from __future__ import annotations
 
 from .queues_control import ControlTests
+from .queues_driven import DrivenTests
 from .queues_features import FlowTests, LimitTests, ReleaseTests, ScheduleTests
 from .queues_store import CoreTests
 from .queues_tools import LEASE_S, Make, Station, StoreTests, balanced, until
 from .queues_workers import WorkerTests
 
-__all__ = ["LEASE_S", "JobStoreSuite", "Make", "Station", "StoreTests", "balanced", "until"]
+__all__ = ["LEASE_S", "HostedSuite", "JobStoreSuite", "Make", "Station", "StoreTests", "balanced", "until"]
 
 
-class JobStoreSuite(CoreTests, ControlTests, WorkerTests, LimitTests, FlowTests, ScheduleTests, ReleaseTests):
+class HostedSuite(DrivenTests, WorkerTests, ReleaseTests):
+    """What a backend must do whose jobs another system's workers run (no capability ``"claims"``)."""
+
+
+class JobStoreSuite(HostedSuite, CoreTests, ControlTests, LimitTests, FlowTests, ScheduleTests):
     """What every backend must do. Subclasses give the fixture ``make``.
 
     Where a backend does not declare a capability, the tests of it check that asking for it is refused.

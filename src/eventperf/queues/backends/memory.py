@@ -16,7 +16,7 @@ from eventperf.queues.faces import AsyncFace
 from eventperf.queues.job import Lease
 from eventperf.queues.limits import RECHECK_S
 from eventperf.queues.policy import choose
-from eventperf.queues.protocols import Claimed, Outcome, Renewed, Stalled, StoreSettings, WorkerCard
+from eventperf.queues.protocols import ENGINE, Claimed, Outcome, Renewed, Stalled, StoreSettings, WorkerCard
 
 from .memory_base import MemoryBooks
 from .memory_jobs import ACTIVE, CANCELLED, COMPLETED, DELAYED, JobLane, LiveWorker, StoredJob
@@ -355,7 +355,7 @@ class MemoryBackend:
     """One memory store, shared by the threads and loops of this process; a fork starts an empty one."""
 
     name = "memory"
-    capabilities: frozenset[str] = frozenset({"limits", "flows", "schedules"})
+    capabilities: frozenset[str] = ENGINE | {"limits", "flows", "schedules"}
 
     def __init__(self, url: BackendURL | None, settings: StoreSettings) -> None:
         self._settings = settings

@@ -19,7 +19,7 @@ from eventperf._core.extras import require
 from eventperf._core.urls import BackendURL, redact
 from eventperf.queues.errors import QueueError, StoreUnavailable
 from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus
-from eventperf.queues.protocols import Claimed, Outcome, Renewed, StoreSettings, WorkerCard
+from eventperf.queues.protocols import ENGINE, Claimed, Outcome, Renewed, StoreSettings, WorkerCard
 
 from . import redis_wire as wire
 from .redis_client import COMMAND_TIMEOUT_S, build_client, lost, warn_of_eviction
@@ -34,7 +34,7 @@ class RedisBackend:
     ``redis+sentinel://h1:26379,h2:26379/SERVICE``."""
 
     name = "Redis"
-    capabilities: frozenset[str] = frozenset({"shared", "limits", "flows", "schedules", "wait_replicas"})
+    capabilities: frozenset[str] = ENGINE | {"shared", "limits", "flows", "schedules", "wait_replicas"}
 
     def __init__(self, url: BackendURL, settings: StoreSettings) -> None:
         require("redis", extra="queues", needed_by="the Redis queue backend")

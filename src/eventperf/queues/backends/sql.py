@@ -25,7 +25,7 @@ from eventperf._core.urls import BackendURL, redact
 from eventperf.queues.errors import QueueError, SchemaMissing, StoreUnavailable
 from eventperf.queues.faces import AsyncFace
 from eventperf.queues.job import NewJob
-from eventperf.queues.protocols import StoreSettings, WorkerCard
+from eventperf.queues.protocols import ENGINE, StoreSettings, WorkerCard
 
 from .turns import Turns
 
@@ -54,7 +54,7 @@ class SqlBackend:
         dialect: What the server says in its own way.
     """
 
-    capabilities: frozenset[str] = frozenset({"shared", "schedules", "transactional_enqueue"})
+    capabilities: frozenset[str] = ENGINE | {"shared", "schedules", "transactional_enqueue"}
 
     def __init__(self, url: BackendURL, settings: StoreSettings) -> None:
         sa: Any = require("sqlalchemy", extra="dbopt", needed_by="the SQL queue backend")

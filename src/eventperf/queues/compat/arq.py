@@ -7,7 +7,7 @@ that it lives on when Redis restarts, where arq's process ends.
 
 :class:`Bridge` takes jobs that stock arq producers enqueue into a :class:`~eventperf.queues.QueueManager`,
 runs arq's functions there, writes results where ``arq.jobs.Job.result`` finds them, and hands jobs to stock
-arq workers.
+arq workers. :func:`dumps` and :func:`loads` are for stock ends beside a manager on ``arq+redis://``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
+from eventperf.queues.backends.arq_wire import as_call, dumps, error_of
+from eventperf.queues.backends.arq_wire import loads as _loads
 from eventperf.queues.errors import NonRetryable, PayloadError
 from eventperf.queues.errors import Retry as RunAgain
 
@@ -62,8 +64,10 @@ __all__ = [
     "create_pool",
     "create_worker",
     "cron",
+    "dumps",
     "func",
     "get_kwargs",
+    "loads",
     "run_worker",
 ]
 
@@ -75,6 +79,18 @@ _LOST = (_redis.ConnectionError, _redis.TimeoutError, OSError)
 _CLAIM_S = 60
 _RESULT_S = 3600
 _AWAY_S = 7 * 86_400  # how long arq's keys of a moved job say that it runs, if nobody ever finishes it
+
+
+def loads(blob: bytes) -> dict[str, Any]:
+    """Read what :func:`dumps` wrote: arq's ``job_deserializer`` where the other end is ``arq+redis://``.
+
+    A job's failure comes back as ``JobExecutionFailed``, its cancellation as ``asyncio.CancelledError``.
+    """
+    found = _loads(blob)
+    if found.get("s") is False:
+        kind, text = error_of(found["r"])
+        found["r"] = asyncio.CancelledError() if kind == "CancelledError" else JobExecutionFailed(text)
+    return found
 
 
 class Worker(_worker.Worker):
@@ -326,9 +342,7 @@ class Bridge:
     def _forwarder(self, type_: str) -> Callable[[Any, Any], Any]:
         async def hand_over(ctx: Any, data: Any) -> None:
             pool = await self._pool()
-            args, kwargs = [data], {}
-            if isinstance(data, dict) and data.keys() == {"args", "kwargs"}:
-                args, kwargs = data["args"], data["kwargs"]
+            args, kwargs = as_call(data)
             await pool.enqueue_job(type_, *args, _job_id=ctx.job_id, _queue_name=self._queue_name, **kwargs)
 
         return hand_over
