@@ -123,7 +123,8 @@ def test_stock_worker_serves_jobs_from_here(
 
     async def work() -> None:
         worker = arq.Worker(
-            [arq.func(f, name=f.__name__) for f in (greet, resize, broken)], redis_settings=RedisSettings.from_dsn(redis_url), queue_name=name,
+            [arq.func(f, name=f.__name__) for f in (greet, resize, broken)],
+            redis_settings=RedisSettings.from_dsn(redis_url), queue_name=name,
             burst=True, poll_delay=0.02, handle_signals=False, **stock,
         )  # fmt: skip
         await worker.async_run()
