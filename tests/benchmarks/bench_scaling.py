@@ -68,7 +68,7 @@ def sweep(days: int) -> list[dict[str, Any]]:
         (f"HPA rps {share:.0%}", TargetTracking(rps=40.0 * share)) for share in (0.8, 0.7, 0.6, 0.5)
     ]
     for kind in (LatencyPolicy, PredictivePolicy, CalendarPolicy):
-        tried += [(f"{kind.__name__} {safety}", kind(safety=safety)) for safety in (0.98, 0.993, 0.997)]
+        tried += [(f"{kind.__name__} {safety}", kind(safety=safety)) for safety in (0.97, 0.985, 0.995)]
     for lag in (30.0, 5.0):
         for name, policy in tried:
             score = backtest(

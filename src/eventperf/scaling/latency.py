@@ -67,7 +67,7 @@ class LatencyPolicy:
         drain: Time in which a backlog shall be gone.
 
     >>> LatencyPolicy(wait="400ms", capacity_rps=40)
-    LatencyPolicy(wait_s=0.4, concurrency=4, capacity_rps=40, startup_s=75, safety=0.993, hedge=8)
+    LatencyPolicy(wait_s=0.4, concurrency=4, capacity_rps=40, startup_s=75, safety=0.985, hedge=16)
     """
 
     __slots__ = (
@@ -84,8 +84,8 @@ class LatencyPolicy:
         capacity_rps: float | None = None,
         startup: Duration = 75.0,
         window: Duration = 30.0,
-        safety: float = 0.993,
-        hedge: float = 8.0,
+        safety: float = 0.985,
+        hedge: float = 16.0,
         drain: Duration = 10.0,
     ) -> None:
         self.wait_s: float = seconds(wait, name="wait")

@@ -10,6 +10,8 @@ from .model import Observation
 
 _LEAD_SHARE = 1.2  # of the start-up: the slowest replica counts here
 _SOON_S = 690.0
+_LEAP_DOUBT, _DATED_DOUBT = 4.0, 0.8
+"""What is kept ready for a known time is rare and short: covering more of it costs little."""
 
 
 class PredictivePolicy(LatencyPolicy):
@@ -45,12 +47,12 @@ class PredictivePolicy(LatencyPolicy):
             rate=rate if measured else None,
             last_rate=rate,
             lead_s=self.startup_s * _LEAD_SHARE + min(tick_s, 60.0),
-            quantile=max(0.5, 1.0 - 15.0 * doubt),
+            quantile=max(0.5, 1.0 - _LEAP_DOUBT * doubt),
             events=observation.calendar if self._reads_calendar else None,
         )
         memory["season"] = state
         now, soon, why = seasons.reserves(
-            state, time_s=time_s, soon_s=_SOON_S, rate=rate, quantile=max(0.5, 1.0 - 7.0 * doubt)
+            state, time_s=time_s, soon_s=_SOON_S, rate=rate, quantile=max(0.5, 1.0 - _DATED_DOUBT * doubt)
         )
         return Reserve(now, soon, why)
 

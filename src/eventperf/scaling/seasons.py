@@ -32,6 +32,7 @@ _FIRST, _LAST = -6, 36  # slots around an event that it may explain
 _LEAST_EVENT = 0.06
 _RATIOS, _RATIO_ZERO, _RATIO_STEP = 40, 20, 0.1
 _RATIO_PRIOR, _RATIO_PRIOR_BIN = 4.0, 24
+_MOST_SURPLUS, _STILL_LEARNING = 2.5, 5.0
 _SHAPE_PRIOR, _FAR_PRIOR, _SHAPE_DRIFT, _SURPRISE = 0.3, 0.1, 0.02, 3.0
 _NEAR = ("|0", "|-1", "|1")
 _NOISE, _SIZE_NOISE = 0.05, 0.3
@@ -122,12 +123,18 @@ def learn_shapes(
 
 
 def ratio_quantile(ratios: Sequence[float], quantile: float) -> float:
-    """Return by what factor events bring more than was said, at ``quantile``."""
-    seen, past = 0.0, (1.0 - quantile) * (sum(ratios) + _RATIO_PRIOR)
+    """Return by what factor events bring more than was said, at ``quantile``.
+
+    A large factor is a shape still being learned at first; later it was a burst beside the event, and is not
+    believed in full.
+    """
+    count = sum(ratios)
+    most = _MOST_SURPLUS * (1.0 + _STILL_LEARNING / (_STILL_LEARNING + count))
+    seen, past = 0.0, (1.0 - quantile) * (count + _RATIO_PRIOR)
     for i in range(_RATIOS - 1, -1, -1):
         seen += ratios[i] + (_RATIO_PRIOR if i == _RATIO_PRIOR_BIN else 0.0)
         if seen > past:
-            return math.exp((i + 1 - _RATIO_ZERO) * _RATIO_STEP)
+            return min(most, math.exp((i + 1 - _RATIO_ZERO) * _RATIO_STEP))
     return 1.0
 
 
