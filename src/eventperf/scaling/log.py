@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections import deque
@@ -10,6 +11,9 @@ from collections.abc import Iterator
 from typing_extensions import Self
 
 from .model import ScalingDecision
+
+_CHECKPOINT_S = 900.0
+_TARGET = b'"target":'  # keys are sorted: nothing but plain figures and escaped text comes after it
 
 
 class DecisionLog:
@@ -21,7 +25,8 @@ class DecisionLog:
         steady: Whether ticks that changed nothing are written too; a record of the whole day, which
             :class:`~eventperf.scaling.ShadowScore` can judge another policy on.
 
-    Safe for the threads of a fleet. :class:`~eventperf.scaling.SqlDecisionLog` writes a table instead.
+    What a policy has learned is written every quarter of an hour in any case, for :meth:`recall`. Safe for
+    the threads of a fleet. :class:`~eventperf.scaling.SqlDecisionLog` writes a table instead.
 
     >>> log = DecisionLog()
     >>> len(log), log.last
@@ -35,6 +40,8 @@ class DecisionLog:
         self._steady = steady
         self._kept: deque[ScalingDecision] = deque(maxlen=keep)
         self._mu = threading.Lock()
+        self._stored_at: dict[str, float] = {}
+        self._places: dict[str, int] | None = None
 
     def write(self, decision: ScalingDecision) -> None:
         """Keep ``decision``.
@@ -43,8 +50,36 @@ class DecisionLog:
             OSError: The file could not be written; the decision is kept in memory all the same.
         """
         self._kept.append(decision)
-        if self._steady or decision.action != "none" or decision.error:
+        is_due = decision.at - self._stored_at.get(decision.target, 0.0) >= _CHECKPOINT_S
+        if self._steady or decision.action != "none" or decision.error or (is_due and decision.memory):
+            self._stored_at[decision.target] = decision.at
             self._store(decision)
+
+    def recall(self, target: str) -> ScalingDecision | None:
+        """Return the newest stored decision for ``target`` that a scaler can go on from, or ``None``.
+
+        Raises:
+            OSError: The file could not be read.
+        """
+        for decision in reversed(tuple(self._kept)):
+            if decision.target == target and decision.observation is not None:
+                return decision
+        if self._path is None:
+            return None
+        with self._mu:
+            if self._places is None:
+                self._places = _places(self._path)
+            place = self._places.get(target)
+            if place is None:
+                return None
+            with open(self._path, "rb") as file:
+                file.seek(place)
+                line = file.readline()
+        try:
+            found = ScalingDecision.from_json(line.decode())
+        except (ValueError, KeyError, TypeError):  # the file is another one by now
+            return None
+        return found if found.target == target else None
 
     def _store(self, decision: ScalingDecision) -> None:
         if self._path is None:
@@ -81,3 +116,25 @@ class DecisionLog:
             for line in file:
                 if line.strip():
                     yield ScalingDecision.from_json(line)
+
+
+def _places(path: str | os.PathLike[str]) -> dict[str, int]:
+    """Return where in the file each target's newest decision with an observation begins."""
+    found: dict[str, int] = {}
+    place = 0
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below; a file that is not there yet holds nothing
+    except FileNotFoundError:
+        return found
+    with file:
+        for line in file:
+            at = line.rfind(_TARGET)
+            if at >= 0 and b'"observation":null' not in line:
+                try:
+                    name, _ = json.JSONDecoder().raw_decode(line[at + len(_TARGET) :].decode())
+                except ValueError:  # cut by a crash
+                    name = None
+                if isinstance(name, str):
+                    found[name] = place
+            place += len(line)
+    return found

@@ -32,6 +32,7 @@ _log = logging.getLogger("eventperf.scaling")
 
 _REMEMBER_S = 3600.0
 _PINNED_S = 300.0
+_AWAY_S = 300.0
 
 
 def decide(
@@ -65,8 +66,9 @@ def decide(
 class AutoScaler:
     """Reads metrics, decides, scales, logs and alerts; one target.
 
-    Building it does no I/O. Errors of metrics, target, log and alerts never leave :meth:`tick`: they are
-    in the decision, in the log and in an alert, and the next tick tries again.
+    Building it does no I/O. It goes on where the last decision for this target in ``log`` ended: after a
+    restart, and where another process led meanwhile. Errors of metrics, target, log and alerts never leave
+    :meth:`tick`: they are in the decision, in the log and in an alert, and the next tick tries again.
 
     Args:
         target: What is scaled.
@@ -75,7 +77,7 @@ class AutoScaler:
         min_replicas: The target is never asked for fewer; ``max_replicas`` never for more.
         behavior: How fast it may follow.
         alerts: Called with every :class:`Alert`, once per episode and once when it is over.
-        log: Where decisions are kept.
+        log: Where decisions are kept, and what was learned is found again; in memory when not given.
         calendar: Dated events that draw load, for policies that read them; a list is taken as it is.
         dry_run: Decide and log, but change nothing: the shadow mode.
         max_age: Metrics older than this count as missing.
@@ -139,6 +141,9 @@ class AutoScaler:
         self._changes: deque[Change] = deque()
         self._recommendations: deque[tuple[float, int]] = deque()
         self._memory: Mapping[str, Any] = {}
+        self._shift_s = 0.0  # from this process' monotonic clock to the one records are kept in
+        self._last_tick_s: float | None = None
+        self._is_taken_over = False
         self._expected: int | None = None
         self._pinned_since: float | None = None
         self._one_tick = threading.Lock()
@@ -150,6 +155,7 @@ class AutoScaler:
         """Look, decide and act once; ticks of several threads come one after another."""
         with self._one_tick:
             conditions: dict[str, str] = {}
+            self._go_on()
             try:
                 state = self.target.read()
             except Exception as error:
@@ -163,11 +169,39 @@ class AutoScaler:
             self._tell(decision, conditions)
             return decision
 
+    def _now(self) -> float:
+        return self._clock.monotonic() + self._shift_s
+
+    def _go_on(self) -> None:
+        """Take over from the newest record after a start, or after ticks that another process made."""
+        now, last_s = self._now(), self._last_tick_s
+        self._last_tick_s = now
+        if last_s is not None and now - last_s < _AWAY_S:
+            return
+        try:
+            record = self.log.recall(self.target.name)
+        except Exception as error:
+            _log.warning("%s: what was learned cannot be read, starting anew: %s", self.target.name, error)
+            return
+        if record is None or record.observation is None or record.dry_run != self.dry_run:
+            return
+        seen, gone_s = record.observation, max(0.0, self._clock.time() - record.at)
+        if last_s is not None and now - gone_s <= last_s + 1.0:
+            return  # its own
+        self._shift_s += seen.at_s + gone_s - now
+        self._last_tick_s = self._now()
+        self._memory, self._is_taken_over = record.memory, True
+        self._changes, self._recommendations = deque(seen.changes), deque(seen.recommendations)
+        self._recommendations.append((seen.at_s, record.wanted))
+        if record.applied:
+            self._changes.append(Change(at_s=seen.at_s, delta=record.after - record.before))
+        _log.info("%s: going on from the decision of %.0f s ago", self.target.name, gone_s)
+
     def observe(
         self, state: TargetState, samples: Mapping[str, Sample], conditions: dict[str, str] | None = None
     ) -> Observation:
         """Turn readings into what the policy sees; notes outside changes in ``conditions``."""
-        now = self._clock.monotonic()
+        now = self._now()
         if self._expected is not None and state.replicas != self._expected:
             self._changes.append(Change(at_s=now, delta=state.replicas - self._expected))
             if conditions is not None:
@@ -221,6 +255,8 @@ class AutoScaler:
 
     def _decide(self, observation: Observation) -> ScalingDecision:
         at, name = self._clock.time(), self.target.name
+        if self._is_taken_over:
+            observation = self._checked(observation, at)
         try:
             decision = decide(observation, self.policy, self.behavior, at=at, target=name)
         except Exception as error:
@@ -237,6 +273,16 @@ class AutoScaler:
             limits = (*decision.limits, ("frozen", decision.before))
             decision = replace(decision, after=decision.before, limits=limits)
         return replace(decision, dry_run=True) if self.dry_run else decision
+
+    def _checked(self, observation: Observation, at: float) -> Observation:
+        """Return the observation, without a memory that this policy cannot read: another one wrote it."""
+        self._is_taken_over = False
+        try:
+            decide(observation, self.policy, self.behavior, at=at, target=self.target.name)
+        except Exception as error:
+            _log.warning("%s: the memory of another policy is left: %r", self.target.name, error)
+            return replace(observation, memory={})
+        return observation
 
     def replay(self, decision: ScalingDecision) -> ScalingDecision:
         """Decide again from the record's observation; equal but for what became of it.
@@ -264,7 +310,7 @@ class AutoScaler:
             conditions["scale_failed"] = text
             return decision.with_outcome(applied=False, error=text)
         sample = None if decision.observation is None else decision.observation.value(decision.metric)
-        now = self._clock.monotonic()
+        now = self._now()
         step = Change(
             at_s=now, delta=decision.after - decision.before, cause=decision.metric, level=sample or 0.0
         )

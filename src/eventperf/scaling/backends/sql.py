@@ -93,6 +93,13 @@ class SqlDecisionLog(DecisionLog):
             self._engine = _engine(self._sa, self._url)
         return self._engine
 
+    def _create(self) -> Any:
+        engine = self._open()
+        if not self._made:
+            self._table.create(engine, checkfirst=True)
+            self._made = True
+        return engine
+
     def _store(self, decision: ScalingDecision) -> None:
         with self._writing:
             self._waiting.append(decision)
@@ -100,10 +107,7 @@ class SqlDecisionLog(DecisionLog):
                 return
             rows = [_row(d) for d in self._waiting]
             try:
-                engine = self._open()
-                if not self._made:
-                    self._table.create(engine, checkfirst=True)
-                    self._made = True
+                engine = self._create()
                 with engine.begin() as connection:
                     connection.execute(self._table.insert(), rows)
             except Exception:
@@ -128,6 +132,12 @@ class SqlDecisionLog(DecisionLog):
         with self._open().connect() as connection:
             found = list(connection.execute(query).scalars())
         return [ScalingDecision.from_json(record) for record in reversed(found)]
+
+    def recall(self, target: str) -> ScalingDecision | None:
+        """Return the newest decision for ``target``, of whichever process: what a new leader goes on from."""
+        self._create()
+        found = self.find(target=target, limit=20)
+        return next((d for d in reversed(found) if d.observation is not None), None)
 
     def forget(self, before: float) -> int:
         """Delete the decisions made before ``before`` (seconds since the epoch) and return how many."""
