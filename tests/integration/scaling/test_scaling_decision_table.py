@@ -43,10 +43,15 @@ def table(url: str) -> Iterator[str]:
     engine.dispose()
 
 
-def scaler(log: SqlDecisionLog, load: float = 350.0) -> AutoScaler:
+def scaler(log: SqlDecisionLog, load: float = 350.0, name: str = "simulated") -> AutoScaler:
     metrics = CallableMetrics(rps=lambda: load)
     return AutoScaler(
-        SimulatedTarget(2), metrics, TargetTracking(rps=50), max_replicas=9, log=log, clock=FakeClock()
+        SimulatedTarget(2, name=name),
+        metrics,
+        TargetTracking(rps=50),
+        max_replicas=9,
+        log=log,
+        clock=FakeClock(),
     )
 
 
@@ -84,7 +89,7 @@ def test_records_of_many_pods_fit(url: str, table: str) -> None:
 
 def test_threads_of_a_fleet_write_together(url: str, table: str) -> None:
     with SqlDecisionLog(url, table=table) as log:
-        scalers = [scaler(log) for _ in range(20)]
+        scalers = [scaler(log, name=f"web-{n}") for n in range(20)]
         threads = [threading.Thread(target=s.tick) for s in scalers]
         for thread in threads:
             thread.start()

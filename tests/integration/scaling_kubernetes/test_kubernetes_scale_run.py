@@ -159,10 +159,12 @@ def test_of_three_processes_one_acts_and_the_next_takes_over(group: Group) -> No
 
     spec = group.server.list("leases", group="coordination.k8s.io")[0]["spec"]
     assert spec["leaseTransitions"] >= 2
-    assert group.patches() == group.server.counts["create", "events"] == 2
     lines = [json.loads(line) for line in group.said("out").splitlines() if line]
-    assert sorted((d["before"], d["after"], d["applied"]) for d in lines) == [(2, 4, True), (4, 8, True)]
-    assert (group.folder / "decisions.jsonl").read_text().count("\n") == 2
+    steps = sorted((d["before"], d["after"], d["applied"]) for d in lines)
+    # the second leader's limit on the rate counts what the first has added, if that was lately
+    assert steps in ([(2, 4, True), (4, 6, True), (6, 8, True)], [(2, 4, True), (4, 8, True)])
+    assert group.patches() == group.server.counts["create", "events"] == len(lines)
+    assert (group.folder / "decisions.jsonl").read_text().count("\n") == len(lines)
     assert not [call for call in group.server.calls if call.status == 403]
     assert "Traceback" not in group.said()
 

@@ -93,13 +93,6 @@ class SqlDecisionLog(DecisionLog):
             self._engine = _engine(self._sa, self._url)
         return self._engine
 
-    def _create(self) -> Any:
-        engine = self._open()
-        if not self._made:
-            self._table.create(engine, checkfirst=True)
-            self._made = True
-        return engine
-
     def _store(self, decision: ScalingDecision) -> None:
         with self._writing:
             self._waiting.append(decision)
@@ -107,7 +100,10 @@ class SqlDecisionLog(DecisionLog):
                 return
             rows = [_row(d) for d in self._waiting]
             try:
-                engine = self._create()
+                engine = self._open()
+                if not self._made:
+                    self._table.create(engine, checkfirst=True)
+                    self._made = True
                 with engine.begin() as connection:
                     connection.execute(self._table.insert(), rows)
             except Exception:
@@ -135,7 +131,8 @@ class SqlDecisionLog(DecisionLog):
 
     def recall(self, target: str) -> ScalingDecision | None:
         """Return the newest decision for ``target``, of whichever process: what a new leader goes on from."""
-        self._create()
+        if not self._sa.inspect(self._open()).has_table(self._table.name):
+            return None  # the first write makes it
         found = self.find(target=target, limit=20)
         return next((d for d in reversed(found) if d.observation is not None), None)
 
