@@ -245,6 +245,7 @@ class _Session:
                 await self._until_wake(None)
                 continue
             self._wake.clear()
+            was_idle = not self._runner.held  # an empty answer to a worker with full queues says nothing
             try:
                 if lost:
                     await self._store.enter(self._card, [*self._runner.held, *self._acks.ids()])
@@ -270,7 +271,7 @@ class _Session:
                 self._stuck_check = self._loop.call_later(_STUCK_S, self._unstick, self._begun)
             if len(claimed.leases) == asked:
                 await asyncio.sleep(0)
-            elif burst and not claimed.leases and not self._runner.held and await self._acks.flushed():
+            elif burst and was_idle and not claimed.leases and await self._acks.flushed():
                 return
             else:
                 await self._until_wake(claimed.next_in_s, listen=True)

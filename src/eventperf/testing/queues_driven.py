@@ -138,6 +138,20 @@ class DrivenTests(StoreTests):
         assert most == 3
         assert sum(s.completed for s in queues.status()) == 16
 
+    def test_burst_leaves_nothing_that_could_run_now(self, queues: QueueManager) -> None:
+        """Jobs that end while the worker asks for more must not look like the end of the work."""
+
+        @queues.job("t", queue="low", attempts=1)
+        def t(ctx: Any, data: int) -> None:
+            if data % 2:
+                raise ValueError("odd")
+
+        for _ in range(3):
+            queues.enqueue_many("t", range(60))
+            queues.worker().run(burst=True)
+            row = next(s for s in queues.status() if s.name == "low")
+            assert (row.waiting, row.active, row.completed, row.failed % 30) == (0, 0, row.failed, 0)
+
     def test_type_without_a_handler_waits_for_a_newer_worker(self, make: Make) -> None:
         with make() as old:
 
