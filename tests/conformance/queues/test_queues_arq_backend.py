@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+pytest.importorskip("arq", reason="the arq extra is not installed")
 from eventperf.queues import QueueManager
 from eventperf.testing.queues import HostedSuite, Make
 
