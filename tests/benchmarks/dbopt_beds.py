@@ -131,6 +131,15 @@ class Bed:
             else:
                 self.run(f"CREATE INDEX bench_{number} ON {what}")
 
+    def hide(self) -> None:
+        """Take every secondary index out of all plans, as a revert does before it drops them."""
+        with DatabaseOptimizer(self.engine) as optimizer:
+            dialect: Any = optimizer.dialect
+            for table in self.tables:
+                for index in dialect.indexes(table):
+                    if not (index.primary or index.constraint):
+                        dialect.execute_ddl(dialect.hide_sql(index.name, table), lock_timeout_s=60.0)
+
     def strip(self) -> None:
         """Drop every secondary index."""
         with DatabaseOptimizer(self.engine) as optimizer:

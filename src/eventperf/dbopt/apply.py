@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -296,7 +297,7 @@ class Applier:
         after = self._measure(made, report, progress, "after")
         report.measured = self._compare(before, after)
         kept: list[Applied] = []
-        undone: list[IndexAdvice] = []
+        doomed: list[tuple[IndexAdvice, Applied]] = []
         for index, applied in zip(made, list(report.created), strict=True):
             serves = {s.fingerprint for s in index.serves}
             mine = [
@@ -308,20 +309,32 @@ class Applier:
             outcome = _applied(index, verdict.reason, verdict.speedup, applied.seconds)
             if verdict.keep:
                 kept.append(outcome)
-                continue
-            try:
-                self._hide(index)
-                self._ddl(self._dialect.drop_sql(index.name, index.spec.table))
-            except StatementRefused as error:
-                report.warnings.append(f"{index.name} should be dropped ({verdict.reason}): {error.reason}")
-                kept.append(outcome)
             else:
-                undone.append(index)
-                report.reverted.append(outcome)
+                doomed.append((index, outcome))
+        undone = self._undo(doomed, kept, report)
         report.created = kept
         if undone:
             again = self._measure(undone, report, progress, "after the revert")
             report.measured |= self._compare(before, again)
+
+    def _undo(
+        self, doomed: list[tuple[IndexAdvice, Applied]], kept: list[Applied], report: ApplyReport
+    ) -> list[IndexAdvice]:
+        """Take the indexes out of every plan, all of them before the first is dropped; return the dropped."""
+        undone: list[IndexAdvice] = []
+        for index, _ in doomed:
+            with contextlib.suppress(StatementRefused):  # the drop says why
+                self._hide(index)
+        for index, outcome in doomed:
+            try:
+                self._ddl(self._dialect.drop_sql(index.name, index.spec.table))
+            except StatementRefused as error:
+                report.warnings.append(f"{index.name} should be dropped ({outcome.reason}): {error.reason}")
+                kept.append(outcome)
+            else:
+                undone.append(index)
+                report.reverted.append(outcome)
+        return undone
 
     def _compare(self, before: dict[str, Measurement], after: dict[str, Measurement]) -> dict[str, Compared]:
         calls = {i: self._workload[i].calls for i in after} if self._workload is not None else {}

@@ -291,8 +291,10 @@ def test_a_revert_takes_an_index_out_at_once_and_a_killed_one_is_finished(mariad
         assert report.reverted
         assert [i.name for i in dialect.indexes("registrations")] == ["PRIMARY"]
         undo = [s for s in seen if "IGNORED" in s or "DROP INDEX" in s]
-        assert "IGNORED" in undo[0]
-        assert "DROP INDEX" in undo[1]
+        count = len(report.reverted)
+        assert ["IGNORED" in s for s in undo] == [True] * count + [False] * count, (
+            "all hidden, then all dropped"
+        )
         # as a run that was killed between the two leaves it
         name = advice.indexes[0].name
         execute(advice.indexes[0].sql, lock_timeout_s=1.0)
