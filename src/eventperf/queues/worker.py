@@ -72,7 +72,7 @@ class Worker:
         self._fixed_rooms = concurrency is None
         self._slots = concurrency or sum(self._room.values())
         self._lease_s = lease_s
-        self.grace_s = grace_s
+        self.grace_s: float = grace_s
         self.id: str = name or f"{socket.gethostname()}-{os.getpid()}-{manager.random.getrandbits(32):08x}"
         self._mu = threading.Lock()
         self._session: Session | None = None

@@ -25,6 +25,6 @@ class Queue(Model):
 
         app_label = "eventperf"
         managed = False
-        default_permissions = ("view", "change")
+        default_permissions: tuple[str, ...] = ("view", "change")
         verbose_name = "queue"
         verbose_name_plural = "queues"
