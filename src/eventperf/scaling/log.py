@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 
@@ -13,6 +15,7 @@ from typing_extensions import Self
 from .model import ScalingDecision
 
 _CHECKPOINT_S = 900.0
+_LOOK_S = 60.0
 _TARGET = b'"target":'  # keys are sorted: nothing but plain figures and escaped text comes after it
 
 
@@ -41,7 +44,8 @@ class DecisionLog:
         self._kept: deque[ScalingDecision] = deque(maxlen=keep)
         self._mu = threading.Lock()
         self._stored_at: dict[str, float] = {}
-        self._places: dict[str, int] | None = None
+        self._places: dict[tuple[str, bool], int] = {}
+        self._looked_at = -math.inf
 
     def write(self, decision: ScalingDecision) -> None:
         """Keep ``decision``.
@@ -55,21 +59,25 @@ class DecisionLog:
             self._stored_at[decision.target] = decision.at
             self._store(decision)
 
-    def recall(self, target: str) -> ScalingDecision | None:
+    def recall(self, target: str, *, dry_run: bool = False) -> ScalingDecision | None:
         """Return the newest stored decision for ``target`` that a scaler can go on from, or ``None``.
+
+        Args:
+            dry_run: Whether a shadow asks: it goes on from a shadow's decisions only, and nobody else does.
 
         Raises:
             OSError: The file could not be read.
         """
         for decision in reversed(tuple(self._kept)):
-            if decision.target == target and decision.observation is not None:
+            is_its = decision.target == target and decision.dry_run == dry_run
+            if is_its and decision.observation is not None:
                 return decision
         if self._path is None:
             return None
         with self._mu:
-            if self._places is None:
-                self._places = _places(self._path)
-            place = self._places.get(target)
+            if time.monotonic() - self._looked_at > _LOOK_S:  # a whole fleet asks at once, one look is enough
+                self._places, self._looked_at = _places(self._path), time.monotonic()
+            place = self._places.get((target, dry_run))
             if place is None:
                 return None
             with open(self._path, "rb") as file:
@@ -118,9 +126,9 @@ class DecisionLog:
                     yield ScalingDecision.from_json(line)
 
 
-def _places(path: str | os.PathLike[str]) -> dict[str, int]:
-    """Return where in the file each target's newest decision with an observation begins."""
-    found: dict[str, int] = {}
+def _places(path: str | os.PathLike[str]) -> dict[tuple[str, bool], int]:
+    """Return where in the file the newest decision of each target, live and in shadow, begins."""
+    found: dict[tuple[str, bool], int] = {}
     place = 0
     try:
         file = open(path, "rb")  # noqa: SIM115 - closed below; a file that is not there yet holds nothing
@@ -135,6 +143,6 @@ def _places(path: str | os.PathLike[str]) -> dict[str, int]:
                 except ValueError:  # cut by a crash
                     name = None
                 if isinstance(name, str):
-                    found[name] = place
+                    found[name, b'"dry_run":true' in line] = place
             place += len(line)
     return found

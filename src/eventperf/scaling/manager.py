@@ -77,7 +77,8 @@ class AutoScaler:
         min_replicas: The target is never asked for fewer; ``max_replicas`` never for more.
         behavior: How fast it may follow.
         alerts: Called with every :class:`Alert`, once per episode and once when it is over.
-        log: Where decisions are kept, and what was learned is found again; in memory when not given.
+        log: Where decisions are kept, and what was learned is found again; in memory when not given. Targets
+            that share one need names of their own.
         calendar: Dated events that draw load, for policies that read them; a list is taken as it is.
         dry_run: Decide and log, but change nothing: the shadow mode.
         max_age: Metrics older than this count as missing.
@@ -179,11 +180,11 @@ class AutoScaler:
         if last_s is not None and now - last_s < _AWAY_S:
             return
         try:
-            record = self.log.recall(self.target.name)
+            record = self.log.recall(self.target.name, dry_run=self.dry_run)
         except Exception as error:
             _log.warning("%s: what was learned cannot be read, starting anew: %s", self.target.name, error)
             return
-        if record is None or record.observation is None or record.dry_run != self.dry_run:
+        if record is None or record.observation is None:
             return
         seen, gone_s = record.observation, max(0.0, self._clock.time() - record.at)
         if last_s is not None and now - gone_s <= last_s + 1.0:

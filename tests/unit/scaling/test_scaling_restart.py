@@ -122,8 +122,17 @@ def test_a_shadow_does_not_go_on_from_the_live_scaler(reopen: Any) -> None:
     with reopen() as log:
         _pass(_scaler(log, clock), clock, 3600)
         first = _scaler(log, clock, dry_run=True).tick()
-    assert first.observation is not None
-    assert first.observation.memory == {}
+        assert first.observation is not None
+        assert first.observation.memory == {}
+        _pass(_scaler(log, clock, dry_run=True), clock, 3600)
+    with reopen() as log:  # the shadow wrote last: the live scaler still finds its own
+        for shadow in (False, True):
+            again = _scaler(log, clock, dry_run=shadow).tick()
+            assert again.observation is not None
+            assert again.observation.memory
+            found = log.recall("simulated", dry_run=shadow)
+            assert found is not None
+            assert found.dry_run is shadow
 
 
 def test_a_leader_that_was_away_goes_on_from_its_successor(tmp_path: Path) -> None:

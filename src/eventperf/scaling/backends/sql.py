@@ -129,12 +129,16 @@ class SqlDecisionLog(DecisionLog):
             found = list(connection.execute(query).scalars())
         return [ScalingDecision.from_json(record) for record in reversed(found)]
 
-    def recall(self, target: str) -> ScalingDecision | None:
+    def recall(self, target: str, *, dry_run: bool = False) -> ScalingDecision | None:
         """Return the newest decision for ``target``, of whichever process: what a new leader goes on from."""
         if not self._sa.inspect(self._open()).has_table(self._table.name):
             return None  # the first write makes it
-        found = self.find(target=target, limit=20)
-        return next((d for d in reversed(found) if d.observation is not None), None)
+        sa, columns = self._sa, self._table.c
+        query = sa.select(columns.record).where(columns.target == target[:255], columns.dry_run == dry_run)
+        with self._open().connect() as connection:
+            records = connection.execute(query.order_by(columns.id.desc()).limit(20)).scalars()
+            found = (ScalingDecision.from_json(record) for record in records)
+            return next((d for d in found if d.observation is not None), None)
 
     def forget(self, before: float) -> int:
         """Delete the decisions made before ``before`` (seconds since the epoch) and return how many."""
