@@ -39,7 +39,7 @@ def manager() -> QueueManager:
     Raises:
         ConfigurationError: It names none.
     """
-    found: QueueManager = load(getattr(settings, "EVENTPERF_QUEUES", ""), argument="EVENTPERF_QUEUES")
+    found: QueueManager = load(getattr(settings, "EVENTPERF_QUEUES", None) or "", argument="EVENTPERF_QUEUES")
     return found
 
 
