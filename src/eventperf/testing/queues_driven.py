@@ -176,7 +176,7 @@ class DrivenTests(StoreTests):
             async def known(ctx: Any, data: None) -> None: ...
 
             job = queues.enqueue("gone")
-            run_until(queues, lambda: job.info().is_finished)
+            run_until(queues, lambda: job.info().is_finished, lease=0.8)
             assert "gone" in (job.info().error or "")
 
     def test_two_workers_run_every_job_once(self, queues: QueueManager) -> None:

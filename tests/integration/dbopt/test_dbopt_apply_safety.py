@@ -229,10 +229,15 @@ import sys, time
 from eventperf.cli.main import main
 from eventperf.dbopt.backends.sqlite_planner import ScratchPlanner
 
-plan = ScratchPlanner.plan
+plan, slow = ScratchPlanner.plan, [True]
 
 def slowly(self, *args):
-    time.sleep(0.01)  # on any machine the search is still going on when the signal comes
+    if slow:  # on any machine the search is still going on when the signal comes
+        try:
+            time.sleep(0.05)
+        except KeyboardInterrupt:
+            slow.clear()
+            raise
     return plan(self, *args)
 
 ScratchPlanner.plan = slowly
