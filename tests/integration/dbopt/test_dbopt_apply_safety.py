@@ -225,9 +225,11 @@ def test_a_budget_ends_the_search_with_the_best_so_far(tmp_path: Path) -> None:
 
 
 SLOW_ADVICE = """
-import sys, time
+import signal, sys, time
 from eventperf.cli.main import main
 from eventperf.dbopt.backends.sqlite_planner import ScratchPlanner
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 
 plan, calls = ScratchPlanner.plan, []
 
@@ -250,9 +252,12 @@ def test_ctrl_c_ends_the_search_with_the_best_so_far(tmp_path: Path) -> None:
         (tmp_path / "progress").open("w") as progress,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=progress, text=True) as child,
     ):
-        wait_until(lambda: "searching" in (tmp_path / "progress").read_text(), 60)
-        child.send_signal(signal.SIGINT)
-        out, _ = child.communicate(timeout=60)
+        try:
+            wait_until(lambda: "searching" in (tmp_path / "progress").read_text(), 60)
+            child.send_signal(signal.SIGINT)
+            out, _ = child.communicate(timeout=60)
+        finally:
+            child.kill()
     assert child.returncode == 0, out
     assert "stopped early" in out
     assert "interrupted" in out
