@@ -465,6 +465,7 @@ class PostgresServer(_Database):
 class MariaDBServer(_Database):
     """MariaDB with the slow log as a table and performance_schema on.
 
+    ``EVENTPERF_MARIADBD`` may name MySQL's ``mysqld`` to run the same tests against it.
     ``long_query_time`` is 10 s; a test that wants its statements in the slow log sets it lower.
     Keyword arguments are server settings: ``MariaDBServer(max_connections=20)``.
     """
@@ -485,16 +486,19 @@ class MariaDBServer(_Database):
         """URL of the database ``eventperf``, which all users of this server share."""
         return self.database_url("eventperf")
 
+    @functools.cached_property
+    def is_mysql(self) -> bool:
+        said = subprocess.run([self.binary, "--version"], capture_output=True, text=True, check=True)
+        return "MariaDB" not in said.stdout
+
     def prepare(self) -> None:
-        install = find_binary("mariadb-install-db", "mysql_install_db")
-        self._run(
-            install,
-            "--no-defaults",
-            f"--datadir={self.home / 'data'}",
-            "--auth-root-authentication-method=normal",
-            "--skip-test-db",
-            "--skip-name-resolve",
-        )
+        data = f"--datadir={self.home / 'data'}"
+        if self.is_mysql:
+            self._run(self.binary, "--no-defaults", "--initialize-insecure", data)
+        else:
+            install = find_binary("mariadb-install-db", "mysql_install_db")
+            normal = "--auth-root-authentication-method=normal"
+            self._run(install, "--no-defaults", data, normal, "--skip-test-db", "--skip-name-resolve")
         welcome = self.home / "welcome.sql"
         welcome.write_text(
             "CREATE USER IF NOT EXISTS 'eventperf'@'127.0.0.1';\n"
@@ -526,6 +530,8 @@ class MariaDBServer(_Database):
             "performance_schema_consumer_statements_digest": "ON",
             **self.config,
         }
+        if self.is_mysql:
+            config = {k: v for k, v in config.items() if k != "innodb_log_file_size"} | {"mysqlx": "OFF", "secure_file_priv": ""}
         settings = [f"--{key.replace('_', '-')}={value}" for key, value in config.items()]
         return [self.binary, "--no-defaults", *settings, "--performance-schema-instrument=statement/%=ON"]
 

@@ -48,7 +48,9 @@ def test_postgres_has_both_extensions(postgres_url, postgres_server):
 
 
 def test_mariadb_logs_slow_statements_to_a_table(mariadb_url, mariadb_server):
-    mariadb_server.execute("SET STATEMENT long_query_time=0 FOR SELECT SLEEP(0.01)")
+    mariadb_server.execute("SET GLOBAL long_query_time=0")
+    mariadb_server.execute("SELECT SLEEP(0.01)")
+    mariadb_server.execute("SET GLOBAL long_query_time=10")
     logged = mariadb_server.execute("SELECT sql_text FROM mysql.slow_log")
     assert any("SLEEP(0.01)" in str(text) for (text,) in logged)
     digests = mariadb_server.execute(

@@ -178,7 +178,8 @@ def test_the_optimizer_judges_indexes_on_sampled_copies(
 ) -> None:
     with DatabaseOptimizer(mariadb, what_if=mariadb_what_if) as optimizer:
         advice = optimizer.advise(Workload.from_sql(WORKLOAD, dialect="mysql"))
-        assert advice.proof == "MariaDB's optimizer on sampled copies", advice.warnings
+        name = "MariaDB" if mariadb.dialect.is_mariadb else "MySQL"
+        assert advice.proof == f"{name}'s optimizer on sampled copies", advice.warnings
         assert {"event_id", "participant_id"} <= {i.spec.keys[0].name for i in advice.indexes}
         assert [i.name for i in optimizer.dialect.indexes("registrations")] == ["PRIMARY"]
         # What the copies promised, the real optimizer does.
@@ -186,7 +187,7 @@ def test_the_optimizer_judges_indexes_on_sampled_copies(
         assert not report.failed, str(report)
     with mariadb.connect() as db:
         for query in WORKLOAD.split(";")[:2]:
-            plan = db.execute(text(f"EXPLAIN {query.split(chr(10), 2)[2]}")).mappings().all()
+            plan = db.execute(text(f"EXPLAIN FORMAT=TRADITIONAL {query.split(chr(10), 2)[2]}")).mappings().all()
             assert plan[0]["key"] in {a.name for a in report.created}
     assert tables(mariadb_what_if) == []
     assert sorted(tables(mariadb_url)) == ["events", "registrations"]
@@ -250,7 +251,9 @@ def test_a_hidden_index_leaves_every_plan_at_once(mariadb: Any) -> None:
         dialect: Any = optimizer.dialect
         with mariadb.begin() as db:
             db.exec_driver_sql("CREATE INDEX by_person ON registrations (participant_id)")
-        query = text("EXPLAIN SELECT count(*) FROM registrations WHERE participant_id = 7")
+        query = text(
+            "EXPLAIN FORMAT=TRADITIONAL SELECT count(*) FROM registrations WHERE participant_id = 7"
+        )
         with mariadb.connect() as db:
             assert db.execute(query).mappings().one()["key"] == "by_person"
         dialect.execute_ddl(dialect.hide_sql("by_person", "registrations"), lock_timeout_s=1.0)
@@ -267,7 +270,8 @@ def test_rewrites_are_tried_on_made_rows_of_the_same_engine(mariadb: Any, mariad
         advice = optimizer.advise(Workload.from_sql(sql, dialect="mysql"))
     (found,) = [r for r in advice.rewrites if r.after is not None]
     assert "aggregate-to-join" in found.rule
-    assert "; mysql)" in found.verdict
+    tried_on = "; mysql)" if mariadb.dialect.is_mariadb else "SQLite, translated from mysql)"
+    assert tried_on in found.verdict  # MySQL opens no temporary table twice in one statement
     with mariadb.connect() as db:
         before, after = (Counter(db.execute(text(q)).all()) for q in (sql, str(found.after)))
     assert before == after
@@ -290,9 +294,10 @@ def test_a_revert_takes_an_index_out_at_once_and_a_killed_one_is_finished(mariad
         report = optimizer.apply(advice, dry_run=False)
         assert report.reverted
         assert [i.name for i in dialect.indexes("registrations")] == ["PRIMARY"]
-        undo = [s for s in seen if "IGNORED" in s or "DROP INDEX" in s]
+        hide = "IGNORED" if dialect.is_mariadb else "INVISIBLE"
+        undo = [s for s in seen if hide in s or "DROP INDEX" in s]
         count = len(report.reverted)
-        assert ["IGNORED" in s for s in undo] == [True] * count + [False] * count, (
+        assert [hide in s for s in undo] == [True] * count + [False] * count, (
             "all hidden, then all dropped"
         )
         # as a run that was killed between the two leaves it

@@ -138,11 +138,14 @@ def test_cut_connections_cost_nothing(redis_server: Any, redis_url: str) -> None
             assert balanced(rows)
 
 
-def test_worker_holds_two_connections_and_a_producer_one(redis_client: Any, redis_url: str) -> None:
-    def open_now() -> int:
-        return sum(c["cmd"] != "client|list" for c in redis_client.client_list())
+def test_worker_holds_two_connections_and_a_producer_one(private_redis: Callable[..., Any]) -> None:
+    server = private_redis()
 
-    with QueueManager(redis_url, namespace="conns") as queues:
+    def open_now() -> int:
+        with server.client() as client:
+            return sum(c["cmd"] != "client|list" for c in client.client_list())
+
+    with QueueManager(server.url) as queues:
         before = open_now()
         queues.enqueue_many("tiny", range(10))
         queues.status()

@@ -261,10 +261,12 @@ class MysqlDialect:
             try:
                 text, given = render(sql, values, "format", "mysql")
                 cursor.execute(f"EXPLAIN FORMAT=JSON {text}", given or None)
-                block = json.loads(cursor.fetchone()[0]).get("query_block", {})
+                plan = json.loads(cursor.fetchone()[0])
             except (self._pymysql.MySQLError, ValueError):
                 return None
-        found = block.get("cost", block.get("cost_info", {}).get("query_cost"))
+        block, tree = plan.get("query_block", {}), plan.get("query_plan", {})
+        found = block.get("cost")  # MariaDB; then the two versions of MySQL's form
+        found = found or block.get("cost_info", {}).get("query_cost") or tree.get("estimated_total_cost")
         return None if found is None else float(found)
 
     def hide_sql(self, name: str, table: str, /) -> str:
@@ -326,7 +328,7 @@ class MysqlDialect:
         A server goes on building for a client that was killed: the lock lasts as long as it does.
         """
         with self._connection(self._ddl) as db, db.cursor() as cursor:
-            cursor.execute("SELECT GET_LOCK(CONCAT('eventperf.', MD5(DATABASE())), 0)")
+            cursor.execute("SELECT GET_LOCK(CONCAT('eventperf.', LEFT(SHA2(DATABASE(), 256), 32)), 0)")
             if cursor.fetchone()[0] != 1:
                 raise OptimizerBusy("another optimizer is applying changes to this database")
             self._held.db = db
@@ -335,7 +337,7 @@ class MysqlDialect:
             finally:
                 self._held.db = None
                 if db.open:
-                    cursor.execute("SELECT RELEASE_LOCK(CONCAT('eventperf.', MD5(DATABASE())))")
+                    cursor.execute("SELECT RELEASE_LOCK(CONCAT('eventperf.', LEFT(SHA2(DATABASE(), 256), 32)))")
 
     # --- measurements --------------------------------------------------------------------------
 
@@ -346,7 +348,7 @@ class MysqlDialect:
         with self._connection() as db, db.cursor() as cursor:
             try:
                 sql, values = render(samples[0].sql, samples[0].values, "format", "mysql")
-                cursor.execute(f"EXPLAIN {sql}", values or None)
+                cursor.execute(f"EXPLAIN FORMAT=TRADITIONAL {sql}", values or None)
                 names = [d[0].lower() for d in cursor.description]
                 plan = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
                 self._timeout(cursor, timeout_s)

@@ -54,7 +54,7 @@ class Shadows:
         self.made: list[str] = []
         self.share: dict[str, float] = {}
         with db.cursor() as cursor:
-            cursor.execute("SELECT GET_LOCK(CONCAT('eventperf.shadow.', MD5(DATABASE())), 20)")
+            cursor.execute("SELECT GET_LOCK(CONCAT('eventperf.shadow.', LEFT(SHA2(DATABASE(), 256), 32)), 20)")
             if cursor.fetchone()[0] != 1:
                 raise Refused("another optimizer is using it")
             cursor.execute("SET SESSION foreign_key_checks = 0, unique_checks = 0, sql_mode = ''")
@@ -126,7 +126,7 @@ class Shadows:
             with suppress(Exception):  # the next run removes what stays
                 self._run(f"DROP TABLE IF EXISTS {quote(table, 'mysql')}")
         self.made.clear()
-        self._run("SELECT RELEASE_LOCK(CONCAT('eventperf.shadow.', MD5(DATABASE())))")
+        self._run("SELECT RELEASE_LOCK(CONCAT('eventperf.shadow.', LEFT(SHA2(DATABASE(), 256), 32)))")
         self._run("SET SESSION foreign_key_checks = DEFAULT, unique_checks = DEFAULT, sql_mode = DEFAULT")
 
 
@@ -186,7 +186,7 @@ class ShadowPlanner:
             self.explains += 1
             text, given = render(sql, values, "format", "mysql")
             with self._db.cursor() as cursor:
-                cursor.execute(f"EXPLAIN {text}", given or None)
+                cursor.execute(f"EXPLAIN FORMAT=TRADITIONAL {text}", given or None)
                 names = [d[0].lower() for d in cursor.description]
                 rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         by_name = {n: s for made in self._made.values() for s, n in made.items()}
@@ -406,7 +406,7 @@ def _read(cursor: Any, query: Query, table: str, total: int) -> int:
     try:
         cursor.execute(f"EXPLAIN PARTITIONS {sql}", values or None)
     except Exception:
-        cursor.execute(f"EXPLAIN {sql}", values or None)  # MySQL 8 always names them
+        cursor.execute(f"EXPLAIN FORMAT=TRADITIONAL {sql}", values or None)  # MySQL 8 always names them
     names = [d[0].lower() for d in cursor.description]
     rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     aliases = {u.alias.lower() for u in query.analysis.uses if u.table == table}

@@ -122,6 +122,10 @@ class _Shared:
         o = self._settings.options
         return "WAIT", o.wait_replicas, int(o.wait_timeout_s * 1000)
 
+    def _mark_args(self) -> tuple[Any, ...]:
+        """A write: WAIT speaks of its own connection's, and a push whose jobs were all known made none."""
+        return "SET", f"{self._prefix}wt", "", "PX", 1000
+
     def _home(self) -> dict[str, Any]:
         """Say which node of a cluster a command without a key is for: the one that has all keys."""
         find = getattr(self._client, "get_node_from_key", None)
@@ -184,6 +188,7 @@ class RedisStore(_Shared):
         if o.wait_replicas:
             try:
                 with self._turns:
+                    self._client.execute_command(*self._mark_args())
                     got = self._client.execute_command(*self._wait_args(), **self._home())
             except self._refused as error:
                 raise self._error(error) from error
@@ -344,6 +349,7 @@ class AsyncRedisStore(_Shared):
         o = self._settings.options
         if o.wait_replicas:
             try:
+                await self._client.execute_command(*self._mark_args())
                 got = await self._client.execute_command(*self._wait_args(), **self._home())
             except self._refused as error:
                 raise self._error(error) from error
