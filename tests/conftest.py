@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -167,6 +169,22 @@ def private_redis_cluster() -> Iterator[Callable[..., RedisCluster]]:
 def private_redis_sentinel() -> Iterator[Callable[..., RedisSentinel]]:
     """Start a Redis with a replica and Sentinels of this test."""
     yield from _factory(RedisSentinel)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``cert.pem`` and ``key.pem`` for 127.0.0.1."""
+    folder = tmp_path_factory.mktemp("tls")
+    command = [
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+        "-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=127.0.0.1",
+        "-addext", "subjectAltName=IP:127.0.0.1",
+    ]  # fmt: skip
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=30)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"openssl makes no certificate: {error}")
+    return folder
 
 
 @pytest.fixture

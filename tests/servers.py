@@ -43,7 +43,8 @@ def _by_number(path: str) -> list[int]:
 class RedisServer(Server):
     """redis-server (or valkey-server), standalone and without persistence.
 
-    Keyword arguments are its settings, with ``_`` for ``-``: ``RedisServer(appendonly="yes")``.
+    Keyword arguments are its settings, with ``_`` for ``-``: ``RedisServer(appendonly="yes")``. With
+    ``**tls_settings(folder)`` it has a second port that speaks TLS.
     """
 
     name = "redis"
@@ -52,6 +53,10 @@ class RedisServer(Server):
         super().__init__()
         self.config = {"save": "", "appendonly": "no", "protected-mode": "no", "bind": self.host}
         self.config |= {key.replace("_", "-"): str(value) for key, value in config.items()}
+        self.tls_port = 0
+        if "tls-cert-file" in self.config:
+            self.tls_port = self._pick_port()
+            self.config |= {"tls-port": str(self.tls_port), "tls-replication": "yes"}
 
     @classmethod
     def find(cls) -> str:
@@ -92,11 +97,21 @@ class _ClusterNode(RedisServer):
         return free_port(also=self.BUS)
 
 
+def tls_settings(folder: Path) -> dict[str, str]:
+    """Return Redis' settings for TLS with ``cert.pem`` and ``key.pem`` of ``folder``."""
+    cert = str(folder / "cert.pem")
+    return {
+        "tls_cert_file": cert, "tls_ca_cert_file": cert, "tls_key_file": str(folder / "key.pem"),
+        "tls_auth_clients": "no",
+    }  # fmt: skip
+
+
 class RedisCluster:
     """Redis Cluster of 3 masters and 3 replicas; ``nodes[0:3]`` start as the masters.
 
     Built with CLUSTER MEET, ADDSLOTS and REPLICATE on a full mesh, which takes about two seconds
-    where ``redis-cli --cluster create`` waits for gossip.
+    where ``redis-cli --cluster create`` waits for gossip. With ``**tls_settings(folder)`` its nodes speak
+    TLS with one another and name their TLS ports to clients that do; tests may ask them without.
     """
 
     name = "redis cluster"
@@ -113,6 +128,8 @@ class RedisCluster:
             "repl_diskless_sync_delay": 0,
             **config,
         }
+        if "tls_cert_file" in config:
+            settings["tls_cluster"] = "yes"
         self.nodes: list[RedisServer] = [_ClusterNode(**settings) for _ in range(2 * self.MASTERS)]
 
     @classmethod
@@ -122,6 +139,11 @@ class RedisCluster:
     @property
     def url(self) -> str:
         return "redis+cluster://" + ",".join(f"{n.host}:{n.port}" for n in self.nodes)
+
+    @property
+    def tls_url(self) -> str:
+        hosts = ",".join(f"{n.host}:{n.tls_port}" for n in self.nodes)
+        return f"rediss+cluster://{hosts}?ssl_ca_certs={self.nodes[0].config['tls-ca-cert-file']}"
 
     @property
     def version(self) -> str:
@@ -221,7 +243,7 @@ class RedisCluster:
             if index < self.MASTERS:
                 node.execute("CLUSTER ADDSLOTS", *range(index * slots, min((index + 1) * slots, 16384)))
         for node, other in itertools.permutations(self.nodes, 2):
-            node.execute("CLUSTER MEET", other.host, other.port)
+            node.execute("CLUSTER MEET", other.host, other.tls_port or other.port)
         for node in self.nodes:
             _until(functools.partial(self._knows_all, node), f"cluster node {node.port} to know the others")
         for index, replica in enumerate(self.nodes[self.MASTERS :]):
@@ -233,15 +255,17 @@ class RedisCluster:
 
 
 class _SentinelNode(RedisServer):
-    def __init__(self, master: RedisServer) -> None:
-        super().__init__()
+    def __init__(self, master: RedisServer, **tls: object) -> None:
+        super().__init__(**tls)
         self._master = master
 
     def command(self) -> list[str]:
         at, name = self._master, RedisSentinel.SERVICE
+        tls = {key: value for key, value in self.config.items() if key.startswith("tls-")}
         settings = {
             "port": self.port, "bind": self.host, "dir": self.home, "protected-mode": "no",
-            "sentinel monitor": f"{name} {at.host} {at.port} 2",
+            **tls,
+            "sentinel monitor": f"{name} {at.host} {at.tls_port or at.port} 2",
             "sentinel down-after-milliseconds": f"{name} 500",
             "sentinel failover-timeout": f"{name} 2000",
         }  # fmt: skip
@@ -257,10 +281,10 @@ class RedisSentinel:
     name = "redis sentinel"
     SERVICE: ClassVar[str] = "main"
 
-    def __init__(self) -> None:
-        lively = {"repl_diskless_sync": "yes", "repl_diskless_sync_delay": 0}
+    def __init__(self, **tls: object) -> None:
+        lively = {"repl_diskless_sync": "yes", "repl_diskless_sync_delay": 0, **tls}
         self.data: list[RedisServer] = [RedisServer(**lively) for _ in range(2)]
-        self.sentinels: list[RedisServer] = [_SentinelNode(self.data[0]) for _ in range(3)]
+        self.sentinels: list[RedisServer] = [_SentinelNode(self.data[0], **tls) for _ in range(3)]
 
     @classmethod
     def find(cls) -> str:
@@ -270,6 +294,12 @@ class RedisSentinel:
     def url(self) -> str:
         hosts = ",".join(f"{n.host}:{n.port}" for n in self.sentinels)
         return f"redis+sentinel://{hosts}/{self.SERVICE}/0"
+
+    @property
+    def tls_url(self) -> str:
+        hosts = ",".join(f"{n.host}:{n.tls_port}" for n in self.sentinels)
+        certificate = self.data[0].config["tls-ca-cert-file"]
+        return f"rediss+sentinel://{hosts}/{self.SERVICE}/0?ssl_ca_certs={certificate}"
 
     @property
     def version(self) -> str:
@@ -283,7 +313,7 @@ class RedisSentinel:
         """Start everything and wait until the Sentinels know of one another and of the replica."""
         for node in self.data:
             node.start()
-        self.data[1].execute("REPLICAOF", self.data[0].host, self.data[0].port)
+        self.data[1].execute("REPLICAOF", self.data[0].host, self.data[0].tls_port or self.data[0].port)
         for node in self.sentinels:
             node.start()
         _until(lambda: all(map(self._knows_all, self.sentinels)), "the Sentinels to know everybody")
@@ -297,7 +327,7 @@ class RedisSentinel:
     def master(self) -> RedisServer:
         """The server that the first Sentinel calls the master."""
         _, port = self.sentinels[0].execute("SENTINEL GET-MASTER-ADDR-BY-NAME", self.SERVICE)
-        return next(node for node in self.data if node.port == int(port))
+        return next(node for node in self.data if int(port) in (node.port, node.tls_port))
 
     def flush(self) -> None:
         self.master.flush()
@@ -531,7 +561,10 @@ class MariaDBServer(_Database):
             **self.config,
         }
         if self.is_mysql:
-            config = {k: v for k, v in config.items() if k != "innodb_log_file_size"} | {"mysqlx": "OFF", "secure_file_priv": ""}
+            config = {k: v for k, v in config.items() if k != "innodb_log_file_size"} | {
+                "mysqlx": "OFF",
+                "secure_file_priv": "",
+            }
         settings = [f"--{key.replace('_', '-')}={value}" for key, value in config.items()]
         return [self.binary, "--no-defaults", *settings, "--performance-schema-instrument=statement/%=ON"]
 

@@ -34,6 +34,12 @@ def check(url: BackendURL) -> tuple[str, int]:
     return service, int(database or 0)
 
 
+def query_options(url: BackendURL, *, extra: str, needed_by: str) -> dict[str, Any]:
+    """Return what a URL says after the question mark, read as redis-py does for a single server."""
+    parsers: Any = require("redis.connection", extra=extra, needed_by=needed_by).URL_QUERY_ARGUMENT_PARSERS
+    return {name: parsers.get(name, str)(text) for name, text in url.options.items()}
+
+
 def master_pool(
     url: BackendURL,
     *,
@@ -55,8 +61,7 @@ def master_pool(
     package = "redis.asyncio" if asynchronous else "redis"
     redis: Any = require(package, extra=extra, needed_by=needed_by)
     sentinel: Any = require(f"{package}.sentinel", extra=extra, needed_by=needed_by)
-    parsers: Any = require("redis.connection", extra=extra, needed_by=needed_by).URL_QUERY_ARGUMENT_PARSERS
-    options = {name: parsers.get(name, str)(text) for name, text in url.options.items()}
+    options = query_options(url, extra=extra, needed_by=needed_by)
     asked: dict[str, Any] = {
         "socket_timeout": sentinel_timeout_s,
         "socket_connect_timeout": sentinel_timeout_s,
@@ -69,6 +74,7 @@ def master_pool(
     managed = sentinel.SentinelManagedConnection
     if url.scheme.startswith("rediss"):
         managed, asked["ssl"] = sentinel.SentinelManagedSSLConnection, True
+        asked |= {name: value for name, value in options.items() if name.startswith("ssl_")}
     finder = (_AsyncFinder if asynchronous else _Finder)(sentinel.Sentinel, url.hosts, service, asked)
     return redis.BlockingConnectionPool(
         connection_class=managed, connection_pool=finder, **{**settings, "db": database, **options}

@@ -45,11 +45,13 @@ if TYPE_CHECKING:
     from .backends.kubernetes_state import KubernetesState
     from .backends.prometheus import PrometheusMetrics
     from .backends.replicas import ReplicaRouter
+    from .backends.replicas_async import AsyncReplicaRouter
     from .backends.sql import SqlDecisionLog
 
 __all__ = [
     "Alert",
     "AlertSink",
+    "AsyncReplicaRouter",
     "AutoScaler",
     "BacktestReport",
     "Balancer",
@@ -111,6 +113,7 @@ __all__ = [
 ]
 
 _LATE = {
+    "AsyncReplicaRouter": "backends.replicas_async",
     "KubernetesLease": "backends.kubernetes_lease",
     "KubernetesMetrics": "backends.kubernetes",
     "KubernetesState": "backends.kubernetes_state",

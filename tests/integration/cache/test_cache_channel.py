@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-import subprocess
 import time
 from uuid import uuid4
 
@@ -13,6 +11,7 @@ import redis
 
 from eventperf.cache import CacheManager, RedisStore
 from faults import wait_until
+from servers import tls_settings
 
 pytestmark = pytest.mark.integration
 
@@ -101,35 +100,13 @@ def test_a_user_who_may_not_track_gets_no_process_memory(private_redis):
         assert cache.stats().l1_hits == 0
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-        "-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=127.0.0.1",
-        "-addext", "subjectAltName=IP:127.0.0.1",
-    ]  # fmt: skip
-    try:
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=30)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"openssl makes no certificate: {error}")
-    return folder
-
-
 def test_over_tls_bursts_arrive_at_once(private_redis, certificates):
-    from faults import free_port
-
-    port = free_port()
-    cert, key = certificates / "cert.pem", certificates / "key.pem"
-    private_redis(
-        tls_port=port, tls_cert_file=cert, tls_key_file=key, tls_ca_cert_file=cert, tls_auth_clients="no"
-    )
-    url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={cert}"
+    server = private_redis(**tls_settings(certificates))
+    url = f"rediss://127.0.0.1:{server.tls_port}/0?ssl_ca_certs={certificates / 'cert.pem'}"
     with (
         joined(RedisStore(url, timeout=2), namespace="tls") as writer,
         joined(RedisStore(url, timeout=2), namespace="tls") as reader,
     ):
-        assert ssl.OPENSSL_VERSION
         assert reader.stats().coherence == "tracking"
         follow(writer, reader)
         # 3000 long keys are several TLS records in one segment: what the cipher holds back must not wait.
@@ -140,6 +117,29 @@ def test_over_tls_bursts_arrive_at_once(private_redis, certificates):
         writer.delete(*keys)
         wait_until(lambda: reader.get_many(keys) == {}, 10, what="all deletions")
         assert reader.stats().coherence == "tracking"
+
+
+@pytest.mark.parametrize("kind", ["private_redis_cluster", "private_redis_sentinel"])
+def test_over_tls_to_several_servers(kind, certificates, request):
+    url = request.getfixturevalue(kind)(**tls_settings(certificates)).tls_url
+    with (
+        joined(RedisStore(url, timeout=2), namespace="tls") as writer,
+        joined(RedisStore(url, timeout=2), namespace="tls") as reader,
+    ):
+        assert reader.stats().coherence == "tracking"
+        for key in ("a", "b", "c", "d"):  # on several masters
+            follow(writer, reader, key)
+
+        async def tasks():
+            assert await reader.aget_or_load("t", lambda: "loaded", tags=["t"]) == "loaded"
+            await writer.ainvalidate_tags("t")
+            assert await reader.aget("t") is None
+            await reader.aclose()
+
+        asyncio.run(tasks())
+    with CacheManager(RedisStore(url.partition("?")[0], timeout=0.5)) as stranger:  # knows no such authority
+        assert stranger.get_or_load("k", lambda: 1) == 1
+        assert stranger.stats().store_errors > 0
 
 
 def test_killed_channels_leave_nothing_stale_10_ms_after_their_return(redis_server):

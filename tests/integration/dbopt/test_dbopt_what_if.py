@@ -187,7 +187,9 @@ def test_the_optimizer_judges_indexes_on_sampled_copies(
         assert not report.failed, str(report)
     with mariadb.connect() as db:
         for query in WORKLOAD.split(";")[:2]:
-            plan = db.execute(text(f"EXPLAIN FORMAT=TRADITIONAL {query.split(chr(10), 2)[2]}")).mappings().all()
+            plan = (
+                db.execute(text(f"EXPLAIN FORMAT=TRADITIONAL {query.split(chr(10), 2)[2]}")).mappings().all()
+            )
             assert plan[0]["key"] in {a.name for a in report.created}
     assert tables(mariadb_what_if) == []
     assert sorted(tables(mariadb_url)) == ["events", "registrations"]
@@ -251,9 +253,7 @@ def test_a_hidden_index_leaves_every_plan_at_once(mariadb: Any) -> None:
         dialect: Any = optimizer.dialect
         with mariadb.begin() as db:
             db.exec_driver_sql("CREATE INDEX by_person ON registrations (participant_id)")
-        query = text(
-            "EXPLAIN FORMAT=TRADITIONAL SELECT count(*) FROM registrations WHERE participant_id = 7"
-        )
+        query = text("EXPLAIN FORMAT=TRADITIONAL SELECT count(*) FROM registrations WHERE participant_id = 7")
         with mariadb.connect() as db:
             assert db.execute(query).mappings().one()["key"] == "by_person"
         dialect.execute_ddl(dialect.hide_sql("by_person", "registrations"), lock_timeout_s=1.0)
@@ -297,9 +297,7 @@ def test_a_revert_takes_an_index_out_at_once_and_a_killed_one_is_finished(mariad
         hide = "IGNORED" if dialect.is_mariadb else "INVISIBLE"
         undo = [s for s in seen if hide in s or "DROP INDEX" in s]
         count = len(report.reverted)
-        assert [hide in s for s in undo] == [True] * count + [False] * count, (
-            "all hidden, then all dropped"
-        )
+        assert [hide in s for s in undo] == [True] * count + [False] * count, "all hidden, then all dropped"
         # as a run that was killed between the two leaves it
         name = advice.indexes[0].name
         execute(advice.indexes[0].sql, lock_timeout_s=1.0)

@@ -1,20 +1,24 @@
-"""The replica router on a real PostgreSQL primary with real streaming replicas."""
+"""The replica routers on real primaries with real replicas: PostgreSQL's streaming, MariaDB's by GTID."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from eventperf.errors import ConfigurationError
-from eventperf.scaling import ReplicaRouter, ScalingError
+from eventperf.scaling import AsyncReplicaRouter, ReplicaRouter, ScalingError
+from eventperf.scaling.backends import replication
 from eventperf.scaling.router import Lag
-from servers import PostgresServer
+from servers import MariaDBServer, PostgresServer
 
 pytestmark = pytest.mark.integration
 
@@ -43,28 +47,86 @@ class Standby(PostgresServer):
         self.execute("SELECT pg_wal_replay_resume()")
 
 
+class MariaDBPrimary(MariaDBServer):
+    def __init__(self) -> None:
+        super().__init__(server_id=1, log_bin="binlog")
+        if self.is_mysql:
+            self.config |= {"gtid_mode": "ON", "enforce_gtid_consistency": "ON"}
+
+
+class MariaDBStandby(MariaDBServer):
+    """A replica of another server, by transaction ids."""
+
+    numbers = itertools.count(2)
+
+    def __init__(self, primary: MariaDBServer) -> None:
+        super().__init__(server_id=next(self.numbers))
+        if self.is_mysql:
+            self.config |= {"gtid_mode": "ON", "enforce_gtid_consistency": "ON", "skip_log_bin": "1"}
+        self._source = primary
+
+    def start(self) -> MariaDBStandby:
+        super().start()
+        at = f"_HOST='127.0.0.1', {{0}}_PORT={self._source.port}, {{0}}_USER='eventperf'"
+        if self.execute("SHOW REPLICA STATUS"):
+            return self
+        if self.is_mysql:
+            how = "SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1"
+            self.execute(f"CHANGE REPLICATION SOURCE TO SOURCE{at.format('SOURCE')}, {how}")
+        else:
+            self.execute(f"CHANGE MASTER TO MASTER{at.format('MASTER')}, MASTER_USE_GTID=slave_pos")
+        self.execute("START REPLICA")
+        self.execute("SET GLOBAL read_only = ON")
+        return self
+
+    def pause(self) -> None:
+        self.execute("STOP REPLICA SQL_THREAD")
+
+    def resume(self) -> None:
+        self.execute("START REPLICA SQL_THREAD")
+
+
 class Group:
-    def __init__(self, primary: PostgresServer, standbys: list[Standby]) -> None:
+    def __init__(self, primary: Any, standbys: list[Any]) -> None:
         self.primary, self.standbys = primary, standbys
 
-    def router(self, **options: object) -> ReplicaRouter:
-        urls = [server.database_url("eventperf") for server in self.standbys]
-        return ReplicaRouter(self.primary.database_url("eventperf"), urls, **options)  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def servers(postgres_server: PostgresServer) -> Iterator[Group]:
-    """A primary and two replicas of this module; the session's server says whether there is PostgreSQL."""
-    with contextlib.ExitStack() as stack:
-        primary = PostgresServer(max_connections=100)
+    @classmethod
+    def of(cls, name: str, stack: contextlib.ExitStack, replicas: int) -> Group:
+        primary = PostgresServer(max_connections=100) if name == "postgres" else MariaDBPrimary()
         stack.callback(primary.close)
         primary.start()
         primary.execute("CREATE TABLE orders (id int PRIMARY KEY)", "eventperf")
-        standbys = [Standby(primary) for _ in range(2)]
+        make: Callable[[Any], Any] = Standby if name == "postgres" else MariaDBStandby
+        standbys = [make(primary) for _ in range(replicas)]
         for standby in standbys:
             stack.callback(standby.close)
             standby.start()
-        yield Group(primary, standbys)
+        return cls(primary, standbys)
+
+    def urls(self) -> list[str]:
+        return [server.database_url("eventperf") for server in (self.primary, *self.standbys)]
+
+    def router(self, **options: Any) -> ReplicaRouter:
+        primary, *replicas = self.urls()
+        return ReplicaRouter(primary, replicas, **options)
+
+    def async_router(self, **options: Any) -> AsyncReplicaRouter:
+        primary, *replicas = (url.replace("+pymysql", "+aiomysql") for url in self.urls())
+        return AsyncReplicaRouter(primary, replicas, **options)
+
+
+@pytest.fixture(scope="module", params=["postgres", "mariadb"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which database; the session's server says whether there is one."""
+    request.getfixturevalue(f"{request.param}_server")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def servers(kind: str) -> Iterator[Group]:
+    """A primary and two replicas of this module."""
+    with contextlib.ExitStack() as stack:
+        yield Group.of(kind, stack, 2)
 
 
 @pytest.fixture
@@ -92,8 +154,14 @@ def insert(router: ReplicaRouter, number: int) -> None:
 def read(router: ReplicaRouter) -> tuple[set[int], bool]:
     """Return the orders, and whether a replica answered."""
     with router.read() as connection:
-        replica = bool(connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar_one())
-        return set(connection.exec_driver_sql("SELECT id FROM orders").scalars()), replica
+        return look(connection)
+
+
+def look(connection: sa.Connection) -> tuple[set[int], bool]:
+    postgres = connection.dialect.name == "postgresql"
+    query = "SELECT pg_is_in_recovery()" if postgres else "SELECT @@GLOBAL.server_id > 1"
+    replica = bool(connection.exec_driver_sql(query).scalar_one())
+    return set(connection.exec_driver_sql("SELECT id FROM orders").scalars()), replica
 
 
 def on_replica(router: ReplicaRouter) -> bool:
@@ -178,30 +246,23 @@ def test_reads_are_shared_and_survive_a_dead_replica(group: Group) -> None:
         assert not on_replica(router)
 
 
-def test_without_the_primary_replicas_go_on_answering(
-    private_postgres: Callable[..., PostgresServer],
-) -> None:
-    primary = private_postgres(max_connections=100)
-    primary.execute("CREATE TABLE orders (id int PRIMARY KEY)", "eventperf")
-    standby = Standby(primary)
-    try:
-        standby.start()
-        with Group(primary, [standby]).router(check_every=0.01) as router:
+def test_without_the_primary_replicas_go_on_answering(kind: str) -> None:
+    with contextlib.ExitStack() as stack:
+        group = Group.of(kind, stack, 1)
+        with group.router(check_every=0.01) as router:
             insert(router, 1)
             eventually(lambda: read(router) == ({1}, True))
-            primary.kill9()
+            group.primary.kill9()
             assert read(router) == ({1}, True)
             with pytest.raises(sa.exc.DBAPIError):
                 insert(router, 2)
-    finally:
-        standby.close()
 
 
 def test_a_read_cannot_write_anywhere(group: Group) -> None:
     with group.router() as router:
         for primary in (False, True):
             with (
-                pytest.raises(sa.exc.DBAPIError, match="read-only"),
+                pytest.raises(sa.exc.DBAPIError, match=r"(?i)read.only"),
                 router.read(primary=primary) as connection,
             ):
                 connection.exec_driver_sql("INSERT INTO orders VALUES (1)")
@@ -221,7 +282,7 @@ def test_sql_errors_are_no_failures_of_the_replica(group: Group) -> None:
     with group.router(max_lag="1h") as router:
         eventually(lambda: on_replica(router))
         for _ in range(20):
-            with pytest.raises(sa.exc.ProgrammingError), router.read() as connection:
+            with pytest.raises(sa.exc.DBAPIError), router.read() as connection:
                 connection.exec_driver_sql("SELECT nonsense")
         assert all(stats.endpoint.failures == 0 for stats in router.stats())
         assert on_replica(router)
@@ -256,6 +317,124 @@ def test_threads_read_their_own_writes_while_replicas_stumble(group: Group) -> N
     assert wrong == []
 
 
+async def _ainsert(router: AsyncReplicaRouter, number: int) -> None:
+    async with router.write() as connection:
+        await connection.execute(sa.text("INSERT INTO orders VALUES (:id)"), {"id": number})
+
+
+async def _aread(router: AsyncReplicaRouter) -> tuple[set[int], bool]:
+    async with router.read() as connection:
+        return await connection.run_sync(look)
+
+
+async def _aeventually(holds: Callable[[], Any]) -> None:
+    end = time.monotonic() + 60
+    while not await holds():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)
+
+
+def test_tasks_read_their_own_writes_and_only_those_wait(group: Group) -> None:
+    async def main() -> None:
+        async with group.async_router(max_lag="1h") as router, group.async_router(max_lag="1h") as there:
+
+            async def both() -> bool:
+                return await _aread(router) == ({1}, True)
+
+            await _ainsert(router, 1)
+            await _aeventually(both)
+            for standby in group.standbys:
+                standby.pause()
+
+            async def writer() -> tuple[set[int], bool]:
+                await _ainsert(router, 2)
+                there.follow(await router.position())
+                return await _aread(router)
+
+            assert await asyncio.create_task(writer()) == ({1, 2}, False)
+            assert await asyncio.create_task(_aread(router)) == ({1}, True)  # a task that wrote nothing
+            with pytest.raises(ConfigurationError):
+                there.follow("soon")
+
+    asyncio.run(main())
+
+
+def test_tasks_at_once_while_replicas_stumble(group: Group) -> None:
+    async def main() -> None:
+        wrong = list[str]()
+        done = asyncio.Event()
+
+        async def stumble() -> None:
+            while not done.is_set():
+                await asyncio.to_thread(group.standbys[0].pause)
+                await asyncio.sleep(0.05)
+                await asyncio.to_thread(group.standbys[0].resume)
+                await asyncio.sleep(0.05)
+
+        async def work(first: int) -> None:
+            for number in range(first, first + 25):
+                await _ainsert(router, number)
+                seen, _ = await _aread(router)
+                if number not in seen:
+                    wrong.append(f"{number} was not read back")
+
+        async with group.async_router(max_lag="1h", check_every=0.05) as router:
+            stumbler = asyncio.create_task(stumble())
+            await asyncio.gather(*(work(1000 * n) for n in range(4)))
+            done.set()
+            await stumbler
+            assert wrong == []
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_task_gives_its_connection_and_its_place_back(group: Group) -> None:
+    async def main() -> None:
+        async with group.async_router(max_lag="1h") as router:
+
+            async def reads() -> bool:
+                return (await _aread(router))[1]
+
+            async def hang() -> None:
+                async with router.read() as connection:
+                    await connection.execute(sa.text(SLEEP[connection.dialect.name]))
+
+            await _aeventually(reads)
+            for after in (0.0, 0.001, 0.003, 0.01, 0.05):
+                tasks = [asyncio.create_task(hang()) for _ in range(4)]
+                await asyncio.sleep(after)
+                for task in tasks:
+                    task.cancel()
+                ended = await asyncio.gather(*tasks, return_exceptions=True)
+                assert all(isinstance(end, asyncio.CancelledError) for end in ended)
+            stats = router.stats()
+            assert [one.endpoint.in_flight for one in stats] == [0, 0]
+            assert [one.endpoint.failures for one in stats] == [0, 0]
+            assert await reads()
+            with pytest.raises(sa.exc.IntegrityError):
+                await _ainsert(router, 1)
+                await _ainsert(router, 1)
+            assert 1 in (await _aread(router))[0]
+
+    asyncio.run(main())
+
+
+SLEEP = {"postgresql": "SELECT pg_sleep(5)", "mysql": "SELECT SLEEP(5)"}
+
+
+@pytest.mark.parametrize(("text", "counts"), [
+    ("0-1-270", 270), ("0-1-9,1-5-400", 9), ("", 0), ("7-1-3", 0),
+])  # fmt: skip
+def test_a_replica_of_mariadb_is_judged_by_the_primary_s_domain(text: str, counts: int) -> None:
+    assert replication._in_domain(text, "0") == counts
+
+
+def test_transactions_behind_a_gap_are_not_there() -> None:
+    assert replication._without_gaps("a:1-5:8-9,\nb:3,c:1,d:live:1-4:1-2:7") == {
+        "a": 5, "b": 0, "c": 1, "d:live": 4,
+    }  # fmt: skip
+
+
 def test_lag_is_measured_from_the_first_thing_that_is_missing() -> None:
     lag = Lag(["a"])
     assert lag.behind_s("a", now=0.0) == float("inf")
@@ -277,6 +456,9 @@ def test_lag_is_measured_from_the_first_thing_that_is_missing() -> None:
         ("primary", lambda: ReplicaRouter("no url:s3cret@", ["sqlite://"])),
         ("replicas[1]", lambda: ReplicaRouter("sqlite://", ["sqlite://", 7])),  # type: ignore[list-item]
         ("max_lag", lambda: ReplicaRouter("sqlite://", ["sqlite://"], max_lag="soon")),
+        ("primary", lambda: AsyncReplicaRouter("sqlite://", ["sqlite+aiosqlite://"])),
+        ("replicas", lambda: AsyncReplicaRouter("sqlite+aiosqlite://", [])),
+        ("replicas[0]", lambda: AsyncReplicaRouter("sqlite+aiosqlite://", [sa.create_engine("sqlite://")])),  # type: ignore[list-item]
         ("position", lambda: ReplicaRouter("sqlite://", ["sqlite://"]).follow("-1")),
     ],
 )

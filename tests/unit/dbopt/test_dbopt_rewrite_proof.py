@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 
@@ -14,6 +15,11 @@ from sqlglot.optimizer.unnest_subqueries import unnest_subqueries
 from eventperf.dbopt import DatabaseOptimizer, RewriteAdvice, Workload
 from eventperf.dbopt.model import Column, Schema, Table
 from eventperf.dbopt.rewrite_proof import compare, multiset
+
+JOINS_EXISTS = pytest.mark.skipif(
+    sqlite3.sqlite_version_info >= (3, 51),
+    reason="this SQLite makes a join of EXISTS by itself: nothing to gain",
+)
 
 
 def table(name: str, *columns: tuple[str, str, bool], key: tuple[str, ...] = ()) -> Table:
@@ -144,7 +150,11 @@ def advised(engine: Engine, sql: str) -> list[RewriteAdvice]:
     ("sql", "rule"),
     [
         ("SELECT id FROM c WHERE NOT EXISTS (SELECT * FROM o WHERE o.c_id = c.id)", "not-exists-to-not-in"),
-        ("SELECT id FROM c WHERE EXISTS (SELECT 1 FROM o WHERE c_id = c.id AND price > 98)", "exists-to-in"),
+        pytest.param(
+            "SELECT id FROM c WHERE EXISTS (SELECT 1 FROM o WHERE c_id = c.id AND price > 98)",
+            "exists-to-in",
+            marks=JOINS_EXISTS,
+        ),
         (
             "SELECT o.id FROM o, c WHERE c.id = o.c_id AND c.region = 3 AND "
             "price < (SELECT 0.5 * avg(price) FROM o AS x WHERE x.c_id = c.id)",
@@ -210,6 +220,7 @@ def test_advice_without_a_new_form_says_what_would_differ(engine: Engine, sql: s
         assert "(price, id) > (:last_price, :last_id)" in found.advice
 
 
+@JOINS_EXISTS
 def test_parameters_stay_parameters(engine: Engine) -> None:
     sql = "SELECT id FROM c WHERE EXISTS (SELECT 1 FROM o WHERE o.c_id = c.id AND o.price > ?)"
     (found,) = [r for r in advised(engine, sql) if r.after is not None]

@@ -133,11 +133,8 @@ class Links:
             out["password"] = self._parsed.password
         if self._parsed.scheme.startswith("rediss"):
             out["ssl"] = True
-        # What a single server's URL may say after the question mark, redis-py reads by itself.
-        connection = require("redis.connection", extra="cache", needed_by="RedisStore")
-        for name, text in self._parsed.options.items():
-            out[name] = connection.URL_QUERY_ARGUMENT_PARSERS.get(name, str)(text)
-        return out
+        # redis-py reads a single server's by itself
+        return out | sentinel.query_options(self._parsed, extra="cache", needed_by="RedisStore")
 
     def _open(self) -> Any:
         redis = require("redis", extra="cache", needed_by="RedisStore")

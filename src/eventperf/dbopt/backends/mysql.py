@@ -337,7 +337,9 @@ class MysqlDialect:
             finally:
                 self._held.db = None
                 if db.open:
-                    cursor.execute("SELECT RELEASE_LOCK(CONCAT('eventperf.', LEFT(SHA2(DATABASE(), 256), 32)))")
+                    cursor.execute(
+                        "SELECT RELEASE_LOCK(CONCAT('eventperf.', LEFT(SHA2(DATABASE(), 256), 32)))"
+                    )
 
     # --- measurements --------------------------------------------------------------------------
 

@@ -54,7 +54,9 @@ class Shadows:
         self.made: list[str] = []
         self.share: dict[str, float] = {}
         with db.cursor() as cursor:
-            cursor.execute("SELECT GET_LOCK(CONCAT('eventperf.shadow.', LEFT(SHA2(DATABASE(), 256), 32)), 20)")
+            cursor.execute(
+                "SELECT GET_LOCK(CONCAT('eventperf.shadow.', LEFT(SHA2(DATABASE(), 256), 32)), 20)"
+            )
             if cursor.fetchone()[0] != 1:
                 raise Refused("another optimizer is using it")
             cursor.execute("SET SESSION foreign_key_checks = 0, unique_checks = 0, sql_mode = ''")

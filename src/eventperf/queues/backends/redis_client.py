@@ -44,6 +44,7 @@ def _cluster_client(url: BackendURL, redis: Any, module: str, common: dict[str, 
         common |= {"username": url.username, "password": url.password}
     if url.scheme.startswith("rediss"):
         common["ssl"] = True
+    common |= sentinel.query_options(url, extra="queues", needed_by="the Redis queue backend")
     try:  # the sync client looks for its nodes at once
         return redis.RedisCluster(startup_nodes=nodes, require_full_coverage=False, **common)
     except (redis.RedisError, redis.exceptions.RedisClusterException, OSError) as error:

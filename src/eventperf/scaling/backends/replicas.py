@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
@@ -17,6 +17,7 @@ from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf._core.urls import redact
+from eventperf.scaling.backends.replication import MySQLReplication, PostgresReplication, Replication
 from eventperf.scaling.balancer import Balancer, EndpointStats
 from eventperf.scaling.errors import ScalingError
 from eventperf.scaling.router import Lag
@@ -28,42 +29,7 @@ _log = logging.getLogger("eventperf.scaling.replicas")
 
 _UNKNOWN = 2**64
 _ASK_AGAIN_S = 0.02
-
-
-class Replication(Protocol):
-    """How positions are asked for; positions are whole numbers that only grow."""
-
-    def written(self, connection: Any, /) -> int:
-        """Return the primary's position: at least that of everything committed so far."""
-        ...
-
-    def replayed(self, connection: Any, /) -> int:
-        """Return how far a replica has come."""
-        ...
-
-
-class PostgresReplication:
-    """PostgreSQL's physical streaming replication, by log sequence number.
-
-    Needs no rights beyond a login. A server that turned from replica to primary answers with its own
-    position, so that a router survives a failover it was not told of.
-    """
-
-    def written(self, connection: Any, /) -> int:
-        return _number(connection, "SELECT pg_current_wal_insert_lsn()")
-
-    def replayed(self, connection: Any, /) -> int:
-        return _number(
-            connection,
-            "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() "
-            "ELSE pg_current_wal_insert_lsn() END",
-        )
-
-
-def _number(connection: Any, query: str) -> int:
-    text = connection.exec_driver_sql(query).scalar_one()
-    high, _, low = str(text).partition("/")
-    return (int(high, 16) << 32) | int(low, 16)
+_MYSQL = ("mysql", "mariadb")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +38,14 @@ class ReplicaStats:
 
     behind_s: float
     endpoint: EndpointStats
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, ScalingError) else type(error).__name__
+
+
+def _replication_of(engine: Any) -> Replication:
+    return MySQLReplication() if engine.dialect.name in _MYSQL else PostgresReplication()
 
 
 class ReplicaRouter:
@@ -89,7 +63,8 @@ class ReplicaRouter:
         max_lag: Replicas further behind are not read from.
         check_every: How old knowledge of a position may be before it is asked again, by one cheap query on a
             connection that is in use anyway.
-        replication: How positions are asked for; PostgreSQL's by default, the only one tested.
+        replication: How positions are asked for; by default the way of the primary's database: PostgreSQL's
+            streaming replication, the transaction ids of MariaDB and MySQL.
         balancer: Options of the :class:`~eventperf.scaling.Balancer`.
 
     Example:
@@ -123,7 +98,7 @@ class ReplicaRouter:
         self._own: list[Any] = []
         self._primary: Any = self._engine(primary, "primary")
         self._replicas = [self._engine(one, f"replicas[{n}]") for n, one in enumerate(replicas)]
-        self._replication = replication or PostgresReplication()
+        self._replication: Replication = replication or _replication_of(self._primary)
         self._lag: Lag[int] = Lag(list(range(len(self._replicas))))
         self._balancer: Balancer[int] = Balancer(
             list(range(len(self._replicas))), clock=self._clock, random=random, **(balancer or {})
@@ -140,8 +115,8 @@ class ReplicaRouter:
             url = self._sa.engine.make_url(given)
         except self._sa.exc.ArgumentError:
             raise ConfigurationError(argument, redact(given), "an engine or its URL") from None
-        options = {"connect_args": {"connect_timeout": 5}} if url.get_backend_name() == "postgresql" else {}
-        engine = self._sa.create_engine(url, **options)
+        timed = url.get_backend_name() in ("postgresql", *_MYSQL)
+        engine = self._sa.create_engine(url, connect_args={"connect_timeout": 5} if timed else {})
         self._own.append(engine)
         return engine
 
@@ -158,7 +133,7 @@ class ReplicaRouter:
                 with connection.begin():
                     position = self._replication.written(connection)
             except Exception as error:
-                _log.info("the position of a commit is not known yet: %s", type(error).__name__)
+                _log.info("the position of a commit is not known yet: %s", _why(error))
                 return
         self._lag.primary_at(position, now=self._clock.monotonic())
         self._mine.set(position)
@@ -185,7 +160,7 @@ class ReplicaRouter:
             with self._primary.connect() as connection, connection.begin():
                 self._mine.set(self._replication.written(connection))
         except Exception as error:
-            _log.info("the primary does not tell its position: %s", type(error).__name__)
+            _log.info("the primary does not tell its position: %s", _why(error))
             return False
         return True
 
@@ -195,13 +170,15 @@ class ReplicaRouter:
     def read(self, *, primary: bool = False) -> Iterator[Connection]:
         """Run one read-only transaction on a fit replica, or on the primary where there is none.
 
-        On PostgreSQL a write inside is refused on either. A connection that breaks inside the block raises as
-        always: only the caller knows whether the block may run again.
+        On PostgreSQL, MariaDB and MySQL a write inside is refused on either. A connection that breaks inside
+        the block raises as always: only the caller knows whether the block may run again.
 
         Args:
             primary: Read from the primary in any case.
         """
         with self._reading(primary) as connection, connection.begin():
+            if connection.engine is self._primary and connection.dialect.name in _MYSQL:
+                connection.exec_driver_sql("SET TRANSACTION READ ONLY")
             yield connection
 
     @contextmanager
@@ -241,6 +218,7 @@ class ReplicaRouter:
             connection = None
             try:
                 connection = self._replicas[name].connect()
+                self._forbid_writes(connection)
                 if self._is_fit(name, connection):
                     pick.restart()
                     return pick, connection
@@ -248,9 +226,21 @@ class ReplicaRouter:
             except Exception as error:
                 _log.warning("replica %d is passed over: %s", name, str(error).partition("\n")[0])
                 pick.__exit__(type(error), error, None)
+            except BaseException:  # a task that was cancelled: the replica is not to blame
+                pick.__exit__(GeneratorExit, None, None)
+                if connection is not None:
+                    connection.close()
+                raise
             if connection is not None:
                 connection.close()
         return None
+
+    def _forbid_writes(self, connection: Any) -> None:
+        """MariaDB and MySQL let administrators write on a replica that is read-only."""
+        if connection.dialect.name in _MYSQL and not connection.info.get("eventperf_read_only"):
+            with connection.begin():
+                connection.exec_driver_sql("SET SESSION TRANSACTION READ ONLY")
+            connection.info["eventperf_read_only"] = True
 
     def _may_be_fit(self, name: int) -> bool:
         """Leave out, without asking, replicas that were found behind a moment ago."""
@@ -280,7 +270,7 @@ class ReplicaRouter:
                 position = self._replication.written(connection)
         except Exception as error:
             self._primary_shut_until = self._clock.monotonic() + max(1.0, self._check_s)
-            _log.info("the primary does not tell its position: %s", type(error).__name__)
+            _log.info("the primary does not tell its position: %s", _why(error))
             return
         self._lag.primary_at(position, now=now)
 
