@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-NAMES = ("dramatiq", "taskiq", "saq", "arq", "bullmq", "huey")
+NAMES = ("dramatiq", "taskiq", "saq", "arq", "bullmq", "huey", "celery", "rq", "streaq")
 
 URL, JOBS, CONCURRENCY, SLEEP_S = "", 0, 0, 0.0
 _marks = [0.0, 0.0, 0]
@@ -169,6 +169,63 @@ async def bullmq() -> float:
     return rate
 
 
+def celery() -> float:
+    from celery import Celery
+
+    app = Celery("bench", broker=URL)
+    app.conf.update(task_ignore_result=True, task_acks_late=True, worker_redirect_stdouts=False)
+    task = app.task(name="t")(sync_body)
+    began = time.perf_counter()
+    with app.amqp.producer_pool.acquire(block=True) as producer:
+        for n in range(JOBS):
+            task.apply_async((n,), producer=producer)
+    rate = JOBS / (time.perf_counter() - began)
+
+    def report() -> None:  # its worker wants the main thread, and does not give it back
+        _all_done.wait()
+        _report(rate)
+
+    threading.Thread(target=report).start()
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-l", "CRITICAL"]
+    app.worker_main(["worker", "-P", "threads", "-c", str(min(CONCURRENCY, 10)), *quiet])
+    return rate
+
+
+def rq() -> float:
+    from redis import Redis
+    from rq import Queue, SimpleWorker
+
+    connection = Redis.from_url(URL)
+    queue = Queue("bench", connection=connection)
+    began = time.perf_counter()
+    for n in range(JOBS):
+        queue.enqueue("__main__.sync_body", n)
+    rate = JOBS / (time.perf_counter() - began)
+    SimpleWorker([queue], connection=connection).work(
+        burst=True, logging_level="CRITICAL"
+    )  # one job at a time
+    return rate
+
+
+async def streaq() -> float:
+    from streaq import Worker
+
+    worker: Any = Worker(redis_url=URL, concurrency=CONCURRENCY, handle_signals=False)
+    task = worker.task(name="t", silent=True)(body)
+    async with worker:
+        rate = await _each(lambda n: task.enqueue(n))
+    running = asyncio.ensure_future(worker.run_async())
+    await _until_done()
+    running.cancel()
+    return rate
+
+
+def _report(rate: float) -> None:
+    """Print what was measured and end: workers of some peers cannot be stopped from outside."""
+    print(json.dumps({"enqueue_s": rate, "drain_s": JOBS / (_marks[1] - _marks[0])}), flush=True)
+    os._exit(0)
+
+
 def main(argv: list[str]) -> int:
     """Run one peer and print its figures; exit code 3 when it cannot be imported."""
     global URL, JOBS, CONCURRENCY, SLEEP_S
@@ -176,6 +233,7 @@ def main(argv: list[str]) -> int:
     logging.disable(logging.ERROR)
     peers: dict[str, Callable[[], Any]] = {
         "dramatiq": dramatiq, "taskiq": taskiq, "saq": saq, "arq": arq, "bullmq": bullmq, "huey": huey,
+        "celery": celery, "rq": rq, "streaq": streaq,
     }  # fmt: skip
     try:
         peer = peers[argv[0]]
@@ -183,10 +241,8 @@ def main(argv: list[str]) -> int:
     except ImportError as error:
         print(error, file=sys.stderr)
         return 3
-    drained = JOBS / (_marks[1] - _marks[0])
-    print(json.dumps({"enqueue_s": rate, "drain_s": drained}), flush=True)
-    sys.stdout.flush()
-    os._exit(0)  # workers of some peers cannot be stopped from outside
+    _report(rate)
+    return 0
 
 
 if __name__ == "__main__":
