@@ -16,7 +16,7 @@ import nox
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
-PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 EXTRAS = sorted(PROJECT["project"]["optional-dependencies"])
 EVERYTHING = ",".join(EXTRAS)
 WITHOUT_ARQ = ",".join(extra for extra in EXTRAS if extra not in {"all", "arq"})  # arq pins redis-py below 6
