@@ -105,8 +105,8 @@ def matrix(session: nox.Session, end: str) -> None:
 def servers(session: nox.Session, server: str) -> None:
     """Cache and queues on Valkey and on Redis 6.2, as wheels carry them.
 
-    ``EVENTPERF_REDIS_SERVER``, ``EVENTPERF_MARIADBD`` (MySQL's ``mysqld`` too) and ``EVENTPERF_POSTGRES`` name
-    any other build to the other sessions.
+    ``EVENTPERF_REDIS_SERVER``, ``EVENTPERF_MARIADBD`` (MySQL's ``mysqld`` too) and ``EVENTPERF_POSTGRES``
+    name any other build to the other sessions.
     """
     install(session, "test", also=(server,))
     site = Path(session.virtualenv.location)

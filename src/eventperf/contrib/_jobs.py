@@ -51,13 +51,13 @@ def _wrap_sync(
 
 
 def load(path: str, *, argument: str) -> Any:
-    """Return the object at ``package.module:name``.
+    """Return the object at ``package.module:name``, or ``package.module.name`` as Django's settings have it.
 
     Raises:
         ConfigurationError: Not such a path, or nothing is there.
     """
-    module, colon, name = path.partition(":")
-    if not module or not colon or not name:
+    module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
+    if not module or not name:
         raise ConfigurationError(argument, path, "a path such as myapp.jobs:queues")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())

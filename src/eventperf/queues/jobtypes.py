@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
 
@@ -15,6 +16,8 @@ from .options import MAX_PRIORITY, Exponential, RetryRule, check_int, check_name
 if TYPE_CHECKING:
     from .handle import Job
     from .manager import QueueManager
+
+_log = logging.getLogger("eventperf.queues")
 
 _DEFAULT_BACKOFF = Exponential()
 
@@ -44,6 +47,20 @@ class JobType:
     backoff: Exponential = _DEFAULT_BACKOFF
     retry: Sequence[RetryRule] = ()
     version: int = 1
+
+
+_looked_at: set[str] = set()
+
+
+def undeclared(name: str, known: Collection[str]) -> JobType:
+    """Return a type that this process does not declare, as its workers may; tell once what looks like a slip."""
+    if name not in _looked_at and len(_looked_at) < 1000:
+        from difflib import get_close_matches
+
+        _looked_at.add(name)
+        if close := get_close_matches(name, known, n=1, cutoff=0.8):
+            _log.warning("job type %r is declared nowhere in this process; is %r meant?", name, close[0])
+    return JobType(name=name)
 
 
 def job_type(

@@ -22,7 +22,7 @@ from .events import KINDS, JobEvent
 from .handle import Job
 from .job import JobRecord, NewJob
 from .jobspec import JobSpec, Recorder, check_flow, check_job_id, check_when, new_ids
-from .jobtypes import JobFunction, JobType, Middleware, job_type
+from .jobtypes import JobFunction, JobType, Middleware, job_type, undeclared
 from .limits import Limit
 from .operating import Operations
 from .options import (
@@ -230,7 +230,7 @@ class QueueManager(Operations):
 
     def _kind(self, name: str) -> JobType:
         kind = self.types.get(name)
-        return kind if kind is not None else JobType(name=check_name(name, argument="job type"))
+        return kind if kind is not None else undeclared(check_name(name, argument="job type"), self.types)
 
     def upcast(self, name: str, *, to: int) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
         """Make the decorated function turn payloads of version ``to - 1`` into version ``to``.

@@ -48,7 +48,10 @@ class ThresholdPolicy:
 
     def __post_init__(self) -> None:
         for name in ("cpu_high", "memory_high", "cpu_low", "memory_low", "rate_low"):
-            check_share(getattr(self, name), name, high=10.0)
+            value = getattr(self, name)
+            if isinstance(value, (int, float)) and value > 10:
+                raise ConfigurationError(name, value, f"a share, so that {value / 100:g} is {value:g} %")
+            check_share(value, name, high=10.0)
         for metric in ("cpu", "memory"):
             low, high = getattr(self, f"{metric}_low"), getattr(self, f"{metric}_high")
             if low >= high:

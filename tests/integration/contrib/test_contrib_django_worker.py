@@ -15,7 +15,7 @@ SETTINGS = """
 SECRET_KEY = "x"
 INSTALLED_APPS = ["eventperf.contrib.django", "shop"]
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "site.db"}}
-EVENTPERF_QUEUES = "shop.jobs:queues"
+EVENTPERF_QUEUES = "shop.jobs.queues"
 USE_TZ = True
 """
 JOBS = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -144,3 +145,14 @@ def test_a_producer_starts_no_thread_and_imports_no_driver() -> None:
         "assert not {'redis', 'sqlalchemy', 'arq'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_slip_in_the_name_of_a_job_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "eventperf.queues"), QueueManager("memory://") as queues:
+        queues.declare("send_invoice_mail")
+        for _ in range(3):
+            queues.enqueue("send_invocie_mail")
+            queues.enqueue("made_elsewhere")
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "'send_invocie_mail'" in said
+    assert "'send_invoice_mail'" in said

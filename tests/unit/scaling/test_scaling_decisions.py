@@ -24,6 +24,7 @@ from eventperf.scaling import (
     ShadowScore,
     SimulatedTarget,
     TargetTracking,
+    ThresholdPolicy,
     why_not,
 )
 from eventperf.testing.clock import FakeClock
@@ -226,3 +227,8 @@ def test_a_log_moved_away_is_begun_anew(tmp_path: Path) -> None:
         path.rename(tmp_path / "log.1")
         log.write(decide(450))
     assert [d.after for d in DecisionLog.read(path)] == [9]
+
+
+def test_a_threshold_in_percent_is_explained() -> None:
+    with pytest.raises(ConfigurationError, match=r"cpu_high: got 70; allowed: a share, so that 0\.7 is 70 %"):
+        ThresholdPolicy(cpu_high=70)
