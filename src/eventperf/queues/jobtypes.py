@@ -53,7 +53,7 @@ _looked_at: set[str] = set()
 
 
 def undeclared(name: str, known: Collection[str]) -> JobType:
-    """Return a type that this process does not declare, as its workers may; tell once what looks like a slip."""
+    """Return a type that this process does not declare, as workers may; tell once what looks like a slip."""
     if name not in _looked_at and len(_looked_at) < 1000:
         from difflib import get_close_matches
 
