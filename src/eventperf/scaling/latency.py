@@ -107,6 +107,10 @@ class LatencyPolicy:
         self.concurrency: int = concurrency
         self.capacity_rps: float | None = capacity_rps
 
+    def _covered(self, observation: Observation) -> float:
+        """Return the quantile of forecast errors that is covered now."""
+        return self.safety
+
     def decide(self, observation: Observation, /) -> Recommendation:
         old, rate = observation.memory, observation.value("rps")
         faults = observation.faults()
@@ -117,7 +121,7 @@ class LatencyPolicy:
         past_s = observation.samples["rps"].age_s + self.window_s / 2.0
         seen, outlook = look_ahead(
             old.get("load", {}), at_s=observation.at_s, rate=rate, past_s=past_s,
-            ahead_s=past_s + self.startup_s, safety=self.safety,
+            ahead_s=past_s + self.startup_s, safety=self._covered(observation),
         )  # fmt: skip
         memory = {**old, "load": seen}
         learned = self._capacity(observation, rate, old.get("capacity"))
