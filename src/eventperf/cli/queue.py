@@ -49,8 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     status.add_argument("--watch", action="store_true", help="again and again until Ctrl-C")
     status.add_argument("--interval", type=float, default=1.0, help="seconds between two looks")
     status.add_argument("--json", action="store_true")
-    dead = command("dead", "list the dead letter of a queue, newest first")
-    dead.add_argument("queue")
+    dead = command("dead", "list the dead letter of a queue, or of all, newest first")
+    dead.add_argument("queue", nargs="?")
     dead.add_argument("--limit", type=int, default=50)
     dead.add_argument("--json", action="store_true")
     replay = command("replay", "put dead jobs back with fresh attempts, all of the queue when no id is given")
@@ -194,19 +194,14 @@ def _show(rows: Any) -> None:
 def _dead(queues: QueueManager, args: argparse.Namespace) -> int:
     if args.limit < 1:
         raise ConfigurationError("--limit", args.limit, "at least 1")
-    jobs = queues.dead(args.queue, limit=args.limit)
+    names = [args.queue] if args.queue else list(queues.queues)
+    jobs = [job for name in names for job in queues.dead(name, limit=args.limit)]
+    columns = ("id", "type", "queue", "attempt", "crashes", "error")
+    rows = [(j.id, j.type, j.queue, j.attempt, j.crashes, j.error) for j in jobs]
     if args.json:
-        emit_json(
-            [
-                {"id": j.id, "type": j.type, "attempt": j.attempt, "crashes": j.crashes, "error": j.error}
-                for j in jobs
-            ]
-        )
+        emit_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
-        table(
-            ("id", "type", "attempt", "crashes", "error"),
-            [(j.id, j.type, j.attempt, j.crashes, j.error or "") for j in jobs],
-        )
+        table(columns, [(*row[:-1], row[-1] or "") for row in rows])
     return 0
 
 

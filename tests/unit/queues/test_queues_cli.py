@@ -36,6 +36,8 @@ def test_worker_status_dead_replay_purge(app: str, capsys: pytest.CaptureFixture
     assert (rows["normal"]["failed"], rows["normal"]["dead"]) == (1, 1)
     assert main(["queue", "dead", app, "normal", "--json"]) == 0
     assert "never" in json.loads(capsys.readouterr().out)[0]["error"]
+    assert main(["queue", "dead", app]) == 0  # of all queues
+    assert "normal" in capsys.readouterr().out
     assert main(["queue", "replay", app, "normal"]) == 0
     assert main(["queue", "purge", app, "normal"]) == 0
     assert "1 waiting jobs" in capsys.readouterr().out
