@@ -1,6 +1,6 @@
 """Queues in SQL databases beside procrastinate on the same PostgreSQL, and the outbox relay.
 
-    PYTHONPATH=tests python tests/benchmarks/bench_queues_sql.py --peer /path/to/venv/bin/python
+    nox -s bench -- queues_sql --peer /path/to/venv/bin/python
 
 ``--peer`` names an interpreter that has procrastinate and psycopg; without it that row is missing.
 One worker process each, no-ops, concurrency 100; medians of ``--rounds`` runs that take turns.
@@ -128,14 +128,15 @@ def medians(runs: list[Figures]) -> Figures:
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
+def main(argv: list[str]) -> None:
+    """Run all and print the medians."""
+    parser = argparse.ArgumentParser(prog="bench queues_sql")
     parser.add_argument("--peer", help="interpreter with procrastinate")
     parser.add_argument("-n", type=int, default=5000)
     parser.add_argument("--concurrency", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     size = (args.n, args.concurrency)
     runs: dict[str, list[Figures]] = {}
 
@@ -165,7 +166,3 @@ def main() -> None:
         print(f"drain, PostgreSQL over procrastinate: {ratio:.1f} x (target 2)")
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))
-
-
-if __name__ == "__main__":
-    main()

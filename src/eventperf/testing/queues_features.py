@@ -262,6 +262,28 @@ class FlowTests(StoreTests):
         assert waits.cancel()
         assert balanced(flows.status())
 
+    def test_ends_and_newcomers_at_once_leave_nobody_waiting(self, flows: QueueManager) -> None:
+        batches = [flows.batch([JobSpec(type="t")] * 4, then=JobSpec(type="t")) for _ in range(12)]
+        first = [job for *jobs, _ in batches for job in jobs]
+        late, seen = list[str](), list[str]()
+
+        def work(n: int) -> None:
+            station, end = Station(flows, "t", lease_s=60), time.monotonic() + 60
+            while len(seen) < 12 * 5 + len(first) and time.monotonic() < end:
+                for lease in station.take(3):
+                    seen.append(lease.record.id)
+                    assert station.end(lease)
+
+        def follow() -> None:
+            for job in first:
+                late.append(flows.enqueue("t", after=[job]).id)
+
+        with ThreadPoolExecutor(5) as pool:
+            for done in [pool.submit(follow), *(pool.submit(work, n) for n in range(4))]:
+                done.result(90)
+        assert Counter(seen) == Counter([job.id for jobs in batches for job in jobs] + late)
+        assert balanced(flows.status())
+
     def test_links_see_what_came_before(self, flows: QueueManager) -> None:
         @flows.job("double")
         async def double(ctx: Any, data: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import and_, bindparam, delete, func, literal, select, update
@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from eventperf.queues.job import NewJob
 from eventperf.queues.options import QueueConfig
 
+from . import sql_flows as flows
 from . import sql_rows as rows
 from . import sql_schema as s
 
@@ -159,10 +160,11 @@ class Step:
         mine = {row["id"]: row for row, job_id in zip(made, answer, strict=True) if row["id"] == job_id}
         fresh = list(mine.values())
         if fresh:
-            self._insert(fresh)
+            self._insert(fresh, {new.record.id: new for new in jobs})
         return answer
 
-    def _insert(self, fresh: list[dict[str, Any]]) -> None:
+    def _insert(self, fresh: list[dict[str, Any]], jobs: Mapping[str, NewJob]) -> None:
+        waits = flows.hold(self, fresh, jobs)
         waiting = [row for row in fresh if row["state"] == s.WAITING]
         tags = self.tail_tags([(row["queue"], row["priority"], row["turn"]) for row in waiting])
         for row, tag in zip(waiting, tags, strict=True):
@@ -173,6 +175,8 @@ class Step:
             if row["id"] in inserted:
                 due = row["state"] == s.DELAYED
                 self.tally.add(row["queue"], enqueued=1, delayed=int(due), waiting=int(not due), woke=1)
+        if waits:
+            flows.link(self, {child: found for child, found in waits.items() if child in inserted}, jobs)
 
     # -- ends --------------------------------------------------------------------------------------
 
@@ -193,6 +197,7 @@ class Step:
         for r in found:
             self.tally.add(r.queue, **{counter: 1})
         self.free_keys(found)
+        flows.follow(self, found, state)
 
     def bury(self, found: Sequence[tuple[Any, str, int]]) -> None:
         """Move jobs ``(row, reason, attempts)`` to the dead letter."""
@@ -206,15 +211,17 @@ class Step:
 
     def _trim_dead(self, config: QueueConfig) -> None:
         old = (
-            select(_j.seq)
+            select(_j.seq, _j.id)
             .where(_j.ns == self.ns, _j.state == s.FAILED, _j.queue == config.name)
             .order_by(_j.finished_at.desc(), _j.seq.desc())
             .offset(config.keep_failed)
             .limit(1000)
         )
-        if seqs := self.conn.execute(old).scalars().all():
+        if found := self.conn.execute(old).all():
+            seqs = [row.seq for row in found]
             gone = self.conn.execute(delete(s.jobs).where(_j.seq.in_(seqs), _j.state == s.FAILED)).rowcount
             self.tally.add(config.name, dead=-gone)
+            flows.follow(self, found, s.FAILED, forgotten=True)
 
 
 class SqlBase:

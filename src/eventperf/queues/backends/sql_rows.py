@@ -78,7 +78,8 @@ def info_of(row: Any) -> JobInfo:
     return JobInfo(
         id=row.id, type=row.type, queue=row.queue, state=STATES[state], priority=row.priority,
         attempt=row.attempts + (state == s.ACTIVE), crashes=row.crashes, created_at=row.created_at,
-        due_at=row.at if state == s.DELAYED else None, started_at=row.started_at if ran else None,
+        due_at=row.at if state == s.DELAYED and row.at < s.NEVER else None,
+        started_at=row.started_at if ran else None,
         finished_at=row.finished_at, worker=row.worker if state == s.ACTIVE else None,
         progress=row.progress if state == s.ACTIVE else None, error=row.error,
         result=None if row.result is None else bytes(row.result), payload=bytes(row.payload),

@@ -34,7 +34,7 @@ from sqlalchemy.types import TypeEngine
 
 from eventperf.queues.errors import QueueError, SchemaMissing
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Version of the tables this release reads and writes."""
 
 WAITING: Final = 0
@@ -45,6 +45,9 @@ FAILED: Final = 4
 CANCELLED: Final = 5
 PARKED: Final = 6
 """States as they are stored; a parked job waits for a worker that knows its type."""
+
+NEVER: Final = 1e18
+"""When a delayed job is due that waits for others."""
 
 metadata: MetaData = MetaData()
 
@@ -169,6 +172,18 @@ schedules: Table = Table(
     Column("asked_at", Double, nullable=False),
     mysql_engine="InnoDB",
 )
+
+links: Table = Table(
+    "eventperf_links",
+    metadata,
+    Column("ns", BigInteger, primary_key=True, autoincrement=False),
+    Column("parent_id", _name(), primary_key=True),
+    Column("child_id", _name(), primary_key=True),
+    Column("ended", Boolean, nullable=False),  # freed by any end of the parent, not by success only
+    Index("eventperf_links_child", "ns", "child_id"),
+    mysql_engine="InnoDB",
+)
+"""Who waits for whom."""
 
 COUNTERS: Final = (
     "waiting", "delayed", "active", "enqueued", "completed", "failed", "cancelled", "retried", "stalled",

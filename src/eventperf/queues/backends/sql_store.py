@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus
 
+from . import sql_flows as flows
 from . import sql_rows as rows
 from . import sql_schema as s
 from .sql_base import Step
@@ -182,6 +183,7 @@ class SqlStore(SqlWork):
         """Cancel jobs that wait or are delayed."""
         for r in found:
             step.tally.add(r.queue, **{"delayed" if r.state == s.DELAYED else "waiting": -1})
+        flows.forget(step, [r for r in found if r.state == s.DELAYED and r.at == s.NEVER])
         step.end_jobs(found, s.CANCELLED)
 
     def replay(self, queue: str, ids: Sequence[str] | None = None, /, *, limit: int | None = None) -> int:
@@ -226,6 +228,7 @@ class SqlStore(SqlWork):
             step.conn.execute(delete(s.jobs).where(_j.seq.in_([r.seq for r in found])))
             if state is JobState.FAILED:
                 step.tally.add(queue, dead=-len(found))
+                flows.follow(step, found, s.FAILED, forgotten=True)
         return len(found)
 
     def set_paused(self, queue: str, paused: bool, /) -> None:

@@ -17,6 +17,7 @@ from eventperf.queues.job import Lease
 from eventperf.queues.policy import Lane, choose
 from eventperf.queues.protocols import Claimed, Outcome, Renewed, Stalled, WorkerCard
 
+from . import sql_flows as flows
 from . import sql_rows as rows
 from . import sql_schema as s
 from .sql_base import SqlBase, Step
@@ -147,7 +148,7 @@ class SqlWork(SqlBase):
         else:
             step.now, due, ends, parked = step.conn.execute(select(step.d.now, *asked)).one()
             step.now = float(step.now)
-        return due, ends, parked is not None
+        return None if due == s.NEVER else due, ends, parked is not None
 
     def _expired(self, step: Step, state: int) -> Sequence[Any]:
         asked = select(s.jobs).where(_j.ns == self.ns, _j.state == state, _j.at <= step.now)
@@ -383,6 +384,7 @@ class SqlWork(SqlBase):
         self, step: Step, plain: Sequence[Outcome], ended: Mapping[str, Any]
     ) -> set[tuple[str, int]]:
         step.free_keys(ended.values())
+        flows.follow(step, list(ended.values()), s.COMPLETED)
         accepted = set()
         for o in plain:
             row = ended.get(o.job_id)
