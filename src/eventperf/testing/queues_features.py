@@ -109,6 +109,33 @@ class LimitTests(StoreTests):
             assert queues.purge("normal") == 2
             assert balanced(queues.status())
 
+    def test_caps_hold_while_many_claim_at_once(self, limited: Callable[..., QueueManager]) -> None:
+        with limited(Limit(type="t", concurrency=3), Limit(type="t", per_key=True, concurrency=1)) as queues:
+            for n in range(60):
+                queues.enqueue("t", n, fairness_key=f"k{n % 5}")
+            mu, running, most, done = threading.Lock(), Counter[str](), Counter[str](), list[str]()
+
+            def work() -> None:
+                station, end = Station(queues, "t", lease_s=60), time.monotonic() + 60
+                while len(done) < 60 and time.monotonic() < end:
+                    for lease in station.take(2):
+                        with mu:
+                            running.update(["all", lease.record.key])
+                            for name in running:
+                                most[name] = max(most[name], running[name])
+                        time.sleep(0.001)
+                        with mu:
+                            running.subtract(["all", lease.record.key])
+                        assert station.end(lease)
+                        done.append(lease.record.id)
+
+            with ThreadPoolExecutor(4) as pool:
+                for ended in [pool.submit(work) for _ in range(4)]:
+                    ended.result(90)
+            assert most["all"] <= 3
+            assert max(most[f"k{n}"] for n in range(5)) == 1
+            assert len(set(done)) == len(done) == 60
+
     def test_rate_is_never_exceeded_in_any_window(self, limited: Callable[..., QueueManager]) -> None:
         with limited(Limit(type="t", rate=5, per=0.4)) as queues:
             queues.enqueue_many("t", range(18))

@@ -54,7 +54,9 @@ class SqlBackend:
         dialect: What the server says in its own way.
     """
 
-    capabilities: frozenset[str] = ENGINE | {"shared", "flows", "schedules", "transactional_enqueue"}
+    capabilities: frozenset[str] = ENGINE | {
+        "shared", "limits", "flows", "schedules", "transactional_enqueue"
+    }  # fmt: skip
 
     def __init__(self, url: BackendURL, settings: StoreSettings) -> None:
         sa: Any = require("sqlalchemy", extra="dbopt", needed_by="the SQL queue backend")

@@ -73,6 +73,11 @@ class Step:
 
     def end(self) -> None:
         """Write the counters and wake workers; call it last."""
+        if self.tally.ended and any(limit.concurrency for limit in self.store.settings.options.limits):
+            for (
+                queue
+            ) in self.store.settings.queues:  # any of them may hold jobs back for one that ran elsewhere
+                self.tally.add(queue, woke=1)
         self.store.appended += self.tally.write(self.conn, self.ns, self.now)
         if self.store.backend.listens and (self.tally.woke or self.tally.called):
             self.d.notify(self.conn, self.store.channel, "message" if self.tally.called else "")

@@ -94,6 +94,7 @@ class Tally:
         self._rows: dict[str, dict[str, float]] = {}
         self.woke: bool = False
         self.called: bool = False
+        self.ended: bool = False
 
     def add(self, queue: str, **changes: float) -> None:
         row = self._rows.setdefault(queue, {})
@@ -101,6 +102,7 @@ class Tally:
             row[name] = row.get(name, 0) + by
         self.woke = self.woke or bool(changes.get("woke"))
         self.called = self.called or bool(changes.get("called"))
+        self.ended = self.ended or changes.get("active", 0) < 0
 
     def write(self, conn: Connection, ns: int, now: float) -> int:
         """Append the changes; return how many rows."""

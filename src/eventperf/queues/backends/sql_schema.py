@@ -185,6 +185,27 @@ links: Table = Table(
 )
 """Who waits for whom."""
 
+turns: Table = Table(
+    "eventperf_limits",
+    metadata,
+    Column("ns", BigInteger, primary_key=True, autoincrement=False),
+    mysql_engine="InnoDB",
+)
+"""The row on which claims under limits take turns."""
+
+starts: Table = Table(
+    "eventperf_starts",
+    metadata,
+    Column("n", _BIG, primary_key=True, autoincrement=True),
+    Column("ns", BigInteger, nullable=False),
+    Column("scope", BigInteger, nullable=False),  # the limit, hashed
+    Column("turn", BigInteger, nullable=False),
+    Column("at", Double, nullable=False),
+    Index("eventperf_starts_at", "ns", "scope", "at"),
+    mysql_engine="InnoDB",
+)
+"""What has started within the span of each rate limit."""
+
 COUNTERS: Final = (
     "waiting", "delayed", "active", "enqueued", "completed", "failed", "cancelled", "retried", "stalled",
     "dead", "replayed", "woke", "called", "runs",

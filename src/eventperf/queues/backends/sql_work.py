@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import select as sockets
-import socket
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -21,6 +19,8 @@ from . import sql_flows as flows
 from . import sql_rows as rows
 from . import sql_schema as s
 from .sql_base import SqlBase, Step
+from .sql_limits import Books
+from .sql_listen import Listener
 
 if TYPE_CHECKING:
     from .sql import SqlBackend
@@ -119,7 +119,7 @@ class SqlWork(SqlBase):
                 answer.stalled = self._reap(step)
             if parked:
                 self._unpark(step, card, expired)
-            contended = self._take(step, card, room, total, answer.leases, expired)
+            contended, again_s = self._take(step, card, room, total, answer.leases, expired)
             if step.now >= self._forget_at:
                 self._forget_at = step.now + _FORGET_EVERY_S
                 self._forget_old(step)
@@ -129,7 +129,9 @@ class SqlWork(SqlBase):
             if answer.leases:  # their own leases end later than any of the others looked at
                 answer.next_in_s = min(answer.next_in_s or card.lease_s, card.lease_s)
             if contended and len(answer.leases) < total:
-                answer.next_in_s = min(answer.next_in_s or _CONTENDED_S, _CONTENDED_S)
+                again_s = _CONTENDED_S if again_s is None else min(again_s, _CONTENDED_S)
+            if again_s is not None and len(answer.leases) < total:
+                answer.next_in_s = again_s if answer.next_in_s is None else min(answer.next_in_s, again_s)
             answer.expired = expired
             return answer
 
@@ -230,11 +232,16 @@ class SqlWork(SqlBase):
         total: int,
         leases: list[Lease],
         expired: list[tuple[str, str, str, str]],
-    ) -> bool:
-        """Choose and hand out jobs; tell whether other workers were looking at some meanwhile."""
+    ) -> tuple[bool, float | None]:
+        """Choose and hand out jobs.
+
+        Returns:
+            Whether other workers were looking at some meanwhile, and when limits let more of them start.
+        """
         lanes, left, options = self._classes(step, room), dict(room), self.settings.options
         if not lanes:
-            return False
+            return False, None
+        books = Books(step, options.limits) if options.limits else None
         every, weighted, contended = list(lanes), options.order == "weighted", False
         credit = self._credit(step) if weighted else {}
         taken: list[Any] = []
@@ -244,11 +251,11 @@ class SqlWork(SqlBase):
             before = [lane.skipped for lane in lanes], dict(credit)
             lane = choose(lanes, options.order, options.aging, credit)
             assert isinstance(lane, _Class)
-            if not lane.locked and not self._lock(step, lane, min(total - len(taken), left[lane.queue])):
-                for one, skipped in zip(lanes, before[0], strict=True):
-                    one.skipped = skipped
+            limit = min(total - len(taken), left[lane.queue])
+            if not lane.locked and not self._lock(step, lane, limit, books):
+                self._take_back(lanes, before[0])
                 credit = before[1]
-                contended = contended or lane.last is None
+                contended = contended or (lane.last is None and (books is None or books.again_s() is None))
                 lanes.remove(lane)
                 continue
             row = lane.locked.popleft()
@@ -256,6 +263,9 @@ class SqlWork(SqlBase):
                 strange.append(row)
             elif row.deadline_at is not None and row.deadline_at <= step.now:
                 late.append(row)
+            elif books is not None and not books.start(row):
+                self._take_back(lanes, before[0])
+                credit = before[1]
             else:
                 taken.append(row)
                 left[lane.queue] -= 1
@@ -268,16 +278,27 @@ class SqlWork(SqlBase):
         step.bury([(r, "deadline passed before it could start", r.attempts) for r in late])
         leases += self._lease(step, card, taken)
         self._account(step, every, credit if weighted else None)
-        return contended
+        if books is None:
+            return contended, None
+        books.close()
+        return contended, books.again_s()
 
-    def _lock(self, step: Step, lane: _Class, limit: int) -> bool:
-        """Lock the next jobs of a class that nobody else is looking at."""
+    @staticmethod
+    def _take_back(lanes: Sequence[_Class], skipped: Sequence[int]) -> None:
+        """Forget a choice that led to nothing."""
+        for one, before in zip(lanes, skipped, strict=True):
+            one.skipped = before
+
+    def _lock(self, step: Step, lane: _Class, limit: int, books: Books | None) -> bool:
+        """Lock the next jobs of a class that nobody else is looking at and no limit holds back."""
         asked = select(s.jobs).where(
             _j.ns == self.ns, _j.state == s.WAITING, _j.queue == lane.queue, _j.priority == lane.level
         )
         if lane.last is not None:
             tag, seq = lane.last
             asked = asked.where(or_(_j.tag > tag, (_j.tag == tag) & (_j.seq > seq)))
+        if books is not None:
+            asked = asked.where(*books.others())
         asked = asked.order_by(_j.tag, _j.seq).limit(limit).with_for_update(skip_locked=True)
         lane.locked.extend(step.conn.execute(asked))
         if lane.locked:
@@ -528,7 +549,7 @@ class SqlWork(SqlBase):
 
         try:
             if self._listener is None:
-                self._listener = _Listener(self.backend, self.channel)
+                self._listener = Listener(self.backend, self.channel)
                 if news := self._news(card):
                     return news
             heard: bool | str = not self._left and self._listener.wait(end)
@@ -557,56 +578,6 @@ class SqlWork(SqlBase):
         listener = self._listener
         if listener is not None:
             listener.interrupt()
-
-
-class _Listener:
-    """One PostgreSQL connection that hears ``NOTIFY``."""
-
-    def __init__(self, backend: SqlBackend, channel: str) -> None:
-        import psycopg
-
-        engine = backend.engine()
-        args, options = engine.dialect.create_connect_args(engine.url)
-        options.setdefault("connect_timeout", 5)
-        self._conn: Any = psycopg.connect(*args, **options, autocommit=True)
-        self._ears, self._poke = socket.socketpair()
-        try:
-            self._conn.execute(f'LISTEN "{channel}"')
-        except BaseException:
-            self.close()
-            raise
-
-    def wait(self, end: float) -> bool | str:
-        """Tell whether a notification came before the monotonic time ``end``."""
-        pg = self._conn.pgconn
-        try:
-            while True:
-                heard = set()
-                while (notice := pg.notifies()) is not None:
-                    heard.add(notice.extra)
-                if heard:
-                    return "message" if b"message" in heard else True
-                left = end - time.monotonic()
-                if left <= 0:
-                    return False
-                ready = sockets.select([pg.socket, self._ears], [], [], left)[0]
-                if self._ears in ready:
-                    return False
-                if ready:
-                    pg.consume_input()
-        except ValueError as error:  # closed under our feet, by close() in another thread
-            raise ConnectionError(str(error)) from error
-
-    def interrupt(self) -> None:
-        try:
-            self._poke.send(b".")
-        except OSError:  # closed meanwhile: nobody waits on it any more
-            return
-
-    def close(self) -> None:
-        self._conn.close()
-        self._ears.close()
-        self._poke.close()
 
 
 def _first_only(outcomes: Sequence[Outcome], accepted: set[tuple[str, int]]) -> list[bool]:
