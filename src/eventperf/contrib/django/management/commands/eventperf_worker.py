@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import django
 from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import close_old_connections
@@ -44,6 +45,10 @@ class Command(BaseCommand):
             )
         try:
             queues: QueueManager = load(path, argument="queues")
+            if django.VERSION >= (6,):
+                from eventperf.contrib.django.tasks import register
+
+                register()
             wrap_handlers(queues, fresh_connections)
             queues.worker(options["queue"], options["concurrency"]).run(burst=options["burst"])
         except ConfigurationError as error:
