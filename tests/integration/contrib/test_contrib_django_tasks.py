@@ -21,6 +21,10 @@ EVENTPERF_QUEUES = "shop.jobs.queues"
 TASKS = {
     "default": {"BACKEND": "eventperf.contrib.django.tasks.EventPerfTasks", "QUEUES": ["default", "high"]},
     "again": {"BACKEND": "eventperf.contrib.django.tasks.EventPerfTasks", "OPTIONS": {"attempts": 2}},
+    "hasty": {
+        "BACKEND": "eventperf.contrib.django.tasks.EventPerfTasks",
+        "OPTIONS": {"timeout": 0.2, "using": "default"},
+    },
 }
 USE_TZ = True
 """
@@ -30,6 +34,7 @@ from eventperf.queues import QueueManager
 queues = QueueManager(os.environ["QUEUES_URL"], namespace=os.environ["NAMESPACE"])
 """
 TASKS = """
+import asyncio
 from django.db import connection
 from django.tasks import task
 
@@ -56,6 +61,10 @@ def stumble():
     if SEEN.count("stumble") == 1:
         raise OSError("once")
     return "done"
+
+@task(backend="hasty")
+async def dawdle():
+    await asyncio.sleep(20)
 
 @task
 def note(name):
@@ -123,6 +132,29 @@ else:
     raise AssertionError("a queue that is not there")
 backend.queues = {"default", "nowhere"}
 assert [e.id for e in backend.check()] == ["eventperf.E002"]
+
+from django.db import transaction
+from eventperf.queues.outbox import Relay, create_table
+create_table("sqlite:///site.db")
+try:
+    with transaction.atomic():
+        gone = tasks.dawdle.enqueue()
+        raise KeyError
+except KeyError:
+    pass
+with transaction.atomic():
+    kept = tasks.dawdle.enqueue()
+with Relay(queues, "sqlite:///site.db") as relay:
+    assert relay.run(burst=True) == 1
+call_command("eventperf_worker", burst=True)
+kept.refresh()
+assert kept.status == "FAILED" and "Timeout" in kept.errors[0].traceback, kept
+try:
+    gone.refresh()
+except TaskResultDoesNotExist:
+    pass
+else:
+    raise AssertionError("a task of a transaction that was rolled back")
 
 import asyncio
 async def main():

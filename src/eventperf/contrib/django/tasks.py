@@ -91,10 +91,10 @@ class EventPerfTasks(BaseTaskBackend):
         """The manager, looked up at first use: its module may define tasks of its own."""
         if self._found is None:
             path = self.options.get("queues") or getattr(settings, "EVENTPERF_QUEUES", None) or ""
-            found: QueueManager = load(path, argument="EVENTPERF_QUEUES")
+            found: QueueManager = load(path, argument=f"queues of TASKS[{self.alias!r}]")
             if _TYPES[False] not in found.types:
-                found.job(_TYPES[False], timeout=self.options.get("timeout", "5m"))(run)
-                found.job(_TYPES[True], timeout=self.options.get("timeout", "5m"))(arun)
+                found.job(_TYPES[False])(run)
+                found.job(_TYPES[True])(arun)
             self._found = found
         return self._found
 
@@ -126,6 +126,7 @@ class EventPerfTasks(BaseTaskBackend):
             "queue": None if task.queue_name == _DEFAULT_QUEUE else task.queue_name,
             "priority": _priority(task.priority),
             "attempts": self.options.get("attempts", 1),
+            "timeout": self.options.get("timeout", "5m"),
         }
         if task.run_after is not None:
             options["at"] = task.run_after.timestamp()
