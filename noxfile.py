@@ -114,9 +114,9 @@ def servers(session: nox.Session, server: str) -> None:
     binary = next(p for p in site.rglob("*-server") if p.name in ("valkey-server", "redis-server"))
     binary.chmod(0o755)
     session.env["EVENTPERF_REDIS_SERVER"] = str(binary)
-    session.run(
-        "pytest", "tests/conformance/cache", "tests/conformance/queues", "-k", "not Sql", *session.posargs
-    )
+    known = "tests/integration/queues/test_queues_known_failures.py"  # WAIT is not the same on all
+    suites = ["tests/conformance/cache", "tests/conformance/queues", known]
+    session.run("pytest", *suites, "-k", "not Sql", *session.posargs)
 
 
 @nox.session

@@ -70,7 +70,8 @@ class RedisServer(Server):
         config = {**self.config, "port": str(self.port), "dir": str(self.home)}
         if int(self.version.split(".")[0]) >= 7:
             config.setdefault("enable-debug-command", "yes")
-        return [self.binary, *itertools.chain.from_iterable((f"--{k}", v) for k, v in config.items())]
+        pairs = ((f"--{k}", *(v.split() if k == "replicaof" else [v])) for k, v in config.items())
+        return [self.binary, *itertools.chain.from_iterable(pairs)]
 
     def client(self, **options: Any) -> Any:
         """Return a new ``redis.Redis``; the caller closes it."""

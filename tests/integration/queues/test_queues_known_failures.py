@@ -176,6 +176,25 @@ def test_enqueue_waits_for_replicas_when_asked(private_redis: Callable[..., Any]
             assert lease.record.id == "order-1"
 
 
+def test_a_repeated_enqueue_waits_for_the_replicas_too(private_redis: Callable[..., Any]) -> None:
+    """It stores nothing new, and Valkey's WAIT (not Redis') is content when its connection wrote nothing."""
+    server = private_redis(repl_diskless_sync_delay=0)
+    replica = private_redis(replicaof=f"{server.host} {server.port}")
+    wait_until(lambda: _linked(server), 20, what="the replica to be in step")
+    replica.sigstop()
+    try:
+        for _ in range(2):  # each on a connection of its own, as after a restart of the producer
+            with (
+                QueueManager(server.url, wait_replicas=1, wait_timeout=0.3) as queues,
+                pytest.raises(StoreUnavailable, match="0 of 1 replicas"),
+            ):
+                queues.enqueue("t", id="order-1")
+    finally:
+        replica.sigcont()
+    with QueueManager(server.url, wait_replicas=1, wait_timeout=10) as queues:
+        assert queues.enqueue("t", id="order-1").id == "order-1"
+
+
 def _linked(server: Any) -> bool:
     row = server.execute("INFO", "replication").get("slave0")
     return bool(row and row["state"] == "online")

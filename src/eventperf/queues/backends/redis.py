@@ -123,7 +123,7 @@ class _Shared:
         return "WAIT", o.wait_replicas, int(o.wait_timeout_s * 1000)
 
     def _mark_args(self) -> tuple[Any, ...]:
-        """A write: WAIT speaks of its own connection's, and a push whose jobs were all known made none."""
+        """A write: a push whose jobs were all known made none, and Valkey's WAIT answers at once then."""
         return "SET", f"{self._prefix}wt", "", "PX", 1000
 
     def _home(self) -> dict[str, Any]:
