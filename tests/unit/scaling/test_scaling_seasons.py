@@ -310,3 +310,19 @@ def test_a_scaler_hands_its_calendar_and_the_time_of_day_to_the_policy() -> None
     assert decision.observation.time_s == clock.time()
     again = ScalingDecision.from_json(decision.to_json())
     assert scaler.replay(again).to_json() == decision.to_json()
+
+
+def test_more_is_covered_where_dated_events_are_near() -> None:
+    """More of a load's own swing while an event is listed, and no more without one."""
+
+    def load(t: float) -> float:
+        return 1000.0 * (1.0 + 0.2 * math.sin(t / 37.0) * math.sin(t / 411.0))
+
+    def cost(policy: LatencyPolicy, events: Sequence[CalendarEvent] = ()) -> int:
+        return sum(after for _, _, after, _ in play(policy, load, until_s=1.8 * 3600.0, events=events))
+
+    # far enough away that nothing is kept ready for it yet
+    listed = [CalendarEvent(id="e", kind="talk", at=2.5 * 3600.0, expected=1, known_at=0.0)]
+    plain = cost(CalendarPolicy(capacity_rps=40.0, safety=0.9))
+    assert plain == cost(PredictivePolicy(capacity_rps=40.0, safety=0.9), listed)
+    assert cost(CalendarPolicy(capacity_rps=40.0, safety=0.9), listed) > plain
