@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from .analysis import Predicate, TableUse
@@ -29,6 +31,8 @@ _LOOKUPS: Final = ("eq", "in", "null")
 _MOST_COVERED: Final = 6
 _WIDEST: Final = 160.0
 _RARE: Final = 0.3
+_FEW: Final = 12
+_MANY_NULLS: Final = 0.2
 
 
 def candidates(
@@ -50,7 +54,7 @@ def candidates(
         if table.rows < 50:
             continue
         builder = _Builder(query, use, table, able, shared, most)
-        for spec in builder.build():
+        for spec in builder._present(builder.build()):
             cleaned = clean(spec, table, able)
             if cleaned is not None and not exists(cleaned, table):
                 found.setdefault(cleaned)
@@ -105,7 +109,7 @@ class _Builder:
         most: int,
     ) -> None:
         self.use, self.table, self.able, self.most = use, table, able, most
-        self.values = query.sample.values
+        self.query, self.values = query, query.sample.values
         self.shared = shared
         self.sel = {id(p): selectivity(p, table, self.values) for p in use.predicates}
         found = [p for p in use.predicates if p.kind in _LOOKUPS]
@@ -240,7 +244,7 @@ class _Builder:
             text = _constant(p)
             if column is None or text is None or self.sel[id(p)] > _RARE:
                 continue
-            if p.kind == "eq" and column.stats.distinct > 12:
+            if p.kind in ("eq", "in") and (column.stats.distinct > _FEW or not self._is_fixed(p)):
                 continue
             head = [c for c in self.equal + self.lists if c != p.column]
             for join in [[], *([j] for j in self.joins)]:
@@ -249,21 +253,86 @@ class _Builder:
                     if keys:
                         yield IndexSpec(self.table.name, keys, where=text)
 
+    def _is_fixed(self, p: Predicate) -> bool:
+        """Tell whether every recorded text of the statement has these constants."""
+        texts = [re.compile(rf"(?<![\w.]){re.escape(str(_literal(v)))}(?![\w.])") for v in p.values]
+        return all(t.search(s.sql) for s in self.query.statement.samples for t in texts)
+
+    def _present(self, found: Iterable[IndexSpec]) -> Iterator[IndexSpec]:
+        """Return also those whose first column is often NULL without its NULLs.
+
+        A comparison or an equality join finds no NULL; planners know that.
+        """
+        for spec in found:
+            yield spec
+            first = None if spec.keys[0].is_expression else self.table.column(spec.keys[0].name)
+            if not self.able.partial or spec.where or spec.method != "btree" or first is None:
+                continue
+            compared = {p.column for p in self.use.predicates if p.kind in ("eq", "in", "range", "prefix")}
+            if first.stats.null_ratio >= _MANY_NULLS and first.name in compared | {*self.joins}:
+                yield replace(spec, where=f"{_quoted(first.name)} IS NOT NULL")
+
 
 def _constant(p: Predicate) -> str | None:
-    quoted = p.column if is_plain(p.column) else quote(p.column, "sqlite")
+    """Return the predicate as text, if its values are constants."""
+    quoted = _quoted(p.column)
     if p.kind == "null":
         return f"{quoted} IS NULL"
     if p.kind == "not_null":
         return f"{quoted} IS NOT NULL"
-    if p.kind == "eq" and p.values and not (isinstance(p.values[0], str) and p.values[0].startswith(":p")):
-        value = p.values[0]
-        if isinstance(value, bool) or value is None:
+    values = [_literal(v) for v in p.values]
+    if p.kind not in ("eq", "in") or not values or None in values:
+        return None
+    if p.kind == "eq" or len(values) == 1:
+        return f"{quoted} = {values[0]}"
+    return f"{quoted} IN ({', '.join(map(str, values))})"
+
+
+def _quoted(column: str) -> str:
+    return column if is_plain(column) else quote(column, "sqlite")
+
+
+def _literal(value: object) -> str | None:
+    if isinstance(value, str) and not value.startswith(":p"):
+        return "'" + value.replace("'", "''") + "'"
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def mergers(
+    pool: Iterable[IndexSpec], schema: Schema, able: Capabilities
+) -> list[tuple[IndexSpec, list[IndexSpec]]]:
+    """Return indexes that each do the work of all with the same keys, with those."""
+    groups: dict[IndexSpec, list[IndexSpec]] = defaultdict(list)
+    for spec in pool:
+        if spec.method == "btree":
+            groups[replace(spec, include=())].append(spec)
+    found = [(merge(parts, schema, able), parts) for parts in groups.values() if len(parts) > 1]
+    return [(merged, parts) for merged, parts in found if merged is not None]
+
+
+def merge(parts: Sequence[IndexSpec], schema: Schema, able: Capabilities) -> IndexSpec | None:
+    """Return an index in the order of the first that carries the others' columns, if there can be one.
+
+    Source: Chaudhuri and Narasayya, "Index Merging", ICDE 1999.
+    """
+    first, *others = parts
+    table = schema.tables[first.table]
+    columns = dict.fromkeys(first.include)
+    for other in others:
+        if any(k.is_expression or k.opclass or k.prefix for k in other.keys[1:]):
             return None
-        if isinstance(value, str):
-            return f"{quoted} = '" + value.replace("'", "''") + "'"
-        return f"{quoted} = {value}"
-    return None
+        columns |= dict.fromkeys((*(k.name for k in other.keys[1:]), *other.include))
+    names = {k.name for k in first.keys}
+    found = [table.column(c) for c in columns if c not in names]
+    carried = [c for c in found if c is not None and _has_order(c.type, "btree")]
+    if sum(c.stats.width for c in carried) > _WIDEST:
+        return None
+    if able.include:
+        spec = IndexSpec(first.table, first.keys, tuple(sorted(c.name for c in carried)), first.where)
+    else:
+        spec = IndexSpec(first.table, (*first.keys, *(Key(c.name) for c in carried)), (), first.where)
+    cleaned = clean(spec, table, able)
+    return None if cleaned is None or cleaned in parts or exists(cleaned, table) else cleaned
 
 
 def column_weights(queries: Iterable[Query]) -> Counter[tuple[str, str]]:

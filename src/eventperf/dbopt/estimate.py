@@ -17,6 +17,7 @@ class StatisticsPlanner:
     """A cost model over column statistics: access paths, nested loops or one pass, sorts."""
 
     is_real = False
+    is_cheapest = True
     method = "statistics alone (no what_if database)"
 
     def __init__(self, schema: Schema) -> None:

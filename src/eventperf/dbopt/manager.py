@@ -251,8 +251,10 @@ class DatabaseOptimizer:
         }
         tell(f"asking the planner about {sum(map(len, wanted.values()))} candidates")
         deadline.watch(planner)
-        stored = sum(t.size_bytes for t in schema.tables.values())
-        search = Search(planner, queries, wanted, self._limits, _writes(queries), deadline.expired, stored)
+        able = dialect.capabilities
+        search = Search(
+            planner, queries, wanted, schema, able, self._limits, _writes(queries), deadline.expired
+        )
         selection = search.run()
         self._fill(advice, selection, queries, planner)
         in_use = frozenset(name for plan in selection.before.values() for name in plan.existing)

@@ -88,11 +88,14 @@ class Capabilities:
 class Planner(Protocol):
     """Judges sets of indexes that do not exist, without touching the application's tables.
 
-    ``is_real`` tells whether a real planner answers, or statistics alone.
+    ``is_real`` tells whether a real planner answers, or statistics alone; ``is_cheapest``, whether a plan's
+    cost is what the planner took it for, so that more indexes never make a statement dearer. Where plans are
+    priced here, the engine's choice may turn out the worse one.
     """
 
     explains: int
     is_real: bool
+    is_cheapest: bool
     method: str
 
     def plan(self, query: Query, specs: Sequence[IndexSpec], /) -> Plan:

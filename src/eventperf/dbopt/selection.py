@@ -1,28 +1,36 @@
 """Choose a set of indexes for a whole workload: gain per byte, with interaction, within budgets.
 
-Greedy growth with lazily refreshed gains, then removal of what the others made needless, in the
-spirit of Extend (Schlosser, Kossmann, Boissier, "Efficient Scalable Multi-attribute Index Selection
-Using Recursive Strategies", ICDE 2019) and DB2Advis (Valentin et al., ICDE 2000).
+Greedy growth over lazily refreshed bounds, then each index is taken away and the gap filled anew, with
+merged forms among the candidates; in the spirit of Extend (Schlosser, Kossmann, Boissier, "Efficient
+Scalable Multi-attribute Index Selection Using Recursive Strategies", ICDE 2019), DB2Advis (Valentin et al.,
+ICDE 2000) and index merging (Chaudhuri and Narasayya, "Index Merging", ICDE 1999).
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .model import IndexSpec
+from .candidates import mergers
+from .model import IndexSpec, Schema
 from .options import Limits
-from .protocols import Plan, Planner, Query
+from .prices import NOTHING, Prices, Specs, refusal
+from .protocols import Capabilities, Plan, Planner, Query
 
 _RUNNERS_UP = 20
 #: A query whose plan could still improve by less than this share of all costs is not asked about.
 _NO_ROOM = 0.0005
 #: The same for queries for which the planner picked another index.
 _LITTLE_ROOM = 0.02
-#: Least share of the remaining time an index must save, per share of the tables' bytes it adds.
-_PER_BYTE = 0.1
+#: An index that adds all tables' bytes once more must divide the remaining time by e to this power.
+_PER_BYTE = 0.4
+#: What grows first is judged by gain over bytes to this power: one wide index may do the work of several.
+_DAMPED = 0.8
+#: An index is not reconsidered when all that could be won is this many times less than one must save.
+_SETTLED = 2.0
 
 #: What maintaining one index costs per row written, in seconds: about one b-tree insert.
 WRITE_S = 12e-6
@@ -69,125 +77,163 @@ class Selection:
     rejected: list[tuple[IndexSpec, str]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A set of indexes, and the plan each query has with it."""
+
+    specs: Specs
+    plans: Mapping[str, Plan]
+    cost: float
+    size: int
+    writes: float
+
+
 class Search:
-    """One search over one workload; ``expired`` is asked between steps (anytime)."""
+    """One search over one workload; ``expired`` is asked between steps (anytime).
+
+    Args:
+        planner: Prices plans and sizes.
+        queries: The workload.
+        wanted: Candidates by query.
+        schema: Tables, whose bytes an index' own are compared with.
+        able: What the engine's indexes can be.
+        limits: Budgets.
+        writes: What maintaining an index costs the workload's writers.
+        expired: Whether time is up.
+    """
 
     def __init__(
         self,
         planner: Planner,
         queries: Sequence[Query],
         wanted: Mapping[str, Sequence[IndexSpec]],
+        schema: Schema,
+        able: Capabilities,
         limits: Limits,
         writes: Callable[[IndexSpec], float],
         expired: Callable[[], bool],
-        stored: int = 0,
     ) -> None:
-        self._planner, self._limits = planner, limits
+        self._prices, self._limits, self._schema, self._able = Prices(planner), limits, schema, able
         self._queries = [q for q in queries if q.analysis.uses]
         self._wanted, self._writes, self._expired = wanted, writes, expired
-        self._plans: dict[tuple[str, frozenset[IndexSpec]], Plan] = {}
-        self._by_spec: dict[IndexSpec, list[Query]] = defaultdict(list)
+        self._by_spec: dict[IndexSpec, dict[str, Query]] = defaultdict(dict)
         self._by_table: dict[str, list[Query]] = defaultdict(list)
-        self._sizes: dict[IndexSpec, int] = {}
         self._failed: dict[str, str] = {}
-        self._reasons: dict[IndexSpec, str] = {}
-        self._is_searching = False
-        self._stored = stored
+        self._reasons = self._prices.reasons
+        self._stored = sum(t.size_bytes for t in schema.tables.values())
         self._floors: dict[str, float] = {}
-        self._left_of: tuple[frozenset[IndexSpec] | None, float] = (None, 0.0)
         self._total = sum(q.weight for q in self._queries) or 1.0
-
-    # --- prices --------------------------------------------------------------------------------
-
-    def _plan(self, query: Query, specs: frozenset[IndexSpec]) -> Plan:
-        tables = query.analysis.tables
-        relevant = frozenset(s for s in specs if s.table in tables)
-        key = (query.id, relevant)
-        plan = self._plans.get(key)
-        if plan is None:
-            try:
-                plan = self._planner.plan(query, sorted(relevant, key=repr))
-            except Exception as error:
-                if not relevant or not self._is_searching:
-                    raise
-                # One set that the planner cannot take must not end the search: it gains nothing.
-                reason = f"the planner refused it: {_said(error)}"
-                for spec in relevant:
-                    self._reasons.setdefault(spec, reason)
-                plan = self._plan(query, frozenset())
-            self._plans[key] = plan
-            if plan.used and plan.used != relevant:  # what it did not use, it does not need
-                self._plans.setdefault((query.id, plan.used), plan)
-        return plan
-
-    def _cost(self, query: Query, specs: frozenset[IndexSpec]) -> float:
-        """Return the query's weight under ``specs``."""
-        base = self._plan(query, frozenset()).cost
-        return query.weight * min(1.5, self._plan(query, specs).cost / base)
-
-    def size(self, spec: IndexSpec) -> int:
-        """Return estimated bytes, asked once."""
-        if spec not in self._sizes:
-            self._sizes[spec] = max(1, self._planner.size(spec))
-        return self._sizes[spec]
-
-    # --- the search ----------------------------------------------------------------------------
 
     def run(self) -> Selection:
         """Search until nothing more is worth its bytes, or time is up."""
-        self._baselines()
+        state = self._today()
         pool = self._shortlist()
-        self._is_searching = True
-        chosen = self._grow(pool)
-        chosen = self._shrink(chosen)
-        chosen = self._exchange(chosen)
-        return self._report(chosen)
+        self._prices.is_tolerant = True
+        state = self._grow(state, pool)
+        state = self._improve(state, pool)
+        return self._report(state)
 
-    def _baselines(self) -> None:
+    # --- states --------------------------------------------------------------------------------
+
+    def _today(self) -> _State:
         kept = []
         for query in self._queries:
             try:
-                self._plan(query, frozenset())
+                self._prices.plan(query, NOTHING)
             except Exception as error:
                 # One statement that the planner refuses must not end the search for the others.
-                self._failed[query.id] = f"the planner refused it: {_said(error)}"
+                self._failed[query.id] = refusal(error)
             else:
                 kept.append(query)
         self._queries = kept
         for query in kept:
             for table in query.analysis.tables:
                 self._by_table[table].append(query)
+        plans = {q.id: self._prices.plan(q, NOTHING) for q in kept}
+        return _State(NOTHING, plans, sum(q.weight for q in kept), 0, 0.0)
+
+    def _with(self, state: _State, spec: IndexSpec) -> _State:
+        """Return ``state`` with one index more; only queries it may help are asked about."""
+        plans, cost = dict(state.plans), state.cost
+        for query in self._by_table[spec.table]:
+            now = state.plans[query.id]
+            price = self._prices.cost(query, now)
+            if self._prices.is_cheapest:
+                room = price - self._floor(query, now.used | {spec})
+                if room <= _NO_ROOM * state.cost:
+                    continue  # nearly as good as it can get
+                if query.id not in self._by_spec[spec]:
+                    is_hopeless = not _may_serve(spec, query) or _is_served(spec, now)
+                    if room <= _LITTLE_ROOM * state.cost or is_hopeless:
+                        continue
+            elif query.id not in self._by_spec[spec] and not _may_serve(spec, query):
+                continue
+            # What its plan does not use today will not be in tomorrow's, nearly always: fewer questions.
+            plan = self._prices.plan(query, now.used | {spec})
+            if spec in plan.used:
+                plans[query.id] = plan
+                cost += self._prices.cost(query, plan) - price
+        size = state.size + self._prices.size(spec)
+        return _State(state.specs | {spec}, plans, cost, size, state.writes + self._writes(spec))
+
+    def _without(self, state: _State, spec: IndexSpec) -> _State:
+        plans, cost, specs = dict(state.plans), state.cost, state.specs - {spec}
+        for query in self._by_table[spec.table]:
+            now = state.plans[query.id]
+            if spec in now.used:
+                plan = plans[query.id] = self._prices.plan(query, specs)
+                cost += self._prices.cost(query, plan) - self._prices.cost(query, now)
+        size = state.size - self._prices.size(spec)
+        return _State(specs, plans, cost, size, state.writes - self._writes(spec))
+
+    def _worth(self, old: _State, new: _State) -> float:
+        """Return what ``new`` is better by: the logarithm of time saved, less a price of bytes and of count.
+
+        Gains are measured against what is left: one runaway statement, once it is served, must not make
+        every other gain look small. A bound given by the caller takes the place of the price of bytes.
+        """
+        saved = math.log((old.cost + old.writes) / max(new.cost + new.writes, 1e-12))
+        more = len(new.specs) - len(old.specs)
+        if self._limits.max_index_bytes is None:
+            saved -= _PER_BYTE * (new.size - old.size) / max(self._stored, new.size, old.size, 1)
+        return saved - more * self._limits.min_gain_ratio
+
+    # --- candidates ----------------------------------------------------------------------------
 
     def _shortlist(self) -> list[IndexSpec]:
         """Let the planner pick among all candidates of a query at once; then again without those.
 
-        Two rounds per query find the best and the second best set with a handful of plans; what
-        was never picked is judged no further.
+        A few rounds per query find the best sets with a handful of plans; what was never picked is judged
+        no further. Then shorter, partial and merged forms of what was.
         """
         pool: dict[IndexSpec, None] = {}
         for query in sorted(self._queries, key=lambda q: -q.weight):
             left = list(self._wanted.get(query.id, ()))
-            base = self._plan(query, frozenset())
-            for _ in range(3):
+            base = self._prices.plan(query, NOTHING)
+            for _ in range(min(3, 1 + len(query.analysis.uses))):
                 if not left or self._expired():
                     break
-                plan = self._try(query, frozenset(left))
+                plan = self._prices.fitting(query, frozenset(left))
                 if plan is None or not plan.used or plan.cost >= base.cost * 0.98:
                     break
-                cost = query.weight * min(1.5, plan.cost / base.cost)
+                cost = self._prices.cost(query, plan)
                 self._floors[query.id] = min(cost, self._floors.get(query.id, cost))
                 for spec in plan.used:
                     pool.setdefault(spec)
-                    self._by_spec[spec].append(query)
+                    self._by_spec[spec][query.id] = query
                 left = [s for s in left if s not in plan.used]
             for spec in left:
                 self._reasons.setdefault(spec, "the planner chose another index for every query")
             self._narrow(query, pool)
+        for merged, parts in mergers(pool, self._schema, self._able):
+            pool.setdefault(merged)
+            for part in parts:
+                self._by_spec[merged] |= self._by_spec[part]
         return list(pool)
 
     def _narrow(self, query: Query, pool: dict[IndexSpec, None]) -> None:
         """Offer the short and the partial form of an index as well: they may gain more per byte."""
-        mine = [s for s in pool if query in self._by_spec[s]]
+        mine = [s for s in pool if query.id in self._by_spec[s]]
         for spec in mine:
             for shorter in self._wanted.get(query.id, ()):
                 is_short = shorter.is_prefix_of(spec) and len(shorter.keys) < len(spec.columns)
@@ -195,205 +241,139 @@ class Search:
                 is_part = shorter.where is not None and shorter.table == spec.table and not spec.where
                 if shorter not in pool and (is_short or (is_part and names <= set(spec.columns))):
                     pool.setdefault(shorter)
-                    self._by_spec[shorter].append(query)
+                    self._by_spec[shorter][query.id] = query
 
-    def _try(self, query: Query, specs: frozenset[IndexSpec]) -> Plan | None:
-        try:
-            return self._plan(query, specs)
-        except Exception:
-            # Find the one candidate the planner cannot take, and go on without it.
-            for spec in specs:
-                try:
-                    self._plan(query, frozenset((spec,)))
-                except Exception as error:
-                    self._reasons[spec] = f"the planner refused it: {_said(error)}"
-            fine = frozenset(s for s in specs if s not in self._reasons)
-            return self._plan(query, fine) if fine != specs else None
+    # --- steps ---------------------------------------------------------------------------------
 
-    def _gain(self, spec: IndexSpec, chosen: frozenset[IndexSpec], *, at_first: bool = False) -> float:
-        gain, left = 0.0, self._left(chosen)
-        for query in self._by_table[spec.table]:
-            room = self._cost(query, chosen) - self._floors.get(query.id, 0.0)
-            if room <= _NO_ROOM * left:
-                continue  # nearly as good as the planner made it with every candidate there
-            mine = query in self._by_spec[spec]
-            if not mine and (at_first or room <= _LITTLE_ROOM * left):
-                continue
-            if mine or (self._may_serve(spec, query) and not self._is_served(spec, query, chosen)):
-                gain += self._cost(query, chosen) - self._cost(query, chosen | {spec})
-        return gain
+    def _grow(self, state: _State, pool: Iterable[IndexSpec]) -> _State:
+        """Take what gains most per byte until nothing is worth its bytes.
 
-    def _is_served(self, spec: IndexSpec, query: Query, chosen: frozenset[IndexSpec]) -> bool:
-        """Tell whether the query's plan uses a chosen index that begins like ``spec`` already."""
-        used = self._plan(query, chosen).used
-        return any(u.table == spec.table and u.keys[0] == spec.keys[0] for u in used)
-
-    def _may_serve(self, spec: IndexSpec, query: Query) -> bool:
-        first = spec.keys[0].name
-        for use in query.analysis.uses:
-            if use.table == spec.table and not spec.keys[0].is_expression and not spec.where:
-                looked_up = {p.column for p in use.predicates} | {j[0] for j in use.joins}
-                if first in looked_up:
-                    return True
-        return False
-
-    def _grow(self, pool: list[IndexSpec]) -> frozenset[IndexSpec]:
-        chosen: frozenset[IndexSpec] = frozenset()
-        used_bytes = 0
+        A gain is bounded by the room that its queries have left, which asks no planner: only what comes to
+        the top is priced, and priced again when something else was taken meanwhile.
+        """
         heap: list[tuple[float, int, int, IndexSpec]] = []
         for number, spec in enumerate(pool):
-            if self._expired():
-                break
-            heapq.heappush(heap, (-self._score(spec, chosen, at_first=True), -1, number, spec))
+            heapq.heappush(heap, (-self._score(spec, self._bound(spec, state)), -1, number, spec))
         version = 0
         while heap and not self._expired():
             score, seen, number, spec = heapq.heappop(heap)
             if score >= 0:
                 break
-            if seen != version:
-                # Gains only shrink as others are chosen (nearly): refresh the best one lazily.
-                heapq.heappush(heap, (-self._score(spec, chosen), version, number, spec))
+            if seen == version:
+                state = self._taken(state, spec)
+                version += 1
                 continue
-            budget = self._limits.max_index_bytes
-            if budget is not None and used_bytes + self.size(spec) > budget:
-                self._reasons[spec] = f"would exceed max_index_bytes ({budget:,})"
+            bound = self._score(spec, self._bound(spec, state))
+            if heap and -bound > heap[0][0] and bound < -score:
+                heapq.heappush(heap, (-bound, -1, number, spec))
                 continue
-            chosen |= {spec}
-            used_bytes += self.size(spec)
-            for old in [o for o in chosen if o != spec and o.is_prefix_of(spec)]:
-                chosen -= {old}
-                used_bytes -= self.size(old)
-                self._reasons[old] = f"a prefix of {spec.label()}"
-            version += 1
-        return chosen
+            heapq.heappush(heap, (-self._judge(state, spec), version, number, spec))
+        return state
 
-    def _left(self, chosen: frozenset[IndexSpec]) -> float:
-        """Return what the workload costs with ``chosen``.
+    def _bound(self, spec: IndexSpec, state: _State) -> float:
+        """Return the most that an index can gain the queries for which the planner picked it."""
+        bound = 0.0
+        for query in self._by_spec[spec].values():
+            now = state.plans[query.id]
+            bound += max(0.0, self._prices.cost(query, now) - self._floor(query, now.used | {spec}))
+        return bound
 
-        Gains are measured against what is left: one runaway statement, once it is served, must not make
-        every other gain look small.
+    def _floor(self, query: Query, specs: Specs) -> float:
+        """Return what a query costs at least under ``specs``, and under all candidates."""
+        return max(self._floors.get(query.id, 0.0), self._prices.floor(query, specs))
+
+    def _score(self, spec: IndexSpec, gain: float) -> float:
+        """Return gain per byte, damped: small tables are not free."""
+        return gain / math.pow(self._prices.size(spec) + 2_000_000, _DAMPED)
+
+    def _judge(self, state: _State, spec: IndexSpec) -> float:
+        """Return an index' score, or 0 when it is not worth having."""
+        new = self._with(state, spec)
+        gain, writes = state.cost - new.cost, self._writes(spec)
+        percent = f"{100 * max(gain, 0) / state.cost:.2f} % of what is left"
+        budget = self._limits.max_index_bytes
+        reason = None
+        if gain <= state.cost * self._limits.min_gain_ratio:
+            reason = f"saves only {percent} beside the chosen ones"
+        elif budget is not None and new.size > budget:
+            reason = f"would exceed max_index_bytes ({budget:,})"
+        elif self._worth(state, new) <= 0:
+            share = self._prices.size(spec) / max(1, self._stored)
+            reason = f"saves {percent} for {100 * share:.0f} % more bytes"
+        elif writes > gain * self._limits.max_write_cost_ratio:
+            reason = f"writers would lose {writes:.3g} s for {gain:.3g} s gained"
+        if reason is not None:
+            self._reasons[spec] = reason
+            return 0.0
+        return self._score(spec, gain - writes)
+
+    def _taken(self, state: _State, spec: IndexSpec) -> _State:
+        state = self._with(state, spec)
+        for old in [o for o in state.specs if o != spec and o.is_prefix_of(spec)]:
+            state = self._without(state, old)
+            self._reasons[old] = f"a prefix of {spec.label()}"
+        return state
+
+    def _improve(self, state: _State, pool: Sequence[IndexSpec]) -> _State:
+        """Take each index away, largest first, and grow again around the gap; keep what is better.
+
+        Growth alone cannot: what was chosen early may be needless now, or keep the planner from what would
+        be the better buy.
         """
-        if self._left_of[0] != chosen:
-            self._left_of = chosen, sum(self._cost(q, chosen) for q in self._queries)
-        return self._left_of[1]
-
-    def _score(self, spec: IndexSpec, chosen: frozenset[IndexSpec], *, at_first: bool = False) -> float:
-        """Return gain per byte (damped: small tables are not free), or 0 when not worth having."""
-        gain = self._gain(spec, chosen, at_first=at_first)
-        writes = self._writes(spec)
-        left = self._left(chosen)
-        if gain <= left * self._limits.min_gain_ratio:
-            if not at_first:
-                self._reasons[spec] = (
-                    f"saves only {100 * max(gain, 0) / left:.2f} % of what is left beside the chosen ones"
-                )
-                return 0.0
-            return 1e-9 * max(gain, 1e-12)  # judged again when its turn comes, if it comes
-        bytes_share = self.size(spec) / self._bytes_of(spec)
-        is_free = self._limits.max_index_bytes is not None  # the caller's own bound takes its place
-        if not at_first and not is_free and gain / left < _PER_BYTE * bytes_share:
-            self._reasons[spec] = (
-                f"saves {100 * gain / left:.2f} % of what is left for {100 * bytes_share:.0f} % more bytes"
-            )
-            return 0.0
-        if writes > gain * self._limits.max_write_cost_ratio:
-            self._reasons[spec] = f"writers would lose {writes:.3g} s for {gain:.3g} s gained"
-            return 0.0
-        return float((gain - writes) / (self.size(spec) + 2_000_000) ** 0.6)
-
-    def _shrink(self, chosen: frozenset[IndexSpec]) -> frozenset[IndexSpec]:
-        """Remove, largest first, what the rest makes nearly needless."""
-        for spec in sorted(chosen, key=lambda s: -self.size(s)):
+        for spec in sorted(state.specs, key=lambda s: -self._prices.size(s)):
             if self._expired():
                 break
-            rest = chosen - {spec}
-            users = [q for q in self._by_table[spec.table] if spec in self._plan(q, chosen).used]
-            loss = sum(self._cost(q, rest) - self._cost(q, chosen) for q in users)
-            left = self._left(chosen)
-            if loss <= left * self._limits.min_gain_ratio or loss <= self._writes(spec):
-                chosen = rest
-                self._reasons[spec] = (
-                    f"saves only {100 * max(loss, 0) / left:.2f} % of what is left beside the chosen ones"
-                )
-        return chosen
-
-    def _exchange(self, chosen: frozenset[IndexSpec]) -> frozenset[IndexSpec]:
-        """Swap an index, largest first, for another that serves its queries where that is the better buy.
-
-        Growth alone cannot: what was chosen early may keep the planner from what would be better now.
-        """
-        for spec in sorted(chosen, key=lambda s: -self.size(s)):
-            left, best, most = self._left(chosen), None, self._limits.min_gain_ratio
-            for other in self._rivals(spec, chosen):
-                if self._expired():
-                    return chosen
-                swapped = chosen - {spec} | {other}
-                gain = sum(self._cost(q, chosen) - self._cost(q, swapped) for q in self._by_table[spec.table])
-                gain -= self._writes(other) - self._writes(spec)
-                bytes_share = (self.size(other) - self.size(spec)) / self._bytes_of(other)
-                worth = gain / left - _PER_BYTE * bytes_share
-                if worth > most and self._fits(swapped):
-                    best, most = other, worth
-            if best is not None:
-                chosen = chosen - {spec} | {best}
-                self._reasons[spec] = f"{best.label()} is the better buy"
-        return chosen
-
-    def _rivals(self, spec: IndexSpec, chosen: frozenset[IndexSpec]) -> list[IndexSpec]:
-        """Return what may take the place of ``spec``: for a query that uses it, what the planner picked
-        once, and narrower and wider forms of it."""
-        left, rivals = self._left(chosen), dict[IndexSpec, None]()
-        for query in self._by_table[spec.table]:
-            if spec not in self._plan(query, chosen).used:
+            if spec not in state.specs:
                 continue
-            room = self._cost(query, chosen) - self._floors.get(query.id, 0.0)
-            for other in self._wanted.get(query.id, ()):
-                if other in chosen or other.table != spec.table:
-                    continue
-                n = min(len(other.keys), len(spec.keys))
-                is_form = (other.where, other.method) == (spec.where, spec.method)
-                is_form = is_form and other.keys[:n] == spec.keys[:n]
-                if not is_form and query not in self._by_spec.get(other, ()):
-                    continue
-                if room > _LITTLE_ROOM * left or (is_form and self.size(other) < self.size(spec)):
-                    rivals.setdefault(other)
-        return list(rivals)
+            if self._potential(state, spec) <= _SETTLED * self._limits.min_gain_ratio:
+                continue
+            others = [o for o in pool if o.table == spec.table and o != spec and o not in state.specs]
+            new = self._grow(self._without(state, spec), others)
+            if self._worth(state, new) > 0:
+                added = ", ".join(s.label() for s in new.specs - state.specs)
+                self._reasons[spec] = f"beside the chosen ones {added or 'none'} is the better buy"
+                state = new
+        return state
 
-    def _fits(self, chosen: frozenset[IndexSpec]) -> bool:
-        budget = self._limits.max_index_bytes
-        return budget is None or sum(map(self.size, chosen)) <= budget
-
-    def _bytes_of(self, spec: IndexSpec) -> int:
-        """Return the bytes that an index' own are compared with: those of all tables."""
-        return max(self._stored, self.size(spec))
+    def _potential(self, state: _State, spec: IndexSpec) -> float:
+        """Return the most that another choice in place of ``spec`` could be worth."""
+        if self._limits.max_index_bytes is not None:
+            return math.inf
+        users = [q for q in self._by_table[spec.table] if spec in state.plans[q.id].used]
+        room = sum(self._prices.cost(q, state.plans[q.id]) - self._floors.get(q.id, 0.0) for q in users)
+        rest = max(state.cost - room, 1e-12)
+        return math.log(state.cost / rest) + _PER_BYTE * self._prices.size(spec) / max(self._stored, 1)
 
     # --- the account ---------------------------------------------------------------------------
 
-    def _report(self, chosen: frozenset[IndexSpec]) -> Selection:
-        before = {q.id: self._plan(q, frozenset()) for q in self._queries}
-        after = {q.id: self._plan(q, chosen) for q in self._queries}
+    def _report(self, state: _State) -> Selection:
+        before = {q.id: self._prices.plan(q, NOTHING) for q in self._queries}
+        after = {q.id: self._prices.plan(q, state.specs) for q in self._queries}
         choices = []
-        for spec in chosen:
-            rest = chosen - {spec}
+        for spec in state.specs:
+            rest = state.specs - {spec}
             serves = [q for q in self._by_table[spec.table] if spec in after[q.id].used]
-            gain = sum(self._cost(q, rest) - self._cost(q, chosen) for q in serves)
             if not serves:
                 self._reasons[spec] = "no plan uses it beside the chosen ones"
                 continue
-            choice = Choice(
-                spec, gain / self._total, self.size(spec), self._writes(spec) / self._total, serves
+            gain = sum(
+                self._prices.cost(q, self._prices.plan(q, rest)) - self._prices.cost(q, after[q.id])
+                for q in serves
             )
-            names = {id(q) for q in serves}
-            picked = [o for o, qs in self._by_spec.items() if any(id(q) in names for q in qs)]
+            choice = Choice(
+                spec, gain / self._total, self._prices.size(spec), self._writes(spec) / self._total, serves
+            )
+            names = {q.id for q in serves}
+            picked = [o for o, qs in self._by_spec.items() if names & qs.keys()]
             others = [o for q in serves for o in self._wanted.get(q.id, ()) if o.table == spec.table]
             choice.rejected = [
                 (other, self._reasons.get(other, "another index gains more per byte"))
                 for other in dict.fromkeys((*picked, *others))
-                if other not in chosen
+                if other not in state.specs
             ][:_RUNNERS_UP]
             choices.append(choice)
         choices.sort(key=lambda c: (-c.gain, c.spec.label()))
-        rejected = [(s, r) for s, r in self._reasons.items() if s not in chosen]
+        rejected = [(s, r) for s, r in self._reasons.items() if s not in state.specs]
         return Selection(choices, before, after, self._unserved(before, after), not self._expired(), rejected)
 
     def _unserved(self, before: Mapping[str, Plan], after: Mapping[str, Plan]) -> dict[str, str]:
@@ -415,6 +395,18 @@ class Search:
         return out
 
 
-def _said(error: Exception) -> str:
-    """Return an error's first line, or its kind where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+def _is_served(spec: IndexSpec, plan: Plan) -> bool:
+    """Tell whether a plan uses an index that begins like ``spec`` already."""
+    return any(u.table == spec.table and u.keys[0] == spec.keys[0] for u in plan.used)
+
+
+def _may_serve(spec: IndexSpec, query: Query) -> bool:
+    """Tell whether a query that the index was not made for could use it."""
+    first = spec.keys[0]
+    if first.is_expression or spec.where:
+        return False
+    for use in query.analysis.uses:
+        looked_up = {p.column for p in use.predicates} | {j[0] for j in use.joins}
+        if use.table == spec.table and first.name in looked_up:
+            return True
+    return False

@@ -147,6 +147,11 @@ def _equal(stats: ColumnStats, value: Any) -> float:
     for known, share in stats.common:
         if known == key or (type(known) is not type(key) and str(known) == str(key)):
             return share
+    return _rare_share(stats)
+
+
+def _rare_share(stats: ColumnStats) -> float:
+    """Return the share of rows of one value that is not among the common ones."""
     rest = 1.0 - stats.null_ratio - sum(share for _, share in stats.common)
     return max(rest, 0.0001) / max(1.0, stats.distinct - len(stats.common))
 
@@ -189,15 +194,15 @@ def _prefix(column: Column, given: Sequence[Any]) -> float:
 def partial_share(spec: IndexSpec, table: Table) -> float:
     """Return the share of rows in a partial index."""
     where = spec.where or ""
+    operand = where.partition(" = ")[2] or where.partition(" IN ")[2].strip("()")
+    listed = {v.strip().strip("'") for v in operand.split(", ")}
     for column in table.columns.values():
         name = column.name if is_plain(column.name) else quote(column.name, "sqlite")
         if where.startswith(f"{name} IS NULL"):
             return max(column.stats.null_ratio, 0.0001)
         if where.startswith(f"{name} IS NOT NULL"):
             return 1.0 - column.stats.null_ratio
-        if where.startswith(f"{name} ="):
-            value = where.partition("=")[2].strip().strip("'")
-            return next(
-                (s for v, s in column.stats.common if str(v) == value), 1.0 / max(1.0, column.stats.distinct)
-            )
+        if where.startswith((f"{name} = ", f"{name} IN (")):
+            shares = [share for value, share in column.stats.common if str(value) in listed]
+            return sum(shares) + (len(listed) - len(shares)) * _rare_share(column.stats)
     return 0.5

@@ -154,6 +154,7 @@ class ShadowPlanner:
     """
 
     is_real: bool = True
+    is_cheapest: bool = False
 
     def __init__(self, db: Any, release: Any, source: Any, schema: Schema, server: str) -> None:
         self.explains: int = 0

@@ -27,7 +27,8 @@ _STEP: Final = re.compile(
     r"(?: (?P<index>[^()]+?))?)?(?: \((?P<terms>.*?)\))?(?: LEFT-JOIN)?(?: EXISTS)?$"
 )
 _TERM: Final = re.compile(r"(?P<column><expr>|.+?)(?P<op>=|>|<)\?$")
-_SEEK: Final = 4.0  # one b-tree descent to a row, in rows read in order
+_SKIPPED: Final = re.compile(r"ANY\((.+?)\)")
+_SEEK: Final = 7.0  # one b-tree descent to a row, in rows read in order
 _SORT: Final = 0.25
 
 
@@ -35,6 +36,7 @@ class ScratchPlanner:
     """One in-memory database per search; nothing of the application is touched."""
 
     is_real = True
+    is_cheapest = False
     method = "SQLite's planner on a scratch copy of schema and statistics"
 
     def __init__(self, sqlite3: Any, schema: Schema, ddl: Sequence[Any], stats: Sequence[Any]) -> None:
@@ -271,7 +273,9 @@ class _Pricer:
         matched, used = self._matched(terms, use, table, spec, size)
         if found["auto"]:
             return size * (row + _SORT * math.log2(size + 2)) + outer * (2.0 + matched), matched
-        per = 0.3 * math.log2(size + 2) + matched * row
+        skipped = [c for c in _SKIPPED.findall(found["terms"] or "") if c in table.columns]
+        descents = prefix_distinct(table, skipped)[-1] if skipped else 1.0  # one for each value passed over
+        per = 0.3 * math.log2(size + 2) * descents + matched * row
         if found["what"] == "INDEX" and not found["covering"]:
             per += matched * _SEEK
         return outer * per, max(matched * self._kept(use, table, used), 1e-6)
