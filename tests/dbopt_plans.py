@@ -18,17 +18,23 @@ STATEMENTS = {
 }
 
 
-def prepared(url: str, folder: Path) -> tuple[Path, Path, list[str]]:
-    """Fill a table, record two statements, and write the plan and workload files."""
+def prepared(url: str, folder: Path, *, parted: bool = False) -> tuple[Path, Path, list[str]]:
+    """Fill a table (PostgreSQL: of two parts, if wished), record two statements, write plan and workload."""
     engine = create_engine(url)
     try:
         with engine.begin() as db:
+            key = "" if parted else "PRIMARY KEY"
             db.execute(
                 text(
-                    "CREATE TABLE sales (id INT PRIMARY KEY, event_id INT NOT NULL, buyer INT NOT NULL, "
+                    f"CREATE TABLE sales (id INT {key}, event_id INT NOT NULL, buyer INT NOT NULL, "
                     "sold_at INT NOT NULL, price INT NOT NULL)"
+                    + (" PARTITION BY RANGE (sold_at)" if parted else "")
                 )
             )
+            if parted:
+                halves = f"(0) TO ({ROWS // 2})", f"({ROWS // 2}) TO ({ROWS})"
+                for n, values in enumerate(halves):
+                    db.execute(text(f"CREATE TABLE sales_{n} PARTITION OF sales FOR VALUES FROM {values}"))
             for start in range(0, ROWS, 2000):
                 rows = ",".join(
                     f"({n},{n % 300},{n * 7919 % 4000},{n * 31 % ROWS},{n})"

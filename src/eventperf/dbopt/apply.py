@@ -172,18 +172,13 @@ class Applier:
             if table is None:
                 report.skipped.append(_applied(index, "its table is gone"))
                 continue
-            if table.is_partitioned:
-                report.skipped.append(
-                    _applied(index, "partitioned: create it on each partition, then attach")
-                )
-                continue
             there = self._dialect.indexes(table.name)
             same = next((i for i in there if i.valid and index.spec.is_prefix_of(i.spec)), None)
             taken = next((i for i in there if i.name == index.name), None)
             if same is not None:
                 reason = "it exists" if same.name == index.name else f"{same.name} already serves it"
                 report.skipped.append(_applied(index, reason))
-            elif taken is not None:
+            elif taken is not None and (taken.valid or not table.is_partitioned):
                 reason = "another index has this name" if taken.valid else "its half-made index is in the way"
                 report.skipped.append(_applied(index, reason))
             elif len(todo) >= self._limits.max_applied:
@@ -200,7 +195,13 @@ class Applier:
             progress(f"creating index {number} of {len(todo)}: {index.spec.label()}")
             began = self._clock.monotonic()
             try:
-                self._ddl(index.sql, partial(self._drop_half, index, report))
+                is_parted = self._build_parts(index, progress)
+                if not is_parted:
+                    self._ddl(index.sql, partial(self._drop_half, index, report))
+            except _PartRefused as error:
+                reason = f"{error.reason}; the parts that are built stay, the next run goes on from there"
+                report.failed.append(_applied(index, reason))
+                continue
             except StatementRefused as error:
                 report.failed.append(_applied(index, error.reason))
                 if not self._drop_half(index, report):
@@ -221,6 +222,21 @@ class Applier:
                 except StatementRefused as error:
                     report.warnings.append(f"statistics of {name} were not refreshed: {error.reason}")
         return made
+
+    def _build_parts(self, index: IndexAdvice, progress: Callable[[str], None]) -> bool:
+        """Build an index of a partitioned parent part by part; ``False`` for every other table."""
+        steps = getattr(self._dialect, "steps", None)
+        todo = steps(index.spec, index.name) if steps is not None else []
+        for number, (statement, remove) in enumerate(todo, 1):
+            progress(f"step {number} of {len(todo)}: {statement}")
+            tidy = partial(self._ddl, remove) if remove is not None else _nothing
+            try:
+                self._ddl(statement, tidy)
+            except StatementRefused as error:
+                with contextlib.suppress(StatementRefused):  # the next run drops it
+                    tidy()
+                raise _PartRefused(error.statement, error.reason) from error
+        return bool(todo)
 
     def _hide(self, index: IndexAdvice) -> None:
         """Take an index out of every plan at once, where the engine can, before the drop does its work."""
@@ -343,6 +359,14 @@ class Applier:
             for i, m in after.items()
             if i in before
         }
+
+
+class _PartRefused(StatementRefused):
+    """A step of a partitioned parent's index was refused."""
+
+
+def _nothing() -> None:
+    return None
 
 
 def _applied(index: IndexAdvice, reason: str, speedup: float | None = None, seconds: float = 0.0) -> Applied:

@@ -91,6 +91,11 @@ def again(url: str, plan: str, step: int, how: float | str) -> None:
         found = [
             i for t in {i.spec.table for i in advice.indexes} for i in dialect.indexes(t) if not i.primary
         ]
+        if dialect.name == "postgres":  # parts of partitioned parents too
+            left = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
+            invalid = [row[0] for row in dialect.rows(left, timeout_s=5.0, limit=9)]
+        else:
+            invalid = [i.name for i in found if not i.valid]
         line = {
             "step": step,
             "how": how,
@@ -99,7 +104,7 @@ def again(url: str, plan: str, step: int, how: float | str) -> None:
             "cleaned": report.cleaned,
             "skipped": len(report.skipped),
             "found": sorted(i.name for i in found),
-            "invalid": [i.name for i in found if not i.valid],
+            "invalid": invalid,
         }
         for index in advice.indexes:
             if index.name in line["found"]:  # type: ignore[operator]

@@ -14,16 +14,16 @@ from dbopt_plans import prepared
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "postgres", "mariadb"])
+@pytest.mark.parametrize("engine", ["sqlite", "postgres", "postgres parted", "mariadb"])
 def test_death_at_every_step_leaves_nothing_that_the_next_run_does_not_mend(
     engine: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     url = (
         f"sqlite:///{tmp_path / 'crash.db'}"
         if engine == "sqlite"
-        else request.getfixturevalue(f"{engine}_url")
+        else request.getfixturevalue(f"{engine.split()[0]}_url")
     )
-    plan, workload, names = prepared(url, tmp_path)
+    plan, workload, names = prepared(url, tmp_path, parted="parted" in engine)
     script = Path(__file__).with_name("crash_apply.py")
     done = subprocess.run(
         [sys.executable, str(script), url, str(plan), str(workload)],

@@ -6,11 +6,10 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from eventperf._core.extras import require
-from eventperf.dbopt.ddl import create_index_sql, normal_expression, quote, quote_table
+from eventperf.dbopt.ddl import create_index_sql, normal_expression, quote_table
 from eventperf.dbopt.errors import OptimizerBusy, StatementRefused
 from eventperf.dbopt.estimate import StatisticsPlanner
 from eventperf.dbopt.lex import render
@@ -22,13 +21,13 @@ from eventperf.dbopt.model import (
     Key,
     Schema,
     Table,
-    index_name,
 )
 from eventperf.dbopt.partition import PartitionPlan
 from eventperf.dbopt.protocols import Capabilities, Measurement, Planner, Query
 from eventperf.dbopt.recorder import muted
 from eventperf.dbopt.workload import Sample, Workload
 
+from . import postgres_parted as parted
 from .postgres_whatif import HypoPlanner, explain, plan_shape
 
 _LOCK = 0x65767066  # "evpf"
@@ -67,13 +66,6 @@ SELECT i.indrelid, ic.relname, i.indisunique, i.indisprimary, i.indisvalid, am.a
 FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid JOIN pg_am am ON am.oid = ic.relam
 LEFT JOIN pg_stat_all_indexes st ON st.indexrelid = i.indexrelid
 WHERE i.indrelid = ANY(%s)
-"""
-_CHILDREN = """
-SELECT CASE WHEN pg_table_is_visible(c.oid) THEN c.relname ELSE n.nspname || '.' || c.relname END,
-       c.relkind = 'r'
-FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent AND p.relkind = 'p'
-JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE i.inhparent = to_regclass(%s) ORDER BY c.relname
 """
 _KEYS = """
 SELECT k.conrelid, ARRAY(SELECT attname FROM unnest(k.conkey) u JOIN pg_attribute ON attrelid = k.conrelid
@@ -274,27 +266,22 @@ class PostgresDialect:
 
     def create_sql(self, spec: IndexSpec, name: str, /) -> str:
         """Return the online form; a partitioned parent is built part by part, then attached."""
+        parts = self.steps(spec, name)
+        if parts:
+            return ";\n".join(statement for statement, _ in parts)
+        return create_index_sql(spec, name, "postgres", concurrently=True, schemas=True)
+
+    def steps(self, spec: IndexSpec, name: str, /) -> list[tuple[str, str | None]]:
+        """Return what is left to do for an index on a partitioned parent; empty for other tables."""
         with self._cursor() as cursor:
-            children = cursor.execute(_CHILDREN, (quote_table(spec.table, "postgres", True),)).fetchall()
-        if not children:
-            return create_index_sql(spec, name, "postgres", concurrently=True, schemas=True)
-        parent = create_index_sql(spec, name, "postgres", schemas=True)
-        place = spec.table.rpartition(".")[0]
-        whole = quote_table(f"{place}.{name}" if place else name, "postgres", True)
-        out = [parent.replace(" ON ", " ON ONLY ", 1)]
-        for child, is_leaf in children:
-            mine = replace(spec, table=child)
-            own = index_name(mine, limit=self.identifier_limit)
-            out.append(create_index_sql(mine, own, "postgres", concurrently=is_leaf, schemas=True))
-            where = child.rpartition(".")[0]
-            part = quote_table(f"{where}.{own}" if where else own, "postgres", True)
-            out.append(f"ALTER INDEX {whole} ATTACH PARTITION {part}")
-        return ";\n".join(out)
+            return parted.steps(cursor, spec, name)
 
     def drop_sql(self, name: str, table: str, /) -> str:
         schema = table.rpartition(".")[0]
-        where = f"{quote(schema, 'postgres')}." if schema else ""
-        return f"DROP INDEX CONCURRENTLY IF EXISTS {where}{quote(name, 'postgres')}"
+        index = quote_table(f"{schema}.{name}" if schema else name, "postgres", True)
+        with self._cursor() as cursor:
+            how = "" if parted.is_parted(cursor, index) else "CONCURRENTLY "
+        return f"DROP INDEX {how}IF EXISTS {index}"
 
     def execute_ddl(self, statement: str, *, lock_timeout_s: float) -> None:
         """Run one change outside a transaction, as the concurrent forms need."""
@@ -366,7 +353,8 @@ class PostgresDialect:
                     times.append(min(best))
             except self._psycopg.Error:
                 return None
-        text, names = plan_shape(plan)
+            text, used = plan_shape(plan)
+            names = parted.with_roots(db, used)
         mean = sum(times) / len(times)
         return Measurement(seconds=mean, plan=text, indexes=names, runs=len(times) * runs, capped=capped)
 
