@@ -393,12 +393,27 @@ def test_each_kind_of_index_is_proposed_where_the_plan_proves_it(
             "FROM generate_series(1, 30000) n"
         )
     with international.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        db.execute(text("CREATE EXTENSION pg_trgm"))
+        db.execute(
+            text("ALTER TABLE people ADD COLUMN guide INT, ADD COLUMN level TEXT, ADD COLUMN bio TEXT")
+        )
+        db.execute(
+            text(
+                "UPDATE people SET guide = CASE WHEN mod(id, 3) = 0 THEN mod(id * 13, 5000) END, "
+                "level = (ARRAY['a', 'b', 'c', 'd', 'e'])[1 + least(4, mod(id, 40))], bio = md5(id::text)"
+            )
+        )
+        db.execute(text("VACUUM FULL people"))  # the update left room between rows
         db.execute(text("VACUUM ANALYZE"))
     queries = {
         "opclass": "SELECT id FROM people WHERE name LIKE 'name123%'",
         "expression": "SELECT id FROM people WHERE lower(email) = 'u77@x.org'",
-        "partial": "SELECT id, name FROM people WHERE state = 'new' ORDER BY joined LIMIT 20",
+        "partial": "SELECT * FROM people WHERE state = 'new' ORDER BY joined LIMIT 20",
         "direction": "SELECT id FROM people ORDER BY score DESC, joined ASC LIMIT 10",
+        "include": "SELECT sum(score) FROM people WHERE city = 7",
+        "trigram": "SELECT id FROM people WHERE bio LIKE '%abcdef%'",
+        "present": "SELECT * FROM people WHERE guide = 39",
+        "list": "SELECT * FROM people WHERE level IN ('a', 'b') ORDER BY joined LIMIT 10",
     }
     workload = Workload.from_sql(";\n".join(queries.values()), dialect="postgres")
     with DatabaseOptimizer(international, what_if=postgres_what_if) as optimizer:
@@ -412,6 +427,10 @@ def test_each_kind_of_index_is_proposed_where_the_plan_proves_it(
     assert any(k.is_expression and "LOWER(email)" in k.name for k in keys), specs
     assert any(s.where is not None and "new" in s.where for s in specs), specs
     assert any([k.descending for k in s.keys] in ([True, False], [False, True]) for s in specs), specs
+    assert any(s.keys[0].name == "city" and s.include == ("score",) for s in specs), specs
+    assert any(s.method == "gin" and s.keys[0].opclass == "gin_trgm_ops" for s in specs), specs
+    assert any(s.keys[0].name == "guide" and s.where == "guide IS NOT NULL" for s in specs), specs
+    assert any(s.where == "level IN ('a', 'b')" for s in specs), specs
     with international.connect() as db:
         for query in queries.values():  # what was promised is what the planner does
             plan = "\n".join(row[0] for row in db.execute(text(f"EXPLAIN {query}")))

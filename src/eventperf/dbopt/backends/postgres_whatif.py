@@ -88,6 +88,7 @@ class Copies:
         self.notes: list[str] = []
         self.rows: dict[str, list[Any]] = {}
         self.skipped: set[str] = set()
+        self._visible: dict[str, float] = {}
         self._definitions: dict[str, list[str]] = {}
         self._types: dict[str, list[tuple[str, str]]] = {}
         for table in schema.tables.values():
@@ -118,6 +119,12 @@ class Copies:
             )
         ]
         self._types[table.name] = [(c.name, c.type) for c in table.columns.values()]
+        ((visible,),) = source.execute(
+            "SELECT coalesce(max(least(1.0, relallvisible::float8 / relpages)), 1.0) FROM pg_class "
+            "WHERE oid = to_regclass(%s) AND relpages > 0",
+            (name,),
+        ).fetchall()
+        self._visible[table.name] = float(visible)
 
     def make(self, db: Any) -> list[str]:
         """Create the copies that this session's database lacks; return what could not be."""
@@ -164,12 +171,13 @@ class Copies:
             body = rest[rest.index(" USING ") :]
             with suppress(self._psycopg.Error):  # an index on a type or function that is not here
                 db.execute(f"{head} ON {short}{body}")
-        db.execute(f"ANALYZE {short}")
+        db.execute(f"VACUUM ANALYZE {short}")  # else no index alone would ever answer a query
         with suppress(self._psycopg.Error):  # superusers only; else ratios of the sample have to do
             db.execute(
-                "UPDATE pg_class SET reltuples = %s, relpages = greatest(1, pg_relation_size(oid) / 8192) "
+                "UPDATE pg_class SET reltuples = %s, relpages = greatest(1, pg_relation_size(oid) / 8192), "
+                "relallvisible = floor(%s * greatest(1, pg_relation_size(oid) / 8192)) "
                 "WHERE oid = to_regclass(%s)",
-                (float(table.rows), f"pg_temp.{short}"),
+                (float(table.rows), self._visible[table.name], f"pg_temp.{short}"),
             )
 
 
@@ -213,6 +221,7 @@ class HypoPlanner:
         if self._copies is not None:
             self.method += " over sampled copies"
         self._made: dict[IndexSpec, int] = {}
+        self._built: dict[IndexSpec, str] = {}  # what HypoPG cannot imagine is built on the copies
         self._sizes: dict[IndexSpec, int] = {}
         self._poison: set[tuple[str, frozenset[IndexSpec]]] = set()
         self._fallback: StatisticsPlanner | None = None
@@ -233,6 +242,7 @@ class HypoPlanner:
             self._db.rollback()
             self._db.autocommit = True
             self._made.clear()
+            self._built.clear()
             self._db.execute("CREATE EXTENSION IF NOT EXISTS hypopg")
             self._db.execute("SELECT hypopg_reset()")
             self._db.execute("SET plan_cache_mode = force_generic_plan")
@@ -307,17 +317,35 @@ class HypoPlanner:
         return int(rows * entry * 1.12) + 16384
 
     def _ensure(self, spec: IndexSpec) -> None:
-        if spec not in self._made:
-            there = spec
-            if self._copies is not None and "." in spec.table:
-                there = replace(spec, table=spec.table.rpartition(".")[2])
+        there = spec
+        if self._copies is not None and "." in spec.table:
+            there = replace(spec, table=spec.table.rpartition(".")[2])
+        if spec.method != "btree":
+            if spec not in self._built:
+                self._build(spec, there)
+        elif spec not in self._made:
             text = create_index_sql(there, "h", "postgres", schemas=True)
             row = self._db.execute("SELECT indexrelid FROM hypopg_create_index(%s)", (text,)).fetchone()
             self._made[spec] = int(row[0])
 
+    def _build(self, spec: IndexSpec, there: IndexSpec) -> None:
+        """Build an index on the sampled copy: HypoPG knows no GIN."""
+        where = self._db.execute("SELECT to_regclass(%s)", (f"pg_temp.{quote(there.table, 'postgres')}",))
+        if self._copies is None or where.fetchone()[0] is None:
+            raise self._psycopg.NotSupportedError(
+                f"HypoPG cannot imagine {spec.method}, and it is built on sampled copies only: "
+                "give what_if another database"
+            )
+        self._db.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
+        name = f"built_{len(self._built)}_{abs(hash(spec)) % 10**8}"
+        self._db.execute(create_index_sql(there, name, "postgres", schemas=True))
+        self._built[spec] = name
+
     def _set(self, wanted: frozenset[IndexSpec]) -> None:
         for spec in [s for s in self._made if s not in wanted]:
             self._db.execute("SELECT hypopg_drop_index(%s::oid)", (self._made.pop(spec),))
+        for spec in [s for s in self._built if s not in wanted]:
+            self._db.execute(f"DROP INDEX pg_temp.{self._built.pop(spec)}")
         for spec in wanted:
             self._ensure(spec)
 
@@ -341,12 +369,13 @@ class HypoPlanner:
                     self._recover()
                 raise
         text, names = plan_shape(plan)
-        by_oid = {str(oid): spec for spec, oid in self._made.items()}
+        by_name = {str(oid): spec for spec, oid in self._made.items()}
+        by_name |= {name: spec for spec, name in self._built.items()}
         used, existing = set(), set()
         for name in names:
-            oid = name[1:].partition(">")[0] if name.startswith("<") else ""
-            if oid in by_oid:
-                used.add(by_oid[oid])
+            known = name[1:].partition(">")[0] if name.startswith("<") else name
+            if known in by_name:
+                used.add(by_name[known])
             else:
                 existing.add(name)
         return Plan(cost=plan["Total Cost"], text=text, used=frozenset(used), existing=frozenset(existing))
