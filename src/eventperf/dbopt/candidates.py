@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import permutations
 from typing import Final
 
 from .analysis import Predicate, TableUse
@@ -32,6 +33,7 @@ _MOST_COVERED: Final = 6
 _WIDEST: Final = 160.0
 _RARE: Final = 0.3
 _FEW: Final = 12
+_MOST_MERGED: Final = 8
 _MANY_NULLS: Final = 0.2
 
 
@@ -301,13 +303,22 @@ def _literal(value: object) -> str | None:
 def mergers(
     pool: Iterable[IndexSpec], schema: Schema, able: Capabilities
 ) -> list[tuple[IndexSpec, list[IndexSpec]]]:
-    """Return indexes that each do the work of all with the same keys, with those."""
+    """Return indexes that each do the work of several with the same keys, with those.
+
+    Where all columns are keys, "the same keys" is the first, and any two make a pair.
+    """
     groups: dict[IndexSpec, list[IndexSpec]] = defaultdict(list)
     for spec in pool:
         if spec.method == "btree":
-            groups[replace(spec, include=())].append(spec)
-    found = [(merge(parts, schema, able), parts) for parts in groups.values() if len(parts) > 1]
-    return [(merged, parts) for merged, parts in found if merged is not None]
+            same = spec.keys if able.include else spec.keys[:1]
+            groups[replace(spec, keys=same, include=())].append(spec)
+    if able.include:
+        sets = [parts for parts in groups.values() if len(parts) > 1]
+    else:
+        few = [parts for parts in groups.values() if len(parts) <= _MOST_MERGED]
+        sets = [list(pair) for parts in few for pair in permutations(parts, 2)]
+    found = {merged: parts for parts in sets if (merged := merge(parts, schema, able)) is not None}
+    return list(found.items())
 
 
 def merge(parts: Sequence[IndexSpec], schema: Schema, able: Capabilities) -> IndexSpec | None:

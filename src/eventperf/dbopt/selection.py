@@ -27,6 +27,8 @@ _NO_ROOM = 0.0005
 _LITTLE_ROOM = 0.02
 #: An index that adds all tables' bytes once more must divide the remaining time by e to this power.
 _PER_BYTE = 0.4
+#: A workload that costs this share of what it does today is fast enough: half as much again is worth little.
+_ENOUGH = 0.003
 #: What grows first is judged by gain over bytes to this power: one wide index may do the work of several.
 _DAMPED = 0.8
 #: An index is not reconsidered when all that could be won is this many times less than one must save.
@@ -190,9 +192,11 @@ class Search:
         """Return what ``new`` is better by: the logarithm of time saved, less a price of bytes and of count.
 
         Gains are measured against what is left: one runaway statement, once it is served, must not make
-        every other gain look small. A bound given by the caller takes the place of the price of bytes.
+        every other gain look small. But where next to nothing is left, nothing is worth much any more. A
+        bound given by the caller takes the place of the price of bytes.
         """
-        saved = math.log((old.cost + old.writes) / max(new.cost + new.writes, 1e-12))
+        little = _ENOUGH * self._total
+        saved = math.log((old.cost + old.writes + little) / (new.cost + new.writes + little))
         more = len(new.specs) - len(old.specs)
         if self._limits.max_index_bytes is None:
             saved -= _PER_BYTE * (new.size - old.size) / max(self._stored, new.size, old.size, 1)

@@ -191,6 +191,13 @@ def _prefix(column: Column, given: Sequence[Any]) -> float:
     return max(1.0 / max(1.0, column.stats.distinct), 0.2**fixed) if fixed else 0.1
 
 
+def partial_columns(spec: IndexSpec, table: Table) -> tuple[str, ...]:
+    """Return the columns that the predicate of a partial index restricts."""
+    where = spec.where or ""
+    names = {n if is_plain(n) else quote(n, "sqlite"): n for n in table.columns}
+    return tuple(n for text, n in names.items() if where.startswith(f"{text} "))
+
+
 def partial_share(spec: IndexSpec, table: Table) -> float:
     """Return the share of rows in a partial index."""
     where = spec.where or ""

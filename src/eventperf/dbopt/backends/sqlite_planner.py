@@ -18,7 +18,7 @@ from eventperf.dbopt.analysis import TableUse
 from eventperf.dbopt.ddl import create_index_sql, quote
 from eventperf.dbopt.model import IndexSpec, Schema, Table, index_name
 from eventperf.dbopt.protocols import Plan, Query
-from eventperf.dbopt.stats import partial_share, prefix_distinct, selectivity
+from eventperf.dbopt.stats import partial_columns, partial_share, prefix_distinct, selectivity
 
 _STEP: Final = re.compile(
     r"(?P<how>SCAN|SEARCH) (?:TABLE )?(?P<alias>.+?)(?: AS (?P<as>\S+))?"
@@ -257,7 +257,8 @@ class _Pricer:
         use = self._uses.get(alias)
         if use is None or use.table != table.name:
             use = next((u for u in self._query.analysis.uses if u.table == table.name), None)
-        every = self._kept(use, table, ())
+        implied = () if spec is None or not spec.where else partial_columns(spec, table)
+        every = self._kept(use, table, implied)
         row = _row_cost(table.size_bytes / max(1, table.rows))
         if spec is not None and found["covering"]:
             row = _row_cost(_index_width(spec, table))
@@ -278,7 +279,7 @@ class _Pricer:
         per = 0.3 * math.log2(size + 2) * descents + matched * row
         if found["what"] == "INDEX" and not found["covering"]:
             per += matched * _SEEK
-        return outer * per, max(matched * self._kept(use, table, used), 1e-6)
+        return outer * per, max(matched * self._kept(use, table, (*used, *implied)), 1e-6)
 
     def _table(self, alias: str, spec: IndexSpec | None) -> Table | None:
         if spec is not None:

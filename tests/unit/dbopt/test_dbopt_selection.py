@@ -1,0 +1,147 @@
+"""The search for indexes: what it asks, what it merges, and what it leaves."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine
+
+from eventperf.dbopt import DatabaseOptimizer, Limits, Workload
+from eventperf.dbopt.model import IndexSpec, Key
+from eventperf.dbopt.prices import NOTHING, Prices
+from eventperf.dbopt.protocols import Plan
+
+A, B, C = (IndexSpec("t", (Key(name),)) for name in "abc")
+
+
+class Cheapest:
+    """A planner that uses ``B`` where it may, else ``A``; it counts what it is asked."""
+
+    is_real, is_cheapest, method = True, True, "made up"
+
+    def __init__(self) -> None:
+        self.explains = 0
+
+    def plan(self, query: Any, specs: Any) -> Plan:
+        self.explains += 1
+        for spec, cost in ((B, 10.0), (A, 50.0)):
+            if spec in specs:
+                return Plan(cost=cost, text=spec.label(), used=frozenset((spec,)))
+        return Plan(cost=100.0, text="scan")
+
+    def size(self, spec: IndexSpec) -> int:
+        return 1000
+
+    def close(self) -> None:
+        return None
+
+
+class Asked:
+    """What ``Prices`` reads of a query."""
+
+    id, weight = "q", 2.0
+
+    class analysis:
+        tables = frozenset(("t",))
+
+
+def test_what_a_larger_set_answered_is_not_asked_again() -> None:
+    planner, query = Cheapest(), Asked()
+    prices = Prices(planner)
+    assert prices.plan(query, frozenset((A, B, C))).used == {B}  # type: ignore[arg-type]
+    assert prices.plan(query, frozenset((B, C))).used == {B}  # type: ignore[arg-type]
+    assert planner.explains == 1
+    assert prices.plan(query, frozenset((A, C))).used == {A}  # type: ignore[arg-type]
+    assert planner.explains == 2  # B was in use and is not there: nothing implied that
+    assert prices.cost(query, prices.plan(query, frozenset((A,)))) == pytest.approx(1.0)  # type: ignore[arg-type]
+    assert prices.plan(query, NOTHING).cost == 100.0  # type: ignore[arg-type]
+    assert planner.explains == 3
+    # A set is worth no more than one that holds it.
+    assert prices.floor(query, frozenset((C,))) == pytest.approx(1.0)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    file = tmp_path / "shop.db"
+    draw = random.Random(5)
+    with sqlite3.connect(file) as db:
+        db.execute(
+            "CREATE TABLE orders (id INTEGER PRIMARY KEY, buyer INT NOT NULL, state TEXT NOT NULL, "
+            "placed INT NOT NULL, total INT NOT NULL, helper INT, note TEXT NOT NULL)"
+        )
+        rows = (
+            (
+                n,
+                draw.randrange(400),
+                draw.choices(("done", "open", "lost"), (94, 4, 2))[0],
+                draw.randrange(10**6),
+                draw.randrange(500),
+                draw.randrange(300) if draw.random() < 0.3 else None,
+                "a note of some length " * 9,
+            )
+            for n in range(20_000)
+        )
+        db.executemany("INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    db.close()
+    made = create_engine(f"sqlite:///{file}")
+    yield made
+    made.dispose()
+
+
+def advised(engine: Engine, *texts: str, **limits: Any) -> list[IndexSpec]:
+    workload = Workload("sqlite")
+    for text in texts:
+        workload.add(text, calls=50)
+    with DatabaseOptimizer(engine, limits=Limits(**limits)) as optimizer:
+        return [i.spec for i in optimizer.advise(workload).indexes]
+
+
+QUEUE = "SELECT * FROM orders WHERE state = 'open' ORDER BY placed LIMIT 20"
+LIST = "SELECT * FROM orders WHERE state IN ('open', 'lost') ORDER BY placed LIMIT 20"
+
+
+@pytest.mark.parametrize(
+    ("text", "where"), [(QUEUE, "state = 'open'"), (LIST, "state IN ('open', 'lost')")], ids=["one", "list"]
+)
+def test_rare_constants_of_the_text_make_a_partial_index(engine: Engine, text: str, where: str) -> None:
+    (spec,) = advised(engine, text)
+    assert (spec.where, spec.keys[0].name) == (where, "placed")
+
+
+@pytest.mark.parametrize("text", [QUEUE, LIST], ids=["one", "list"])
+def test_a_constant_that_changes_from_call_to_call_makes_none(engine: Engine, text: str) -> None:
+    found = advised(engine, text, text.replace("'open'", "'done'"))
+    assert [s.where for s in found] == [None] * len(found)
+
+
+def test_a_column_that_is_often_null_is_indexed_without_its_nulls(engine: Engine) -> None:
+    (spec,) = advised(engine, "SELECT * FROM orders WHERE helper = 77")
+    assert spec.where == "helper IS NOT NULL"
+    assert not any(
+        s.where for s in advised(engine, "SELECT * FROM orders WHERE helper IS NULL AND buyer = 7")
+    )
+
+
+def test_one_index_carries_what_two_statements_read(engine: Engine) -> None:
+    total = "SELECT sum(total) FROM orders WHERE buyer = 7"
+    latest = "SELECT max(placed), min(state) FROM orders WHERE buyer = 9"
+    (spec,) = advised(engine, total, latest)
+    assert spec.keys[0].name == "buyer"
+    assert {"buyer", "total", "placed", "state"} == set(spec.columns)
+
+
+def test_max_index_bytes_is_kept(engine: Engine) -> None:
+    texts = (
+        QUEUE,
+        LIST,
+        "SELECT * FROM orders WHERE helper = 77",
+        "SELECT sum(total) FROM orders WHERE buyer = 7",
+    )
+    free = advised(engine, *texts)
+    bound = advised(engine, *texts, max_index_bytes=150_000)
+    assert 0 < len(bound) < len(free)
