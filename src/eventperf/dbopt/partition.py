@@ -23,6 +23,8 @@ _LEAST: Final = 4
 _SHARE: Final = 0.3
 _READ: Final = 0.6
 _UNITS: Final = ("day", "week", "month", "quarter", "year")
+_EPOCH_S: Final = (500_000_000, 5_000_000_000)  # 1985 to 2128
+_PERIODS_S: Final = (3_600, 86_400, 7 * 86_400, 30 * 86_400, 90 * 86_400, 365 * 86_400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +127,11 @@ def _ranges(query: Query, table: Table) -> Iterator[tuple[Predicate, float]]:
         by_column: dict[str, list[Predicate]] = defaultdict(list)
         for predicate in use.predicates:
             column = table.column(predicate.column)
-            ok = column is not None and category(column.type) in ("date", "time", "zoned")
-            if ok and predicate.kind in ("range", "eq"):
+            family = "" if column is None else category(column.type)
+            is_date = family in ("date", "time", "zoned") and predicate.kind in ("range", "eq")
+            # Numbers as well, seconds since 1970 above all; but whoever pages by the key wants its index.
+            is_number = family == "int" and predicate.kind == "range"
+            if is_date or (is_number and (predicate.column,) != table.primary_key):
                 by_column[predicate.column].append(predicate)
         for group in by_column.values():
             shares = [selectivity(p, table, query.sample.values) for p in group]
@@ -138,12 +143,14 @@ def _ranges(query: Query, table: Table) -> Iterator[tuple[Predicate, float]]:
 
 
 def _plan(table: Table, column: Column, dialect: Dialect) -> PartitionPlan | None:
-    span = _span(table, column, dialect)
-    if span is None:
+    low, high = _span(table, column, dialect)
+    if category(column.type) == "int":
+        return _numbered(table, column, _whole(low), _whole(high))
+    first, last = _day(low), _day(high)
+    if first is None or last is None:
         return None
-    low, high = span
     for unit in _UNITS:
-        starts = list(_starts(low, high, unit))
+        starts = list(_starts(first, last, unit))
         if len(starts) - 1 <= _MOST:
             break
     if len(starts) - 1 < _LEAST:
@@ -152,17 +159,38 @@ def _plan(table: Table, column: Column, dialect: Dialect) -> PartitionPlan | Non
     return PartitionPlan(table, column, unit, parts)
 
 
-def _span(table: Table, column: Column, dialect: Dialect) -> tuple[dt.date, dt.date] | None:
+def _numbered(table: Table, column: Column, low: int | None, high: int | None) -> PartitionPlan | None:
+    """Cut numbers into equal, round steps: of time where they look like seconds since 1970."""
+    if low is None or high is None:
+        return None
+    round_ = sorted(n * 10**power for power in range(18) for n in (1, 2, 5))
+    steps = _PERIODS_S if low > _EPOCH_S[0] and high < _EPOCH_S[1] else round_
+    step = next((s for s in steps if high // s - low // s < _MOST), None)
+    if step is None or high // step - low // step + 1 < _LEAST:
+        return None
+    starts = [n * step for n in range(low // step, high // step + 2)]
+    parts = tuple((f"p{a}".replace("-", "minus_"), str(a), str(b)) for a, b in pairwise(starts))
+    return PartitionPlan(table, column, f"{step:,} values", parts)
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _span(table: Table, column: Column, dialect: Dialect) -> tuple[Any, Any]:
     quoted = quote(column.name, schema_dialect := dialect.name)
     sql = f"SELECT min({quoted}), max({quoted}) FROM {quote_table(table.name, schema_dialect, True)}"
     try:
         ((low, high),) = list(dialect.rows(sql, timeout_s=5.0, limit=1))
     except (DatabaseError, ValueError):
+        is_number = category(column.type) == "int"
         bounds = [*column.stats.bounds, *(v for v, _ in column.stats.common)]
-        texts = sorted(str(b) for b in bounds)
-        low, high = (texts[0], texts[-1]) if texts else (None, None)
-    first, last = _day(low), _day(high)
-    return None if first is None or last is None else (first, last)
+        known = sorted(int(b) if is_number else str(b) for b in bounds)
+        low, high = (known[0], known[-1]) if known else (None, None)
+    return low, high
 
 
 def _day(value: Any) -> dt.date | None:

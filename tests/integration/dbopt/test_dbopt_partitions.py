@@ -124,6 +124,37 @@ def test_the_advised_ddl_runs_and_the_engine_prunes(
             assert row["partitions"].count(",") == 0
 
 
+@pytest.mark.parametrize("server", ["postgres", "mariadb"])
+def test_seconds_since_1970_are_cut_by_time(server: str, other: str, request: pytest.FixtureRequest) -> None:
+    engine = request.getfixturevalue(server)
+    start, day = 1_780_000_000, 86_400
+    with engine.begin() as db:
+        db.exec_driver_sql("CREATE TABLE views (id INT PRIMARY KEY, page INT NOT NULL, seen INT NOT NULL)")
+        for first in range(0, ROWS, 2000):
+            rows = ",".join(
+                f"({n}, {n % 90}, {start + n * 7919 % (200 * day)})" for n in range(first, first + 2000)
+            )
+            db.exec_driver_sql(f"INSERT INTO views VALUES {rows}")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        db.exec_driver_sql("ANALYZE TABLE views" if server == "mariadb" else "ANALYZE")
+    week = f"SELECT count(*) FROM views WHERE seen >= {start + 9 * day} AND seen < {start + 16 * day}"
+    dialect = "postgres" if server == "postgres" else "mysql"
+    with DatabaseOptimizer(engine, what_if=other, limits=LIMITS) as optimizer:
+        # Whoever pages by the key is served by its index.
+        paged = optimizer.advise(Workload.from_sql("SELECT * FROM views WHERE id > 5", dialect=dialect))
+        assert not paged.partitions
+        (found,) = optimizer.advise(Workload.from_sql(week, dialect=dialect)).partitions
+    assert (found.column, found.is_proven) == ("seen", True)
+    assert "604,800 values" in found.reason
+    assert found.prunes[0][1] <= 2 / (found.parts + 1)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        before = db.execute(text(week)).scalar()
+        for statement in found.ddl:
+            for part in statement.split("; ") if "BEGIN" in statement else [statement]:
+                db.exec_driver_sql(part)
+        assert db.execute(text(week)).scalar() == before
+
+
 def test_without_what_if_the_advice_says_that_it_is_not_proved(postgres: Any) -> None:
     _, (found,) = advised(postgres, None)
     assert not found.is_proven
