@@ -50,7 +50,9 @@ _log = logging.getLogger("eventperf.dbopt")
 _ROWS: Final = 5_000
 _SAMPLE: Final = 1_000
 _TIMEOUT_S: Final = 2.0
+_LEAST_S: Final = 0.1
 _SLOWER: Final = 1.1
+_CLEARLY: Final = 1.5
 _NOISE_S: Final = 0.001
 _STEPS: Final = 4
 
@@ -145,7 +147,6 @@ class _Bench:
         self._query, self._schema, self._planner, self._dialect = query, schema, planner, dialect
         self._connection, self._end = connection, end
         self._before: Measurement | None = None
-        self._measured = False
 
     def best(self, tree: Node) -> RewriteAdvice | None:
         """Return the cheapest form that passes; the whole chain of rules first, then single ones."""
@@ -234,7 +235,8 @@ class _Bench:
             return None
         if not _gains(form, before, after, times):
             return None
-        real = self._real(tree, form.tree, too_long=times is not None and times[0].capped)
+        too_long = times is not None and times[0].capped and self._known(times[0]) >= _TIMEOUT_S
+        real = self._real(tree, form.tree, too_long=too_long)
         if real is None:
             return None
         verdict = f"{form.condition}; {_tried(trial)}; {real}"
@@ -248,7 +250,7 @@ class _Bench:
             advice=form.advice,
             cost_before=before,
             cost_after=after,
-            seconds_before=times[0].seconds if times is not None else None,
+            seconds_before=None if times is None else self._known(times[0]),
             seconds_after=times[1].seconds if times is not None else None,
             callers=tuple(self._query.statement.callers),
         )
@@ -256,21 +258,28 @@ class _Bench:
     def _times(self, text: str) -> tuple[Measurement, Measurement] | None:
         """Measure both forms; a form that seems slower gets a second chance, for machines are noisy."""
         found = self._pair(text)
-        if found is not None and not _is_no_slower(*found) and not found[1].capped:
-            self._measured = False
+        is_close = found is not None and found[1].seconds < found[0].seconds * _CLEARLY
+        if found is not None and is_close and not _is_no_slower(*found):
+            self._before = None
             found = self._pair(text)
         return found
+
+    def _known(self, before: Measurement) -> float:
+        """Return the seconds of the form in use: where it was stopped, what was recorded if that is more."""
+        recorded = self._query.statement.mean_s or 0.0
+        return max(before.seconds, recorded) if before.capped else before.seconds
 
     def _pair(self, text: str) -> tuple[Measurement, Measurement] | None:
         sample = self._query.sample
         if sample.values is None and has_parameters(self._query.analysis.tree):
             return None
         values = sample.values or ()
-        if not self._measured:
-            self._measured = True
-            own = [Sample(self._query.analysis.sql, values)]
-            self._before = self._dialect.measure(own, runs=3, timeout_s=_TIMEOUT_S)
         after = self._dialect.measure([Sample(text, values)], runs=3, timeout_s=_TIMEOUT_S)
+        # Whether the form in use takes longer is all there is to know: it may run about twice as long.
+        enough = _TIMEOUT_S if after is None else min(_TIMEOUT_S, 2 * after.seconds + _LEAST_S)
+        if self._before is None or (self._before.capped and self._before.seconds < enough):
+            own = [Sample(self._query.analysis.sql, values)]
+            self._before = self._dialect.measure(own, runs=3, timeout_s=enough)
         if after is None and self._before is not None:
             after = replace(self._before, seconds=_TIMEOUT_S, capped=True)
         return None if self._before is None or after is None else (self._before, after)

@@ -26,7 +26,7 @@ _NO_ROOM = 0.0005
 #: The same for queries for which the planner picked another index.
 _LITTLE_ROOM = 0.02
 #: An index that adds all tables' bytes once more must divide the remaining time by e to this power.
-_PER_BYTE = 0.4
+_PER_BYTE = 0.3
 #: A workload that costs this share of what it does today is fast enough: half as much again is worth little.
 _ENOUGH = 0.003
 #: What grows first is judged by gain over bytes to this power: one wide index may do the work of several.
