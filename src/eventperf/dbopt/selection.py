@@ -25,8 +25,10 @@ _RUNNERS_UP = 20
 _NO_ROOM = 0.0005
 #: The same for queries for which the planner picked another index.
 _LITTLE_ROOM = 0.02
+#: Where an index may do harm, queries with another one and less than this share are not asked about.
+_LITTLE_HARM = 0.005
 #: An index that adds all tables' bytes once more must divide the remaining time by e to this power.
-_PER_BYTE = 0.3
+_PER_BYTE = 0.2
 #: A workload that costs this share of what it does today is fast enough: half as much again is worth little.
 _ENOUGH = 0.003
 #: What grows first is judged by gain over bytes to this power: one wide index may do the work of several.
@@ -168,8 +170,10 @@ class Search:
                     is_hopeless = not _may_serve(spec, query) or _is_served(spec, now)
                     if room <= _LITTLE_ROOM * state.cost or is_hopeless:
                         continue
-            elif query.id not in self._by_spec[spec] and not _may_serve(spec, query):
-                continue
+            elif query.id not in self._by_spec[spec]:
+                is_minor = price <= _LITTLE_HARM * state.cost and _is_served(spec, now)
+                if is_minor or price <= _NO_ROOM * state.cost or not _may_serve(spec, query):
+                    continue
             # What its plan does not use today will not be in tomorrow's, nearly always: fewer questions.
             plan = self._prices.plan(query, now.used | {spec})
             if spec in plan.used:
