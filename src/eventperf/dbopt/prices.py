@@ -26,7 +26,7 @@ class Prices:
 
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
-        self.is_cheapest = planner.is_cheapest
+        self.is_cheapest: bool = planner.is_cheapest
         self._plans: dict[str, dict[Specs, Plan]] = defaultdict(dict)
         self._sizes: dict[IndexSpec, int] = {}
         self.reasons: dict[IndexSpec, str] = {}
