@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
-from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 from sqlglot.optimizer.pushdown_predicates import pushdown_predicates
 from sqlglot.optimizer.qualify import qualify
 from sqlglot.optimizer.scope import Scope, traverse_scope
+from sqlglot.schema import MappingSchema
 
 from .fingerprinting import parse
 from .model import Schema, Table
 from .predicates import Node, Predicate, PredicateKind, TableUse, Uses, conditions, read_condition, read_shape
 
 __all__ = ["Analysis", "Predicate", "PredicateKind", "TableUse", "analyse"]
+
+_FOUND: Final = "eventperf_table"
 
 
 @dataclass(slots=True)
@@ -87,7 +89,7 @@ def _analyse(tree: Node, schema: Schema, out: Analysis) -> None:
     tree = _fix_names(tree, schema)
     tree = qualify(
         tree,
-        schema=_nest(shape),
+        schema=MappingSchema(_nest(shape), dialect=schema.dialect, normalize=False),  # names are exact by now
         dialect=schema.dialect,
         validate_qualify_columns=False,
         quote_identifiers=False,
@@ -119,6 +121,7 @@ def _fix_names(tree: Node, schema: Schema) -> Node:
             table.set("this", exp.to_identifier(found.name.rpartition(".")[2], quoted=True))
             table.set("db", None)
             table.set("catalog", None)
+            table.meta[_FOUND] = found.name  # sqlglot is told the last name only; two schemas may share it
     for column in tree.find_all(exp.Column):
         name = columns.get(column.name.lower())
         if name is not None and isinstance(column.this, exp.Identifier):
@@ -134,7 +137,31 @@ def _fix_names(tree: Node, schema: Schema) -> Node:
                 part.set("quoted", True)
         if using.args.get("method") == "NATURAL":
             _natural(using, tree, schema)
-    return normalize_identifiers(tree, dialect="sqlite") if schema.dialect == "mysql" else tree
+    if schema.dialect == "mysql":
+        _fold(tree, columns)
+    return tree
+
+
+def _fold(tree: Node, columns: Mapping[str, str]) -> None:
+    """Give each alias one case, wherever it is used: digests shout some. Columns keep the schema's."""
+    for table in tree.find_all(exp.Table):
+        if isinstance(table.this, exp.Identifier):
+            name = table.alias_or_name.lower()
+            if _FOUND not in table.meta:
+                table.set("this", exp.to_identifier(table.name.lower(), quoted=True))  # a CTE
+            if _FOUND in table.meta or table.alias:
+                table.set("alias", exp.TableAlias(this=exp.to_identifier(name, quoted=True)))
+    for alias in tree.find_all(exp.TableAlias):
+        if isinstance(alias.this, exp.Identifier):
+            alias.set("this", exp.to_identifier(alias.name.lower(), quoted=True))
+    for column in tree.find_all(exp.Column):
+        if column.table:
+            column.set("table", exp.to_identifier(column.table.lower(), quoted=True))
+        if isinstance(column.this, exp.Identifier):
+            column.this.set("this", columns.get(column.name.lower(), column.name.lower()))
+    for named in tree.find_all(exp.Alias):
+        name = named.alias.lower()
+        named.set("alias", exp.to_identifier(columns.get(name, name), quoted=True))
 
 
 def _natural(join: exp.Join, tree: Node, schema: Schema) -> None:
@@ -155,6 +182,8 @@ def _natural(join: exp.Join, tree: Node, schema: Schema) -> None:
 
 
 def _lookup(table: exp.Table, schema: Schema) -> Table | None:
+    if _FOUND in table.meta:
+        return schema.tables[table.meta[_FOUND]]
     if table.db:
         found = schema.table(f"{table.db}.{table.name}")
         if found is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ from eventperf.dbopt.workload import Sample, Workload
 from . import postgres_parted as parted
 from .postgres_whatif import HypoPlanner, explain, plan_shape
 
+_NUMBER = re.compile(r"(small|big)?int(eger)?|numeric(\(.*\))?|real|double precision")
 _LOCK = 0x65767066  # "evpf"
 _RETRYABLE = ("55P03", "40P01", "40001", "57014")
 
@@ -380,12 +382,18 @@ class PostgresDialect:
                 raise StatementRefused(sql, str(error).splitlines()[0]) from error
 
 
+def _number(text: str) -> float | str:
+    try:
+        return float(text) if "." in text or "e" in text else int(text)
+    except ValueError:  # NaN, Infinity
+        return text
+
+
 def _column(row: Sequence[Any], rows: int) -> Column:
     _, name, type_, nullable, null_ratio, width, distinct, values, shares, bounds, correlation = row
     if distinct is None:
         return Column(name=name, type=type_, nullable=nullable)
-    number = any(word in type_ for word in ("int", "numeric", "real", "double", "serial"))
-    cast = (lambda v: float(v) if "." in v or "e" in v else int(v)) if number else str
+    cast = _number if _NUMBER.fullmatch(type_) else str
     stats = ColumnStats(
         distinct=distinct if distinct > 0 else max(1.0, -distinct * max(1, rows)),
         null_ratio=null_ratio,
