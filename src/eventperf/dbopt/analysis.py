@@ -87,17 +87,18 @@ def _analyse(tree: Node, schema: Schema, out: Analysis) -> None:
     tree = _expand_views(tree, schema)
     shape = {name: {c.name: "text" for c in t.columns.values()} for name, t in schema.tables.items()}
     tree = _fix_names(tree, schema)
+    exact = f"{schema.dialect}, normalization_strategy=case_sensitive"  # names are the schema's by now
     tree = qualify(
         tree,
-        schema=MappingSchema(_nest(shape), dialect=schema.dialect, normalize=False),  # names are exact by now
-        dialect=schema.dialect,
+        schema=MappingSchema(_nest(shape), dialect=exact, normalize=False),
+        dialect=exact,
         validate_qualify_columns=False,
         quote_identifiers=False,
         identify=False,
         expand_stars=True,
     )
     try:
-        tree = pushdown_predicates(tree, dialect=schema.dialect)
+        tree = pushdown_predicates(tree, dialect=exact)
     except (SqlglotError, KeyError, AttributeError, ValueError, TypeError):
         pass  # only a help: predicates on derived tables stay where they are
     for scope in traverse_scope(tree):
@@ -137,8 +138,7 @@ def _fix_names(tree: Node, schema: Schema) -> Node:
                 part.set("quoted", True)
         if using.args.get("method") == "NATURAL":
             _natural(using, tree, schema)
-    if schema.dialect == "mysql":
-        _fold(tree, columns)
+    _fold(tree, columns)
     return tree
 
 

@@ -1,4 +1,4 @@
-"""The search for indexes: what it asks, what it merges, and what it leaves."""
+"""The search for indexes: whose names it knows, what it asks, what it merges, and what it leaves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import Engine, create_engine
 
 from eventperf.dbopt import DatabaseOptimizer, Limits, Workload
-from eventperf.dbopt.model import IndexSpec, Key
+from eventperf.dbopt.analysis import analyse
+from eventperf.dbopt.model import Column, IndexSpec, Key, Schema, Table
 from eventperf.dbopt.prices import NOTHING, Prices
 from eventperf.dbopt.protocols import Plan
 
@@ -145,3 +146,30 @@ def test_max_index_bytes_is_kept(engine: Engine) -> None:
     free = advised(engine, *texts)
     bound = advised(engine, *texts, max_index_bytes=150_000)
     assert 0 < len(bound) < len(free)
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgres", "mysql"])
+def test_names_in_mixed_case_are_resolved(dialect: str) -> None:
+    def table(name: str, *columns: str) -> Table:
+        return Table(name=name, columns={c: Column(name=c, type="int") for c in columns}, rows=1000)
+
+    tables = (table("userAccounts", "id", "createdAt", "teamId"), table("Teams", "id", "Name"))
+    schema = Schema(dialect=dialect, tables={t.name: t for t in tables})
+    quoted = (
+        'SELECT "Name", count(*) AS "N" FROM "userAccounts" JOIN "Teams" ON "Teams".id = "teamId" '
+        'WHERE "createdAt" > 5 GROUP BY "Name" ORDER BY "N"'
+    )
+    accounts, teams = analyse(quoted.replace('"', "`") if dialect == "mysql" else quoted, schema).uses
+    assert [(p.column, p.kind) for p in accounts.predicates] == [("createdAt", "range")]
+    assert (accounts.table, accounts.joins) == ("userAccounts", [("teamId", "teams", "id")])
+    assert (teams.table, teams.group_by, teams.columns) == ("Teams", ("Name",), {"Name", "id"})
+
+
+def test_two_schemas_may_have_a_table_of_one_name() -> None:
+    def table(name: str, *columns: str) -> Table:
+        return Table(name=name, columns={c: Column(name=c, type="int") for c in columns}, rows=1000)
+
+    tables = (table("orders", "id", "buyer"), table("Archive.orders", "id", "buyer"))
+    schema = Schema(dialect="postgres", tables={t.name: t for t in tables})
+    (use,) = analyse('SELECT id FROM "Archive".orders WHERE buyer = 7', schema).uses
+    assert (use.table, [p.column for p in use.predicates]) == ("Archive.orders", ["buyer"])
