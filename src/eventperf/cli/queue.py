@@ -65,7 +65,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     purge.add_argument("queue")
     purge.add_argument("--state", default="waiting", help="waiting, delayed, failed or completed")
     schema = command("schema", "make or upgrade the tables of the SQL job store")
+    schema.add_argument("--check", action="store_true", help="change nothing; exit 1 when not up to date")
     schema.add_argument("--sql", action="store_true", help="only print the statements")
+    schema.add_argument("--since", type=int, default=0, help="with --sql: the version that is there")
     relay = command("relay", "carry jobs from a database's outbox to the store until SIGTERM or Ctrl-C")
     relay.add_argument("--database", required=True, help="URL of the database with the outbox")
     relay.add_argument("--create", action="store_true", help="make the outbox table first")
@@ -124,16 +126,28 @@ def _worker(queues: QueueManager, args: argparse.Namespace) -> int:
 
 
 def _schema(queues: QueueManager, args: argparse.Namespace) -> int:
+    from eventperf.queues import SchemaMissing
     from eventperf.queues.backends.sql import SqlBackend
 
     if not isinstance(queues.backend, SqlBackend):
         raise ConfigurationError("app", args.app, "queues in an SQL database: this store needs no tables")
+    backend = queues.backend
     if args.sql:
-        print(queues.backend.schema_ddl(), end="")
-    else:
-        queues.backend.create_schema()
-        print(f"{queues.backend.name}: the tables are there")
-    return 0
+        print(backend.schema_ddl(args.since), end="")
+        return 0
+    found = backend.schema_version() if args.check else backend.create_schema()
+    known = backend.schema_known
+    if found == known:
+        print(f"{backend.name}: the tables are there, of version {known}")
+        return 0
+    if found > known:
+        raise SchemaMissing(found, known)
+    verb = "have to be" if args.check else "were"
+    way = f"brought from version {found} to {known}" if found else f"made, of version {known}"
+    print(f"{backend.name}: the tables {verb} {way}")
+    for version, why in backend.schema_steps(found):
+        print(f"  {version}: {why}")
+    return int(args.check)
 
 
 def _relay(queues: QueueManager, args: argparse.Namespace) -> int:

@@ -31,6 +31,7 @@ from .turns import Turns
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.exc import DBAPIError
 
     from .sql_dialects import Dialect
     from .sql_store import SqlStore
@@ -160,33 +161,65 @@ class SqlBackend:
 
     # -- tables ------------------------------------------------------------------------------------
 
-    def create_schema(self) -> None:
-        """Make the tables, or upgrade them; harmless when they are there.
+    def create_schema(self) -> int:
+        """Make the tables, or bring those of an older release up to date; harmless when they are.
+
+        Returns:
+            The version that was found; 0 when there were no tables.
 
         Raises:
+            SchemaMissing: The tables are of a newer release, or lack what no release lacks.
             StoreUnavailable: The database does not answer.
         """
-        from . import sql_schema
+        from . import sql_upgrade
 
         with self.translated():
-            sql_schema.create(self.engine())
+            return sql_upgrade.create(self.engine())
 
-    def schema_ddl(self) -> str:
-        """Return the statements of :meth:`create_schema`, for a migration tool."""
+    def schema_version(self) -> int:
+        """Return the version of the tables in the database; 0 when there are none."""
+        from . import sql_upgrade
+
+        with self.translated(), self.engine().connect() as conn:
+            conn.execution_options(eventperf_write=False)
+            with conn.begin():
+                return sql_upgrade.version_of(conn)
+
+    def schema_ddl(self, since: int = 0) -> str:
+        """Return the statements of :meth:`create_schema`, for a migration tool.
+
+        Args:
+            since: The version of the tables that are there; 0 for none.
+        """
+        from . import sql_schema, sql_upgrade
+
+        if not 0 <= since < sql_schema.VERSION:
+            raise ConfigurationError("since", since, f"a version from 0 to {sql_schema.VERSION - 1}")
+        return sql_upgrade.ddl(self.engine(), since)
+
+    @property
+    def schema_known(self) -> int:
+        """The version of the tables that this release reads and writes."""
         from . import sql_schema
 
-        return sql_schema.ddl(self.engine())
+        return sql_schema.VERSION
+
+    def schema_steps(self, since: int) -> list[tuple[int, str]]:
+        """Return what :meth:`create_schema` does to tables of version ``since``: each version and why."""
+        from . import sql_steps
+
+        return [(n, step.why) for n, step in sql_steps.STEPS.items() if 0 < since < n]
 
     def _check(self) -> None:
         if self._checked:
             return
-        from . import sql_schema
+        from . import sql_upgrade
 
         if self.name == "SQLite":
-            sql_schema.create(self.engine())
+            sql_upgrade.create(self.engine())
         else:
             with self.engine().connect() as conn:
-                sql_schema.check(conn)
+                sql_upgrade.check(conn)
         self._checked = True
 
     # -- transactions ------------------------------------------------------------------------------
@@ -198,20 +231,45 @@ class SqlBackend:
 
         try:
             yield
-        except (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError) as error:
-            raise self.lost(error) from error
         except exc.DBAPIError as error:
-            if error.connection_invalidated:
-                raise self.lost(error) from error
-            raise QueueError(f"{self._where} refused a statement: {error.orig}") from error
-        except exc.ResourceClosedError as error:
+            raise self._told(error) from error
+        except (exc.TimeoutError, exc.ResourceClosedError) as error:
             raise self.lost(error) from error
+        except (UnicodeError, OverflowError) as error:
+            raise QueueError(f"{self._where} cannot store a value: {error}") from error
 
     @property
     def _where(self) -> str:
         return f"{self.name} at {redact(self.url.render_as_string(hide_password=True))}"
 
+    def _told(self, error: DBAPIError) -> QueueError:
+        """Return this room's error for one of the driver's."""
+        from .sql_trouble import Trouble
+
+        trouble = Trouble.AWAY if error.connection_invalidated else self.dialect.trouble(error)
+        if trouble is Trouble.LACKING and (mismatch := self._mismatch()) is not None:
+            return mismatch
+        kind = StoreUnavailable if trouble.passes else QueueError
+        reason = error.orig or error
+        return kind(f"{self._where} {trouble.value}: {type(reason).__name__}: {reason}")
+
+    def _mismatch(self) -> SchemaMissing | None:
+        """Look whether the tables are those of this release, after one or a column of one was not found."""
+        from sqlalchemy import exc
+
+        from . import sql_schema, sql_upgrade
+
+        try:
+            with self.engine().connect() as conn:
+                found, missing = sql_upgrade.version_of(conn), sql_upgrade.lacking(conn)
+        except exc.SQLAlchemyError:
+            return None
+        if found == sql_schema.VERSION and not missing:
+            return None
+        return SchemaMissing(found, sql_schema.VERSION, missing if found == sql_schema.VERSION else ())
+
     def lost(self, error: Exception) -> StoreUnavailable:
+        """Return the error of a server that does not answer."""
         reason = getattr(error, "orig", None) or error
         return StoreUnavailable(f"{self._where} does not answer: {type(reason).__name__}: {reason}")
 
@@ -224,13 +282,15 @@ class SqlBackend:
         """
         from sqlalchemy import exc
 
+        from .sql_trouble import Trouble
+
         with self.translated():
             for attempt in range(_TRIES):
                 try:
                     self._check()
                     return self._once(work, write)
                 except exc.DBAPIError as error:
-                    if attempt + 1 < _TRIES and self.dialect.is_retryable(error):
+                    if attempt + 1 < _TRIES and self.dialect.trouble(error) is Trouble.CONFLICT:
                         time.sleep(random.uniform(0, 0.002 * 2 ** min(attempt, 6)))
                     elif not (repeat and error.connection_invalidated and attempt == 0):
                         raise
@@ -270,19 +330,19 @@ class SqlBackend:
         ):
             raise ConfigurationError("session", conn.dialect.name, f"a session on {self._where}")
         if not self._checked and self.name != "SQLite":
-            from . import sql_schema
+            from . import sql_upgrade
 
-            sql_schema.check(conn)
+            sql_upgrade.check(conn)
         elif self.name == "SQLite":
             self._check_file(conn)
         return self.sync().push_on(conn, jobs)
 
     def _check_file(self, conn: Connection) -> None:
         """In one file a second connection would wait for the transaction that calls us."""
-        from . import sql_schema
+        from . import sql_upgrade
 
-        if not self._checked and sql_schema.version_of(conn) != sql_schema.VERSION:
-            raise SchemaMissing(0, sql_schema.VERSION)
+        if not self._checked:
+            sql_upgrade.check(conn)
 
     async def apush_in(self, session: Any, jobs: Sequence[NewJob]) -> list[str]:
         """Asynchronous twin of :meth:`push_in`, for ``AsyncSession`` and ``AsyncConnection`` too."""

@@ -33,7 +33,7 @@ _HEAD = (
     select(_j.tag)
     .where(
         _j.ns == bindparam("ns"),
-        _j.state == s.WAITING,
+        s.in_state(s.WAITING),
         _j.queue == bindparam("queue"),
         _j.priority == bindparam("priority"),
     )
@@ -44,7 +44,7 @@ _LAST = (
     select(_j.tag)
     .where(
         _j.ns == bindparam("ns"),
-        _j.state == s.WAITING,
+        s.in_state(s.WAITING),
         _j.queue == bindparam("queue"),
         _j.priority == bindparam("priority"),
         _j.turn == bindparam("turn"),
@@ -217,14 +217,14 @@ class Step:
     def _trim_dead(self, config: QueueConfig) -> None:
         old = (
             select(_j.seq, _j.id)
-            .where(_j.ns == self.ns, _j.state == s.FAILED, _j.queue == config.name)
+            .where(_j.ns == self.ns, s.in_state(s.FAILED), _j.queue == config.name)
             .order_by(_j.finished_at.desc(), _j.seq.desc())
             .offset(config.keep_failed)
             .limit(1000)
         )
         if found := self.conn.execute(old).all():
             seqs = [row.seq for row in found]
-            gone = self.conn.execute(delete(s.jobs).where(_j.seq.in_(seqs), _j.state == s.FAILED)).rowcount
+            gone = self.conn.execute(delete(s.jobs).where(_j.seq.in_(seqs), s.in_state(s.FAILED))).rowcount
             self.tally.add(config.name, dead=-gone)
             flows.follow(self, found, s.FAILED, forgotten=True)
 

@@ -81,7 +81,7 @@ def follow(step: Step, parents: Sequence[Any], state: int, *, forgotten: bool = 
     if not children:
         return
     # Whoever ends another of their parents waits here, and sees what is left when it goes on.
-    waiting = select(s.jobs).where(_j.ns == step.ns, _j.id.in_(children), _j.state == s.DELAYED)
+    waiting = select(s.jobs).where(_j.ns == step.ns, _j.id.in_(children), s.in_state(s.DELAYED))
     held = {row.id: row for row in step.conn.execute(waiting.order_by(_j.seq).with_for_update())}
     mine = select(_l.parent_id, _l.child_id, _l.ended).where(_l.ns == step.ns, _l.parent_id.in_(ids))
     freed, doomed = set[str](), dict[str, str]()

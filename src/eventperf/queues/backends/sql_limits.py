@@ -54,7 +54,7 @@ class Books:
 
     def _running(self) -> Sequence[Any]:
         asked = select(_j.queue, _j.type, _j.turn, func.count().label("n"))
-        asked = asked.where(_j.ns == self._step.ns, _j.state == s.ACTIVE)
+        asked = asked.where(_j.ns == self._step.ns, s.in_state(s.ACTIVE))
         return self._step.conn.execute(asked.group_by(_j.queue, _j.type, _j.turn)).all()
 
     def _count_running(self, n: int, limit: Limit, running: Sequence[Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import delete, select, update
@@ -28,6 +29,7 @@ _CODES = {
     JobState.FAILED: (s.FAILED,),
     JobState.CANCELLED: (s.CANCELLED,),
 }
+_SHOWN = tuple(f.name for f in fields(QueueStatus) if f.name in s.COUNTERS)
 
 
 class SqlStore(SqlWork):
@@ -80,7 +82,7 @@ class SqlStore(SqlWork):
         first = (
             select(_j.ready_at)
             .where(
-                _j.ns == lane.ns, _j.state == s.WAITING, _j.queue == lane.queue, _j.priority == lane.priority
+                _j.ns == lane.ns, s.in_state(s.WAITING), _j.queue == lane.queue, _j.priority == lane.priority
             )
             .order_by(_j.tag, _j.seq)
             .limit(1)
@@ -93,7 +95,7 @@ class SqlStore(SqlWork):
         found = []
         for name, config in self.settings.queues.items():
             total = totals.get(name, {})
-            exact = {k: int(total.get(k, 0)) for k in s.COUNTERS if k not in ("woke", "called", "runs")}
+            exact = {k: int(total.get(k, 0)) for k in _SHOWN}
             found.append(
                 QueueStatus(
                     name=name, priority=config.priority, paused=name in paused,
@@ -154,7 +156,7 @@ class SqlStore(SqlWork):
             return []
         asked = (
             select(s.jobs)
-            .where(_j.ns == self.ns, _j.queue == queue, _j.state.in_(_CODES[state]))
+            .where(_j.ns == self.ns, _j.queue == queue, s.in_state(*_CODES[state]))
             .order_by(*order)
             .offset(offset)
             .limit(limit)
@@ -198,7 +200,7 @@ class SqlStore(SqlWork):
         return total
 
     def _replay(self, step: Step, queue: str, ids: Sequence[str] | None, limit: int) -> int:
-        asked = select(s.jobs).where(_j.ns == self.ns, _j.queue == queue, _j.state == s.FAILED)
+        asked = select(s.jobs).where(_j.ns == self.ns, _j.queue == queue, s.in_state(s.FAILED))
         if ids is not None:
             asked = asked.where(_j.id.in_(ids))
         asked = asked.order_by(_j.finished_at, _j.seq).limit(limit).with_for_update(skip_locked=True)
@@ -219,7 +221,7 @@ class SqlStore(SqlWork):
         return total
 
     def _purge(self, step: Step, queue: str, state: JobState) -> int:
-        asked = select(s.jobs).where(_j.ns == self.ns, _j.queue == queue, _j.state.in_(_CODES[state]))
+        asked = select(s.jobs).where(_j.ns == self.ns, _j.queue == queue, s.in_state(*_CODES[state]))
         found = step.conn.execute(asked.order_by(_j.seq).limit(_BATCH).with_for_update()).all()
         step.ask_now()
         if state in (JobState.WAITING, JobState.DELAYED):

@@ -65,7 +65,7 @@ class SqlWork(SqlBase):
             until = self._alive(step, card)
             q = [{"ns": self.ns, "queue": name} for name in sorted(card.room_by_queue)]
             step.d.insert_new(step.conn, s.queues, q)
-            lost = select(s.jobs).where(_j.ns == self.ns, _j.state == s.ACTIVE, _j.worker == card.id)
+            lost = select(s.jobs).where(_j.ns == self.ns, s.in_state(s.ACTIVE), _j.worker == card.id)
             if held:
                 lost = lost.where(_j.id.not_in(held))
             found = step.conn.execute(lost.order_by(_j.seq).with_for_update()).all()
@@ -141,7 +141,7 @@ class SqlWork(SqlBase):
         """Read, with the time, when the store next has something to do by itself."""
 
         def first(state: int) -> Any:
-            at = select(_j.at).where(_j.ns == self.ns, _j.state == state).order_by(_j.at).limit(1)
+            at = select(_j.at).where(_j.ns == self.ns, s.in_state(state)).order_by(_j.at).limit(1)
             return at.scalar_subquery()
 
         asked = [first(s.DELAYED), first(s.ACTIVE), first(s.PARKED)]
@@ -153,7 +153,7 @@ class SqlWork(SqlBase):
         return None if due == s.NEVER else due, ends, parked is not None
 
     def _expired(self, step: Step, state: int) -> Sequence[Any]:
-        asked = select(s.jobs).where(_j.ns == self.ns, _j.state == state, _j.at <= step.now)
+        asked = select(s.jobs).where(_j.ns == self.ns, s.in_state(state), _j.at <= step.now)
         return step.conn.execute(
             asked.order_by(_j.at, _j.seq).limit(_BATCH).with_for_update(skip_locked=True)
         ).all()
@@ -185,7 +185,7 @@ class SqlWork(SqlBase):
         w, conn = s.workers.c, step.conn
         known = (
             select(s.jobs)
-            .where(_j.ns == self.ns, _j.state == s.PARKED, _j.type.in_(sorted(card.types)))
+            .where(_j.ns == self.ns, s.in_state(s.PARKED), _j.type.in_(sorted(card.types)))
             .order_by(_j.tag, _j.seq).limit(_BATCH).with_for_update(skip_locked=True)
         )  # fmt: skip
         if card.types and (found := conn.execute(known).all()):
@@ -193,13 +193,13 @@ class SqlWork(SqlBase):
             for r in found:
                 step.tally.add(r.queue, waiting=-1)  # it was counted as waiting all along
         late = step.now - self.settings.options.unknown_grace_s
-        waits = select(_j.type).where(_j.ns == self.ns, _j.state == s.PARKED, _j.at <= late).distinct()
+        waits = select(_j.type).where(_j.ns == self.ns, s.in_state(s.PARKED), _j.at <= late).distinct()
         unknown = set(conn.execute(waits).scalars()) - card.types
         if unknown:
             seen = conn.execute(select(w.types).where(w.ns == self.ns, w.until > late)).scalars()
             unknown -= {type_ for types in seen for type_ in json.loads(types)}
         if unknown:
-            asked = select(s.jobs).where(_j.ns == self.ns, _j.state == s.PARKED, _j.at <= late)
+            asked = select(s.jobs).where(_j.ns == self.ns, s.in_state(s.PARKED), _j.at <= late)
             asked = asked.where(_j.type.in_(sorted(unknown))).limit(_BATCH).with_for_update(skip_locked=True)
             found = conn.execute(asked).all()
             for r in found:
@@ -212,7 +212,7 @@ class SqlWork(SqlBase):
         lane, q = s.lanes.c, s.queues.c
         names = sorted(name for name, free in room.items() if free > 0)
         waiting = exists().where(
-            _j.ns == lane.ns, _j.state == s.WAITING, _j.queue == lane.queue, _j.priority == lane.priority
+            _j.ns == lane.ns, s.in_state(s.WAITING), _j.queue == lane.queue, _j.priority == lane.priority
         )
         paused = exists().where(q.ns == lane.ns, q.queue == lane.queue, q.paused)
         asked = select(lane.queue, lane.priority, lane.skipped).where(
@@ -292,7 +292,7 @@ class SqlWork(SqlBase):
     def _lock(self, step: Step, lane: _Class, limit: int, books: Books | None) -> bool:
         """Lock the next jobs of a class that nobody else is looking at and no limit holds back."""
         asked = select(s.jobs).where(
-            _j.ns == self.ns, _j.state == s.WAITING, _j.queue == lane.queue, _j.priority == lane.level
+            _j.ns == self.ns, s.in_state(s.WAITING), _j.queue == lane.queue, _j.priority == lane.level
         )
         if lane.last is not None:
             tag, seq = lane.last
@@ -356,18 +356,18 @@ class SqlWork(SqlBase):
         keep = self.settings.queues[queue].keep_completed
         if not keep:
             return None
-        ended = select(_j.finished_at).where(_j.ns == self.ns, _j.state == s.COMPLETED, _j.queue == queue)
+        ended = select(_j.finished_at).where(_j.ns == self.ns, s.in_state(s.COMPLETED), _j.queue == queue)
         found = step.conn.execute(ended.order_by(_j.finished_at.desc()).offset(keep - 1).limit(1)).scalar()
         return 0.0 if found is None else float(found)
 
     def _forget_old(self, step: Step) -> None:
         """Delete finished jobs whose time has passed; those still listed stay."""
         over = select(_j.seq).where(_j.ns == self.ns, _j.at <= step.now).limit(5 * _BATCH)
-        cancelled = over.where(_j.state == s.CANCELLED).with_for_update(skip_locked=True)
+        cancelled = over.where(s.in_state(s.CANCELLED)).with_for_update(skip_locked=True)
         seqs = list(step.conn.execute(cancelled).scalars())
         for queue in self.settings.queues:
             first = self.first_listed(step, queue)
-            done = over.where(_j.state == s.COMPLETED, _j.queue == queue)
+            done = over.where(s.in_state(s.COMPLETED), _j.queue == queue)
             if first is not None:
                 done = done.where(_j.finished_at < first)
             seqs += step.conn.execute(done.with_for_update(skip_locked=True)).scalars()
@@ -475,7 +475,7 @@ class SqlWork(SqlBase):
             if not held:
                 return Renewed()
             mine = select(_j.seq, _j.id, _j.token, _j.cancel).where(
-                _j.ns == self.ns, _j.state == s.ACTIVE, _j.id.in_([job_id for job_id, _ in held])
+                _j.ns == self.ns, s.in_state(s.ACTIVE), _j.id.in_([job_id for job_id, _ in held])
             )
             found = {(r.id, r.token): r for r in step.conn.execute(mine.order_by(_j.seq).with_for_update())}
             good = [found[one].seq for one in held if one in found]
@@ -492,7 +492,7 @@ class SqlWork(SqlBase):
     ) -> bool:
         def work(tx: Step) -> bool:
             asked = select(_j.seq, _j.steps).where(
-                _j.ns == self.ns, _j.id == job_id, _j.token == token, _j.state == s.ACTIVE
+                _j.ns == self.ns, _j.id == job_id, _j.token == token, s.in_state(s.ACTIVE)
             )
             row = tx.conn.execute(asked.with_for_update()).first()
             if row is None:
