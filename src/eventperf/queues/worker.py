@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -188,7 +188,7 @@ class _Session:
         self._heart = Heartbeat(
             self._waiter,
             self._card,
-            self._runner.held,
+            ChainMap(self._runner.held, self._acks.held),
             poll_s=min(_POLL_S, worker._lease_s / 2),
             on_wake=lambda: self.call(self._wake.set),
             on_renewed=lambda answer: self.call(self._renewed, answer),

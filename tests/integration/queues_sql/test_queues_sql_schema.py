@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from eventperf.cli.main import main
 from eventperf.errors import QueueError, SchemaMissing, StoreUnavailable
 from eventperf.queues import QueueManager
-from eventperf.queues.backends import sql_schema
+from eventperf.queues.backends.sql import tables as sql_schema
 from eventperf.testing.queues import Station
 
 pytestmark = pytest.mark.integration
@@ -151,15 +151,15 @@ def test_run_that_was_stopped_half_way_is_finished_by_the_next(url: str, sql: Ca
 
 @pytest.mark.parametrize("version", [1, sql_schema.VERSION])
 def test_tables_of_no_release_are_refused_by_what_they_lack(
-    version: int, url: str, sql: Callable[..., Any], column: str = "held_for"
+    version: int, url: str, sql: Callable[..., Any]
 ) -> None:
     create(url)
     sql(
-        f"ALTER TABLE eventperf_jobs DROP COLUMN {column}",
+        "ALTER TABLE eventperf_jobs DROP COLUMN held_for",
         f"UPDATE eventperf_schema SET version = {version}",
     )
     if version < sql_schema.VERSION:
-        with pytest.raises(SchemaMissing, match=f"version {version} but lack eventperf_jobs.{column}"):
+        with pytest.raises(SchemaMissing, match=f"version {version} but lack eventperf_jobs.held_for"):
             create(url)
         with QueueManager(url) as queues:
             assert queues.backend.schema_version() == version, "never stamped as what they are not"  # type: ignore[attr-defined]

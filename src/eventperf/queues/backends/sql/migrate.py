@@ -12,8 +12,8 @@ from sqlalchemy.engine import Connection, Engine
 
 from eventperf.queues.errors import SchemaMissing, StoreUnavailable
 
-from . import sql_schema as s
-from .sql_steps import STEPS, Step
+from . import tables as s
+from .history import STEPS, Step
 
 FRESH: Final = Step(why="all tables", tables=s.metadata.sorted_tables)
 

@@ -10,8 +10,8 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from . import sql_schema as s
-from .sql_trouble import Trouble, of_mysql, of_postgres, of_sqlite
+from . import tables as s
+from .trouble import Trouble, of_mysql, of_postgres, of_sqlite
 
 _PG_ARRAYS: Final = {
     "id": "text", "type": "text", "queue": "text", "priority": "int", "turn": "bigint", "state": "smallint",

@@ -1,0 +1,131 @@
+"""Jobs that wait for others. One row of the links table for each pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import delete, exists, insert, select
+
+from eventperf.queues.job import NewJob
+
+from . import tables as s
+from .tx import Tx
+
+_j, _l = s.jobs.c, s.links.c
+
+DOOMED = "a job it waits for was cancelled"
+BATCH = 1000
+
+
+def hold(tx: Tx, fresh: Sequence[dict[str, Any]], jobs: Mapping[str, NewJob]) -> dict[str, list[str]]:
+    """Delay the newcomers that wait for jobs; return for each those it waits for, none when it is doomed.
+
+    Parents are locked until this transaction ends, so that none of them ends before its link is there.
+    """
+    flows = {row["id"]: flow for row in fresh if (flow := jobs[row["id"]].record.flow) is not None}
+    if not flows:
+        return {}
+    inside = {row["id"] for row in fresh}
+    states = _states(tx, sorted({parent for flow in flows.values() for parent in flow["after"]} - inside))
+    waits: dict[str, list[str]] = {}
+    for row in fresh:
+        if (flow := flows.get(row["id"])) is None:
+            continue
+        parents, doomed = list[str](), False
+        for parent in dict.fromkeys(flow["after"]):
+            state = states.get(parent, s.COMPLETED if parent not in inside else s.WAITING)
+            if parent in waits and not waits[parent]:
+                state = s.CANCELLED
+            if state == s.COMPLETED or (flow["when"] == "ended" and state in (s.FAILED, s.CANCELLED)):
+                continue
+            doomed = doomed or state == s.CANCELLED
+            parents.append(parent)
+        if parents:
+            row["state"], row["at"] = s.DELAYED, s.NEVER
+            waits[row["id"]] = [] if doomed else parents
+    return waits
+
+
+def _states(tx: Tx, parents: Sequence[str]) -> dict[str, int]:
+    states: dict[str, int] = {}
+    for i in range(0, len(parents), BATCH):
+        asked = select(_j.id, _j.state).where(_j.ns == tx.ns, _j.id.in_(parents[i : i + BATCH]))
+        states |= {row.id: row.state for row in tx.conn.execute(asked.with_for_update(read=True))}
+    return states
+
+
+def link(tx: Tx, waits: Mapping[str, Sequence[str]], jobs: Mapping[str, NewJob]) -> Sequence[Any]:
+    """Write down who waits for whom; return the jobs that wait in vain."""
+    made = [
+        {"ns": tx.ns, "parent_id": parent, "child_id": child, "ended": _ended(jobs[child])}
+        for child, parents in waits.items()
+        for parent in parents
+    ]
+    if made:
+        tx.conn.execute(insert(s.links), made)
+    doomed = [child for child, parents in waits.items() if not parents]
+    if not doomed:
+        return []
+    return tx.conn.execute(select(s.jobs).where(_j.ns == tx.ns, _j.id.in_(doomed))).all()
+
+
+def _ended(new: NewJob) -> bool:
+    return bool((new.record.flow or {})["when"] == "ended")
+
+
+def after(tx: Tx, parents: Sequence[Any], state: int, *, forgotten: bool = False) -> list[tuple[Any, str]]:
+    """Free the jobs that waited for these, which have just ended; return those that wait in vain, and why.
+
+    Args:
+        state: How the parents ended.
+        forgotten: Whether nobody can put them back any more.
+    """
+    doomed: list[tuple[Any, str]] = []
+    for i in range(0, len(parents), BATCH):
+        doomed += _after(tx, [row.id for row in parents[i : i + BATCH]], state, forgotten)
+    return doomed
+
+
+def _after(tx: Tx, ids: Sequence[str], state: int, forgotten: bool) -> list[tuple[Any, str]]:
+    mine = select(_l.parent_id, _l.child_id, _l.ended).where(_l.ns == tx.ns, _l.parent_id.in_(ids))
+    links = tx.conn.execute(mine).all()
+    if not links:
+        return []
+    # Whoever ends another of their parents waits here, and sees what is left when it goes on.
+    children = {link.child_id for link in links}
+    waiting = select(s.jobs).where(_j.ns == tx.ns, _j.id.in_(children), s.in_state(s.DELAYED))
+    held = {row.id: row for row in tx.conn.execute(waiting.order_by(_j.seq).with_for_update())}
+    freed, doomed = set[str](), dict[str, str]()
+    for row in links:
+        if state == s.COMPLETED or row.ended:
+            freed.add(row.child_id)
+        elif state == s.CANCELLED or forgotten:
+            doomed.setdefault(row.child_id, row.parent_id)
+    if freed:
+        _free(tx, ids, freed, [row for job_id, row in held.items() if job_id not in doomed], state)
+    return [
+        (held[child], f"job {parent}, which it waited for, was cancelled")
+        for child, parent in sorted(doomed.items())
+        if child in held
+    ]
+
+
+def _free(tx: Tx, parents: Sequence[str], freed: set[str], held: Sequence[Any], state: int) -> None:
+    done = [_l.ns == tx.ns, _l.parent_id.in_(parents)]
+    if state != s.COMPLETED:
+        done.append(_l.ended)
+    tx.conn.execute(delete(s.links).where(*done))
+    others = exists().where(_l.ns == _j.ns, _l.child_id == _j.id)
+    left = set(tx.conn.execute(select(_j.id).where(_j.ns == tx.ns, _j.id.in_(freed), others)).scalars())
+    ready = [row for row in held if row.id in freed and row.id not in left]
+    for row in ready:
+        tx.tally.add(row.queue, delayed=-1)
+    tx.ready(ready)
+
+
+def forget(tx: Tx, children: Sequence[Any]) -> None:
+    """Drop the links of jobs that wait no longer."""
+    ids = [row.id for row in children]
+    for i in range(0, len(ids), BATCH):
+        tx.conn.execute(delete(s.links).where(_l.ns == tx.ns, _l.child_id.in_(ids[i : i + BATCH])))
