@@ -133,7 +133,7 @@ class SqlBackend:
         if self._notify == "auto":
             _log.warning(
                 "%s is behind a connection pooler, which may swallow NOTIFY: idle workers look every %g s "
-                "instead of being woken (?notify=on where it pools whole sessions, ?notify=off to poll anyway)",
+                "instead of being woken (?notify=on where it pools sessions, ?notify=off to poll anyway)",
                 self.where, self.poll_s,
             )  # fmt: skip
 
