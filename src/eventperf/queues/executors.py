@@ -11,7 +11,7 @@ from typing import Any
 from .codec import Codec
 from .context import JobContext, process_context
 from .jobtypes import JobType
-from .processes import Child, ProcessPool
+from .processes import Child, ProcessPool, Setup
 
 
 class Executors:
@@ -19,9 +19,11 @@ class Executors:
 
     Args:
         slots: Threads at most; as many as the worker has slots.
+        setup: What a process for jobs does first.
     """
 
-    def __init__(self, codec: Codec, slots: int) -> None:
+    def __init__(self, codec: Codec, slots: int, setup: Setup | None = None) -> None:
+        self._setup = setup
         self._codec = codec
         self._slots = slots
         self._threads: ThreadPoolExecutor | None = None
@@ -40,7 +42,7 @@ class Executors:
     async def in_process(self, kind: JobType, ctx: JobContext, payload: bytes) -> Any:
         """Run a ``cpu=True`` handler in a process of its own; cancellation kills the process."""
         if self._processes is None:
-            self._processes = ProcessPool()
+            self._processes = ProcessPool(self._setup)
         pool, loop, held = self._processes, asyncio.get_running_loop(), []
         handler = kind.handler
         assert handler is not None

@@ -38,6 +38,7 @@ from .protocols import Backend, StoreSettings
 from .schedules import Schedule, parse_when
 
 if TYPE_CHECKING:
+    from .processes import Setup
     from .worker import Worker
 
 D = TypeVar("D")
@@ -141,6 +142,7 @@ class QueueManager(Operations):
         if default_queue is None:
             default_queue = "normal" if "normal" in self.queues else next(iter(self.queues))
         self._recorder = Recorder(self.queues, self._queue(default_queue, "default_queue"), self.codec)
+        self.process_setup: Setup | None = None  # of cpu=True jobs; the helpers of web frameworks set it
         self.schedules: dict[str, Schedule] = {}
         self.middlewares: list[Middleware] = []
         self._stamps: list[Callable[[], Mapping[str, str]]] = []

@@ -181,7 +181,11 @@ class _Session:
         self._more = False  # the last claim may have left jobs that fit the next free slot
         self._acks = Acks(self._store, self._refused)
         self._runner = Runner(
-            manager, self._card.id, self._store, Executors(manager.codec, worker._slots), self._acks
+            manager,
+            self._card.id,
+            self._store,
+            Executors(manager.codec, worker._slots, manager.process_setup),
+            self._acks,
         )
         self._runner.on_end = self._freed
         self._waiter = manager.backend.waiter(self._card)

@@ -21,7 +21,6 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    literal_column,
     text,
 )
 from sqlalchemy.dialects import mysql
@@ -235,7 +234,7 @@ def in_state(*states: int) -> Any:
         said += f" AND {column} != {WAITING}"
     if set(states) <= {COMPLETED, FAILED}:
         said += f" AND {column} IN (3, 4)"
-    return literal_column(f"({said})", Boolean)
+    return text(f"({said})")
 
 
 def hashed(*parts: str) -> int:
