@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from eventperf._core.errors import ConfigurationError
 
 from .errors import AdviceMismatch
-from .model import IndexSpec
+from .schema.model import IndexSpec
 
 if TYPE_CHECKING:
-    from .workload import Workload
+    from .statements.workload import Workload
 
 FORMAT = "eventperf-advice-1"
 
@@ -251,7 +251,7 @@ class Advice:
 
     def to_html(self) -> str:
         """Return one self-contained page."""
-        from .report import html_page
+        from .output.report import html_page
 
         return html_page(self)
 
@@ -264,12 +264,12 @@ class Advice:
                 column to field name) for Django, which ``eventperf.contrib.django.migration_options`` finds;
                 ``revision`` and ``down_revision`` for Alembic.
         """
-        from .migration import migration
+        from .output.alembic import migration
 
         return migration(self, kind, **options)
 
     def __str__(self) -> str:
-        from .report import text_table
+        from .output.report import text_table
 
         return text_table(self)
 

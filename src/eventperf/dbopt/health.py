@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .advice import DropAdvice
-from .model import Schema, Table
-from .policy import drops
+from .changes.verdict import drops
+from .output.report import bars, page, size, table
 from .protocols import Dialect
-from .report import bars, page, size, table
-from .workload import SlowQuery
+from .schema.model import Schema, Table
+from .statements.workload import SlowQuery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

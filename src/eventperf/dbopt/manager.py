@@ -15,23 +15,23 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.events import Hooks
 
 from .advice import Advice, IndexAdvice, Served
-from .analysis import analyse
-from .apply import Applier, ApplyReport
-from .candidates import candidates, column_weights
-from .connect import open_engine
-from .deadline import Deadline
+from .analysis.names import analyse
+from .backends.connect import open_engine
+from .changes.apply import Applier, ApplyReport
+from .changes.verdict import drops, measured_faster
 from .errors import DatabaseError, SourceUnavailable
 from .health import HealthReport, examine
-from .model import IndexSpec, Schema, index_name
+from .indexes.candidates import candidates, column_weights
+from .indexes.deadline import Deadline
+from .indexes.search import WRITE_S, Choice, Search, Selection
 from .options import Limits
-from .partition import partitions
-from .policy import drops, measured_faster
+from .output.report import size
+from .partitions import partitions
 from .protocols import Dialect, Planner, Query
-from .recorder import QueryRecorder
-from .report import size
 from .rewrite import rewrites
-from .selection import WRITE_S, Choice, Search, Selection
-from .workload import Sample, SlowQuery, Workload
+from .schema.model import IndexSpec, Schema, index_name
+from .statements.recorder import QueryRecorder
+from .statements.workload import Sample, SlowQuery, Workload
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .analysis import Analysis
-from .model import ExistingIndex, IndexSpec, Schema, Table
-from .workload import Sample, Statement, Workload
+from .analysis.names import Analysis
+from .schema.model import ExistingIndex, IndexSpec, Schema, Table
+from .statements.workload import Sample, Statement, Workload
 
 
 @dataclass(slots=True, kw_only=True)

@@ -18,9 +18,8 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from .advice import RewriteAdvice
-from .analysis import analyse
+from .analysis.names import analyse
 from .errors import DatabaseError
-from .model import Schema, Table
 from .protocols import Dialect, Measurement, Planner, Query
 from .rewrite_proof import Trial, compare, multiset, sample_rows
 from .rewrite_rules import (
@@ -43,7 +42,8 @@ from .rewrite_subqueries import (
     not_in_to_anti_join,
 )
 from .rewrite_tree import Form, Node, has_parameters, inlined, is_volatile, text_of
-from .workload import Sample
+from .schema.model import Schema, Table
+from .statements.workload import Sample
 
 _log = logging.getLogger("eventperf.dbopt")
 

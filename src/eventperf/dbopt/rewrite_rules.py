@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from sqlglot import exp
 
-from .model import Schema, Table
 from .rewrite_tree import (
     Form,
     Node,
@@ -24,6 +23,7 @@ from .rewrite_tree import (
     sources,
     where,
 )
+from .schema.model import Schema, Table
 
 _RANGES: Final = (exp.GT, exp.GTE, exp.LT, exp.LTE)
 _WHOLE: Final = {"smallint": 15, "int": 31, "integer": 31, "bigint": 63, "mediumint": 23}

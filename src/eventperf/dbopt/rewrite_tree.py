@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlglot import exp
 
-from .model import Column, Schema, Table
+from .schema.model import Column, Schema, Table
 
 Node: TypeAlias = Any  # a tree's base class has another name in each major version of sqlglot
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from eventperf.dbopt import IndexSpec, Key, OptimizerBusy, Sample, StatementRefused
-from eventperf.dbopt.analysis import analyse
-from eventperf.dbopt.model import index_name
+from eventperf.dbopt.analysis.names import analyse
 from eventperf.dbopt.protocols import Query
-from eventperf.dbopt.workload import Workload
+from eventperf.dbopt.schema.model import index_name
+from eventperf.dbopt.statements.workload import Workload
 
 ROWS = 4_000
 
