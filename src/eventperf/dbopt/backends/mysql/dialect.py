@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from eventperf._core.extras import require
-from eventperf.dbopt.errors import OptimizerBusy, StatementRefused
+from eventperf.dbopt.errors import OptimizerBusy, SourceUnavailable, StatementRefused
 from eventperf.dbopt.indexes.estimate import StatisticsPlanner
 from eventperf.dbopt.partitions import PartitionPlan
 from eventperf.dbopt.protocols import Capabilities, Measurement, Planner, Query
@@ -19,9 +19,10 @@ from eventperf.dbopt.schema.ddl import create_index_sql, quote
 from eventperf.dbopt.schema.model import Column, ExistingIndex, IndexSpec, Key, Schema, Table
 from eventperf.dbopt.schema.selectivity import column_stats
 from eventperf.dbopt.statements.lex import render
-from eventperf.dbopt.statements.recorder import muted
+from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
+from .sources import Digests, SlowLogTable
 from .what_if import Refused, ShadowPlanner, pruning
 
 _SAMPLE: Final = 3_000
@@ -68,14 +69,11 @@ class MysqlDialect:
 
     def source(self, since: Any, /) -> Workload:
         """Read the slow log table, or the digests where it is empty."""
-        from eventperf.dbopt.backends.mysql.sources import from_digests, from_table
-        from eventperf.dbopt.errors import SourceUnavailable
-
         try:
-            found = from_table(self._engine, since)
+            found = Workload.from_source(SlowLogTable(self._engine), since)
         except SourceUnavailable:
-            return from_digests(self._engine)
-        return found if len(found) else from_digests(self._engine)
+            return Workload.from_source(Digests(self._engine))
+        return found if len(found) else Workload.from_source(Digests(self._engine))
 
     # --- catalog -------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from eventperf.dbopt.schema.ddl import create_index_sql, quote
 from eventperf.dbopt.schema.model import IndexSpec, Schema, Table, index_name
 from eventperf.dbopt.schema.selectivity import prefix_distinct, selectivity
 from eventperf.dbopt.statements.lex import render
-from eventperf.dbopt.statements.recorder import muted
+from eventperf.dbopt.statements.quiet import muted
 
 MARK: Final = "eventperf what-if copy"
 _WHOLE: Final = 5_000

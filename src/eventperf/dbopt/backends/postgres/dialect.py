@@ -17,10 +17,11 @@ from eventperf.dbopt.protocols import Capabilities, Measurement, Planner, Query
 from eventperf.dbopt.schema.ddl import create_index_sql, normal_expression, quote_table
 from eventperf.dbopt.schema.model import Column, ColumnStats, ExistingIndex, IndexSpec, Key, Schema, Table
 from eventperf.dbopt.statements.lex import render
-from eventperf.dbopt.statements.recorder import muted
+from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
 from . import parted as parted
+from .sources import PgStatStatements
 from .what_if import HypoPlanner, explain, plan_shape
 
 _NUMBER = re.compile(r"(small|big)?int(eger)?|numeric(\(.*\))?|real|double precision")
@@ -118,9 +119,7 @@ class PostgresDialect:
 
     def source(self, since: Any, /) -> Workload:
         """Read pg_stat_statements; cumulative, so ``since`` cannot narrow it."""
-        from eventperf.dbopt.backends.postgres.sources import from_statistics
-
-        return from_statistics(self._engine)
+        return Workload.from_source(PgStatStatements(self._engine))
 
     # --- catalog -------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from eventperf.dbopt.schema.ddl import create_index_sql, quote, quote_table
 from eventperf.dbopt.schema.model import IndexSpec, Schema, Table
 from eventperf.dbopt.schema.selectivity import partial_share, prefix_distinct
 from eventperf.dbopt.statements.lex import render, tokens
-from eventperf.dbopt.statements.recorder import muted
+from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample
 
 _WHOLE: Final = 20_000

@@ -18,7 +18,7 @@ from eventperf.dbopt.protocols import Capabilities, Measurement
 from eventperf.dbopt.schema.ddl import create_index_sql, normal_expression, quote
 from eventperf.dbopt.schema.model import Column, ExistingIndex, IndexSpec, Key, Schema, Table
 from eventperf.dbopt.schema.selectivity import column_stats
-from eventperf.dbopt.statements.recorder import muted
+from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
 from .what_if import ScratchPlanner, shape
