@@ -13,8 +13,7 @@ from typing import Any, Final
 from eventperf._core.extras import require
 from eventperf.dbopt.errors import OptimizerBusy, SourceUnavailable, StatementRefused
 from eventperf.dbopt.indexes.estimate import StatisticsPlanner
-from eventperf.dbopt.partitions import PartitionPlan
-from eventperf.dbopt.protocols import Capabilities, Measurement, Planner, Query
+from eventperf.dbopt.protocols import Capabilities, Measurement, PartitionPlan, Planner, Query
 from eventperf.dbopt.schema.ddl import create_index_sql, quote
 from eventperf.dbopt.schema.model import Column, ExistingIndex, IndexSpec, Key, Schema, Table
 from eventperf.dbopt.schema.selectivity import column_stats
@@ -22,8 +21,9 @@ from eventperf.dbopt.statements.lex import render
 from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
+from . import partitions
 from .sources import Digests, SlowLogTable
-from .what_if import Refused, ShadowPlanner, pruning
+from .what_if import Refused, ShadowPlanner
 
 _SAMPLE: Final = 3_000
 _TEXT_PREFIX: Final = 64
@@ -47,7 +47,7 @@ class MysqlDialect:
         version = self._rows("SELECT VERSION()")[0][0]
         self.is_mariadb: bool = "mariadb" in version.lower()
         self.capabilities: Capabilities = Capabilities(
-            appends_primary_key=True, prefix_for_text=True, hidden_indexes=True
+            appends_primary_key=True, prefix_for_text=True, hidden_indexes=True, seconds_per_cost=2e-6
         )
 
     @contextmanager
@@ -241,6 +241,14 @@ class MysqlDialect:
                     db.rollback()
                     self._timeout(cursor, 0)
 
+    def partition_ddl(self, plan: PartitionPlan, /) -> Iterator[str]:
+        """Yield the statements that partition the table; nothing runs them here."""
+        return partitions.ddl(plan)
+
+    def partition_breaks(self, plan: PartitionPlan, schema: Schema, /) -> Iterator[str]:
+        """Yield the foreign keys that have to change."""
+        return partitions.breaks(plan, schema)
+
     def pruning(
         self, plan: PartitionPlan, schema: Schema, queries: Sequence[Query], /
     ) -> dict[str, int] | None:
@@ -249,7 +257,7 @@ class MysqlDialect:
             return None
         with self._connection(self._what_if) as db, self._connection() as source:
             try:
-                return pruning(db, source, plan, schema, queries, self._pymysql.MySQLError)
+                return partitions.pruning(db, source, plan, schema, queries, self._pymysql.MySQLError)
             except (Refused, self._pymysql.MySQLError):
                 return None
 

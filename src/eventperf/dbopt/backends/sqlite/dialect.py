@@ -34,7 +34,9 @@ class SqliteDialect:
 
     name = "sqlite"
     identifier_limit = 120  # SQLite has none; longer names help nobody
-    capabilities: Capabilities = Capabilities(partial=True, expression=True, appends_primary_key=True)
+    capabilities: Capabilities = Capabilities(
+        partial=True, expression=True, appends_primary_key=True, seconds_per_cost=4e-7, returns_early=True
+    )
 
     def __init__(self, engine: Any, *, ddl: Any = None, what_if: Any = None) -> None:
         self._engine = engine
