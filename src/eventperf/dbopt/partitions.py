@@ -57,7 +57,8 @@ def partitions(
             title = ENGINES[schema.dialect].title
             notes.append(
                 f"{table.name} ({table.rows:,} rows) would be partitioned by {column.name} elsewhere: "
-                f"{title} has no partitions; an index that begins with it, or one file per period, does the same"
+                f"{title} has no partitions; an index that begins with it, or one file per period, does the "
+                "same"
             )
             continue
         made = _plan(table, column, dialect)
