@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .advice import Advice, DropAdvice, IndexAdvice, PartitionAdvice, RewriteAdvice, Served
-    from .changes.apply import Applied, ApplyReport
+    from .changes.report import Applied, ApplyReport
     from .changes.verdict import Compared
     from .errors import (
         AdviceMismatch,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .schema.model import IndexSpec, Key
     from .statements.fingerprint import Fingerprint, fingerprint
     from .statements.recorder import NPlusOne, QueryRecorder
+    from .statements.source import Recorded, Recording, StatementSource
     from .statements.workload import Sample, SlowQuery, Statement, Workload
 
 __all__ = [
@@ -54,6 +55,8 @@ __all__ = [
     "Plan",
     "Planner",
     "QueryRecorder",
+    "Recorded",
+    "Recording",
     "RewriteAdvice",
     "Sample",
     "Served",
@@ -61,6 +64,7 @@ __all__ = [
     "SourceUnavailable",
     "Statement",
     "StatementRefused",
+    "StatementSource",
     "TableHealth",
     "Workload",
     "fingerprint",
@@ -70,7 +74,7 @@ __all__ = [
 
 _HOMES = {
     "advice": ("Advice", "DropAdvice", "IndexAdvice", "PartitionAdvice", "RewriteAdvice", "Served"),
-    "changes.apply": ("Applied", "ApplyReport"),
+    "changes.report": ("Applied", "ApplyReport"),
     "errors": (
         "AdviceMismatch",
         "DatabaseError",
@@ -89,6 +93,7 @@ _HOMES = {
     "changes.verdict": ("Compared",),
     "protocols": ("Dialect", "Measurement", "Plan", "Planner"),
     "statements.recorder": ("NPlusOne", "QueryRecorder"),
+    "statements.source": ("Recorded", "Recording", "StatementSource"),
     "statements.workload": ("Sample", "SlowQuery", "Statement", "Workload"),
 }
 """Where each name lives. The door is lazy: analysis brings sqlglot, which an application that only imports

@@ -5,18 +5,18 @@ from __future__ import annotations
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from .advice import PartitionAdvice
-from .analysis.names import Predicate
 from .errors import DatabaseError
-from .protocols import Dialect, Query
-from .rewrite_tree import category
-from .schema.ddl import create_index_sql, quote, quote_table
-from .schema.model import Column, IndexSpec, Schema, Table, index_name
+from .findings import PartitionAdvice
+from .protocols import Dialect, PartitionPlan, Partitions, Query
+from .schema.conditions import Predicate
+from .schema.ddl import quote, quote_table
+from .schema.engines import ENGINES
+from .schema.model import Column, Schema, Table
 from .schema.selectivity import selectivity
+from .schema.types import category
 
 _MOST: Final = 48
 _LEAST: Final = 4
@@ -25,36 +25,6 @@ _READ: Final = 0.6
 _UNITS: Final = ("day", "week", "month", "quarter", "year")
 _EPOCH_S: Final = (500_000_000, 5_000_000_000)  # 1985 to 2128
 _PERIODS_S: Final = (3_600, 86_400, 7 * 86_400, 30 * 86_400, 90 * 86_400, 365 * 86_400)
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionPlan:
-    """One way to partition one table by ranges of one column.
-
-    Attributes:
-        table: The table.
-        column: The partition key.
-        unit: What one partition holds: a day, a month, or a number of values.
-        parts: ``(name, from, to)``, the upper bound not included, as SQL literals.
-    """
-
-    table: Table
-    column: Column
-    unit: str
-    parts: tuple[tuple[str, str, str], ...]
-
-
-class Pruner(Protocol):
-    """A dialect that can build an empty partitioned copy and read plans from it."""
-
-    def pruning(
-        self, plan: PartitionPlan, schema: Schema, queries: Sequence[Query], /
-    ) -> dict[str, int] | None:
-        """Return how many partitions each query's plan reads; ``None`` without a place to try it.
-
-        Queries without known parameters are left out: their partitions are chosen when they run.
-        """
-        ...
 
 
 def partitions(
@@ -70,6 +40,7 @@ def partitions(
     """
     out: list[PartitionAdvice] = []
     notes: list[str] = []
+    able = dialect if isinstance(dialect, Partitions) else None
     for table in schema.tables.values():
         if table.rows < min_rows or table.is_partitioned:
             continue
@@ -82,10 +53,12 @@ def partitions(
             )
             continue
         column, share = chosen
-        if schema.dialect == "sqlite":
+        if able is None:
+            title = ENGINES[schema.dialect].title
             notes.append(
-                f"{table.name} ({table.rows:,} rows) would be partitioned by {column.name} elsewhere: SQLite "
-                "has no partitions; an index that begins with it, or one file per period, does the same"
+                f"{table.name} ({table.rows:,} rows) would be partitioned by {column.name} elsewhere: "
+                f"{title} has no partitions; an index that begins with it, or one file per period, does the "
+                "same"
             )
             continue
         made = _plan(table, column, dialect)
@@ -94,7 +67,7 @@ def partitions(
                 f"{table.name} was not partitioned by {column.name}: its range of values is not known"
             )
             continue
-        found = _advice(made, share, about, schema, dialect)
+        found = _advice(made, share, about, schema, able)
         if isinstance(found, str):
             notes.append(found)
         else:
@@ -182,7 +155,7 @@ def _whole(value: Any) -> int | None:
 
 def _span(table: Table, column: Column, dialect: Dialect) -> tuple[Any, Any]:
     quoted = quote(column.name, schema_dialect := dialect.name)
-    sql = f"SELECT min({quoted}), max({quoted}) FROM {quote_table(table.name, schema_dialect, True)}"
+    sql = f"SELECT min({quoted}), max({quoted}) FROM {quote_table(table.name, schema_dialect)}"
     try:
         ((low, high),) = list(dialect.rows(sql, timeout_s=5.0, limit=1))
     except (DatabaseError, ValueError):
@@ -235,12 +208,11 @@ def _next(day: dt.date, unit: str) -> dt.date:
 
 
 def _advice(
-    plan: PartitionPlan, share: float, queries: Sequence[Query], schema: Schema, dialect: Dialect
+    plan: PartitionPlan, share: float, queries: Sequence[Query], schema: Schema, engine: Partitions
 ) -> PartitionAdvice | str:
     table, column = plan.table, plan.column
     total = len(plan.parts) + 1
-    prove = getattr(dialect, "pruning", None)
-    read: dict[str, int] | None = prove(plan, schema, queries) if prove is not None else None
+    read = engine.pruning(plan, schema, queries)
     if read is None:
         proof = "not proved: no what_if database; judged from conditions and statistics"
         prunes = tuple(
@@ -264,25 +236,18 @@ def _advice(
         table=table.name,
         column=column.name,
         reason=reason,
-        ddl=tuple(ddl(plan, schema)),
+        ddl=tuple(engine.partition_ddl(plan)),
         prunes=prunes,
         reads_all=rest,
-        breaks=tuple(breaks(plan, schema)),
+        breaks=(*_breaks(plan), *engine.partition_breaks(plan, schema)),
         proof=proof,
         is_proven=read is not None,
         parts=len(plan.parts),
     )
 
 
-def keys(plan: PartitionPlan) -> list[tuple[str, ...]]:
-    """Return primary key and unique keys as they have to be: each holds the partition column."""
-    table, name = plan.table, plan.column.name
-    given = [k for k in (table.primary_key, *table.unique_sets) if k]
-    return [k if name in k else (*k, name) for k in dict.fromkeys(given)]
-
-
-def breaks(plan: PartitionPlan, schema: Schema) -> Iterator[str]:
-    """Yield what does not survive as it is."""
+def _breaks(plan: PartitionPlan) -> Iterator[str]:
+    """Yield what no engine lets a partitioned table keep as it is."""
     table, column = plan.table, plan.column
     for key in dict.fromkeys(k for k in (table.primary_key, *table.unique_sets) if k):
         if column.name not in key:
@@ -294,93 +259,3 @@ def breaks(plan: PartitionPlan, schema: Schema) -> Iterator[str]:
             )
     if column.nullable:
         yield f"{column.name} can be NULL: rows without it go to the last partition, and no key may hold it"
-    if schema.dialect == "mysql":
-        for mine, target, _ in table.foreign_keys:
-            yield f"the foreign key ({', '.join(mine)}) to {target} must go: partitioned tables may have none"
-        if category(column.type) == "time" and column.type.lower().startswith("timestamp"):
-            yield f"{column.name} is a TIMESTAMP: it has to become DATETIME to be a range partition key"
-    for other in schema.tables.values():
-        for mine, target, _ in other.foreign_keys:
-            if target.strip('"') != table.name:
-                continue
-            what = (
-                "must go: partitioned tables cannot be referenced"
-                if schema.dialect == "mysql"
-                else f"needs {column.name} as well: the referenced key is a longer one"
-            )
-            yield f"the foreign key of {other.name} ({', '.join(mine)}) {what}"
-
-
-def ddl(plan: PartitionPlan, schema: Schema) -> Iterator[str]:
-    """Yield the statements that partition the table; nothing runs them here."""
-    yield from _mysql(plan, schema) if schema.dialect == "mysql" else _postgres(plan)
-
-
-def _mysql(plan: PartitionPlan, schema: Schema) -> Iterator[str]:
-    table = quote(plan.table.name, "mysql")
-    changes = []
-    given = {i.name: i for i in plan.table.indexes if i.unique}
-    for name, index in given.items():
-        columns = tuple(k.name for k in index.spec.keys)
-        if plan.column.name in columns:
-            continue
-        longer = ", ".join(quote(c, "mysql") for c in (*columns, plan.column.name))
-        if index.primary:
-            changes.append(f"DROP PRIMARY KEY, ADD PRIMARY KEY ({longer})")
-        else:
-            quoted = quote(name, "mysql")
-            changes.append(f"DROP INDEX {quoted}, ADD UNIQUE INDEX {quoted} ({longer})")
-    if changes:
-        yield f"ALTER TABLE {table} {', '.join(changes)}"
-    yield f"ALTER TABLE {table} {partition_clause(plan, 'mysql')}"
-
-
-def partition_clause(plan: PartitionPlan, dialect: str) -> str:
-    """Return ``PARTITION BY ...``, with the partitions where the engine wants them there."""
-    column = quote(plan.column.name, dialect)
-    if dialect == "postgres":
-        return f"PARTITION BY RANGE ({column})"
-    parts = [f"PARTITION {name} VALUES LESS THAN ({high})" for name, _, high in plan.parts]
-    parts.append("PARTITION pmax VALUES LESS THAN (MAXVALUE)")
-    return f"PARTITION BY RANGE COLUMNS ({column}) ({', '.join(parts)})"
-
-
-def _postgres(plan: PartitionPlan) -> Iterator[str]:
-    schema, _, name = plan.table.name.rpartition(".")
-    where = f"{quote(schema, 'postgres')}." if schema else ""
-    new, old = (f"{where}{quote(f'{name}_{word}', 'postgres')}" for word in ("partitioned", "unpartitioned"))
-    table = f"{where}{quote(name, 'postgres')}"
-    like = "INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMMENTS"
-    yield f"CREATE TABLE {new} (LIKE {table} {like}) {partition_clause(plan, 'postgres')}"
-    yield from partition_tables(plan, new, f"{where}{{}}")
-    for key in keys(plan):
-        kind = (
-            "PRIMARY KEY" if set(plan.table.primary_key) <= set(key) and plan.table.primary_key else "UNIQUE"
-        )
-        yield f"ALTER TABLE {new} ADD {kind} ({', '.join(quote(c, 'postgres') for c in key)})"
-    for index in plan.table.indexes:
-        if not index.unique and index.valid:
-            spec = IndexSpec(
-                f"{schema}.{name}_partitioned" if schema else f"{name}_partitioned",
-                index.spec.keys,
-                index.spec.include,
-                index.spec.where,
-                index.spec.method,
-            )
-            yield create_index_sql(spec, index_name(spec, limit=63), "postgres", schemas=True)
-    yield f"INSERT INTO {new} SELECT * FROM {table}"
-    yield (
-        f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; "
-        f"ALTER TABLE {table} RENAME TO {old.removeprefix(where)}; "
-        f"ALTER TABLE {new} RENAME TO {quote(name, 'postgres')}; COMMIT"
-    )
-
-
-def partition_tables(plan: PartitionPlan, parent: str, place: str, kind: str = "TABLE") -> Iterator[str]:
-    """Yield CREATE TABLE of each partition (PostgreSQL); ``place`` formats a quoted name."""
-    name = plan.table.name.rpartition(".")[2][:50]
-    for part, low, high in plan.parts:
-        made = place.format(quote(f"{name}_{part}", "postgres"))
-        yield f"CREATE {kind} {made} PARTITION OF {parent} FOR VALUES FROM ({low}) TO ({high})"
-    made = place.format(quote(f"{name}_rest", "postgres"))
-    yield f"CREATE {kind} {made} PARTITION OF {parent} DEFAULT"

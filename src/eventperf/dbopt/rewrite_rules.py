@@ -13,7 +13,6 @@ from .rewrite_tree import (
     Node,
     Owner,
     all_of,
-    category,
     conjuncts,
     disjuncts,
     on_copy,
@@ -24,6 +23,7 @@ from .rewrite_tree import (
     where,
 )
 from .schema.model import Schema, Table
+from .schema.types import category
 
 _RANGES: Final = (exp.GT, exp.GTE, exp.LT, exp.LTE)
 _WHOLE: Final = {"smallint": 15, "int": 31, "integer": 31, "bigint": 63, "mediumint": 23}

@@ -13,13 +13,12 @@ from sqlglot.optimizer.qualify import qualify
 from sqlglot.optimizer.scope import Scope, traverse_scope
 from sqlglot.schema import MappingSchema
 
+from eventperf.dbopt.schema.conditions import Predicate, PredicateKind
 from eventperf.dbopt.schema.model import Schema, Table
 from eventperf.dbopt.statements.fingerprint import parse
 
 from .predicates import (
     Node,
-    Predicate,
-    PredicateKind,
     TableUse,
     Uses,
     conditions,

@@ -4,40 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from sqlglot import exp
 
+from eventperf.dbopt.schema.conditions import Predicate, PredicateKind
 from eventperf.dbopt.schema.ddl import normal_expression
 
 Node: TypeAlias = Any  # a tree's base class has another name in each major version of sqlglot
 
-PredicateKind = Literal["eq", "in", "range", "prefix", "infix", "null", "not_null", "function", "other"]
-
 _RANGES: Final = (exp.GT, exp.GTE, exp.LT, exp.LTE)
-
-
-@dataclass(frozen=True, slots=True)
-class Predicate:
-    """One condition on one column (or on an expression over one table's columns).
-
-    Attributes:
-        column: Column name; for ``kind="function"`` the first column inside.
-        kind: How it can be looked up.
-        values: Literals, or ``":pN"`` names of parameters.
-        expression: For ``kind="function"``: the expression's SQL without table names.
-        inner: For ``kind="function"``: how the expression is compared.
-        node: The condition in the tree.
-        op: The comparison of a range: ``>``, ``>=``, ``<``, ``<=`` or ``between``.
-    """
-
-    column: str
-    kind: PredicateKind
-    values: tuple[Any, ...] = ()
-    expression: str | None = None
-    inner: PredicateKind | None = None
-    node: Node | None = field(default=None, compare=False, repr=False)
-    op: str | None = None
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from eventperf._core.extras import require
 from eventperf._core.urls import Registry, redact
 from eventperf.dbopt.errors import DatabaseUnavailable
 from eventperf.dbopt.protocols import Dialect
-from eventperf.dbopt.statements.recorder import DIALECTS
+from eventperf.dbopt.schema.engines import DIALECTS
 
 BACKENDS: Final = Registry(
     "dbopt",

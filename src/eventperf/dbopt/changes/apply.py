@@ -4,109 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from eventperf._core.clock import Clock
-from eventperf.dbopt.advice import Advice, IndexAdvice
 from eventperf.dbopt.errors import StatementRefused
+from eventperf.dbopt.findings import Findings, IndexAdvice
 from eventperf.dbopt.options import Limits
-from eventperf.dbopt.protocols import Dialect, Measurement
+from eventperf.dbopt.protocols import BuildsInSteps, Dialect, HidesIndexes, Measurement
 from eventperf.dbopt.schema.model import Schema
 from eventperf.dbopt.statements.workload import Statement, Workload
 
+from .report import Applied, ApplyReport
 from .verdict import Compared, judge
 
 OUR_PREFIX = "ix_ep_"
 _SAMPLES = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Applied:
-    """What became of one advised index.
-
-    Attributes:
-        name: Its name.
-        index: What it is, for people.
-        sql: The statement.
-        reason: Why it was kept, skipped, reverted or failed.
-        speedup: How many times faster its queries are, where measured.
-        seconds: Time the statement took.
-    """
-
-    name: str
-    index: str
-    sql: str
-    reason: str
-    speedup: float | None = None
-    seconds: float = 0.0
-
-
-@dataclass(slots=True, kw_only=True)
-class ApplyReport:
-    """What ``apply`` did, or would do.
-
-    Attributes:
-        dry_run: Nothing was changed.
-        planned: Statements in order (all that a dry run has).
-        created: Indexes that exist now because of this run.
-        skipped: Not created: they exist, or the table is gone, or the count limit was reached.
-        reverted: Created, measured and dropped again.
-        failed: Refused by the database.
-        cleaned: Half-made indexes of an earlier run that were removed.
-        measured: Queries measured before and after, by fingerprint.
-        statements: Texts of the measured queries.
-        warnings: What could not be measured.
-        is_complete: ``False`` when Ctrl-C ended it early; what is listed as created is there.
-    """
-
-    dry_run: bool
-    planned: list[str] = field(default_factory=list)
-    created: list[Applied] = field(default_factory=list)
-    skipped: list[Applied] = field(default_factory=list)
-    reverted: list[Applied] = field(default_factory=list)
-    failed: list[Applied] = field(default_factory=list)
-    cleaned: list[str] = field(default_factory=list)
-    measured: dict[str, Compared] = field(default_factory=dict)
-    statements: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    is_complete: bool = True
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        names = Applied.__slots__
-        out: dict[str, Any] = {
-            kind: [{n: getattr(a, n) for n in names} for a in getattr(self, kind)]
-            for kind in ("created", "skipped", "reverted", "failed")
-        }
-        out["measured"] = [
-            {
-                "fingerprint": c.fingerprint,
-                "statement": self.statements.get(c.fingerprint, ""),
-                "calls": c.calls,
-                "before_s": c.before.seconds,
-                "after_s": c.after.seconds,
-                "before_capped": c.before.capped,
-                "plan_changed": c.plan_changed,
-                "plan_before": c.before.plan,
-                "plan_after": c.after.plan,
-            }
-            for c in self.measured.values()
-        ]
-        out |= {
-            "dry_run": self.dry_run,
-            "planned": self.planned,
-            "cleaned": self.cleaned,
-            "warnings": self.warnings,
-            "is_complete": self.is_complete,
-        }
-        return out
-
-    def __str__(self) -> str:
-        from eventperf.dbopt.output.report import apply_table
-
-        return apply_table(self)
 
 
 class Applier:
@@ -117,9 +29,11 @@ class Applier:
     ) -> None:
         self._dialect, self._schema, self._limits, self._clock = dialect, schema, limits, clock
         self._workload = workload
+        self._steps = dialect if isinstance(dialect, BuildsInSteps) else None
+        self._hides = dialect if isinstance(dialect, HidesIndexes) else None
 
     def run(
-        self, advice: Advice, *, dry_run: bool, verify: bool, progress: Callable[[str], None]
+        self, advice: Findings, *, dry_run: bool, verify: bool, progress: Callable[[str], None]
     ) -> ApplyReport:
         """Apply, measure and revert; see :meth:`DatabaseOptimizer.apply`."""
         report = ApplyReport(dry_run=dry_run)
@@ -138,7 +52,7 @@ class Applier:
         return report
 
     def _change(
-        self, advice: Advice, report: ApplyReport, verify: bool, progress: Callable[[str], None]
+        self, advice: Findings, report: ApplyReport, verify: bool, progress: Callable[[str], None]
     ) -> None:
         self._clean(advice, report)
         todo = self._todo(advice, report)
@@ -150,7 +64,7 @@ class Applier:
 
     # --- steps ---------------------------------------------------------------------------------
 
-    def _clean(self, advice: Advice, report: ApplyReport) -> None:
+    def _clean(self, advice: Findings, report: ApplyReport) -> None:
         """Remove what a killed run left half-made; only ever our own names."""
         for table in dict.fromkeys(i.spec.table for i in advice.indexes):
             known = self._schema.table(table)
@@ -165,7 +79,7 @@ class Applier:
                     else:
                         report.cleaned.append(index.name)
 
-    def _todo(self, advice: Advice, report: ApplyReport) -> list[IndexAdvice]:
+    def _todo(self, advice: Findings, report: ApplyReport) -> list[IndexAdvice]:
         todo: list[IndexAdvice] = []
         for index in advice.indexes:
             table = self._schema.table(index.spec.table)
@@ -225,8 +139,7 @@ class Applier:
 
     def _build_parts(self, index: IndexAdvice, progress: Callable[[str], None]) -> bool:
         """Build an index of a partitioned parent part by part; ``False`` for every other table."""
-        steps = getattr(self._dialect, "steps", None)
-        todo = steps(index.spec, index.name) if steps is not None else []
+        todo = self._steps.steps(index.spec, index.name) if self._steps is not None else []
         for number, (statement, remove) in enumerate(todo, 1):
             progress(f"step {number} of {len(todo)}: {statement}")
             tidy = partial(self._ddl, remove) if remove is not None else _nothing
@@ -240,9 +153,8 @@ class Applier:
 
     def _hide(self, index: IndexAdvice) -> None:
         """Take an index out of every plan at once, where the engine can, before the drop does its work."""
-        hide = getattr(self._dialect, "hide_sql", None)
-        if hide is not None:
-            self._ddl(hide(index.name, index.spec.table))
+        if self._hides is not None:
+            self._ddl(self._hides.hide_sql(index.name, index.spec.table))
 
     def _drop_half(self, index: IndexAdvice, report: ApplyReport) -> bool:
         """Remove what a failed build left; tell whether nothing is left."""
@@ -260,7 +172,7 @@ class Applier:
         """Run one change; give way and come back when its lock is not to be had."""
         for attempt in range(1, self._limits.lock_attempts + 1):
             try:
-                self._dialect.execute_ddl(statement, lock_timeout_s=float(self._limits.lock_timeout))  # type: ignore[arg-type]
+                self._dialect.execute_ddl(statement, lock_timeout_s=self._limits.lock_timeout_s)
             except StatementRefused as error:
                 if not error.retryable or attempt == self._limits.lock_attempts:
                     raise
@@ -276,7 +188,7 @@ class Applier:
     ) -> dict[str, Measurement]:
         """Measure every SELECT on the tables of ``indexes`` that has known parameters, costliest first."""
         out: dict[str, Measurement] = {}
-        budget = float(self._limits.verify_budget) / 2  # type: ignore[arg-type]
+        budget = self._limits.verify_budget_s / 2
         end = self._clock.monotonic() + budget
         wanted = self._statements(indexes)
         for number, statement in enumerate(wanted, 1):
@@ -287,7 +199,7 @@ class Applier:
                 )
                 break
             progress(f"measuring {when}: query {number} of {len(wanted)}")
-            timeout = min(float(self._limits.statement_timeout), left)  # type: ignore[arg-type]
+            timeout = min(self._limits.statement_timeout_s, left)
             samples = statement.measurable[:_SAMPLES]
             found = self._dialect.measure(samples, runs=3, timeout_s=timeout)
             if found is not None:

@@ -1,15 +1,12 @@
-"""Pure decisions: keep or revert a new index, which existing ones could go."""
+"""Pure decisions: whether a new index stays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from eventperf.dbopt.advice import DropAdvice
 from eventperf.dbopt.options import Limits
-from eventperf.dbopt.protocols import Dialect, Measurement
-from eventperf.dbopt.schema.model import ExistingIndex, Schema
+from eventperf.dbopt.protocols import Measurement
 
 _NOISE_S = 0.001
 
@@ -79,57 +76,6 @@ def judge(name: str, compared: Iterable[Compared], limits: Limits) -> Verdict:
     if speedup < limits.min_speedup:
         return Verdict(False, f"its queries are only {speedup:.2f}x faster", speedup)
     return Verdict(True, f"its queries are {speedup:.1f}x faster", speedup)
-
-
-def drops(schema: Schema, dialect: Dialect, in_use: frozenset[str] = frozenset()) -> list[DropAdvice]:
-    """Return existing indexes that could go, with the evidence; keys and constraints stay.
-
-    Args:
-        schema: Tables with their indexes.
-        dialect: Writes the statements.
-        in_use: Indexes in plans of the workload: never called unused, whatever the server counted.
-    """
-    out: list[DropAdvice] = []
-    for table in schema.tables.values():
-        gone: set[str] = set()
-        for index in table.indexes:
-            found = _grounds(index, [i for i in table.indexes if i.name not in gone])
-            if found is None or (found[0] == "unused" and index.name in in_use):
-                continue
-            gone.add(index.name)
-            kind, evidence = found
-            sql = dialect.drop_sql(index.name, table.name)
-            out.append(
-                DropAdvice(
-                    name=index.name,
-                    table=table.name,
-                    kind=kind,
-                    evidence=evidence,
-                    sql=sql,
-                    size_bytes=index.size_bytes,
-                )
-            )
-    return out
-
-
-Grounds = tuple[Literal["duplicate", "prefix", "unused", "invalid"], str]
-
-
-def _grounds(index: ExistingIndex, others: Sequence[ExistingIndex]) -> Grounds | None:
-    if index.primary or index.constraint:
-        return None
-    if not index.valid:
-        return "invalid", "a build that did not finish: never used, but every write maintains it"
-    for other in others:
-        if other.name == index.name or not other.valid:
-            continue
-        if index.spec == other.spec and (other.unique or not index.unique):
-            return "duplicate", f"the same as {other.name}: {other.spec.label()}"
-        if not index.unique and index.spec.is_prefix_of(other.spec) and index.spec != other.spec:
-            return "prefix", f"every lookup through it can use {other.name}: {other.spec.label()}"
-    if index.scans == 0 and not index.unique:
-        return "unused", "no scan since the server's statistics began; check replicas before dropping"
-    return None
 
 
 def measured_faster(compared: Mapping[str, Compared], limits: Limits) -> int:

@@ -11,8 +11,8 @@ from typing import Final
 
 from eventperf.dbopt.analysis.names import Predicate, TableUse
 from eventperf.dbopt.protocols import Capabilities, Query
-from eventperf.dbopt.schema.ddl import quote
-from eventperf.dbopt.schema.model import IndexSpec, Key, Schema, Table, is_plain
+from eventperf.dbopt.schema.ddl import ansi
+from eventperf.dbopt.schema.model import IndexSpec, Key, Schema, Table
 from eventperf.dbopt.schema.selectivity import selectivity
 
 _NO_BTREE: Final = (
@@ -272,12 +272,12 @@ class _Builder:
                 continue
             compared = {p.column for p in self.use.predicates if p.kind in ("eq", "in", "range", "prefix")}
             if first.stats.null_ratio >= _MANY_NULLS and first.name in compared | {*self.joins}:
-                yield replace(spec, where=f"{_quoted(first.name)} IS NOT NULL")
+                yield replace(spec, where=f"{ansi(first.name)} IS NOT NULL")
 
 
 def _constant(p: Predicate) -> str | None:
     """Return the predicate as text, if its values are constants."""
-    quoted = _quoted(p.column)
+    quoted = ansi(p.column)
     if p.kind == "null":
         return f"{quoted} IS NULL"
     if p.kind == "not_null":
@@ -288,10 +288,6 @@ def _constant(p: Predicate) -> str | None:
     if p.kind == "eq" or len(values) == 1:
         return f"{quoted} = {values[0]}"
     return f"{quoted} IN ({', '.join(map(str, values))})"
-
-
-def _quoted(column: str) -> str:
-    return column if is_plain(column) else quote(column, "sqlite")
 
 
 def _literal(value: object) -> str | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
+from eventperf.dbopt.schema.engines import ENGINES
 
 from .statements import Finding
 
-_LIMITS: Final = {"sqlite": 1_000, "postgres": 63, "mysql": 64}
 _Hit = tuple[str, str, str]  # rule, what it is about, why
 
 
@@ -35,7 +35,7 @@ def lint_metadata(metadata: Any, dialect: str = "sqlite") -> list[Finding]:
     given = metadata if isinstance(metadata, sqlalchemy.MetaData) else getattr(metadata, "metadata", None)
     if not isinstance(given, sqlalchemy.MetaData):
         raise ConfigurationError("metadata", type(metadata).__name__, "a SQLAlchemy MetaData or base class")
-    if dialect not in _LIMITS:
+    if dialect not in ENGINES:
         raise ConfigurationError("dialect", dialect, "sqlite, postgres or mysql")
     tables = sorted(given.tables.values(), key=lambda t: str(t.fullname))
     hits = [hit for table in tables for hit in _table(sqlalchemy, table, dialect)]
@@ -86,7 +86,7 @@ def _plain(index: Any) -> tuple[str, ...] | None:
 def _foreign_keys(
     table: Any, name: str, known: Sequence[tuple[str, tuple[str, ...], bool]], dialect: str
 ) -> Iterator[_Hit]:
-    if dialect == "mysql":
+    if ENGINES[dialect].indexes_foreign_keys:
         return  # InnoDB makes the index itself
     for key in sorted(table.foreign_key_constraints, key=lambda k: tuple(c.name for c in k.columns)):
         columns = tuple(c.name for c in key.columns)
@@ -127,7 +127,7 @@ def _index(sqlalchemy: Any, index: Any, table: str, dialect: str) -> Iterator[_H
             about,
             "half of the table is behind each entry: make it partial, or put another column first",
         )
-    if dialect == "mysql":
+    if ENGINES[dialect].text_needs_length:
         lengths = index.dialect_options["mysql"].get("length") or {}
         for column in columns:
             long = isinstance(column.type, (sqlalchemy.Text, sqlalchemy.LargeBinary))
@@ -141,7 +141,8 @@ def _index(sqlalchemy: Any, index: Any, table: str, dialect: str) -> Iterator[_H
 
 
 def _names(tables: Sequence[Any], dialect: str) -> Iterator[_Hit]:
-    limit = _LIMITS[dialect]
+    engine = ENGINES[dialect]
+    limit = engine.identifier_limit
     names = [(str(t.fullname), str(i.name)) for t in tables for i in t.indexes if i.name]
     cut = Counter(n.encode()[:limit] for _, n in names)
     for table, name in sorted(names):
@@ -150,7 +151,7 @@ def _names(tables: Sequence[Any], dialect: str) -> Iterator[_Hit]:
             if cut[name.encode()[:limit]] > 1:
                 why += ", and cut to it the same as another one"
             yield "long-index-name", f"{table}.{name}", why
-        elif cut[name.encode()[:limit]] > 1 and dialect != "mysql":  # there, names are per table
+        elif cut[name.encode()[:limit]] > 1 and not engine.names_per_table:
             yield "name-used-twice", f"{table}.{name}", "index names are unique per schema"
 
 

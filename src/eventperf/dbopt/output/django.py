@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from eventperf.dbopt.findings import Findings, IndexAdvice
+from eventperf.dbopt.schema.ddl import quote, quote_table
+from eventperf.dbopt.schema.engines import ENGINES
 from eventperf.dbopt.schema.model import IndexSpec, Key, index_name
-
-if TYPE_CHECKING:
-    from eventperf.dbopt.advice import Advice, IndexAdvice
 
 _NAME: Final = 30  # Django refuses longer names of indexes on every engine
 _FUNCTIONS: Final = {exp.Lower: "Lower", exp.Upper: "Upper"}
@@ -24,7 +24,7 @@ class _Unwritable(Exception):
 
 
 def django(
-    advice: Advice,
+    advice: Findings,
     *,
     app_label: str = "app",
     dependency: str = "0001_initial",
@@ -40,7 +40,7 @@ def django(
         models: Model names by table. When given, indexes of other tables are left to other apps.
         fields: Field names by table and column, where they differ.
     """
-    postgres = advice.dialect == "postgres"
+    is_online = bool(ENGINES[advice.dialect].concurrently)
     operations, notes = [], []
     imports: set[str] = set()
     for index in advice.indexes:
@@ -57,13 +57,13 @@ def django(
             operations.append(_by_hand(index, advice.dialect))
             continue
         imports |= writer.imports
-        if postgres:
+        if is_online:
             imports.add("from django.contrib.postgres.operations import AddIndexConcurrently")
-        operation = "AddIndexConcurrently" if postgres else "migrations.AddIndex"
+        operation = "AddIndexConcurrently" if is_online else "migrations.AddIndex"
         operations.append(f"        {operation}(model_name={model.lower()!r}, index={text}),")
         notes.append(f"# Meta.indexes of {model}: {text}")
     head = sorted({*imports, "from django.db import migrations, models"})
-    atomic = "    atomic = False\n" if postgres else ""
+    atomic = "    atomic = False\n" if is_online else ""
     return (
         '"""Add the advised indexes; the same lines belong into the models, so that no drift is seen."""\n\n'
         + "\n".join(head)
@@ -77,16 +77,10 @@ def django(
 
 
 def _by_hand(index: IndexAdvice, dialect: str) -> str:
-    from eventperf.dbopt.schema.ddl import quote, quote_table
-
-    name = quote(index.name, dialect)
-    if dialect == "mysql":
-        back = f"DROP INDEX {name} ON {quote_table(index.spec.table, dialect)}"
-    elif dialect == "postgres":
-        schema = index.spec.table.rpartition(".")[0]
-        back = f"DROP INDEX CONCURRENTLY IF EXISTS {quote(schema, dialect) + '.' if schema else ''}{name}"
-    else:
-        back = f"DROP INDEX {name}"
+    engine = ENGINES[dialect]
+    schema = index.spec.table.rpartition(".")[0] if engine.has_schemas else ""
+    name = f"{quote(schema, dialect)}.{quote(index.name, dialect)}" if schema else quote(index.name, dialect)
+    back = engine.drop_index.format(index=name, table=quote_table(index.spec.table, dialect))
     return f"        migrations.RunSQL({index.sql!r}, {back!r}),"
 
 

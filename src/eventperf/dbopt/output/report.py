@@ -5,13 +5,9 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from eventperf._core.durations import show
-
-if TYPE_CHECKING:
-    from eventperf.dbopt.advice import Advice, IndexAdvice, PartitionAdvice, RewriteAdvice, Served
-    from eventperf.dbopt.changes.apply import ApplyReport
+from eventperf.dbopt.findings import Findings, IndexAdvice, PartitionAdvice, RewriteAdvice, Served
 
 
 def size(value: float) -> str:
@@ -36,7 +32,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
-def text_table(advice: Advice) -> str:
+def text_table(advice: Findings) -> str:
     """Return advice as text."""
     out = [
         f"{advice.statements} statements, {advice.since}; judged by {advice.proof} "
@@ -80,7 +76,7 @@ def text_table(advice: Advice) -> str:
     return "\n".join(out)
 
 
-def _named(advice: Advice, fingerprint: str) -> str:
+def _named(advice: Findings, fingerprint: str) -> str:
     """Return a query's name with its text, where the workload is at hand."""
     if advice.workload is None or fingerprint not in advice.workload:
         return fingerprint
@@ -97,34 +93,6 @@ def _explain(number: int, index: IndexAdvice) -> list[str]:
     return lines
 
 
-def apply_table(report: ApplyReport) -> str:
-    """Return an apply report as text."""
-    if report.dry_run:
-        out = [f"Dry run: {len(report.planned)} statements would run."]
-        out += [f"  {s};" for s in report.planned]
-        return "\n".join(out + [f"  skipped {a.index}: {a.reason}" for a in report.skipped])
-    out = [
-        f"{len(report.created)} created, {len(report.reverted)} reverted, {len(report.skipped)} skipped, "
-        f"{len(report.failed)} failed"
-    ]
-    for kind in ("created", "reverted", "skipped", "failed"):
-        out += [f"  {kind}: {a.index}: {a.reason}" for a in getattr(report, kind)]
-    if report.measured:
-        rows = [
-            [
-                c.fingerprint,
-                str(c.calls),
-                (">= " if c.before.capped else "") + show(c.before.seconds),
-                show(c.after.seconds),
-                f"{c.speedup:.1f}x" if c.plan_changed else "same plan",
-            ]
-            for c in sorted(report.measured.values(), key=lambda c: -c.speedup)
-        ]
-        out += ["", table(["query", "calls", "before", "after", "faster"], rows)]
-    out += [f"removed half-made index {name}" for name in report.cleaned]
-    return "\n".join(out + [f"Warning: {w}" for w in report.warnings])
-
-
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#1c2430;
 background:#fff}
@@ -138,7 +106,7 @@ td,th{border-color:#2b3542}svg text{fill:#dfe6ee}}
 """
 
 
-def html_page(advice: Advice) -> str:
+def html_page(advice: Findings) -> str:
     """Return one page without outside resources."""
     e = html.escape
     body = [

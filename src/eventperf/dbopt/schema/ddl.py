@@ -6,6 +6,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from .engines import ENGINES
 from .model import IndexSpec, Key, is_plain
 
 
@@ -15,13 +16,22 @@ def quote(name: str, dialect: str) -> str:
     >>> print(quote('odd "name"', 'sqlite'), quote('order', 'mysql'))
     "odd ""name""" `order`
     '''
-    mark = "`" if dialect == "mysql" else '"'
+    mark = ENGINES[dialect].mark
     return mark + name.replace(mark, mark * 2) + mark
 
 
-def quote_table(name: str, dialect: str, schemas: bool = False) -> str:
-    """Return a table's name quoted; with ``schemas`` a dot separates schema and table."""
-    if schemas and "." in name:
+def ansi(name: str) -> str:
+    """Return a name as conditions of indexes have it: quoted where it must be.
+
+    >>> ansi("status"), ansi("Status")
+    ('status', '"Status"')
+    """
+    return name if is_plain(name) else '"' + name.replace('"', '""') + '"'
+
+
+def quote_table(name: str, dialect: str) -> str:
+    """Return a table's name quoted; where the engine has schemas, a dot separates schema and table."""
+    if ENGINES[dialect].has_schemas and "." in name:
         schema, _, table = name.partition(".")
         return f"{quote(schema, dialect)}.{quote(table, dialect)}"
     return quote(name, dialect)
@@ -29,7 +39,7 @@ def quote_table(name: str, dialect: str, schemas: bool = False) -> str:
 
 def key_sql(key: Key, dialect: str) -> str:
     """Return one part of an index."""
-    text = f"({key.name})" if key.is_expression and dialect == "postgres" else key.name
+    text = ENGINES[dialect].expression.format(key.name)
     if not key.is_expression:
         text = quote(key.name, dialect)
         if key.prefix:
@@ -39,22 +49,18 @@ def key_sql(key: Key, dialect: str) -> str:
     return text + (" DESC" if key.descending else "")
 
 
-def create_index_sql(
-    spec: IndexSpec, name: str, dialect: str, *, concurrently: bool = False, schemas: bool = False
-) -> str:
+def create_index_sql(spec: IndexSpec, name: str, dialect: str, *, concurrently: bool = False) -> str:
     """Return CREATE INDEX in the engine's online form."""
     parts = ", ".join(key_sql(k, dialect) for k in spec.keys)
-    table = quote_table(spec.table, dialect, schemas)
+    table = quote_table(spec.table, dialect)
     using = f" USING {spec.method}" if spec.method != "btree" else ""
-    how = "CONCURRENTLY " if concurrently else ""
+    how = ENGINES[dialect].concurrently if concurrently else ""
     text = f"CREATE INDEX {how}{quote(name, dialect)} ON {table}{using} ({parts})"
     if spec.include:
         text += f" INCLUDE ({', '.join(quote(c, dialect) for c in spec.include)})"
     if spec.where:
         text += f" WHERE {spec.where}"
-    if dialect == "mysql":
-        text += " ALGORITHM=INPLACE LOCK=NONE"
-    return text
+    return text + ENGINES[dialect].online
 
 
 def normal_expression(text: str, dialect: str) -> str:

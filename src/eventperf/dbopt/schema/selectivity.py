@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from eventperf.dbopt.analysis.names import Predicate
-
-from .ddl import quote
-from .model import Column, ColumnStats, IndexSpec, Table, is_plain
+from .conditions import Predicate
+from .ddl import ansi
+from .model import Column, ColumnStats, IndexSpec, Table
 
 _EQ: Final = 0.005
 _RANGE: Final = 0.25
@@ -195,7 +194,7 @@ def _prefix(column: Column, given: Sequence[Any]) -> float:
 def partial_columns(spec: IndexSpec, table: Table) -> tuple[str, ...]:
     """Return the columns that the predicate of a partial index restricts."""
     where = spec.where or ""
-    names = {n if is_plain(n) else quote(n, "sqlite"): n for n in table.columns}
+    names = {ansi(n): n for n in table.columns}
     return tuple(n for text, n in names.items() if where.startswith(f"{text} "))
 
 
@@ -205,7 +204,7 @@ def partial_share(spec: IndexSpec, table: Table) -> float:
     operand = where.partition(" = ")[2] or where.partition(" IN ")[2].strip("()")
     listed = {v.strip().strip("'") for v in operand.split(", ")}
     for column in table.columns.values():
-        name = column.name if is_plain(column.name) else quote(column.name, "sqlite")
+        name = ansi(column.name)
         if where.startswith(f"{name} IS NULL"):
             return max(column.stats.null_ratio, 0.0001)
         if where.startswith(f"{name} IS NOT NULL"):

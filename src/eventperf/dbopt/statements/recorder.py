@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextvars
 import importlib.util
 import os
 import random as random_module
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,29 +18,19 @@ from weakref import WeakKeyDictionary
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
+from eventperf.dbopt.schema.engines import DIALECTS
 
 from .fingerprint import fingerprint, is_read
+from .quiet import is_muted
 from .workload import Workload
 
 _SAMPLES: Final = 16
 _N_PLUS_ONE: Final = 5
-_muted: Final[contextvars.ContextVar[bool]] = contextvars.ContextVar("eventperf_dbopt_muted", default=False)
 _LIBRARIES: Final = (
     *("sqlalchemy", "greenlet", "asyncio", "concurrent", "contextlib", "threading", "functools"),
     *("flask_sqlalchemy", "sqlmodel", "aiosqlite"),
     *("django.db", "django.utils.functional", "django.template", "django.core.paginator"),
 )
-DIALECTS: Final = {"sqlite": "sqlite", "postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
-
-
-@contextmanager
-def muted() -> Iterator[None]:
-    """Keep the optimizer's own statements out of every recorder of this context."""
-    token = _muted.set(True)
-    try:
-        yield
-    finally:
-        _muted.reset(token)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +149,7 @@ class QueryRecorder:
 
     def _after(self, conn: Any, cursor: Any, sql: str, params: Any, context: Any, many: bool) -> None:
         took = perf_counter() - context.eventperf_began
-        if _muted.get():
+        if is_muted():
             return
         if many:
             params = params[0] if params else None
@@ -194,7 +183,7 @@ class QueryRecorder:
             scope: Weak-referenceable object that lives as long as the transaction or request, for N+1.
             fix: Tells what would turn a loop into one statement; asked once per loop.
         """
-        if _muted.get():
+        if is_muted():
             return
         place = caller if caller is not None else self._caller(sys._getframe(1))
         entry = self._record(sql, params, seconds, place)

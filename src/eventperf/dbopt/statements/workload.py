@@ -11,16 +11,26 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
+from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.urls import Registry
 
 from .fingerprint import Fingerprint, fingerprint, is_read, parse, statements
 from .lex import bind, split
+from .source import StatementSource
 
-if TYPE_CHECKING:
-    from .recorder import QueryRecorder
-
+#: Readers of servers' own records, above this module and imported when they are asked for.
+SOURCES: Final = Registry(
+    "dbopt.sources",
+    {
+        "slow_log": "eventperf.dbopt.backends.mysql.sources:SlowLogFile",
+        "slow_log_table": "eventperf.dbopt.backends.mysql.sources:SlowLogTable",
+        "performance_schema": "eventperf.dbopt.backends.mysql.sources:Digests",
+        "pg_stat_statements": "eventperf.dbopt.backends.postgres.sources:PgStatStatements",
+    },
+)
 _CALLS: Final = re.compile(r"--\s*calls:\s*([\d_]+)", re.IGNORECASE)
 _SAMPLES: Final = 16
 _FORMAT: Final = "eventperf-workload-1"
@@ -327,32 +337,57 @@ class Workload:
         return out
 
     @classmethod
-    def from_recorder(cls, recorder: QueryRecorder) -> Workload:
+    def from_source(cls, source: StatementSource, since: Duration | None = None) -> Workload:
+        """Collect what a source has recorded.
+
+        Args:
+            source: Any object with ``dialect`` and ``read``.
+            since: How far back, where the source knows times.
+
+        Raises:
+            SourceUnavailable: The source cannot be read; the error names the cure.
+        """
+        recording = source.read(None if since is None else seconds(since, name="since"))
+        out = cls(source.dialect, since=recording.covers)
+        for row in recording.rows:
+            out.add(
+                row.sql,
+                calls=row.calls,
+                total_s=row.total_s,
+                max_s=row.max_s,
+                lock_s=row.lock_s,
+                rows_sent=row.rows_sent,
+                rows_examined=row.rows_examined,
+                samples=row.samples,
+                callers=row.callers,
+            )
+        out.notes += recording.notes
+        return out
+
+    @classmethod
+    def from_recorder(cls, recorder: _Recorder) -> Workload:
         """Take what a recorder has seen so far."""
         return recorder.workload()
 
     @classmethod
-    def from_slow_log(cls, source: Any, since: Any = None) -> Workload:
+    def from_slow_log(cls, source: Any, since: Duration | None = None) -> Workload:
         """Read a MySQL or MariaDB slow log: a file's path, or an engine for ``mysql.slow_log``."""
-        from eventperf.dbopt.backends.mysql.sources import from_file, from_table
-
-        if isinstance(source, (str, Path)) and "://" not in str(source):
-            return from_file(source, since=since)
-        return from_table(source, since=since)
+        is_file = isinstance(source, (str, Path)) and "://" not in str(source)
+        return cls.from_source(SOURCES.resolve("slow_log" if is_file else "slow_log_table")(source), since)
 
     @classmethod
     def from_performance_schema(cls, source: Any) -> Workload:
         """Read the statement digests of MySQL or MariaDB (cumulative since their reset)."""
-        from eventperf.dbopt.backends.mysql.sources import from_digests
-
-        return from_digests(source)
+        return cls.from_source(SOURCES.resolve("performance_schema")(source))
 
     @classmethod
     def from_pg_stat_statements(cls, source: Any) -> Workload:
         """Read ``pg_stat_statements`` (cumulative since its reset)."""
-        from eventperf.dbopt.backends.postgres.sources import from_statistics
+        return cls.from_source(SOURCES.resolve("pg_stat_statements")(source))
 
-        return from_statistics(source)
+
+class _Recorder(Protocol):
+    def workload(self) -> Workload: ...
 
 
 def _read(path: str | Path) -> str:

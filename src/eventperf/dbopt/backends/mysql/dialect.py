@@ -11,18 +11,19 @@ from dataclasses import replace
 from typing import Any, Final
 
 from eventperf._core.extras import require
-from eventperf.dbopt.errors import OptimizerBusy, StatementRefused
+from eventperf.dbopt.errors import OptimizerBusy, SourceUnavailable, StatementRefused
 from eventperf.dbopt.indexes.estimate import StatisticsPlanner
-from eventperf.dbopt.partitions import PartitionPlan
-from eventperf.dbopt.protocols import Capabilities, Measurement, Planner, Query
+from eventperf.dbopt.protocols import Capabilities, Measurement, PartitionPlan, Planner, Query
 from eventperf.dbopt.schema.ddl import create_index_sql, quote
 from eventperf.dbopt.schema.model import Column, ExistingIndex, IndexSpec, Key, Schema, Table
 from eventperf.dbopt.schema.selectivity import column_stats
 from eventperf.dbopt.statements.lex import render
-from eventperf.dbopt.statements.recorder import muted
+from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
-from .what_if import Refused, ShadowPlanner, pruning
+from . import partitions
+from .sources import Digests, SlowLogTable
+from .what_if import Refused, ShadowPlanner
 
 _SAMPLE: Final = 3_000
 _TEXT_PREFIX: Final = 64
@@ -46,7 +47,7 @@ class MysqlDialect:
         version = self._rows("SELECT VERSION()")[0][0]
         self.is_mariadb: bool = "mariadb" in version.lower()
         self.capabilities: Capabilities = Capabilities(
-            appends_primary_key=True, prefix_for_text=True, hidden_indexes=True
+            appends_primary_key=True, prefix_for_text=True, hidden_indexes=True, seconds_per_cost=2e-6
         )
 
     @contextmanager
@@ -68,14 +69,11 @@ class MysqlDialect:
 
     def source(self, since: Any, /) -> Workload:
         """Read the slow log table, or the digests where it is empty."""
-        from eventperf.dbopt.backends.mysql.sources import from_digests, from_table
-        from eventperf.dbopt.errors import SourceUnavailable
-
         try:
-            found = from_table(self._engine, since)
+            found = Workload.from_source(SlowLogTable(self._engine), since)
         except SourceUnavailable:
-            return from_digests(self._engine)
-        return found if len(found) else from_digests(self._engine)
+            return Workload.from_source(Digests(self._engine))
+        return found if len(found) else Workload.from_source(Digests(self._engine))
 
     # --- catalog -------------------------------------------------------------------------------
 
@@ -243,6 +241,14 @@ class MysqlDialect:
                     db.rollback()
                     self._timeout(cursor, 0)
 
+    def partition_ddl(self, plan: PartitionPlan, /) -> Iterator[str]:
+        """Yield the statements that partition the table; nothing runs them here."""
+        return partitions.ddl(plan)
+
+    def partition_breaks(self, plan: PartitionPlan, schema: Schema, /) -> Iterator[str]:
+        """Yield the foreign keys that have to change."""
+        return partitions.breaks(plan, schema)
+
     def pruning(
         self, plan: PartitionPlan, schema: Schema, queries: Sequence[Query], /
     ) -> dict[str, int] | None:
@@ -251,7 +257,7 @@ class MysqlDialect:
             return None
         with self._connection(self._what_if) as db, self._connection() as source:
             try:
-                return pruning(db, source, plan, schema, queries, self._pymysql.MySQLError)
+                return partitions.pruning(db, source, plan, schema, queries, self._pymysql.MySQLError)
             except (Refused, self._pymysql.MySQLError):
                 return None
 

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from eventperf._core.durations import seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
+from eventperf.dbopt.backends.connect import open_engine
 from eventperf.dbopt.errors import SourceUnavailable
-from eventperf.dbopt.statements.recorder import muted
-from eventperf.dbopt.statements.workload import Workload
+from eventperf.dbopt.statements.quiet import muted
+from eventperf.dbopt.statements.source import Recorded, Recording
 
 _FIGURES: Final = re.compile(
     r"Query_time:\s*(?P<time>[\d.]+)\s+Lock_time:\s*(?P<lock>[\d.]+)\s+"
@@ -24,6 +24,7 @@ _BEGINS: Final = re.compile(r"# (?:Time|User@Host|Thread_id|Query_time):?\s")
 _BANNER: Final = re.compile(
     r"(?:\S.*, Version: .*started with:|Tcp port: .*socket: .*|Time\s+Id\s+Command\s+Argument)\s*$"
 )
+_TEXTS: Final = ("select", "insert", "update", "delete", "with", "replace", "use", "set", "(")
 _STAMP: Final = re.compile(r"SET timestamp=(\d+)", re.IGNORECASE)
 
 # The log is a CSV table without an index: one scan, and the newest first are kept.
@@ -45,8 +46,6 @@ ORDER BY SUM_TIMER_WAIT DESC LIMIT 5000
 
 @contextmanager
 def _connect(source: Any, needed_by: str) -> Iterator[tuple[Any, Any]]:
-    from eventperf.dbopt.backends.connect import open_engine
-
     sqlalchemy = require("sqlalchemy", extra="dbopt", needed_by=needed_by)
     opened = open_engine(source, "source")
     try:
@@ -57,69 +56,108 @@ def _connect(source: Any, needed_by: str) -> Iterator[tuple[Any, Any]]:
         opened.close()
 
 
-def from_table(source: Any, since: Any = None) -> Workload:
-    """Read ``mysql.slow_log`` of this database, by the server's own clock and time zone.
+class SlowLogTable:
+    """``mysql.slow_log`` of one database, by the server's own clock and time zone.
 
-    Raises:
-        SourceUnavailable: The table cannot be read.
+    Args:
+        source: SQLAlchemy engine, or a URL.
     """
-    period = seconds(86_400.0 if since is None else since, name="since")
-    with _connect(source, "Workload.from_slow_log") as (db, sqlalchemy):
-        try:
-            rows = db.exec_driver_sql(_TABLE, (period,)).fetchall()
-        except sqlalchemy.exc.DBAPIError as error:
-            raise SourceUnavailable(
-                "mysql.slow_log", "grant SELECT on it, and SET GLOBAL log_output = 'TABLE'"
-            ) from error
-    out = Workload("mysql", since=f"slow log of the last {period:g} s")
-    for text, took, lock, sent, examined in rows:
-        _add(out, text, float(took), float(lock), int(sent), int(examined))
-    return out
+
+    dialect: str = "mysql"
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def read(self, since_s: float | None, /) -> Recording:
+        """Read the last day, or another period.
+
+        Raises:
+            SourceUnavailable: The table cannot be read.
+        """
+        period = 86_400.0 if since_s is None else since_s
+        with _connect(self._source, "Workload.from_slow_log") as (db, sqlalchemy):
+            try:
+                rows = db.exec_driver_sql(_TABLE, (period,)).fetchall()
+            except sqlalchemy.exc.DBAPIError as error:
+                raise SourceUnavailable(
+                    "mysql.slow_log", "grant SELECT on it, and SET GLOBAL log_output = 'TABLE'"
+                ) from error
+        found = (_recorded(r[0], float(r[1]), float(r[2]), int(r[3]), int(r[4])) for r in rows)
+        return Recording(covers=f"slow log of the last {period:g} s", rows=filter(None, found))
 
 
-def from_digests(source: Any) -> Workload:
-    """Read the digests of performance_schema.
+class Digests:
+    """Statement digests of performance_schema: cumulative since their reset.
 
-    Raises:
-        SourceUnavailable: It is off, or not readable.
+    Args:
+        source: SQLAlchemy engine, or a URL.
     """
-    with _connect(source, "Workload.from_performance_schema") as (db, sqlalchemy):
-        try:
-            rows = db.exec_driver_sql(_DIGESTS).fetchall()
-        except sqlalchemy.exc.DBAPIError as error:
-            cure = "start the server with performance_schema=ON and grant SELECT on it"
-            raise SourceUnavailable("performance_schema", cure) from error
-    out = Workload("mysql", since="since the digests were reset")
-    for text, calls, total, slowest, lock, sent, examined in rows:
-        out.add(
-            text,
-            calls=int(calls),
-            total_s=float(total),
-            max_s=float(slowest),
-            lock_s=float(lock),
-            rows_sent=int(sent),
-            rows_examined=int(examined),
+
+    dialect: str = "mysql"
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def read(self, since_s: float | None, /) -> Recording:
+        """Read all digests.
+
+        Raises:
+            SourceUnavailable: It is off, or not readable.
+        """
+        with _connect(self._source, "Workload.from_performance_schema") as (db, sqlalchemy):
+            try:
+                rows = db.exec_driver_sql(_DIGESTS).fetchall()
+            except sqlalchemy.exc.DBAPIError as error:
+                cure = "start the server with performance_schema=ON and grant SELECT on it"
+                raise SourceUnavailable("performance_schema", cure) from error
+        return Recording(
+            covers="since the digests were reset",
+            rows=[
+                Recorded(
+                    sql=text,
+                    calls=int(calls),
+                    total_s=float(total),
+                    max_s=float(slowest),
+                    lock_s=float(lock),
+                    rows_sent=int(sent),
+                    rows_examined=int(examined),
+                )
+                for text, calls, total, slowest, lock, sent, examined in rows
+            ],
         )
-    return out
 
 
-def from_file(path: str | Path, since: Any = None) -> Workload:
-    """Read a slow log file; ``since`` counts back from its last entry, so no clock has to agree."""
-    try:
-        with Path(path).open(encoding="utf-8", errors="replace") as file:
-            entries = list(_entries(file))
-    except OSError as error:
-        raise ConfigurationError("path", str(path), f"a readable slow log ({error.strerror})") from error
-    last = max((e[0] for e in entries), default=0)
-    period = None if since is None else seconds(since, name="since")
-    shown = "the whole file" if period is None else f"the last {period:g} s of the file"
-    if last:
-        shown += f", which ends {dt.datetime.fromtimestamp(last, dt.timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
-    out = Workload("mysql", since=shown)
-    for stamp, took, lock, sent, examined, sql in entries:
-        if period is None or not stamp or stamp >= last - period:
-            _add(out, sql, took, lock, sent, examined)
-    return out
+class SlowLogFile:
+    """A slow log file; a period counts back from its last entry, so no clock has to agree.
+
+    Args:
+        path: The file.
+    """
+
+    dialect: str = "mysql"
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+
+    def read(self, since_s: float | None, /) -> Recording:
+        """Read the file."""
+        try:
+            with Path(self._path).open(encoding="utf-8", errors="replace") as file:
+                entries = list(_entries(file))
+        except OSError as error:
+            allowed = f"a readable slow log ({error.strerror})"
+            raise ConfigurationError("path", str(self._path), allowed) from error
+        last = max((e[0] for e in entries), default=0)
+        shown = "the whole file" if since_s is None else f"the last {since_s:g} s of the file"
+        if last:
+            end = dt.datetime.fromtimestamp(last, dt.timezone.utc)
+            shown += f", which ends {end:%Y-%m-%d %H:%M:%S} UTC"
+        found = (
+            _recorded(sql, took, lock, sent, examined)
+            for stamp, took, lock, sent, examined, sql in entries
+            if since_s is None or not stamp or stamp >= last - since_s
+        )
+        return Recording(covers=shown, rows=filter(None, found))
 
 
 def _entries(lines: Iterable[str]) -> Iterator[tuple[int, float, float, int, int, str]]:
@@ -163,10 +201,8 @@ def _entry(figures: re.Match[str], body: list[str]) -> tuple[int, float, float, 
     )
 
 
-def _add(out: Workload, sql: str, took: float, lock: float, sent: int, examined: int) -> None:
-    if (
-        sql.lstrip()
-        .lower()
-        .startswith(("select", "insert", "update", "delete", "with", "replace", "use", "set", "("))
-    ):
-        out.add(sql, total_s=took, max_s=took, lock_s=lock, rows_sent=sent, rows_examined=examined)
+def _recorded(sql: str, took: float, lock: float, sent: int, examined: int) -> Recorded | None:
+    """Return one entry, where its text is one that indexes or rewrites could help."""
+    if not sql.lstrip().lower().startswith(_TEXTS):
+        return None
+    return Recorded(sql=sql, total_s=took, max_s=took, lock_s=lock, rows_sent=sent, rows_examined=examined)

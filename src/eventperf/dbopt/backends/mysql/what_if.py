@@ -18,14 +18,13 @@ from typing import Any, Final
 from sqlglot import exp
 
 from eventperf.dbopt.indexes.estimate import StatisticsPlanner
-from eventperf.dbopt.partitions import PartitionPlan, partition_clause
 from eventperf.dbopt.protocols import Plan, Query
 from eventperf.dbopt.rewrite_tree import text_of
 from eventperf.dbopt.schema.ddl import create_index_sql, quote
 from eventperf.dbopt.schema.model import IndexSpec, Schema, Table, index_name
 from eventperf.dbopt.schema.selectivity import prefix_distinct, selectivity
 from eventperf.dbopt.statements.lex import render
-from eventperf.dbopt.statements.recorder import muted
+from eventperf.dbopt.statements.quiet import muted
 
 MARK: Final = "eventperf what-if copy"
 _WHOLE: Final = 5_000
@@ -357,66 +356,3 @@ class _Pricer:
         if joined:
             share /= max(1.0, prefix_distinct(table, joined)[-1])
         return max(size * share, 1e-3)
-
-
-def pruning(
-    db: Any, source: Any, plan: PartitionPlan, schema: Schema, queries: Sequence[Query], errors: Any
-) -> dict[str, int]:
-    """Return how many partitions each query reads, from EXPLAIN on empty, partitioned shadow tables.
-
-    Args:
-        db: Connection to ``what_if``.
-        source: Connection to the application's database; only read.
-        plan: The partitioning.
-        schema: All tables.
-        queries: What to plan.
-        errors: The driver's root error.
-    """
-    needed = {t for q in queries for t in q.analysis.tables}
-    part = Schema(tables={n: t for n, t in schema.tables.items() if n in needed}, dialect="mysql")
-    shadows = Shadows(db, source, part, empty=True)
-    total = len(plan.parts) + 1
-    out: dict[str, int] = {}
-    try:
-        name = quote(plan.table.name, "mysql")
-        with db.cursor() as cursor:
-            for index in plan.table.indexes:
-                if index.unique:
-                    drop = "PRIMARY KEY" if index.primary else f"INDEX {quote(index.name, 'mysql')}"
-                    cursor.execute(_without_counter(cursor, name, f"ALTER TABLE {name} DROP {drop}"))
-            cursor.execute(f"ALTER TABLE {name} {partition_clause(plan, 'mysql')}")
-            for query in queries:
-                if query.sample.values is None:
-                    continue
-                with suppress(errors):  # a statement that cannot run on copies is not proved
-                    out[query.id] = _read(cursor, query, plan.table.name, total)
-    finally:
-        shadows.close()
-    return out
-
-
-def _without_counter(cursor: Any, name: str, statement: str) -> str:
-    """A column that counts up must be a key: it stops counting on the copy."""
-    cursor.execute(f"SHOW COLUMNS FROM {name}")
-    for field, type_, *_, extra in cursor.fetchall():
-        if "auto_increment" in str(extra):
-            cursor.execute(f"ALTER TABLE {name} MODIFY {quote(field, 'mysql')} {type_} NOT NULL")
-    return statement
-
-
-def _read(cursor: Any, query: Query, table: str, total: int) -> int:
-    sql, values = render(query.sample.sql, query.sample.values, "format", "mysql")
-    try:
-        cursor.execute(f"EXPLAIN PARTITIONS {sql}", values or None)
-    except Exception:
-        cursor.execute(f"EXPLAIN FORMAT=TRADITIONAL {sql}", values or None)  # MySQL 8 always names them
-    names = [d[0].lower() for d in cursor.description]
-    rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-    aliases = {u.alias.lower() for u in query.analysis.uses if u.table == table}
-    found: set[str] = set()
-    for row in rows:
-        if str(row["table"]).lower() in aliases and row.get("partitions"):
-            found |= set(str(row["partitions"]).split(","))
-    if not found and not any("no matching row" in str(r.get("extra")).lower() for r in rows):
-        return total
-    return len(found)

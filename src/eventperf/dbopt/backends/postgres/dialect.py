@@ -12,15 +12,15 @@ from typing import Any
 from eventperf._core.extras import require
 from eventperf.dbopt.errors import OptimizerBusy, StatementRefused
 from eventperf.dbopt.indexes.estimate import StatisticsPlanner
-from eventperf.dbopt.partitions import PartitionPlan
-from eventperf.dbopt.protocols import Capabilities, Measurement, Planner, Query
+from eventperf.dbopt.protocols import Capabilities, Measurement, PartitionPlan, Planner, Query
 from eventperf.dbopt.schema.ddl import create_index_sql, normal_expression, quote_table
 from eventperf.dbopt.schema.model import Column, ColumnStats, ExistingIndex, IndexSpec, Key, Schema, Table
 from eventperf.dbopt.statements.lex import render
-from eventperf.dbopt.statements.recorder import muted
+from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
-from . import parted as parted
+from . import parted, partitions
+from .sources import PgStatStatements
 from .what_if import HypoPlanner, explain, plan_shape
 
 _NUMBER = re.compile(r"(small|big)?int(eger)?|numeric(\(.*\))?|real|double precision")
@@ -89,6 +89,7 @@ class PostgresDialect:
             include=True,
             partial=True,
             expression=True,
+            counts_scans=True,
             trigram=trigram is not None,
             pattern_ops=provider == "i" or collate not in ("C", "POSIX", "ucs_basic"),
         )
@@ -118,9 +119,7 @@ class PostgresDialect:
 
     def source(self, since: Any, /) -> Workload:
         """Read pg_stat_statements; cumulative, so ``since`` cannot narrow it."""
-        from eventperf.dbopt.backends.postgres.sources import from_statistics
-
-        return from_statistics(self._engine)
+        return Workload.from_source(PgStatStatements(self._engine))
 
     # --- catalog -------------------------------------------------------------------------------
 
@@ -132,7 +131,7 @@ class PostgresDialect:
             names = {r[0]: r[2] if r[3] else f"{r[1]}.{r[2]}" for r in tables}
             rows = {r[0]: r[5] for r in tables}
             for oid in [o for o, n in rows.items() if n < 0]:  # never analysed
-                table = quote_table(names[oid], "postgres", True)
+                table = quote_table(names[oid], "postgres")
                 rows[oid] = cursor.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             columns: dict[int, dict[str, Column]] = {oid: {} for oid in oids}
             for row in cursor.execute(_COLUMNS, (oids,)).fetchall():
@@ -199,7 +198,7 @@ class PostgresDialect:
     def indexes(self, table: str, /) -> list[ExistingIndex]:
         """Return the indexes of one table."""
         with self._cursor() as cursor:
-            quoted = quote_table(table, "postgres", True)
+            quoted = quote_table(table, "postgres")
             oid = cursor.execute("SELECT to_regclass(%s)::oid", (quoted,)).fetchone()[0]
             return [] if oid is None else self._indexes(cursor, [oid], {oid: table}).get(oid, [])
 
@@ -230,17 +229,23 @@ class PostgresDialect:
                 if not db.closed:
                     db.execute("RESET statement_timeout")
 
+    def partition_ddl(self, plan: PartitionPlan, /) -> Iterator[str]:
+        """Yield the statements that partition the table; nothing runs them here."""
+        return partitions.ddl(plan)
+
+    def partition_breaks(self, plan: PartitionPlan, schema: Schema, /) -> Iterator[str]:
+        """Yield the foreign keys that have to change."""
+        return partitions.breaks(plan, schema)
+
     def pruning(
         self, plan: PartitionPlan, schema: Schema, queries: Sequence[Query], /
     ) -> dict[str, int] | None:
         """Plan the queries on an empty partitioned copy in ``what_if``."""
-        from .pruning import pruning
-
         with self.scratch() as db:
             if db is None:
                 return None
             try:
-                return pruning(self._psycopg, db, plan, schema, queries)
+                return partitions.pruning(self._psycopg, db, plan, schema, queries)
             except self._psycopg.Error:
                 return None
 
@@ -263,7 +268,7 @@ class PostgresDialect:
         parts = self.steps(spec, name)
         if parts:
             return ";\n".join(statement for statement, _ in parts)
-        return create_index_sql(spec, name, "postgres", concurrently=True, schemas=True)
+        return create_index_sql(spec, name, "postgres", concurrently=True)
 
     def steps(self, spec: IndexSpec, name: str, /) -> list[tuple[str, str | None]]:
         """Return what is left to do for an index on a partitioned parent; empty for other tables."""
@@ -272,7 +277,7 @@ class PostgresDialect:
 
     def drop_sql(self, name: str, table: str, /) -> str:
         schema = table.rpartition(".")[0]
-        index = quote_table(f"{schema}.{name}" if schema else name, "postgres", True)
+        index = quote_table(f"{schema}.{name}" if schema else name, "postgres")
         with self._cursor() as cursor:
             how = "" if parted.is_parted(cursor, index) else "CONCURRENTLY "
         return f"DROP INDEX {how}IF EXISTS {index}"
@@ -294,7 +299,7 @@ class PostgresDialect:
                     db.execute("RESET statement_timeout")
 
     def refresh_statistics(self, table: Table, /) -> None:
-        statement = f"ANALYZE {quote_table(table.name, 'postgres', True)}"
+        statement = f"ANALYZE {quote_table(table.name, 'postgres')}"
         self.execute_ddl(statement, lock_timeout_s=5.0)
 
     @contextmanager

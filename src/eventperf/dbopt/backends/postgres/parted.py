@@ -34,7 +34,7 @@ def steps(cursor: Any, spec: IndexSpec, name: str) -> list[tuple[str, str | None
 
     Empty when the table has no parts. What a killed run has built is used, what it left invalid is dropped.
     """
-    tree = cursor.execute(_TREE, (quote_table(spec.table, "postgres", True),)).fetchall()
+    tree = cursor.execute(_TREE, (quote_table(spec.table, "postgres"),)).fetchall()
     if not any(is_leaf and level for _, is_leaf, level, _ in tree):
         return []
     names = {
@@ -51,7 +51,7 @@ def steps(cursor: Any, spec: IndexSpec, name: str) -> list[tuple[str, str | None
             found = None
         if found is None:
             own = replace(spec, table=table)
-            create = create_index_sql(own, names[table], "postgres", concurrently=is_leaf, schemas=True)
+            create = create_index_sql(own, names[table], "postgres", concurrently=is_leaf)
             out.append((create if is_leaf else create.replace(" ON ", " ON ONLY ", 1), drop))
         if level and (found is None or not found[1]):
             whole = _place(parent, names[parent])
@@ -61,7 +61,7 @@ def steps(cursor: Any, spec: IndexSpec, name: str) -> list[tuple[str, str | None
 
 def _place(table: str, index: str) -> str:
     schema = table.rpartition(".")[0]
-    return quote_table(f"{schema}.{index}" if schema else index, "postgres", True)
+    return quote_table(f"{schema}.{index}" if schema else index, "postgres")
 
 
 def is_parted(cursor: Any, index: str) -> bool:

@@ -22,7 +22,7 @@ from eventperf.dbopt.schema.ddl import create_index_sql, quote, quote_table
 from eventperf.dbopt.schema.model import IndexSpec, Schema, Table
 from eventperf.dbopt.schema.selectivity import partial_share, prefix_distinct
 from eventperf.dbopt.statements.lex import render, tokens
-from eventperf.dbopt.statements.recorder import muted
+from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample
 
 _WHOLE: Final = 20_000
@@ -100,7 +100,7 @@ class Copies:
                 self.notes.append(f"{table.name} could not be sampled: {str(error).splitlines()[0]}")
 
     def _read(self, source: Any, table: Table) -> None:
-        name = quote_table(table.name, "postgres", True)
+        name = quote_table(table.name, "postgres")
         share = max(_SHARE, _WHOLE / max(1, table.rows))
         pick = "" if share >= 1 or table.is_partitioned else f" TABLESAMPLE SYSTEM ({100 * share:.4f})"
         columns = ", ".join(quote(c, "postgres") for c in table.columns)
@@ -132,7 +132,7 @@ class Copies:
         for table in self._schema.tables.values():
             if table.name in self.skipped:
                 continue
-            there = db.execute("SELECT to_regclass(%s)", (quote_table(table.name, "postgres", True),))
+            there = db.execute("SELECT to_regclass(%s)", (quote_table(table.name, "postgres"),))
             if there.fetchone()[0] is not None:
                 continue  # the user restored a copy here: better than a sample
             try:
@@ -324,7 +324,7 @@ class HypoPlanner:
             if spec not in self._built:
                 self._build(spec, there)
         elif spec not in self._made:
-            text = create_index_sql(there, "h", "postgres", schemas=True)
+            text = create_index_sql(there, "h", "postgres")
             row = self._db.execute("SELECT indexrelid FROM hypopg_create_index(%s)", (text,)).fetchone()
             self._made[spec] = int(row[0])
 
@@ -338,7 +338,7 @@ class HypoPlanner:
             )
         self._db.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
         name = f"built_{len(self._built)}_{abs(hash(spec)) % 10**8}"
-        self._db.execute(create_index_sql(there, name, "postgres", schemas=True))
+        self._db.execute(create_index_sql(there, name, "postgres"))
         self._built[spec] = name
 
     def _set(self, wanted: frozenset[IndexSpec]) -> None:

@@ -18,7 +18,7 @@ from eventperf.dbopt.protocols import Capabilities, Measurement
 from eventperf.dbopt.schema.ddl import create_index_sql, normal_expression, quote
 from eventperf.dbopt.schema.model import Column, ExistingIndex, IndexSpec, Key, Schema, Table
 from eventperf.dbopt.schema.selectivity import column_stats
-from eventperf.dbopt.statements.recorder import muted
+from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
 from .what_if import ScratchPlanner, shape
@@ -34,7 +34,9 @@ class SqliteDialect:
 
     name = "sqlite"
     identifier_limit = 120  # SQLite has none; longer names help nobody
-    capabilities: Capabilities = Capabilities(partial=True, expression=True, appends_primary_key=True)
+    capabilities: Capabilities = Capabilities(
+        partial=True, expression=True, appends_primary_key=True, seconds_per_cost=4e-7, returns_early=True
+    )
 
     def __init__(self, engine: Any, *, ddl: Any = None, what_if: Any = None) -> None:
         self._engine = engine
