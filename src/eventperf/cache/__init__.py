@@ -55,7 +55,7 @@ __all__ = [
     "invalidate_on_commit",
 ]
 
-_LATE = {"CachetoolsStore": "cachetools", "RedisStore": "redis"}
+_LATE = {"CachetoolsStore": "local.cachetools", "RedisStore": "redis.store"}
 
 
 def __getattr__(name: str) -> Any:
