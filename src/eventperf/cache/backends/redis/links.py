@@ -10,10 +10,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from eventperf._core import sentinel
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
-from eventperf._core.urls import BackendURL, parse_url, redact
+from eventperf._redis.connect import Wanted, open_client
+from eventperf._redis.url import is_cluster, parse
 
 Command = tuple[Any, ...]
 
@@ -27,14 +27,13 @@ class Links:
     def __init__(
         self, url: str | None, client: Any, async_client: Any, timeout_s: float, max_connections: int
     ) -> None:
-        self._parsed = _parse(url) if url else None
-        self._text = url or ""
+        self._parsed = parse(url) if url else None
         self._given, self._given_async = client, async_client
         self._timeout_s = timeout_s
         self._max = max_connections
         known = client if client is not None else async_client
         self.is_cluster: bool = (
-            self._parsed.scheme.endswith("+cluster")
+            is_cluster(self._parsed)
             if self._parsed is not None
             else type(known).__name__ == "RedisCluster" or hasattr(known, "nodes_manager")
         )
@@ -115,88 +114,37 @@ class Links:
                 self._slow = {}
                 self._loops = weakref.WeakKeyDictionary()
 
-    @staticmethod
-    def _protocol() -> int:
-        return 2  # commands need no more, and every server speaks it; the channel asks for RESP3 itself
-
-    def _common(self) -> dict[str, Any]:
-        assert self._parsed is not None
-        out: dict[str, Any] = {
-            "socket_timeout": self._timeout_s,
-            "socket_connect_timeout": max(self._timeout_s, 0.05),
-            "decode_responses": False,
-            "protocol": self._protocol(),
-        }
-        if self._parsed.username:
-            out["username"] = self._parsed.username
-        if self._parsed.password is not None:
-            out["password"] = self._parsed.password
-        if self._parsed.scheme.startswith("rediss"):
-            out["ssl"] = True
-        # redis-py reads a single server's by itself
-        return out | sentinel.query_options(self._parsed, extra="cache", needed_by="RedisStore")
+    def _wanted(self, *, asynchronous: bool) -> Wanted:
+        package = "redis.asyncio.retry" if asynchronous else "redis.retry"
+        retry = require(package, extra="cache", needed_by="RedisStore")
+        backoff = require("redis.backoff", extra="cache", needed_by="RedisStore")
+        errors = require("redis.exceptions", extra="cache", needed_by="RedisStore")
+        once = retry.Retry(backoff.NoBackoff(), 1, supported_errors=(errors.ConnectionError,))
+        connect_s = max(self._timeout_s, 0.05)
+        return Wanted(
+            extra="cache",
+            needed_by="RedisStore",
+            connections=self._max,
+            # Tasks wait for room (see _room); a few more for what the client asks by itself.
+            cluster_connections=self._max * 4 + 8 if asynchronous else self._max,
+            sentinel_timeout_s=connect_s,
+            settings={
+                "socket_timeout": self._timeout_s,
+                "socket_connect_timeout": connect_s,
+                "protocol": 2,  # commands need no more, and every server speaks it; the channel asks for 3
+            },
+            of_pool={"retry": once},
+        )
 
     def _open(self) -> Any:
-        redis = require("redis", extra="cache", needed_by="RedisStore")
-        backoff, retry = (
-            require("redis.backoff", extra="cache", needed_by="RedisStore"),
-            require("redis.retry", extra="cache", needed_by="RedisStore"),
-        )
-        once = retry.Retry(backoff.NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,))
-        if self.is_cluster:
-            cluster = require("redis.cluster", extra="cache", needed_by="RedisStore")
-            return cluster.RedisCluster(
-                startup_nodes=[cluster.ClusterNode(h, p or 6379) for h, p in self._hosts()],
-                max_connections=self._max,
-                **self._common(),
-            )
-        if self._given_async is not None and self._parsed is None:
+        if self._parsed is None:
             raise ConfigurationError("client", None, "a sync client beside async_client=, for sync calls")
-        return redis.Redis(connection_pool=self._pool(redis, once, asynchronous=False))
+        return open_client(self._parsed, self._wanted(asynchronous=False), asynchronous=False)
 
     def _open_async(self) -> Any:
-        redis = require("redis.asyncio", extra="cache", needed_by="RedisStore")
-        backoff, retry = (
-            require("redis.backoff", extra="cache", needed_by="RedisStore"),
-            require("redis.asyncio.retry", extra="cache", needed_by="RedisStore"),
-        )
-        errors = require("redis.exceptions", extra="cache", needed_by="RedisStore")
         if self._parsed is None:
             raise ConfigurationError("async_client", None, "an async client beside client=, for async calls")
-        if self.is_cluster:
-            cluster = require("redis.asyncio.cluster", extra="cache", needed_by="RedisStore")
-            return cluster.RedisCluster(
-                startup_nodes=[cluster.ClusterNode(h, p or 6379) for h, p in self._hosts()],
-                max_connections=self._max * 4 + 8,  # a few for what the client asks by itself
-                **self._common(),
-            )
-        once = retry.Retry(backoff.NoBackoff(), 1, supported_errors=(errors.ConnectionError,))
-        return redis.Redis(connection_pool=self._pool(redis, once, asynchronous=True))
-
-    def _pool(self, redis: Any, once: Any, *, asynchronous: bool) -> Any:
-        assert self._parsed is not None
-        settings = {"max_connections": self._max, "timeout": 10, "retry": once, **self._options()}
-        if self._parsed.scheme in sentinel.SCHEMES:
-            return sentinel.master_pool(
-                self._parsed, asynchronous=asynchronous, extra="cache", needed_by="RedisStore",
-                sentinel_timeout_s=max(self._timeout_s, 0.05), **settings,
-            )  # fmt: skip
-        return redis.BlockingConnectionPool.from_url(self._text, **settings)
-
-    def _hosts(self) -> Sequence[tuple[str, int | None]]:
-        assert self._parsed is not None
-        return self._parsed.hosts
-
-    def _options(self) -> dict[str, Any]:
-        assert self._parsed is not None
-        out: dict[str, Any] = {}
-        if "protocol" not in self._parsed.options:
-            out["protocol"] = self._protocol()
-        if "socket_timeout" not in self._parsed.options:
-            out["socket_timeout"] = self._timeout_s
-        if "socket_connect_timeout" not in self._parsed.options:
-            out["socket_connect_timeout"] = max(self._timeout_s, 0.05)
-        return out
+        return open_client(self._parsed, self._wanted(asynchronous=True), asynchronous=True)
 
     # -- carrying several commands -------------------------------------------------------------------
 
@@ -331,23 +279,6 @@ class Links:
         if found is not None:
             await found[1].aclose()
         self.close()
-
-
-def _parse(url: str) -> BackendURL:
-    parsed = parse_url(url)
-    allowed = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster", *sentinel.SCHEMES)
-    if parsed.scheme not in allowed:
-        raise ConfigurationError("url", redact(url), [f"{scheme}://" for scheme in allowed])
-    if parsed.scheme != "unix" and not parsed.hosts:
-        raise ConfigurationError("url", redact(url), "a URL with a host, such as redis://host:6379/0")
-    if parsed.scheme in sentinel.SCHEMES:
-        sentinel.check(parsed)
-    elif len(parsed.hosts) > 1 and not parsed.scheme.endswith("+cluster"):
-        allowed_hosts = "one host, or redis+cluster:// or redis+sentinel:// for several"
-        raise ConfigurationError("url", redact(url), allowed_hosts)
-    if parsed.path and parsed.scheme in ("redis", "rediss") and not parsed.path.isdigit():
-        raise ConfigurationError("url", redact(url), "a database number after the host, such as /0")
-    return parsed
 
 
 def _pipeline(client: Any, commands: Sequence[Command]) -> list[Any]:

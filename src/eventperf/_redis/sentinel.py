@@ -10,34 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .errors import ConfigurationError
-from .extras import require
-from .urls import BackendURL, redact
+from eventperf._core.extras import require
+from eventperf._core.urls import BackendURL
 
-SCHEMES = ("redis+sentinel", "rediss+sentinel")
-
-
-def check(url: BackendURL) -> tuple[str, int]:
-    """Return the service and the database that ``redis+sentinel://host:26379,host/SERVICE/DB`` names.
-
-    Raises:
-        ConfigurationError: No service, or a database that is no number.
-
-    >>> from eventperf._core.urls import parse_url
-    >>> check(parse_url("redis+sentinel://a:26379,b:26379/mymaster/2"))
-    ('mymaster', 2)
-    """
-    service, _, database = url.path.partition("/")
-    if not service or not (database or "0").isdigit():
-        allowed = "redis+sentinel://host:26379,host:26379/SERVICE or .../SERVICE/DATABASE"
-        raise ConfigurationError("url", redact(url.text), allowed)
-    return service, int(database or 0)
-
-
-def query_options(url: BackendURL, *, extra: str, needed_by: str) -> dict[str, Any]:
-    """Return what a URL says after the question mark, read as redis-py does for a single server."""
-    parsers: Any = require("redis.connection", extra=extra, needed_by=needed_by).URL_QUERY_ARGUMENT_PARSERS
-    return {name: parsers.get(name, str)(text) for name, text in url.options.items()}
+from .url import is_tls, master_of, query_options, user
 
 
 def master_pool(
@@ -47,7 +23,7 @@ def master_pool(
     extra: str,
     needed_by: str,
     sentinel_timeout_s: float,
-    **settings: Any,
+    settings: dict[str, Any],
 ) -> Any:
     """Return a blocking pool of connections to the master of ``url``.
 
@@ -57,25 +33,31 @@ def master_pool(
         sentinel_timeout_s: How long a Sentinel may take to answer.
         settings: Of the pool, and of connections where the URL says nothing.
     """
-    service, database = check(url)
+    service, database = master_of(url)
     package = "redis.asyncio" if asynchronous else "redis"
     redis: Any = require(package, extra=extra, needed_by=needed_by)
     sentinel: Any = require(f"{package}.sentinel", extra=extra, needed_by=needed_by)
     options = query_options(url, extra=extra, needed_by=needed_by)
+    retry: Any = require(f"{package}.retry", extra=extra, needed_by=needed_by)
+    backoff: Any = require("redis.backoff", extra=extra, needed_by=needed_by)
     asked: dict[str, Any] = {
         "socket_timeout": sentinel_timeout_s,
         "socket_connect_timeout": sentinel_timeout_s,
+        "retry": retry.Retry(backoff.NoBackoff(), 0),  # the next Sentinel is the second try
     }
     for name in ("username", "password"):
         if (given := options.pop(f"sentinel_{name}", None)) is not None:
             asked[name] = given
-    user = {"username": url.username, "password": url.password}
-    options |= {name: value for name, value in user.items() if value is not None}
+    options |= user(url)
     managed = sentinel.SentinelManagedConnection
-    if url.scheme.startswith("rediss"):
+    if is_tls(url):
         managed, asked["ssl"] = sentinel.SentinelManagedSSLConnection, True
-        asked |= {name: value for name, value in options.items() if name.startswith("ssl_")}
-    finder = (_AsyncFinder if asynchronous else _Finder)(sentinel.Sentinel, url.hosts, service, asked)
+        of_tls = {**settings, **options}
+        asked |= {name: value for name, value in of_tls.items() if name.startswith("ssl_")}
+    errors: Any = require("redis.exceptions", extra=extra, needed_by=needed_by)
+    finder = (_AsyncFinder if asynchronous else _Finder)(
+        sentinel.Sentinel, url.hosts, service, asked, sentinel.MasterNotFoundError, errors.RedisError
+    )
     return redis.BlockingConnectionPool(
         connection_class=managed, connection_pool=finder, **{**settings, "db": database, **options}
     )
@@ -88,9 +70,16 @@ class _Finder:
     check_connection = False
 
     def __init__(
-        self, kind: Any, hosts: Sequence[tuple[str, int | None]], service: str, asked: dict[str, Any]
+        self,
+        kind: Any,
+        hosts: Sequence[tuple[str, int | None]],
+        service: str,
+        asked: dict[str, Any],
+        nobody: type[Exception],
+        any_error: type[Exception],
     ) -> None:
         self._kind = kind
+        self._nobody, self._any = nobody, any_error
         self._hosts = [(host, port or 26379) for host, port in hosts]
         self.service_name = service
         self._asked = asked
@@ -98,20 +87,49 @@ class _Finder:
     def _sentinels(self) -> Any:
         return self._kind(self._hosts, sentinel_kwargs=self._asked)
 
+    def _unknown(self, error: Exception) -> Exception:
+        """Return an error that names the Sentinels; that of redis-py 8 prints each of its pools."""
+        asked = ", ".join(f"{host}:{port}" for host, port in self._hosts)
+        return type(error)(f"no Sentinel at {asked} names a master for {self.service_name!r}")
+
     def get_master_address(self) -> Any:
         found = self._sentinels()
         try:
-            return found.discover_master(self.service_name)
+            try:
+                return found.discover_master(self.service_name)
+            except self._nobody as error:
+                unknown = self._unknown(error)
+            raise unknown from self._trouble(found)  # out of the handler: a cause has no other behind it
         finally:
             for one in found.sentinels:
                 one.connection_pool.disconnect()
+
+    def _trouble(self, found: Any) -> Exception | None:
+        for one in found.sentinels:
+            try:
+                one.ping()
+            except self._any as error:
+                return error
+        return None
 
 
 class _AsyncFinder(_Finder):
     async def get_master_address(self) -> Any:
         found = self._sentinels()
         try:
-            return await found.discover_master(self.service_name)
+            try:
+                return await found.discover_master(self.service_name)
+            except self._nobody as error:
+                unknown = self._unknown(error)
+            raise unknown from await self._atrouble(found)
         finally:
             for one in found.sentinels:
                 await one.connection_pool.disconnect()
+
+    async def _atrouble(self, found: Any) -> Exception | None:
+        for one in found.sentinels:
+            try:
+                await one.ping()
+            except self._any as error:
+                return error
+        return None
