@@ -8,13 +8,12 @@ from typing import Any
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
-
-from . import serializers
-from .core import Core
-from .entry import DEAD
-from .isolation import COPY, SHARE, Marks, private
-from .keys import Space
-from .options import CacheOptions
+from eventperf.cache.engine.state import Core
+from eventperf.cache.entry import DEAD
+from eventperf.cache.keys import Space
+from eventperf.cache.options import CacheOptions
+from eventperf.cache.values import serializers
+from eventperf.cache.values.isolation import COPY, SHARE, Marks, private
 
 Tags = Sequence[str] | Callable[[Any], Sequence[str]]
 
@@ -70,7 +69,8 @@ class Verbs:
             return value
         if options.isolate == COPY:
             return private(value)
-        self._marks.handed_out(self._core, local, local[len(space.inner) :], value)
+        core = self._core
+        self._marks.handed_out(core.peek(local), local, local[len(space.inner) :], value, core.drop_keys)
         return value
 
 

@@ -18,15 +18,15 @@ from typing import Any
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.events import Hooks
 from eventperf._core.flights import VALUE, Flights
+from eventperf.cache.backends.local.memory import MemoryStore
+from eventperf.cache.entry import Entry, EntryMeta
+from eventperf.cache.errors import StoreUnavailable
+from eventperf.cache.keys import Space
+from eventperf.cache.options import CacheOptions
+from eventperf.cache.stats import BreakerChanged, CoherenceChanged, Counts, StoreTrouble
 
-from .backends.memory import MemoryStore
 from .breaker import Breaker
-from .entry import Entry, EntryMeta
-from .errors import StoreUnavailable
 from .keeper import Keeper
-from .keys import Space
-from .options import CacheOptions
-from .stats import BreakerChanged, CoherenceChanged, Counts, StoreTrouble
 
 REPLAY_MAX = 10_000
 SAME_END_S = 0.05

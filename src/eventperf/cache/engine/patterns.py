@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .core import Core, Ticket
-from .entry import Entry
-from .errors import StoreUnavailable
-from .keys import Space, glob
-from .options import CacheOptions
-from .policy import lifetime
-from .reading import outer_of, tell
-from .stats import CacheStats
-from .steps import Steps, call
+from eventperf.cache.entry import Entry
+from eventperf.cache.errors import StoreUnavailable
+from eventperf.cache.keys import Space, glob
+from eventperf.cache.options import CacheOptions
+from eventperf.cache.policy import lifetime
+from eventperf.cache.stats import CacheStats
+
+from .effects import Steps, call
+from .look import outer_of, tell
+from .state import Core, Ticket
 
 
 def remove(core: Core, space: Space, pattern: str, dry_run: bool) -> Steps[int]:
@@ -130,7 +131,7 @@ def connect(core: Core) -> None:
             core.coherence = "ttl"  # a store of a third party that cannot tell us of writes
             core.l1_open = core.l1 is not None
         return
-    from .backends.redis_channel import Channel
+    from eventperf.cache.backends.redis.channel import Channel
 
     core.channel = Channel(core.store, core.coherence, wants_l1=core.l1 is not None)
     core.channel.add_prefix(core.space)

@@ -25,8 +25,8 @@ from eventperf.cache.errors import StoreUnavailable
 from eventperf.cache.protocols import Grant
 
 from .coalesce import Coalescer
-from .redis_links import Links
-from .redis_reads import REDO, AsyncReads, Reads
+from .direct_reads import REDO, AsyncReads, Reads
+from .links import Links
 
 Command = tuple[Any, ...]
 
@@ -37,7 +37,7 @@ TAG_LIFE_S: Final = 7 * 86400
 @cache
 def script(name: str) -> tuple[str, str]:
     """Return a script's text and its digest."""
-    text = files("eventperf.cache").joinpath(f"lua/{name}.lua").read_text()
+    text = files("eventperf.cache.backends.redis").joinpath(f"lua/{name}.lua").read_text()
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 

@@ -12,14 +12,14 @@ import hashlib
 import os
 import pickle
 import sys
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from .core import Core
-from .entry import DEAD
-from .errors import ValueMutated
+from eventperf.cache.entry import DEAD, Entry
+from eventperf.cache.errors import ValueMutated
 
 SHARE: Final = "share"
 COPY: Final = "copy"
@@ -28,7 +28,7 @@ CHECK: Final = "check"
 _FIXED: Final = frozenset(
     {str, int, float, bool, bytes, complex, type(None), UUID, date, datetime, time, timedelta, Decimal}
 )
-_OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_OURS: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 _REMEMBERED: Final = 3
 _MOST: Final = 100_000
 
@@ -62,13 +62,21 @@ class Marks:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[Any, bytes, list[str]]] = {}
 
-    def handed_out(self, core: Core, local: str, key: str, value: Any) -> None:
+    def handed_out(
+        self, entry: Entry | None, local: str, key: str, value: Any, drop: Callable[[Sequence[str]], None]
+    ) -> None:
         """Note that the object under ``local`` is about to be used.
+
+        Args:
+            entry: What process memory holds there.
+            local: The key in process memory.
+            key: The key as callers know it.
+            value: The object.
+            drop: Forgets local keys.
 
         Raises:
             ValueMutated: Since the last time somebody changed it. It is dropped: the next call loads anew.
         """
-        entry = core.peek(local)
         if entry is None or entry.value is DEAD or entry.value is not value:
             return
         look = _digest(value)
@@ -82,7 +90,7 @@ class Marks:
             self._seen[local] = (entry, look, [at])
         elif seen[1] != look:
             del self._seen[local]
-            core.drop_keys([local])
+            drop([local])
             raise ValueMutated(key, tuple(seen[2]), at)
         elif at not in seen[2]:
             del seen[2][: max(0, len(seen[2]) + 1 - _REMEMBERED)]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from eventperf._core.extras import require
 
 if TYPE_CHECKING:
-    from .redis_links import Links
+    from .links import Links
 
 _GET: Final = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
 _ROUND: Final = 4096  # keys asked for before the first answer is read

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from .errors import CacheError
+from eventperf.cache.errors import CacheError
 
 
 class Keeper:

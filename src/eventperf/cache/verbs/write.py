@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eventperf._core.durations import Duration, seconds
+from eventperf.cache.engine import patterns
+from eventperf.cache.engine.effects import Steps, arun, call, run
+from eventperf.cache.engine.look import remove_many, remove_tags, write_many
+from eventperf.cache.engine.state import Core
+from eventperf.cache.options import CacheOptions
+from eventperf.cache.values.isolation import COPY, SHARE, private
 
-from . import patterns
-from .core import Core
-from .isolation import COPY, SHARE, private
-from .options import CacheOptions
-from .reading import remove_many, remove_tags, write_many
-from .steps import Steps, arun, call, run
-from .verbs import Verbs, tag_list, text_of
+from .base import Verbs, tag_list, text_of
 
 
 class WriteVerbs(Verbs):

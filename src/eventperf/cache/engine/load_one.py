@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from eventperf._core.flights import ABANDONED, ERROR, OPEN, VALUE, Flight
+from eventperf.cache.errors import LoadTimeout, StoreUnavailable
+from eventperf.cache.keys import Space
+from eventperf.cache.options import CacheOptions
+from eventperf.cache.policy import early_by, l1_life, lifetime, result_ttl
+from eventperf.cache.stats import Loaded, LoadFailed
 
-from .core import Core
-from .errors import LoadTimeout, StoreUnavailable
-from .keys import Space
-from .options import CacheOptions
-from .policy import early_by, l1_life, lifetime, result_ttl
-from .reading import Found, Look, look, outer_of, pack, tag_versions, tell
-from .stats import Loaded, LoadFailed
-from .steps import Load, MayWait, Spawn, Steps, Wait, call
+from .effects import Load, MayWait, Spawn, Steps, Wait, call
+from .look import Found, Look, look, outer_of, pack, tag_versions, tell
+from .state import Core
 
 CALM_S = 0.1
 TagsOf = Callable[[Any], Sequence[str]]

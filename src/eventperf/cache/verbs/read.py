@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, overload
 
-from .entry import DEAD
-from .errors import StoreUnavailable
-from .isolation import SHARE
-from .keys import MAX_KEY
-from .options import CacheOptions
-from .reading import ABSENT, plain_value, read_many
-from .steps import Steps, arun, run
-from .verbs import Verbs, text_of
+from eventperf.cache.engine.effects import Steps, arun, run
+from eventperf.cache.engine.look import ABSENT, plain_value, read_many
+from eventperf.cache.entry import DEAD
+from eventperf.cache.errors import StoreUnavailable
+from eventperf.cache.keys import MAX_KEY
+from eventperf.cache.options import CacheOptions
+from eventperf.cache.values.isolation import SHARE
+
+from .base import Verbs, text_of
 
 
 class ReadVerbs(Verbs):

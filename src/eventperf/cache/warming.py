@@ -14,10 +14,10 @@ from eventperf._core.durations import Duration, seconds, show
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.flights import VALUE
 
+from .engine.effects import Load, Steps, arun, call, run
+from .engine.look import outer_of, pack, tag_versions, tell
 from .errors import StoreUnavailable
 from .policy import lifetime
-from .reading import outer_of, pack, tag_versions, tell
-from .steps import Load, Steps, arun, call, run
 
 if TYPE_CHECKING:
     from .manager import CacheManager

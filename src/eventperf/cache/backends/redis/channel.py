@@ -30,7 +30,7 @@ from eventperf.cache.keys import Space
 from .resp3 import INCOMPLETE, Reader, ReplyError, pack
 
 if TYPE_CHECKING:
-    from eventperf.cache.core import Core
+    from eventperf.cache.engine.state import Core
 
 _log = logging.getLogger("eventperf.cache")
 

@@ -6,14 +6,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .core import Core, Ticket
-from .envelope import Sealed, kind, open_payload, seal, unseal
-from .errors import StoreUnavailable
-from .keys import Space
-from .options import CacheOptions
-from .policy import early_by, l1_life, lifetime
-from .stats import CorruptEntry
-from .steps import Steps, call
+from eventperf.cache.errors import StoreUnavailable
+from eventperf.cache.keys import Space
+from eventperf.cache.options import CacheOptions
+from eventperf.cache.policy import early_by, l1_life, lifetime
+from eventperf.cache.stats import CorruptEntry
+from eventperf.cache.values.envelope import Sealed, kind, open_payload, seal, unseal
+
+from .effects import Steps, call
+from .state import Core, Ticket
 
 ABSENT: Any = object()
 

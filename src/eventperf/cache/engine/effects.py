@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from eventperf._core.flights import Flight, Flights
 
-from .core import Core
+from .state import Core
 
 T = TypeVar("T")
 

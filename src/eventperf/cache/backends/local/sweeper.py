@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 
-from .backends.memory import MemoryStore
+from .memory import MemoryStore
 
 _IDLE_S = 3600.0
 

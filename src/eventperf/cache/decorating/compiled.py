@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from .entry import DEAD
+from eventperf.cache.entry import DEAD
 
 _REACH: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _OURS: Final = "_ep_"

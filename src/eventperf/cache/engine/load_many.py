@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventperf._core.flights import ABANDONED, ERROR, VALUE, Flight
+from eventperf.cache.errors import StoreUnavailable
+from eventperf.cache.keys import Space
+from eventperf.cache.options import CacheOptions
+from eventperf.cache.policy import l1_life, lifetime, result_ttl
+from eventperf.cache.stats import Loaded, LoadFailed
 
-from .core import Core
-from .errors import StoreUnavailable
-from .keys import Space
-from .loading import Job, get_or_load
-from .options import CacheOptions
-from .policy import l1_life, lifetime, result_ttl
-from .reading import look, outer_of, pack, tag_versions, tell
-from .stats import Loaded, LoadFailed
-from .steps import Load, MayWait, Steps, Wait, call
+from .effects import Load, MayWait, Steps, Wait, call
+from .load_one import Job, get_or_load
+from .look import look, outer_of, pack, tag_versions, tell
+from .state import Core
 
 
 @dataclass(slots=True)

@@ -24,9 +24,8 @@ from uuid import UUID
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
-
-from .errors import SerializationError
-from .protocols import Serializer
+from eventperf.cache.errors import SerializationError
+from eventperf.cache.protocols import Serializer
 
 
 class Undecodable(Exception):

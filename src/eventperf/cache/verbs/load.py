@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast, overload
 
 from eventperf._core.durations import Duration
+from eventperf.cache.engine import load_many as bulk
+from eventperf.cache.engine.effects import Steps, arun, run
+from eventperf.cache.engine.load_one import Job, get_or_load
+from eventperf.cache.entry import DEAD
+from eventperf.cache.options import CacheOptions
+from eventperf.cache.values.isolation import SHARE
 
-from . import bulk
-from .entry import DEAD
-from .isolation import SHARE
-from .loading import Job, get_or_load
-from .options import CacheOptions
-from .steps import Steps, arun, run
-from .verbs import Tags, Verbs, tag_list, text_of
+from .base import Tags, Verbs, tag_list, text_of
 
 T = TypeVar("T")
 

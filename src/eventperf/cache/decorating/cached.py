@@ -14,15 +14,15 @@ from uuid import UUID
 from typing_extensions import ParamSpec
 
 from eventperf._core.errors import ConfigurationError
+from eventperf.cache.entry import DEAD
+from eventperf.cache.errors import UnstableKey
+from eventperf.cache.keys import Template, Unstable, encode
+from eventperf.cache.options import CacheOptions
 
-from .entry import DEAD
-from .errors import UnstableKey
-from .fastpath import Compiled, compile_wrapper
-from .keys import Template, Unstable, encode
-from .options import CacheOptions
+from .compiled import Compiled, compile_wrapper
 
 if TYPE_CHECKING:
-    from .manager import CacheManager
+    from eventperf.cache.manager import CacheManager
 
 P = ParamSpec("P")
 R = TypeVar("R")
