@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.urls import BackendURL, redact
+from eventperf.queues.backends.faces import AsyncFace
 from eventperf.queues.backends.turns import Turns
 from eventperf.queues.errors import QueueError, SchemaMissing, StoreUnavailable
-from eventperf.queues.faces import AsyncFace
 from eventperf.queues.job import NewJob
 from eventperf.queues.protocols import ENGINE, StoreSettings, WorkerCard
 
