@@ -56,6 +56,10 @@ def made_by(release: str, url: str) -> list[str]:
     return [statement for statement in words.split(";\n") if statement.strip()]
 
 
+def options(index: Any) -> dict[str, str]:
+    return {name: str(value) for name, value in (index.get("dialect_options") or {}).items()}
+
+
 def shape(url: str) -> dict[str, Any]:
     """What the server says of the tables, without the order of their columns."""
     engine: Engine = create_engine(url, poolclass=NullPool)
@@ -66,7 +70,7 @@ def shape(url: str) -> dict[str, Any]:
             c["name"]: (str(c["type"]), c["nullable"], str(c.get("default"))) for c in look.get_columns(table)
         }
         indexes = {
-            i["name"]: (tuple(i["column_names"]), bool(i["unique"]), str(i.get("dialect_options")))
+            i["name"]: (tuple(i["column_names"]), bool(i["unique"]), options(i))
             for i in look.get_indexes(table)
         }
         found[table] = columns, look.get_pk_constraint(table)["constrained_columns"], indexes
@@ -89,27 +93,23 @@ def forget(url: str) -> None:
     engine.dispose()
 
 
-@pytest.mark.parametrize("release", RELEASES)
-def test_older_tables_become_what_fresh_ones_are(release: str, url: str, sql: Callable[..., Any]) -> None:
+def test_older_tables_become_what_fresh_ones_are(url: str, sql: Callable[..., Any]) -> None:
+    """Of every release that made tables, by the statements that it printed."""
     assert create(url) == 0
     fresh = shape(url)
-    forget(url)
-    sql(*made_by(release, url))
-    assert create(url) == int(release[0])
-    assert shape(url) == fresh
+    for release in RELEASES:
+        forget(url)
+        sql(*made_by(release, url))
+        assert create(url) == int(release[0])
+        assert shape(url) == fresh, release
     assert create(url) == sql_schema.VERSION, "and then there is nothing left to do"
-
-
-def test_printed_statements_do_the_same(url: str, sql: Callable[..., Any]) -> None:
-    create(url)
-    fresh = shape(url)
     forget(url)
     sql(*made_by("1-first", url))
     with QueueManager(url) as queues:
         backend: Any = queues.backend
         sql(*backend.schema_ddl(since=1).split(";\n")[:-1])
         assert backend.schema_version() == sql_schema.VERSION
-    assert shape(url) == fresh
+    assert shape(url) == fresh, "printed statements do the same"
 
 
 def test_jobs_of_older_tables_are_kept_and_run(url: str, sql: Callable[..., Any]) -> None:
@@ -203,14 +203,14 @@ def test_starters_do_not_collide(release: str, url: str, sql: Callable[..., Any]
         if done.returncode:
             failed.append(done.stderr)
 
-    threads = [threading.Thread(target=start) for _ in range(5)]
+    threads = [threading.Thread(target=start) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert failed == []
     with QueueManager(url) as queues:
-        assert sum(row.waiting for row in queues.status()) == 5
+        assert sum(row.waiting for row in queues.status()) == 4
 
 
 def test_command_says_what_it_found_and_did(
