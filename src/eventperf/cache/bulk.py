@@ -18,6 +18,7 @@ from .policy import l1_life, lifetime, result_ttl
 from .reading import look, outer_of, pack, tag_versions, tell
 from .stats import Loaded, LoadFailed
 from .steps import Load, MayWait, Steps, Wait, call
+from .values.single_use import refuse_single_use
 
 
 @dataclass(slots=True)
@@ -119,7 +120,10 @@ def _load(core: Core, batch: Batch, keys: list[str], flights: dict[str, Flight])
     core.load_s += taken
     if core.hooks.active:
         core.hooks.emit(Loaded(",".join(names[:3]), taken))
-    return {key: loaded[batch.names[key]] for key in keys if batch.names[key] in loaded}
+    out = {key: loaded[batch.names[key]] for key in keys if batch.names[key] in loaded}
+    for key, value in out.items():
+        refuse_single_use(batch.names[key], value)
+    return out
 
 
 def _lead(core: Core, batch: Batch, mine: dict[str, Flight]) -> Steps[dict[str, Any]]:

@@ -17,6 +17,7 @@ from .policy import early_by, l1_life, lifetime, result_ttl
 from .reading import Found, Look, look, outer_of, pack, tag_versions, tell
 from .stats import Loaded, LoadFailed
 from .steps import Load, MayWait, Spawn, Steps, Wait, call
+from .values.single_use import refuse_single_use
 
 CALM_S = 0.1
 TagsOf = Callable[[Any], Sequence[str]]
@@ -186,6 +187,7 @@ def _load(core: Core, job: Job, flights: tuple[Flight, ...]) -> Steps[Any]:
     core.load_s += taken
     if core.hooks.active:
         core.hooks.emit(Loaded(job.key, taken))
+    refuse_single_use(job.key, value)
     return value
 
 

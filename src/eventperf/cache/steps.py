@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 from eventperf._core.flights import Flight, Flights
 
 from .core import Core
+from .errors import NotCacheable
+from .values.single_use import COROUTINE
 
 T = TypeVar("T")
 
@@ -89,7 +91,8 @@ def _perform(core: Core, effect: Any) -> Any:
         if inspect.isawaitable(value):
             if inspect.iscoroutine(value):
                 value.close()
-            raise TypeError("the loader is a coroutine function: use the async call (aget_or_load)")
+            key = str(effect.flights[0].key) if effect.flights else "the loader's result"
+            raise NotCacheable(type(value).__name__, key, COROUTINE)
         return value
     if kind is Wait:
         return effect.table.wait(effect.flight, effect.timeout_s)

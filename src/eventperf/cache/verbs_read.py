@@ -8,7 +8,7 @@ from typing import Any, overload
 from .entry import DEAD
 from .errors import StoreUnavailable
 from .isolation import SHARE
-from .keys import MAX_KEY
+from .keys import is_odd
 from .options import CacheOptions
 from .reading import ABSENT, plain_value, read_many
 from .steps import Steps, arun, run
@@ -40,7 +40,7 @@ class ReadVerbs(Verbs):
         return run(self._core, self._get(key, default, options))
 
     def _get_plain(self, key: str) -> Any:
-        if len(key) > MAX_KEY:
+        if is_odd(key):
             return ABSENT
         outer = self._core.space.outer + key
         try:
@@ -64,7 +64,7 @@ class ReadVerbs(Verbs):
         return await arun(self._core, self._get(key, default, options))
 
     async def _aget_plain(self, key: str) -> Any:
-        if len(key) > MAX_KEY:
+        if is_odd(key):
             return ABSENT
         outer = self._core.space.outer + key
         try:

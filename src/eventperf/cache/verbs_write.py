@@ -13,6 +13,7 @@ from .isolation import COPY, SHARE, private
 from .options import CacheOptions
 from .reading import remove_many, remove_tags, write_many
 from .steps import Steps, arun, call, run
+from .values.single_use import refuse_single_use
 from .verbs import Verbs, tag_list, text_of
 
 
@@ -79,7 +80,9 @@ class WriteVerbs(Verbs):
         chosen, life, space = self._plan(options, ttl)
         tags = tag_list(tags)
         if items and self._core.enabled:
-            locals_ = {space.local(text_of(key)): value for key, value in items.items()}
+            for key, value in items.items():
+                refuse_single_use(text_of(key), value)
+            locals_ = {space.local(key): value for key, value in items.items()}
             if chosen.isolate == COPY:
                 locals_ = {local: private(value) for local, value in locals_.items()}
             yield from write_many(self._core, space, locals_, life, tags, chosen)
