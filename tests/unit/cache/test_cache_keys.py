@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventperf._core.errors import ConfigurationError
-from eventperf.cache.keys import MAX_KEY, Space, Template, Unstable, encode, fit
+from eventperf.cache.keys import MAX_KEY, Space, Template, Unstable, encode, fit, fit_tag
 
 
 class Color(enum.Enum):
@@ -269,8 +269,15 @@ def test_odd_keys_fit_and_stay_apart(key, data):
 
 def test_no_key_of_one_namespace_is_one_of_another():
     home, tenant = Space("shop"), Space("tenant", home=False)
-    assert home.local(tenant.local("secret")) != tenant.local("secret")
+    assert home.local("\x00tenant:secret") != tenant.local("secret")
     assert not tenant.local("a").startswith("\x00tenant:")  # cannot be guessed
+
+
+def test_tags_hold_nothing_that_separates_them():
+    assert fit_tag("event:42") == "event:42"
+    odd = {fit_tag(t) for t in ("a\x00", "a%00", "a\x01", "a\ud800", "a" * 600, "a" * 601)}
+    assert len(odd) == 6
+    assert not any(c in tag for tag in odd for c in "\x00\x01")
 
 
 def test_a_class_that_its_name_does_not_lead_to_is_known_to_this_process_only():

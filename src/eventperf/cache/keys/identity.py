@@ -41,7 +41,7 @@ class Identity:
         known = getattr(function, CACHED, None)
         if isinstance(known, Identity) and known.stands_for(function):
             function = known._function
-        self._function = function
+        self._function: Callable[..., Any] = function
         self._mu = threading.Lock()
         self._number = number()
         self._known: dict[bool, str] = {}

@@ -15,11 +15,13 @@ MAX_KEY: Final = 512
 """Longest key in characters that is kept as it is; longer ones keep a prefix and gain a digest."""
 
 _PART: Final = re.compile(r"[%:{}*?\[\]\\\s\x00-\x1f\x7f\ud800-\udfff]")
-_ODD: Final = re.compile(r"[\x00-\x02\ud800-\udfff]")
+_ODD: Final = re.compile(r"[\x02\ud800-\udfff]")
+_ODD_IN_TAGS: Final = re.compile(r"[\x00-\x02\ud800-\udfff]")
 _MARK: Final = "\x02"
 """Before the digest of a key that is not kept as it is; no key that is kept has it."""
 _DIGEST: Final = 32
-_SALT: Final = secrets.token_hex(8)
+FOREIGN: Final = f"\x00{secrets.token_hex(8)}"
+"""How local keys of other namespaces begin: no key of the home namespace, whatever its text, reaches one."""
 
 
 def quote_part(text: str) -> str:
@@ -28,7 +30,7 @@ def quote_part(text: str) -> str:
 
 
 def is_odd(key: str) -> bool:
-    """Tell whether a key or tag is too long, or holds what cannot be sent or what separates inside."""
+    """Tell whether a key is too long, or holds what cannot be sent."""
     return len(key) > MAX_KEY or not (key.isprintable() or _ODD.search(key) is None)
 
 
@@ -38,10 +40,18 @@ def fit(key: str) -> str:
     >>> fit("event:42"), len(fit("x" * 10_000))
     ('event:42', 512)
     """
-    if not is_odd(key):
-        return key
-    start = _ODD.sub(percent, key[:MAX_KEY])[: MAX_KEY - _DIGEST - 1]
-    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_DIGEST // 2).hexdigest()
+    return _shortened(key) if is_odd(key) else key
+
+
+def fit_tag(tag: str) -> str:
+    """Return ``tag`` as it is kept beside values: also without what separates tags there."""
+    odd = len(tag) > MAX_KEY or not (tag.isprintable() or _ODD_IN_TAGS.search(tag) is None)
+    return _shortened(tag) if odd else tag
+
+
+def _shortened(text: str) -> str:
+    start = _ODD_IN_TAGS.sub(percent, text[:MAX_KEY])[: MAX_KEY - _DIGEST - 1]
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST // 2).hexdigest()
     return f"{start}{_MARK}{digest}"
 
 
@@ -60,8 +70,7 @@ class Space:
         quoted = quote_part(name)
         self.outer: str = f"{quoted}:{version}:"
         self.tag_prefix: str = f"{quoted}:t:"
-        # The salt: a key of the home namespace, whatever its text, never reaches into another one.
-        self.inner: str = "" if home else f"\x00{_SALT}{quoted}:"
+        self.inner: str = "" if home else f"{FOREIGN}{quoted}:"
 
     def local(self, key: str) -> str:
         """Return the key in process memory."""

@@ -1,1 +1,1 @@
-"""Values on their way to the tiers and back."""
+"""What happens to a value on its way: to bytes and back, into its envelope, out of process memory."""

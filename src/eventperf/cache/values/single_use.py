@@ -22,7 +22,8 @@ _DEEP: Final = 3
 
 _ONCE: Final = "it can be read only once: return a list of what it yields"
 COROUTINE: Final = (
-    "it can be awaited only once: decorate a coroutine function (async def), or use the async call"
+    "it can be awaited only once: decorate a coroutine function (async def), or use the async call "
+    "(aget_or_load)"
 )
 _FILE: Final = "it can be read only once: return what it holds, as text or bytes"
 _STREAM: Final = "its body can be read only once: return the whole body, or what it is made of"

@@ -118,7 +118,7 @@ class ArqStore:
         self._backend = backend
         self._wire = backend.wire
         self._keys = backend.keys
-        self._client = build_client(backend.url, "redis")
+        self._client = build_client(backend.url)
         self._call = self._client.register_script(_script())
         self._down: tuple[type[Exception], ...] = (errors.ConnectionError, errors.TimeoutError, OSError)
         self._refused: type[Exception] = errors.RedisError

@@ -14,9 +14,9 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf._core.urls import BackendURL, redact
+from eventperf._redis.url import check
 from eventperf.queues.errors import QueueError, StoreUnavailable
 from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus
 from eventperf.queues.protocols import ENGINE, Claimed, Outcome, Renewed, StoreSettings, WorkerCard
@@ -38,7 +38,7 @@ class RedisBackend:
 
     def __init__(self, url: BackendURL, settings: StoreSettings) -> None:
         require("redis", extra="queues", needed_by="the Redis queue backend")
-        self._url = url
+        self._url = check(url)
         self._settings = settings
         self._mu = threading.Lock()
         self._pid = os.getpid()
@@ -47,8 +47,6 @@ class RedisBackend:
         self._aio: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncRedisStore] = (
             weakref.WeakKeyDictionary()
         )
-        if not url.hosts:
-            raise ConfigurationError("url", str(url), "a URL with a host, such as redis://host:6379/0")
 
     def _here(self) -> None:
         """Forget the parent's connections after a fork, without closing them."""
@@ -60,13 +58,13 @@ class RedisBackend:
         with self._mu:
             self._here()
             if self._sync is None:
-                self._sync = RedisStore(build_client(self._url, "redis"), self._settings, self._url)
+                self._sync = RedisStore(build_client(self._url), self._settings, self._url)
             return self._sync
 
     def waiter(self, card: WorkerCard, /) -> RedisStore:
         with self._mu:
             self._here()
-            store = RedisStore(build_client(self._url, "redis", waits=True), self._settings, self._url)
+            store = RedisStore(build_client(self._url, waits=True), self._settings, self._url)
             store.adopt(card)
             self._waiters.append(store)
             return store
@@ -76,7 +74,7 @@ class RedisBackend:
         with self._mu:
             self._here()
             if loop not in self._aio:
-                client = build_client(self._url, "redis.asyncio")
+                client = build_client(self._url, asynchronous=True)
                 self._aio[loop] = AsyncRedisStore(client, self._settings, self._url)
             return self._aio[loop]
 
