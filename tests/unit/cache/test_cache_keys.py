@@ -135,16 +135,11 @@ def _is_deep(value: Any) -> bool:
     return False
 
 
-_arguments = st.recursive(plain, grouped, max_leaves=5)
+arguments = st.recursive(plain, grouped, max_leaves=5)
 
 
-@st.composite
-def arguments(draw: st.DrawFn) -> Any:
-    """Any argument (composite: the text of the strategy itself is 39 kB long)."""
-    return draw(_arguments)
-
-
-@given(arguments(), arguments())
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
+@given(arguments, arguments)
 @settings(max_examples=600, deadline=None)
 def test_two_arguments_have_the_same_text_if_and_only_if_they_are_equal(one, other):
     try:
