@@ -32,6 +32,12 @@ async def load():
     return 1
 
 
+def future():
+    loop = asyncio.new_event_loop()
+    loop.close()
+    return asyncio.Future(loop=loop)
+
+
 @contextlib.contextmanager
 def opened():
     yield 1
@@ -80,7 +86,7 @@ ONCE = [
     (rows, "yields"), (pages, "yields"), (lambda: iter([1]), "yields"), (lambda: map(str, [1]), "yields"),
     (lambda: csv.reader(["a"]), "yields"), (lambda: Page(rows()), "yields"), (lambda: [1, rows()], "yields"),
     (lambda: {"rows": rows(), "total": 1}, "yields"), (lambda: (1, ([rows()],)), "yields"),
-    (load, "await"), (lambda: asyncio.new_event_loop().create_future(), "await"),
+    (load, "await"), (future, "await"),
     (lambda: io.StringIO("a"), "text or bytes"), (lambda: open(__file__), "text or bytes"),
     (lambda: tempfile.NamedTemporaryFile(), "text or bytes"), (opened, "entered"),
     (lambda: starlette("StreamingResponse", iter(["a"])), "whole body"),
