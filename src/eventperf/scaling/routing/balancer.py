@@ -29,7 +29,7 @@ from .health import Ejection, Endpoint, Pool
 
 E = TypeVar("E", bound=Hashable)
 _STRATEGIES = ("p2c-ewma", "least-connections", "round-robin", "random")
-_SAME = 1.25  # costs this close are one cost: else the one measured longest ago always won
+_SAME = 1.2  # costs this close are one cost: else the one measured longest ago always won
 _TRIES = 16
 _log = logging.getLogger("eventperf.scaling.balancer")
 
@@ -221,8 +221,9 @@ class Balancer(Generic[E]):
         return (endpoint.latency_s * faded + 1e-4) * trouble * self._busy(endpoint, weights)
 
     def _busy(self, endpoint: Endpoint[E], weights: float) -> float:
-        """Count the requests in flight beyond the endpoint's share of all that are."""
-        return 1.0 + max(0.0, endpoint.in_flight - self._flying * endpoint.weight / weights)
+        """Compare the requests in flight with the endpoint's share of all; up to that is no matter."""
+        fair = self._flying * endpoint.weight / weights
+        return max(1.0, (1.0 + endpoint.in_flight) / (1.0 + fair))
 
     # -- learning ------------------------------------------------------------------------------------
 
