@@ -15,7 +15,7 @@ from eventperf._core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from eventperf.queues import QueueManager
-    from eventperf.queues.working.processes import Setup
+    from eventperf.queues.engine import Setup
 
 
 def wrap_handlers(

@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from eventperf.queues.codec import Codec
-from eventperf.queues.producing.types import JobType
+from eventperf.queues.engine import Setup
+from eventperf.queues.jobtype import JobType
 
 from .context import JobContext, process_context
-from .processes import Child, ProcessPool, Setup
+from .processes import Child, ProcessPool
 
 
 class Executors:

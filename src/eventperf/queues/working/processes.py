@@ -8,12 +8,13 @@ import pickle
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from eventperf.queues.codec import Codec
+from eventperf.queues.engine import Around, Setup
 from eventperf.queues.errors import QueueError
 
 from .context import ProcessContext
@@ -21,13 +22,6 @@ from .context import ProcessContext
 
 class ProcessDied(QueueError):
     """The process of a ``cpu=True`` job ended before it answered (killed, out of memory, segfault)."""
-
-
-Around = Callable[[], AbstractContextManager[object]]
-"""What each job of a process runs inside."""
-
-Setup = Callable[[], Around]
-"""Called once in a new process, before anything of the application is imported; must be picklable."""
 
 
 def _serve(pipe: Connection, setup: Setup | None = None) -> None:
