@@ -133,5 +133,5 @@ def _snapshot(held: Mapping[str, int]) -> list[tuple[str, int]]:
     while True:
         try:
             return list(held.items())
-        except RuntimeError:  # the loop's thread changed it meanwhile
+        except (RuntimeError, KeyError):  # the loop's thread changed it meanwhile
             continue

@@ -328,9 +328,6 @@ class Runner:
         job_id = run.lease.record.id
         if run.timeout_s is not None:
             self._timeouts.remove(job_id, run.timeout_s)
-        if self._runs.get(job_id) is run:
-            del self._runs[job_id]
-            self.held.pop(job_id, None)
         if run.why not in ("lost", "left"):
             then = None
             if self._engine.hooks.active:
@@ -339,6 +336,9 @@ class Runner:
                 if event is not None:
                     then = lambda: self._tell(run, event, outcome)  # noqa: E731
             self._acks.add(run.lease, outcome, then)
+        if self._runs.get(job_id) is run:  # only now: a renewal in between must find it in one of the two
+            del self._runs[job_id]
+            self.held.pop(job_id, None)
         self.on_end(run)
 
     def _tell(self, run: Run, kind: str, outcome: Outcome | None = None) -> None:

@@ -23,7 +23,7 @@ _j, _w = s.jobs.c, s.workers.c
 
 _BATCH = 1000
 _KNOWN_FOR = 3  # leases that a worker stays known after its last renewal
-_ANSWERED_WITHIN = 2  # leases after which the answer to a claim must have arrived
+_ANSWERED_WITHIN_S = 15.0  # beyond two leases: by then the answer to a claim has arrived, or never will
 
 
 def enter(tx: Tx, card: WorkerCard, held: Sequence[str]) -> None:
@@ -90,7 +90,7 @@ def _lost(tx: Tx, held: Sequence[tuple[str, int]]) -> list[str]:
 def _give_back(tx: Tx, card: WorkerCard, tokens: dict[str, int]) -> None:
     """Hand on what this worker was given and does not know of: the answer to a claim never reached it."""
     asked = select(_j.seq, _j.id, _j.token).where(_j.ns == tx.ns, s.in_state(s.ACTIVE), _j.worker == card.id)
-    long_ago = tx.now - _ANSWERED_WITHIN * card.lease_s
+    long_ago = tx.now - 2 * card.lease_s - _ANSWERED_WITHIN_S
     given = tx.conn.execute(asked.where(_j.started_at <= long_ago)).all()
     if unknown := [row.seq for row in given if tokens.get(row.id) != row.token]:
         mine = select(s.jobs).where(_j.seq.in_(unknown[:_BATCH]), s.in_state(s.ACTIVE), _j.worker == card.id)
