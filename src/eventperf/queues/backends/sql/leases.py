@@ -49,6 +49,14 @@ def alive(tx: Tx, card: WorkerCard) -> None:
     tx.d.upsert(tx.conn, s.workers, {"ns": tx.ns, "id": card.id}, facts)
 
 
+def sign_of_life(tx: Tx, card: WorkerCard) -> None:
+    """Count a claim as a sign of life, where a busy machine holds renewals up; never wait for one."""
+    mine = select(_w.id).where(_w.ns == tx.ns, _w.id == card.id).with_for_update(skip_locked=True)
+    if tx.conn.execute(mine).first() is not None:
+        until = tx.now + _KNOWN_FOR * card.lease_s
+        tx.conn.execute(update(s.workers).where(_w.ns == tx.ns, _w.id == card.id).values(until=until))
+
+
 def leave(tx: Tx, worker: str) -> None:
     """Forget a worker."""
     tx.conn.execute(update(s.workers).where(_w.ns == tx.ns, _w.id == worker).values(gone=True))
@@ -105,23 +113,24 @@ def lapse(tx: Tx, found: Sequence[Any]) -> None:
     tx.ready([row for row in found if not row.cancel], head=True)
 
 
-def reap(tx: Tx) -> list[Stalled]:
-    """Take back what dead workers held."""
+def reap(tx: Tx, card: WorkerCard) -> list[Stalled]:
+    """Take back what dead workers held; the one that asks is none of them."""
     asked = select(s.jobs).where(_j.ns == tx.ns, s.in_state(s.ACTIVE), _j.at <= tx.now)
     found = tx.conn.execute(
         asked.order_by(_j.at, _j.seq).limit(_BATCH).with_for_update(skip_locked=True)
     ).all()
     if not found:
         return []
-    kept, left = _promised(tx, {row.worker for row in found})
+    kept, left = _promised(tx, {row.worker for row in found} - {card.id})
+    kept[card.id] = tx.now + card.lease_s
     gone, orphans = list[Any](), list[Any]()
     for row in found:
         if row.worker in kept:
             continue
         (gone if row.worker in left else orphans).append(row)
     for worker, until in kept.items():
-        seqs = [row.seq for row in found if row.worker == worker]
-        tx.conn.execute(update(s.jobs).where(_j.seq.in_(seqs)).values(at=until))
+        if seqs := [row.seq for row in found if row.worker == worker]:
+            tx.conn.execute(update(s.jobs).where(_j.seq.in_(seqs)).values(at=until))
     lapse(tx, gone)
     stalled = [Stalled(row.id, row.type, row.queue, row.crashes, False) for row in gone]
     return stalled + _crashed(tx, orphans)
