@@ -46,7 +46,7 @@ def test_a_pod_requests_what_the_cluster_counts(spec: dict[str, Any], cores: flo
 
 
 def put(
-    server: KubernetesServer, name: str, app: str, owner: dict[str, Any] | None = None, **used: str
+    server: KubernetesServer, name: str, label: str, owner: dict[str, Any] | None = None, **used: str
 ) -> None:
     containers = [{"name": n, "resources": {"requests": {"cpu": "100m"}}} for n in used]
     meta: dict[str, Any] = {"name": name, "labels": {"app": label}}
