@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from eventperf.queues.codec import Codec
+from eventperf.queues.engine import Setup
 from eventperf.queues.jobtype import JobType
 
 from .context import JobContext, process_context
@@ -26,9 +27,11 @@ class Executors:
 
     Args:
         slots: Threads at most; as many as the worker has slots.
+        setup: What a process for jobs does first.
     """
 
-    def __init__(self, codec: Codec, slots: int) -> None:
+    def __init__(self, codec: Codec, slots: int, setup: Setup | None = None) -> None:
+        self._setup = setup
         self._codec = codec
         self._slots = slots
         self._threads: JobThreads | None = None
@@ -57,7 +60,7 @@ class Executors:
     async def in_process(self, kind: JobType, ctx: JobContext, payload: bytes) -> Any:
         """Run a ``cpu=True`` handler in a process of its own; cancellation kills the process."""
         if self._processes is None:
-            self._processes = ProcessPool()
+            self._processes = ProcessPool(self._setup)
         pool, claim, handler = self._processes, ChildClaim(), kind.handler
         assert handler is not None
 

@@ -12,11 +12,13 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from eventperf.queues.codec import Codec
+from eventperf.queues.engine import Around, Setup
 from eventperf.queues.errors import QueueError
 
 from .context import ProcessContext
@@ -34,22 +36,31 @@ class RemoteTraceback(Exception):
         return f"in the job's process:\n{self.args[0]}"
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, setup: Setup | None = None) -> None:
     """Run jobs one after another until the pipe closes or the worker is gone."""
     _ignore_stops()
     threading.Thread(target=_end_with_the_worker, daemon=True).start()
     handlers: dict[tuple[str, str], Callable[..., Any]] = {}
+    around, failed = _set_up(setup)
     while True:
         try:
             job = pipe.recv()
         except (EOFError, OSError):
             return
         try:
-            pipe.send(_answer(job, handlers))
+            pipe.send((False, failed, "") if failed is not None else _answer(job, handlers, around))
         except (EOFError, OSError):
             return
         except Exception as error:  # a result that cannot be pickled
             pipe.send((False, QueueError(f"the result cannot leave its process: {error_text(error)}"), ""))
+
+
+def _set_up(setup: Setup | None) -> tuple[Around, Exception | None]:
+    try:
+        return (nullcontext if setup is None else setup()), None
+    except Exception as error:
+        text = error_text(error)
+        return nullcontext, QueueError(f"the process of a cpu=True job could not be set up: {text}")
 
 
 def _ignore_stops() -> None:
@@ -71,7 +82,9 @@ def _end_with_the_worker() -> None:
         os._exit(1)
 
 
-def _answer(job: Any, handlers: dict[tuple[str, str], Callable[..., Any]]) -> tuple[bool, Any, str]:
+def _answer(
+    job: Any, handlers: dict[tuple[str, str], Callable[..., Any]], around: Around
+) -> tuple[bool, Any, str]:
     module, name, ctx, payload, shape = job
     try:
         if (module, name) not in handlers:
@@ -79,8 +92,9 @@ def _answer(job: Any, handlers: dict[tuple[str, str], Callable[..., Any]]) -> tu
             for part in name.split("."):
                 found = getattr(found, part)
             handlers[module, name] = getattr(found, "fn", found)
-        value = handlers[module, name](ctx, Codec(2**31).decode(payload, shape))
-        return True, asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value, ""
+        with around():
+            value = handlers[module, name](ctx, Codec(2**31).decode(payload, shape))
+            return True, asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value, ""
     except BaseException as error:  # SystemExit too is the job's end, not this process's
         trace = "".join(traceback.format_exception(error))
         try:
@@ -97,12 +111,12 @@ async def _awaited(value: Any) -> Any:
 class Child:
     """One process and the pipe to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, setup: Setup | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         self.pipe: Connection = ours
         # No daemon in multiprocessing's sense: those may have no processes of their own.
-        self.process: BaseProcess = context.Process(target=_serve, args=(theirs,), daemon=False)
+        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, setup), daemon=False)
         self.process.start()
         theirs.close()
 
@@ -161,7 +175,8 @@ class ChildClaim:
 class ProcessPool:
     """Children that wait for jobs; started when first needed, replaced when they die."""
 
-    def __init__(self) -> None:
+    def __init__(self, setup: Setup | None = None) -> None:
+        self._setup = setup
         self._mu = threading.Lock()
         self._idle: list[Child] = []
         self._all: set[Child] = set()
@@ -182,7 +197,7 @@ class ProcessPool:
         return None
 
     def _new(self) -> Child:
-        child = Child()
+        child = Child(self._setup)
         with self._mu:
             self._all.add(child)
         return child

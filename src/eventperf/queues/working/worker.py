@@ -212,7 +212,7 @@ class _Session:
         self._timer: asyncio.Handle
         self._more = False  # the last claim may have left jobs that fit the next free slot
         self._acks = Acks(self._store, self._refused, lambda lease: self._runner.settle(lease))
-        executors = Executors(engine.codec, card.slots)
+        executors = Executors(engine.codec, card.slots, engine.process_setup)
         self._runner = Runner(engine, card.id, self._store, backend.sync, executors, self._acks)
         self._runner.on_end = self._freed
         self._dead_letter = DeadLetterWatch(self._store, plan.keep_failed)
