@@ -236,9 +236,7 @@ def test_every_usual_session_is_taken_and_anything_else_refused(engine):
     with CacheManager() as cache:
         invalidate_on_commit(cache, made, "k")
         for odd in (sessionmaker(engine), engine, "session", None):
-            with pytest.raises(
-                ConfigurationError, match=r"session: .*a Session, an AsyncSession or"
-            ):
+            with pytest.raises(ConfigurationError, match=r"session: .*a Session, an AsyncSession or"):
                 invalidate_on_commit(cache, odd, "k")
         for wrong in ("t", b"t", 7, [7]):
             with pytest.raises(ConfigurationError, match="tags"):
