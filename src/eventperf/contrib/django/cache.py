@@ -259,6 +259,11 @@ class EventPerfCache(BaseCache):
         """Delete every key of this location's namespace, whatever its prefix and version."""
         self._cache.clear()
 
+    def trouble(self) -> object:
+        """Return what changes whenever the server did not answer: a value was then not read, not absent."""
+        stats = self._cache.stats()
+        return object() if stats.breaker == "open" else stats.store_errors
+
     def close(self, **kwargs: Any) -> None:
         """Keep everything open: connections outlive requests."""
 
