@@ -14,7 +14,9 @@ from eventperf._core.urls import Registry, parse_url
 
 from .backends.local.memory import MemoryStore
 from .backends.local.sweeper import SWEEPER
-from .decorating.cached import CachedCoroutine, CachedFunction, Decorate, Recipe, as_decorate, wrap
+from .decorating.cached import wrap
+from .decorating.faces import CachedCoroutine, CachedFunction, Decorate, as_decorate
+from .decorating.recipe import Recipe
 from .engine import patterns
 from .engine.state import Core
 from .keys import Space
