@@ -350,9 +350,7 @@ def decorate(
     if options is not None and not isinstance(options, CacheOptions):
         raise ConfigurationError("options", options, "a CacheOptions")
     for name in more.keys() - OPTION_NAMES:
-        raise ConfigurationError(
-            name, more.get(name), f"an option of its own name: {', '.join(OPTION_NAMES)}"
-        )
+        raise ConfigurationError(name, more.get(name), f"options such as {', '.join(OPTION_NAMES)}")
     overrides = {**more, "ttl": life, "namespace": namespace}
     CacheOptions().but(**overrides)
 
