@@ -181,8 +181,6 @@ sys.path.insert(0, {folder!r})
 from {module} import *
 from {module} import PAIRS
 from eventperf.cache.keys import Identity, Unstable
-from eventperf.cache.options import OPTION_NAMES, MoreOptions
-from eventperf.testing import FakeClock
 for pair in PAIRS:
     for function in pair[:2]:
         try:
