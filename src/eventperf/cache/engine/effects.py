@@ -13,6 +13,8 @@ from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeVar
 
 from eventperf._core.flights import Flight, Flights
+from eventperf.cache.errors import NotCacheable
+from eventperf.cache.values.single_use import COROUTINE
 
 from .state import Core
 
@@ -89,7 +91,8 @@ def _perform(core: Core, effect: Any) -> Any:
         if inspect.isawaitable(value):
             if inspect.iscoroutine(value):
                 value.close()
-            raise TypeError("the loader is a coroutine function: use the async call (aget_or_load)")
+            key = str(effect.flights[0].key) if effect.flights else "the loader's result"
+            raise NotCacheable(type(value).__name__, key, COROUTINE)
         return value
     if kind is Wait:
         return effect.table.wait(effect.flight, effect.timeout_s)

@@ -13,6 +13,7 @@ from eventperf.cache.keys import Space
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.policy import l1_life, lifetime, result_ttl
 from eventperf.cache.stats import Loaded, LoadFailed
+from eventperf.cache.values.single_use import refuse_single_use
 
 from .effects import Load, MayWait, Steps, Wait, call
 from .load_one import Job, get_or_load
@@ -119,7 +120,10 @@ def _load(core: Core, batch: Batch, keys: list[str], flights: dict[str, Flight])
     core.load_s += taken
     if core.hooks.active:
         core.hooks.emit(Loaded(",".join(names[:3]), taken))
-    return {key: loaded[batch.names[key]] for key in keys if batch.names[key] in loaded}
+    out = {key: loaded[batch.names[key]] for key in keys if batch.names[key] in loaded}
+    for key, value in out.items():
+        refuse_single_use(batch.names[key], value)
+    return out
 
 
 def _lead(core: Core, batch: Batch, mine: dict[str, Flight]) -> Steps[dict[str, Any]]:

@@ -13,6 +13,7 @@ from eventperf.cache.keys import Space
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.policy import early_by, l1_life, lifetime, result_ttl
 from eventperf.cache.stats import Loaded, LoadFailed
+from eventperf.cache.values.single_use import refuse_single_use
 
 from .effects import Load, MayWait, Spawn, Steps, Wait, call
 from .look import Found, Look, look, outer_of, pack, tag_versions, tell
@@ -186,6 +187,7 @@ def _load(core: Core, job: Job, flights: tuple[Flight, ...]) -> Steps[Any]:
     core.load_s += taken
     if core.hooks.active:
         core.hooks.emit(Loaded(job.key, taken))
+    refuse_single_use(job.key, value)
     return value
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from eventperf.cache.entry import Entry
 from eventperf.cache.errors import StoreUnavailable
-from eventperf.cache.keys import Space, glob
+from eventperf.cache.keys import FOREIGN, Space, glob
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.policy import lifetime
 from eventperf.cache.stats import CacheStats
@@ -24,7 +24,7 @@ def remove(core: Core, space: Space, pattern: str, dry_run: bool) -> Steps[int]:
     def local_matches(local: str) -> bool:
         if inner:
             return local.startswith(inner) and matches(local[len(inner) :])
-        return not local.startswith("\x00") and matches(local)
+        return not local.startswith(FOREIGN) and matches(local)
 
     if dry_run and core.store is None:
         return _count_here(core, local_matches)

@@ -10,7 +10,7 @@ from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf.cache.engine.state import Core
 from eventperf.cache.entry import DEAD
-from eventperf.cache.keys import Space
+from eventperf.cache.keys import Space, fit_tag
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.values import serializers
 from eventperf.cache.values.isolation import COPY, SHARE, Marks, private
@@ -83,4 +83,4 @@ def text_of(key: Any) -> str:
 def tag_list(tags: Sequence[str]) -> list[str]:
     if isinstance(tags, str):
         raise ConfigurationError("tags", tags, "a list of texts, such as ['event:42']")
-    return list(dict.fromkeys(text_of(tag).replace("\x00", "%00").replace("\x01", "%01") for tag in tags))
+    return list(dict.fromkeys(fit_tag(text_of(tag)) for tag in tags))
