@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from eventperf._core.errors import ConfigurationError, UnknownScheme
@@ -25,6 +26,7 @@ _DRIVERS: Final = {
     "postgres": ("psycopg", "postgres", "postgresql+psycopg"),
     "mysql": ("pymysql", "mysql", "mysql+pymysql"),
 }
+_OTHERS: Final = ("psycopg2", "psycopg2cffi", "pg8000", "mysqldb", "mysqlconnector")
 _ASYNC: Final = ("asyncpg", "aiomysql", "asyncmy", "aiosqlite", "psycopg_async")
 
 
@@ -90,6 +92,10 @@ def open_engine(given: Any, argument: str) -> Opened:
         if dialect == "sqlite" and engine.url.database in (None, "", ":memory:"):
             raise ConfigurationError(argument, shown, "an async SQLite engine on a file, or a sync engine")
         return _from_url(sqlalchemy, engine.url, argument)
+    wanted = _DRIVERS.get(dialect)
+    if wanted is not None and engine.dialect.driver != wanted[0]:
+        # psycopg2, mysqlclient and others: their connections differ: one of our own goes to the same place.
+        return _from_url(sqlalchemy, engine.url.set(drivername=wanted[2]), argument)
     return Opened(engine, dialect, shown, False)
 
 
@@ -109,10 +115,11 @@ def _from_url(sqlalchemy: Any, given: Any, argument: str) -> Opened:
     dialect = DIALECTS[backend]
     if dialect == "sqlite":
         url = url.set(drivername="sqlite")
+        _require_file(url, argument)
     else:
         module, extra, full = _DRIVERS[dialect]
         plain = "+" not in url.drivername
-        if plain or url.drivername.partition("+")[2] in (*_ASYNC, module):
+        if plain or url.drivername.partition("+")[2] in (*_ASYNC, *_OTHERS, module):
             require(module, extra=extra, needed_by=f"DatabaseOptimizer on {backend}")
             url = url.set(drivername=full)
     try:
@@ -120,6 +127,14 @@ def _from_url(sqlalchemy: Any, given: Any, argument: str) -> Opened:
     except (TypeError, ImportError, sqlalchemy.exc.ArgumentError) as error:
         raise ConfigurationError(argument, shown, f"a driver that is installed ({error})") from error
     return Opened(engine, dialect, shown, True)
+
+
+def _require_file(url: Any, argument: str) -> None:
+    """Refuse a path that is not there: SQLite would make an empty database of it."""
+    path = url.database
+    if path in (None, "", ":memory:") or str(path).startswith("file:") or Path(str(path)).exists():
+        return
+    raise ConfigurationError(argument, str(path), "the path of a database that exists")
 
 
 def _connect(url: Any, dialect: str) -> dict[str, Any]:

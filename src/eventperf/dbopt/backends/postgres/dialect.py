@@ -22,7 +22,7 @@ from eventperf.dbopt.statements.workload import Sample, Workload
 
 from . import parted, partitions
 from .promises import promised
-from .sources import PgStatStatements
+from .sources import COUNTED, UNCOUNTED, PgStatStatements
 from .what_if import HypoPlanner, explain, plan_shape
 
 _NUMBER = re.compile(r"(small|big)?int(eger)?|numeric(\(.*\))?|real|double precision")
@@ -104,10 +104,13 @@ class PostgresDialect:
             try:
                 db.rollback()
                 db.autocommit = autocommit
+                db.execute(UNCOUNTED)
                 yield db
             finally:
                 if not db.closed:
                     db.rollback()
+                    db.autocommit = True
+                    db.execute(COUNTED)
                     db.autocommit = False
                 fairy.close()
 
