@@ -51,6 +51,9 @@ class Opened:
             DatabaseUnavailable: It does not answer.
         """
         sqlalchemy = require("sqlalchemy", extra="dbopt", needed_by="DatabaseOptimizer")
+        if self.is_ours and self.dialect == "sqlite" and not _is_there(self.engine.url.database):
+            reason = "unable to open the database file: there is none (SQLite would make an empty one)"
+            raise DatabaseUnavailable(self.shown, reason)
         try:
             with self.engine.connect():
                 return
@@ -115,7 +118,6 @@ def _from_url(sqlalchemy: Any, given: Any, argument: str) -> Opened:
     dialect = DIALECTS[backend]
     if dialect == "sqlite":
         url = url.set(drivername="sqlite")
-        _require_file(url, argument)
     else:
         module, extra, full = _DRIVERS[dialect]
         plain = "+" not in url.drivername
@@ -129,12 +131,8 @@ def _from_url(sqlalchemy: Any, given: Any, argument: str) -> Opened:
     return Opened(engine, dialect, shown, True)
 
 
-def _require_file(url: Any, argument: str) -> None:
-    """Refuse a path that is not there: SQLite would make an empty database of it."""
-    path = url.database
-    if path in (None, "", ":memory:") or str(path).startswith("file:") or Path(str(path)).exists():
-        return
-    raise ConfigurationError(argument, str(path), "the path of a database that exists")
+def _is_there(path: str | None) -> bool:
+    return path in (None, "", ":memory:") or str(path).startswith("file:") or Path(str(path)).exists()
 
 
 def _connect(url: Any, dialect: str) -> dict[str, Any]:
