@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import sqlglot
@@ -77,7 +78,8 @@ def make(db: sqlite3.Connection, name: str, drawn: Any) -> Table:
         part, _, where = key.removeprefix("INDEX ").partition(" WHERE ")
         db.execute(f"CREATE UNIQUE INDEX u_{name} ON {name} ({part})" + (f" WHERE {where}" if where else ""))
     for row in given_rows:
-        db.execute(f"INSERT OR IGNORE INTO {name} VALUES (?, ?)", row)
+        with suppress(sqlite3.IntegrityError):  # the rowid takes whole numbers only
+            db.execute(f"INSERT OR IGNORE INTO {name} VALUES (?, ?)", row)
     told = Table(
         name=name,
         columns={c: Column(name=c, type=t.partition(" ")[0]) for c, t in (("k", k), ("v", v))},
