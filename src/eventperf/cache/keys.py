@@ -66,6 +66,26 @@ class Space:
             key = fit(key)
         return self.inner + key if self.inner else key
 
+    def local_of(self, outer: str) -> tuple[str, bool] | None:
+        """Return what an outer key of any namespace is in a process whose own namespace this is.
+
+        Returns:
+            The local key or the tag as process memory knows it, and whether it is a tag's record; ``None``
+            for a key of somebody else.
+        """
+        quoted, _, rest = outer.partition(":")
+        kind, colon, text = rest.partition(":")
+        version = self.outer[len(self.tag_prefix) - 2 : -1]
+        if not colon or kind not in ("t", version):
+            return None
+        inner = self.inner if self.outer.startswith(quoted + ":") else f"\x00{quoted}:"
+        return inner + text, kind == "t"
+
+    def whole_of(self, outer: str) -> str:
+        """Return the pattern of all entries in the namespace of an outer key or tag's record."""
+        version = self.outer[len(self.tag_prefix) - 2 : -1]
+        return f"{outer.partition(':')[0]}:{version}:*"
+
 
 def glob(pattern: str) -> Callable[[str], bool]:
     """Return a matcher with Redis's glob rules (``*``, ``?``, ``[a-z]``, ``[^a]``, backslash escapes).

@@ -14,11 +14,12 @@ from eventperf._core.urls import Registry, parse_url
 from .backends.local.memory import MemoryStore
 from .backends.local.sweeper import SWEEPER
 from .decorating.cached import CachedCoroutine, CachedFunction, Decorate, Recipe, as_decorate, wrap
-from .engine import patterns
+from .engine.figures import snapshot
 from .engine.state import Core
 from .keys import Space
 from .options import COHERENCE, CacheOptions
-from .protocols import Serializer
+from .policy import is_fresh
+from .protocols import AsyncCacheStore, CacheStore, LocalStore, Serializer
 from .stats import CacheStats
 from .values import serializers
 from .values.isolation import SHARE, Marks
@@ -103,7 +104,7 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
         store = open_store(url)
         if l1 is DEFAULT:
             l1 = MemoryStore()
-        elif l1 is not None and not (hasattr(l1, "get") and hasattr(l1, "drop_tags")):
+        elif l1 is not None and not isinstance(l1, LocalStore):
             raise ConfigurationError("l1", l1, "a MemoryStore, a CachetoolsStore or None")
         codec = serializers.make(serializer or self.options.serializer) if store or serializer else None
         self._core = Core(
@@ -117,10 +118,9 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
             random=random or _random.Random(),
         )
         self.options = self.settled(self.options)
-        if store is not None:
-            patterns.connect(self._core)
         shares = self.options.isolate == SHARE
-        self._table: dict[str, Any] = l1.table if type(l1) is MemoryStore and shares else {}
+        tables = self._core.tables
+        self._table: dict[str, Any] = tables.table if tables is not None and shares else {}
         self._marks = Marks()
         self._now = self._core.now
         self._is_plain = l1 is None and store is not None and self.options.namespace is None
@@ -208,10 +208,13 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
             return
         space = core.space_of(options.namespace)
         entry = core.peek(space.local(key))
-        if entry is None or self._now() >= entry.soft:
+        if entry is None or not is_fresh(entry.soft, self._now()):
             return
-        core.l1.alias(entry, table, at)
-        if not SWEEPER.watch(core.l1):
+        tables = core.tables
+        if tables is None:
+            return
+        tables.alias(entry, table, at)
+        if not SWEEPER.watch(tables):
             table.pop(at, None)
 
     # -- warming -------------------------------------------------------------------------------------
@@ -274,7 +277,7 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
 
     def stats(self) -> CacheStats:
         """Return this process's figures."""
-        return patterns.snapshot(self._core)
+        return snapshot(self._core)
 
     def on(self, listener: Callable[[Any], object], *types: type) -> Callable[[], None]:
         """Call ``listener`` with every event (of ``types``); returns a function that ends it."""
@@ -283,7 +286,7 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
     def enable(self, on: bool = True) -> None:
         """Switch the cache on or off at run time; off, every call loads and nothing is stored."""
         if not on and self._core.l1 is not None:
-            self._core.told(None)
+            self._core.forget_all()
         self._core.enabled = on
 
     def ping(self) -> None:
@@ -297,15 +300,18 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
 
     def close(self) -> None:
         """Close what this manager opened; entries in process memory are dropped."""
-        patterns.shut(self._core)
+        self._core.shut()
         if self._core.store is not None:
             self._core.store.close()
 
     async def aclose(self) -> None:
         """Close what this manager opened, the connections of this loop included."""
-        patterns.shut(self._core)
-        if self._core.store is not None:
-            await self._core.store.aclose()
+        self._core.shut()
+        store = self._core.store
+        if isinstance(store, AsyncCacheStore):
+            await store.aclose()
+        elif store is not None:
+            store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -347,7 +353,7 @@ def decorate(
 
 def open_store(url: Any) -> Any:
     """Return the second tier of a URL or the store object itself; ``None`` for process memory."""
-    if url is None or (not isinstance(url, str) and hasattr(url, "get_many")):
+    if url is None or isinstance(url, CacheStore):
         return url
     if not isinstance(url, str):
         raise ConfigurationError("url", url, "a URL such as redis://host:6379/0, or a store")

@@ -22,7 +22,7 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf._core.urls import redact
 from eventperf.cache.errors import StoreUnavailable
-from eventperf.cache.protocols import Grant
+from eventperf.cache.protocols import Grant, InvalidationBus
 
 from .coalesce import Coalescer
 from .direct_reads import REDO, AsyncReads, Reads
@@ -95,8 +95,14 @@ class RedisStore:
         return self._links
 
     def _lost(self, error: BaseException) -> StoreUnavailable:
-        silent = not isinstance(error, self._redis.exceptions.ResponseError)
-        return StoreUnavailable(self.url, f"{type(error).__name__}: {error}"[:200], silent)
+        """Say what an error of the driver means: no answer, or one that refuses (now, or each time)."""
+        errors = self._redis.exceptions
+        refused = isinstance(error, errors.ResponseError)
+        # NOPERM has a class of its own; a command that is not there has only its text.
+        never = isinstance(error, errors.NoPermissionError) or (
+            refused and "unknown command" in str(error).lower()
+        )
+        return StoreUnavailable(self.url, f"{type(error).__name__}: {error}"[:200], not refused, never)
 
     def _may_redo(self, error: BaseException) -> None:
         """Raise, unless redis-py may know better: where the masters of a cluster are now."""
@@ -180,7 +186,7 @@ class RedisStore:
     def _checked(self, replies: list[Any]) -> list[Any]:
         for reply in replies:
             if isinstance(reply, BaseException):
-                raise StoreUnavailable(self.url, f"{type(reply).__name__}: {reply}"[:200]) from reply
+                raise self._lost(reply) from reply
         return replies
 
     # -- reading -------------------------------------------------------------------------------------
@@ -371,19 +377,27 @@ class RedisStore:
 
     def tag_versions(self, keys: Sequence[str], salt: str, life_s: float, /) -> list[str]:
         """Return the version of each tag record, creating those that are missing."""
-        return [r[0].decode() for r in self._scripts("tag", _tags("c", keys, salt, life_s))]
+        return [r[0].decode() for r in self._scripts("tag", _tags(keys, salt, life_s))]
 
     async def atag_versions(self, keys: Sequence[str], salt: str, life_s: float, /) -> list[str]:
-        return [r[0].decode() for r in await self._ascripts("tag", _tags("c", keys, salt, life_s))]
+        return [r[0].decode() for r in await self._ascripts("tag", _tags(keys, salt, life_s))]
 
-    def bump_tags(self, keys: Sequence[str], salt: str, /) -> None:
+    def bump_tags(self, keys: Sequence[str], salt: str, /, *, settle_s: float = 0.0) -> None:
         """Invalidate everything that carries one of the tags: one write per tag."""
-        self._scripts("tag", _tags("i", keys, salt, math.inf))
+        self._scripts("tag", _bumps(keys, salt, settle_s))
 
-    async def abump_tags(self, keys: Sequence[str], salt: str, /) -> None:
-        await self._ascripts("tag", _tags("i", keys, salt, math.inf))
+    async def abump_tags(self, keys: Sequence[str], salt: str, /, *, settle_s: float = 0.0) -> None:
+        await self._ascripts("tag", _bumps(keys, salt, settle_s))
 
     # -- life ----------------------------------------------------------------------------------------
+
+    def bus(self, *, coherence: str, wants_l1: bool, channel: str) -> InvalidationBus:
+        """Return what tells one cache of the writes of others; nothing is opened yet."""
+        from .channel import Channel
+
+        if not self.channel.endswith(":x:bus"):
+            self.channel = channel
+        return Channel(self, coherence, wants_l1=wants_l1)
 
     def publish(self, message: bytes, /) -> None:
         """Tell the other processes of this namespace."""
@@ -428,9 +442,11 @@ def _grant(reply: Any) -> Grant:
     return Grant(_STATES[int(reply[0])], int(reply[1]) / 1000)
 
 
-def _tags(what: str, keys: Sequence[str], salt: str, life_s: float) -> list[tuple[Any, ...]]:
+def _tags(keys: Sequence[str], salt: str, life_s: float) -> list[tuple[Any, ...]]:
     # Records outlive what refers to them: one that is gone counts as invalidated.
-    life = (
-        0 if what == "c" and life_s == math.inf else int(max(TAG_LIFE_S, 2 * life_s if life_s < 1e9 else 0))
-    )
-    return [(key, what, salt, life) for key in keys]
+    life = 0 if life_s == math.inf else int(max(TAG_LIFE_S, 2 * life_s if life_s < 1e9 else 0))
+    return [(key, "c", salt, life, 0) for key in keys]
+
+
+def _bumps(keys: Sequence[str], salt: str, settle_s: float) -> list[tuple[Any, ...]]:
+    return [(key, "s" if settle_s else "i", salt, TAG_LIFE_S, life_ms(settle_s)) for key in keys]
