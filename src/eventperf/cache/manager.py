@@ -75,6 +75,8 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
         clock: Time, for tests.
         random: Randomness of jitter and early refresh, for tests.
         serializer: ``"msgpack"`` (the default, no pickle), ``"pickle"`` or an object.
+        timeout: How long the second tier may be silent before it counts as away: ``"auto"`` (the default)
+            follows the measured round trips, between 50 ms and 1 s. With a store object it is the store's.
 
     >>> cache = CacheManager(namespace="shop", ttl="5m")
     >>> cache.get_or_load("price:7", lambda: 950)
@@ -95,13 +97,14 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
         clock: Clock | None = None,
         random: _random.Random | None = None,
         serializer: str | Serializer | None = None,
+        timeout: Duration | str | None = None,
     ) -> None:
         if coherence not in COHERENCE:
             raise ConfigurationError("coherence", coherence, [repr(c) for c in COHERENCE])
         if options is not None and not isinstance(options, CacheOptions):
             raise ConfigurationError("options", options, "a CacheOptions")
         self.options: CacheOptions = (options or CacheOptions()).but(ttl=ttl)
-        store = open_store(url)
+        store = open_store(url, timeout)
         if l1 is DEFAULT:
             l1 = MemoryStore()
         elif l1 is not None and not isinstance(l1, LocalStore):
@@ -351,11 +354,16 @@ def decorate(
     return as_decorate(apply) if function is None else apply(function)
 
 
-def open_store(url: Any) -> Any:
+def open_store(url: Any, timeout: Duration | str | None = None) -> Any:
     """Return the second tier of a URL or the store object itself; ``None`` for process memory."""
     if url is None or isinstance(url, CacheStore):
+        if timeout is not None:
+            where = "a URL, process memory has none" if url is None else "a URL, a store has its own"
+            raise ConfigurationError("timeout", timeout, where)
         return url
     if not isinstance(url, str):
         raise ConfigurationError("url", url, "a URL such as redis://host:6379/0, or a store")
     scheme = parse_url(url).scheme
-    return None if scheme == "memory" else BACKENDS.resolve(scheme)(url)
+    if scheme == "memory":
+        return None
+    return BACKENDS.resolve(scheme)(url, **({} if timeout is None else {"timeout": timeout}))

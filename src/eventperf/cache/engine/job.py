@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eventperf._core.errors import ConfigurationError
 from eventperf._core.flights import Flight
 from eventperf.cache.keys import Space
 from eventperf.cache.options import CacheOptions
@@ -14,6 +15,18 @@ from eventperf.cache.policy import may_stand_in
 from .look import Found, Look, outer_of
 
 TagsOf = Callable[[Any], Sequence[str]]
+
+
+def tag_list(tags: Iterable[str]) -> list[str]:
+    """Return tags checked, once each, and without the characters that part them in an envelope."""
+    if isinstance(tags, str):
+        raise ConfigurationError("tags", tags, "a list of texts, such as ['event:42']")
+    out: dict[str, None] = {}
+    for tag in tags:
+        if not isinstance(tag, str):
+            raise ConfigurationError("tags", tag, "texts, such as 'event:42'")
+        out[tag.replace("\x00", "%00").replace("\x01", "%01")] = None
+    return list(out)
 
 
 class Job:
@@ -62,7 +75,10 @@ class Job:
 
     def tags_for(self, value: Any) -> list[str]:
         """Return the tags of a loaded value."""
-        return list(self.tags(value)) if callable(self.tags) else list(self.tags)
+        if not callable(self.tags):
+            return list(self.tags)
+        tags = self.tags(value)
+        return tag_list([tags] if isinstance(tags, str) else tags)  # a lone text is a tag, not its letters
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -127,10 +128,9 @@ def settle_up(core: Core, tier: Tier, outcomes: list[tuple[str, bool]]) -> Steps
         core.wakes.wake(outer)
         if not kept:
             lost.append(outer)
-    if core.bus is not None:
-        for outer in lost:
-            # The lease is no longer ours: nothing to give back, but whoever waits for us must know.
-            yield from ask(tier.publish, outer.encode("utf-8", "surrogatepass"))
+    if lost and core.bus is not None:
+        # The leases are no longer ours: nothing to give back, but whoever waits for us must know.
+        yield from ask(tier.publish, json.dumps(lost).encode())
     yield from tell(core, tier, [outer for outer, kept in outcomes if kept])
 
 

@@ -79,9 +79,3 @@ def text_of(key: Any) -> str:
     if not isinstance(key, str):
         raise ConfigurationError("key", key, "a text")
     return key
-
-
-def tag_list(tags: Sequence[str]) -> list[str]:
-    if isinstance(tags, str):
-        raise ConfigurationError("tags", tags, "a list of texts, such as ['event:42']")
-    return list(dict.fromkeys(text_of(tag).replace("\x00", "%00").replace("\x01", "%01") for tag in tags))

@@ -7,14 +7,14 @@ from typing import Any, TypeVar, cast, overload
 
 from eventperf._core.durations import Duration
 from eventperf.cache.engine.effects import Steps, arun, run
-from eventperf.cache.engine.job import Batch, Job
+from eventperf.cache.engine.job import Batch, Job, tag_list
 from eventperf.cache.engine.load_many import get_or_load_many, load_only
 from eventperf.cache.engine.load_one import get_or_load
 from eventperf.cache.entry import DEAD
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.values.isolation import SHARE
 
-from .base import Tags, Verbs, tag_list, text_of
+from .base import Tags, Verbs, text_of
 
 T = TypeVar("T")
 

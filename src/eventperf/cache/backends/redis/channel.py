@@ -43,7 +43,7 @@ TOPOLOGY_S = 1.0
 MOST_PREFIXES: Final = 16
 """With more, a server would compare every write of anybody with each: it is then asked to tell of all."""
 
-_FOLLOWED, _BYE = "followed:", "bye"
+_FOLLOWED, _BYE, _ROUND_TRIP = "followed:", "bye", "at:"
 UNTRACKED = "bus (no CLIENT TRACKING)"
 REFUSED = "none (CLIENT TRACKING not permitted)"
 
@@ -389,6 +389,8 @@ class Channel:
     def _answered(self, ear: _Ear, text: str) -> None:
         if text == _BYE:
             ear.said_bye = True
+        elif text.startswith(_ROUND_TRIP):
+            self._store.timeout.measured(max(0.0, time.monotonic() - float(text[len(_ROUND_TRIP) :])))
         elif text.startswith(_FOLLOWED):
             ear.confirmed = int(text[len(_FOLLOWED) :])
             self._are_followed(min(other.confirmed for other in self._ears if other.tracks))
@@ -416,7 +418,7 @@ class Channel:
             raise ConnectionError("silent beyond the heartbeat")
         if now - max(ear.heard, ear.asked) > HEARTBEAT_S:
             ear.asked = now
-            ear.socket.send(pack("PING"))
+            ear.socket.send(pack("PING", f"{_ROUND_TRIP}{now!r}"))
 
     def _known(self) -> set[Any]:
         return {_at(node) for node in self._store.links.masters()}

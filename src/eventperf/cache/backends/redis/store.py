@@ -17,7 +17,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from eventperf._core.durations import Duration, seconds
+from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf._core.urls import redact
@@ -27,11 +27,14 @@ from eventperf.cache.protocols import Grant, InvalidationBus
 from .coalesce import Coalescer
 from .direct_reads import REDO, AsyncReads, Reads
 from .links import Links
+from .patience import Patience, Timeout, weight
 
 Command = tuple[Any, ...]
 
 _STATES: Final = {1: "granted", 0: "held", 2: "present", 3: "settling"}
 TAG_LIFE_S: Final = 7 * 86400
+PART_MAX: Final = 500
+PART_BYTES: Final = 1 << 18
 
 
 @cache
@@ -54,7 +57,8 @@ class RedisStore:
             ``redis+sentinel://h1:26379,h2:26379/SERVICE``.
         client: A ``redis.Redis`` or ``redis.RedisCluster`` of the host's own; it stays the host's.
         async_client: The same for tasks; it belongs to the loop that made it.
-        timeout: How long one command may take before the server counts as away.
+        timeout: How long the server may be silent before it counts as away; ``"auto"`` follows the measured
+            round trips, between 50 ms and 1 s. Large values are given the time they need on top.
         max_connections: Connections per process (and per event loop) and node at most; callers beyond
             that wait for a free one, they do not fail.
     """
@@ -65,18 +69,19 @@ class RedisStore:
         *,
         client: Any = None,
         async_client: Any = None,
-        timeout: Duration = 0.05,
+        timeout: Duration | str = "auto",
         max_connections: int = 32,
     ) -> None:
         if url is None and client is None and async_client is None:
             raise ConfigurationError("url", url, "a redis:// or redis+cluster:// URL, or client=")
         self._redis = require("redis", extra="cache", needed_by="RedisStore")
-        self.timeout_s: float = seconds(timeout, name="timeout", maximum=60)
+        self.url: str = redact(url) if url else "redis (client of the host)"
+        self.timeout: Timeout = Timeout(timeout, self.url)
         direct = max_connections // 2 if url else 0  # connections of the host's own client are its business
-        self._links = Links(url, client, async_client, self.timeout_s, max_connections - direct)
+        self._links = Links(url, client, async_client, self.timeout, max_connections - direct)
         self._reads: Reads | None = Reads(self._links, direct) if direct else None
         self._areads: weakref.WeakKeyDictionary[Any, AsyncReads] = weakref.WeakKeyDictionary()
-        self.url: str = redact(url) if url else "redis (client of the host)"
+        self.timeout.on_change(self._renew)
         self.channel: str = "eventperf"
         self._coalescers: weakref.WeakKeyDictionary[Any, Coalescer] = weakref.WeakKeyDictionary()
         self._trouble: tuple[type[BaseException], ...] = (
@@ -122,19 +127,34 @@ class RedisStore:
 
     def _do(self, *command: Any) -> Any:
         with self._edge():
-            return self._links.client().execute_command(*command)
+            return self._links.client(weight(command)).execute_command(*command)
 
     async def _ado(self, *command: Any) -> Any:
         with self._edge():
-            return await self._links.aexecute(*command)
+            async with Patience(self.timeout.for_bytes(weight(command))):
+                return await self._links.aexecute(*command)
 
     def _many(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands in parts, so that a server at work on many is not taken for a silent one."""
+        out: list[Any] = []
         with self._edge():
-            return self._links.run(commands)
+            for part, size in _parts(commands):
+                out += self._links.run(part, size)
+        return out
 
     async def _amany(self, commands: Sequence[Command]) -> list[Any]:
+        out: list[Any] = []
         with self._edge():
-            return await self._links.arun(commands)
+            for part, size in _parts(commands):
+                async with Patience(self.timeout.for_bytes(size)):
+                    out += await self._links.arun(part)
+        return out
+
+    def _renew(self) -> None:
+        """Open connections anew: those there are have another time-out."""
+        self._links.renew()
+        if self._reads is not None:
+            self._reads.close()
 
     def _script(self, name: str, key: str, *args: Any) -> Any:
         text, digest = script(name)
@@ -226,7 +246,7 @@ class RedisStore:
         self._links.client_pid_check()
         for other in [other for other in self._areads if other.is_closed()]:
             del self._areads[other]
-        made = self._areads[loop] = AsyncReads(self._links, self.timeout_s)
+        made = self._areads[loop] = AsyncReads(self._links, self.timeout)
         self._links.at_loop_end(loop, made.close)
         return made
 
@@ -249,7 +269,7 @@ class RedisStore:
 
     def _get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         if not self._links.is_cluster:
-            return list(self._do("MGET", *keys))
+            return [reply for part in _runs(keys) for reply in self._do("MGET", *part)]
         return self._checked(self._many([("GET", key) for key in keys]))
 
     async def aget_many(self, keys: Sequence[str], /) -> list[bytes | None]:
@@ -273,7 +293,7 @@ class RedisStore:
 
     async def _aget_many(self, keys: Sequence[str]) -> list[bytes | None]:
         if not self._links.is_cluster:
-            return list(await self._ado("MGET", *keys))
+            return [reply for part in _runs(keys) for reply in await self._ado("MGET", *part)]
         return self._checked(await self._amany([("GET", key) for key in keys]))
 
     # -- writing -------------------------------------------------------------------------------------
@@ -296,14 +316,14 @@ class RedisStore:
         if not keys:
             return 0
         if len(keys) == 1 or not self._links.is_cluster:
-            return int(self._do("UNLINK", *keys))
+            return sum(int(self._do("UNLINK", *part)) for part in _runs(keys))
         return sum(self._checked(self._many([("UNLINK", key) for key in keys])))
 
     async def adelete(self, keys: Sequence[str], /) -> int:
         if not keys:
             return 0
         if len(keys) == 1 or not self._links.is_cluster:
-            return int(await self._ado("UNLINK", *keys))
+            return sum([int(await self._ado("UNLINK", *part)) for part in _runs(keys)])
         return sum(self._checked(await self._amany([("UNLINK", key) for key in keys])))
 
     def touch(self, key: str, soft: float, hard: float, ttl_s: float, /) -> bool:
@@ -407,9 +427,9 @@ class RedisStore:
         await self._ado("PUBLISH", self.channel, message)
 
     def ping(self) -> None:
-        """Ask for a sign of life from every master."""
+        """Ask for a sign of life from every master, patiently enough to measure a long line."""
         with self._edge():
-            self._links.ping()
+            self.timeout.measured(self._links.ping())
 
     def close(self) -> None:
         """Close the connections this store opened."""
@@ -426,6 +446,26 @@ class RedisStore:
         if self._reads is not None:
             self._reads.close()
         await self._links.aclose()
+
+
+def _runs(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(keys), PART_MAX):
+        yield keys[start : start + PART_MAX]
+
+
+def _parts(commands: Sequence[Command]) -> Iterator[tuple[list[Command], int]]:
+    """Yield commands in parts of bounded number and bytes, with their bytes."""
+    part: list[Command] = []
+    size = 0
+    for command in commands:
+        more = weight(command)
+        if part and (len(part) >= PART_MAX or size + more > PART_BYTES):
+            yield part, size
+            part, size = [], 0
+        part.append(command)
+        size += more
+    if part:
+        yield part, size
 
 
 def _set(key: str, blob: bytes, ttl_s: float) -> Command:
