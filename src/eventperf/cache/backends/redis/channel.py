@@ -22,7 +22,7 @@ import ssl
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from eventperf._core.extras import require
 from eventperf.cache.protocols import BusState, Listener
@@ -30,7 +30,8 @@ from eventperf.cache.protocols import BusState, Listener
 from .resp3 import INCOMPLETE, Reader, ReplyError, pack
 
 if TYPE_CHECKING:
-    from .store import RedisStore
+    from .links import Links
+    from .patience import Timeout
 
 _log = logging.getLogger("eventperf.cache")
 
@@ -85,12 +86,27 @@ class _Ear:
         return isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0
 
 
+class Mouth(Protocol):
+    """What a channel needs of its store: connections, and a way to speak."""
+
+    url: str
+    channel: str
+    timeout: Timeout
+
+    @property
+    def links(self) -> Links: ...
+
+    def publish(self, message: bytes, /) -> None: ...
+
+    async def apublish(self, message: bytes, /) -> None: ...
+
+
 class Channel:
     """Follows the writes of other processes for one cache; started on first use in each process."""
 
     connected: bool
 
-    def __init__(self, store: RedisStore, coherence: str, *, wants_l1: bool) -> None:
+    def __init__(self, store: Mouth, coherence: str, *, wants_l1: bool) -> None:
         self._store = store
         self._asked_for = coherence
         self._wants_l1 = wants_l1

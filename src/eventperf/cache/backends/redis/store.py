@@ -24,6 +24,7 @@ from eventperf._core.urls import redact
 from eventperf.cache.errors import StoreUnavailable
 from eventperf.cache.protocols import Grant, InvalidationBus
 
+from .channel import Channel
 from .coalesce import Coalescer
 from .direct_reads import REDO, AsyncReads, Reads
 from .links import Links
@@ -413,8 +414,6 @@ class RedisStore:
 
     def bus(self, *, coherence: str, wants_l1: bool, channel: str) -> InvalidationBus:
         """Return what tells one cache of the writes of others; nothing is opened yet."""
-        from .channel import Channel
-
         if not self.channel.endswith(":x:bus"):
             self.channel = channel
         return Channel(self, coherence, wants_l1=wants_l1)
