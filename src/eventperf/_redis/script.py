@@ -16,8 +16,9 @@ class Script(NamedTuple):
 
 
 @cache
-def load(package: str, *names: str) -> Script:
+def read_script(package: str | None, *names: str) -> Script:
     """Return the ``lua/*.lua`` files ``names`` beside ``package``, one after the other, as one script."""
+    assert package is not None  # a module's own __package__
     folder = files(package).joinpath("lua")
     text = "".join(folder.joinpath(f"{name}.lua").read_text(encoding="utf-8") for name in names)
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

@@ -10,7 +10,15 @@ from .backends.local.memory import MemoryStore
 from .commit import invalidate_on_commit
 from .decorating.cached import CachedCoroutine, CachedFunction
 from .default import cached, configure
-from .errors import CacheError, LoadTimeout, SerializationError, StoreUnavailable, UnstableKey, ValueMutated
+from .errors import (
+    CacheError,
+    LoadTimeout,
+    NotCacheable,
+    SerializationError,
+    StoreUnavailable,
+    UnstableKey,
+    ValueMutated,
+)
 from .keys import escape
 from .manager import CacheManager
 from .options import CacheOptions
@@ -39,6 +47,7 @@ __all__ = [
     "LoadTimeout",
     "LocalStore",
     "MemoryStore",
+    "NotCacheable",
     "PickleSerializer",
     "RedisStore",
     "SerializationError",

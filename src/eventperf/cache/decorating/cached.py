@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
+import types
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Protocol, TypeVar, cast, overload
@@ -15,8 +17,9 @@ from typing_extensions import ParamSpec
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.cache.entry import DEAD
-from eventperf.cache.errors import UnstableKey
-from eventperf.cache.keys import Template, Unstable, encode
+from eventperf.cache.errors import NotCacheable, UnstableKey
+from eventperf.cache.keys import Identity, Template, Unstable, encode
+from eventperf.cache.keys.names import OURS, class_text
 from eventperf.cache.options import CacheOptions
 
 from .compiled import Compiled, compile_wrapper
@@ -28,9 +31,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # Arguments of these types may index the fast table: they never change and equal ones give equal keys.
-_STEADY: Final = frozenset(
-    {str, int, float, bool, bytes, type(None), UUID, date, datetime, timedelta, Decimal}
-)
+_STEADY: Final = frozenset({str, int, bool, bytes, type(None), UUID, date, timedelta})
 FAST_MAX: Final = 100_000
 
 
@@ -138,15 +139,16 @@ class Recipe:
         self_key: str | Callable[[Any], Any] | None,
     ) -> None:
         self.function = function
-        self.name: str = f"{function.__module__}.{function.__qualname__}"
-        self.signature: inspect.Signature = inspect.signature(function)
+        self.identity = Identity(function)
+        self.name: str = self.identity.label
+        self.signature: inspect.Signature = _signature(function, self.name)
         self.parameters: list[str] = list(self.signature.parameters)
         self.takes_self: str = _takes_self(function, self.parameters)
         self.self_key = self_key
         if self.takes_self == "self" and key is None and self_key is None:
             raise UnstableKey(self.name, "self", "method's own object", "key= or self_key=")
         names = set(self.parameters)
-        self._key = Template(key) if isinstance(key, str) else key
+        self._key = Template(key, strict=True) if isinstance(key, str) else key
         if isinstance(self._key, Template):
             self._key.check(names, argument="key", where=self.name)
         elif self._key is not None and not callable(self._key):
@@ -175,25 +177,52 @@ class Recipe:
         arguments: dict[str, Any] = bound.arguments
         return arguments
 
-    def key_of(self, bound: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """Return the key of a call."""
+    def key_of(
+        self, bound: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, is_shared: bool
+    ) -> str:
+        """Return the key of a call.
+
+        Args:
+            bound: All arguments by name.
+            args: Those given by position; ``kwargs`` by name.
+            is_shared: Whether other processes look under it: then nothing may stand in it that only this
+                process can tell apart.
+        """
         made = self._key
-        if isinstance(made, Template):
-            try:
-                return made.render(bound)
-            except Unstable as error:
-                raise UnstableKey(self.name, made.text, str(error)) from None
-        if made is not None:
-            return str(made(*args, **kwargs))
-        parts = []
-        for name, value in bound.items():
-            if name == self.takes_self == "self":
-                value = self.own(value)
-            try:
-                parts.append(encode(value))
-            except Unstable as error:
-                raise UnstableKey(self.name, name, str(error)) from None
-        return f"{self.name}({','.join(parts)})"
+        if made is None:
+            return self._own_key(bound, is_shared)
+        try:
+            key: Any = made.render(bound) if isinstance(made, Template) else made(*args, **kwargs)
+        except Unstable as error:
+            raise UnstableKey(
+                self.name, made.text if isinstance(made, Template) else "key", str(error)
+            ) from None
+        if not isinstance(key, str):
+            raise ConfigurationError(f"key of {self.name}", key, "a function that returns text")
+        if is_shared and isinstance(made, Template) and OURS in key and OURS not in made.text:
+            raise UnstableKey(self.name, made.text, f"object {_LOCAL}")
+        return str.__str__(key)
+
+    def _own_key(self, bound: dict[str, Any], is_shared: bool) -> str:
+        at, value = "function", None
+        try:
+            prefix, parts = self.identity.prefix(is_shared=is_shared), []
+            for at, value in bound.items():
+                part = self._text_of_self(value) if at == self.takes_self == "self" else encode(value)
+                if is_shared and OURS in part:
+                    raise Unstable(f"{type(value).__name__} {_LOCAL}")
+                parts.append(part)
+        except Unstable as error:
+            raise UnstableKey(self.name, at, str(error)) from None
+        except RecursionError:
+            raise UnstableKey(self.name, at, f"{type(value).__name__} that contains itself") from None
+        return f"{prefix}({','.join(parts)})"
+
+    def _text_of_self(self, owner: Any) -> str:
+        """Return what stands for the object of a method, and its class if it is a subclass."""
+        text = class_text(owner.__class__)
+        own = self.self_key(owner) if callable(self.self_key) else getattr(owner, str(self.self_key))
+        return encode(own) if text == f"<{self.name.rpartition('.')[0]}>" else text + encode(own)
 
     def reaches(self) -> list[str] | None:
         """Return what the key is made of: parameters and attributes of them; ``None`` when unknown."""
@@ -204,13 +233,7 @@ class Recipe:
         names = [name for name in self.parameters if name != "self" or name != self.takes_self]
         if self.takes_self != "self":
             return names
-        return [f"self.{self.self_key}", *names] if isinstance(self.self_key, str) else None
-
-    def own(self, owner: Any) -> Any:
-        """Return what stands for the object of a method."""
-        if self.self_key is None:
-            return owner
-        return self.self_key(owner) if callable(self.self_key) else getattr(owner, self.self_key)
+        return ["self.__class__", f"self.{self.self_key}", *names] if isinstance(self.self_key, str) else None
 
     def tags_for(self, bound: dict[str, Any]) -> Sequence[str]:
         """Return the tags of a call that are known before its result."""
@@ -219,9 +242,38 @@ class Recipe:
         return [tag.render(bound) for tag in self._tags]
 
 
+_LOCAL: Final = "of a class that its name does not lead to (made inside a function, or replaced)"
+
+
+def _signature(function: Callable[..., Any], name: str) -> inspect.Signature:
+    inner: Any = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    inner = inner if inspect.isroutine(inner) or isinstance(inner, type) else type(inner).__call__
+    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        raise NotCacheable("generator", name, "it can be read only once: return a list of what it yields")
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        raise ConfigurationError(
+            "function", name, "a function whose parameters can be looked up: put a def or lambda around it"
+        ) from None
+
+
+def is_coroutine_function(function: Any) -> bool:
+    """Tell whether calling ``function`` (an object with ``__call__``, a partial) makes a coroutine."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or (
+        not inspect.isroutine(function)
+        and not isinstance(function, type)
+        and inspect.iscoroutinefunction(type(function).__call__)
+    )
+
+
 def _takes_self(function: Callable[..., Any], parameters: list[str]) -> str:
-    owner = function.__qualname__.rpartition(".")[0]
-    in_class = bool(owner) and not owner.endswith("<locals>")
+    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
+    in_class = bool(owner) and not owner.endswith("<locals>") and isinstance(function, types.FunctionType)
     return parameters[0] if in_class and parameters and parameters[0] in ("self", "cls") else ""
 
 
@@ -232,7 +284,11 @@ def is_steady(value: Any) -> bool:
         return True
     if kind is tuple or kind is frozenset:
         return all(map(is_steady, value))
-    return isinstance(value, Enum) and type(value.value) in _STEADY
+    if kind is float or kind is Decimal:
+        return not math.isnan(value)
+    if kind is datetime:  # a zone with summer time: two moments may compare equal
+        return value.tzinfo is None or type(value.tzinfo) is timezone
+    return isinstance(value, type) or (isinstance(value, Enum) and type(value.value) in _STEADY)
 
 
 def wrap(
@@ -244,13 +300,38 @@ def wrap(
 ) -> Any:
     """Return the cached form of ``function``; the manager is looked up at its first call."""
     calls = Calls(manager_of, recipe, options, overrides)
-    is_async = inspect.iscoroutinefunction(function)
+    is_async = is_coroutine_function(function)
     slow = calls.aslow if is_async else calls.slow
     wrapper: Any = calls.compile(is_async) or (_async_wrapper if is_async else _wrapper)(calls, slow)
-    functools.update_wrapper(wrapper, function)
+    wrapper = _look_like(wrapper, function)
+    recipe.identity.adopt(wrapper)
     if recipe.takes_self:
         return CachedMethod(wrapper, calls)
     calls.attach(wrapper)
+    return wrapper
+
+
+def _look_like(wrapper: Any, function: Any) -> Any:
+    """Return ``wrapper`` with the names, the documentation and the globals of ``function``.
+
+    The globals count too: frameworks look up annotations there that are texts (``from __future__ import
+    annotations``).
+    """
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    inner = getattr(inner, "__func__", inner)
+    if isinstance(inner, types.FunctionType):
+        made = types.FunctionType(
+            wrapper.__code__, inner.__globals__, wrapper.__name__, wrapper.__defaults__, wrapper.__closure__
+        )
+        made.__kwdefaults__ = wrapper.__kwdefaults__
+        wrapper = made
+    if isinstance(function, types.FunctionType):
+        return functools.update_wrapper(wrapper, function)
+    named = inner if hasattr(inner, "__qualname__") else type(inner)
+    functools.update_wrapper(wrapper, named, updated=())
+    wrapper.__wrapped__ = function
     return wrapper
 
 
@@ -297,7 +378,7 @@ class Calls:
         manager = self.manager()
         recipe = self.recipe
         bound = recipe.bind(args, kwargs)
-        key = recipe.key_of(bound, args, kwargs)
+        key = recipe.key_of(bound, args, kwargs, is_shared=manager.store is not None)
         tags = recipe.tags_of_result or (recipe.tags_for(bound) if recipe.has_tags else ())
         assert self._options is not None
         return manager, key, tags, self._options
@@ -346,7 +427,7 @@ class Calls:
         target.key = lambda *a, **k: self.plan(a, k)[1]
         target.invalidate = lambda *a, **k: self.invalidate(a, k)
         target.ainvalidate = lambda *a, **k: self.ainvalidate(a, k)
-        if inspect.iscoroutinefunction(self.recipe.function):
+        if is_coroutine_function(self.recipe.function):
             target.arefresh = lambda *a, **k: self.arefresh(a, k)
         else:
             target.refresh = lambda *a, **k: self.refresh(a, k)
@@ -372,7 +453,7 @@ class Calls:
 
 
 def _wrapper(calls: Calls, slow: Any) -> Callable[..., Any]:
-    fast, dead = calls.fast, DEAD
+    fast, dead, missing = calls.fast, DEAD, (KeyError, TypeError)
 
     def cached_call(*args: Any, **kwargs: Any) -> Any:
         # The hot path: no clock (the sweeper takes entries out in time), no lock, no helper.
@@ -383,7 +464,7 @@ def _wrapper(calls: Calls, slow: Any) -> Callable[..., Any]:
                 if value is not dead:
                     entry.hits += 1
                     return value
-            except (KeyError, TypeError):
+            except missing:
                 pass  # not there, or an argument that cannot be hashed
         return slow(args, kwargs)
 
@@ -391,7 +472,7 @@ def _wrapper(calls: Calls, slow: Any) -> Callable[..., Any]:
 
 
 def _async_wrapper(calls: Calls, slow: Any) -> Callable[..., Awaitable[Any]]:
-    fast, dead = calls.fast, DEAD
+    fast, dead, missing = calls.fast, DEAD, (KeyError, TypeError)
 
     async def cached_call(*args: Any, **kwargs: Any) -> Any:
         if not kwargs:
@@ -401,7 +482,7 @@ def _async_wrapper(calls: Calls, slow: Any) -> Callable[..., Awaitable[Any]]:
                 if value is not dead:
                     entry.hits += 1
                     return value
-            except (KeyError, TypeError):
+            except missing:
                 pass
         return await slow(args, kwargs)
 
@@ -415,35 +496,54 @@ class CachedMethod:
         self._wrapper = wrapper
         functools.update_wrapper(self, wrapper)
         calls.attach(self)
-        if inspect.iscoroutinefunction(calls.recipe.function) and hasattr(inspect, "markcoroutinefunction"):
+        calls.attach(wrapper)
+        self._bound = AsyncBoundCached if is_coroutine_function(wrapper) else BoundCached
+        if hasattr(inspect, "markcoroutinefunction") and self._bound is AsyncBoundCached:
             inspect.markcoroutinefunction(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._wrapper(*args, **kwargs)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else BoundCached(self._wrapper, self, instance)
+        return self._wrapper if instance is None else self._bound(self._wrapper, instance)
 
 
 _VERBS: Final = frozenset({"key", "invalidate", "ainvalidate", "refresh", "arefresh", "bypass"})
+_PLAIN: Final = frozenset({"__wrapped__", "__signature__", "__code__"})
+"""What a partial must not have, or ``inspect`` shows the function with its ``self``."""
 
 
-class BoundCached:
-    """A cached method of one object; made at each look-up, so it must cost little."""
+class BoundCached(functools.partial):  # type: ignore[type-arg]
+    """A cached method of one object; made at each look-up, so it must cost little.
 
-    __slots__ = ("__self__", "_method", "_wrapper")
+    A partial: ``inspect`` looks through it on every Python, and shows the parameters without ``self``.
+    """
 
-    def __init__(self, wrapper: Any, method: CachedMethod, instance: Any) -> None:
-        self._wrapper: Any = wrapper
-        self._method: CachedMethod = method
-        self.__self__: Any = instance
+    @property
+    def __self__(self) -> Any:
+        return self.args[0]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._wrapper(self.__self__, *args, **kwargs)
+    @property
+    def __func__(self) -> Any:
+        return self.func
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        return self.func.__doc__
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._method, name)
-        return functools.partial(found, self.__self__) if name in _VERBS else found
+        if name in _PLAIN:
+            raise AttributeError(name)
+        found = getattr(self.func, name)
+        return functools.partial(found, self.args[0]) if name in _VERBS else found
+
+
+class AsyncBoundCached(BoundCached):
+    # The same for coroutine functions: some frameworks ask whether ``__call__`` is one.
+    __doc__ = vars(BoundCached)["__doc__"]
+
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return await self.func(*self.args, *args, **kwargs)
 
 
 def as_decorate(decorate: Any) -> Decorate:

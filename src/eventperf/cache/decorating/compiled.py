@@ -16,21 +16,25 @@ from eventperf.cache.entry import DEAD
 
 _REACH: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _OURS: Final = "_ep_"
+_MISSING: Final = (KeyError, TypeError, AttributeError)
 
 _BODY: Final = """
-{define} {name}({parameters}):
-    try:
-        _ep_entry = _ep_table[{at}]
-        _ep_value = _ep_entry.value
-        if _ep_value is not _ep_dead:
-            _ep_entry.hits += 1
-            return _ep_value
-    except (KeyError, TypeError, AttributeError):
-        pass
-    return {wait}_ep_slow(({positional}), {{{keyword}}})
+def _ep_make({given}):
+    {define} _ep_call({parameters}):
+        try:
+            _ep_entry = _ep_table[{at}]
+            _ep_value = _ep_entry.value
+            if _ep_value is not _ep_dead:
+                _ep_entry.hits += 1
+                return _ep_value
+        except _ep_missing:
+            pass
+        return {wait}_ep_slow(({positional}), {{{keyword}}})
 
-def _ep_at({names}):
-    return ({parts})
+    def _ep_at({names}):
+        return ({parts})
+
+    return _ep_call, _ep_at
 """
 
 
@@ -76,22 +80,27 @@ def compile_wrapper(
         if variable or parameter.name.startswith(_OURS) or not parameter.name.isidentifier():
             return None
     parts = list(dict.fromkeys(reaches))
-    space: dict[str, Any] = {"_ep_table": table, "_ep_slow": slow, "_ep_dead": DEAD}
+    # Enclosed, not global: the wrapper gets the globals of the function, where frameworks look for names.
+    space: dict[str, Any] = {
+        "_ep_table": table, "_ep_slow": slow, "_ep_dead": DEAD, "_ep_missing": _MISSING,
+    }  # fmt: skip
     keyword = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
     text = _BODY.format(
         define="async def" if is_async else "def",
         wait="await " if is_async else "",
-        name="_ep_call",
         parameters=_parameters(parameters, space),
+        given=", ".join(space),
         at=parts[0] if len(parts) == 1 else f"({', '.join(parts)})",
         positional="".join(f"{name}, " for name in positional),
         keyword=", ".join(f"{name!r}: {name}" for name in keyword),
         names=", ".join(p.name for p in parameters),
         parts="".join(f"{part}, " for part in parts),
     )
-    exec(compile(text, "<eventperf cached call>", "exec"), space)
-    return Compiled(space["_ep_call"], space["_ep_at"], len(parts) == 1)
+    made: dict[str, Any] = {}
+    exec(compile(text, "<eventperf cached call>", "exec"), made)
+    call, place = made["_ep_make"](**space)
+    return Compiled(call, place, len(parts) == 1)
 
 
 def _parameters(parameters: Sequence[inspect.Parameter], space: dict[str, Any]) -> str:

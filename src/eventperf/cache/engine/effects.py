@@ -15,6 +15,8 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from typing_extensions import ParamSpec
 
 from eventperf._core.flights import Flight, Flights
+from eventperf.cache.errors import NotCacheable
+from eventperf.cache.values.single_use import COROUTINE
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,7 +76,8 @@ class Load:
         if inspect.isawaitable(value):
             if inspect.iscoroutine(value):
                 value.close()
-            raise TypeError("the loader is a coroutine function: use the async call (aget_or_load)")
+            key = str(self._flights[0].key) if self._flights else "the loader's result"
+            raise NotCacheable(type(value).__name__, key, COROUTINE)
         return value
 
     async def aperform(self) -> Any:

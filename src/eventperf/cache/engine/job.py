@@ -8,7 +8,7 @@ from typing import Any
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.flights import Flight
-from eventperf.cache.keys import Space
+from eventperf.cache.keys import Space, fit_tag
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.policy import may_stand_in
 
@@ -25,7 +25,7 @@ def tag_list(tags: Iterable[str]) -> list[str]:
     for tag in tags:
         if not isinstance(tag, str):
             raise ConfigurationError("tags", tag, "texts, such as 'event:42'")
-        out[tag.replace("\x00", "%00").replace("\x01", "%01")] = None
+        out[fit_tag(tag)] = None
     return list(out)
 
 

@@ -9,6 +9,7 @@ from eventperf._core.flights import ABANDONED, ERROR, VALUE, Flight
 from eventperf.cache.errors import StoreUnavailable
 from eventperf.cache.policy import is_fresh, l1_life, longest_life, tag_settles
 from eventperf.cache.protocols import Grant
+from eventperf.cache.values.single_use import refuse_single_use
 
 from .counting import counted
 from .effects import Steps, ask, load, may_wait, wait
@@ -98,7 +99,10 @@ def _load(core: Core, batch: Batch, keys: list[str], flights: dict[str, Flight])
     names = [batch.names[key] for key in keys]
     with counted(core, ",".join(names[:3]), lambda: False):
         loaded = yield from load(core.flights, lambda: batch.loader(names), tuple(flights.values()))
-    return {key: loaded[batch.names[key]] for key in keys if batch.names[key] in loaded}
+    out = {key: loaded[batch.names[key]] for key in keys if batch.names[key] in loaded}
+    for key, value in out.items():
+        refuse_single_use(batch.names[key], value)
+    return out
 
 
 def _lead(core: Core, batch: Batch, mine: dict[str, Flight]) -> Steps[dict[str, Any]]:

@@ -22,6 +22,7 @@ from eventperf.cache.policy import (
     may_stand_in,
     old_is_of_use,
 )
+from eventperf.cache.values.single_use import refuse_single_use
 
 from .background import spawn
 from .counting import counted
@@ -158,6 +159,7 @@ def _load(core: Core, job: Job, flights: tuple[Flight, ...]) -> Steps[Any]:
     """Call the loader and count; the host is told."""
     with counted(core, job.key, lambda: job.stands_in):
         value = yield from load(core.flights, job.loader, flights)
+    refuse_single_use(job.key, value)
     return value
 
 

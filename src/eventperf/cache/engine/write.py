@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from eventperf.cache.errors import StoreUnavailable
-from eventperf.cache.keys import Space, glob
+from eventperf.cache.keys import FOREIGN, Space, glob
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.policy import is_kept, lifetime
 from eventperf.cache.values.envelope import seal
@@ -243,7 +243,7 @@ def local_matcher(space: Space, pattern: str) -> Callable[[str], bool]:
     def local_matches(local: str) -> bool:
         if inner:
             return local.startswith(inner) and matches(local[len(inner) :])
-        return not local.startswith("\x00") and matches(local)
+        return not local.startswith(FOREIGN) and matches(local)
 
     return local_matches
 

@@ -9,7 +9,7 @@ from eventperf.cache.engine.effects import Steps, arun, run
 from eventperf.cache.engine.look import ABSENT, plain_value, read_many
 from eventperf.cache.entry import DEAD
 from eventperf.cache.errors import StoreUnavailable
-from eventperf.cache.keys import MAX_KEY
+from eventperf.cache.keys import is_odd
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.values.isolation import SHARE
 
@@ -41,7 +41,7 @@ class ReadVerbs(Verbs):
         return run(self._get(key, default, options))
 
     def _get_plain(self, key: str) -> Any:
-        if len(key) > MAX_KEY:
+        if is_odd(key):
             return ABSENT
         tier, outer = self._core.tier, self._core.space.outer + key
         assert tier is not None
@@ -66,7 +66,7 @@ class ReadVerbs(Verbs):
         return await arun(self._get(key, default, options))
 
     async def _aget_plain(self, key: str) -> Any:
-        if len(key) > MAX_KEY:
+        if is_odd(key):
             return ABSENT
         tier, outer = self._core.tier, self._core.space.outer + key
         assert tier is not None

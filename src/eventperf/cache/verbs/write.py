@@ -13,6 +13,7 @@ from eventperf.cache.engine.state import Core
 from eventperf.cache.engine.write import remove_many, remove_matching, remove_tags, touch, write_many
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.values.isolation import COPY, SHARE, private
+from eventperf.cache.values.single_use import refuse_single_use
 
 from .base import Verbs, text_of
 
@@ -80,7 +81,9 @@ class WriteVerbs(Verbs):
         chosen, life, space = self._plan(options, ttl)
         tags = tag_list(tags)
         if items and self._core.enabled:
-            locals_ = {space.local(text_of(key)): value for key, value in items.items()}
+            for key, value in items.items():
+                refuse_single_use(text_of(key), value)
+            locals_ = {space.local(key): value for key, value in items.items()}
             if chosen.isolate == COPY:
                 locals_ = {local: private(value) for local, value in locals_.items()}
             yield from write_many(self._core, space, locals_, life, tags, chosen)

@@ -1,0 +1,107 @@
+"""Options of job types and handlers, checked where they are declared."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, get_type_hints
+
+from eventperf._core.durations import Duration, seconds
+from eventperf._core.errors import ConfigurationError
+from eventperf.queues.checks import check_int, check_name
+from eventperf.queues.jobtype import DEFAULT_BACKOFF, JobType
+from eventperf.queues.options import MAX_PRIORITY, Exponential, RetryRule
+
+_log = logging.getLogger("eventperf.queues")
+
+_looked_at: set[str] = set()
+
+
+def undeclared(name: str, known: Collection[str]) -> JobType:
+    """Return a type that this process does not declare, as workers may; tell once what looks like a slip."""
+    if name not in _looked_at and len(_looked_at) < 1000:
+        from difflib import get_close_matches
+
+        _looked_at.add(name)
+        if close := get_close_matches(name, known, n=1, cutoff=0.8):
+            _log.warning("job type %r is declared nowhere in this process; is %r meant?", name, close[0])
+    return JobType(name=name)
+
+
+def job_type(
+    name: str,
+    handler: Callable[..., Any] | None,
+    *,
+    shape: Any = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    attempts: int = 3,
+    timeout: Duration | None = "5m",
+    backoff: Exponential | None = None,
+    retry: Sequence[RetryRule] = (),
+    version: int = 1,
+    cpu: bool = False,
+) -> JobType:
+    """Check the options of a job type and return it.
+
+    Raises:
+        ConfigurationError: An option that cannot work.
+    """
+    if backoff is not None and not isinstance(backoff, Exponential):
+        raise ConfigurationError("backoff", backoff, "an Exponential(...)")
+    if not all(isinstance(rule, RetryRule) for rule in retry):
+        raise ConfigurationError("retry", retry, "a list of RetryRule(...)")
+    return JobType(
+        name=check_name(name, argument="job type"),
+        shape=payload_shape(handler)
+        if shape is None and handler is not None
+        else Any
+        if shape is None
+        else shape,
+        handler=handler,
+        mode=_mode(handler, cpu),
+        queue=queue,
+        priority=None
+        if priority is None
+        else check_int(priority, argument="priority", low=0, high=MAX_PRIORITY),
+        attempts=check_int(attempts, argument="attempts", low=1),
+        timeout_s=None if timeout is None else seconds(timeout, name="timeout"),
+        backoff=backoff or DEFAULT_BACKOFF,
+        retry=tuple(retry),
+        version=check_int(version, argument="version", low=1),
+    )
+
+
+def _mode(handler: Callable[..., Any] | None, cpu: bool) -> str:
+    if handler is None:
+        return "async"
+    if not cpu:
+        return "async" if inspect.iscoroutinefunction(handler) else "thread"
+    if inspect.iscoroutinefunction(handler):
+        raise ConfigurationError("cpu", True, "a plain function: a process pool cannot run coroutines")
+    if "<locals>" in handler.__qualname__ or handler.__name__ == "<lambda>":
+        raise ConfigurationError("cpu", handler.__qualname__, "a function at the top level of a module")
+    return "process"
+
+
+def payload_shape(handler: Callable[..., Any]) -> Any:
+    """Return the annotation of a handler's second parameter, ``Any`` when it has none.
+
+    Raises:
+        ConfigurationError: The handler does not take ``(ctx, data)``.
+    """
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = list(inspect.signature(handler).parameters.values())
+    needed = [
+        p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if len(parameters) < 2 or len(needed) > 2 or any(p.kind not in positional for p in parameters[:2]):
+        raise ConfigurationError(
+            "handler", f"{handler.__qualname__}{inspect.signature(handler)}", "(ctx, data)"
+        )
+    try:
+        hints = get_type_hints(handler)
+    except NameError:  # names that exist only for type checkers; the payload stays unchecked
+        return Any
+    return hints.get(parameters[1].name, Any)
