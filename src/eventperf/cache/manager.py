@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.events import Hooks
 from eventperf._core.urls import Registry, parse_url
 
 from .backends.local.memory import MemoryStore
@@ -21,6 +22,7 @@ from .options import COHERENCE, CacheOptions
 from .policy import is_fresh
 from .protocols import AsyncCacheStore, CacheStore, LocalStore, Serializer
 from .stats import CacheStats
+from .transactions import watch
 from .values import serializers
 from .values.isolation import SHARE, Marks
 from .verbs.load import LoadVerbs
@@ -104,6 +106,7 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
         if options is not None and not isinstance(options, CacheOptions):
             raise ConfigurationError("options", options, "a CacheOptions")
         self.options: CacheOptions = (options or CacheOptions()).but(ttl=ttl)
+        watch()
         store = open_store(url, timeout)
         if l1 is DEFAULT:
             l1 = MemoryStore()
@@ -281,6 +284,11 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
     def stats(self) -> CacheStats:
         """Return this process's figures."""
         return snapshot(self._core)
+
+    @property
+    def hooks(self) -> Hooks:
+        """Subscriptions to events: ``hooks.subscribe(listener, BreakerChanged)`` is what :meth:`on` does."""
+        return self._core.hooks
 
     def on(self, listener: Callable[[Any], object], *types: type) -> Callable[[], None]:
         """Call ``listener`` with every event (of ``types``); returns a function that ends it."""

@@ -16,6 +16,7 @@ from eventperf._core.errors import ConfigurationError
 from .engine.effects import Steps, arun, run
 from .engine.fill import fill
 from .engine.job import Batch
+from .verbs.base import tag_list
 
 if TYPE_CHECKING:
     from .manager import CacheManager
@@ -126,12 +127,13 @@ class Warmers:
     ) -> Callable[[Callable[[], T]], Callable[[], T]]:
         if isinstance(after, str):
             raise ConfigurationError("after", after, "a tuple of names, such as ('system_configuration',)")
+        kept = tuple(tag_list(tags))
         life = EVENT_PLATFORM.get(name) if ttl is None else seconds(ttl, name="ttl", forever=True)
         if name == "user_permissions" and key is None:
             key = "*"
 
         def keep(loader: Callable[[], T]) -> Callable[[], T]:
-            self._known[name] = _Warmer(name, loader, life, tuple(after), key or name, tuple(tags))
+            self._known[name] = _Warmer(name, loader, life, tuple(after), key or name, kept)
             return loader
 
         return keep

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -16,6 +17,12 @@ from .jobtype import JobType, Middleware
 from .options import EngineOptions
 from .schedules import Schedule
 
+Around = Callable[[], AbstractContextManager[object]]
+"""What each job of a process runs inside."""
+
+Setup = Callable[[], Around]
+"""Called once in a new process, before anything of the application is imported; must be picklable."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
@@ -24,6 +31,7 @@ class Engine:
     Attributes:
         types: Job types by name; handlers may be declared while a worker runs, so this is a live view.
         upcasters: By job type, the step to each version of its payload.
+        process_setup: What the processes of ``cpu=True`` jobs do first.
         follow: Builds the job that a handler asks for by ``ctx.then``, from its type, data and options.
     """
 
@@ -37,3 +45,4 @@ class Engine:
     upcasters: Mapping[str, Mapping[int, Callable[[Any], Any]]]
     schedules: Mapping[str, Schedule]
     follow: Callable[[str, Any, dict[str, Any]], NewJob]
+    process_setup: Setup | None = None

@@ -18,7 +18,7 @@ from eventperf._core.urls import BackendURL, Registry, parse_url
 
 from .checks import check_int, check_name
 from .codec import Codec
-from .engine import Engine
+from .engine import Engine, Setup
 from .errors import Unsupported
 from .events import KINDS, JobEvent
 from .handle import Job, JobFunction
@@ -143,6 +143,7 @@ class QueueManager(Operations):
         if default_queue is None:
             default_queue = "normal" if "normal" in self.queues else next(iter(self.queues))
         self._recorder = Recorder(self.queues, self._queue(default_queue, "default_queue"), self.codec)
+        self.process_setup: Setup | None = None  # of cpu=True jobs; the helpers of web frameworks set it
         self.schedules: dict[str, Schedule] = {}
         self.middlewares: list[Middleware] = []
         self._stamps: list[Callable[[], Mapping[str, str]]] = []
@@ -535,6 +536,7 @@ class QueueManager(Operations):
             upcasters=self.upcasters,
             schedules=self.schedules,
             follow=self._follow,
+            process_setup=self.process_setup,
         )
 
     def _follow(self, type: str, data: Any, options: dict[str, Any]) -> NewJob:

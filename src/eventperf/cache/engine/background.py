@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextvars
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextvars import Context
 from typing import Any, Final
 
 from eventperf._core.flights import ERROR, OPEN, Flight, Flights
+from eventperf.cache.surroundings import apart
 
 from .effects import Steps, arun, run
 
 MOST_THREADS: Final = 32
 MOST_TASKS: Final = 256
-
-Around = Callable[[], AbstractContextManager[Any]]
 
 
 class Background:
@@ -32,8 +29,6 @@ class Background:
     ) -> None:
         self._flights = flights
         self._most_threads, self._most_tasks = most_threads, most_tasks
-        self.around: list[Around] = []
-        """Entered around each load in the background: a fresh application context of the host, say."""
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -53,18 +48,14 @@ class Background:
         def go() -> None:
             self._flights.moved(flight)
             try:
-                with ExitStack() as stack:
-                    for around in self.around:
-                        stack.enter_context(around())
-                    run(steps)
+                run(steps)
             except Exception as error:  # landed with the flight: whoever waits for it is told
                 self._fell(flight, error)
             finally:
                 self._threads.release()
 
         try:
-            context = contextvars.copy_context()
-            threading.Thread(target=context.run, args=(go,), name="eventperf-cache-load", daemon=True).start()
+            threading.Thread(target=apart(go), name="eventperf-cache-load", daemon=True).start()
         except RuntimeError:
             go()  # no new threads at interpreter shutdown
 
@@ -77,20 +68,17 @@ class Background:
 
         async def go() -> None:
             try:
-                with ExitStack() as stack:
-                    for around in self.around:
-                        stack.enter_context(around())
-                    await arun(steps)
+                await arun(steps)
             except Exception as error:  # landed with the flight: whoever waits for it is told
                 self._fell(flight, error)
 
-        task = asyncio.get_running_loop().create_task(go())
+        task = Context().run(asyncio.get_running_loop().create_task, go())
         self._tasks.add(task)  # a loop keeps only weak references
         task.add_done_callback(self._tasks.discard)
         return True
 
     def _fell(self, flight: Flight, error: Exception) -> None:
-        """End a flight whose steps never began: the host's own context could not be entered."""
+        """End a flight whose steps never began."""
         if flight.state == OPEN:
             self._flights.land(flight, ERROR, error)
 

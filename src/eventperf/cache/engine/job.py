@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eventperf._core.errors import ConfigurationError
 from eventperf._core.flights import Flight
-from eventperf.cache.keys import Space, fit_tag
+from eventperf.cache.keys import Space
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.policy import may_stand_in
 
@@ -17,24 +16,12 @@ from .look import Found, Look, outer_of
 TagsOf = Callable[[Any], Sequence[str]]
 
 
-def tag_list(tags: Iterable[str]) -> list[str]:
-    """Return tags checked, once each, and without the characters that part them in an envelope."""
-    if isinstance(tags, str):
-        raise ConfigurationError("tags", tags, "a list of texts, such as ['event:42']")
-    out: dict[str, None] = {}
-    for tag in tags:
-        if not isinstance(tag, str):
-            raise ConfigurationError("tags", tag, "texts, such as 'event:42'")
-        out[fit_tag(tag)] = None
-    return list(out)
-
-
 class Job:
     """One get-or-load."""
 
     __slots__ = (
-        "flight", "key", "loader", "local", "options", "outer", "refresh", "seen", "space", "stale", "tags",
-        "ttl_s",
+        "flight", "has_loaded", "is_private", "key", "loaded", "loader", "local", "options", "outer", "refresh",
+        "seen", "space", "stale", "tags", "ttl_s",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +46,9 @@ class Job:
         self.stale: Found | None = None
         self.seen: Look | None = None
         self.flight: Flight | None = None
+        self.loaded: Any = None
+        self.has_loaded: bool = False
+        self.is_private: bool = False
 
     @property
     def stands_in(self) -> bool:
@@ -75,10 +65,7 @@ class Job:
 
     def tags_for(self, value: Any) -> list[str]:
         """Return the tags of a loaded value."""
-        if not callable(self.tags):
-            return list(self.tags)
-        tags = self.tags(value)
-        return tag_list([tags] if isinstance(tags, str) else tags)  # a lone text is a tag, not its letters
+        return list(self.tags(value)) if callable(self.tags) else list(self.tags)
 
 
 @dataclass(slots=True)

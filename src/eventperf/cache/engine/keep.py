@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from eventperf.cache.errors import StoreUnavailable
 from eventperf.cache.keys import Space
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.policy import early_by, lifetime, result_ttl, tag_changed_since, tag_settles
+from eventperf.cache.stats import NotKept
 
 from .effects import Steps, ask
 from .fences import Guard
@@ -19,6 +21,20 @@ from .look import Found, keep_near, tag_versions
 from .state import Core
 from .tier import Tier
 from .write import pack, tell
+
+_log = logging.getLogger("eventperf.cache")
+_said: set[str] = set()
+_SAID_MOST = 100
+
+
+def not_kept(core: Core, key: str, error: Exception) -> None:
+    """Say that a loaded value cannot be kept: each cause once."""
+    core.counts.refused += 1
+    if core.hooks.active:
+        core.hooks.emit(NotKept(key, error))
+    if len(_said) < _SAID_MOST and str(error) not in _said:
+        _said.add(str(error))
+        _log.warning("%r is loaded at each call and never kept: %s", key, error)
 
 
 def life_of(core: Core, options: CacheOptions, ttl_s: float, value: Any) -> tuple[float, float] | None:

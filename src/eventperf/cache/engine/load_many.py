@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from eventperf._core.flights import ABANDONED, ERROR, VALUE, Flight
-from eventperf.cache.errors import StoreUnavailable
+from eventperf.cache.errors import SerializationError, StoreUnavailable
 from eventperf.cache.policy import is_fresh, l1_life, longest_life, tag_settles
 from eventperf.cache.protocols import Grant
+from eventperf.cache.transactions import DIRTY, inside
 from eventperf.cache.values.single_use import refuse_single_use
 
 from .counting import counted
 from .effects import Steps, ask, load, may_wait, wait
 from .fences import Guard
 from .job import Batch, Job
-from .keep import life_of, near, settle_up, take_back_fenced
+from .keep import life_of, near, not_kept, settle_up, take_back_fenced
 from .load_one import get_or_load, give_back
 from .look import Found, look, outer_of, tag_versions
 from .state import Core
@@ -102,6 +103,9 @@ def _load(core: Core, batch: Batch, keys: list[str], flights: dict[str, Flight])
     out = {key: loaded[batch.names[key]] for key in keys if batch.names[key] in loaded}
     for key, value in out.items():
         refuse_single_use(batch.names[key], value)
+    if DIRTY and batch.options.guard_transactions and inside():
+        for flight in flights.values():  # the loader itself has written, or flushed what waited to be
+            flight.fenced = True
     return out
 
 
@@ -251,10 +255,16 @@ def _store(
     if not found:
         return set()
     outers = {key: outer_of(batch.space, key) for key in found}
-    items = [
-        (outers[key], pack(core, one.value, one.soft_s, one.hard_s, batch.options, tags=versions), one.hard_s)
-        for key, one in found.items()
-    ]
+    items = []
+    for key, one in list(found.items()):
+        try:
+            blob = pack(core, one.value, one.soft_s, one.hard_s, batch.options, tags=versions)
+            items.append((outers[key], blob, one.hard_s))
+        except SerializationError as error:
+            not_kept(core, batch.names[key], error)
+            del found[key]
+    if not found:
+        return set()
     tickets = core.fences.open(found)
     try:
         good = yield from ask(tier.store_many, token, items)

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from eventperf._core.errors import ConfigurationError
 from eventperf._core.flights import ABANDONED, ERROR, VALUE, Flight
-from eventperf.cache.errors import LoadTimeout, StoreUnavailable
+from eventperf.cache.errors import LoadTimeout, SerializationError, StoreUnavailable
 from eventperf.cache.policy import (
     is_early,
     is_fresh,
@@ -22,13 +23,14 @@ from eventperf.cache.policy import (
     may_stand_in,
     old_is_of_use,
 )
+from eventperf.cache.transactions import DIRTY, inside
 from eventperf.cache.values.single_use import refuse_single_use
 
 from .background import spawn
 from .counting import counted
 from .effects import Steps, ask, load, may_wait, wait
 from .job import Job
-from .keep import keep_here, keep_loaded, life_of
+from .keep import keep_here, keep_loaded, life_of, not_kept
 from .look import Found, look, tag_versions
 from .state import Core
 from .tier import Tier
@@ -146,12 +148,15 @@ def _lead(core: Core, job: Job, flight: Flight, in_background: bool = False) -> 
         else:
             value = yield from _load_shared(core, core.tier, job, flight, in_background)
     except Exception as error:
-        core.flights.land(flight, ERROR, error)
-        raise
+        if not (job.has_loaded and isinstance(error, (SerializationError, ConfigurationError))):
+            core.flights.land(flight, ERROR, error)
+            raise
+        value = job.loaded  # cannot be kept, which is no reason to lose it
+        not_kept(core, job.key, error)
     except BaseException:
         core.flights.land(flight, ABANDONED)
         raise
-    core.flights.land(flight, VALUE, value)
+    core.flights.land(flight, ABANDONED if job.is_private else VALUE, value)
     return value
 
 
@@ -160,13 +165,18 @@ def _load(core: Core, job: Job, flights: tuple[Flight, ...]) -> Steps[Any]:
     with counted(core, job.key, lambda: job.stands_in):
         value = yield from load(core.flights, job.loader, flights)
     refuse_single_use(job.key, value)
+    job.loaded, job.has_loaded = value, True
+    if DIRTY and job.options.guard_transactions and inside():
+        job.is_private = True  # the loader itself has written, or flushed what waited to be
+        for flight in flights:
+            flight.fenced = True
     return value
 
 
 def _stand_in(core: Core, job: Job) -> Found | None:
     """Return the old value that may stand in for a failed load."""
     stale = job.stale
-    if stale is None or not may_stand_in(stale.soft_s, job.options):
+    if stale is None or job.has_loaded or not may_stand_in(stale.soft_s, job.options):
         return None
     core.counts.stale += 1
     return stale

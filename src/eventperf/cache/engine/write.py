@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from eventperf.cache.errors import StoreUnavailable
+from eventperf.cache.errors import SerializationError, StoreUnavailable
 from eventperf.cache.keys import FOREIGN, Space, glob
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.policy import is_kept, lifetime
@@ -27,10 +27,16 @@ from .tier import Tier
 def pack(core: Core, value: Any, soft_s: float, hard_s: float, options: CacheOptions, **more: Any) -> bytes:
     """Return the envelope of a value."""
     serializer: Any = options.serializer or core.serializer
+    try:
+        payload = serializer.dumps(value)
+    except SerializationError:
+        raise
+    except Exception as error:  # a serializer of the host may raise anything
+        raise SerializationError(f"{type(value).__qualname__} ({type(error).__name__}: {error})") from error
     now = core.wall()
     return seal(
         serializer.name,
-        serializer.dumps(value),
+        payload,
         created=now,
         soft=now + soft_s,
         hard=now + hard_s,

@@ -7,14 +7,15 @@ from typing import Any, TypeVar, cast, overload
 
 from eventperf._core.durations import Duration
 from eventperf.cache.engine.effects import Steps, arun, run
-from eventperf.cache.engine.job import Batch, Job, tag_list
+from eventperf.cache.engine.job import Batch, Job
 from eventperf.cache.engine.load_many import get_or_load_many, load_only
 from eventperf.cache.engine.load_one import get_or_load
 from eventperf.cache.entry import DEAD
 from eventperf.cache.options import CacheOptions
+from eventperf.cache.transactions import DIRTY, inside, watch
 from eventperf.cache.values.isolation import SHARE
 
-from .base import Tags, Verbs, text_of
+from .base import Tags, Verbs, tag_list, tags_of, text_of
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ class LoadVerbs(Verbs):
         Raises:
             LoadTimeout: ``hard_timeout`` went by.
         """
-        if options is None:
+        if options is None and not (DIRTY and inside()):
             entry = self._table.get(key)
             if entry is not None and self._now() < entry.soft:
                 value = entry.value
@@ -80,7 +81,7 @@ class LoadVerbs(Verbs):
         options: CacheOptions | None = None,
     ) -> Any:
         """Return the value of ``key``, awaiting the loader when there is none; see :meth:`get_or_load`."""
-        if options is None:
+        if options is None and not (DIRTY and inside()):
             entry = self._table.get(key)
             if entry is not None and self._now() < entry.soft:
                 value = entry.value
@@ -146,12 +147,15 @@ class LoadVerbs(Verbs):
     ) -> Steps[Any]:
         chosen, life, space = self._plan(options, ttl)
         local = space.local(text_of(key))
+        watch()
+        if DIRTY and chosen.guard_transactions and inside():
+            tags_of(tags)
+            return (yield from load_only(self._core, loader))
         if not refresh:
             value = self._hit(local, chosen)
             if value is not DEAD:
                 return self._out(space, local, value, chosen)
-        known = tags if callable(tags) else tag_list(tags)
-        job = Job(space, local, loader, life, known, chosen, refresh)
+        job = Job(space, local, loader, life, tags_of(tags), chosen, refresh)
         if not self._core.enabled:
             return (yield from load_only(self._core, loader))
         return self._out(space, local, (yield from get_or_load(self._core, job)), chosen)
@@ -192,7 +196,8 @@ class LoadVerbs(Verbs):
         options: CacheOptions | None,
     ) -> Steps[dict[str, Any]]:
         chosen, life, space = self._plan(options, ttl)
-        if not self._core.enabled:
+        watch()
+        if not self._core.enabled or (DIRTY and chosen.guard_transactions and inside()):
             return dict((yield from load_only(self._core, lambda: loader(keys))))
         locals_ = {space.local(text_of(key)): key for key in keys}
         out: dict[str, Any] = {}

@@ -8,14 +8,13 @@ from typing import Any
 from eventperf._core.durations import Duration, seconds
 from eventperf.cache.engine.effects import Steps, arun, ask, run
 from eventperf.cache.engine.figures import count_here
-from eventperf.cache.engine.job import tag_list
 from eventperf.cache.engine.state import Core
 from eventperf.cache.engine.write import remove_many, remove_matching, remove_tags, touch, write_many
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.values.isolation import COPY, SHARE, private
 from eventperf.cache.values.single_use import refuse_single_use
 
-from .base import Verbs, text_of
+from .base import Verbs, tag_list, text_of
 
 
 class WriteVerbs(Verbs):

@@ -61,10 +61,16 @@ def _job(body: str, waited_s: float) -> NewJob:
     return NewJob(JobRecord(**fields), max(0.0, delay_s - waited_s), deadline_s)
 
 
+def _sqlalchemy() -> Any:
+    from eventperf.queues.backends.sql.engines import sqlalchemy
+
+    return sqlalchemy("the outbox")
+
+
 def write(session: Any, jobs: Sequence[NewJob], namespace: str, now: float) -> list[str]:
     """Write jobs in the transaction of an SQLAlchemy session or connection; return their ids."""
-    sqlalchemy: Any = require("sqlalchemy", extra="dbopt", needed_by="the outbox")
-    from eventperf.queues.backends.sql.backend import connection_of
+    sqlalchemy = _sqlalchemy()
+    from eventperf.queues.backends.sql.engines import connection_of
 
     conn = connection_of(session)
     statement = sqlalchemy.text(_INSERT.format(":namespace", ":created_at", ":body"))
@@ -108,7 +114,7 @@ def _table() -> Any:
 
 def create_table(database: str | Engine) -> None:
     """Make the outbox table in ``database``, a URL or an engine; harmless when it is there."""
-    sqlalchemy: Any = require("sqlalchemy", extra="dbopt", needed_by="the outbox")
+    sqlalchemy = _sqlalchemy()
     if not isinstance(database, str):
         _table().create(database, checkfirst=True)
         return
@@ -145,8 +151,8 @@ class Relay:
     """
 
     def __init__(self, queues: Carried, database: str, *, batch: int = 1000, poll: Duration = 0.1) -> None:
-        sqlalchemy: Any = require("sqlalchemy", extra="dbopt", needed_by="the outbox")
-        from eventperf.queues.backends.sql.backend import require_driver
+        sqlalchemy = _sqlalchemy()
+        from eventperf.queues.backends.sql.engines import require_driver
 
         self._queues = queues
         self._batch = check_int(batch, argument="batch", low=1, high=1000)
@@ -212,7 +218,7 @@ class Relay:
 
     def _opened(self) -> Engine:
         if self._engine is None:
-            from eventperf.queues.backends.sql.backend import engine_for
+            from eventperf.queues.backends.sql.engines import engine_for
 
             self._engine = engine_for(self._url, 1)
         return self._engine

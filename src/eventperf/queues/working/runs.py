@@ -50,7 +50,11 @@ class Ends(Protocol):
 
 
 class Acks:
-    """Outcomes on their way to the store: in batches, kept until the store has taken them."""
+    """Outcomes on their way to the store: in batches, kept until the store has taken them.
+
+    Attributes:
+        held: Their jobs, id to token: leases are kept until the store has the outcome.
+    """
 
     def __init__(self, store: AsyncJobStore, on_refused: Callable[[Lease], object]) -> None:
         self._store = store
@@ -60,6 +64,7 @@ class Acks:
         self._none = asyncio.Event()
         self._none.set()
         self._task: asyncio.Task[None] | None = None
+        self.held: dict[str, int] = {}
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._send())
@@ -67,6 +72,7 @@ class Acks:
     def add(self, lease: Lease, outcome: Outcome, then: Callable[[], object] | None) -> None:
         """Queue ``outcome``; ``then`` is called once the store has accepted it."""
         self._pending.append((lease, outcome, then))
+        self.held[outcome.job_id] = outcome.token
         self._some.set()
         self._none.clear()
 
@@ -108,7 +114,9 @@ class Acks:
                 continue
             pause = 0.05
             del self._pending[: len(batch)]
-            for (lease, _, then), good in zip(batch, accepted, strict=True):
+            for (lease, outcome, then), good in zip(batch, accepted, strict=True):
+                if self.held.get(outcome.job_id) == outcome.token:
+                    del self.held[outcome.job_id]
                 if not good:
                     self._on_refused(lease)
                 elif then is not None:

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -193,14 +193,14 @@ class _Session:
         self._timer: asyncio.Handle
         self._more = False  # the last claim may have left jobs that fit the next free slot
         self._acks = Acks(self._store, self._refused)
-        executors = Executors(engine.codec, card.slots)
+        executors = Executors(engine.codec, card.slots, engine.process_setup)
         self._runner = Runner(engine, card.id, self._store, backend.sync, executors, self._acks)
         self._runner.on_end = self._freed
         self._waiter = backend.waiter(card)
         self._heart = Heartbeat(
             self._waiter,
             self._card,
-            self._runner.held,
+            ChainMap(self._runner.held, self._acks.held),
             poll_s=min(_POLL_S, card.lease_s / 2),
             on_wake=lambda: self.call(self._wake.set),
             on_renewed=lambda answer: self.call(self._renewed, answer),
