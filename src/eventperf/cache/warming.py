@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from eventperf._core.durations import Duration, seconds, show
 from eventperf._core.errors import ConfigurationError
@@ -17,9 +17,7 @@ from .engine.effects import Steps, arun, run
 from .engine.fill import fill
 from .engine.job import Batch
 from .verbs.base import tag_list
-
-if TYPE_CHECKING:
-    from .manager import CacheManager
+from .verbs.load import LoadVerbs
 
 T = TypeVar("T")
 
@@ -100,7 +98,7 @@ class _Warmer:
 class Warmers:
     """The registered data sets of one manager."""
 
-    def __init__(self, manager: CacheManager) -> None:
+    def __init__(self, manager: LoadVerbs) -> None:
         self._manager = manager
         self._known: dict[str, _Warmer] = {}
         self._expected: set[str] = set()

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Protocol, TypeVar, cast, overload
+from typing import Any, Concatenate, Final, Generic, Protocol, TypeVar, cast, overload
 from uuid import UUID
 
 from typing_extensions import ParamSpec
@@ -24,9 +24,7 @@ from eventperf.cache.options import CacheOptions
 from eventperf.cache.transactions import DIRTY, inside, watch
 
 from .compiled import Compiled, compile_wrapper
-
-if TYPE_CHECKING:
-    from eventperf.cache.manager import CacheManager
+from .manager import Manager
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -293,7 +291,7 @@ def is_steady(value: Any) -> bool:
 
 
 def wrap(
-    manager_of: Callable[[], CacheManager],
+    manager_of: Callable[[], Manager],
     function: Callable[..., Any],
     recipe: Recipe,
     options: CacheOptions | None,
@@ -341,7 +339,7 @@ class Calls:
 
     def __init__(
         self,
-        manager_of: Callable[[], CacheManager],
+        manager_of: Callable[[], Manager],
         recipe: Recipe,
         options: CacheOptions | None,
         overrides: dict[str, Any],
@@ -350,7 +348,7 @@ class Calls:
         self.fast: dict[Any, Any] = {}
         self._manager_of = manager_of
         self._given, self._overrides = options, overrides
-        self._manager: CacheManager | None = None
+        self._manager: Manager | None = None
         self._options: CacheOptions | None = None
         self._compiled: Compiled | None = None
 
@@ -362,7 +360,7 @@ class Calls:
         )
         return self._compiled.wrapper if self._compiled is not None else None
 
-    def manager(self) -> CacheManager:
+    def manager(self) -> Manager:
         """Return the manager, and settle the options with it."""
         watch()
         found = self._manager_of()
@@ -373,9 +371,7 @@ class Calls:
             self._manager = found
         return found
 
-    def plan(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[CacheManager, str, Any, CacheOptions]:
+    def plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Manager, str, Any, CacheOptions]:
         """Return manager, key, tags and options of a call."""
         manager = self.manager()
         recipe = self.recipe
@@ -387,7 +383,7 @@ class Calls:
 
     def point(
         self,
-        manager: CacheManager,
+        manager: Manager,
         key: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],

@@ -20,8 +20,8 @@ class Job:
     """One get-or-load."""
 
     __slots__ = (
-        "flight", "has_loaded", "is_private", "key", "loaded", "loader", "local", "options", "outer", "refresh",
-        "seen", "space", "stale", "tags", "ttl_s",
+        "flight", "has_loaded", "is_private", "key", "loaded", "loader", "local", "options", "outer",
+        "refresh", "seen", "space", "stale", "tags", "ttl_s",
     )  # fmt: skip
 
     def __init__(
