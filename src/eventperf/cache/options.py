@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from eventperf._core.durations import FOREVER, Duration, seconds
 from eventperf._core.errors import ConfigurationError
@@ -112,14 +112,39 @@ class CacheOptions:
         return replace(self, **changes) if changes else self
 
 
+class MoreOptions(TypedDict, total=False):
+    """The options that ``cached`` takes by name besides its own arguments; see :class:`CacheOptions`."""
+
+    l1_ttl: Duration
+    use_l1: bool
+    jitter_ratio: float
+    grace: Duration
+    stale_while_revalidate: Duration
+    early_beta: float
+    soft_timeout: Duration | None
+    hard_timeout: Duration | None
+    negative_ttl: Duration | None
+    cache_if: Callable[[Any], bool] | None
+    compress_over: int | None
+    serializer: str | Serializer | None
+    isolate: str
+    lease: Duration
+    guard_transactions: bool
+
+
+OPTION_NAMES: Final = tuple(
+    f.name for f in fields(CacheOptions) if f.init and f.name not in ("ttl", "namespace")
+)
+
+
 def _ratio(name: str, value: float, top: float) -> None:
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= top
     if not good:
         raise ConfigurationError(name, value, f"a number from 0 to {top:g}")
 
 
-__all__ = ["COHERENCE", "FOREVER", "ISOLATE", "CacheOptions"]
-
-
 def _maybe(name: str, value: Duration | None) -> float | None:
     return None if value is None else seconds(value, name=name)
+
+
+__all__ = ["COHERENCE", "FOREVER", "ISOLATE", "CacheOptions"]

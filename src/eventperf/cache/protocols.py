@@ -246,6 +246,19 @@ class SupportsTouch(Protocol):
     async def atouch(self, key: str, soft: float, hard: float, ttl_s: float, /) -> bool: ...
 
 
+@runtime_checkable
+class SupportsAdd(Protocol):
+    """Adds to the whole number that an entry is, atomically, its life left alone.
+
+    Returns state (1 added, 0 not there, 2 no such number), sum, and the rest of its life in milliseconds
+    (negative for ever). An amount of ``None`` adds nothing.
+    """
+
+    def add(self, key: str, amount: int | None, /) -> tuple[int, int, int]: ...
+
+    async def aadd(self, key: str, amount: int | None, /) -> tuple[int, int, int]: ...
+
+
 class BusState(NamedTuple):
     """How well this process hears what others write.
 

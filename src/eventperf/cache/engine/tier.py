@@ -9,6 +9,7 @@ from __future__ import annotations
 from eventperf.cache.protocols import (
     AsyncCacheStore,
     CacheStore,
+    SupportsAdd,
     SupportsLease,
     SupportsTags,
     SupportsTouch,
@@ -42,6 +43,7 @@ class Tier:
         self._leases(store, plain, aplain)
         self._tags(store, plain, aplain)
         self._touch(store, plain, aplain)
+        self.add = verb("numbers", store.add, store.aadd) if isinstance(store, SupportsAdd) else None
 
     def _leases(self, store: object, plain: PlainWays, aplain: AsyncPlainWays) -> None:
         verb, choose = self.gate.verb, self.gate.ability

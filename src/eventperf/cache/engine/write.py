@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from eventperf._core.errors import ConfigurationError
 from eventperf.cache.errors import SerializationError, StoreUnavailable
 from eventperf.cache.keys import FOREIGN, Space, glob
 from eventperf.cache.options import CacheOptions
@@ -141,6 +142,23 @@ def touch(core: Core, space: Space, local: str, life_s: float, options: CacheOpt
     if core.l1 is not None:
         core.l1.pop(local)
     return bool(there)
+
+
+def add_number(core: Core, space: Space, local: str, amount: int | None) -> Steps[tuple[int, int, int]]:
+    """Add to a stored whole number in the second tier; return state, sum and rest of its life in ms.
+
+    Raises:
+        ConfigurationError: There is no second tier that can.
+    """
+    tier = core.tier
+    if tier is None or tier.add is None:
+        raise ConfigurationError("store", core.store, "a second tier with SupportsAdd, such as RedisStore")
+    outer = outer_of(space, local)
+    answer = yield from ask(tier.add, outer, amount)
+    if answer[0] == 1:
+        core.drop_keys([local])
+        yield from tell(core, tier, [outer])
+    return answer
 
 
 # -- invalidations ---------------------------------------------------------------------------------------
