@@ -1,9 +1,9 @@
 """Reads and loads that cross a change on its way, against a plain dict.
 
-The second tier is a dict with two gates: a change stops before it is done there, and a read that has its answer
-stops before it hands it on. Between them every read of the old value happens exactly where it does most harm,
-so that a fence forgotten on any path (plain reads, single and bulk loads; keys, tags and patterns) is found in
-a few steps.
+The second tier is a dict with two gates: a change stops before it is done there, and a read that has its
+answer stops before it hands it on. Between them every read of the old value happens exactly where it does
+most harm, so that a fence forgotten on any path (plain reads, single and bulk loads; keys, tags and
+patterns) is found in a few steps.
 """
 
 from __future__ import annotations
