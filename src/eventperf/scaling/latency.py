@@ -17,9 +17,10 @@ from .queueing import late_share, replicas_about, replicas_for
 __all__ = ["LatencyPolicy", "Reserve", "late_share", "replicas_for"]
 
 _TURN_S = 600.0  # a reversal sooner than this is a flap
-_PEAK_S = 180.0
+import os
+_PEAK_S = float(os.environ.get('PK','180'))
 _SLOT_S = 15.0
-_DEAD_BAND, _TURN_BAND = 0.04, 0.2
+_DEAD_BAND, _TURN_BAND = float(os.environ.get('DB','.04')), 0.2
 _TRIM_AFTER_S, _TRIM_SHARE, _TRIM_ROOM = 60.0, 0.75, 1.1
 _STEEP = 1.3
 _BLIND_CPU = 0.95
@@ -122,6 +123,7 @@ class LatencyPolicy:
         seen, outlook = look_ahead(
             old.get("load", {}), at_s=observation.at_s, rate=rate, past_s=past_s,
             ahead_s=past_s + self.startup_s, safety=self._covered(observation),
+            carried=observation.state.ready * (self.capacity_rps or old.get("capacity") or 0.0),
         )  # fmt: skip
         memory = {**old, "load": seen}
         learned = self._capacity(observation, rate, old.get("capacity"))
@@ -151,7 +153,7 @@ class LatencyPolicy:
         backlog = observation.value("backlog") or 0.0
         waiting = backlog / self.drain_s
         since_up, since_down = now - memory.get("up_s", -math.inf), now - memory.get("down_s", -math.inf)
-        trigger = outlook.trigger if since_down >= _TURN_S else 1.0
+        trigger = outlook.trigger if since_down >= _TURN_S else outlook.guard
         least = self._size(outlook.expected * trigger + waiting, capacity)
         wanted = self._size(outlook.expected * outlook.cover + waiting, capacity)
         level = self._size(outlook.rate * outlook.cover + waiting, capacity)
@@ -168,7 +170,7 @@ class LatencyPolicy:
             hedged = outlook.burst and wanted > current * _STEEP and least > current
             if hedged:
                 more = wanted + int((self.hedge - 1.0) * (wanted - current))
-                number = max(number, min(more, max(wanted, observation.max_replicas)))
+                number = max(number, min(more, self._size(outlook.high, capacity), max(wanted, observation.max_replicas)))
                 note = f"; a burst: {number} started so that {wanted} serve soon"
             elif number == kept:
                 note = f"; {reserve.why}"
