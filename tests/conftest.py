@@ -16,9 +16,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from processes import version_of
 from servers import MariaDBServer, PostgresServer, RedisCluster, RedisSentinel, RedisServer, ServerMissing
+
+# How fast examples come and run says how busy this machine is, nothing about the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 AnyServer = RedisServer | RedisCluster | RedisSentinel | PostgresServer | MariaDBServer
 S = TypeVar("S", RedisServer, RedisCluster, RedisSentinel, PostgresServer, MariaDBServer)

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, text
 
 from eventperf.dbopt import Advice, DatabaseOptimizer, QueryRecorder
 from eventperf.dbopt.advice import IndexAdvice, Served
-from eventperf.dbopt.model import IndexSpec, Key, index_name
+from eventperf.dbopt.schema.model import IndexSpec, Key, index_name
 
 ROWS = 12_000
 STATEMENTS = {

@@ -19,13 +19,17 @@ from typing import Any
 
 import psutil
 
-from eventperf.scaling.backends.kubernetes import KubernetesMetrics, KubernetesScale, KubernetesTarget
-from eventperf.scaling.backends.kubernetes_api import KubernetesApi
-from eventperf.scaling.backends.kubernetes_state import KubernetesState
+from eventperf.scaling.backends.kubernetes.api import KubernetesApi
+from eventperf.scaling.backends.kubernetes.state import KubernetesState
+from eventperf.scaling.backends.kubernetes.target import (
+    KubernetesMetrics,
+    KubernetesScale,
+    KubernetesTarget,
+)
 from eventperf.scaling.fleet import Fleet
-from eventperf.scaling.log import DecisionLog
 from eventperf.scaling.manager import AutoScaler
-from eventperf.scaling.tracking import TargetTracking
+from eventperf.scaling.policies.tracking import TargetTracking
+from eventperf.scaling.records.log import DecisionLog
 
 
 class Server:

@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy import create_engine, text
 
 from eventperf.dbopt import DatabaseOptimizer
-from eventperf.dbopt.lex import bind
 from eventperf.dbopt.protocols import Measurement
-from eventperf.dbopt.workload import Sample
+from eventperf.dbopt.statements.lex import bind
+from eventperf.dbopt.statements.workload import Sample
 
 Asking = tuple[str, Sequence[Mapping[str, Any]]]
 

@@ -165,7 +165,7 @@ def _health(args: argparse.Namespace) -> int:
 
 def _lint(args: argparse.Namespace) -> int:
     from eventperf.dbopt import Workload, lint_metadata, lint_workload
-    from eventperf.dbopt.lint import read_baseline
+    from eventperf.dbopt.lint.statements import read_baseline
 
     found, looked_at = [], 0
     for target in args.target:

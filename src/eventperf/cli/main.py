@@ -21,7 +21,7 @@ COMMANDS = {
     "cache": ("eventperf.cli.cache", "look into a cache, invalidate by key, tag or pattern"),
     "db": ("eventperf.cli.db", "find slow queries, advise and apply indexes, lint SQL"),
     "queue": ("eventperf.cli.queue", "run workers, watch and mend queues"),
-    "scale": ("eventperf.cli.scale", "run, backtest and explain autoscaling"),
+    "scale": ("eventperf.cli.scale.commands", "run, backtest and explain autoscaling"),
 }
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .advice import Advice, DropAdvice, IndexAdvice, PartitionAdvice, RewriteAdvice, Served
-    from .apply import Applied, ApplyReport
+    from .changes.report import Applied, ApplyReport
+    from .changes.verdict import Compared
     from .errors import (
         AdviceMismatch,
         DatabaseError,
@@ -15,17 +16,17 @@ if TYPE_CHECKING:
         SourceUnavailable,
         StatementRefused,
     )
-    from .fingerprinting import Fingerprint, fingerprint
     from .health import Fault, HealthReport, TableHealth
-    from .lint import Finding, lint_workload
-    from .lint_schema import lint_metadata
+    from .lint.schema import lint_metadata
+    from .lint.statements import Finding, lint_workload
     from .manager import DatabaseOptimizer, OptimizationResult
-    from .model import IndexSpec, Key
     from .options import Limits
-    from .policy import Compared
     from .protocols import Dialect, Measurement, Plan, Planner
-    from .recorder import NPlusOne, QueryRecorder
-    from .workload import Sample, SlowQuery, Statement, Workload
+    from .schema.model import IndexSpec, Key
+    from .statements.fingerprint import Fingerprint, fingerprint
+    from .statements.recorder import NPlusOne, QueryRecorder
+    from .statements.source import Recorded, Recording, StatementSource
+    from .statements.workload import Sample, SlowQuery, Statement, Workload
 
 __all__ = [
     "Advice",
@@ -54,6 +55,8 @@ __all__ = [
     "Plan",
     "Planner",
     "QueryRecorder",
+    "Recorded",
+    "Recording",
     "RewriteAdvice",
     "Sample",
     "Served",
@@ -61,6 +64,7 @@ __all__ = [
     "SourceUnavailable",
     "Statement",
     "StatementRefused",
+    "StatementSource",
     "TableHealth",
     "Workload",
     "fingerprint",
@@ -70,7 +74,7 @@ __all__ = [
 
 _HOMES = {
     "advice": ("Advice", "DropAdvice", "IndexAdvice", "PartitionAdvice", "RewriteAdvice", "Served"),
-    "apply": ("Applied", "ApplyReport"),
+    "changes.report": ("Applied", "ApplyReport"),
     "errors": (
         "AdviceMismatch",
         "DatabaseError",
@@ -79,17 +83,18 @@ _HOMES = {
         "SourceUnavailable",
         "StatementRefused",
     ),
-    "fingerprinting": ("Fingerprint", "fingerprint"),
+    "statements.fingerprint": ("Fingerprint", "fingerprint"),
     "health": ("Fault", "HealthReport", "TableHealth"),
-    "lint": ("Finding", "lint_workload"),
-    "lint_schema": ("lint_metadata",),
+    "lint.statements": ("Finding", "lint_workload"),
+    "lint.schema": ("lint_metadata",),
     "manager": ("DatabaseOptimizer", "OptimizationResult"),
-    "model": ("IndexSpec", "Key"),
+    "schema.model": ("IndexSpec", "Key"),
     "options": ("Limits",),
-    "policy": ("Compared",),
+    "changes.verdict": ("Compared",),
     "protocols": ("Dialect", "Measurement", "Plan", "Planner"),
-    "recorder": ("NPlusOne", "QueryRecorder"),
-    "workload": ("Sample", "SlowQuery", "Statement", "Workload"),
+    "statements.recorder": ("NPlusOne", "QueryRecorder"),
+    "statements.source": ("Recorded", "Recording", "StatementSource"),
+    "statements.workload": ("Sample", "SlowQuery", "Statement", "Workload"),
 }
 """Where each name lives. The door is lazy: analysis brings sqlglot, which an application that only imports
 this package, to catch an error say, should neither need nor pay for."""

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .advice import DropAdvice
-from .model import Schema, Table
-from .policy import drops
+from .findings import DropAdvice
+from .indexes.drops import drops
+from .output.report import bars, page, size, table
 from .protocols import Dialect
-from .report import bars, page, size, table
-from .workload import SlowQuery
+from .schema.model import Schema, Table
+from .statements.workload import SlowQuery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +120,7 @@ def examine(schema: Schema, dialect: Dialect, slow: Sequence[SlowQuery] = ()) ->
     out.drops = drops(schema, dialect)
     for name in sorted(schema.tables):
         out.faults += _faults(schema.tables[name], dialect)
-    if dialect.name != "postgres":
+    if not dialect.capabilities.counts_scans:
         out.notes.append("this engine does not count scans of an index: unused ones are not found")
     return out
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,30 +12,22 @@ from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.events import Hooks
 
-from .advice import Advice, IndexAdvice, Served
-from .analysis import analyse
-from .apply import Applier, ApplyReport
-from .candidates import candidates, column_weights
-from .connect import open_engine
-from .deadline import Deadline
+from .advice import Advice, IndexAdvice
+from .advising import Adviser
+from .backends.connect import open_engine
+from .changes.apply import Applier
+from .changes.report import ApplyReport
+from .changes.verdict import measured_faster
 from .errors import DatabaseError, SourceUnavailable
 from .health import HealthReport, examine
-from .model import IndexSpec, Schema, index_name
+from .indexes.deadline import Deadline
 from .options import Limits
-from .partition import partitions
-from .policy import drops, measured_faster
-from .protocols import Dialect, Planner, Query
-from .recorder import QueryRecorder
-from .report import size
-from .rewrite import rewrites
-from .selection import WRITE_S, Choice, Search, Selection
-from .workload import Sample, SlowQuery, Workload
+from .protocols import Dialect, StatementSource
+from .statements.recorder import QueryRecorder
+from .statements.workload import SlowQuery, Workload
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-_log = logging.getLogger("eventperf.dbopt")
-_SECONDS_PER_COST = {"sqlite": 4e-7, "postgres": 1e-5, "mysql": 2e-6}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +75,7 @@ class DatabaseOptimizer:
             SQLite needs none. Without one, advice for the servers rests on statistics, and says so.
         ddl: Privileged, direct connection (not through a pooler) for ``apply``.
         source: Where statements come from when a call names no workload: a ``Workload``, a
-            ``QueryRecorder``, or ``None`` for the server's own record.
+            ``QueryRecorder``, any ``StatementSource``, or ``None`` for the server's own record.
         limits: Bounds of advice and changes.
         clock: Time, for tests.
 
@@ -111,12 +101,13 @@ class DatabaseOptimizer:
         *,
         what_if: Any = None,
         ddl: Any = None,
-        source: Workload | QueryRecorder | None = None,
+        source: Workload | QueryRecorder | StatementSource | None = None,
         limits: Limits | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if source is not None and not isinstance(source, (Workload, QueryRecorder)):
-            raise ConfigurationError("source", type(source).__name__, "a Workload, a QueryRecorder or None")
+        if source is not None and not isinstance(source, (Workload, QueryRecorder, StatementSource)):
+            allowed = "a Workload, a QueryRecorder, a StatementSource or None"
+            raise ConfigurationError("source", type(source).__name__, allowed)
         if limits is not None and not isinstance(limits, Limits):
             raise ConfigurationError("limits", type(limits).__name__, "Limits(...)")
         self._opened = open_engine(engine_or_url, "engine_or_url")
@@ -173,9 +164,12 @@ class DatabaseOptimizer:
         """Return the statements of the configured source, or of the server's own record."""
         if isinstance(self._source, QueryRecorder):
             return self._source.workload()
-        if self._source is not None:
+        if isinstance(self._source, Workload):
             return self._source
-        return self.dialect.source(None if since is None else seconds(since, name="since"))
+        period = None if since is None else seconds(since, name="since")
+        if self._source is not None:
+            return Workload.from_source(self._source, period)
+        return self.dialect.source(period)
 
     def slow_queries(
         self, since: Duration = "24h", limit: int = 50, *, redact: bool = True
@@ -222,149 +216,11 @@ class DatabaseOptimizer:
         planner = dialect.planner(schema)
         try:
             with Deadline(self._clock, began + limit_s, tell) as deadline:
-                advice = self._advise(given, schema, planner, deadline, tell)
+                advice = Adviser(dialect, schema, planner, self._limits, deadline, tell).advise(given)
         finally:
             planner.close()
         advice.seconds = self._clock.monotonic() - began
         return advice
-
-    def _advise(
-        self,
-        workload: Workload,
-        schema: Schema,
-        planner: Planner,
-        deadline: Deadline,
-        tell: Callable[[str], None],
-    ) -> Advice:
-        dialect = self.dialect
-        advice = Advice(
-            dialect=dialect.name, since=workload.since, statements=len(workload), workload=workload
-        )
-        advice.proof = planner.method
-        advice.warnings += [*workload.notes, *getattr(planner, "notes", ())]
-        tell(f"analysing {len(workload)} statements")
-        queries = self._queries(workload, schema, planner, advice, deadline)
-        shared = column_weights(queries)
-        wanted = {
-            q.id: candidates(q, schema, dialect.capabilities, shared, self._limits.max_key_columns)
-            for q in queries
-        }
-        tell(f"asking the planner about {sum(map(len, wanted.values()))} candidates")
-        deadline.watch(planner)
-        able = dialect.capabilities
-        search = Search(
-            planner, queries, wanted, schema, able, self._limits, _writes(queries), deadline.expired
-        )
-        selection = search.run()
-        self._fill(advice, selection, queries, planner)
-        in_use = frozenset(name for plan in selection.before.values() for name in plan.existing)
-        advice.drops = drops(schema, dialect, in_use)
-        if not deadline.expired():
-            tell("looking for better forms of statements")
-            advice.rewrites = rewrites(queries, schema, planner, dialect, expired=deadline.expired)
-        if not deadline.expired():
-            planner.close()  # partitioned copies take the place of its own in what_if
-            limit = self._limits.partition_rows
-            advice.partitions, notes = partitions(queries, schema, dialect, min_rows=limit)
-            advice.warnings += notes
-        advice.explains = planner.explains
-        advice.is_complete = not deadline.expired()
-        if not advice.is_complete:
-            advice.warnings.append(f"{deadline.reason}: this is the best found so far")
-        return advice
-
-    def _queries(
-        self, workload: Workload, schema: Schema, planner: Planner, advice: Advice, deadline: Deadline
-    ) -> list[Query]:
-        out: list[Query] = []
-        # Costliest first: what time allows is what matters most.
-        ranked = sorted(workload, key=lambda s: (-(s.total_s or 0.0), -s.calls, s.fingerprint.id))
-        for number, statement in enumerate(ranked):
-            if deadline.expired():
-                advice.warnings.append(f"{len(ranked) - number} statements were not analysed: no time left")
-                break
-            usable = statement.measurable
-            sample = usable[len(usable) // 2] if usable else Sample(statement.sql)
-            analysis = analyse(sample.sql, schema)
-            if analysis.error is not None:
-                advice.warnings.append(f"{statement.fingerprint.id} was not analysed: {analysis.error}")
-                continue
-            if analysis.unknown:
-                names = ", ".join(sorted(set(analysis.unknown)))
-                advice.warnings.append(f"{statement.fingerprint.id} names what is not here: {names}")
-                continue
-            if analysis.is_cut:
-                advice.warnings.append(
-                    f"{statement.fingerprint.id} was cut by the server; its end was not analysed"
-                )
-            sample = Sample(analysis.sql, sample.values) if analysis.is_cut else sample
-            out.append(Query(statement=statement, analysis=analysis, sample=sample))
-        self._weigh(out, planner)
-        return out
-
-    def _weigh(self, queries: list[Query], planner: Planner) -> None:
-        """A query weighs what it costs: measured seconds, or what its plan would take if that is more.
-
-        Drivers return from ``execute`` before the last row is read, so measured time alone is too low.
-        """
-        per_cost = _SECONDS_PER_COST[self.dialect.name]
-        for query in queries:
-            measured = query.statement.total_s or 0.0
-            query.weight = measured or query.statement.calls * 1e-6
-            if not query.analysis.uses or (measured and self.dialect.name != "sqlite"):
-                continue
-            try:
-                cost = planner.plan(query, ()).cost
-            except Exception as error:  # whatever a driver raises; the search meets it again and reports it
-                _log.debug("%s has no plan to weigh it by: %s", query.id, error)
-                continue
-            query.weight = max(measured, query.statement.calls * cost * per_cost)
-
-    def _fill(self, advice: Advice, selection: Selection, queries: list[Query], planner: Planner) -> None:
-        total = sum(q.weight for q in queries if q.analysis.uses) or 1.0
-        advice.unserved = selection.unserved
-        saved = 0.0
-        for query in queries:
-            before, after = selection.before.get(query.id), selection.after.get(query.id)
-            if before is not None and after is not None:
-                saved += query.weight * (1 - min(1.0, after.cost / before.cost))
-        advice.gain = saved / total
-        for choice in selection.choices:
-            advice.indexes.append(self._index(choice, selection, total, planner))
-
-    def _index(self, choice: Choice, selection: Selection, total: float, planner: Planner) -> IndexAdvice:
-        dialect = self.dialect
-        name = index_name(choice.spec, limit=dialect.identifier_limit)
-        serves = tuple(
-            Served(
-                fingerprint=q.id,
-                statement=q.statement.fingerprint.text,
-                calls=q.statement.calls,
-                share=q.weight / total,
-                cost_before=selection.before[q.id].cost,
-                cost_after=selection.after[q.id].cost,
-                plan_before=selection.before[q.id].text,
-                plan_after=selection.after[q.id].text,
-                callers=tuple(q.statement.callers),
-            )
-            for q in sorted(choice.serves, key=lambda q: -q.weight)
-        )
-        reason = (
-            f"Saves {100 * choice.gain:.1f} % of the workload's time in {len(serves)} "
-            f"quer{'y' if len(serves) == 1 else 'ies'}, for about {size(choice.size_bytes)}."
-        )
-        return IndexAdvice(
-            name=name,
-            spec=choice.spec,
-            sql=dialect.create_sql(choice.spec, name),
-            reason=reason,
-            gain=choice.gain,
-            size_bytes=choice.size_bytes,
-            write_cost=choice.write_cost,
-            proof=planner.method,
-            serves=serves,
-            rejected=tuple((s.label(), why) for s, why in choice.rejected),
-        )
 
     def health(self) -> HealthReport:
         """Look at all tables and indexes: what could go, what is missing, what is large. Changes nothing."""
@@ -466,25 +322,6 @@ def _rebuilt(index: IndexAdvice, dialect: Dialect) -> IndexAdvice:
     from dataclasses import replace
 
     return replace(index, sql=dialect.create_sql(index.spec, index.name))
-
-
-def _writes(queries: list[Query]) -> Callable[[IndexSpec], float]:
-    """Return what maintaining an index costs this workload's writers, in seconds."""
-    by_table: dict[str, list[tuple[int, str, frozenset[str]]]] = defaultdict(list)
-    for query in queries:
-        if query.analysis.written is not None:
-            table, columns = query.analysis.written
-            by_table[table].append((query.statement.calls, query.analysis.kind, columns))
-
-    def cost(spec: IndexSpec) -> float:
-        total = 0.0
-        touched = {*spec.columns}
-        for calls, kind, columns in by_table.get(spec.table, ()):
-            if kind != "update" or touched & columns:
-                total += calls * WRITE_S * (2 if kind == "update" else 1)
-        return total
-
-    return cost
 
 
 __all__ = ["DatabaseOptimizer", "OptimizationResult"]

@@ -42,6 +42,21 @@ class Limits:
     min_speedup: float = 1.1
     max_regression: float = 1.2
 
+    @property
+    def verify_budget_s(self) -> float:
+        """:attr:`verify_budget` in seconds."""
+        return seconds(self.verify_budget, name="verify_budget")
+
+    @property
+    def statement_timeout_s(self) -> float:
+        """:attr:`statement_timeout` in seconds."""
+        return seconds(self.statement_timeout, name="statement_timeout")
+
+    @property
+    def lock_timeout_s(self) -> float:
+        """:attr:`lock_timeout` in seconds."""
+        return seconds(self.lock_timeout, name="lock_timeout")
+
     def __post_init__(self) -> None:
         for name in ("advise_budget", "verify_budget", "statement_timeout", "lock_timeout"):
             object.__setattr__(self, name, seconds(getattr(self, name), name=name))

@@ -1,15 +1,16 @@
-"""What the room needs of a database: one protocol for its schema and changes, one for its planner."""
+"""What the room needs of a database: its schema and changes, its planner, its record of statements."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from .analysis import Analysis
-from .model import ExistingIndex, IndexSpec, Schema, Table
-from .workload import Sample, Statement, Workload
+from .analysis.names import Analysis
+from .schema.model import Column, ExistingIndex, IndexSpec, Schema, Table
+from .statements.source import Recorded, Recording, StatementSource
+from .statements.workload import Sample, Statement, Workload
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,7 +73,22 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What an engine's indexes can be."""
+    """What an engine's indexes can be, and how its figures are read.
+
+    Attributes:
+        include: Columns may be carried along that are not ordered.
+        partial: An index may have a condition.
+        expression: An index may be on an expression.
+        descending: Keys have a direction of their own.
+        trigram: GIN indexes of trigrams can be made.
+        pattern_ops: LIKE needs an operator class of its own.
+        appends_primary_key: Every index ends with the primary key.
+        prefix_for_text: Long texts are indexed by their beginning.
+        hidden_indexes: An index can be taken out of all plans without dropping it.
+        counts_scans: The server counts how often an index is used.
+        seconds_per_cost: About what one unit of its planner's cost takes.
+        returns_early: Its driver returns before the last row is read: measured times are too low.
+    """
 
     include: bool = False
     partial: bool = False
@@ -83,6 +99,9 @@ class Capabilities:
     appends_primary_key: bool = False
     prefix_for_text: bool = False
     hidden_indexes: bool = False
+    counts_scans: bool = False
+    seconds_per_cost: float = 1e-5
+    returns_early: bool = False
 
 
 class Planner(Protocol):
@@ -90,13 +109,14 @@ class Planner(Protocol):
 
     ``is_real`` tells whether a real planner answers, or statistics alone; ``is_cheapest``, whether a plan's
     cost is what the planner took it for, so that more indexes never make a statement dearer. Where plans are
-    priced here, the engine's choice may turn out the worse one.
+    priced here, the engine's choice may turn out the worse one. ``notes`` says what could not be judged.
     """
 
     explains: int
     is_real: bool
     is_cheapest: bool
     method: str
+    notes: list[str]
 
     def plan(self, query: Query, specs: Sequence[IndexSpec], /) -> Plan:
         """Return the plan of ``query`` as if exactly ``specs`` existed beside the real indexes."""
@@ -165,3 +185,100 @@ class Dialect(Protocol):
     def close(self) -> None:
         """Close what was opened here."""
         ...
+
+
+# --- what only some engines can do: asked for once, by isinstance -------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionPlan:
+    """One way to partition one table by ranges of one column.
+
+    Attributes:
+        table: The table.
+        column: The partition key.
+        unit: What one partition holds: a day, a month, or a number of values.
+        parts: ``(name, from, to)``, the upper bound not included, as SQL literals.
+    """
+
+    table: Table
+    column: Column
+    unit: str
+    parts: tuple[tuple[str, str, str], ...]
+
+
+@runtime_checkable
+class Partitions(Protocol):
+    """An engine whose tables can be partitioned by ranges."""
+
+    def partition_ddl(self, plan: PartitionPlan, /) -> Iterator[str]:
+        """Yield the statements that partition the table; nothing runs them here."""
+        ...
+
+    def partition_breaks(self, plan: PartitionPlan, schema: Schema, /) -> Iterator[str]:
+        """Yield what this engine does not let a partitioned table keep, beyond the keys."""
+        ...
+
+    def pruning(
+        self, plan: PartitionPlan, schema: Schema, queries: Sequence[Query], /
+    ) -> dict[str, int] | None:
+        """Return how many partitions each query's plan reads; ``None`` without a place to try it.
+
+        Queries without known parameters are left out: their partitions are chosen when they run.
+        """
+        ...
+
+
+@runtime_checkable
+class HidesIndexes(Protocol):
+    """An engine that can take an index out of every plan at once, and drop it later."""
+
+    def hide_sql(self, name: str, table: str, /) -> str:
+        """Return the statement that hides an index."""
+        ...
+
+
+@runtime_checkable
+class BuildsInSteps(Protocol):
+    """An engine where one index of a partitioned parent is several statements."""
+
+    def steps(self, spec: IndexSpec, name: str, /) -> list[tuple[str, str | None]]:
+        """Return what is left to do, each with what removes its remains; empty for other tables."""
+        ...
+
+
+@runtime_checkable
+class Scratch(Protocol):
+    """A backend with a database where temporary tables may be made."""
+
+    def scratch(self) -> AbstractContextManager[Any]:
+        """Yield a connection to it; ``None`` when none was given."""
+        ...
+
+
+@runtime_checkable
+class TellsCost(Protocol):
+    """An engine that tells what it takes a statement to cost, on the real database and without running it."""
+
+    def cost(self, sql: str, values: Sequence[Any] | None, /) -> float | None:
+        """Return the cost; ``None`` when the engine refuses the statement."""
+        ...
+
+
+__all__ = [
+    "BuildsInSteps",
+    "Capabilities",
+    "Dialect",
+    "HidesIndexes",
+    "Measurement",
+    "PartitionPlan",
+    "Partitions",
+    "Plan",
+    "Planner",
+    "Query",
+    "Recorded",
+    "Recording",
+    "Scratch",
+    "StatementSource",
+    "TellsCost",
+]

@@ -17,11 +17,10 @@ from typing import Any, Final
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from .advice import RewriteAdvice
-from .analysis import analyse
+from .analysis.names import analyse
 from .errors import DatabaseError
-from .model import Schema, Table
-from .protocols import Dialect, Measurement, Planner, Query
+from .findings import RewriteAdvice
+from .protocols import Dialect, Measurement, Planner, Query, Scratch, TellsCost
 from .rewrite_proof import Trial, compare, multiset, sample_rows
 from .rewrite_rules import (
     bare_column,
@@ -43,7 +42,8 @@ from .rewrite_subqueries import (
     not_in_to_anti_join,
 )
 from .rewrite_tree import Form, Node, has_parameters, inlined, is_volatile, text_of
-from .workload import Sample
+from .schema.model import Schema, Table
+from .statements.workload import Sample
 
 _log = logging.getLogger("eventperf.dbopt")
 
@@ -106,8 +106,7 @@ def rewrites(
     """
     out: list[RewriteAdvice] = []
     end = time.monotonic() + compare_s
-    scratch = getattr(dialect, "scratch", None)
-    with scratch() if scratch is not None else nullcontext() as connection:
+    with dialect.scratch() if isinstance(dialect, Scratch) else nullcontext() as connection:
         for query in sorted(queries, key=lambda q: -q.weight):
             if expired() or time.monotonic() > end:
                 break
@@ -205,11 +204,9 @@ class _Bench:
     def _cost(self, text: str) -> float | None:
         """Ask the engine; ``None`` when it gives no figure, or refuses the form."""
         values = self._query.sample.values
-        own = getattr(self._dialect, "cost", None)
         try:
-            if not self._planner.is_real and own is not None:
-                found = own(text, values)
-                return None if found is None else float(found)
+            if not self._planner.is_real and isinstance(self._dialect, TellsCost):
+                return self._dialect.cost(text, values)
             analysis = analyse(text, self._schema)
             if analysis.error is not None:
                 return None

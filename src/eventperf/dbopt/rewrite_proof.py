@@ -21,9 +21,10 @@ from typing import Any, Final
 
 from sqlglot import exp
 
-from .ddl import quote
-from .model import Schema, Table
-from .rewrite_tree import Node, category, inlined
+from .rewrite_tree import Node, inlined
+from .schema.ddl import quote
+from .schema.model import Schema, Table
+from .schema.types import category
 
 _ROUNDS: Final = 60
 _ENOUGH: Final = 12

@@ -8,13 +8,11 @@ from typing import Any, Final
 
 from sqlglot import exp
 
-from .model import Schema, Table
 from .rewrite_tree import (
     Form,
     Node,
     Owner,
     all_of,
-    category,
     conjuncts,
     disjuncts,
     on_copy,
@@ -24,6 +22,8 @@ from .rewrite_tree import (
     sources,
     where,
 )
+from .schema.model import Schema, Table
+from .schema.types import category
 
 _RANGES: Final = (exp.GT, exp.GTE, exp.LT, exp.LTE)
 _WHOLE: Final = {"smallint": 15, "int": 31, "integer": 31, "bigint": 63, "mediumint": 23}

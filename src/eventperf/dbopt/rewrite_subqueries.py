@@ -12,7 +12,6 @@ from typing import Any, Final, NamedTuple
 
 from sqlglot import exp
 
-from .model import Schema
 from .rewrite_tree import (
     Form,
     Node,
@@ -27,6 +26,7 @@ from .rewrite_tree import (
     sources,
     where,
 )
+from .schema.model import Schema
 
 _COMPARED: Final = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE)
 _EMPTY_IS_NULL: Final = (exp.Sum, exp.Avg, exp.Min, exp.Max)

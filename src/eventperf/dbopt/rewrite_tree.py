@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlglot import exp
 
-from .model import Column, Schema, Table
+from .schema.model import Column, Schema, Table
+from .schema.types import category
 
 Node: TypeAlias = Any  # a tree's base class has another name in each major version of sqlglot
 
@@ -211,29 +212,6 @@ def same_kind(one: Owner, other: Owner) -> bool:
         return False
     ours, theirs = category(one.column.type), category(other.column.type)
     return ours == theirs and ours != "other" and one.column.collation == other.column.collation
-
-
-def category(type_: str) -> str:
-    """Return a declared type's family.
-
-    >>> category("bigint(20)"), category("VARCHAR(30)"), category("timestamp without time zone")
-    ('int', 'text', 'time')
-    """
-    lowered = type_.lower()
-    if "interval" in lowered or "point" in lowered or "[]" in lowered or "range" in lowered:
-        return "other"
-    for family, words in (
-        ("text", ("enum", "char", "text", "clob", "citext")),
-        ("zoned", ("with time zone", "timestamptz")),
-        ("time", ("timestamp", "datetime")),
-        ("date", ("date",)),
-        ("bool", ("bool",)),
-        ("int", ("int", "serial")),
-        ("num", ("dec", "num", "real", "float", "double")),
-    ):
-        if any(word in lowered for word in words):
-            return "other" if "citext" in lowered else family
-    return "other"
 
 
 _MARK: Final = re.compile(r"%\((p\d+)\)s")

@@ -7,46 +7,47 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .alerts import Alert, LogAlerts
-from .backends.memory import CallableTarget, SimulatedTarget
-from .backends.workers import CommandWorker, WorkerPoolTarget
-from .backtest import BacktestReport, PodModel, Score, Trace, backtest
-from .balancer import Balancer, EndpointStats
-from .behavior import Behavior, RatePolicy, Rules
-from .calendar import Calendar
-from .decisions import Outcome, ShadowScore, why_not
-from .errors import ScalingError, TargetConflict, TargetUnavailable
-from .fleet import Fleet
-from .latency import LatencyPolicy
-from .leader import LeaderElector
-from .log import DecisionLog
-from .manager import AutoScaler, decide
-from .model import (
-    CalendarEvent,
-    Change,
-    Observation,
-    PodSample,
-    Recommendation,
-    Sample,
-    ScalingDecision,
-    TargetState,
-    Tolerance,
-)
-from .policy import MaxOf, ThresholdPolicy
-from .predictive import CalendarPolicy, PredictivePolicy
-from .protocols import AlertSink, MetricSource, Policy, ReplicaTarget
-from .sources import CallableMetrics, Metrics, ProcessMetrics, QueueMetrics
-from .tracking import TargetTracking
-
 if TYPE_CHECKING:
-    from .alerts_webhook import SlackAlerts, WebhookAlerts
-    from .backends.kubernetes import KubernetesMetrics, KubernetesTarget
-    from .backends.kubernetes_lease import KubernetesLease
-    from .backends.kubernetes_state import KubernetesState
+    from .alerts.episodes import LogAlerts
+    from .alerts.webhook import SlackAlerts, WebhookAlerts
+    from .backends.kubernetes import KubernetesLease, KubernetesMetrics, KubernetesState, KubernetesTarget
+    from .backends.memory import CallableTarget, SimulatedTarget
     from .backends.prometheus import PrometheusMetrics
-    from .backends.replicas import ReplicaRouter
-    from .backends.replicas_async import AsyncReplicaRouter
-    from .backends.sql import SqlDecisionLog
+    from .backends.workers import CommandWorker, WorkerPoolTarget
+    from .behavior import Behavior, RatePolicy, Rules
+    from .calendar import Calendar
+    from .errors import ScalingError, TargetConflict, TargetUnavailable
+    from .fleet import Fleet
+    from .judging.backtest import BacktestReport, PodModel, Score, Trace, backtest
+    from .judging.shadow import Outcome, ShadowScore
+    from .judging.why import why_not
+    from .leader import LeaderElector
+    from .manager import AutoScaler, decide
+    from .model import (
+        Alert,
+        CalendarEvent,
+        Change,
+        Observation,
+        PodSample,
+        Recommendation,
+        Sample,
+        ScalingDecision,
+        TargetState,
+        Tolerance,
+    )
+    from .policies.calendar import CalendarPolicy
+    from .policies.latency import LatencyPolicy
+    from .policies.max_of import MaxOf
+    from .policies.seasonal import PredictivePolicy
+    from .policies.thresholds import ThresholdPolicy
+    from .policies.tracking import TargetTracking
+    from .protocols import AlertSink, MetricSource, Policy, ReplicaTarget
+    from .records.log import DecisionLog
+    from .records.sql import SqlDecisionLog
+    from .routing.balancer import Balancer, EndpointStats
+    from .routing.router import ReplicaRouter
+    from .routing.router_async import AsyncReplicaRouter
+    from .sources import CallableMetrics, Metrics, ProcessMetrics, QueueMetrics
 
 __all__ = [
     "Alert",
@@ -112,23 +113,106 @@ __all__ = [
     "why_not",
 ]
 
-_LATE = {
-    "AsyncReplicaRouter": "backends.replicas_async",
-    "KubernetesLease": "backends.kubernetes_lease",
-    "KubernetesMetrics": "backends.kubernetes",
-    "KubernetesState": "backends.kubernetes_state",
-    "KubernetesTarget": "backends.kubernetes",
-    "PrometheusMetrics": "backends.prometheus",
-    "ReplicaRouter": "backends.replicas",
-    "SlackAlerts": "alerts_webhook",
-    "SqlDecisionLog": "backends.sql",
-    "WebhookAlerts": "alerts_webhook",
+_HOMES = {
+    "alerts.episodes": ("LogAlerts",),
+    "alerts.webhook": (
+        "SlackAlerts",
+        "WebhookAlerts",
+    ),
+    "backends.kubernetes": (
+        "KubernetesLease",
+        "KubernetesMetrics",
+        "KubernetesState",
+        "KubernetesTarget",
+    ),
+    "backends.memory": (
+        "CallableTarget",
+        "SimulatedTarget",
+    ),
+    "backends.prometheus": ("PrometheusMetrics",),
+    "backends.workers": (
+        "CommandWorker",
+        "WorkerPoolTarget",
+    ),
+    "behavior": (
+        "Behavior",
+        "RatePolicy",
+        "Rules",
+    ),
+    "calendar": ("Calendar",),
+    "errors": (
+        "ScalingError",
+        "TargetConflict",
+        "TargetUnavailable",
+    ),
+    "fleet": ("Fleet",),
+    "judging.backtest": (
+        "BacktestReport",
+        "PodModel",
+        "Score",
+        "Trace",
+        "backtest",
+    ),
+    "judging.shadow": (
+        "Outcome",
+        "ShadowScore",
+    ),
+    "judging.why": ("why_not",),
+    "leader": ("LeaderElector",),
+    "manager": (
+        "AutoScaler",
+        "decide",
+    ),
+    "model": (
+        "Alert",
+        "CalendarEvent",
+        "Change",
+        "Observation",
+        "PodSample",
+        "Recommendation",
+        "Sample",
+        "ScalingDecision",
+        "TargetState",
+        "Tolerance",
+    ),
+    "policies.calendar": ("CalendarPolicy",),
+    "policies.latency": ("LatencyPolicy",),
+    "policies.max_of": ("MaxOf",),
+    "policies.seasonal": ("PredictivePolicy",),
+    "policies.thresholds": ("ThresholdPolicy",),
+    "policies.tracking": ("TargetTracking",),
+    "protocols": (
+        "AlertSink",
+        "MetricSource",
+        "Policy",
+        "ReplicaTarget",
+    ),
+    "records.log": ("DecisionLog",),
+    "records.sql": ("SqlDecisionLog",),
+    "routing.balancer": (
+        "Balancer",
+        "EndpointStats",
+    ),
+    "routing.router": ("ReplicaRouter",),
+    "routing.router_async": ("AsyncReplicaRouter",),
+    "sources": (
+        "CallableMetrics",
+        "Metrics",
+        "ProcessMetrics",
+        "QueueMetrics",
+    ),
 }
+"""Where each name lives. The door is lazy: who only catches an error pays for nothing else."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        from importlib import import_module
+    for module, names in _HOMES.items():
+        if name in names:
+            from importlib import import_module
 
-        return getattr(import_module(f".{_LATE[name]}", __name__), name)
+            return getattr(import_module(f".{module}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -24,7 +24,6 @@ import socket
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Protocol
 
 from typing_extensions import Self
 
@@ -33,47 +32,7 @@ from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import BackendUnavailable, ConfigurationError
 from eventperf._core.events import Hooks
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """What the store holds.
-
-    Attributes:
-        holder: Identity of the leader; empty when it was released.
-        duration_s: How long followers wait after the last change they saw.
-        transitions: How often leadership moved.
-        version: The store's version of this record; empty for one that is not stored yet.
-    """
-
-    holder: str
-    duration_s: float
-    transitions: int = 0
-    version: str = ""
-
-
-class LeaseConflict(Exception):
-    """Another candidate wrote first."""
-
-
-class LeaseStore(Protocol):
-    """One record with compare-and-set; among concurrent writers of one version exactly one wins."""
-
-    def read(self) -> Lease | None:
-        """Return the record, or None when there is none.
-
-        Raises:
-            BackendUnavailable: No answer.
-        """
-        ...
-
-    def write(self, lease: Lease, /) -> Lease:
-        """Store ``lease`` if the record still has ``lease.version`` (empty: does not exist).
-
-        Raises:
-            LeaseConflict: Somebody else wrote first.
-            BackendUnavailable: No answer; the write may have happened.
-        """
-        ...
+from .protocols import Lease, LeaseConflict, LeaseStore
 
 
 @dataclass(frozen=True, slots=True)

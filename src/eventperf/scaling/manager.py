@@ -17,15 +17,14 @@ from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.events import Hooks
 
-from .alerts import Episodes
-from .backends.memory import check_replicas
-from .baseline import Baseline
+from .alerts.episodes import Episodes
 from .behavior import Behavior
 from .calendar import Calendar
 from .errors import ScalingError, TargetConflict
-from .log import DecisionLog
-from .model import CalendarEvent, Change, Observation, Sample, ScalingDecision, TargetState
+from .model import CalendarEvent, Change, Observation, Sample, ScalingDecision, TargetState, check_replicas
+from .policies.forecast.baseline import Baseline
 from .protocols import AlertSink, MetricSource, Policy, ReplicaTarget
+from .records.log import DecisionLog
 from .sources import read_source
 
 _log = logging.getLogger("eventperf.scaling")

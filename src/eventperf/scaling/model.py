@@ -15,6 +15,13 @@ METRICS = ("cpu", "memory", "rps", "backlog")
 requests per second over all replicas, ``backlog`` in jobs that could run now."""
 
 
+def check_replicas(value: object, argument: str = "replicas") -> int:
+    """Return ``value`` if it is a whole number from 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigurationError(argument, value, "a whole number from 0")
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodSample:
     """One pod as a metric source sees it.
@@ -307,3 +314,29 @@ class ScalingDecision:
     def with_outcome(self, *, applied: bool, error: str | None = None) -> ScalingDecision:
         """Return this decision with what became of it."""
         return replace(self, applied=applied, error=error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """Something an operator should know.
+
+    Attributes:
+        kind: Stable name: ``blind``, ``pinned_at_max``, ``fought_over``, ``scale_failed``,
+            ``target_unreadable``, ``memory_not_falling``.
+        at: Wall-clock seconds since the epoch.
+        recovered: Whether this is the notice that it is over.
+    """
+
+    kind: str
+    target: str
+    text: str
+    at: float
+    recovered: bool = False
+
+    def __str__(self) -> str:
+        state = "recovered" if self.recovered else "alert"
+        return f"{self.target} {state}: {self.kind}: {self.text}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, as a webhook sends it."""
+        return asdict(self)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
-from .model import Observation, Recommendation, Sample, TargetState
-
-if TYPE_CHECKING:
-    from .alerts import Alert
+from .model import Alert, Observation, Recommendation, Sample, TargetState
 
 
 class ReplicaTarget(Protocol):
@@ -73,4 +71,46 @@ class HasBacklog(Protocol):
 
     def backlog(self) -> object:
         """Return the present backlog."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """What the store holds.
+
+    Attributes:
+        holder: Identity of the leader; empty when it was released.
+        duration_s: How long followers wait after the last change they saw.
+        transitions: How often leadership moved.
+        version: The store's version of this record; empty for one that is not stored yet.
+    """
+
+    holder: str
+    duration_s: float
+    transitions: int = 0
+    version: str = ""
+
+
+class LeaseConflict(Exception):
+    """Another candidate wrote first."""
+
+
+class LeaseStore(Protocol):
+    """One record with compare-and-set; among concurrent writers of one version exactly one wins."""
+
+    def read(self) -> Lease | None:
+        """Return the record, or None when there is none.
+
+        Raises:
+            BackendUnavailable: No answer.
+        """
+        ...
+
+    def write(self, lease: Lease, /) -> Lease:
+        """Store ``lease`` if the record still has ``lease.version`` (empty: does not exist).
+
+        Raises:
+            LeaseConflict: Somebody else wrote first.
+            BackendUnavailable: No answer; the write may have happened.
+        """
         ...

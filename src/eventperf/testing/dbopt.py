@@ -1,10 +1,17 @@
-"""Conformance suite of :class:`eventperf.dbopt.Dialect`: subclass it with fixtures of a real database.
+"""Conformance suites of :class:`eventperf.dbopt.Dialect` and of sources of statements.
+
+Subclass them with fixtures of a real database, or of a real record:
 
 class TestMyDialect(DialectSuite):
     @pytest.fixture
     def engine(self): ...       # SQLAlchemy engine of an empty database
     @pytest.fixture
     def dialect(self, engine): return MyDialect(engine)
+
+class TestMySource(StatementSourceSuite):
+    @pytest.fixture
+    def source(self): ...
+    def record(self, source, sql, seconds): ...   # one more execution in the record
 """
 
 from __future__ import annotations
@@ -14,11 +21,20 @@ from typing import Any
 
 import pytest
 
-from eventperf.dbopt import IndexSpec, Key, OptimizerBusy, Sample, StatementRefused
-from eventperf.dbopt.analysis import analyse
-from eventperf.dbopt.model import index_name
-from eventperf.dbopt.protocols import Query
-from eventperf.dbopt.workload import Workload
+from eventperf._core.errors import ConfigurationError
+from eventperf.dbopt import (
+    IndexSpec,
+    Key,
+    OptimizerBusy,
+    Sample,
+    SourceUnavailable,
+    StatementRefused,
+    fingerprint,
+)
+from eventperf.dbopt.analysis.names import analyse
+from eventperf.dbopt.protocols import Query, StatementSource
+from eventperf.dbopt.schema.model import index_name
+from eventperf.dbopt.statements.workload import Workload
 
 ROWS = 4_000
 
@@ -136,3 +152,68 @@ class DialectSuite:
 
     def test_rows_are_bounded(self, dialect: Any) -> None:
         assert len(list(dialect.rows("SELECT id FROM visits", timeout_s=5.0, limit=10))) == 10
+
+
+class StatementSourceSuite:
+    """What every source of statements must do, on a real record."""
+
+    @pytest.fixture
+    def source(self) -> Any:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def unreadable(self) -> Any:
+        """A source whose record is not there; ``None`` where that cannot be."""
+        raise NotImplementedError
+
+    def record(self, source: Any, sql: str, seconds: float) -> None:
+        """Put one execution into the record, of about ``seconds`` where it can be chosen."""
+        raise NotImplementedError
+
+    def one(self, source: Any, sql: str, since: float | None = None) -> Any:
+        """Return the statement of ``sql`` as a workload collects it."""
+        name = fingerprint(sql, source.dialect).id
+        workload = Workload.from_source(source, since)
+        assert name in workload, f"not read: {sql}"
+        return workload[name]
+
+    def test_it_is_a_source(self, source: Any) -> None:
+        assert isinstance(source, StatementSource)
+        assert source.dialect in ("sqlite", "postgres", "mysql")
+
+    def test_executions_that_differ_in_values_are_one_statement(self, source: Any) -> None:
+        for n in (3, 4, 5):
+            self.record(source, f"SELECT {n} + 1 AS total", 0.01)
+        found = self.one(source, "SELECT 1 + 1 AS total")
+        assert found.calls == 3
+        assert found.error is None
+
+    def test_times_are_seconds_of_all_executions_together(self, source: Any) -> None:
+        for _ in range(3):
+            self.record(source, "SELECT 7 AS times", 0.01)
+        found = self.one(source, "SELECT 7 AS times")
+        if found.total_s is not None:
+            assert 0 <= (found.max_s or 0.0) <= found.total_s < 60
+
+    def test_reading_takes_nothing_away(self, source: Any) -> None:
+        self.record(source, "SELECT 8 AS again", 0.01)
+        first = self.one(source, "SELECT 8 AS again")
+        second = self.one(source, "SELECT 8 AS again")
+        assert (first.calls, first.total_s) == (second.calls, second.total_s)
+
+    def test_a_period_is_taken_and_what_is_covered_is_told(self, source: Any) -> None:
+        self.record(source, "SELECT 9 AS lately", 0.01)
+        assert self.one(source, "SELECT 9 AS lately", since=86_400.0).calls >= 1
+        assert Workload.from_source(source, 86_400.0).since.strip()
+
+    def test_several_lines_and_quotes_arrive_whole(self, source: Any) -> None:
+        sql = "SELECT 'it''s; -- # whole'\n  AS quoted,\n  1 AS one"
+        self.record(source, sql, 0.01)
+        assert self.one(source, sql).calls == 1
+
+    def test_a_record_that_is_not_there_is_named_with_the_cure(self, unreadable: Any) -> None:
+        if unreadable is None:
+            pytest.skip("this record is always there")
+        with pytest.raises((SourceUnavailable, ConfigurationError)) as error:
+            Workload.from_source(unreadable)
+        assert str(error.value)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine
 
-from eventperf.dbopt.backends.mysql import MysqlDialect
-from eventperf.dbopt.backends.postgres import PostgresDialect
-from eventperf.dbopt.backends.sqlite import SqliteDialect
+from eventperf.dbopt.backends.mysql.dialect import MysqlDialect
+from eventperf.dbopt.backends.postgres.dialect import PostgresDialect
+from eventperf.dbopt.backends.sqlite.dialect import SqliteDialect
 from eventperf.testing.dbopt import DialectSuite
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from eventperf.scaling import MetricSource
-from eventperf.scaling.backends.kubernetes import KubernetesMetrics, KubernetesTarget
-from eventperf.scaling.backends.kubernetes_api import KubernetesApi
-from eventperf.scaling.backends.kubernetes_state import KubernetesState
+from eventperf.scaling.backends.kubernetes.api import KubernetesApi
+from eventperf.scaling.backends.kubernetes.state import KubernetesState
+from eventperf.scaling.backends.kubernetes.target import KubernetesMetrics, KubernetesTarget
 from eventperf.scaling.backends.prometheus import PrometheusMetrics
 from eventperf.testing.kubernetes import KubernetesServer
 from eventperf.testing.scaling import MetricSourceSuite, ReplicaTargetSuite

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, text
 
 from dbopt_plans import index, plain_index, prepared
 from eventperf.dbopt import Advice, DatabaseOptimizer, Limits, OptimizerBusy, QueryRecorder, Workload
-from eventperf.dbopt.model import IndexSpec, Key
+from eventperf.dbopt.schema.model import IndexSpec, Key
 from eventperf.testing import FakeClock
 from faults import wait_until
 
@@ -227,7 +227,7 @@ def test_a_budget_ends_the_search_with_the_best_so_far(tmp_path: Path) -> None:
 SLOW_ADVICE = """
 import signal, sys, time
 from eventperf.cli.main import main
-from eventperf.dbopt.backends.sqlite_planner import ScratchPlanner
+from eventperf.dbopt.backends.sqlite.what_if import ScratchPlanner
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine
 
 from dbopt_plans import plain_index
 from eventperf.dbopt import Advice, DatabaseOptimizer
-from eventperf.dbopt.model import IndexSpec, Key
+from eventperf.dbopt.schema.model import IndexSpec, Key
 
 pytestmark = pytest.mark.integration
 ENGINES = ["sqlite", "postgres", "mariadb"]

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 
 from eventperf.errors import ConfigurationError
 from eventperf.scaling import AsyncReplicaRouter, ReplicaRouter, ScalingError
-from eventperf.scaling.backends import replication
-from eventperf.scaling.router import Lag
+from eventperf.scaling.routing import replication
+from eventperf.scaling.routing.lag import Lag
 from servers import MariaDBServer, PostgresServer
 
 pytestmark = pytest.mark.integration

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from eventperf.scaling.backends.kubernetes_api import KubernetesApi
+from eventperf.scaling.backends.kubernetes.api import KubernetesApi
 from eventperf.testing.kubernetes import KubernetesServer
 from eventperf.testing.kubernetes.apiserver import RealApiServer
 

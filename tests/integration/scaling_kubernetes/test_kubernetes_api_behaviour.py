@@ -6,17 +6,17 @@ import threading
 
 import pytest
 
-from eventperf.scaling.backends.kubernetes_api import JSON, MERGE_PATCH
-from eventperf.scaling.backends.kubernetes_errors import (
+from eventperf.scaling.backends.kubernetes.api import JSON, MERGE_PATCH
+from eventperf.scaling.backends.kubernetes.errors import (
     KubernetesApiError,
     KubernetesConflict,
     KubernetesGone,
     KubernetesInvalid,
     KubernetesNotFound,
 )
-from eventperf.scaling.backends.kubernetes_lease import KubernetesLease
-from eventperf.scaling.backends.kubernetes_names import namespaced
-from eventperf.scaling.leader import Lease, LeaseConflict
+from eventperf.scaling.backends.kubernetes.lease import KubernetesLease
+from eventperf.scaling.backends.kubernetes.names import namespaced
+from eventperf.scaling.protocols import Lease, LeaseConflict
 from eventperf.testing.kubernetes import deployment
 
 from .conftest import Cluster

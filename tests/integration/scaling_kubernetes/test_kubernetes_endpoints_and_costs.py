@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from eventperf._core.errors import ConfigurationError
-from eventperf.scaling.backends.kubernetes import KubernetesTarget
-from eventperf.scaling.backends.kubernetes_api import JSON, KubernetesApi
-from eventperf.scaling.backends.kubernetes_endpoints import KubernetesEndpoints
-from eventperf.scaling.backends.kubernetes_errors import KubernetesForbidden
-from eventperf.scaling.backends.kubernetes_state import KubernetesState
+from eventperf.scaling.backends.kubernetes.api import JSON, KubernetesApi
+from eventperf.scaling.backends.kubernetes.endpoints import KubernetesEndpoints
+from eventperf.scaling.backends.kubernetes.errors import KubernetesForbidden
+from eventperf.scaling.backends.kubernetes.state import KubernetesState
+from eventperf.scaling.backends.kubernetes.target import KubernetesTarget
 from eventperf.testing.kubernetes import KubernetesServer
 
 pytestmark = pytest.mark.integration

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import pytest
 
 from eventperf.scaling import Alert, AutoScaler, CallableMetrics, LeaderElector, TargetTracking
-from eventperf.scaling.backends.kubernetes import KubernetesTarget
-from eventperf.scaling.backends.kubernetes_api import KubernetesApi
-from eventperf.scaling.backends.kubernetes_errors import KubernetesApiError
-from eventperf.scaling.backends.kubernetes_lease import KubernetesLease
-from eventperf.scaling.backends.kubernetes_names import parse_reference
-from eventperf.scaling.backends.kubernetes_state import KubernetesState
+from eventperf.scaling.backends.kubernetes.api import KubernetesApi
+from eventperf.scaling.backends.kubernetes.errors import KubernetesApiError
+from eventperf.scaling.backends.kubernetes.lease import KubernetesLease
+from eventperf.scaling.backends.kubernetes.names import parse_reference
+from eventperf.scaling.backends.kubernetes.state import KubernetesState
+from eventperf.scaling.backends.kubernetes.target import KubernetesTarget
 from eventperf.testing import FakeClock
 from eventperf.testing.kubernetes import KubernetesServer
 

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from eventperf.scaling import AutoScaler, Fleet, LeaderElector, Rules, TargetTracking
-from eventperf.scaling.backends.kubernetes import KubernetesMetrics, KubernetesTarget
-from eventperf.scaling.backends.kubernetes_api import KubernetesApi
-from eventperf.scaling.backends.kubernetes_lease import KubernetesLease
-from eventperf.scaling.backends.kubernetes_state import KubernetesState
+from eventperf.scaling.backends.kubernetes.api import KubernetesApi
+from eventperf.scaling.backends.kubernetes.lease import KubernetesLease
+from eventperf.scaling.backends.kubernetes.state import KubernetesState
+from eventperf.scaling.backends.kubernetes.target import KubernetesMetrics, KubernetesTarget
 from eventperf.scaling.behavior import Behavior
 from eventperf.scaling.errors import ScalingError
 from eventperf.testing.kubernetes import KubernetesServer, deployment

@@ -8,9 +8,8 @@ import pytest
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.scaling import Alert, AutoScaler, CallableMetrics, TargetTracking
-from eventperf.scaling.backends.kubernetes import KubernetesScale, KubernetesTarget
-from eventperf.scaling.backends.kubernetes_api import KubernetesApi
-from eventperf.scaling.backends.kubernetes_errors import (
+from eventperf.scaling.backends.kubernetes.api import KubernetesApi
+from eventperf.scaling.backends.kubernetes.errors import (
     KubernetesApiError,
     KubernetesConflict,
     KubernetesForbidden,
@@ -20,7 +19,8 @@ from eventperf.scaling.backends.kubernetes_errors import (
     KubernetesThrottled,
     KubernetesUnavailable,
 )
-from eventperf.scaling.backends.kubernetes_state import KubernetesState
+from eventperf.scaling.backends.kubernetes.state import KubernetesState
+from eventperf.scaling.backends.kubernetes.target import KubernetesScale, KubernetesTarget
 from eventperf.testing import FakeClock
 from eventperf.testing.kubernetes import KubernetesServer, Resource
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from eventperf._core.errors import ConfigurationError
-from eventperf.scaling.backends.kubernetes import KubernetesMetrics, KubernetesTarget
-from eventperf.scaling.backends.kubernetes_api import KubernetesApi
-from eventperf.scaling.backends.kubernetes_errors import KubernetesNotFound
-from eventperf.scaling.backends.kubernetes_metrics import sample
-from eventperf.scaling.backends.kubernetes_pods import Pod
-from eventperf.scaling.backends.kubernetes_state import KubernetesState, PodUsage
+from eventperf.scaling.backends.kubernetes.api import KubernetesApi
+from eventperf.scaling.backends.kubernetes.errors import KubernetesNotFound
+from eventperf.scaling.backends.kubernetes.metrics import sample
+from eventperf.scaling.backends.kubernetes.pods import Pod
+from eventperf.scaling.backends.kubernetes.state import KubernetesState, PodUsage
+from eventperf.scaling.backends.kubernetes.target import KubernetesMetrics, KubernetesTarget
 from eventperf.scaling.model import Sample
 from eventperf.testing.kubernetes import KubernetesServer
 

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from eventperf.scaling.backends.kubernetes import KubernetesScale
-from eventperf.scaling.backends.kubernetes_api import KubernetesApi
-from eventperf.scaling.backends.kubernetes_errors import (
+from eventperf.scaling.backends.kubernetes.api import KubernetesApi
+from eventperf.scaling.backends.kubernetes.errors import (
     KubernetesForbidden,
     KubernetesNotFound,
     KubernetesUnavailable,
 )
-from eventperf.scaling.backends.kubernetes_names import parse_reference
-from eventperf.scaling.backends.kubernetes_state import KubernetesState
+from eventperf.scaling.backends.kubernetes.names import parse_reference
+from eventperf.scaling.backends.kubernetes.state import KubernetesState
+from eventperf.scaling.backends.kubernetes.target import KubernetesScale
 from eventperf.testing import FakeClock
 from eventperf.testing.kubernetes import KubernetesServer
 

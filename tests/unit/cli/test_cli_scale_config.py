@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from eventperf.cli.main import main
-from eventperf.cli.scale_config import build, read_file
+from eventperf.cli.scale.config import build, read_file
 from eventperf.errors import ConfigurationError
 from eventperf.scaling import LatencyPolicy, MaxOf, TargetTracking, ThresholdPolicy
 
@@ -74,7 +74,7 @@ def test_what_is_commented_out_in_the_example_is_valid_too(
     path = tmp_path / "scale.toml"
     path.write_text(text)
     plan = build(read_file(str(path)))
-    assert repr(plan.scalers[0].log).startswith("<eventperf.scaling.backends.sql.SqlDecisionLog")
+    assert repr(plan.scalers[0].log).startswith("<eventperf.scaling.records.sql.SqlDecisionLog")
     assert "s3cret" not in repr(plan.scalers[0]._episodes._sinks)
     plan.close()
 

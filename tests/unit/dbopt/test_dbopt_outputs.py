@@ -11,9 +11,9 @@ import pytest
 
 from eventperf.cli import db as cli
 from eventperf.dbopt import Advice, DatabaseOptimizer, Workload
-from eventperf.dbopt.lint import lint
+from eventperf.dbopt.changes.verdict import Compared, judge
+from eventperf.dbopt.lint.statements import lint
 from eventperf.dbopt.options import Limits
-from eventperf.dbopt.policy import Compared, judge
 from eventperf.dbopt.protocols import Measurement
 
 

@@ -13,8 +13,8 @@ from sqlalchemy.engine import Engine
 from sqlglot.optimizer.unnest_subqueries import unnest_subqueries
 
 from eventperf.dbopt import DatabaseOptimizer, RewriteAdvice, Workload
-from eventperf.dbopt.model import Column, Schema, Table
 from eventperf.dbopt.rewrite_proof import compare, multiset
+from eventperf.dbopt.schema.model import Column, Schema, Table
 
 JOINS_EXISTS = pytest.mark.skipif(
     sqlite3.sqlite_version_info >= (3, 51),

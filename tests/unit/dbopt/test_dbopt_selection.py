@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import Engine, create_engine
 
 from eventperf.dbopt import DatabaseOptimizer, Limits, Workload
-from eventperf.dbopt.analysis import analyse
-from eventperf.dbopt.model import Column, IndexSpec, Key, Schema, Table
-from eventperf.dbopt.prices import NOTHING, Prices
+from eventperf.dbopt.analysis.names import analyse
+from eventperf.dbopt.indexes.prices import NOTHING, Prices
 from eventperf.dbopt.protocols import Plan
+from eventperf.dbopt.schema.model import Column, IndexSpec, Key, Schema, Table
 
 A, B, C = (IndexSpec("t", (Key(name),)) for name in "abc")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eventperf.dbopt import OptimizerBusy
-from eventperf.dbopt.backends.sqlite import _file_lock
+from eventperf.dbopt.backends.sqlite.dialect import _file_lock
 
 
 def test_it_is_held_by_one_and_gone_afterwards(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from sqlalchemy import ForeignKey, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from eventperf.dbopt import QueryRecorder, Workload, fingerprint
-from eventperf.dbopt.analysis import analyse
-from eventperf.dbopt.fingerprinting import parse, statements
-from eventperf.dbopt.lex import bind, render, tokens
-from eventperf.dbopt.model import Column, IndexSpec, Key, Schema, Table, index_name
+from eventperf.dbopt.analysis.names import analyse
+from eventperf.dbopt.schema.model import Column, IndexSpec, Key, Schema, Table, index_name
+from eventperf.dbopt.statements.fingerprint import parse, statements
+from eventperf.dbopt.statements.lex import bind, render, tokens
 from eventperf.errors import ConfigurationError
 
 

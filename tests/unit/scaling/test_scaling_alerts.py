@@ -24,8 +24,8 @@ from eventperf.scaling import (
     TargetTracking,
     WebhookAlerts,
 )
-from eventperf.scaling.alerts import Courier
-from eventperf.scaling.alerts_webhook import Outbox
+from eventperf.scaling.alerts.episodes import Courier
+from eventperf.scaling.alerts.webhook import Outbox
 from eventperf.testing.clock import FakeClock
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from eventperf.scaling.baseline import Baseline
+from eventperf.scaling.policies.forecast.baseline import Baseline
 
 DAY_S = 86400
 

@@ -21,7 +21,7 @@ from eventperf.scaling import (
     TargetTracking,
     decide,
 )
-from eventperf.scaling.latency import late_share, replicas_for
+from eventperf.scaling.policies.latency import late_share, replicas_for
 from eventperf.testing import FakeClock
 
 

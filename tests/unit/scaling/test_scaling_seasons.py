@@ -29,9 +29,9 @@ from eventperf.scaling import (
     TargetState,
     TargetTracking,
     decide,
-    seasons,
 )
 from eventperf.scaling.model import Recommendation
+from eventperf.scaling.policies.forecast import seasons
 from eventperf.testing import FakeClock
 
 DAY_S = 86_400.0

@@ -21,7 +21,7 @@ from eventperf.scaling import (
     TargetTracking,
     Tolerance,
 )
-from eventperf.scaling.tracking import (
+from eventperf.scaling.policies.tracking import (
     average_value_replicas,
     combine,
     pods_metric_replicas,

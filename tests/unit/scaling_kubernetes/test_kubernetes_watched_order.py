@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from eventperf.scaling.backends.kubernetes_api import KubernetesApi
-from eventperf.scaling.backends.kubernetes_watch import WatchedCollection
+from eventperf.scaling.backends.kubernetes.api import KubernetesApi
+from eventperf.scaling.backends.kubernetes.watch import WatchedCollection
 
 
 def _event(kind: str, version: str, replicas: int) -> dict[str, object]:

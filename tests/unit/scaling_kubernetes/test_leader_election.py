@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventperf._core.errors import BackendUnavailable, ConfigurationError
-from eventperf.scaling.leader import Election, LeaderChanged, LeaderElector, Lease, LeaseConflict
+from eventperf.scaling.leader import Election, LeaderChanged, LeaderElector
+from eventperf.scaling.protocols import Lease, LeaseConflict
 from eventperf.testing import FakeClock
 
 LEASE_S, DEADLINE_S, RETRY_S = 15.0, 10.0, 1.0

@@ -75,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
 
         show(outcome)
     if report is not None:
-        from .report import page
+        from .report import report_page
 
-        report.write_text(page(outcome), encoding="utf-8")
+        report.write_text(report_page(outcome), encoding="utf-8")
         if not args.json:
             print(f"Report: {report}")
     return 0 if outcome.is_clean else 1

@@ -19,8 +19,8 @@ from django.db.models import Model, QuerySet
 from django.db.models.fields.related_descriptors import ForwardManyToOneDescriptor, ReverseOneToOneDescriptor
 
 from eventperf._core.errors import ConfigurationError
-from eventperf.dbopt.recorder import NPlusOne, QueryRecorder
-from eventperf.dbopt.workload import Workload
+from eventperf.dbopt.statements.recorder import NPlusOne, QueryRecorder
+from eventperf.dbopt.statements.workload import Workload
 
 __all__ = ["DjangoRecorder"]
 

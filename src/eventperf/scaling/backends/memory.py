@@ -9,14 +9,7 @@ from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf.scaling.errors import ScalingError
-from eventperf.scaling.model import TargetState
-
-
-def check_replicas(value: object, argument: str = "replicas") -> int:
-    """Return ``value`` if it is a whole number from 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigurationError(argument, value, "a whole number from 0")
-    return value
+from eventperf.scaling.model import TargetState, check_replicas
 
 
 class SimulatedTarget:

@@ -14,9 +14,7 @@ from typing import Protocol
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf.scaling.errors import ScalingError
-from eventperf.scaling.model import TargetState
-
-from .memory import check_replicas
+from eventperf.scaling.model import TargetState, check_replicas
 
 _log = logging.getLogger("eventperf.scaling")
 

@@ -1,0 +1,1 @@
+"""`eventperf scale`: run from a file, backtest a policy, explain decisions."""

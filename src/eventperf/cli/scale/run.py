@@ -1,0 +1,141 @@
+"""``eventperf scale run``: the loop of a configuration file, until a signal ends it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from eventperf._core.errors import ConfigurationError
+from eventperf.cli.output import table
+from eventperf.scaling import ScalingDecision
+from eventperf.scaling.leader import LeaderChanged
+
+from .config import Plan, build, read_file
+
+_log = logging.getLogger("eventperf.scaling.run")
+
+
+def run_config(args: argparse.Namespace) -> int:
+    """Run, check, or tick once, as the arguments say."""
+    plan = build(read_file(args.config), dry_run=True if args.dry_run else None)
+    try:
+        if args.check:
+            _show(plan)
+            return 0
+        if args.once:
+            return _once(plan, as_json=args.json)
+        return _serve(plan)
+    finally:
+        plan.close()
+
+
+def _show(plan: Plan) -> None:
+    rows = [
+        (s.target.name, s.min_replicas, s.max_replicas, repr(s.policy), "yes" if s.dry_run else "no")
+        for s in plan.scalers
+    ]
+    lease = plan.lease if plan.elector else "none"
+    title = f"Valid: {len(rows)} targets every {plan.interval_s:g} s; lease: {lease}"
+    table(("target", "min", "max", "policy", "dry run"), rows, title=title)
+
+
+def _once(plan: Plan, *, as_json: bool) -> int:
+    """One round without asking who leads, shown; it acts unless it is a dry run."""
+    plan.fleet.leader = None
+    for scaler in plan.scalers:
+        if hasattr(scaler.target, "guard"):
+            scaler.target.guard = None
+    report = plan.fleet.tick()
+    for decision in report.decisions:
+        print(decision.to_json() if as_json else decision.explain())
+    return 1 if report.errors or any(d.error for d in report.decisions) else 0
+
+
+def _serve(plan: Plan) -> int:
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    stop = threading.Event()
+    if plan.stdout:
+        mu = threading.Lock()
+        for scaler in plan.scalers:
+            scaler.hooks.subscribe(_printer(mu), ScalingDecision)
+    with _signals(stop), _leading(plan, stop):
+        how = "dry run: nothing is changed" if plan.dry_run else "live"
+        _log.info("%d targets every %g s, %s", len(plan.scalers), plan.interval_s, how)
+        plan.fleet.run(interval=plan.interval_s, stop=stop)
+    plan.fleet.close()
+    _log.info("stopped")
+    return 0
+
+
+def _printer(mu: threading.Lock) -> Callable[[ScalingDecision], None]:
+    def show(decision: ScalingDecision) -> None:
+        if decision.action != "none" or decision.error:
+            with mu:
+                sys.stdout.write(decision.to_json() + "\n")
+                sys.stdout.flush()
+
+    return show
+
+
+@contextmanager
+def _leading(plan: Plan, stop: threading.Event) -> Iterator[None]:
+    """Take part in the election meanwhile.
+
+    The election has a thread of its own, which hears of ``stop`` by itself: the Lease is released within a
+    second also while a round waits for a slow server. From that moment on the round's writes are refused by
+    the guard of its targets.
+    """
+    elector = plan.elector
+    if elector is None:
+        yield
+        return
+    elector.hooks.subscribe(lambda change: _changed(plan, change), LeaderChanged)
+    _log.info("candidate %s for lease %s", elector.identity, plan.lease)
+    thread = threading.Thread(target=elector.run, args=(stop,), name="eventperf-leader", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10.0)
+
+
+def _changed(plan: Plan, change: LeaderChanged) -> None:
+    _log.info("leader: %s%s", change.leader or "nobody", " (this process)" if change.is_leader else "")
+    if change.is_leader:
+        plan.fleet.wake()  # the one before it may have been silent for a while
+
+
+@contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """Let SIGTERM and SIGINT ask for an orderly end; the second one ends the process at once."""
+
+    def asked(number: int, frame: Any) -> None:
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.set()
+
+    before = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def check_choice(args: argparse.Namespace) -> None:
+    """Refuse both or neither of an object and a file."""
+    if bool(args.scaler) == bool(args.config):
+        given = "both" if args.config else "neither"
+        raise ConfigurationError("run", given, "MODULE:OBJECT or --config FILE")
+    if args.scaler and (args.check or args.dry_run):
+        raise ConfigurationError("run", "--check or --dry-run", "these only with --config")

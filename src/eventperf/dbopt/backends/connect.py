@@ -1,0 +1,129 @@
+"""From an engine or a URL to a backend, with one clear sentence for everything that cannot work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from eventperf._core.errors import ConfigurationError, UnknownScheme
+from eventperf._core.extras import require
+from eventperf._core.urls import Registry, redact
+from eventperf.dbopt.errors import DatabaseUnavailable
+from eventperf.dbopt.protocols import Dialect
+from eventperf.dbopt.schema.engines import DIALECTS
+
+BACKENDS: Final = Registry(
+    "dbopt",
+    {
+        "sqlite": "eventperf.dbopt.backends.sqlite.dialect:SqliteDialect",
+        "postgres": "eventperf.dbopt.backends.postgres.dialect:PostgresDialect",
+        "mysql": "eventperf.dbopt.backends.mysql.dialect:MysqlDialect",
+    },
+)
+_ALLOWED: Final = ("sqlite:///file.db", "postgresql+psycopg://", "mysql+pymysql://", "mariadb+pymysql://")
+_DRIVERS: Final = {
+    "postgres": ("psycopg", "postgres", "postgresql+psycopg"),
+    "mysql": ("pymysql", "mysql", "mysql+pymysql"),
+}
+_ASYNC: Final = ("asyncpg", "aiomysql", "asyncmy", "aiosqlite", "psycopg_async")
+
+
+@dataclass(slots=True)
+class Opened:
+    """An engine, and whether it is ours to close."""
+
+    engine: Any
+    dialect: str
+    shown: str
+    is_ours: bool
+
+    def close(self) -> None:
+        """Dispose of the engine when it was made here."""
+        if self.is_ours:
+            self.engine.dispose()
+
+    def check(self) -> None:
+        """Connect once.
+
+        Raises:
+            DatabaseUnavailable: It does not answer.
+        """
+        sqlalchemy = require("sqlalchemy", extra="dbopt", needed_by="DatabaseOptimizer")
+        try:
+            with self.engine.connect():
+                return
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", error)).splitlines()[0]
+            raise DatabaseUnavailable(self.shown, reason) from error
+
+    def backend(self, *, what_if: Opened | None, ddl: Opened | None) -> Dialect:
+        """Build the backend, after a first connection that proves that all of them answer."""
+        for opened in (self, what_if, ddl):
+            if opened is not None:
+                opened.check()
+        build = BACKENDS.resolve(self.dialect)
+        made: Dialect = build(
+            self.engine, ddl=ddl.engine if ddl else None, what_if=what_if.engine if what_if else None
+        )
+        return made
+
+
+def open_engine(given: Any, argument: str) -> Opened:
+    """Take an engine or a URL; nothing is connected yet.
+
+    Raises:
+        ConfigurationError: Neither, or a database that no backend serves.
+        MissingExtra: The driver is not installed.
+    """
+    sqlalchemy = require("sqlalchemy", extra="dbopt", needed_by="DatabaseOptimizer")
+    require("sqlglot", extra="dbopt", needed_by="DatabaseOptimizer")
+    if isinstance(given, (str, sqlalchemy.engine.URL)):
+        return _from_url(sqlalchemy, given, argument)
+    engine = getattr(given, "sync_engine", given)
+    name = getattr(getattr(engine, "dialect", None), "name", None)
+    if name not in DIALECTS:
+        shown = name or type(given).__name__
+        raise ConfigurationError(argument, shown, f"a SQLAlchemy engine or a URL: {', '.join(_ALLOWED)}")
+    dialect = DIALECTS[name]
+    shown = engine.url.render_as_string(hide_password=True)
+    if engine.dialect.is_async:
+        if dialect == "sqlite" and engine.url.database in (None, "", ":memory:"):
+            raise ConfigurationError(argument, shown, "an async SQLite engine on a file, or a sync engine")
+        return _from_url(sqlalchemy, engine.url, argument)
+    return Opened(engine, dialect, shown, False)
+
+
+def _from_url(sqlalchemy: Any, given: Any, argument: str) -> Opened:
+    try:
+        url = sqlalchemy.engine.make_url(given)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise ConfigurationError(argument, redact(str(given)), f"a URL: {', '.join(_ALLOWED)}") from error
+    except ValueError as error:
+        raise ConfigurationError(argument, redact(str(given)), f"a URL: {', '.join(_ALLOWED)}") from error
+    shown = url.render_as_string(hide_password=True)
+    backend = url.get_backend_name()
+    if backend == "postgres":
+        backend = "postgresql"
+    if backend not in DIALECTS:
+        raise UnknownScheme(argument, shown, _ALLOWED)
+    dialect = DIALECTS[backend]
+    if dialect == "sqlite":
+        url = url.set(drivername="sqlite")
+    else:
+        module, extra, full = _DRIVERS[dialect]
+        plain = "+" not in url.drivername
+        if plain or url.drivername.partition("+")[2] in (*_ASYNC, module):
+            require(module, extra=extra, needed_by=f"DatabaseOptimizer on {backend}")
+            url = url.set(drivername=full)
+    try:
+        engine = sqlalchemy.create_engine(url, **_connect(url, dialect))
+    except (TypeError, ImportError, sqlalchemy.exc.ArgumentError) as error:
+        raise ConfigurationError(argument, shown, f"a driver that is installed ({error})") from error
+    return Opened(engine, dialect, shown, True)
+
+
+def _connect(url: Any, dialect: str) -> dict[str, Any]:
+    if dialect == "sqlite":
+        return {}
+    name = "connect_timeout"
+    return {} if name in url.query else {"connect_args": {name: 10}}

@@ -1,0 +1,416 @@
+"""MySQL and MariaDB: catalog, sampled statistics, online DDL, measurements."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Final
+
+from eventperf._core.extras import require
+from eventperf.dbopt.errors import OptimizerBusy, SourceUnavailable, StatementRefused
+from eventperf.dbopt.indexes.estimate import StatisticsPlanner
+from eventperf.dbopt.protocols import Capabilities, Measurement, PartitionPlan, Planner, Query
+from eventperf.dbopt.schema.ddl import create_index_sql, quote
+from eventperf.dbopt.schema.model import Column, ExistingIndex, IndexSpec, Key, Schema, Table
+from eventperf.dbopt.schema.selectivity import column_stats
+from eventperf.dbopt.statements.lex import render
+from eventperf.dbopt.statements.quiet import muted
+from eventperf.dbopt.statements.workload import Sample, Workload
+
+from . import partitions
+from .sources import Digests, SlowLogTable
+from .what_if import Refused, ShadowPlanner
+
+_SAMPLE: Final = 3_000
+_TEXT_PREFIX: Final = 64
+_LONG: Final = ("text", "blob")
+_RETRYABLE: Final = (1205, 1213)  # lock wait time-out, deadlock
+_TIMED_OUT: Final = (1969, 3024, 1317)
+
+
+class MysqlDialect:
+    """MySQL 8 and MariaDB 10.6 and later through SQLAlchemy and PyMySQL."""
+
+    name = "mysql"
+    identifier_limit = 64
+
+    def __init__(self, engine: Any, *, ddl: Any = None, what_if: Any = None) -> None:
+        self._pymysql = require("pymysql", extra="mysql", needed_by="DatabaseOptimizer on MySQL or MariaDB")
+        self._engine = engine
+        self._ddl = ddl or engine
+        self._held = threading.local()
+        self._what_if = what_if
+        version = self._rows("SELECT VERSION()")[0][0]
+        self.is_mariadb: bool = "mariadb" in version.lower()
+        self.capabilities: Capabilities = Capabilities(
+            appends_primary_key=True, prefix_for_text=True, hidden_indexes=True, seconds_per_cost=2e-6
+        )
+
+    @contextmanager
+    def _connection(self, engine: Any = None) -> Iterator[Any]:
+        with muted():
+            fairy = (engine or self._engine).raw_connection()
+            try:
+                yield fairy.driver_connection
+            finally:
+                fairy.close()
+
+    def _rows(self, sql: str, values: Any = None) -> list[Any]:
+        with self._connection() as db, db.cursor() as cursor:
+            cursor.execute(sql, values)
+            return list(cursor.fetchall())
+
+    def close(self) -> None:
+        """Nothing to close: the engines are the caller's."""
+
+    def source(self, since: Any, /) -> Workload:
+        """Read the slow log table, or the digests where it is empty."""
+        try:
+            found = Workload.from_source(SlowLogTable(self._engine), since)
+        except SourceUnavailable:
+            return Workload.from_source(Digests(self._engine))
+        return found if len(found) else Workload.from_source(Digests(self._engine))
+
+    # --- catalog -------------------------------------------------------------------------------
+
+    def schema(self) -> Schema:
+        """Read information_schema and a sample of every table."""
+        tables = self._rows(
+            "SELECT table_name, table_rows, data_length FROM information_schema.tables "
+            "WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'"
+        )
+        columns: dict[str, list[Any]] = {}
+        for row in self._rows(
+            "SELECT table_name, column_name, column_type, is_nullable FROM information_schema.columns "
+            "WHERE table_schema = DATABASE() ORDER BY table_name, ordinal_position"
+        ):
+            columns.setdefault(row[0], []).append(row[1:])
+        keys: dict[str, dict[str, list[Any]]] = {}
+        for table, name, column, target, theirs in self._rows(
+            "SELECT table_name, constraint_name, column_name, referenced_table_name, referenced_column_name "
+            "FROM information_schema.key_column_usage WHERE table_schema = DATABASE() "
+            "AND referenced_table_name IS NOT NULL ORDER BY ordinal_position"
+        ):
+            keys.setdefault(table, {}).setdefault(name, []).append((column, target, theirs))
+        views = dict(
+            self._rows(
+                "SELECT table_name, view_definition FROM information_schema.views "
+                "WHERE table_schema = DATABASE()"
+            )
+        )
+        indexes = self._all_indexes(None)
+        out = {
+            name: self._table(
+                name, int(rows or 0), int(size or 0), columns[name], indexes.get(name, []), keys.get(name, {})
+            )
+            for name, rows, size in tables
+        }
+        return Schema(tables=out, views=views, dialect="mysql")
+
+    def _table(
+        self,
+        name: str,
+        rows: int,
+        size: int,
+        columns: list[Any],
+        indexes: list[ExistingIndex],
+        keys: dict[str, Any],
+    ) -> Table:
+        primary = next((tuple(k.name for k in i.spec.keys) for i in indexes if i.primary), ())
+        quoted = quote(name, "mysql")
+        names = ", ".join(quote(c[0], "mysql") for c in columns)
+        sample: list[Any] = []
+        if rows <= _SAMPLE * 4 or len(primary) != 1:
+            sample = self._rows(f"SELECT {names} FROM {quoted} LIMIT {_SAMPLE * 4}")
+        else:
+            # Every n-th primary key: a range of the clustered index per step is cheap and spread out.
+            key = quote(primary[0], "mysql")
+            low, high = self._rows(f"SELECT MIN({key}), MAX({key}) FROM {quoted}")[0]
+            if isinstance(low, int) and high > low:
+                step = max(1, (high - low + 1) // _SAMPLE)
+                marks = ",".join(str(k) for k in range(low, high + 1, step))
+                sample = self._rows(f"SELECT {names} FROM {quoted} WHERE {key} IN ({marks})")
+            if len(sample) < _SAMPLE // 10:
+                sample = self._rows(f"SELECT {names} FROM {quoted} LIMIT {_SAMPLE}")
+        rows = max(rows, len(sample))
+        return Table(
+            name=name,
+            columns={
+                c[0]: Column(
+                    name=c[0],
+                    type=c[1],
+                    nullable=c[2] == "YES",
+                    stats=column_stats([row[i] for row in sample], rows),
+                )
+                for i, c in enumerate(columns)
+            },
+            primary_key=primary,
+            indexes=tuple(indexes),
+            rows=rows,
+            size_bytes=size,
+            foreign_keys=tuple(
+                (tuple(p[0] for p in parts), parts[0][1], tuple(p[2] for p in parts))
+                for parts in keys.values()
+            ),
+            unique_sets=tuple(tuple(k.name for k in i.spec.keys) for i in indexes if i.unique),
+            sample=sample,
+        )
+
+    def _all_indexes(self, table: str | None) -> dict[str, list[ExistingIndex]]:
+        extra = "" if table is None else " AND table_name = %s"
+        shown = "ignored" if self.is_mariadb else "is_visible"
+        rows = self._rows(
+            "SELECT table_name, index_name, non_unique, column_name, collation, sub_part, index_type, "
+            f"{shown} FROM information_schema.statistics WHERE table_schema = DATABASE(){extra} "
+            "ORDER BY table_name, index_name, seq_in_index",
+            None if table is None else (table,),
+        )
+        hidden = "YES" if self.is_mariadb else "NO"
+        parts: dict[tuple[str, str], list[Any]] = {}
+        for row in rows:
+            parts.setdefault((row[0], row[1]), []).append(row)
+        out: dict[str, list[ExistingIndex]] = {}
+        for (owner, name), group in parts.items():
+            keys = tuple(Key(r[3] or "expression", r[4] == "D", r[3] is None, None, r[5]) for r in group)
+            unique = not group[0][2]
+            method = "btree" if group[0][6] == "BTREE" else str(group[0][6]).lower()
+            out.setdefault(owner, []).append(
+                ExistingIndex(
+                    name=name,
+                    spec=IndexSpec(owner, keys, method=method),
+                    unique=unique,
+                    primary=name == "PRIMARY",
+                    constraint=unique,
+                    # Hidden by a revert that was killed before it could drop it.
+                    valid=not (name.startswith("ix_ep_") and group[0][7] == hidden),
+                )
+            )
+        return out
+
+    def indexes(self, table: str, /) -> list[ExistingIndex]:
+        """Return the indexes of one table."""
+        return self._all_indexes(table).get(table, [])
+
+    def planner(self, schema: Schema, /) -> Planner:
+        """Return the optimizer on sampled copies in ``what_if``, else statistics."""
+        if self._what_if is None:
+            return StatisticsPlanner(schema)
+        try:
+            return self._shadow(schema)
+        except (Refused, self._pymysql.MySQLError) as error:
+            planner = StatisticsPlanner(schema)
+            planner.notes.append(f"what_if cannot be used: {error}")
+            return planner
+
+    def _shadow(self, schema: Schema) -> Planner:
+        if self._is_same():
+            raise Refused("it is the application's own database, where nothing may be made")
+        with muted():
+            fairy = self._what_if.raw_connection()
+            try:
+                with self._connection() as source:
+                    server = "MariaDB" if self.is_mariadb else "MySQL"
+                    return ShadowPlanner(fairy.driver_connection, fairy.close, source, schema, server)
+            except BaseException:
+                fairy.close()
+                raise
+
+    def _is_same(self) -> bool:
+        """Tell whether ``what_if`` is the application's own database."""
+        query = "SELECT @@hostname, @@port, DATABASE()"
+        with self._connection(self._what_if) as db, db.cursor() as cursor:
+            cursor.execute(query)
+            return bool(cursor.fetchone() == self._rows(query)[0])
+
+    @contextmanager
+    def scratch(self) -> Iterator[Any]:
+        """Yield a connection to ``what_if`` for temporary tables; ``None`` where there is none."""
+        if self._what_if is None or self._is_same():
+            yield None
+            return
+        with self._connection(self._what_if) as db, db.cursor() as cursor:
+            self._timeout(cursor, 5.0)
+            try:
+                yield db
+            finally:
+                if db.open:
+                    db.rollback()
+                    self._timeout(cursor, 0)
+
+    def partition_ddl(self, plan: PartitionPlan, /) -> Iterator[str]:
+        """Yield the statements that partition the table; nothing runs them here."""
+        return partitions.ddl(plan)
+
+    def partition_breaks(self, plan: PartitionPlan, schema: Schema, /) -> Iterator[str]:
+        """Yield the foreign keys that have to change."""
+        return partitions.breaks(plan, schema)
+
+    def pruning(
+        self, plan: PartitionPlan, schema: Schema, queries: Sequence[Query], /
+    ) -> dict[str, int] | None:
+        """Plan the queries on an empty partitioned copy in ``what_if``."""
+        if self._what_if is None or self._is_same():
+            return None
+        with self._connection(self._what_if) as db, self._connection() as source:
+            try:
+                return partitions.pruning(db, source, plan, schema, queries, self._pymysql.MySQLError)
+            except (Refused, self._pymysql.MySQLError):
+                return None
+
+    def cost(self, sql: str, values: Sequence[Any] | None, /) -> float | None:
+        """Return the optimizer's cost on the real database, where the server tells one."""
+        with self._connection() as db, db.cursor() as cursor:
+            try:
+                text, given = render(sql, values, "format", "mysql")
+                cursor.execute(f"EXPLAIN FORMAT=JSON {text}", given or None)
+                plan = json.loads(cursor.fetchone()[0])
+            except (self._pymysql.MySQLError, ValueError):
+                return None
+        block, tree = plan.get("query_block", {}), plan.get("query_plan", {})
+        found = block.get("cost")  # MariaDB; then the two versions of MySQL's form
+        found = found or block.get("cost_info", {}).get("query_cost") or tree.get("estimated_total_cost")
+        return None if found is None else float(found)
+
+    def hide_sql(self, name: str, table: str, /) -> str:
+        """Return the statement that takes an index out of every plan at once; it is not dropped yet."""
+        word = "IGNORED" if self.is_mariadb else "INVISIBLE"
+        return f"ALTER TABLE {quote(table, 'mysql')} ALTER INDEX {quote(name, 'mysql')} {word}"
+
+    # --- changes -------------------------------------------------------------------------------
+
+    def create_sql(self, spec: IndexSpec, name: str, /) -> str:
+        """Return the online form; long texts get a prefix."""
+        with_prefix = []
+        types = dict(
+            self._rows(
+                "SELECT column_name, data_type FROM information_schema.columns "
+                "WHERE table_schema = DATABASE() AND table_name = %s",
+                (spec.table,),
+            )
+        )
+        for key in spec.keys:
+            long = any(word in str(types.get(key.name, "")).lower() for word in _LONG)
+            with_prefix.append(replace(key, prefix=_TEXT_PREFIX) if long and key.prefix is None else key)
+        return create_index_sql(replace(spec, keys=tuple(with_prefix)), name, "mysql")
+
+    def drop_sql(self, name: str, table: str, /) -> str:
+        owner, index = quote(table, "mysql"), quote(name, "mysql")
+        return f"ALTER TABLE {owner} DROP INDEX {index}, ALGORITHM=INPLACE, LOCK=NONE"
+
+    def execute_ddl(self, statement: str, *, lock_timeout_s: float) -> None:
+        """Run one change; the metadata lock is waited for as long as told, and no longer."""
+        with self._changing() as db, db.cursor() as cursor:
+            try:
+                cursor.execute(f"SET SESSION lock_wait_timeout = {max(1, round(lock_timeout_s))}")
+                cursor.execute(statement)
+            except self._pymysql.MySQLError as error:
+                code = error.args[0] if error.args else 0
+                raise StatementRefused(statement, str(error), retryable=code in _RETRYABLE) from error
+            finally:
+                if db.open:
+                    cursor.execute("SET SESSION lock_wait_timeout = DEFAULT")
+
+    def refresh_statistics(self, table: Table, /) -> None:
+        persistent = " PERSISTENT FOR ALL" if self.is_mariadb and table.rows < 1_000_000 else ""
+        self.execute_ddl(f"ANALYZE TABLE {quote(table.name, 'mysql')}{persistent}", lock_timeout_s=5.0)
+
+    @contextmanager
+    def _changing(self) -> Iterator[Any]:
+        held = getattr(self._held, "db", None)
+        if held is not None:
+            yield held
+            return
+        with self._connection(self._ddl) as db:
+            yield db
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold a session's named lock; changes run in that very session.
+
+        A server goes on building for a client that was killed: the lock lasts as long as it does.
+        """
+        with self._connection(self._ddl) as db, db.cursor() as cursor:
+            cursor.execute("SELECT GET_LOCK(CONCAT('eventperf.', LEFT(SHA2(DATABASE(), 256), 32)), 0)")
+            if cursor.fetchone()[0] != 1:
+                raise OptimizerBusy("another optimizer is applying changes to this database")
+            self._held.db = db
+            try:
+                yield
+            finally:
+                self._held.db = None
+                if db.open:
+                    cursor.execute(
+                        "SELECT RELEASE_LOCK(CONCAT('eventperf.', LEFT(SHA2(DATABASE(), 256), 32)))"
+                    )
+
+    # --- measurements --------------------------------------------------------------------------
+
+    def measure(self, samples: Sequence[Sample], *, runs: int, timeout_s: float) -> Measurement | None:
+        """Run SELECTs with a statement time-out and read their plan."""
+        times: list[float] = []
+        capped = False
+        with self._connection() as db, db.cursor() as cursor:
+            try:
+                sql, values = render(samples[0].sql, samples[0].values, "format", "mysql")
+                cursor.execute(f"EXPLAIN FORMAT=TRADITIONAL {sql}", values or None)
+                names = [d[0].lower() for d in cursor.description]
+                plan = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+                self._timeout(cursor, timeout_s)
+                for sample in samples:
+                    best: list[float] = []
+                    for _ in range(runs):
+                        took = self._run(cursor, sample)
+                        capped = capped or took is None
+                        best.append(timeout_s if took is None else took)
+                        if best[-1] > timeout_s / 4:
+                            break
+                    times.append(min(best))
+            except self._pymysql.MySQLError:
+                return None
+            finally:
+                if db.open:
+                    db.rollback()
+                    self._timeout(cursor, 0)
+        text = "\n".join(
+            f"{p['table']}: {p['type']} {p['key'] or 'no index'} {p['extra'] or ''}".strip() for p in plan
+        )
+        used = {k for p in plan for k in str(p["key"] or "").replace("Intersect", "").split(",") if k}
+        mean = sum(times) / len(times)
+        return Measurement(
+            seconds=mean, plan=text, indexes=frozenset(used), runs=len(times) * runs, capped=capped
+        )
+
+    def _timeout(self, cursor: Any, timeout_s: float) -> None:
+        if self.is_mariadb:
+            cursor.execute(f"SET SESSION max_statement_time = {timeout_s:.3f}")
+        else:
+            cursor.execute(f"SET SESSION max_execution_time = {int(timeout_s * 1000)}")
+
+    def _run(self, cursor: Any, sample: Sample) -> float | None:
+        sql, values = render(sample.sql, sample.values, "format", "mysql")
+        began = time.perf_counter()
+        try:
+            cursor.execute(sql, values or None)
+            cursor.fetchall()
+        except self._pymysql.MySQLError as error:
+            if error.args and error.args[0] in _TIMED_OUT:
+                return None
+            raise
+        return time.perf_counter() - began
+
+    def rows(self, sql: str, *, timeout_s: float, limit: int) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of one SELECT, at most ``limit``."""
+        with self._connection() as db, db.cursor() as cursor:
+            try:
+                self._timeout(cursor, timeout_s)
+                cursor.execute(sql)
+                yield from cursor.fetchmany(limit)
+            except self._pymysql.MySQLError as error:
+                raise StatementRefused(sql, str(error)) from error
+            finally:
+                if db.open:
+                    self._timeout(cursor, 0)

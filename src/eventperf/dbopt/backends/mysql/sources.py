@@ -1,0 +1,208 @@
+"""Statements as MySQL and MariaDB have logged or counted them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from eventperf._core.errors import ConfigurationError
+from eventperf._core.extras import require
+from eventperf.dbopt.backends.connect import open_engine
+from eventperf.dbopt.errors import SourceUnavailable
+from eventperf.dbopt.statements.quiet import muted
+from eventperf.dbopt.statements.source import Recorded, Recording
+
+_FIGURES: Final = re.compile(
+    r"Query_time:\s*(?P<time>[\d.]+)\s+Lock_time:\s*(?P<lock>[\d.]+)\s+"
+    r"Rows_sent:\s*(?P<sent>\d+)\s+Rows_examined:\s*(?P<examined>\d+)"
+)
+_BEGINS: Final = re.compile(r"# (?:Time|User@Host|Thread_id|Query_time):?\s")
+_BANNER: Final = re.compile(
+    r"(?:\S.*, Version: .*started with:|Tcp port: .*socket: .*|Time\s+Id\s+Command\s+Argument)\s*$"
+)
+_TEXTS: Final = ("select", "insert", "update", "delete", "with", "replace", "use", "set", "(")
+_STAMP: Final = re.compile(r"SET timestamp=(\d+)", re.IGNORECASE)
+
+# The log is a CSV table without an index: one scan, and the newest first are kept.
+_TABLE: Final = """
+SELECT CONVERT(sql_text USING utf8mb4), TIME_TO_SEC(query_time) + MICROSECOND(query_time) / 1e6,
+       TIME_TO_SEC(lock_time) + MICROSECOND(lock_time) / 1e6, rows_sent, rows_examined
+FROM mysql.slow_log
+WHERE db = DATABASE() AND start_time >= NOW(6) - INTERVAL %s SECOND
+ORDER BY start_time DESC LIMIT 50000
+"""
+_DIGESTS: Final = """
+SELECT DIGEST_TEXT, COUNT_STAR, SUM_TIMER_WAIT / 1e12, MAX_TIMER_WAIT / 1e12, SUM_LOCK_TIME / 1e12,
+       SUM_ROWS_SENT, SUM_ROWS_EXAMINED
+FROM performance_schema.events_statements_summary_by_digest
+WHERE SCHEMA_NAME = DATABASE() AND DIGEST_TEXT IS NOT NULL
+ORDER BY SUM_TIMER_WAIT DESC LIMIT 5000
+"""
+
+
+@contextmanager
+def _connect(source: Any, needed_by: str) -> Iterator[tuple[Any, Any]]:
+    sqlalchemy = require("sqlalchemy", extra="dbopt", needed_by=needed_by)
+    opened = open_engine(source, "source")
+    try:
+        opened.check()
+        with muted(), opened.engine.connect() as db:
+            yield db, sqlalchemy
+    finally:
+        opened.close()
+
+
+class SlowLogTable:
+    """``mysql.slow_log`` of one database, by the server's own clock and time zone.
+
+    Args:
+        source: SQLAlchemy engine, or a URL.
+    """
+
+    dialect: str = "mysql"
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def read(self, since_s: float | None, /) -> Recording:
+        """Read the last day, or another period.
+
+        Raises:
+            SourceUnavailable: The table cannot be read.
+        """
+        period = 86_400.0 if since_s is None else since_s
+        with _connect(self._source, "Workload.from_slow_log") as (db, sqlalchemy):
+            try:
+                rows = db.exec_driver_sql(_TABLE, (period,)).fetchall()
+            except sqlalchemy.exc.DBAPIError as error:
+                raise SourceUnavailable(
+                    "mysql.slow_log", "grant SELECT on it, and SET GLOBAL log_output = 'TABLE'"
+                ) from error
+        found = (_recorded(r[0], float(r[1]), float(r[2]), int(r[3]), int(r[4])) for r in rows)
+        return Recording(covers=f"slow log of the last {period:g} s", rows=filter(None, found))
+
+
+class Digests:
+    """Statement digests of performance_schema: cumulative since their reset.
+
+    Args:
+        source: SQLAlchemy engine, or a URL.
+    """
+
+    dialect: str = "mysql"
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def read(self, since_s: float | None, /) -> Recording:
+        """Read all digests.
+
+        Raises:
+            SourceUnavailable: It is off, or not readable.
+        """
+        with _connect(self._source, "Workload.from_performance_schema") as (db, sqlalchemy):
+            try:
+                rows = db.exec_driver_sql(_DIGESTS).fetchall()
+            except sqlalchemy.exc.DBAPIError as error:
+                cure = "start the server with performance_schema=ON and grant SELECT on it"
+                raise SourceUnavailable("performance_schema", cure) from error
+        return Recording(
+            covers="since the digests were reset",
+            rows=[
+                Recorded(
+                    sql=text,
+                    calls=int(calls),
+                    total_s=float(total),
+                    max_s=float(slowest),
+                    lock_s=float(lock),
+                    rows_sent=int(sent),
+                    rows_examined=int(examined),
+                )
+                for text, calls, total, slowest, lock, sent, examined in rows
+            ],
+        )
+
+
+class SlowLogFile:
+    """A slow log file; a period counts back from its last entry, so no clock has to agree.
+
+    Args:
+        path: The file.
+    """
+
+    dialect: str = "mysql"
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+
+    def read(self, since_s: float | None, /) -> Recording:
+        """Read the file."""
+        try:
+            with Path(self._path).open(encoding="utf-8", errors="replace") as file:
+                entries = list(_entries(file))
+        except OSError as error:
+            allowed = f"a readable slow log ({error.strerror})"
+            raise ConfigurationError("path", str(self._path), allowed) from error
+        last = max((e[0] for e in entries), default=0)
+        shown = "the whole file" if since_s is None else f"the last {since_s:g} s of the file"
+        if last:
+            end = dt.datetime.fromtimestamp(last, dt.timezone.utc)
+            shown += f", which ends {end:%Y-%m-%d %H:%M:%S} UTC"
+        found = (
+            _recorded(sql, took, lock, sent, examined)
+            for stamp, took, lock, sent, examined, sql in entries
+            if since_s is None or not stamp or stamp >= last - since_s
+        )
+        return Recording(covers=shown, rows=filter(None, found))
+
+
+def _entries(lines: Iterable[str]) -> Iterator[tuple[int, float, float, int, int, str]]:
+    """Cut a log into entries: comment lines with the figures, then the text up to the next ones.
+
+    What stands between them differs between MySQL, MariaDB and their versions; a text may hold comments
+    that begin with ``#`` too.
+    """
+    figures: re.Match[str] | None = None
+    body: list[str] = []
+    in_head = False
+    for line in lines:
+        if _BANNER.match(line):
+            continue
+        if line.startswith("# ") and (in_head or _BEGINS.match(line)):
+            if not in_head and figures is not None:
+                yield _entry(figures, body)
+                figures = None
+            if not in_head:
+                body = []
+            in_head = True
+            figures = _FIGURES.search(line) or figures
+        else:
+            in_head = False
+            if not line.startswith("# administrator command"):
+                body.append(line.rstrip("\r\n"))
+    if figures is not None:
+        yield _entry(figures, body)
+
+
+def _entry(figures: re.Match[str], body: list[str]) -> tuple[int, float, float, int, int, str]:
+    sql = "\n".join(body).strip()
+    stamp = _STAMP.search(sql)
+    return (
+        int(stamp[1]) if stamp else 0,
+        float(figures["time"]),
+        float(figures["lock"]),
+        int(figures["sent"]),
+        int(figures["examined"]),
+        sql,
+    )
+
+
+def _recorded(sql: str, took: float, lock: float, sent: int, examined: int) -> Recorded | None:
+    """Return one entry, where its text is one that indexes or rewrites could help."""
+    if not sql.lstrip().lower().startswith(_TEXTS):
+        return None
+    return Recorded(sql=sql, total_s=took, max_s=took, lock_s=lock, rows_sent=sent, rows_examined=examined)

@@ -1,0 +1,73 @@
+"""Statements as PostgreSQL has counted them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eventperf._core.extras import require
+from eventperf.dbopt.backends.connect import open_engine
+from eventperf.dbopt.errors import SourceUnavailable
+from eventperf.dbopt.statements.quiet import muted
+from eventperf.dbopt.statements.source import Recorded, Recording
+
+_SQL = """
+SELECT s.query, s.calls, s.total_exec_time / 1000.0, s.max_exec_time / 1000.0, s.rows
+FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid
+WHERE d.datname = current_database()
+  AND s.query !~* '^\\s*(explain|deallocate|prepare|vacuum|analyze|create|drop|alter|show|copy|grant)'
+ORDER BY s.total_exec_time DESC LIMIT 5000
+"""
+
+
+class PgStatStatements:
+    """``pg_stat_statements`` of one database.
+
+    Args:
+        source: SQLAlchemy engine, or a URL.
+    """
+
+    dialect: str = "postgres"
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def read(self, since_s: float | None, /) -> Recording:
+        """Read all figures; they are cumulative, so ``since_s`` cannot narrow them.
+
+        Raises:
+            SourceUnavailable: The extension is not installed, not loaded, or not readable.
+        """
+        sqlalchemy = require("sqlalchemy", extra="dbopt", needed_by="Workload.from_pg_stat_statements")
+        opened = open_engine(self._source, "source")
+        try:
+            opened.check()
+            with muted(), opened.engine.connect() as db:
+                try:
+                    rows = db.exec_driver_sql(_SQL).fetchall()
+                except sqlalchemy.exc.DBAPIError as error:
+                    cure = (
+                        "load it in shared_preload_libraries, CREATE EXTENSION pg_stat_statements, "
+                        "grant pg_read_all_stats"
+                    )
+                    raise SourceUnavailable("pg_stat_statements", cure) from error
+                reset = _reset(db, sqlalchemy)
+        finally:
+            opened.close()
+        shown = [row for row in rows if row[0] != "<insufficient privilege>"]
+        out = Recording(
+            covers=f"since the server's statistics were reset ({reset})",
+            rows=[
+                Recorded(sql=q, calls=int(n), total_s=float(total), max_s=float(slowest), rows_sent=int(sent))
+                for q, n, total, slowest, sent in shown
+            ],
+        )
+        if len(shown) < len(rows):
+            out.notes.append("statements of other users are hidden: grant pg_read_all_stats")
+        return out
+
+
+def _reset(db: Any, sqlalchemy: Any) -> str:
+    try:
+        return str(db.exec_driver_sql("SELECT stats_reset FROM pg_stat_statements_info").scalar())
+    except sqlalchemy.exc.DBAPIError:  # before PostgreSQL 14
+        return "at an unknown time"

@@ -1,0 +1,1 @@
+"""What alters the database: indexes created, measured, judged, and taken back."""

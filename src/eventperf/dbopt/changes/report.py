@@ -1,0 +1,124 @@
+"""What became of advice that was applied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from eventperf._core.durations import show
+from eventperf.dbopt.output.report import table
+
+from .verdict import Compared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What became of one advised index.
+
+    Attributes:
+        name: Its name.
+        index: What it is, for people.
+        sql: The statement.
+        reason: Why it was kept, skipped, reverted or failed.
+        speedup: How many times faster its queries are, where measured.
+        seconds: Time the statement took.
+    """
+
+    name: str
+    index: str
+    sql: str
+    reason: str
+    speedup: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class ApplyReport:
+    """What ``apply`` did, or would do.
+
+    Attributes:
+        dry_run: Nothing was changed.
+        planned: Statements in order (all that a dry run has).
+        created: Indexes that exist now because of this run.
+        skipped: Not created: they exist, or the table is gone, or the count limit was reached.
+        reverted: Created, measured and dropped again.
+        failed: Refused by the database.
+        cleaned: Half-made indexes of an earlier run that were removed.
+        measured: Queries measured before and after, by fingerprint.
+        statements: Texts of the measured queries.
+        warnings: What could not be measured.
+        is_complete: ``False`` when Ctrl-C ended it early; what is listed as created is there.
+    """
+
+    dry_run: bool
+    planned: list[str] = field(default_factory=list)
+    created: list[Applied] = field(default_factory=list)
+    skipped: list[Applied] = field(default_factory=list)
+    reverted: list[Applied] = field(default_factory=list)
+    failed: list[Applied] = field(default_factory=list)
+    cleaned: list[str] = field(default_factory=list)
+    measured: dict[str, Compared] = field(default_factory=dict)
+    statements: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    is_complete: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        names = Applied.__slots__
+        out: dict[str, Any] = {
+            kind: [{n: getattr(a, n) for n in names} for a in getattr(self, kind)]
+            for kind in ("created", "skipped", "reverted", "failed")
+        }
+        out["measured"] = [
+            {
+                "fingerprint": c.fingerprint,
+                "statement": self.statements.get(c.fingerprint, ""),
+                "calls": c.calls,
+                "before_s": c.before.seconds,
+                "after_s": c.after.seconds,
+                "before_capped": c.before.capped,
+                "plan_changed": c.plan_changed,
+                "plan_before": c.before.plan,
+                "plan_after": c.after.plan,
+            }
+            for c in self.measured.values()
+        ]
+        out |= {
+            "dry_run": self.dry_run,
+            "planned": self.planned,
+            "cleaned": self.cleaned,
+            "warnings": self.warnings,
+            "is_complete": self.is_complete,
+        }
+        return out
+
+    def __str__(self) -> str:
+        return _text(self)
+
+
+def _text(report: ApplyReport) -> str:
+    """Return an apply report as text."""
+    if report.dry_run:
+        out = [f"Dry run: {len(report.planned)} statements would run."]
+        out += [f"  {s};" for s in report.planned]
+        return "\n".join(out + [f"  skipped {a.index}: {a.reason}" for a in report.skipped])
+    out = [
+        f"{len(report.created)} created, {len(report.reverted)} reverted, {len(report.skipped)} skipped, "
+        f"{len(report.failed)} failed"
+    ]
+    for kind in ("created", "reverted", "skipped", "failed"):
+        out += [f"  {kind}: {a.index}: {a.reason}" for a in getattr(report, kind)]
+    if report.measured:
+        rows = [
+            [
+                c.fingerprint,
+                str(c.calls),
+                (">= " if c.before.capped else "") + show(c.before.seconds),
+                show(c.after.seconds),
+                f"{c.speedup:.1f}x" if c.plan_changed else "same plan",
+            ]
+            for c in sorted(report.measured.values(), key=lambda c: -c.speedup)
+        ]
+        out += ["", table(["query", "calls", "before", "after", "faster"], rows)]
+    out += [f"removed half-made index {name}" for name in report.cleaned]
+    return "\n".join(out + [f"Warning: {w}" for w in report.warnings])

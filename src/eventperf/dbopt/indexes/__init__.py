@@ -1,0 +1,1 @@
+"""Which indexes: candidates, their prices, and the search for the best set."""

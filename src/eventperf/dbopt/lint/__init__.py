@@ -1,0 +1,1 @@
+"""What can be said of statements and schemas without a database."""

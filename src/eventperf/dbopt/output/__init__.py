@@ -1,0 +1,1 @@
+"""Advice for people and tools: terminal, HTML, Alembic, Django."""

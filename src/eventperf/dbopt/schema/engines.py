@@ -1,0 +1,70 @@
+"""What each engine's SQL looks like, for whoever writes names, indexes and migrations.
+
+No database is asked. What an engine does (plans, prices, locks) is known by its backend alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+#: From SQLAlchemy's name of an engine to the name of its SQL here.
+DIALECTS: Final = {"sqlite": "sqlite", "postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """The form of one engine's SQL.
+
+    Attributes:
+        title: Its name for people.
+        identifier_limit: Longest name of an index, in bytes.
+        mark: What stands around a name.
+        expression: Form of an expression as part of an index.
+        has_schemas: A dot in a table's name separates its schema.
+        concurrently: The word after CREATE INDEX and DROP INDEX that lets writers go on, with a blank.
+        online: What ends CREATE INDEX for the same purpose.
+        drop_index: Form of DROP INDEX, from the quoted names of index and table.
+        names_per_table: Index names are unique per table, not per schema.
+        indexes_foreign_keys: The engine makes the index of a foreign key itself.
+        text_needs_length: A text without a length is indexed by a prefix only.
+        options: How SQLAlchemy's options of an index begin.
+    """
+
+    title: str
+    identifier_limit: int
+    mark: str = '"'
+    expression: str = "{}"
+    has_schemas: bool = False
+    concurrently: str = ""
+    online: str = ""
+    drop_index: str = "DROP INDEX {index}"
+    names_per_table: bool = False
+    indexes_foreign_keys: bool = False
+    text_needs_length: bool = False
+    options: str = "sqlite"
+
+
+ENGINES: Final = {
+    "sqlite": Engine(title="SQLite", identifier_limit=1_000),
+    "postgres": Engine(
+        title="PostgreSQL",
+        identifier_limit=63,
+        expression="({})",
+        has_schemas=True,
+        concurrently="CONCURRENTLY ",
+        drop_index="DROP INDEX CONCURRENTLY IF EXISTS {index}",
+        options="postgresql",
+    ),
+    "mysql": Engine(
+        title="MySQL or MariaDB",
+        identifier_limit=64,
+        mark="`",
+        online=" ALGORITHM=INPLACE LOCK=NONE",
+        drop_index="DROP INDEX {index} ON {table}",
+        names_per_table=True,
+        indexes_foreign_keys=True,
+        text_needs_length=True,
+        options="mysql",
+    ),
+}

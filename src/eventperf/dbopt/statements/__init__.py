@@ -1,0 +1,1 @@
+"""What the application sends: texts cut, named, recorded and counted."""

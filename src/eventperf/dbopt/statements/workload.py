@@ -1,0 +1,450 @@
+"""What a database is asked to do: statements with their weight, times and sample parameters."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import decimal
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+from eventperf._core.durations import Duration, seconds
+from eventperf._core.errors import ConfigurationError
+from eventperf._core.urls import Registry
+
+from .fingerprint import Fingerprint, fingerprint, is_read, parse, statements
+from .lex import bind, split
+from .source import StatementSource
+
+#: Readers of servers' own records, above this module and imported when they are asked for.
+SOURCES: Final = Registry(
+    "dbopt.sources",
+    {
+        "slow_log": "eventperf.dbopt.backends.mysql.sources:SlowLogFile",
+        "slow_log_table": "eventperf.dbopt.backends.mysql.sources:SlowLogTable",
+        "performance_schema": "eventperf.dbopt.backends.mysql.sources:Digests",
+        "pg_stat_statements": "eventperf.dbopt.backends.postgres.sources:PgStatStatements",
+    },
+)
+_CALLS: Final = re.compile(r"--\s*calls:\s*([\d_]+)", re.IGNORECASE)
+_SAMPLES: Final = 16
+_FORMAT: Final = "eventperf-workload-1"
+
+
+class Sample(NamedTuple):
+    """One execution: text with ``:pN`` parameters, and their values where they are known."""
+
+    sql: str
+    values: tuple[Any, ...] | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Statement:
+    """All executions of one fingerprint.
+
+    Attributes:
+        fingerprint: Its name and normalised text.
+        calls: Executions (a weight, when the source counts none).
+        total_s: Seconds in all, ``None`` where the source does not time.
+        max_s: The slowest execution.
+        lock_s: Seconds waited for locks.
+        rows_sent: Rows returned in all.
+        rows_examined: Rows read in all.
+        samples: Some executions; those with values can be measured.
+        callers: Where the application sent it from (``file:line``), with counts.
+        is_cut: The source had cut the text.
+        error: Why it could not be parsed.
+    """
+
+    fingerprint: Fingerprint
+    calls: int = 0
+    total_s: float | None = None
+    max_s: float | None = None
+    lock_s: float | None = None
+    rows_sent: int | None = None
+    rows_examined: int | None = None
+    samples: list[Sample] = field(default_factory=list)
+    callers: dict[str, int] = field(default_factory=dict)
+    is_cut: bool = False
+    error: str | None = None
+
+    @property
+    def sql(self) -> str:
+        """One execution's text."""
+        return self.samples[0].sql if self.samples else self.fingerprint.text
+
+    @property
+    def mean_s(self) -> float | None:
+        """Mean seconds of one execution."""
+        return None if self.total_s is None or not self.calls else self.total_s / self.calls
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it only reads."""
+        return is_read(self.sql)
+
+    @property
+    def measurable(self) -> list[Sample]:
+        """Samples that can be run again: every parameter has a value, and the text is whole."""
+        return [] if self.is_cut else [s for s in self.samples if s.values is not None]
+
+    def absorb(self, other: Statement) -> None:
+        """Add another source's figures for the same fingerprint."""
+        self.calls += other.calls
+        for name in ("total_s", "lock_s", "rows_sent", "rows_examined"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if theirs is not None:
+                setattr(self, name, theirs if mine is None else mine + theirs)
+        if other.max_s is not None:
+            self.max_s = max(self.max_s or 0.0, other.max_s)
+        known = set(map(repr, self.samples))
+        fresh = [s for s in other.samples if repr(s) not in known]
+        # Samples with values are worth more than texts without.
+        merged = sorted([*self.samples, *fresh], key=lambda s: s.values is None)
+        self.samples = merged[:_SAMPLES]
+        for place, count in other.callers.items():
+            self.callers[place] = self.callers.get(place, 0) + count
+        self.is_cut, self.error = self.is_cut and other.is_cut, self.error or other.error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowQuery:
+    """One line of the ranking by calls x time.
+
+    Fields the source does not know are ``None``. ``sample`` is redacted unless asked otherwise.
+    """
+
+    fingerprint: str
+    calls: int
+    total_s: float | None
+    mean_s: float | None
+    max_s: float | None
+    lock_s: float | None
+    rows_sent: int | None
+    rows_examined: int | None
+    sample: str
+    callers: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Workload:
+    """Statements by fingerprint, from any source.
+
+    Attributes:
+        dialect: ``"sqlite"``, ``"postgres"`` or ``"mysql"``: how its texts are read.
+        since: What period the figures cover, in words.
+        notes: What could not be read.
+    """
+
+    def __init__(self, dialect: str = "sqlite", *, since: str = "since recording began") -> None:
+        if dialect not in ("sqlite", "postgres", "mysql"):
+            raise ConfigurationError("dialect", dialect, "sqlite, postgres or mysql")
+        self.dialect = dialect
+        self.since = since
+        self.notes: list[str] = []
+        self._statements: dict[str, Statement] = {}
+
+    def __len__(self) -> int:
+        return len(self._statements)
+
+    def __iter__(self) -> Iterator[Statement]:
+        return iter(self._statements.values())
+
+    def __getitem__(self, fingerprint_id: str) -> Statement:
+        return self._statements[fingerprint_id]
+
+    def __contains__(self, fingerprint_id: object) -> bool:
+        return fingerprint_id in self._statements
+
+    def __repr__(self) -> str:
+        return f"<Workload of {len(self)} statements, {self.since}>"
+
+    def add(
+        self,
+        sql: str,
+        *,
+        calls: int = 1,
+        total_s: float | None = None,
+        max_s: float | None = None,
+        lock_s: float | None = None,
+        rows_sent: int | None = None,
+        rows_examined: int | None = None,
+        samples: Sequence[Any] = (),
+        callers: Mapping[str, int] | None = None,
+    ) -> None:
+        """Add executions of ``sql``; a text of several statements is taken apart.
+
+        Args:
+            sql: The text, with parameters of any driver's style.
+            samples: Parameter values (sequences or mappings), one per execution that was sampled.
+        """
+        parts = list(statements(sql, self.dialect))
+        for part in parts:
+            name = fingerprint(part, self.dialect)
+            bound = bind(part, None, self.dialect)
+            kept = [Sample(b.sql, b.values) for b in (bind(part, p, self.dialect) for p in samples if p)]
+            if not kept:
+                kept = [Sample(bound.sql, () if bound.parameters == 0 and "..." not in part else None)]
+            parsed = parse(bound.sql, self.dialect)
+            entry = Statement(
+                fingerprint=name,
+                calls=calls,
+                total_s=None if total_s is None else total_s / len(parts),
+                max_s=max_s,
+                lock_s=lock_s,
+                rows_sent=rows_sent,
+                rows_examined=rows_examined,
+                samples=kept[:_SAMPLES],
+                callers=dict(callers or {}),
+                is_cut=parsed.is_cut,
+                error=parsed.error,
+            )
+            known = self._statements.get(name.id)
+            if known is None:
+                self._statements[name.id] = entry
+            else:
+                known.absorb(entry)
+
+    def merge(self, other: Workload) -> Workload:
+        """Return the sum of two workloads of one dialect."""
+        if other.dialect != self.dialect:
+            raise ConfigurationError("other", other.dialect, f"a workload of {self.dialect}")
+        since = self.since if self.since == other.since else f"{self.since}; {other.since}"
+        out = Workload(self.dialect, since=since)
+        out.notes = [*self.notes, *other.notes]
+        for entry in [*self, *other]:
+            copy = Statement(fingerprint=entry.fingerprint, is_cut=True)
+            copy.absorb(entry)
+            copy.is_cut = entry.is_cut
+            if entry.fingerprint.id in out:
+                out[entry.fingerprint.id].absorb(copy)
+            else:
+                out._statements[entry.fingerprint.id] = copy
+        return out
+
+    def minus(self, earlier: Workload) -> Workload:
+        """Return what happened between two snapshots of cumulative server statistics.
+
+        A statement whose counters went back was reset in between; its new figures count in full.
+        """
+        out = Workload(self.dialect, since="between two snapshots")
+        out.notes = list(self.notes)
+        for entry in self:
+            old = earlier._statements.get(entry.fingerprint.id)
+            copy = Statement(fingerprint=entry.fingerprint, is_cut=True)
+            copy.absorb(entry)
+            copy.is_cut = entry.is_cut
+            if old is not None and old.calls <= copy.calls:
+                copy.calls -= old.calls
+                for name in ("total_s", "lock_s", "rows_sent", "rows_examined"):
+                    mine, theirs = getattr(copy, name), getattr(old, name)
+                    if mine is not None and theirs is not None:
+                        setattr(copy, name, max(0, mine - theirs))
+            if copy.calls:
+                out._statements[entry.fingerprint.id] = copy
+        return out
+
+    def snapshot(self) -> Workload:
+        """Return an independent copy of this moment, for a later :meth:`minus`."""
+        return self.merge(Workload(self.dialect, since=self.since))
+
+    def slow_queries(self, limit: int = 50, *, redact: bool = True) -> list[SlowQuery]:
+        """Return the statements that cost most in all (calls x mean time), most first."""
+        ranked = sorted(self, key=lambda s: (-(s.total_s or 0.0), -s.calls, s.fingerprint.id))
+        return [
+            SlowQuery(
+                fingerprint=s.fingerprint.id,
+                calls=s.calls,
+                total_s=s.total_s,
+                mean_s=s.mean_s,
+                max_s=s.max_s,
+                lock_s=s.lock_s,
+                rows_sent=s.rows_sent,
+                rows_examined=s.rows_examined,
+                sample=s.fingerprint.text if redact else s.sql,
+                callers=tuple(sorted(s.callers, key=lambda place: -s.callers[place])),
+            )
+            for s in ranked[:limit]
+        ]
+
+    # --- files ---------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, *, values: bool = False) -> None:
+        """Write the workload as JSON.
+
+        Args:
+            path: Where to.
+            values: Keep literals and parameter values. Without them the file names no one's data,
+                and the statements can be advised on but not measured.
+        """
+        data = {
+            "format": _FORMAT,
+            "dialect": self.dialect,
+            "since": self.since,
+            "notes": self.notes,
+            "statements": [_to_json(s, values) for s in self],
+        }
+        Path(path).write_text(json.dumps(data, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Workload:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ConfigurationError: The file is something else.
+        """
+        try:
+            data = json.loads(_read(path))
+        except ValueError:
+            data = None
+        if not isinstance(data, dict) or data.get("format") != _FORMAT:
+            raise ConfigurationError("path", str(path), f"a file of format {_FORMAT}")
+        out = cls(data["dialect"], since=data["since"])
+        out.notes = list(data["notes"])
+        for row in data["statements"]:
+            samples = [Sample(sql, None if v is None else _decode(v)) for sql, v in row.pop("samples")]
+            name = Fingerprint(*row.pop("fingerprint"))
+            out._statements[name.id] = Statement(fingerprint=name, samples=samples, **row)
+        return out
+
+    @classmethod
+    def from_sql_file(cls, path: str | Path, dialect: str = "sqlite") -> Workload:
+        """Read a script; ``-- calls: N`` before a statement gives its weight (else 1)."""
+        return cls.from_sql(_read(path), dialect, source=str(path))
+
+    @classmethod
+    def from_sql(cls, text: str, dialect: str = "sqlite", *, source: str = "text") -> Workload:
+        """Read a script from a string; see :meth:`from_sql_file`.
+
+        >>> w = Workload.from_sql("-- calls: 40\\nSELECT 1; SELECT a FROM t WHERE b = 2")
+        >>> [s.calls for s in w]
+        [40, 1]
+        """
+        out = cls(dialect, since=f"as weighted in {source}")
+        for part in split(text, dialect):
+            notes = "".join(t.text for t in part if t.kind == "comment")
+            found = _CALLS.search(notes)
+            calls = int(found[1].replace("_", "")) if found else 1
+            out.add("".join(t.text for t in part).strip(), calls=calls)
+        return out
+
+    @classmethod
+    def from_source(cls, source: StatementSource, since: Duration | None = None) -> Workload:
+        """Collect what a source has recorded.
+
+        Args:
+            source: Any object with ``dialect`` and ``read``.
+            since: How far back, where the source knows times.
+
+        Raises:
+            SourceUnavailable: The source cannot be read; the error names the cure.
+        """
+        recording = source.read(None if since is None else seconds(since, name="since"))
+        out = cls(source.dialect, since=recording.covers)
+        for row in recording.rows:
+            out.add(
+                row.sql,
+                calls=row.calls,
+                total_s=row.total_s,
+                max_s=row.max_s,
+                lock_s=row.lock_s,
+                rows_sent=row.rows_sent,
+                rows_examined=row.rows_examined,
+                samples=row.samples,
+                callers=row.callers,
+            )
+        out.notes += recording.notes
+        return out
+
+    @classmethod
+    def from_recorder(cls, recorder: _Recorder) -> Workload:
+        """Take what a recorder has seen so far."""
+        return recorder.workload()
+
+    @classmethod
+    def from_slow_log(cls, source: Any, since: Duration | None = None) -> Workload:
+        """Read a MySQL or MariaDB slow log: a file's path, or an engine for ``mysql.slow_log``."""
+        is_file = isinstance(source, (str, Path)) and "://" not in str(source)
+        return cls.from_source(SOURCES.resolve("slow_log" if is_file else "slow_log_table")(source), since)
+
+    @classmethod
+    def from_performance_schema(cls, source: Any) -> Workload:
+        """Read the statement digests of MySQL or MariaDB (cumulative since their reset)."""
+        return cls.from_source(SOURCES.resolve("performance_schema")(source))
+
+    @classmethod
+    def from_pg_stat_statements(cls, source: Any) -> Workload:
+        """Read ``pg_stat_statements`` (cumulative since its reset)."""
+        return cls.from_source(SOURCES.resolve("pg_stat_statements")(source))
+
+
+class _Recorder(Protocol):
+    def workload(self) -> Workload: ...
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ConfigurationError("path", str(path), f"a readable file ({error.strerror})") from error
+
+
+def _to_json(entry: Statement, values: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        name: getattr(entry, name)
+        for name in ("calls", "total_s", "max_s", "lock_s", "rows_sent", "rows_examined", "callers")
+    }
+    row |= {"fingerprint": list(entry.fingerprint), "is_cut": entry.is_cut, "error": entry.error}
+    if values:
+        row["samples"] = [[s.sql, None if s.values is None else _encode(s.values)] for s in entry.samples]
+    else:
+        row["samples"] = [[bind(entry.fingerprint.text.replace("?", ":x"), None).sql, None]]
+    return row
+
+
+_TYPES: Final[dict[type, tuple[str, Callable[[Any], Any]]]] = {
+    dt.datetime: ("datetime", dt.datetime.isoformat),
+    dt.date: ("date", dt.date.isoformat),
+    dt.time: ("time", dt.time.isoformat),
+    decimal.Decimal: ("decimal", str),
+    uuid.UUID: ("uuid", str),
+    bytes: ("bytes", lambda v: base64.b64encode(v).decode()),
+}
+_BACK: Final[dict[str, Callable[[Any], Any]]] = {
+    "datetime": dt.datetime.fromisoformat,
+    "date": dt.date.fromisoformat,
+    "time": dt.time.fromisoformat,
+    "decimal": decimal.Decimal,
+    "uuid": uuid.UUID,
+    "bytes": base64.b64decode,
+    "text": str,
+}
+
+
+def _encode(values: Iterable[Any]) -> list[Any]:
+    out: list[Any] = []
+    for value in values:
+        if value is None or type(value) in (bool, int, float, str):
+            out.append(value)
+        else:
+            name, write = _TYPES.get(type(value), ("text", str))
+            out.append({name: write(value)})
+    return out
+
+
+def _decode(values: Iterable[Any]) -> tuple[Any, ...]:
+    out: list[Any] = []
+    for value in values:
+        if isinstance(value, dict):
+            ((name, text),) = value.items()
+            value = _BACK[name](text)
+        out.append(value)
+    return tuple(out)

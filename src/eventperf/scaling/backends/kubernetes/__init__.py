@@ -1,0 +1,19 @@
+"""Kubernetes: workloads as targets, pods as metrics, one watch for all, a Lease, Events, deletion costs."""
+
+from __future__ import annotations
+
+from .api import KubernetesApi
+from .endpoints import KubernetesEndpoints
+from .lease import KubernetesLease
+from .state import KubernetesState
+from .target import KubernetesMetrics, KubernetesScale, KubernetesTarget
+
+__all__ = [
+    "KubernetesApi",
+    "KubernetesEndpoints",
+    "KubernetesLease",
+    "KubernetesMetrics",
+    "KubernetesScale",
+    "KubernetesState",
+    "KubernetesTarget",
+]

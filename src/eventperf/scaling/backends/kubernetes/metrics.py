@@ -1,0 +1,70 @@
+"""CPU and memory of a target's pods from ``metrics.k8s.io``, as the HPA controller would see them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from eventperf.scaling.model import PodSample, Sample
+
+from .pods import Pod, group_pods
+from .state import PodUsage
+
+
+def sample(
+    resource: str,
+    pods: Sequence[Pod],
+    usage: Mapping[str, PodUsage],
+    *,
+    now: float,
+    max_age_s: float,
+) -> Sample:
+    """Join pods with their usage: pure.
+
+    The value is the sum of the usage over the sum of the requests of the pods that count. A sample older
+    than ``max_age_s`` is missing, as is one that was never there. A pod without a request makes a ratio
+    impossible, and is named.
+
+    Args:
+        resource: ``"cpu"`` or ``"memory"``.
+        now: Seconds since the epoch, as the samples' times.
+    """
+    is_cpu = resource == "cpu"
+    fresh = {
+        pod.name: (found.taken_at, found.window_s)
+        for pod in pods
+        if (found := usage.get(pod.name)) is not None and now - found.taken_at <= max_age_s
+    }
+    groups = group_pods(pods, fresh, is_cpu=is_cpu, now=now)
+    seen: list[PodSample] = []
+    used = asked = 0.0
+    without, oldest = "", now
+    for pod, group in zip(pods, groups, strict=True):
+        name, request, amount = pod.name, pod.cpu if is_cpu else pod.memory, None
+        if name in fresh:
+            amount = usage[name].cpu if is_cpu else usage[name].memory
+        if request is None:
+            without = without or ("" if group == "ignored" else name)
+        elif group == "ready" and amount is not None:
+            used += amount
+            asked += request
+            oldest = min(oldest, fresh[name][0])
+        seen.append(
+            PodSample(
+                usage=_whole(amount, is_cpu),
+                request=_whole(request, is_cpu),
+                ready=group != "unready",
+                pending=pod.phase == "Pending",
+                deleting=group == "ignored",
+            )
+        )
+    if without:
+        return Sample(pods=tuple(seen), error=f"pod {without} has a container that requests no {resource}")
+    if not asked:
+        return Sample(pods=tuple(seen), error="no ready pod has a sample" if pods else "no pods")
+    return Sample(value=used / asked, age_s=now - oldest, pods=tuple(seen))
+
+
+def _whole(amount: float | None, is_cpu: bool) -> int | None:
+    """Round up to whole millicores or bytes, as Kubernetes' quantities do."""
+    return None if amount is None else math.ceil(round(amount * 1000 if is_cpu else amount, 6))

@@ -1,0 +1,1 @@
+"""Judging what was decided: why this number, how another policy had done, a backtest, its drawing."""

@@ -1,0 +1,1 @@
+"""What wants a number of replicas: pure functions of an observation."""

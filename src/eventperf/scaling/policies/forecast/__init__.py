@@ -1,0 +1,1 @@
+"""What is to come: the trend, what recurs, what is dated, what is usual. Pure."""

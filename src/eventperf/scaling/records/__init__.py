@@ -1,0 +1,1 @@
+"""Decision records kept: in a file of lines, in a table."""

@@ -1,0 +1,148 @@
+"""Decisions kept: in memory, and as JSON lines where a path is given."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from typing_extensions import Self
+
+from eventperf.scaling.model import ScalingDecision
+
+_CHECKPOINT_S = 900.0
+_LOOK_S = 60.0
+_TARGET = b'"target":'  # keys are sorted: nothing but plain figures and escaped text comes after it
+
+
+class DecisionLog:
+    """Every decision, newest last.
+
+    Args:
+        path: Append one JSON line per decision to this file; in memory only without it.
+        keep: How many are kept in memory.
+        steady: Whether ticks that changed nothing are written too; a record of the whole day, which
+            :class:`~eventperf.scaling.ShadowScore` can judge another policy on.
+
+    What a policy has learned is written every quarter of an hour in any case, for :meth:`recall`. Safe for
+    the threads of a fleet. :class:`~eventperf.scaling.SqlDecisionLog` writes a table instead.
+
+    >>> log = DecisionLog()
+    >>> len(log), log.last
+    (0, None)
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, keep: int = 1000, steady: bool = False
+    ) -> None:
+        self._path = path
+        self._steady = steady
+        self._kept: deque[ScalingDecision] = deque(maxlen=keep)
+        self._mu = threading.Lock()
+        self._stored_at: dict[str, float] = {}
+        self._places: dict[tuple[str, bool], int] = {}
+        self._looked_at = -math.inf
+
+    def write(self, decision: ScalingDecision) -> None:
+        """Keep ``decision``.
+
+        Raises:
+            OSError: The file could not be written; the decision is kept in memory all the same.
+        """
+        self._kept.append(decision)
+        is_due = decision.at - self._stored_at.get(decision.target, 0.0) >= _CHECKPOINT_S
+        if self._steady or decision.action != "none" or decision.error or (is_due and decision.memory):
+            self._stored_at[decision.target] = decision.at
+            self._store(decision)
+
+    def recall(self, target: str, *, dry_run: bool = False) -> ScalingDecision | None:
+        """Return the newest stored decision for ``target`` that a scaler can go on from, or ``None``.
+
+        Args:
+            dry_run: Whether a shadow asks: it goes on from a shadow's decisions only, and nobody else does.
+
+        Raises:
+            OSError: The file could not be read.
+        """
+        for decision in reversed(tuple(self._kept)):
+            is_its = decision.target == target and decision.dry_run == dry_run
+            if is_its and decision.observation is not None:
+                return decision
+        if self._path is None:
+            return None
+        with self._mu:
+            if time.monotonic() - self._looked_at > _LOOK_S:  # a whole fleet asks at once, one look is enough
+                self._places, self._looked_at = _places(self._path), time.monotonic()
+            place = self._places.get((target, dry_run))
+            if place is None:
+                return None
+            with open(self._path, "rb") as file:
+                file.seek(place)
+                line = file.readline()
+        try:
+            found = ScalingDecision.from_json(line.decode())
+        except (ValueError, KeyError, TypeError):  # the file is another one by now
+            return None
+        return found if found.target == target else None
+
+    def _store(self, decision: ScalingDecision) -> None:
+        if self._path is None:
+            return
+        line = decision.to_json() + "\n"
+        # opened for each line, so that a file that was moved away (logrotate) is begun anew
+        with self._mu, open(self._path, "a", encoding="utf-8") as file:
+            file.write(line)
+
+    def close(self) -> None:
+        """Let go of what the log holds open; a file is open only while it is written."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def last(self) -> ScalingDecision | None:
+        """The newest decision."""
+        return self._kept[-1] if self._kept else None
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __iter__(self) -> Iterator[ScalingDecision]:
+        return iter(tuple(self._kept))
+
+    @staticmethod
+    def read(path: str | os.PathLike[str]) -> Iterator[ScalingDecision]:
+        """Read the decisions of a file."""
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                if line.strip():
+                    yield ScalingDecision.from_json(line)
+
+
+def _places(path: str | os.PathLike[str]) -> dict[tuple[str, bool], int]:
+    """Return where in the file the newest decision of each target, live and in shadow, begins."""
+    found: dict[tuple[str, bool], int] = {}
+    place = 0
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below; a file that is not there yet holds nothing
+    except FileNotFoundError:
+        return found
+    with file:
+        for line in file:
+            at = line.rfind(_TARGET)
+            if at >= 0 and b'"observation":null' not in line:
+                try:
+                    name, _ = json.JSONDecoder().raw_decode(line[at + len(_TARGET) :].decode())
+                except ValueError:  # cut by a crash
+                    name = None
+                if isinstance(name, str):
+                    found[name, b'"dry_run":true' in line] = place
+            place += len(line)
+    return found
