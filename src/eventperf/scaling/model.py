@@ -116,6 +116,10 @@ class CalendarEvent:
         at: When, in seconds on the scale of :attr:`Observation.time_s` (the epoch, in a running scaler).
         kind: Events of one kind draw load in the same way, for example ``"registration_open"``.
         expected: How many people it concerns, for example registered ones; ``None`` when that is not known.
+        replicas: So many are ready from when it begins ``until`` it ends; nothing is learned from it.
+        min_replicas: The same as a floor: what events of this kind bring is learned and added where it is more.
+        rps: Requests per second that it brings on top of the load, said outright instead of learned.
+        until: When ``replicas`` and ``min_replicas`` end, seconds; a quarter of an hour after ``at`` if not given.
         known_at: From when the application knows of it; nothing reads it earlier.
         id: To tell it from others.
     """
@@ -125,10 +129,16 @@ class CalendarEvent:
     expected: float | None = None
     known_at: float = -1e18
     id: str = ""
+    replicas: int | None = None
+    min_replicas: int | None = None
+    rps: float | None = None
+    until: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("at", "known_at"):
+        for name in ("at", "known_at", "until"):
             value = getattr(self, name)
+            if name == "until" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise ConfigurationError(name, value, "seconds, a finite number")
         if not isinstance(self.kind, str) or not self.kind:

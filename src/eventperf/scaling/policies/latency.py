@@ -17,10 +17,12 @@ from .queueing import late_share, replicas_about, replicas_for
 __all__ = ["LatencyPolicy", "Reserve", "late_share", "replicas_for"]
 
 _TURN_S = 600.0  # a reversal sooner than this is a flap
-import os
-_PEAK_S = float(os.environ.get('PK','180'))
+_PEAK_S = 240.0
 _SLOT_S = 15.0
-_DEAD_BAND, _TURN_BAND = float(os.environ.get('DB','.04')), 0.2
+import os
+H1, HH = (float(x) for x in os.environ.get('HH','2,6').split(','))
+_BEYOND = 1.3  # of the highest load seen: what is covered at most
+_DEAD_BAND, _TURN_BAND = 0.04, 0.2
 _TRIM_AFTER_S, _TRIM_SHARE, _TRIM_ROOM = 60.0, 0.75, 1.1
 _STEEP = 1.3
 _BLIND_CPU = 0.95
@@ -155,8 +157,10 @@ class LatencyPolicy:
         since_up, since_down = now - memory.get("up_s", -math.inf), now - memory.get("down_s", -math.inf)
         trigger = outlook.trigger if since_down >= _TURN_S else outlook.guard
         least = self._size(outlook.expected * trigger + waiting, capacity)
-        wanted = self._size(outlook.expected * outlook.cover + waiting, capacity)
-        level = self._size(outlook.rate * outlook.cover + waiting, capacity)
+        most = max(_BEYOND * outlook.high, outlook.expected)
+        least = min(least, self._size(most + waiting, capacity))
+        wanted = self._size(min(outlook.expected * outlook.cover, most) + waiting, capacity)
+        level = self._size(min(outlook.rate * outlook.cover, most) + waiting, capacity)
         kept = self._size(reserve.now, capacity) if reserve.now else 0
         slot = int(now // _SLOT_S)
         peaks = [p for p in memory.get("peaks", ()) if slot - _PEAK_S / _SLOT_S <= p[0] < slot]
@@ -170,7 +174,7 @@ class LatencyPolicy:
             hedged = outlook.burst and wanted > current * _STEEP and least > current
             if hedged:
                 more = wanted + int((self.hedge - 1.0) * (wanted - current))
-                number = max(number, min(more, self._size(outlook.high, capacity), max(wanted, observation.max_replicas)))
+                number = max(number, min(more, self._size((HH if outlook.confirmed else H1) * outlook.high, capacity), max(wanted, observation.max_replicas)))
                 note = f"; a burst: {number} started so that {wanted} serve soon"
             elif number == kept:
                 note = f"; {reserve.why}"

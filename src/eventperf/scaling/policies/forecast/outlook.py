@@ -30,7 +30,7 @@ _LEAST_RPS = 1e-3
 _UNSEEN = 2.0
 _HIGH_S = 7 * 86400.0
 _STEEPEST = 6.0
-KC, KT, KG = (float(x) for x in os.environ.get('KK','1,4,16').split(','))
+KC, KT, KG = (float(x) for x in os.environ.get('KK','8,32,1000').split(','))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class Outlook:
     trigger: float
     guard: float
     burst: bool
+    confirmed: bool
     high: float
     doubted: bool
 
@@ -89,6 +90,7 @@ def look_ahead(
     trend = rise * min(1.2, max(0.0, (hits + _GAIN_PRIOR) / (tries + _GAIN_PRIOR)))
     burst = warm and step_s > 0 and jump > _BURST_SIGMA * sigma * before and jump > _BURST_SHARE * before
     burst = burst and not doubted
+    confirmed = burst and step_s > 0 and old.get("burst_at") == at_s - step_s
     burst_at = at_s if burst else old.get("burst_at")
     ramp = jump / (at_s - last_s) * ahead_s if burst else 0.0
     high = high if doubted else max(high, rate)
@@ -100,8 +102,9 @@ def look_ahead(
     calm = burst_at is None or at_s - burst_at > _BURST_REST_S
     _check(memory, old, said, at_s - past_s, rate, calm=calm and not doubted)
     cover, trigger, guard = _cover(memory["errors"], safety)
-    expected = rate if doubted else min(rate + max(trend, ramp), _STEEPEST * rate)
-    return memory, Outlook(rate, expected, cover, trigger, guard, burst, high, doubted)
+    most = _STEEPEST * rate if confirmed else max(rate, min(_UNSEEN * high, _STEEPEST * rate))
+    expected = rate if doubted else min(rate + max(trend, ramp), most)
+    return memory, Outlook(rate, expected, cover, trigger, guard, burst, confirmed, high, doubted)
 
 
 def _believed(rate: float, before: float, high: float, read: float | None, *, first: bool) -> float:
