@@ -179,11 +179,20 @@ def private_redis_sentinel() -> Iterator[Callable[..., RedisSentinel]]:
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``cert.pem`` and ``key.pem`` for 127.0.0.1."""
-    folder = tmp_path_factory.mktemp("tls")
+    return _certify(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")
+
+
+@pytest.fixture(scope="session")
+def foreign_certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for another host, ``other.example``."""
+    return _certify(tmp_path_factory.mktemp("tls"), "DNS:other.example")
+
+
+def _certify(folder: Path, name: str) -> Path:
     command = [
         "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-        "-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=127.0.0.1",
-        "-addext", "subjectAltName=IP:127.0.0.1",
+        "-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", f"/CN={name.partition(':')[2]}",
+        "-addext", f"subjectAltName={name}",
     ]  # fmt: skip
     try:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=30)

@@ -25,7 +25,7 @@ from eventperf.scaling import (
     Trace,
     backtest,
 )
-from eventperf.scaling.manager import decide
+from eventperf.scaling.deciding import decide
 
 STEP_S = 15.0
 

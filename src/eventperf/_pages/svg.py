@@ -69,6 +69,10 @@ def lines(series: Sequence[tuple[str, Points]], *, x: str, y: str, log: bool = F
     return _picture(HEIGHT, [name for name, _ in series], f"{y} against {x}", parts)
 
 
+def _magnitude(value: float) -> float:
+    return math.log10(max(value, 1e-300))  # powers of ten below have no float of their own
+
+
 class _Frame:
     """From values to places on the picture."""
 
@@ -76,12 +80,12 @@ class _Frame:
         self._log = log
         self._left, self._right = min(p[0] for p in points), max(p[0] for p in points)
         values = [p[1] for p in points]
-        self._low = math.floor(math.log10(min(values))) if log else 0.0
-        high = math.ceil(math.log10(max(values)) + 1e-9) if log else (max(values) * 1.08 or 1.0)
+        self._low = math.floor(_magnitude(min(values))) if log else 0.0
+        high = math.ceil(_magnitude(max(values)) + 1e-9) if log else (max(values) * 1.08 or 1.0)
         self._high = high if high > self._low else self._low + 1
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        level = math.log10(y) if self._log else y
+        level = _magnitude(y) if self._log else y
         across = (x - self._left) / ((self._right - self._left) or 1) * (WIDTH - LEFT - RIGHT)
         return LEFT + across, TOP + (self._high - level) / (self._high - self._low) * (HEIGHT - TOP - BOTTOM)
 

@@ -6,22 +6,30 @@ from typing import TYPE_CHECKING, Any
 
 from eventperf._core.durations import FOREVER
 
-from .backends.memory import MemoryStore
+from .backends.local.memory import MemoryStore
 from .commit import invalidate_on_commit
-from .decorator import CachedCoroutine, CachedFunction
+from .decorating.cached import CachedCoroutine, CachedFunction
 from .default import cached, configure
-from .errors import CacheError, LoadTimeout, SerializationError, StoreUnavailable, UnstableKey, ValueMutated
+from .errors import (
+    CacheError,
+    LoadTimeout,
+    NotCacheable,
+    SerializationError,
+    StoreUnavailable,
+    UnstableKey,
+    ValueMutated,
+)
 from .keys import escape
 from .manager import CacheManager
 from .options import CacheOptions
 from .protocols import AsyncCacheStore, CacheStore, InvalidationBus, LocalStore, Serializer, SupportsLease
-from .serializers import PickleSerializer
 from .stats import CacheStats
-from .warm import EVENT_PLATFORM, WarmReport, WarmResult
+from .values.serializers import PickleSerializer
+from .warming import EVENT_PLATFORM, WarmReport, WarmResult
 
 if TYPE_CHECKING:
-    from .backends.cachetools import CachetoolsStore
-    from .backends.redis import RedisStore
+    from .backends.local.cachetools import CachetoolsStore
+    from .backends.redis.store import RedisStore
 
 __all__ = [
     "EVENT_PLATFORM",
@@ -39,6 +47,7 @@ __all__ = [
     "LoadTimeout",
     "LocalStore",
     "MemoryStore",
+    "NotCacheable",
     "PickleSerializer",
     "RedisStore",
     "SerializationError",
@@ -55,7 +64,7 @@ __all__ = [
     "invalidate_on_commit",
 ]
 
-_LATE = {"CachetoolsStore": "cachetools", "RedisStore": "redis"}
+_LATE = {"CachetoolsStore": "local.cachetools", "RedisStore": "redis.store"}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from eventperf._core.durations import Duration
 
-from .decorator import CachedCoroutine, CachedFunction, Decorate
+from .decorating.cached import CachedCoroutine, CachedFunction, Decorate
 from .manager import CacheManager, decorate
 from .options import CacheOptions
 

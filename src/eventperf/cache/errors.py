@@ -8,6 +8,7 @@ from eventperf._core.errors import EventPerfError
 __all__ = [
     "CacheError",
     "LoadTimeout",
+    "NotCacheable",
     "SerializationError",
     "StoreUnavailable",
     "UnstableKey",
@@ -53,6 +54,25 @@ class LoadTimeout(CacheError, TimeoutError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.key, self.after_s)
+
+
+class NotCacheable(CacheError, TypeError):
+    """A result that belongs to one caller: a generator, an open file or stream, a session.
+
+    Attributes:
+        type_name: What it is.
+        key: Where it was to be kept; the function, when that makes nothing else.
+        why: Why it cannot be shared, and what to return in its place.
+    """
+
+    def __init__(self, type_name: str, key: str, why: str) -> None:
+        self.type_name = type_name
+        self.key = key
+        self.why = why
+        super().__init__(f"cannot cache a {type_name} under {key!r}: {why}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.type_name, self.key, self.why)
 
 
 class SerializationError(CacheError, TypeError):

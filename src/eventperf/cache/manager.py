@@ -11,20 +11,21 @@ from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.urls import Registry, parse_url
 
-from . import patterns, serializers
-from .backends.memory import MemoryStore
-from .core import Core
-from .decorator import CachedCoroutine, CachedFunction, Decorate, Recipe, as_decorate, wrap
-from .isolation import SHARE, Marks
+from .backends.local.memory import MemoryStore
+from .backends.local.sweeper import SWEEPER
+from .decorating.cached import CachedCoroutine, CachedFunction, Decorate, Recipe, as_decorate, wrap
+from .engine import patterns
+from .engine.state import Core
 from .keys import Space
 from .options import COHERENCE, CacheOptions
 from .protocols import Serializer
 from .stats import CacheStats
-from .sweeper import SWEEPER
-from .verbs_load import LoadVerbs
-from .verbs_read import ReadVerbs
-from .verbs_write import WriteVerbs
-from .warm import Warmers
+from .values import serializers
+from .values.isolation import SHARE, Marks
+from .verbs.load import LoadVerbs
+from .verbs.read import ReadVerbs
+from .verbs.write import WriteVerbs
+from .warming import Warmers
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -42,13 +43,13 @@ BACKENDS: Final = Registry(
     "cache",
     {
         "memory": "",
-        "redis": "eventperf.cache.backends.redis:RedisStore",
-        "rediss": "eventperf.cache.backends.redis:RedisStore",
-        "unix": "eventperf.cache.backends.redis:RedisStore",
-        "redis+cluster": "eventperf.cache.backends.redis:RedisStore",
-        "rediss+cluster": "eventperf.cache.backends.redis:RedisStore",
-        "redis+sentinel": "eventperf.cache.backends.redis:RedisStore",
-        "rediss+sentinel": "eventperf.cache.backends.redis:RedisStore",
+        "redis": "eventperf.cache.backends.redis.store:RedisStore",
+        "rediss": "eventperf.cache.backends.redis.store:RedisStore",
+        "unix": "eventperf.cache.backends.redis.store:RedisStore",
+        "redis+cluster": "eventperf.cache.backends.redis.store:RedisStore",
+        "rediss+cluster": "eventperf.cache.backends.redis.store:RedisStore",
+        "redis+sentinel": "eventperf.cache.backends.redis.store:RedisStore",
+        "rediss+sentinel": "eventperf.cache.backends.redis.store:RedisStore",
     },
 )
 

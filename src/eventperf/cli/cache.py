@@ -133,7 +133,7 @@ def _servers(cache: Any) -> dict[str, object]:
 
 
 def _get(cache: Any, args: argparse.Namespace) -> int:
-    from eventperf.cache.envelope import kind, unseal
+    from eventperf.cache.values.envelope import kind, unseal
 
     blob = cache.store.get(_outer(cache, args.key))
     what = {b"V": "value", b"L": "being loaded", b"T": "settling", b"": "foreign bytes"}
@@ -172,8 +172,8 @@ def _invalidate(cache: Any, args: argparse.Namespace) -> int:
 
 def _tagged(cache: Any, tags: list[str]) -> dict[str, int]:
     """Count the entries that carry each tag and are still good, by a walk over the namespace."""
-    from eventperf.cache.envelope import unseal
     from eventperf.cache.keys import Space
+    from eventperf.cache.values.envelope import unseal
 
     counts = dict.fromkeys(tags, 0)
     if tags:

@@ -124,7 +124,7 @@ def _worker(queues: QueueManager, args: argparse.Namespace) -> int:
 
 
 def _schema(queues: QueueManager, args: argparse.Namespace) -> int:
-    from eventperf.queues.backends.sql import SqlBackend
+    from eventperf.queues.backends.sql.backend import SqlBackend
 
     if not isinstance(queues.backend, SqlBackend):
         raise ConfigurationError("app", args.app, "queues in an SQL database: this store needs no tables")

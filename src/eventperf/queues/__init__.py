@@ -5,7 +5,6 @@
 ['critical', 'high', 'normal', 'low']
 """
 
-from .context import JobContext
 from .errors import (
     JobCancelled,
     JobFailed,
@@ -26,7 +25,6 @@ from .errors import (
 from .events import JobEvent
 from .handle import Job
 from .job import Backlog, JobInfo, JobState, QueueStatus
-from .jobspec import JobSpec
 from .limits import Limit
 from .manager import QueueManager
 from .options import (
@@ -38,6 +36,8 @@ from .options import (
     QueueConfig,
     RetryRule,
 )
+from .producing.spec import JobSpec
+from .working.context import JobContext
 
 __all__ = [
     "DEFAULT_PRIORITY",

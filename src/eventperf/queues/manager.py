@@ -21,8 +21,6 @@ from .errors import Unsupported
 from .events import KINDS, JobEvent
 from .handle import Job
 from .job import JobRecord, NewJob
-from .jobspec import JobSpec, Recorder, check_flow, check_job_id, check_when, new_ids
-from .jobtypes import JobFunction, JobType, Middleware, job_type, undeclared
 from .limits import Limit
 from .operating import Operations
 from .options import (
@@ -34,11 +32,13 @@ from .options import (
     check_name,
     queue_configs,
 )
+from .producing.spec import JobSpec, Recorder, check_flow, check_job_id, check_when, new_ids
+from .producing.types import JobFunction, JobType, Middleware, job_type, undeclared
 from .protocols import Backend, StoreSettings
 from .schedules import Schedule, parse_when
 
 if TYPE_CHECKING:
-    from .worker import Worker
+    from .working.worker import Worker
 
 D = TypeVar("D")
 R = TypeVar("R")
@@ -46,19 +46,19 @@ R = TypeVar("R")
 backends: Registry = Registry(
     "queues",
     {
-        "memory": "eventperf.queues.backends.memory:MemoryBackend",
-        "redis": "eventperf.queues.backends.redis:RedisBackend",
-        "rediss": "eventperf.queues.backends.redis:RedisBackend",
-        "redis+cluster": "eventperf.queues.backends.redis:RedisBackend",
-        "rediss+cluster": "eventperf.queues.backends.redis:RedisBackend",
-        "redis+sentinel": "eventperf.queues.backends.redis:RedisBackend",
-        "rediss+sentinel": "eventperf.queues.backends.redis:RedisBackend",
-        "arq+redis": "eventperf.queues.backends.arq:ArqBackend",
-        "arq+rediss": "eventperf.queues.backends.arq:ArqBackend",
-        "postgresql+psycopg": "eventperf.queues.backends.sql:SqlBackend",
-        "mysql+pymysql": "eventperf.queues.backends.sql:SqlBackend",
-        "mariadb+pymysql": "eventperf.queues.backends.sql:SqlBackend",
-        "sqlite": "eventperf.queues.backends.sql:SqlBackend",
+        "memory": "eventperf.queues.backends.memory.backend:MemoryBackend",
+        "redis": "eventperf.queues.backends.redis.backend:RedisBackend",
+        "rediss": "eventperf.queues.backends.redis.backend:RedisBackend",
+        "redis+cluster": "eventperf.queues.backends.redis.backend:RedisBackend",
+        "rediss+cluster": "eventperf.queues.backends.redis.backend:RedisBackend",
+        "redis+sentinel": "eventperf.queues.backends.redis.backend:RedisBackend",
+        "rediss+sentinel": "eventperf.queues.backends.redis.backend:RedisBackend",
+        "arq+redis": "eventperf.queues.backends.arq.backend:ArqBackend",
+        "arq+rediss": "eventperf.queues.backends.arq.backend:ArqBackend",
+        "postgresql+psycopg": "eventperf.queues.backends.sql.backend:SqlBackend",
+        "mysql+pymysql": "eventperf.queues.backends.sql.backend:SqlBackend",
+        "mariadb+pymysql": "eventperf.queues.backends.sql.backend:SqlBackend",
+        "sqlite": "eventperf.queues.backends.sql.backend:SqlBackend",
     },
 )
 """URL schemes of this room."""
@@ -548,7 +548,7 @@ class QueueManager(Operations):
             grace: How long a graceful stop waits for running jobs before it hands them back.
             name: Shown in listings; made up when not given.
         """
-        from .worker import Worker
+        from .working.worker import Worker
 
         chosen = [self._queue(q) for q in queues] if queues is not None else list(self.queues)
         return Worker(self, chosen, concurrency, lease_s=seconds(lease, name="lease"), grace_s=seconds(

@@ -65,7 +65,7 @@ def _job(body: str, waited_s: float) -> NewJob:
 def write(session: Any, jobs: Sequence[NewJob], namespace: str, now: float) -> list[str]:
     """Write jobs in the transaction of an SQLAlchemy session or connection; return their ids."""
     sqlalchemy: Any = require("sqlalchemy", extra="dbopt", needed_by="the outbox")
-    from .backends.sql import connection_of
+    from .backends.sql.backend import connection_of
 
     conn = connection_of(session)
     statement = sqlalchemy.text(_INSERT.format(":namespace", ":created_at", ":body"))
@@ -138,7 +138,7 @@ class Relay:
         self, queues: QueueManager, database: str, *, batch: int = 1000, poll: Duration = 0.1
     ) -> None:
         sqlalchemy: Any = require("sqlalchemy", extra="dbopt", needed_by="the outbox")
-        from .backends.sql import require_driver
+        from .backends.sql.backend import require_driver
 
         self._queues = queues
         self._batch = check_int(batch, argument="batch", low=1, high=1000)
@@ -204,7 +204,7 @@ class Relay:
 
     def _opened(self) -> Engine:
         if self._engine is None:
-            from .backends.sql import engine_for
+            from .backends.sql.backend import engine_for
 
             self._engine = engine_for(self._url, 1)
         return self._engine

@@ -18,7 +18,7 @@ from .options import EngineOptions, QueueConfig
 
 if TYPE_CHECKING:
     from .manager import QueueManager
-    from .worker import Worker
+    from .working.worker import Worker
 
 ENGINE: Final = frozenset({"claims", "priorities", "unique", "fairness", "dead_letter", "pause", "then"})
 """What every backend has whose jobs this package's own engine runs; one that drives another system's workers

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from .backends.workers import CommandWorker, WorkerPoolTarget
     from .behavior import Behavior, RatePolicy, Rules
     from .calendar import Calendar
+    from .deciding import decide
     from .errors import ScalingError, TargetConflict, TargetUnavailable
     from .fleet import Fleet
     from .judging.backtest import BacktestReport, PodModel, Score, Trace, backtest
     from .judging.shadow import Outcome, ShadowScore
     from .judging.why import why_not
     from .leader import LeaderElector
-    from .manager import AutoScaler, decide
+    from .manager import AutoScaler
     from .model import (
         Alert,
         CalendarEvent,
@@ -159,10 +160,8 @@ _HOMES = {
     ),
     "judging.why": ("why_not",),
     "leader": ("LeaderElector",),
-    "manager": (
-        "AutoScaler",
-        "decide",
-    ),
+    "deciding": ("decide",),
+    "manager": ("AutoScaler",),
     "model": (
         "Alert",
         "CalendarEvent",

@@ -46,6 +46,7 @@ class Rules:
         policies: Rate policies; ``select`` says which counts: ``"max"`` the most generous, ``"min"`` the
             strictest, ``"disabled"`` forbids this direction.
         cooldown: Seconds without another step in this direction after one.
+        up_to: A rise to this many is never held back by the policies.
         implied: These rules are a default, not somebody's choice: they give way to a policy that paces
             itself.
     """
@@ -54,12 +55,15 @@ class Rules:
     policies: tuple[RatePolicy, ...] = ()
     select: Literal["max", "min", "disabled"] = "max"
     cooldown: Duration = 0.0
+    up_to: int = 0
     implied: bool = field(default=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "window", seconds(self.window, name="window", zero=True, maximum=3600))
         object.__setattr__(self, "cooldown", seconds(self.cooldown, name="cooldown", zero=True))
         object.__setattr__(self, "policies", tuple(self.policies))
+        if isinstance(self.up_to, bool) or not isinstance(self.up_to, int) or self.up_to < 0:
+            raise ConfigurationError("up_to", self.up_to, "a whole number from 0")
         if self.select not in ("max", "min", "disabled"):
             raise ConfigurationError("select", self.select, ("'max'", "'min'", "'disabled'"))
         for policy in self.policies:
@@ -67,6 +71,9 @@ class Rules:
                 raise ConfigurationError("policies", policy, "RatePolicy objects")
 
 
+PLAIN_UP = Rules(
+    policies=(RatePolicy(type="percent", value=100, period=10.0),), up_to=4, implied=True
+)  # one doubling a look, as an HPA without ``behavior``; its looks are 15 s apart, ours spread by 5 %
 HPA_UP = Rules(
     policies=(RatePolicy(type="pods", value=4), RatePolicy(type="percent", value=100)), implied=True
 )
@@ -78,6 +85,11 @@ _FREE = Rules()
 class Behavior:
     """How fast a target may follow its policy; the defaults are those of Kubernetes.
 
+    With nothing set they are those of an HPA without ``behavior``: up to twice as many, but at least 4, per
+    step; a goal that four more replicas reach is reached in one. With one direction or a tolerance set, the
+    other direction has the defaults of ``behavior`` in autoscaling/v2: 4 pods or 100 % in 15 s, whichever
+    is more.
+
     A policy that paces itself (:class:`~eventperf.scaling.LatencyPolicy` and those built on it) is bound by
     the rules you set, and not by the defaults.
 
@@ -85,7 +97,7 @@ class Behavior:
     600.0
     """
 
-    up: Rules = HPA_UP
+    up: Rules = PLAIN_UP
     down: Rules = HPA_DOWN
     tolerance: Tolerance = field(default_factory=Tolerance)
 
@@ -97,6 +109,9 @@ class Behavior:
             share = getattr(self.tolerance, name)
             if not 0 <= share < 1:
                 raise ConfigurationError(f"tolerance.{name}", share, "a share from 0 up to, not including, 1")
+
+        if self.up is PLAIN_UP and (self.down is not HPA_DOWN or self.tolerance != Tolerance()):
+            object.__setattr__(self, "up", HPA_UP)
 
     @property
     def memory_s(self) -> float:
@@ -129,6 +144,9 @@ class Behavior:
         number = step(f"max {high}" if number > high else f"min {low}", number, clamped)
         if number > current:
             top = max(current, rate_limit_up(current, observation.changes, observation.at_s, up))
+            if up is PLAIN_UP:
+                near = rate_limit_up(current, observation.changes, observation.at_s, HPA_UP)
+                top = max(top, number) if number <= near else top
             # A target below its minimum is lifted to it at once: the minimum is a promise, not a wish.
             number = step("scale-up rate", number, min(number, max(top, min(low, number))))
         elif number < current:
@@ -163,14 +181,14 @@ def rate_limit_up(current: int, changes: Sequence[Change], now: float, rules: Ru
     """Return the most replicas the rate policies allow; without policies there is no bound."""
     if rules.select == "disabled":
         return current
-    limits = []
+    limits: list[int] = []
     for policy in rules.policies:
         start = current - _net(changes, now, float(policy.period))  # type: ignore[arg-type]
         grown = start + policy.value if policy.type == "pods" else math.ceil(start * (1 + policy.value / 100))
         limits.append(grown)
     if not limits:
         return 2**31 - 1
-    return min(limits) if rules.select == "min" else max(limits)
+    return max(rules.up_to, min(limits) if rules.select == "min" else max(limits))
 
 
 def rate_limit_down(current: int, changes: Sequence[Change], now: float, rules: Rules) -> int:

@@ -17,9 +17,11 @@ from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.events import Hooks
 
+from .alerts.conditions import Watch
 from .alerts.episodes import Episodes
 from .behavior import Behavior
 from .calendar import Calendar
+from .deciding import decide
 from .errors import ScalingError, TargetConflict
 from .model import CalendarEvent, Change, Observation, Sample, ScalingDecision, TargetState, check_replicas
 from .policies.forecast.baseline import Baseline
@@ -30,36 +32,7 @@ from .sources import read_source
 _log = logging.getLogger("eventperf.scaling")
 
 _REMEMBER_S = 3600.0
-_PINNED_S = 300.0
 _AWAY_S = 300.0
-
-
-def decide(
-    observation: Observation, policy: Policy, behavior: Behavior, *, at: float, target: str
-) -> ScalingDecision:
-    """Decide one tick. Pure: equal arguments give equal decisions, live, in shadow and in replay.
-
-    A policy that fails is treated as blind: the number of replicas stays, within the limits.
-    """
-    current = observation.state.replicas
-    wish = policy.decide(observation)
-    after, limits = behavior.apply(wish.replicas, observation, paced=wish.paced)
-    if wish.blind and after < current <= observation.max_replicas:
-        after, limits = current, (*limits, ("blind", current))
-    return ScalingDecision(
-        at=at,
-        target=target,
-        before=current,
-        wanted=wish.replicas,
-        after=after,
-        reason=wish.reason,
-        metric=wish.metric,
-        limits=limits,
-        blind=wish.blind,
-        warnings=wish.warnings,
-        memory=wish.memory,
-        observation=observation,
-    )
 
 
 class AutoScaler:
@@ -145,7 +118,9 @@ class AutoScaler:
         self._last_tick_s: float | None = None
         self._is_taken_over = False
         self._expected: int | None = None
-        self._pinned_since: float | None = None
+        self._watch = Watch()
+        self._is_paused: bool | None = None  # not known before the first look
+        self.log.claim(target, dry_run=dry_run)
         self._one_tick = threading.Lock()
         self._stop = threading.Event()
 
@@ -165,7 +140,7 @@ class AutoScaler:
                 self._find_contenders(conditions)
                 observation = self.observe(state, read_source(self.metrics, ("metrics",)), conditions)
                 decision = self._act(self._decide(observation), conditions)
-                self._judge(decision, conditions)
+                conditions.update(self._watch.judge(decision, self._clock.monotonic()))
             self._tell(decision, conditions)
             return decision
 
@@ -191,6 +166,7 @@ class AutoScaler:
         self._shift_s += seen.at_s + gone_s - now
         self._last_tick_s = self._now()
         self._memory, self._is_taken_over = record.memory, True
+        self._is_paused = seen.paused or None
         self._changes, self._recommendations = deque(seen.changes), deque(seen.recommendations)
         self._recommendations.append((seen.at_s, record.wanted))
         if record.applied:
@@ -202,9 +178,11 @@ class AutoScaler:
     ) -> Observation:
         """Turn readings into what the policy sees; notes outside changes in ``conditions``."""
         now = self._now()
+        was_paused = self._is_paused
+        self._look_for_pause(state)
         if self._expected is not None and state.replicas != self._expected:
             self._changes.append(Change(at_s=now, delta=state.replicas - self._expected))
-            if conditions is not None:
+            if conditions is not None and not (was_paused or self._is_paused):
                 text = (
                     f"asked for {self._expected} replicas, found {state.replicas}: somebody else changed it"
                 )
@@ -226,11 +204,22 @@ class AutoScaler:
             memory=self._memory,
             time_s=wall_s,
             calendar=() if self.calendar is None else self.calendar.around(wall_s),
+            paused=bool(self._is_paused),
         )
         rps = observation.value("rps")
         if rps is not None and state.ready:
             self._baseline.add(wall_s, rps / state.ready)
         return observation
+
+    def _look_for_pause(self, state: TargetState) -> None:
+        """Note whether somebody set the target to 0, which this scaler does not: a pause, as with an HPA."""
+        if state.replicas or not self.min_replicas:
+            self._is_paused = False
+        elif self._expected:
+            self._is_paused = True
+            _log.info("%s: set to 0 by somebody: paused until it is scaled up again", self.target.name)
+        elif self._is_paused is None:
+            self._is_paused = bool(getattr(self.target, "zero_pauses", False))
 
     def _find_contenders(self, conditions: dict[str, str]) -> None:
         """Note other autoscalers on the same target, where the target can tell."""
@@ -327,25 +316,14 @@ class AutoScaler:
 
     # -- telling -------------------------------------------------------------------------------------
 
-    def _judge(self, decision: ScalingDecision, conditions: dict[str, str]) -> None:
-        conditions.update(decision.warnings)
-        if decision.error is not None and decision.reason == "the policy failed":
-            conditions["policy_failed"] = decision.error
-        if decision.blind:
-            conditions["blind"] = "; ".join(f"{name}: {why}" for name, why in decision.blind.items())
-        now = self._clock.monotonic()
-        if decision.wanted > self.max_replicas and decision.after == self.max_replicas:
-            self._pinned_since = now if self._pinned_since is None else self._pinned_since
-            if now - self._pinned_since >= _PINNED_S:
-                conditions["pinned_at_max"] = f"{decision.wanted} wanted, {self.max_replicas} allowed"
-        else:
-            self._pinned_since = None
-
-    def _tell(self, decision: ScalingDecision, conditions: Mapping[str, str]) -> None:
+    def _tell(self, decision: ScalingDecision, conditions: dict[str, str]) -> None:
         try:
             self.log.write(decision)
-        except Exception:
+        except Exception as error:
             _log.exception("decision log failed; the decision itself stands")
+            conditions["log_failed"] = f"decisions are not kept: {type(error).__name__}: {error}"
+        if self.calendar is not None and self.calendar.error:
+            conditions["calendar_unreadable"] = f"the last known dates stand: {self.calendar.error}"
         if decision.action != "none":
             _log.info("%s", decision.explain())
         self.hooks.emit(decision)
@@ -382,6 +360,7 @@ class AutoScaler:
     def close(self) -> None:
         """Let :meth:`run` end after its present tick; the target keeps its replicas."""
         self._stop.set()
+        self.log.release(self.target, dry_run=self.dry_run)
 
     def __enter__(self) -> Self:
         return self

@@ -14,6 +14,31 @@ METRICS = ("cpu", "memory", "rps", "backlog")
 """Names of metrics: ``cpu`` and ``memory`` as a share of what was requested (1.0 is all of it), ``rps`` in
 requests per second over all replicas, ``backlog`` in jobs that could run now."""
 
+REPLICAS_MAX = 2**31 - 1
+"""More replicas than any API takes."""
+
+ABSURD = 1e12
+"""A reading above this is a fault of whoever measures, and counts as missing."""
+
+
+def real(value: object) -> float | None:
+    """Return what is a number in Python (int, Decimal, Fraction, numpy's) as a float, else ``None``.
+
+    >>> from decimal import Decimal
+    >>> real(Decimal("300.5")), real(True), real("300")
+    (300.5, None, None)
+    """
+    if type(value) is float:
+        return value
+    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError):
+        return None
+
 
 def check_replicas(value: object, argument: str = "replicas") -> int:
     """Return ``value`` if it is a whole number from 0."""
@@ -58,6 +83,13 @@ class Sample:
     pods: tuple[PodSample, ...] | None = None
     error: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.value is not None and type(self.value) is not float:
+            number = real(self.value)
+            if number is None and self.error is None:
+                object.__setattr__(self, "error", f"not a number: {type(self.value).__name__}")
+            object.__setattr__(self, "value", number)
+
     def fault(self, max_age_s: float) -> str | None:
         """Return why this sample cannot be trusted, or ``None`` if it can.
 
@@ -72,7 +104,9 @@ class Sample:
             return "not a number"
         if self.value < 0:
             return f"negative: {self.value:g}"
-        if self.age_s > max_age_s:
+        if self.value > ABSURD:
+            return f"not plausible: {self.value:g}"
+        if not self.age_s <= max_age_s:
             return f"stale: {self.age_s:.0f} s old, at most {max_age_s:.0f} s allowed"
         return None
 
@@ -177,6 +211,8 @@ class Observation:
             still a pure function and its records replay.
         time_s: Wall-clock seconds, for what recurs by the day and for dates; ``at_s`` when not given.
         calendar: Events near this time that are known by now.
+        paused: Somebody set the target to 0 though its minimum is more: nothing is asked for until somebody
+            scales it up again.
     """
 
     at_s: float
@@ -192,6 +228,7 @@ class Observation:
     memory: Mapping[str, Any] = field(default_factory=dict)
     time_s: float | None = None
     calendar: tuple[CalendarEvent, ...] = ()
+    paused: bool = False
 
     def faults(self) -> dict[str, str]:
         """Return the metrics that cannot be trusted, with the reason."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.errors import ConfigurationError
 
-from .model import METRICS, Sample
+from .model import METRICS, Sample, real
 from .protocols import HasBacklog, MetricSource
 
 Readable = MetricSource | Callable[[], float | Sample | None]
@@ -46,9 +46,10 @@ def _call(function: Callable[[], float | Sample | None]) -> Sample:
         return found
     if found is None:
         return Sample(error="no value")
-    if isinstance(found, bool) or not isinstance(found, (int, float)):
-        return Sample(error=f"not a number: {type(found).__name__}")
-    return Sample(value=float(found))
+    number = real(found)
+    return (
+        Sample(value=number) if number is not None else Sample(error=f"not a number: {type(found).__name__}")
+    )
 
 
 class ProcessMetrics:
@@ -129,8 +130,7 @@ class QueueMetrics:
 
 
 def _number(thing: object, name: str) -> float | None:
-    found: object = getattr(thing, name, None)
-    return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
+    return real(getattr(thing, name, None))
 
 
 class Metrics:

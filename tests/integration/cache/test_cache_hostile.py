@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from eventperf.cache import CacheManager, CacheOptions, MemoryStore, PickleSerializer, RedisStore, escape
-from eventperf.cache.envelope import seal
+from eventperf.cache.values.envelope import seal
 from faults import wait_until
 
 pytestmark = pytest.mark.integration
@@ -91,11 +91,13 @@ def test_signed_pickles_are_loaded_and_others_are_not(url):
 def test_a_decompression_bomb_is_a_miss(url, monkeypatch):
     import zlib
 
-    from eventperf.cache import envelope
+    from eventperf.cache.values import envelope
 
     small = zlib.compress(b"\x00" * 50_000_000, 9)
     opened = envelope.open_payload
-    monkeypatch.setattr("eventperf.cache.reading.open_payload", lambda *args: opened(*args, limit=10_000_000))
+    monkeypatch.setattr(
+        "eventperf.cache.engine.look.open_payload", lambda *args: opened(*args, limit=10_000_000)
+    )
     with manager(url, l1=None) as cache:
         blob = seal("M", small, created=0.0, soft=4e9, hard=4e9)
         cache.store.set_many([(f"{cache.namespace}:1:k", blob, 60)])

@@ -17,7 +17,7 @@ import pytest
 from eventperf.queues import JobState, QueueManager, StoreUnavailable
 from eventperf.testing import FakeClock
 from eventperf.testing.queues import Station, balanced, until
-from eventperf.testing.queues_tools import run_until
+from eventperf.testing.queues.tools import run_until
 from faults import wait_until
 
 pytestmark = pytest.mark.integration

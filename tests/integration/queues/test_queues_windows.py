@@ -11,7 +11,7 @@ import pytest
 
 from eventperf.queues import JobState, QueueManager
 from eventperf.testing.queues import Station, balanced
-from eventperf.testing.queues_tools import run_until
+from eventperf.testing.queues.tools import run_until
 from faults import Worker, wait_until
 
 pytestmark = pytest.mark.integration
@@ -21,8 +21,8 @@ LEASE_S = 1.0
 CHILD = """
 import asyncio, functools, os, signal, sys
 from eventperf.queues import QueueManager
-from eventperf.queues.backends.redis import AsyncRedisStore, RedisStore
-from eventperf.queues.runs import Runner
+from eventperf.queues.backends.redis.backend import AsyncRedisStore, RedisStore
+from eventperf.queues.working.runs import Runner
 
 url, namespace, window, effects, lease = sys.argv[1:]
 queues = QueueManager(url, namespace=namespace)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from eventperf.cache import CacheManager, CacheOptions, ValueMutated
-from eventperf.cache.isolation import private
+from eventperf.cache.values.isolation import private
 from eventperf.errors import ConfigurationError
 
 

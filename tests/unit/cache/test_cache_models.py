@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from eventperf.cache import SerializationError
-from eventperf.cache.serializers import MsgpackSerializer, Undecodable
+from eventperf.cache.values.serializers import MsgpackSerializer, Undecodable
 
 pydantic = pytest.importorskip("pydantic", minversion="2")
 

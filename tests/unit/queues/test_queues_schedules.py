@@ -11,8 +11,8 @@ import pytest
 
 from eventperf.queues import QueueManager
 from eventperf.queues.errors import StoreUnavailable
-from eventperf.queues.scheduler import Scheduler
 from eventperf.queues.schedules import Cron, Every, Schedule
+from eventperf.queues.working.scheduler import Scheduler
 from eventperf.testing import FakeClock
 
 PARIS = ZoneInfo("Europe/Paris")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
+import sys
 from random import Random
+from types import FrameType
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.scaling import Balancer, ScalingError
@@ -17,8 +22,8 @@ def simulate(strategy: str) -> tuple[float, int]:
     """Return p99 latency and failures of 4000 requests to endpoints of which one is slow and one fails."""
     clock, random = FakeClock(), Random(5)
     names = [f"e{i}" for i in range(8)]
-    eject = 5 if strategy == "p2c-ewma" else 10**9
-    balancer = Balancer(names, strategy=strategy, eject_after=eject, clock=clock, random=Random(3))
+    never = {} if strategy == "p2c-ewma" else {"eject_after": 10**9, "eject_share": 1.0}
+    balancer = Balancer(names, strategy=strategy, **never, clock=clock, random=Random(3))  # type: ignore[arg-type]
     running: list[tuple[float, int, object, bool, float]] = []
     took, failures = list[float](), 0
 
@@ -84,8 +89,9 @@ def test_a_failing_endpoint_is_left_alone_and_tried_again() -> None:
     assert seen == {"a", "b"}
 
 
-def test_never_more_than_half_are_out() -> None:
-    balancer = Balancer(["a", "b", "c", "d"], eject_after=1, clock=FakeClock(), random=Random(1))
+def test_never_more_than_the_allowed_share_is_out() -> None:
+    clock, names = FakeClock(), ["a", "b", "c", "d"]
+    balancer = Balancer(names, eject_after=1, max_ejected=0.5, clock=clock, random=Random(1))
     fail(balancer, 40)
     assert sum(s.ejected_s > 0 for s in balancer.stats().values()) == 2
 
@@ -132,6 +138,158 @@ def test_a_source_that_fails_later_leaves_the_last_list() -> None:
     assert set(balancer.stats()) == {"a", "b"}
 
 
+STRATEGIES = ("p2c-ewma", "least-connections", "round-robin", "random")
+
+
+def drive(
+    balancer: Balancer[int], clock: FakeClock, dead: set[int], requests: int, *, ok_s: float = 0.02
+) -> list[tuple[int, bool]]:
+    """Make requests one after another; those that are dead refuse at once."""
+    found = []
+    for _ in range(requests):
+        try:
+            with balancer.pick() as endpoint:
+                clock.advance(0.0005 if endpoint in dead else ok_s)
+                if endpoint in dead:
+                    raise ConnectionRefusedError
+            found.append((endpoint, True))
+        except ConnectionRefusedError:
+            found.append((endpoint, False))
+    return found
+
+
+@given(
+    strategy=st.sampled_from(STRATEGIES), n=st.integers(2, 12), seed=st.integers(0, 99),
+    slow_start=st.sampled_from([0, 10]), ok_s=st.sampled_from([0.002, 0.02, 0.2]), data=st.data(),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_while_one_is_well_the_dead_get_at_most_one_request_in_fifty(
+    strategy: str, n: int, seed: int, slow_start: int, ok_s: float, data: st.DataObject
+) -> None:
+    dead = set(range(data.draw(st.integers(1, n - 1))))
+    clock = FakeClock()
+    balancer = Balancer(range(n), strategy=strategy, slow_start=slow_start, clock=clock, random=Random(seed))
+    drive(balancer, clock, dead, 300, ok_s=ok_s)
+    found = drive(balancer, clock, dead, 2000, ok_s=ok_s)
+    assert sum(not ok for _, ok in found) <= 40
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("weights", [{0: 3, 1: 1}, {0: 1, 1: 2, 2: 5}, {0: 0.5, 1: 0.25, 2: 0.25, 3: 9}])
+@pytest.mark.parametrize("at_once", [1, 5])
+def test_a_weight_is_a_share_of_the_requests_with_every_strategy(
+    strategy: str, weights: dict[int, float], at_once: int
+) -> None:
+    clock, seen = FakeClock(), dict.fromkeys(weights, 0)
+    balancer = Balancer(weights, strategy=strategy, clock=clock, random=Random(1))
+    held = [balancer.pick() for _ in range(at_once)]
+    for pick in held:
+        seen[pick.__enter__()] += 1
+    for _ in range(6000):
+        clock.advance(0.01 / at_once)
+        held.pop(0).__exit__(None, None, None)
+        held.append(balancer.pick())
+        seen[held[-1].__enter__()] += 1
+    for name, weight in weights.items():
+        share, wanted = seen[name] / sum(seen.values()), weight / sum(weights.values())
+        # two choices of a few at once even out what is in flight, a little against the weights
+        assert share == pytest.approx(wanted, abs=0.05 if at_once == 1 else 0.08), seen
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("slow_start", [0, 10])
+def test_when_all_were_dead_the_first_to_recover_is_found_and_gets_everything(
+    strategy: str, slow_start: int
+) -> None:
+    clock = FakeClock()
+    balancer = Balancer(range(5), strategy=strategy, slow_start=slow_start, clock=clock, random=Random(1))
+    assert not any(ok for _, ok in drive(balancer, clock, set(range(5)), 400))
+    found = drive(balancer, clock, {0, 1, 2, 4}, 400)
+    assert sum(ok for _, ok in found) >= 390
+    assert {name for name, ok in found if ok} == {3}
+
+
+def test_one_that_returns_is_tried_by_one_request_at_a_time() -> None:
+    clock = FakeClock()
+    balancer = Balancer(["a", "b"], strategy="round-robin", eject_after=1, eject_for=5, clock=clock)
+    for _ in range(2):
+        with contextlib.suppress(ConnectionError), balancer.pick() as endpoint:
+            if endpoint == "a":
+                raise ConnectionError
+    clock.advance(6)
+    held = [balancer.pick() for _ in range(20)]
+    assert [pick.__enter__() for pick in held].count("a") == 1
+    for pick in held:
+        pick.__exit__(None, None, None)
+    assert "a" in {balancer.pick().__enter__() for _ in range(4)}  # the probe went well
+
+
+def test_one_that_fails_most_requests_but_never_five_in_a_row_is_put_out_too() -> None:
+    clock = FakeClock()
+    balancer = Balancer(["a", "b"], strategy="random", clock=clock, random=Random(1))
+    turn = 0
+    for _ in range(400):
+        clock.advance(0.01)
+        with contextlib.suppress(ConnectionError), balancer.pick() as endpoint:
+            turn += endpoint == "a"
+            if endpoint == "a" and turn % 4:
+                raise ConnectionError
+    assert balancer.stats()["a"].failures < 60
+
+
+def test_in_a_panic_all_are_used() -> None:
+    clock = FakeClock()
+    balancer = Balancer(
+        range(4),
+        strategy="random",
+        panic_below=0.5,
+        eject_after=1,
+        eject_for=60,
+        clock=clock,
+        random=Random(1),
+    )
+    found = drive(balancer, clock, {0, 1, 2}, 400)
+    assert 100 < sum(not ok for _, ok in found[100:]) < 270  # one of four is in: blind rotation
+
+
+def test_a_weight_that_changes_while_requests_run_loses_no_endpoint() -> None:
+    clock, weights = FakeClock(), {"a": 1.0, "b": 1.0}
+    balancer = Balancer(lambda: dict(weights), strategy="least-connections", refresh=1, clock=clock)
+    for number in range(200):
+        weights["a"] = 1.0 + number % 7
+        with balancer.pick(), balancer.pick():
+            clock.advance(0.6)
+    assert all(s.requests > 50 for s in balancer.stats().values())
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_choice_among_five_thousand_takes_no_more_steps_than_among_fifty(strategy: str) -> None:
+    def steps(n: int) -> int:
+        clock = FakeClock()
+        balancer = Balancer(range(n), strategy=strategy, clock=clock, random=Random(1))
+        for _ in range(50):
+            with balancer.pick():
+                clock.advance(0.01)
+        count = 0
+
+        def trace(frame: FrameType, event: str, argument: object) -> object:
+            nonlocal count
+            count += event == "line"
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            for _ in range(20):
+                with balancer.pick():
+                    clock.advance(0.01)
+        finally:
+            sys.settrace(before)
+        return count
+
+    assert steps(5000) < 1.5 * steps(50)
+
+
 def test_no_endpoints_is_one_clear_error() -> None:
     with pytest.raises(ScalingError, match="no endpoints"), Balancer(lambda: []).pick():
         pass
@@ -144,6 +302,12 @@ def test_no_endpoints_is_one_clear_error() -> None:
         ("eject_after", {"eject_after": 0}),
         ("decay", {"decay": -1}),
         ("endpoints", {"endpoints": []}),
+        ("eject_share", {"eject_share": 1.5}),
+        ("max_ejected", {"max_ejected": -0.1}),
+        ("panic_below", {"panic_below": "half"}),
+        ("eject_for", {"eject_for": 0}),
+        ("weight of 'a'", {"endpoints": {"a": "3"}}),
+        ("weight of 'a'", {"endpoints": {"a": 0}}),
     ],
 )
 def test_bad_arguments_are_named(argument: str, options: dict[str, object]) -> None:

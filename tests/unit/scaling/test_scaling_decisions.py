@@ -27,6 +27,7 @@ from eventperf.scaling import (
     ThresholdPolicy,
     why_not,
 )
+from eventperf.scaling.behavior import HPA_UP
 from eventperf.testing.clock import FakeClock
 
 AT_ONCE = Behavior(up=Rules(), down=Rules())
@@ -59,7 +60,7 @@ def test_the_binding_limit_is_named_with_what_had_come_out_without_it() -> None:
 
 
 def test_the_step_that_crossed_the_number_is_named_not_the_last_one() -> None:
-    rates = Behavior(up=Rules(policies=Behavior().up.policies))
+    rates = Behavior(up=Rules(policies=HPA_UP.policies))
     decision = decide(1000, top=8, behavior=rates)
     assert decision.limits == (("max 8", 8), ("scale-up rate", 6))
     assert "max 8 took" in why_not(decision, 9)

@@ -21,6 +21,7 @@ from eventperf.scaling import (
     TargetTracking,
     Tolerance,
 )
+from eventperf.scaling.behavior import HPA_UP
 from eventperf.scaling.policies.tracking import (
     average_value_replicas,
     combine,
@@ -132,11 +133,30 @@ def seen(current: int, *, now: float = 1000.0, low: int = 1, high: int = 100, **
         (20, 100, ((995.0, 10), (996.0, -5)), 30),  # net of the opposite: began at 15
     ],
 )
-def test_default_scale_up_rate(
+def test_scale_up_rate_of_an_hpa_with_behavior(
     current: int, wanted: int, changes: tuple[tuple[float, int], ...], after: int
 ) -> None:
     history = tuple(Change(at_s=t, delta=d) for t, d in changes)
-    assert Behavior().apply(wanted, seen(current, changes=history))[0] == after
+    for behavior in (Behavior(up=HPA_UP), Behavior(down=Rules()), Behavior(tolerance=Tolerance(up=0.2))):
+        assert behavior.apply(wanted, seen(current, changes=history))[0] == after
+
+
+@pytest.mark.parametrize(
+    ("current", "wanted", "after"),
+    [(0, 100, 4), (1, 100, 4), (2, 100, 4), (3, 100, 6), (4, 100, 8), (9, 25, 18), (20, 100, 40), (2, 6, 6)],
+)
+def test_scale_up_rate_of_an_hpa_without_behavior(current: int, wanted: int, after: int) -> None:
+    assert Behavior().apply(wanted, seen(current, low=0, high=100))[0] == after
+
+
+def test_a_cooldown_counts_from_the_newest_of_several_steps() -> None:
+    calm = Behavior(down=Rules(cooldown=60), up=Rules(cooldown=60))
+    two = (Change(at_s=900.0, delta=-2), Change(at_s=960.0, delta=-1))
+    assert calm.apply(3, seen(5, changes=two))[0] == 5
+    two = (Change(at_s=900.0, delta=2), Change(at_s=960.0, delta=1))
+    assert calm.apply(9, seen(5, changes=two))[0] == 5
+    over = (Change(at_s=900.0, delta=2), Change(at_s=939.0, delta=1))
+    assert calm.apply(9, seen(5, changes=over))[0] == 9
 
 
 def test_going_down_takes_the_largest_recommendation_of_the_window() -> None:

@@ -1,1 +1,1 @@
-"""Backends: the outside world of this room, one file per technology."""
+"""Backends: the outside world of this room, one folder per technology."""

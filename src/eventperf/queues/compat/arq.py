@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
-from eventperf.queues.backends.arq_wire import as_call, dumps, error_of
-from eventperf.queues.backends.arq_wire import loads as _loads
+from eventperf.queues.backends.arq.wire import as_call, dumps, error_of
+from eventperf.queues.backends.arq.wire import loads as _loads
 from eventperf.queues.errors import NonRetryable, PayloadError
 from eventperf.queues.errors import Retry as RunAgain
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -12,6 +13,8 @@ from typing import Any
 
 from eventperf.scaling.model import Alert
 from eventperf.scaling.protocols import AlertSink
+
+_RELAPSE_S, _CALM_S = 3600.0, 600.0
 
 _log = logging.getLogger("eventperf.scaling")
 
@@ -34,28 +37,42 @@ class LogAlerts:
 
 
 class Episodes:
-    """Which conditions are open for one target; only their beginnings and ends are told."""
+    """Which conditions are open for one target; only their beginnings and ends are told.
+
+    One that comes and goes is one episode: the first end is told at once; after a relapse within an hour the
+    end is told only when the condition has been away for ten minutes.
+    """
 
     def __init__(self, target: str, sinks: Sequence[AlertSink]) -> None:
         self._target = target
         self._sinks = tuple(sinks)
         self.open: dict[str, str] = {}
+        self._gone: dict[str, float] = {}  # open, but away since then
+        self._ended: dict[str, float] = {}  # told as over, then
+        self._relapsed: set[str] = set()
 
     def update(self, conditions: Mapping[str, str], at: float) -> list[Alert]:
         """Take what holds now and tell what changed since the last call."""
         if not conditions and not self.open:
             return []  # a quiet tick of a quiet target, nearly all of them
-        told = [
-            Alert(kind=kind, target=self._target, text=text, at=at)
-            for kind, text in conditions.items()
-            if kind not in self.open
-        ]
-        told += [
-            Alert(kind=kind, target=self._target, text=text, at=at, recovered=True)
-            for kind, text in self.open.items()
-            if kind not in conditions
-        ]
-        self.open = dict(conditions)
+        told = []
+        for kind, text in conditions.items():
+            self._gone.pop(kind, None)
+            if kind not in self.open:
+                told.append(Alert(kind=kind, target=self._target, text=text, at=at))
+                if at - self._ended.pop(kind, -math.inf) < _RELAPSE_S:
+                    self._relapsed.add(kind)
+            self.open[kind] = text
+        for kind in [k for k in self.open if k not in conditions]:
+            since = self._gone.setdefault(kind, at)
+            if kind in self._relapsed and at - since < _CALM_S:
+                continue
+            told.append(
+                Alert(kind=kind, target=self._target, text=self.open.pop(kind), at=at, recovered=True)
+            )
+            del self._gone[kind]
+            self._relapsed.discard(kind)
+            self._ended[kind] = at
         for alert in told:
             self._tell(alert)
         return told

@@ -20,7 +20,7 @@ from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf.scaling.behavior import Behavior
 from eventperf.scaling.calendar import Calendar
-from eventperf.scaling.manager import decide
+from eventperf.scaling.deciding import decide
 from eventperf.scaling.model import CalendarEvent, Change, Observation, Sample, TargetState
 from eventperf.scaling.policies.queueing import late_share, replicas_for
 from eventperf.scaling.policies.thresholds import ThresholdPolicy

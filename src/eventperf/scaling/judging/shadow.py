@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf.scaling.behavior import Behavior
-from eventperf.scaling.manager import AutoScaler, decide
+from eventperf.scaling.deciding import decide
+from eventperf.scaling.manager import AutoScaler
 from eventperf.scaling.model import METRICS, Change, Observation, Sample, ScalingDecision, TargetState
 from eventperf.scaling.protocols import Policy
 

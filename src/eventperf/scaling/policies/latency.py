@@ -222,6 +222,8 @@ class LatencyPolicy:
             if kept > number:
                 number = kept
                 memory["up_s"], memory["hedged"] = observation.at_s, False
+        if not number and observation.value("backlog"):
+            number, reason = 1, "jobs wait and nothing runs"
         return Recommendation(replicas=number, reason=reason, blind=blind, memory=memory, paced=True)
 
     def _unlearned(
@@ -230,6 +232,8 @@ class LatencyPolicy:
         """Until it is known what a replica can carry: 70 % CPU upwards, nothing downwards."""
         state, cpu = observation.state, observation.value("cpu")
         wanted, reason = state.replicas, "what one replica can carry is not known yet"
+        if not wanted and (observation.value("rps") or observation.value("backlog")):
+            wanted, reason = 1, f"{reason}, and of none it is never learned"
         if cpu is not None and cpu > 0.7 and not state.starting:
             wanted = max(wanted, math.ceil(state.ready * cpu / 0.7))
             reason += f"; cpu {cpu:.0%} is above 70%"

@@ -63,7 +63,9 @@ class ThresholdPolicy:
         warnings = self._memory_warning(observation)
         hot = self._hot(observation, bool(warnings))
         if current == 0:
-            return Recommendation(replicas=observation.min_replicas, reason="nothing runs", blind=blind)
+            load = (observation.value("rps") or 0.0) + (observation.value("backlog") or 0.0)
+            least = max(observation.min_replicas, 1 if load > 0 else 0)
+            return Recommendation(replicas=least, reason=f"nothing runs, load {load:g}", blind=blind)
         if hot is not None:
             name, value, mark = hot
             reason = f"{name} {value:.0%} is above {mark:.0%}"

@@ -13,7 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eventperf._core.errors import ConfigurationError
-from eventperf.scaling.model import METRICS, Observation, PodSample, Recommendation, Sample, Tolerance
+from eventperf.scaling.model import (
+    METRICS,
+    REPLICAS_MAX,
+    Observation,
+    PodSample,
+    Recommendation,
+    Sample,
+    Tolerance,
+    real,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +39,15 @@ class Tracked:
 
 
 def utilization_replicas(
-    current: int, pods: Sequence[PodSample], target_percent: int, tolerance: Tolerance, *, cpu: bool = True
+    current: int, pods: Sequence[PodSample], target_percent: float, tolerance: Tolerance, *, cpu: bool = True
 ) -> Tracked:
     """Return replicas for a resource metric with an average utilisation target.
 
     Args:
         current: Replicas asked for now.
         pods: Every pod of the target.
-        target_percent: Wanted usage in percent of the request.
+        target_percent: Wanted usage in percent of the request; as with the HPA, whole percents are compared,
+            unless the target itself is no whole one.
         cpu: Whether unready pods are set aside; memory counts them as they are.
     """
     if all(p.usage is None for p in pods):
@@ -50,19 +60,22 @@ def utilization_replicas(
         return Tracked(None, "a container has no request for this resource")
     if not ready:
         return Tracked(None, "no ready pod has a metric")
+    if not sum(p.request or 0 for p in ready):
+        return Tracked(None, "the containers request none of this resource")
 
-    def percent(usages: Sequence[tuple[int, int]]) -> int:
-        return sum(u for u, _ in usages) * 100 // sum(r for _, r in usages)
+    def percent(usages: Sequence[tuple[int, int]]) -> float:
+        used, asked = sum(u for u, _ in usages) * 100, sum(r for _, r in usages)
+        return used // asked if isinstance(target_percent, int) else used / asked
 
     usages = [(p.usage or 0, p.request or 0) for p in ready]
     measured = percent(usages)
     ratio = measured / target_percent
-    text = f"{measured} % of the request, target {target_percent} %"
+    text = f"{measured:.4g} % of the request, target {target_percent:g} %"
     rebalance = bool(unready) and ratio > 1
     if not rebalance and not missing:
-        return Tracked(current if tolerance.covers(ratio) else math.ceil(ratio * len(ready)), text)
+        return Tracked(current if tolerance.covers(ratio) else _ceil(ratio * len(ready)), text)
     if ratio < 1:
-        usages += [((p.request or 0) * max(100, target_percent) // 100, p.request or 0) for p in missing]
+        usages += [(int((p.request or 0) * max(100, target_percent) // 100), p.request or 0) for p in missing]
     elif ratio > 1:
         usages += [(0, p.request or 0) for p in missing]
     if rebalance:
@@ -73,31 +86,37 @@ def utilization_replicas(
 
 
 def pods_metric_replicas(
-    current: int, pods: Sequence[PodSample], target_milli: int, tolerance: Tolerance
+    current: int, pods: Sequence[PodSample], target_milli: float, tolerance: Tolerance
 ) -> Tracked:
     """Return replicas for a custom metric per pod with an average-value target; readiness is no matter."""
     counted = [p for p in pods if not p.deleting]
-    known = [p.usage for p in counted if not p.pending and p.usage is not None]
+    known: list[float] = [p.usage for p in counted if not p.pending and p.usage is not None]
     if not known:
         return Tracked(None, "no pod has a metric")
     unready = sum(p.pending for p in counted)
     missing = sum(not p.pending and p.usage is None for p in counted)
-    mean = sum(known) // len(known)
+
+    def average() -> float:
+        # whole thousandths as the HPA counts them, unless the target is finer than that
+        exact = sum(known) / len(known)
+        return exact // 1 if isinstance(target_milli, int) else exact
+
+    mean = average()
     ratio = mean / target_milli
     text = f"{mean / 1000:g} per pod, target {target_milli / 1000:g}"
     rebalance = bool(unready) and ratio > 1
     if not rebalance and not missing:
-        return Tracked(current if tolerance.covers(ratio) else math.ceil(ratio * len(known)), text)
+        return Tracked(current if tolerance.covers(ratio) else _ceil(ratio * len(known)), text)
     known += [target_milli if ratio < 1 else 0] * (missing if ratio != 1 else 0)
     known += [0] * (unready if rebalance else 0)
-    cautious = (sum(known) // len(known)) / target_milli
+    cautious = average() / target_milli
     return Tracked(_cautious(current, ratio, cautious, len(known), tolerance), text)
 
 
 def _cautious(current: int, ratio: float, cautious: float, pods: int, tolerance: Tolerance) -> int:
     if tolerance.covers(cautious) or (ratio < 1 < cautious) or (cautious < 1 < ratio):
         return current
-    wanted = math.ceil(cautious * pods)
+    wanted = _ceil(cautious * pods)
     turned = (cautious < 1 and wanted > current) or (cautious > 1 and wanted < current)
     return current if turned else wanted
 
@@ -106,15 +125,27 @@ def total_value_replicas(current: int, ready: int, value: float, target: float, 
     """Return replicas for an object or external metric with a total target."""
     ratio = value / target
     if current == 0:
-        return math.ceil(ratio)
-    return current if tolerance.covers(ratio) else math.ceil(ratio * ready)
+        return _ceil(ratio)
+    return current if tolerance.covers(ratio) else _ceil(ratio * ready)
 
 
 def average_value_replicas(current: int, value: float, target: float, tolerance: Tolerance) -> int:
     """Return replicas for an object or external metric with a target per replica."""
     if current and tolerance.covers(value / (target * current)):
         return current
-    return math.ceil(value / target)
+    return _ceil(value / target)
+
+
+def _ceil(number: float) -> int:
+    """Round up; a number beyond what any API takes is that limit, not an error."""
+    return math.ceil(min(number, float(REPLICAS_MAX)))
+
+
+def _whole(number: float) -> float:
+    """Return an int for a whole number, which is then compared as the HPA compares it; others as they are."""
+    return (
+        round(number) if round(number) >= 1 and math.isclose(number, round(number), rel_tol=1e-9) else number
+    )
 
 
 def combine(current: int, wanted: Sequence[int | None]) -> int:
@@ -158,20 +189,25 @@ class TargetTracking:
     ) -> None:
         given = {"cpu": cpu, "memory": memory, "rps": rps, "backlog": backlog}
         self.targets: dict[str, float] = {
-            name: float(value) for name, value in given.items() if value is not None
+            name: number
+            for name, value in given.items()
+            if value is not None and (number := real(value)) is not None
         }
-        if not self.targets:
+        if all(value is None for value in given.values()):
             raise ConfigurationError("targets", "none", [f"{name}=..." for name in METRICS])
-        for name, value in self.targets.items():
+        for name, value in given.items():
             high = 10.0 if name in ("cpu", "memory") else math.inf
-            if isinstance(given[name], bool) or not 0 < value <= high or math.isinf(value):
-                raise ConfigurationError(name, given[name], f"a number above 0, at most {high:g}")
+            number = self.targets.get(name, math.nan)
+            if value is not None and (not 0 < number <= high or math.isinf(number)):
+                raise ConfigurationError(name, value, f"a number above 0, at most {high:g}")
 
     def decide(self, observation: Observation, /) -> Recommendation:
         current = observation.state.replicas
         found = {name: self._track(name, observation) for name in self.targets}
         blind = {name: t.text for name, t in found.items() if t.replicas is None}
         replicas = combine(current, [t.replicas for t in found.values()])
+        if current and not replicas and not {"rps", "backlog"} & set(found):
+            replicas = 1  # of none there is no usage: nothing would ever start one again
         known = {name: t for name, t in found.items() if t.replicas is not None}
         metric = max(known, key=lambda name: known[name].replicas or 0) if known else ""
         reason = f"{metric}: {known[metric].text}" if metric else "no metric can be trusted"
@@ -182,18 +218,19 @@ class TargetTracking:
         target, state, tolerance = self.targets[name], observation.state, observation.tolerance
         if sample.pods is not None and sample.error is None and sample.age_s <= observation.max_age_s:
             if name in ("cpu", "memory"):
-                percent = round(target * 100)
+                percent = _whole(target * 100)
                 return utilization_replicas(
                     state.replicas, sample.pods, percent, tolerance, cpu=name == "cpu"
                 )
-            return pods_metric_replicas(state.replicas, sample.pods, round(target * 1000), tolerance)
+            return pods_metric_replicas(state.replicas, sample.pods, _whole(target * 1000), tolerance)
         fault = sample.fault(observation.max_age_s)
         value = sample.value
         if fault is not None or value is None:
             return Tracked(None, fault or "no value")
         if name in ("cpu", "memory"):
-            percent, goal = int(value * 100 + 1e-9), round(target * 100)
-            text = f"{percent} % of the request, target {goal} %"
+            goal = _whole(target * 100)
+            percent = int(value * 100 + 1e-9) if isinstance(goal, int) else value * 100
+            text = f"{percent:.4g} % of the request, target {goal:g} %"
             return Tracked(total_value_replicas(state.replicas, state.ready, percent, goal, tolerance), text)
         text = f"{value:.4g} in all, target {target:g} per replica"
         return Tracked(average_value_replicas(state.replicas, value, target, tolerance), text)

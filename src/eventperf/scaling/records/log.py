@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
 from typing_extensions import Self
 
 from eventperf.scaling.model import ScalingDecision
+from eventperf.scaling.protocols import ReplicaTarget
+
+_log = logging.getLogger("eventperf.scaling")
 
 _CHECKPOINT_S = 900.0
 _LOOK_S = 60.0
@@ -46,6 +53,22 @@ class DecisionLog:
         self._stored_at: dict[str, float] = {}
         self._places: dict[tuple[str, bool], int] = {}
         self._looked_at = -math.inf
+        self._claims: dict[tuple[str, bool], Any] = {}
+
+    def claim(self, target: ReplicaTarget, *, dry_run: bool) -> None:
+        """Note that decisions on ``target`` come here; two of one name would go on from each other's."""
+        key = (target.name, dry_run)
+        other = self._claims.get(key)
+        alive = None if other is None else other()
+        if alive is not None and alive is not target:
+            text = "two targets named %r write to one decision log: each would go on from the other. "
+            _log.warning(text + "Give each a log, or a name, of its own", target.name)
+        with suppress(TypeError):  # a target without weak references
+            self._claims[key] = weakref.ref(target)
+
+    def release(self, target: ReplicaTarget, *, dry_run: bool) -> None:
+        """Take :meth:`claim` back."""
+        self._claims.pop((target.name, dry_run), None)
 
     def write(self, decision: ScalingDecision) -> None:
         """Keep ``decision``.

@@ -257,6 +257,8 @@ class KubernetesTarget:
             to the pods before a scale-down, so that the cheapest go first. Needs a shared ``state`` and the
             right to patch pods.
 
+    As with an HPA, one that somebody scaled to 0 is left alone until somebody scales it up.
+
     >>> KubernetesTarget("deployment/web", namespace="prod").name
     'prod/deployment/web'
     """
@@ -272,6 +274,7 @@ class KubernetesTarget:
         deletion_cost: Callable[[str], int] | None = None,
         clock: Clock | None = None,
     ) -> None:
+        self.zero_pauses: bool = True
         self.object: KubernetesScale = KubernetesScale(
             target, namespace=namespace, api=api, state=state, events=events, clock=clock
         )

@@ -1,0 +1,117 @@
+"""Redis URLs: which are understood, what their options say, and whom an encrypted one trusts."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from eventperf._core.errors import ConfigurationError
+from eventperf._core.extras import require
+from eventperf._core.urls import BackendURL, parse_url, redact
+
+_log = logging.getLogger("eventperf.redis")
+
+SENTINEL: Final = ("redis+sentinel", "rediss+sentinel")
+SCHEMES: Final = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster", *SENTINEL)
+
+
+def parse(url: str) -> BackendURL:
+    """Take a Redis URL apart and refuse what could never connect.
+
+    Raises:
+        ConfigurationError: Another scheme, no host, several hosts where one is meant, or a database that
+            is no number.
+
+    >>> parse("redis+cluster://h1:7000,h2:7001").hosts
+    (('h1', 7000), ('h2', 7001))
+    """
+    return check(parse_url(url))
+
+
+def check(parsed: BackendURL) -> BackendURL:
+    """Return ``parsed`` as it is, if a Redis can be meant by it; raise as :func:`parse` does."""
+    shown = redact(parsed.text)
+    if parsed.scheme not in SCHEMES:
+        raise ConfigurationError("url", shown, [f"{scheme}://" for scheme in SCHEMES])
+    if parsed.scheme == "unix":
+        return parsed
+    if not parsed.hosts:
+        raise ConfigurationError("url", shown, "a URL with a host, such as redis://host:6379/0")
+    if parsed.scheme in SENTINEL:
+        master_of(parsed)
+    elif len(parsed.hosts) > 1 and not is_cluster(parsed):
+        raise ConfigurationError(
+            "url", shown, "one host, or redis+cluster:// or redis+sentinel:// for several"
+        )
+    elif parsed.path and not is_cluster(parsed) and not parsed.path.isdigit():
+        raise ConfigurationError("url", shown, "a database number after the host, such as /0")
+    return parsed
+
+
+def is_cluster(url: BackendURL) -> bool:
+    """Tell whether a cluster is meant."""
+    return url.scheme.endswith("+cluster")
+
+
+def is_tls(url: BackendURL) -> bool:
+    """Tell whether connections are encrypted."""
+    return url.scheme.startswith("rediss")
+
+
+def master_of(url: BackendURL) -> tuple[str, int]:
+    """Return the service and the database that ``redis+sentinel://host:26379,host/SERVICE/DB`` names.
+
+    Raises:
+        ConfigurationError: No service, or a database that is no number.
+
+    >>> master_of(parse_url("redis+sentinel://a:26379,b:26379/mymaster/2"))
+    ('mymaster', 2)
+    """
+    service, _, database = url.path.partition("/")
+    if not service or not (database or "0").isdigit():
+        allowed = "redis+sentinel://host:26379,host:26379/SERVICE or .../SERVICE/DATABASE"
+        raise ConfigurationError("url", redact(url.text), allowed)
+    return service, int(database or 0)
+
+
+def query_options(url: BackendURL, *, extra: str, needed_by: str) -> dict[str, Any]:
+    """Return what a URL says after the question mark, read as redis-py does for a single server.
+
+    Raises:
+        ConfigurationError: A value that its option cannot have.
+    """
+    parsers: Any = require("redis.connection", extra=extra, needed_by=needed_by).URL_QUERY_ARGUMENT_PARSERS
+    out: dict[str, Any] = {}
+    for name, text in url.options.items():
+        try:
+            out[name] = parsers.get(name, str)(text)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"{name} in the URL", text, f"a value for redis-py's {name}") from error
+    return out
+
+
+def user(url: BackendURL) -> dict[str, str]:
+    """Return the credentials that the URL holds."""
+    given = {"username": url.username, "password": url.password}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def trust(url: BackendURL) -> dict[str, Any]:
+    """Return how an encrypted connection judges the server: its certificate must be for this host.
+
+    redis-py before 6 checks the chain but not the name, so that any certificate of the same authority
+    would do. ``ssl_check_hostname=false`` in the URL turns the check off, and is warned of.
+    """
+    if not is_tls(url):
+        return {}
+    unchecked = url.options.get("ssl_cert_reqs", "").lower() == "none"
+    said = url.options.get("ssl_check_hostname", "").lower()
+    if unchecked or said in ("false", "f", "no", "n", "0"):
+        _log.warning(
+            "connections to %s do not check who answers (%s in the URL): anybody on the way can read and "
+            "change what they carry",
+            redact(url.text),
+            "ssl_cert_reqs" if unchecked else "ssl_check_hostname",
+        )
+        return {"ssl_check_hostname": False}
+    return {"ssl_check_hostname": True}

@@ -1,0 +1,1 @@
+"""The first tier in process memory: tables, eviction and expiry."""

@@ -1,0 +1,1 @@
+"""``@cached``: from a function and its arguments to keys, tags and a fast path."""

@@ -1,0 +1,65 @@
+"""Patterns over keys, with the rules of Redis."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+_SPECIAL: Final = re.compile(r"([*?\[\]\\^])")
+
+
+def escape(text: str) -> str:
+    """Make ``text`` match only itself inside a pattern for ``invalidate_pattern``.
+
+    >>> escape("50% [off]*")
+    '50% \\\\[off\\\\]\\\\*'
+    """
+    return _SPECIAL.sub(r"\\\1", text)
+
+
+def glob(pattern: str) -> Callable[[str], bool]:
+    """Return a matcher with Redis's glob rules (``*``, ``?``, ``[a-z]``, ``[^a]``, backslash escapes).
+
+    >>> glob("ev:?:*")("ev:4:x"), glob(r"a\\*b")("axb")
+    (True, False)
+    """
+    out, at = [], 0
+    while at < len(pattern):
+        char = pattern[at]
+        at += 1
+        if char == "*":
+            out.append(".*")
+        elif char == "?":
+            out.append(".")
+        elif char == "\\" and at < len(pattern):
+            out.append(re.escape(pattern[at]))
+            at += 1
+        elif char == "[":
+            text, at = _char_class(pattern, at)
+            out.append(text)
+        else:
+            out.append(re.escape(char))
+    match = re.compile("".join(out), re.DOTALL).fullmatch
+    return lambda text: match(text) is not None
+
+
+def _char_class(pattern: str, at: int) -> tuple[str, int]:
+    negated = pattern[at : at + 1] == "^"
+    at += negated
+    chars = []
+    while at < len(pattern) and pattern[at] != "]":
+        if pattern[at] == "\\" and at + 1 < len(pattern):
+            at += 1
+            chars.append(re.escape(pattern[at]))
+        elif pattern[at + 1 : at + 2] == "-" and at + 2 < len(pattern):
+            low, high = sorted((pattern[at], pattern[at + 2]))
+            chars.append(f"{re.escape(low)}-{re.escape(high)}")
+            at += 2
+        else:
+            chars.append(re.escape(pattern[at]))
+        at += 1
+    body = "".join(chars)
+    if not body:
+        return ("." if negated else r"(?!)"), at + 1
+    return f"[{'^' if negated else ''}{body}]", at + 1

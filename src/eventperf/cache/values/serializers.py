@@ -1,0 +1,319 @@
+"""Values to bytes and back without pickle: MessagePack, with tags for the types it does not know.
+
+Plain data (text, numbers, bytes, lists, dicts) goes straight through msgspec. Everything else is tagged:
+tuples, sets, ``datetime``, ``Decimal``, ``UUID``, enums, dataclasses, named tuples and pydantic models come
+back as what they were. Decoding never imports a module and never calls a constructor of the host: a class is
+found among the modules that are already loaded, and must still have the fields it had.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+import inspect
+import pickle
+import sys
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from functools import lru_cache
+from typing import Any, Final
+from uuid import UUID
+
+from eventperf._core.errors import ConfigurationError
+from eventperf._core.extras import require
+from eventperf.cache.errors import SerializationError
+from eventperf.cache.protocols import Serializer
+
+
+class Undecodable(Exception):
+    """Bytes that are not what this serializer wrote, or of a type that has changed since."""
+
+
+_TUPLE, _SET, _FROZENSET, _DECIMAL, _UUID, _DATETIME, _DATE, _TIME, _DELTA = range(1, 10)
+_OBJECT, _ENUM, _BIGINT, _PAIRS, _COMPLEX, _BYTEARRAY = range(10, 16)
+
+_LEAVES: Final = frozenset({str, float, bool, type(None), bytes})
+
+
+class MsgpackSerializer:
+    """The default: compact, fast, and safe with bytes written by somebody else."""
+
+    name = "m"
+
+    def __init__(self) -> None:
+        msgspec = require("msgspec", extra="cache", needed_by="the second tier's serializer")
+        packer = require("msgspec.msgpack", extra="cache", needed_by="the second tier's serializer")
+        self._ext = packer.Ext
+        self._pack = packer.Encoder().encode
+        self._unpack = packer.Decoder(ext_hook=self._untag).decode
+        self._errors: tuple[type[BaseException], ...] = (
+            msgspec.MsgspecError, Undecodable, ValueError, TypeError, ArithmeticError, RecursionError,
+            LookupError,
+        )  # fmt: skip
+
+    def dumps(self, value: Any, /) -> bytes:
+        """Return ``value`` as bytes.
+
+        Raises:
+            SerializationError: A type that would not come back as it was.
+        """
+        try:
+            return bytes(self._pack(self._tag(value)))
+        except RecursionError:
+            raise SerializationError("structure that contains itself or is nested too deep") from None
+
+    def loads(self, data: bytes, /) -> Any:
+        """Return the value.
+
+        Raises:
+            Undecodable: Foreign or damaged bytes, or a class that has changed.
+        """
+        try:
+            return self._unpack(data)
+        except self._errors as error:
+            raise Undecodable(str(error)) from error
+
+    def _tag(self, value: Any) -> Any:
+        kind = type(value)
+        if kind in _LEAVES:
+            if kind is str and not value.isascii():
+                _check_text(value)
+            return value
+        if kind is int:
+            if -(2**63) <= value < 2**64:
+                return value
+            return self._ext(_BIGINT, str(value).encode())
+        if kind is dict:
+            return self._tag_dict(value)
+        if kind is list:
+            return [v if type(v) in _SAFE else self._tag(v) for v in value]
+        tag = _TAGGERS.get(kind)
+        if tag is not None:
+            code, plain = tag
+            return self._ext(code, self._pack(self._tag(plain(value))))
+        if isinstance(value, Enum):
+            return self._ext(_ENUM, self._pack([*_path(kind), value.name]))
+        known: Any = kind
+        names = _fields(known)
+        if names is None:
+            raise SerializationError(f"{kind.__module__}.{kind.__qualname__}")
+        body = [self._tag(getattr(value, name)) for name in names]
+        if _is_model(kind):
+            body.append(_model_sets(value))
+        return self._ext(_OBJECT, self._pack([*_path(kind), _shape(known), body]))
+
+    def _tag_dict(self, value: dict[Any, Any]) -> Any:
+        if all(type(k) is str for k in value):
+            return {k: v if type(v) in _SAFE else self._tag(v) for k, v in value.items()}
+        return self._ext(_PAIRS, self._pack([[self._tag(k), self._tag(v)] for k, v in value.items()]))
+
+    def _untag(self, code: int, data: Any) -> Any:
+        if code == _BIGINT:
+            return int(bytes(data))
+        body = self._unpack(data)
+        maker = _MAKERS.get(code)
+        if maker is None:
+            raise Undecodable(f"unknown tag {code}")
+        return maker(body)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise SerializationError("text with lone surrogates") from None
+
+
+_SAFE: Final = frozenset({float, bool, type(None), bytes})
+
+
+def _zone(value: datetime | time) -> Any:
+    offset = value.utcoffset() if value.tzinfo is not None else None
+    if value.tzinfo is None:
+        return None
+    key = getattr(value.tzinfo, "key", None)
+    if isinstance(key, str):
+        return key
+    if isinstance(value.tzinfo, timezone) and offset is not None:
+        return offset.total_seconds()
+    raise SerializationError(f"{type(value.tzinfo).__module__}.{type(value.tzinfo).__qualname__}")
+
+
+def _from_zone(zone: Any) -> Any:
+    if zone is None:
+        return None
+    if isinstance(zone, str):
+        from zoneinfo import ZoneInfo
+
+        return ZoneInfo(zone)
+    return timezone.utc if zone == 0 else timezone(timedelta(seconds=zone))
+
+
+def _moment(value: datetime) -> list[Any]:
+    return [value.replace(tzinfo=None, fold=0).isoformat(), value.fold, _zone(value)]
+
+
+def _clock_time(value: time) -> list[Any]:
+    return [value.replace(tzinfo=None, fold=0).isoformat(), value.fold, _zone(value)]
+
+
+_TAGGERS: Final[dict[type, tuple[int, Callable[[Any], Any]]]] = {
+    tuple: (_TUPLE, list),
+    set: (_SET, list),
+    frozenset: (_FROZENSET, list),
+    Decimal: (_DECIMAL, str),
+    UUID: (_UUID, lambda v: v.bytes),
+    datetime: (_DATETIME, _moment),
+    date: (_DATE, date.isoformat),
+    time: (_TIME, _clock_time),
+    timedelta: (_DELTA, lambda v: [v.days, v.seconds, v.microseconds]),
+    complex: (_COMPLEX, lambda v: [v.real, v.imag]),
+    bytearray: (_BYTEARRAY, bytes),
+}
+
+_MAKERS: Final[dict[int, Callable[[Any], Any]]] = {
+    _TUPLE: tuple,
+    _SET: set,
+    _FROZENSET: frozenset,
+    _DECIMAL: Decimal,
+    _UUID: lambda b: UUID(bytes=b),
+    _DATETIME: lambda b: datetime.fromisoformat(b[0]).replace(fold=b[1], tzinfo=_from_zone(b[2])),
+    _DATE: date.fromisoformat,
+    _TIME: lambda b: time.fromisoformat(b[0]).replace(fold=b[1], tzinfo=_from_zone(b[2])),
+    _DELTA: lambda b: timedelta(days=b[0], seconds=b[1], microseconds=b[2]),
+    _COMPLEX: lambda b: complex(b[0], b[1]),
+    _BYTEARRAY: bytearray,
+    _PAIRS: dict,
+    _ENUM: lambda b: _make_enum(*b),
+    _OBJECT: lambda b: _make_object(*b),
+}
+
+
+def _path(kind: type) -> tuple[str, str]:
+    if "<locals>" in kind.__qualname__:
+        raise SerializationError(f"{kind.__module__}.{kind.__qualname__} (a class made inside a function)")
+    return kind.__module__, kind.__qualname__
+
+
+def _find(module: str, qualname: str) -> Any:
+    at: Any = sys.modules.get(module)
+    for name in qualname.split("."):
+        at = getattr(at, name, None)
+    if not isinstance(at, type):
+        raise Undecodable(f"{module}.{qualname} is not loaded here")
+    return at
+
+
+@lru_cache(maxsize=1024)
+def _fields(kind: Any) -> tuple[str, ...] | None:
+    """Return the names of the fields of a dataclass, named tuple, msgspec Struct or pydantic model."""
+    if dataclasses.is_dataclass(kind):
+        return tuple(f.name for f in dataclasses.fields(kind))
+    if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        return tuple(kind._fields)
+    names = getattr(kind, "__struct_fields__", None)
+    if names is None and _is_model(kind):
+        names = kind.__pydantic_fields__
+    return tuple(names) if names is not None else None
+
+
+def _is_model(kind: Any) -> bool:
+    """Tell whether ``kind`` is a pydantic model (of version 2); pydantic itself is not imported."""
+    return isinstance(getattr(kind, "__pydantic_fields__", None), dict) and hasattr(kind, "model_construct")
+
+
+def _model_sets(value: Any) -> list[str]:
+    """Return the fields of a pydantic model that were set, as opposed to defaults."""
+    if getattr(value, "__pydantic_extra__", None) or getattr(value, "__pydantic_private__", None):
+        kind = type(value)
+        raise SerializationError(f"{kind.__module__}.{kind.__qualname__} with undeclared or private fields")
+    return sorted(value.model_fields_set)
+
+
+@lru_cache(maxsize=1024)
+def _shape(kind: Any) -> str:
+    """Return a digest of a class's field names and annotations: it changes when the schema does."""
+    notes: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        notes.update(inspect.get_annotations(base))
+    fields = _fields(kind) or ()
+    text = ";".join(f"{name}:{_note(notes.get(name))}" for name in fields)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def _note(note: Any) -> str:
+    return note if isinstance(note, str) else getattr(note, "__qualname__", None) or repr(note)
+
+
+def _make_enum(module: str, qualname: str, name: str) -> Any:
+    kind = _find(module, qualname)
+    if not issubclass(kind, Enum) or name not in kind.__members__:
+        raise Undecodable(f"{module}.{qualname}.{name} is not a member here")
+    return kind[name]
+
+
+def _make_object(module: str, qualname: str, shape: str, body: list[Any]) -> Any:
+    kind: Any = _find(module, qualname)
+    names = _fields(kind)
+    is_model = _is_model(kind)
+    if names is None or _shape(kind) != shape or len(names) + is_model != len(body):
+        raise Undecodable(f"{module}.{qualname} has changed")
+    if issubclass(kind, tuple):
+        return tuple.__new__(kind, body)
+    if is_model:
+        *values, given = body
+        state = {"__dict__": dict(zip(names, values, strict=True)), "__pydantic_fields_set__": set(given)}
+        model: Any = kind.__new__(kind)
+        model.__setstate__(state | {"__pydantic_extra__": None, "__pydantic_private__": None})
+        return model
+    made: Any = kind.__new__(kind) if hasattr(kind, "__struct_fields__") else object.__new__(kind)
+    put = object.__setattr__
+    for name, value in zip(names, body, strict=True):
+        put(made, name, value)
+    return made
+
+
+class PickleSerializer:
+    """Pickle, for hosts that choose it knowing that whoever can write to the server can run code here.
+
+    Args:
+        secret: When given, values are signed with HMAC-SHA256, and unsigned or altered ones are misses.
+    """
+
+    name = "p"
+
+    def __init__(self, secret: bytes | None = None) -> None:
+        self._secret = secret
+
+    def dumps(self, value: Any, /) -> bytes:
+        """Return ``value`` as bytes, signed when there is a secret."""
+        try:
+            data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise SerializationError(f"{type(value).__qualname__} ({error})") from error
+        return data if self._secret is None else hmac.digest(self._secret, data, "sha256") + data
+
+    def loads(self, data: bytes, /) -> Any:
+        """Return the value; anything that cannot be loaded is a miss."""
+        if self._secret is not None:
+            mark, data = data[:32], data[32:]
+            if not hmac.compare_digest(mark, hmac.digest(self._secret, data, "sha256")):
+                raise Undecodable("signature does not match")
+        try:
+            return pickle.loads(data)
+        except Exception as error:  # unpickling may raise anything at all
+            raise Undecodable(f"{type(error).__name__}: {error}") from error
+
+
+def make(choice: str | Serializer | None) -> Serializer:
+    """Return the serializer of a name, or the object itself."""
+    if choice is None or choice == "msgpack":
+        return MsgpackSerializer()
+    if choice == "pickle":
+        return PickleSerializer()
+    if isinstance(choice, str) or not hasattr(choice, "dumps") or not hasattr(choice, "loads"):
+        raise ConfigurationError("serializer", choice, "'msgpack', 'pickle' or an object with dumps, loads")
+    return choice

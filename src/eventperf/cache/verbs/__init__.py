@@ -1,0 +1,1 @@
+"""What a CacheManager can be told: the verbs, for threads and for tasks."""

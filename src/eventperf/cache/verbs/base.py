@@ -1,0 +1,86 @@
+"""What the verbs of a CacheManager share: where they find the cache, and how long a value lives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from eventperf._core.durations import Duration, seconds
+from eventperf._core.errors import ConfigurationError
+from eventperf.cache.engine.state import Core
+from eventperf.cache.entry import DEAD
+from eventperf.cache.keys import Space, fit_tag
+from eventperf.cache.options import CacheOptions
+from eventperf.cache.values import serializers
+from eventperf.cache.values.isolation import COPY, SHARE, Marks, private
+
+Tags = Sequence[str] | Callable[[Any], Sequence[str]]
+
+
+class Verbs:
+    """The part of a CacheManager that its verbs stand on."""
+
+    options: CacheOptions
+    _core: Core
+    _table: dict[str, Any]
+    _now: Callable[[], float]
+    _is_plain: bool
+    _marks: Marks
+
+    def settled(self, options: CacheOptions) -> CacheOptions:
+        """Return ``options`` with their serializer made ready."""
+        core = getattr(self, "_core", None)
+        if core is None or core.store is None:
+            return options
+        if options.serializer is None or options.serializer == self.options.serializer:
+            return replace(options, serializer=core.serializer) if options.serializer else options
+        if isinstance(options.serializer, str):
+            return replace(options, serializer=serializers.make(options.serializer))
+        return options
+
+    def _plan(
+        self, options: CacheOptions | None, ttl: Duration | None, namespace: str | None = None
+    ) -> tuple[CacheOptions, float, Space]:
+        chosen = self.options if options is None else self.settled(options)
+        life = chosen.ttl if ttl is None else seconds(ttl, name="ttl", forever=True)
+        space = (
+            self._core.space
+            if namespace is None and chosen.namespace is None
+            else self._core.space_of(namespace or chosen.namespace)
+        )
+        return chosen, float(life), space  # type: ignore[arg-type]
+
+    def _hit(self, local: str, options: CacheOptions) -> Any:
+        """Return the live value in process memory, or DEAD."""
+        if not options.use_l1 or not self._core.enabled:
+            return DEAD
+        entry = self._core.peek(local)
+        if entry is None or self._now() >= entry.soft:
+            return DEAD
+        value = entry.value
+        if value is not DEAD:
+            entry.hits += 1
+        return value
+
+    def _out(self, space: Space, local: str, value: Any, options: CacheOptions) -> Any:
+        """Return what a caller gets of a value that process memory may hold."""
+        if options.isolate == SHARE:
+            return value
+        if options.isolate == COPY:
+            return private(value)
+        core = self._core
+        self._marks.handed_out(core.peek(local), local, local[len(space.inner) :], value, core.drop_keys)
+        return value
+
+
+def text_of(key: Any) -> str:
+    if not isinstance(key, str):
+        raise ConfigurationError("key", key, "a text")
+    return key
+
+
+def tag_list(tags: Sequence[str]) -> list[str]:
+    if isinstance(tags, str):
+        raise ConfigurationError("tags", tags, "a list of texts, such as ['event:42']")
+    return list(dict.fromkeys(fit_tag(text_of(tag)) for tag in tags))

@@ -1,0 +1,210 @@
+"""The loading verbs of a CacheManager."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar, cast, overload
+
+from eventperf._core.durations import Duration
+from eventperf.cache.engine import load_many as bulk
+from eventperf.cache.engine.effects import Steps, arun, run
+from eventperf.cache.engine.load_one import Job, get_or_load
+from eventperf.cache.entry import DEAD
+from eventperf.cache.options import CacheOptions
+from eventperf.cache.values.isolation import SHARE
+
+from .base import Tags, Verbs, tag_list, text_of
+
+T = TypeVar("T")
+
+
+class LoadVerbs(Verbs):
+    """``get_or_load``, ``refresh`` and ``get_or_load_many``."""
+
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], T],
+        *,
+        ttl: Duration | None = None,
+        tags: Tags = (),
+        options: CacheOptions | None = None,
+    ) -> T:
+        """Return the value of ``key``, loading and storing it when there is none.
+
+        Concurrent callers of one key, in threads, tasks and other processes, cause one load. The loader's
+        error reaches everyone who waited for that load, and is not remembered.
+
+        Raises:
+            LoadTimeout: ``hard_timeout`` went by.
+        """
+        if options is None:
+            entry = self._table.get(key)
+            if entry is not None and self._now() < entry.soft:
+                value = entry.value
+                if value is not DEAD:
+                    entry.hits += 1
+                    return cast("T", value)
+        return cast("T", run(self._core, self._load(key, loader, ttl, tags, options, False)))
+
+    @overload
+    async def aget_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Awaitable[T]],
+        *,
+        ttl: Duration | None = None,
+        tags: Tags = (),
+        options: CacheOptions | None = None,
+    ) -> T: ...
+
+    @overload
+    async def aget_or_load(
+        self,
+        key: str,
+        loader: Callable[[], T],
+        *,
+        ttl: Duration | None = None,
+        tags: Tags = (),
+        options: CacheOptions | None = None,
+    ) -> T: ...
+
+    async def aget_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Any],
+        *,
+        ttl: Duration | None = None,
+        tags: Tags = (),
+        options: CacheOptions | None = None,
+    ) -> Any:
+        """Return the value of ``key``, awaiting the loader when there is none; see :meth:`get_or_load`."""
+        if options is None:
+            entry = self._table.get(key)
+            if entry is not None and self._now() < entry.soft:
+                value = entry.value
+                if value is not DEAD:
+                    entry.hits += 1
+                    return value
+        return await arun(self._core, self._load(key, loader, ttl, tags, options, False))
+
+    def refresh(
+        self,
+        key: str,
+        loader: Callable[[], T],
+        *,
+        ttl: Duration | None = None,
+        tags: Tags = (),
+        options: CacheOptions | None = None,
+    ) -> T:
+        """Load now and store, whatever is there."""
+        return cast("T", run(self._core, self._load(key, loader, ttl, tags, options, True)))
+
+    @overload
+    async def arefresh(
+        self,
+        key: str,
+        loader: Callable[[], Awaitable[T]],
+        *,
+        ttl: Duration | None = None,
+        tags: Tags = (),
+        options: CacheOptions | None = None,
+    ) -> T: ...
+
+    @overload
+    async def arefresh(
+        self,
+        key: str,
+        loader: Callable[[], T],
+        *,
+        ttl: Duration | None = None,
+        tags: Tags = (),
+        options: CacheOptions | None = None,
+    ) -> T: ...
+
+    async def arefresh(
+        self,
+        key: str,
+        loader: Callable[[], Any],
+        *,
+        ttl: Duration | None = None,
+        tags: Tags = (),
+        options: CacheOptions | None = None,
+    ) -> Any:
+        """Load now and store, whatever is there."""
+        return await arun(self._core, self._load(key, loader, ttl, tags, options, True))
+
+    def _load(
+        self,
+        key: str,
+        loader: Callable[[], Any],
+        ttl: Duration | None,
+        tags: Tags,
+        options: CacheOptions | None,
+        refresh: bool,
+    ) -> Steps[Any]:
+        chosen, life, space = self._plan(options, ttl)
+        local = space.local(text_of(key))
+        if not refresh:
+            value = self._hit(local, chosen)
+            if value is not DEAD:
+                return self._out(space, local, value, chosen)
+        known = tags if callable(tags) else tag_list(tags)
+        job = Job(space, local, loader, life, known, chosen, refresh)
+        if not self._core.enabled:
+            return (yield from bulk.load_only(self._core, loader))
+        return self._out(space, local, (yield from get_or_load(self._core, job)), chosen)
+
+    def get_or_load_many(
+        self,
+        keys: Iterable[str],
+        bulk_loader: Callable[[list[str]], Mapping[str, T]],
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        options: CacheOptions | None = None,
+    ) -> dict[str, T]:
+        """Return the values of several keys, with one ``bulk_loader`` call for all that nobody has.
+
+        The loader gets the missing keys and returns a mapping; keys it leaves out are absent from the result.
+        """
+        return run(self._core, self._load_many(list(keys), bulk_loader, ttl, tags, options))
+
+    async def aget_or_load_many(
+        self,
+        keys: Iterable[str],
+        bulk_loader: Callable[[list[str]], Awaitable[Mapping[str, T]] | Mapping[str, T]],
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        options: CacheOptions | None = None,
+    ) -> dict[str, T]:
+        """Return the values of several keys; see :meth:`get_or_load_many`."""
+        return await arun(self._core, self._load_many(list(keys), bulk_loader, ttl, tags, options))
+
+    def _load_many(
+        self,
+        keys: list[str],
+        loader: Any,
+        ttl: Duration | None,
+        tags: Sequence[str],
+        options: CacheOptions | None,
+    ) -> Steps[dict[str, Any]]:
+        chosen, life, space = self._plan(options, ttl)
+        if not self._core.enabled:
+            return dict((yield from bulk.load_only(self._core, lambda: loader(keys))))
+        locals_ = {space.local(text_of(key)): key for key in keys}
+        out: dict[str, Any] = {}
+        missing = []
+        for local in locals_:
+            value = self._hit(local, chosen)
+            if value is DEAD:
+                missing.append(local)
+            else:
+                out[local] = value
+        if missing:
+            batch = bulk.Batch(space, locals_, loader, life, tag_list(tags), chosen)
+            out.update((yield from bulk.get_or_load_many(self._core, batch, missing)))
+        if chosen.isolate != SHARE:
+            out = {local: self._out(space, local, value, chosen) for local, value in out.items()}
+        return {key: out[local] for local, key in locals_.items() if local in out}

@@ -1,0 +1,134 @@
+"""The reading verbs of a CacheManager."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, overload
+
+from eventperf.cache.engine.effects import Steps, arun, run
+from eventperf.cache.engine.look import ABSENT, plain_value, read_many
+from eventperf.cache.entry import DEAD
+from eventperf.cache.errors import StoreUnavailable
+from eventperf.cache.keys import is_odd
+from eventperf.cache.options import CacheOptions
+from eventperf.cache.values.isolation import SHARE
+
+from .base import Verbs, text_of
+
+
+class ReadVerbs(Verbs):
+    """``get`` and ``get_many``, for threads and for tasks."""
+
+    @overload
+    def get(self, key: str, /) -> Any: ...
+
+    @overload
+    def get(self, key: str, default: Any = None, *, options: CacheOptions | None = None) -> Any: ...
+
+    def get(self, key: str, default: Any = None, *, options: CacheOptions | None = None) -> Any:
+        """Return the value of ``key``, or ``default``; ``None`` may be a value."""
+        if options is None:
+            entry = self._table.get(key)
+            if entry is not None and self._now() < entry.soft:
+                value = entry.value
+                if value is not DEAD:
+                    entry.hits += 1
+                    return value
+            if self._is_plain and self._core.enabled and not self._core.replay_size():
+                value = self._get_plain(text_of(key))
+                if value is not ABSENT:
+                    return value
+        return run(self._core, self._get(key, default, options))
+
+    def _get_plain(self, key: str) -> Any:
+        if is_odd(key):
+            return ABSENT
+        outer = self._core.space.outer + key
+        try:
+            return plain_value(self._core, outer, self._core.call("get", outer), self.options)
+        except StoreUnavailable:
+            return ABSENT  # counted; the long way knows what to answer
+
+    async def aget(self, key: str, default: Any = None, *, options: CacheOptions | None = None) -> Any:
+        """Return the value of ``key``, or ``default``; ``None`` may be a value."""
+        if options is None:
+            entry = self._table.get(key)
+            if entry is not None and self._now() < entry.soft:
+                value = entry.value
+                if value is not DEAD:
+                    entry.hits += 1
+                    return value
+            if self._is_plain and self._core.enabled and not self._core.replay_size():
+                value = await self._aget_plain(text_of(key))
+                if value is not ABSENT:
+                    return value
+        return await arun(self._core, self._get(key, default, options))
+
+    async def _aget_plain(self, key: str) -> Any:
+        if is_odd(key):
+            return ABSENT
+        outer = self._core.space.outer + key
+        try:
+            return plain_value(self._core, outer, await self._core.acall("get", outer), self.options)
+        except StoreUnavailable:
+            return ABSENT  # counted; the long way knows what to answer
+
+    def _get(self, key: str, default: Any, options: CacheOptions | None) -> Steps[Any]:
+        chosen, _, space = self._plan(options, None)
+        local = space.local(text_of(key))
+        value = self._hit(local, chosen)
+        if value is not DEAD:
+            return self._out(space, local, value, chosen)
+        if not self._core.enabled:
+            return default
+        found = yield from read_many(self._core, space, [local], chosen)
+        return self._out(space, local, found[local], chosen) if local in found else default
+
+    def get_many(self, keys: Iterable[str], *, options: CacheOptions | None = None) -> dict[str, Any]:
+        """Return the values there are, by key; one round trip per node."""
+        keys = list(keys)
+        if options is None and (found := self._near(keys)) is not None:
+            return found
+        return run(self._core, self._get_many(keys, options))
+
+    async def aget_many(self, keys: Iterable[str], *, options: CacheOptions | None = None) -> dict[str, Any]:
+        """Return the values there are, by key; one round trip per node."""
+        keys = list(keys)
+        if options is None and (found := self._near(keys)) is not None:
+            return found
+        return await arun(self._core, self._get_many(keys, options))
+
+    def _near(self, keys: list[str]) -> dict[str, Any] | None:
+        """Return the values of all ``keys`` when process memory has every one of them."""
+        if not self._table:
+            return None
+        entries = list(map(self._table.get, keys))
+        now = self._now()
+        out = {}
+        for key, entry in zip(keys, entries, strict=True):
+            if entry is None or now >= entry.soft or (value := entry.value) is DEAD:
+                return None
+            out[key] = value
+        for entry in filter(None, entries):
+            entry.hits += 1
+        return out
+
+    def _get_many(self, keys: list[str], options: CacheOptions | None) -> Steps[dict[str, Any]]:
+        chosen, _, space = self._plan(options, None)
+        if not self._core.enabled:
+            return {}
+        out: dict[str, Any] = {}
+        missing: dict[str, str] = {}
+        for key in keys:
+            local = space.local(text_of(key))
+            value = self._hit(local, chosen)
+            if value is DEAD:
+                missing[local] = key
+            else:
+                out[key] = value
+        if missing:
+            found = yield from read_many(self._core, space, list(missing), chosen)
+            out.update((missing[local], value) for local, value in found.items())
+        if chosen.isolate != SHARE:
+            out = {key: self._out(space, space.local(key), value, chosen) for key, value in out.items()}
+        return {key: out[key] for key in keys if key in out} if len(out) > 1 else out

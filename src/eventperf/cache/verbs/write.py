@@ -1,0 +1,226 @@
+"""The writing and invalidating verbs of a CacheManager, and its counters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eventperf._core.durations import Duration, seconds
+from eventperf.cache.engine import patterns
+from eventperf.cache.engine.effects import Steps, arun, call, run
+from eventperf.cache.engine.look import remove_many, remove_tags, write_many
+from eventperf.cache.engine.state import Core
+from eventperf.cache.options import CacheOptions
+from eventperf.cache.values.isolation import COPY, SHARE, private
+from eventperf.cache.values.single_use import refuse_single_use
+
+from .base import Verbs, tag_list, text_of
+
+
+class WriteVerbs(Verbs):
+    """``set``, ``touch``, ``delete``, ``invalidate`` and what belongs to them."""
+
+    def set(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        options: CacheOptions | None = None,
+    ) -> None:
+        """Store ``value``; with the second tier away it is not kept, nor will an older one come back.
+
+        Raises:
+            SerializationError: The value has a type that would not survive the second tier.
+        """
+        self.set_many({key: value}, ttl=ttl, tags=tags, options=options)
+
+    async def aset(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        options: CacheOptions | None = None,
+    ) -> None:
+        """Store ``value``; see :meth:`set`."""
+        await self.aset_many({key: value}, ttl=ttl, tags=tags, options=options)
+
+    def set_many(
+        self,
+        items: Mapping[str, Any],
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        options: CacheOptions | None = None,
+    ) -> None:
+        """Store several values; one round trip per node."""
+        run(self._core, self._set_many(items, ttl, tags, options))
+
+    async def aset_many(
+        self,
+        items: Mapping[str, Any],
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        options: CacheOptions | None = None,
+    ) -> None:
+        """Store several values; one round trip per node."""
+        await arun(self._core, self._set_many(items, ttl, tags, options))
+
+    def _set_many(
+        self,
+        items: Mapping[str, Any],
+        ttl: Duration | None,
+        tags: Sequence[str],
+        options: CacheOptions | None,
+    ) -> Steps[None]:
+        chosen, life, space = self._plan(options, ttl)
+        tags = tag_list(tags)
+        if items and self._core.enabled:
+            for key, value in items.items():
+                refuse_single_use(text_of(key), value)
+            locals_ = {space.local(key): value for key, value in items.items()}
+            if chosen.isolate == COPY:
+                locals_ = {local: private(value) for local, value in locals_.items()}
+            yield from write_many(self._core, space, locals_, life, tags, chosen)
+            if chosen.isolate != SHARE:
+                for local, value in locals_.items():
+                    self._out(space, local, value, chosen)
+
+    def touch(self, key: str, *, ttl: Duration | None = None, namespace: str | None = None) -> bool:
+        """Give an entry a new life; tell whether it was there."""
+        return run(self._core, self._touch(key, ttl, namespace))
+
+    async def atouch(self, key: str, *, ttl: Duration | None = None, namespace: str | None = None) -> bool:
+        """Give an entry a new life; tell whether it was there."""
+        return await arun(self._core, self._touch(key, ttl, namespace))
+
+    def _touch(self, key: str, ttl: Duration | None, namespace: str | None) -> Steps[bool]:
+        chosen, life, space = self._plan(None, ttl, namespace)
+        local = space.local(text_of(key))
+        return (yield from patterns.touch(self._core, space, local, life, chosen))
+
+    def delete(self, *keys: str, namespace: str | None = None) -> int:
+        """Delete keys in both tiers and in every process; return how many there were."""
+        return run(self._core, self._remove(keys, None, namespace))
+
+    async def adelete(self, *keys: str, namespace: str | None = None) -> int:
+        """Delete keys in both tiers and in every process; return how many there were."""
+        return await arun(self._core, self._remove(keys, None, namespace))
+
+    def invalidate(self, *keys: str, settle: Duration | None = None, namespace: str | None = None) -> int:
+        """Drop keys everywhere; a load that began before is never stored after.
+
+        Args:
+            keys: What changed.
+            settle: For how long loads of these keys are used but not stored, for hosts whose loaders read a
+                replica that lags behind.
+            namespace: Overrides the manager's.
+
+        Returns:
+            How many entries there were.
+        """
+        return run(self._core, self._remove(keys, settle, namespace))
+
+    async def ainvalidate(
+        self, *keys: str, settle: Duration | None = None, namespace: str | None = None
+    ) -> int:
+        """Drop keys everywhere; see :meth:`invalidate`."""
+        return await arun(self._core, self._remove(keys, settle, namespace))
+
+    def _remove(self, keys: Sequence[str], settle: Duration | None, namespace: str | None) -> Steps[int]:
+        _, _, space = self._plan(None, None, namespace)
+        pause = 0.0 if settle is None else seconds(settle, name="settle")
+        if not keys:
+            return 0
+        locals_ = [space.local(text_of(key)) for key in keys]
+        return (yield from remove_many(self._core, space, locals_, pause))
+
+    def invalidate_tags(
+        self, *tags: str, settle: Duration | None = None, namespace: str | None = None
+    ) -> None:
+        """Drop every entry that carries one of ``tags``: one write per tag, however many entries."""
+        run(self._core, self._remove_tags(tags, settle, namespace))
+
+    async def ainvalidate_tags(
+        self, *tags: str, settle: Duration | None = None, namespace: str | None = None
+    ) -> None:
+        """Drop every entry that carries one of ``tags``."""
+        await arun(self._core, self._remove_tags(tags, settle, namespace))
+
+    def _remove_tags(
+        self, tags: Sequence[str], settle: Duration | None, namespace: str | None
+    ) -> Steps[None]:
+        _, _, space = self._plan(None, None, namespace)
+        pause = 0.0 if settle is None else seconds(settle, name="settle")
+        if tags:
+            yield from remove_tags(self._core, space, tag_list(tags), pause)
+
+    def invalidate_pattern(self, pattern: str, *, dry_run: bool = False, namespace: str | None = None) -> int:
+        """Drop every key that matches a glob (``*``, ``?``, ``[ab]``); quote user input with ``escape``.
+
+        Cost is linear in the keys of the server; prefer tags. Keys stored while the scan runs may survive.
+
+        Returns:
+            How many entries there were.
+        """
+        return run(self._core, self._remove_pattern(pattern, dry_run, namespace))
+
+    async def ainvalidate_pattern(
+        self, pattern: str, *, dry_run: bool = False, namespace: str | None = None
+    ) -> int:
+        """Drop every key that matches a glob; see :meth:`invalidate_pattern`."""
+        return await arun(self._core, self._remove_pattern(pattern, dry_run, namespace))
+
+    def _remove_pattern(self, pattern: str, dry_run: bool, namespace: str | None) -> Steps[int]:
+        _, _, space = self._plan(None, None, namespace)
+        return (yield from patterns.remove(self._core, space, text_of(pattern), dry_run))
+
+    def clear(self, *, namespace: str | None = None) -> int:
+        """Empty this namespace, and only this; return how many entries there were."""
+        return self.invalidate_pattern("*", namespace=namespace)
+
+    async def aclear(self, *, namespace: str | None = None) -> int:
+        """Empty this namespace, and only this."""
+        return await self.ainvalidate_pattern("*", namespace=namespace)
+
+    def counter(self, name: str, *, ttl: Duration | None = None) -> Counter:
+        """Return a counter: atomic in the second tier, never held in process memory."""
+        return Counter(
+            self._core, text_of(name), None if ttl is None else seconds(ttl, name="ttl", forever=True)
+        )
+
+
+class Counter:
+    """A number that many processes add to; never held in process memory when there is a second tier."""
+
+    def __init__(self, core: Core, name: str, ttl_s: float | None) -> None:
+        self._core = core
+        self._name = name
+        self._ttl_s = float("inf") if ttl_s is None else ttl_s
+
+    def incr(self, amount: int = 1) -> int:
+        """Add ``amount`` and return the new value; atomic."""
+        return run(self._core, self._incr(amount))
+
+    async def aincr(self, amount: int = 1) -> int:
+        """Add ``amount`` and return the new value; atomic."""
+        return await arun(self._core, self._incr(amount))
+
+    def value(self) -> int:
+        """Return the current value."""
+        return run(self._core, self._incr(0))
+
+    async def avalue(self) -> int:
+        """Return the current value."""
+        return await arun(self._core, self._incr(0))
+
+    def _incr(self, amount: int) -> Steps[int]:
+        core = self._core
+        if core.store is None:
+            return patterns.count_here(core, self._name, amount, self._ttl_s)
+        key = f"{core.space.tag_prefix[:-2]}c:{self._name}"
+        return int((yield call("incr", key, amount, ttl_s=self._ttl_s)))

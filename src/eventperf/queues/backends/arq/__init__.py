@@ -1,0 +1,1 @@
+"""Jobs on arq's own keys, run by arq's own workers."""

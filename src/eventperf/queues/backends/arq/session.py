@@ -1,0 +1,279 @@
+"""One run of a worker over arq's queues: an arq worker for each queue, this package's runner for each job."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from arq import func
+from arq.connections import ArqRedis
+from arq.constants import retry_key_prefix
+from arq.worker import Function, JobExecutionFailed, Retry
+from redis.asyncio import ConnectionPool
+
+from eventperf.queues.compat.arq import Worker as _ArqWorker
+from eventperf.queues.errors import StoreUnavailable
+from eventperf.queues.events import JobEvent
+from eventperf.queues.job import Lease
+from eventperf.queues.protocols import Outcome
+from eventperf.queues.working.executors import Executors
+from eventperf.queues.working.heartbeat import Heartbeat
+from eventperf.queues.working.runs import Runner
+from eventperf.queues.working.scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from eventperf.queues.manager import QueueManager
+    from eventperf.queues.working.worker import Worker
+
+    from .backend import ArqBackend, ArqStore
+
+_log = logging.getLogger("eventperf.queues")
+
+_EVER_S = 10 * 365 * 86_400  # time-outs and tries are the runner's; arq must not add its own
+_UNKNOWN_PAUSE_S = 1.0
+_COUNTED: Mapping[str, str] = {
+    "done": "completed",
+    "dead": "failed",
+    "cancelled": "cancelled",
+    "retry": "retried",
+}
+
+_extras: ContextVar[Mapping[str, Any]] = ContextVar("eventperf_arq_extras", default={})  # noqa: B039 - read only
+
+
+class _QueueWorker(_ArqWorker):
+    """arq's worker of one queue, which shares its slots with those of the other queues."""
+
+    def __init__(self, free: Callable[[], int], room: int, **settings: Any) -> None:
+        self._free = free
+        self._room = room
+        super().__init__(max_jobs=room, **settings)
+
+    @property
+    def max_jobs(self) -> int:
+        return min(self._room, self.job_counter + max(0, self._free()))
+
+    @max_jobs.setter
+    def max_jobs(self, value: int) -> None:
+        self._room = value
+
+
+class _Functions(dict[str, Any]):
+    """Handlers by type; a type without one gets ``unknown``, where arq would fail the job at once."""
+
+    def __init__(self, known: Mapping[str, Any], unknown: Callable[[str], Function]) -> None:
+        super().__init__(known)
+        self._unknown = unknown
+
+    def __missing__(self, name: str) -> Function:
+        return self._unknown(name)
+
+
+class _Ends:
+    """Hands each run's outcome to the arq task that waits for it."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, asyncio.Future[Outcome]] = {}
+        self.accepted: dict[str, tuple[Lease, Outcome, Callable[[], object] | None]] = {}
+
+    def add(self, lease: Lease, outcome: Outcome, then: Callable[[], object] | None) -> None:
+        self.accepted[outcome.job_id] = lease, outcome, then
+        future = self.waiting.pop(outcome.job_id, None)
+        if future is not None and not future.done():
+            future.set_result(outcome)
+
+
+class ArqSession:
+    """From the first look at the queues to the last job's end."""
+
+    def __init__(self, worker: Worker, manager: QueueManager, backend: ArqBackend) -> None:
+        self._worker = worker
+        self._manager = manager
+        self._backend = backend
+        self._loop = asyncio.get_running_loop()
+        self._card = worker.card()
+        self._store = backend.aio()
+        self._sync: ArqStore = backend.sync()
+        self._over = asyncio.Event()
+        self._ends = _Ends()
+        executors = Executors(manager.codec, self._card.slots)
+        self._runner = Runner(manager, self._card.id, self._store, executors, self._ends)
+        self._heart = Heartbeat(
+            backend.waiter(self._card),
+            self._card,
+            self._runner.held,
+            poll_s=self._card.lease_s / 3,
+            on_wake=lambda: None,
+            on_renewed=lambda answer: None,  # arq has no tokens: whoever ends first has ended the job
+            on_store=lambda up: self.call(self._emit, "store_back" if up else "store_lost"),
+        )
+        self._pool: Any = ArqRedis(
+            pool_or_conn=ConnectionPool.from_url(backend.url.text),
+            job_serializer=backend.wire.dumps,
+            job_deserializer=self._read,
+        )
+        self._workers = [self._queue_worker(*item) for item in self._card.room_by_queue.items()]
+
+    def call(self, fn: Any, *args: Any) -> None:
+        """Call ``fn`` on this run's loop, from any thread."""
+        try:
+            self._loop.call_soon_threadsafe(fn, *args)
+        except RuntimeError:  # the loop closed while the thread was on its way out
+            _log.debug("worker %s: its loop is closed", self._card.id)
+
+    def stop(self) -> None:
+        """Begin the graceful stop."""
+        self._over.set()
+
+    def _emit(self, kind: str) -> None:
+        if self._manager.hooks.active:
+            self._manager.hooks.emit(JobEvent(kind=kind, worker=self._card.id))
+
+    def _read(self, blob: bytes) -> dict[str, Any]:
+        found = self._backend.wire.loads(blob)
+        _extras.set(found.get("ep") or {})  # each job is read in a task of its own, which then runs it
+        return found
+
+    # -- arq's workers -----------------------------------------------------------------------------
+
+    def _queue_worker(self, queue: str, room: int) -> _QueueWorker:
+        made = _QueueWorker(
+            self._free,
+            room,
+            functions=[self._function(name, queue, self._handle) for name in self._card.types or ("none",)],
+            queue_name=self._backend.keys[queue],
+            redis_pool=self._pool,
+            handle_signals=False,
+            job_timeout=_EVER_S,
+            max_tries=2**31,
+            keep_result=max(1.0, self._manager.options.result_ttl_s),
+            poll_delay=self._backend.poll_s,
+            allow_abort_jobs=True,
+            job_serializer=self._backend.wire.dumps,
+            job_deserializer=self._read,
+            after_job_end=self._ended,
+            log_results=False,
+        )
+        made.in_progress_timeout_s = self._card.lease_s  # the heartbeat renews it, whatever a job takes
+        known = made.functions if self._card.types else {}
+        made.functions = _Functions(known, lambda name: self._function(name, queue, self._unknown))
+        return made
+
+    def _free(self) -> int:
+        return self._card.slots - sum(worker.job_counter for worker in self._workers)
+
+    def _function(
+        self, name: str, queue: str, run: Callable[[str, str, Any, Any], Coroutine[Any, Any, Any]]
+    ) -> Function:
+        async def call(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> Any:
+            return await run(name, queue, ctx, (args, kwargs))
+
+        return func(call, name=name)
+
+    async def _unknown(self, name: str, queue: str, ctx: Any, call: Any) -> None:
+        """Leave a job to workers that know its type, for as long as the manager allows."""
+        age_s = self._manager.clock.time() - ctx["enqueue_time"].timestamp()
+        left_s = self._manager.options.unknown_grace_s - age_s
+        if left_s <= 0:
+            raise JobExecutionFailed(f"no worker knows the job type {name!r}")
+        await self._pool.decr(retry_key_prefix + ctx["job_id"])
+        raise Retry(defer=max(0.01, min(_UNKNOWN_PAUSE_S, left_s)))
+
+    async def _handle(self, name: str, queue: str, ctx: Any, call: Any) -> Any:
+        kind = self._manager.types[name]
+        record = self._backend.wire.record(ctx, kind, queue, call, _extras.get())
+        if ctx["job_try"] > record.attempts:  # a try that a crash ended counts to arq like any other
+            raise JobExecutionFailed(f"{record.attempts} tries were begun and did not end")
+        ends = self._ends.waiting[record.id] = self._loop.create_future()
+        self._runner.start(Lease(record, token=int(self._loop.time() * 1000), attempt=ctx["job_try"]))
+        try:
+            outcome = await asyncio.shield(ends)
+        except asyncio.CancelledError:  # arq was asked to abort the job
+            self._runner.interrupt(record.id, "cancel")
+            outcome = await ends
+        return await self._conclude(outcome)
+
+    async def _conclude(self, outcome: Outcome) -> Any:
+        """Say an outcome in arq's words."""
+        if outcome.kind == "done":
+            return None if outcome.result is None else self._manager.codec.decode(outcome.result)
+        if outcome.kind == "dead":
+            raise JobExecutionFailed(outcome.error)
+        if outcome.kind == "release" or not outcome.count:
+            await self._pool.decr(retry_key_prefix + outcome.job_id)
+        if outcome.kind == "retry":
+            raise Retry(defer=outcome.delay_s or None)
+        raise asyncio.CancelledError  # ends an aborted job; any other runs again
+
+    async def _ended(self, ctx: dict[Any, Any]) -> None:
+        """What follows once Redis has the outcome."""
+        lease, outcome, then = self._ends.accepted.pop(ctx["job_id"], (None, None, None))
+        if lease is None or outcome is None:
+            return
+        counted = _COUNTED.get(outcome.kind)
+        if counted is not None:
+            await asyncio.to_thread(
+                self._sync.ended, lease.record.queue, outcome.job_id, counted, outcome.run_s, outcome.error
+            )
+        if then is not None:
+            then()
+
+    # -- the run -----------------------------------------------------------------------------------
+
+    async def run(self, burst: bool) -> None:
+        """Work until :meth:`stop`; with ``burst`` until nothing is left to do now."""
+        await self._store.enter(self._card)
+        self._heart.start()
+        self._emit("worker_started")
+        tasks = [self._loop.create_task(worker.async_run()) for worker in self._workers]
+        over = self._loop.create_task(self._idle() if burst else self._over.wait())
+        helpers: list[asyncio.Task[Any]] = [over]
+        if self._manager.schedules and not burst:
+            schedules = list(self._manager.schedules.values())
+            helpers.append(self._loop.create_task(Scheduler(self._store, schedules).run()))
+        try:
+            await asyncio.wait([*tasks, *helpers], return_when=asyncio.FIRST_COMPLETED)
+            for task in (*tasks, *helpers):
+                if task.done():
+                    task.result()
+        finally:
+            await self._close([*tasks, *helpers])
+
+    def _jobs(self) -> list[asyncio.Task[Any]]:
+        return [task for worker in self._workers for task in worker.tasks.values() if not task.done()]
+
+    async def _idle(self) -> None:
+        """Return when no job runs here and none could."""
+        queues = self._card.room_by_queue
+        while not self._over.is_set():
+            if not self._jobs():
+                rows = await self._store.counts()
+                if not any(row.waiting for row in rows if row.name in queues) and not self._jobs():
+                    return
+            await asyncio.sleep(self._backend.poll_s / 2)
+
+    async def _close(self, tasks: list[asyncio.Task[Any]]) -> None:
+        for worker in self._workers:
+            worker.allow_pick_jobs = False
+        try:
+            if (running := self._jobs()) and self._worker.grace_s:
+                await asyncio.wait(running, timeout=self._worker.grace_s)
+            await self._runner.hand_back()
+            if running := self._jobs():
+                await asyncio.wait(running, timeout=5.0)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            try:
+                await self._store.leave(self._card.id)
+            except StoreUnavailable:
+                _log.warning("worker %s could not sign off; it is forgotten after its leases", self._card.id)
+        finally:
+            self._heart.close()
+            await asyncio.to_thread(self._heart.join, 2.0)
+            self._runner.close()
+            await self._pool.aclose(close_connection_pool=True)
+            self._emit("worker_stopped")

@@ -1,0 +1,377 @@
+"""Jobs in this process's memory: the embedded default, with the full semantics of the room.
+
+What is lost when the process ends is everything; within the process the guarantees are those of the
+other backends, and the same conformance suite proves them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from eventperf._core.urls import BackendURL
+from eventperf.queues.backends.faces import AsyncFace
+from eventperf.queues.job import Lease
+from eventperf.queues.limits import RECHECK_S
+from eventperf.queues.policy import choose
+from eventperf.queues.protocols import ENGINE, Claimed, Outcome, Renewed, Stalled, StoreSettings, WorkerCard
+
+from .base import MemoryBooks
+from .jobs import ACTIVE, CANCELLED, COMPLETED, DELAYED, JobLane, LiveWorker, StoredJob
+
+_REAP_BATCH = 1000
+_HELD_BACK_BATCH = 2000
+
+
+class MemoryStore(MemoryBooks):
+    """A :class:`~eventperf.queues.protocols.JobStore` in plain dictionaries behind one lock.
+
+    Finished jobs are kept for ``result_ttl_s`` but never more than ``max_finished`` of them.
+    """
+
+    # -- workers -----------------------------------------------------------------------------------
+
+    def enter(self, card: WorkerCard, held: Sequence[str] = (), /) -> None:
+        with self._mu:
+            now = self._now()
+            worker = self._workers.get(card.id)
+            if worker is None:
+                self._workers[card.id] = LiveWorker(card, now + 3 * card.lease_s)
+            else:
+                worker.card, worker.until = card, now + 3 * card.lease_s
+            self._alive(self._workers[card.id], now)
+            for job in [j for _, _, token, j in self._leases if j.token == token and j.worker == card.id]:
+                if job.state is ACTIVE and job.record.id not in held:
+                    self._queues[job.record.queue].active -= 1
+                    job.token, job.place = -job.token, job.place + 1
+                    self._let_go(job, now)
+                    self._ready(job, now, tag=0.0)
+
+    def _alive(self, worker: LiveWorker, now: float) -> None:
+        worker.until = now + 3 * worker.card.lease_s
+        for type_ in worker.card.types:
+            self._known_until[type_] = max(worker.until, self._known_until.get(type_, 0.0))
+
+    def leave(self, worker: str, /) -> None:
+        with self._mu:
+            gone = self._workers.pop(worker, None)
+            if gone is not None:
+                gone.event.set()
+                gone.message.set()
+
+    def claim(self, worker: str, room: Mapping[str, int], total: int, /) -> Claimed:
+        with self._mu:
+            now, me = self._now(), self._workers[worker]
+            me.event.clear()
+            if me.until < now + 2 * me.card.lease_s:
+                self._alive(me, now)
+            self._promote(now)
+            stalled = self._reap(now)
+            expired: list[tuple[str, str, str, str]] = []
+            if self._parked:
+                self._unpark(me.card, now, total, expired)
+            if self._looks:
+                self._let_through(now)
+            leases = self._take(me, room, total, now, expired)
+            if self._finished:
+                self._forget(now)
+            return Claimed(leases, self._next_in(now), stalled, expired)
+
+    def _take(
+        self,
+        me: LiveWorker,
+        room: Mapping[str, int],
+        total: int,
+        now: float,
+        expired: list[tuple[str, str, str, str]],
+    ) -> list[Lease]:
+        card, order, aging = me.card, self._options.order, self._options.aging
+        left = {name: free for name, free in room.items() if free > 0 and not self._queues[name].paused}
+        for limit in self._whole:
+            name = limit.queue or ""
+            if name in left:
+                left[name] = int(min(left[name], self._ledger.free(limit, (name, "", ""), now)))
+                if left[name] <= 0:
+                    del left[name]
+        held_back = 0
+        lanes = [lane for name in left for lane in self._queues[name].lanes.values() if lane.size]
+        until = now + card.lease_s
+        leases: list[Lease] = []
+        while lanes and len(leases) < total and held_back < _HELD_BACK_BATCH:
+            lane = choose(lanes, order, aging, self._credit)
+            assert isinstance(lane, JobLane)
+            job = lane.take()
+            if not lane.size:
+                lanes.remove(lane)
+            record = job.record
+            if record.type not in card.types:
+                job.place += 1
+                job.parked = True
+                if record.type not in self._parked:
+                    self._parked[record.type] = deque()
+                    self._known_until[record.type] = max(now, self._known_until.get(record.type, 0.0))
+                self._parked[record.type].append((job.place, job))
+                continue
+            queue = self._queues[record.queue]
+            if record.deadline_at is not None and record.deadline_at <= now:
+                queue.waiting -= 1
+                job.place += 1
+                self._bury(job, "deadline passed before it could start", now)
+                expired.append((record.id, record.type, record.queue, "deadline"))
+                continue
+            if self._ledger.limits:
+                held = self._ledger.start(record.queue, record.type, record.key, now)
+                if isinstance(held, tuple):
+                    self._hold_back(job, held, now)
+                    held_back += 1
+                    continue
+                job.under = held
+            queue.waiting -= 1
+            job.place += 1
+            queue.active += 1
+            self._token = job.token = self._token + 1
+            job.state, job.worker, job.started, job.lease_until = ACTIVE, card.id, now, until
+            if record.unique_key is not None and record.unique_for == "waiting":
+                self._free_unique(record)
+            heapq.heappush(self._leases, (until, job.token, job.token, job))
+            leases.append(Lease(record, job.token, job.attempts + 1, job.crashes))
+            left[record.queue] -= 1
+            if not left[record.queue]:
+                lanes = [one for one in lanes if one.queue != record.queue]
+        return leases
+
+    def _let_through(self, now: float) -> None:
+        """Put jobs that a limit held back into line again, as many as it lets through by now."""
+        while self._looks and self._looks[0][0] <= now:
+            at, _, bucket = heapq.heappop(self._looks)
+            if self._look_at.get(bucket) != at:
+                continue
+            del self._look_at[bucket]
+            waiting, limit = self._held_back[bucket], self._ledger.limit_of(bucket)
+            free = self._ledger.free(limit, bucket, now) if limit is not None else len(waiting)
+            while waiting and free > 0:
+                _, _, place, job = heapq.heappop(waiting)
+                if job.place == place and job.lane is not None:
+                    free -= 1
+                    job.parked = False
+                    job.lane.put(job, next(self._n))
+            if not waiting:
+                del self._held_back[bucket]
+            elif limit is not None:
+                again = self._ledger.again_at(limit, bucket, now)
+                step = min(RECHECK_S, limit.per_s / limit.rate) if limit.rate else RECHECK_S
+                self._look(bucket, now + max(step, 1e-4) if again is None else again)
+
+    def _promote(self, now: float) -> None:
+        due = self._due
+        while due and due[0][0] <= now:
+            _, _, place, job = heapq.heappop(due)
+            if job.place == place and job.state is DELAYED:
+                self._queues[job.record.queue].delayed -= 1
+                self._ready(job, now)
+
+    def _reap(self, now: float) -> list[Stalled]:
+        found: list[Stalled] = []
+        heap = self._leases
+        while heap and heap[0][0] <= now and len(found) < _REAP_BATCH:
+            _, n, token, job = heapq.heappop(heap)
+            if job.state is not ACTIVE or job.token != token:
+                continue
+            if job.lease_until > now:
+                heapq.heappush(heap, (job.lease_until, n, token, job))
+                continue
+            found.append(self._orphan(job, now))
+        return found
+
+    def _orphan(self, job: StoredJob, now: float) -> Stalled:
+        record, queue = job.record, self._queues[job.record.queue]
+        queue.active -= 1
+        queue.stalled += 1
+        job.crashes += 1
+        job.token = -job.token
+        self._let_go(job, now)
+        dead = job.crashes >= self._options.max_crashes
+        if job.cancel:
+            self._end(job, CANCELLED, now)
+        elif dead:
+            self._bury(job, f"its worker died {job.crashes} times while running it", now)
+        else:
+            self._ready(job, now, tag=0.0)
+            self._wake({record.queue})
+        return Stalled(record.id, record.type, record.queue, job.crashes, dead)
+
+    def _unpark(
+        self, card: WorkerCard, now: float, total: int, expired: list[tuple[str, str, str, str]]
+    ) -> None:
+        for type_ in list(self._parked):
+            jobs, known = self._parked[type_], type_ in card.types
+            late = not known and now >= self._known_until.get(type_, now) + self._options.unknown_grace_s
+            for _ in range(min(len(jobs), total if known else _REAP_BATCH if late else 0)):
+                place, job = jobs.popleft()
+                if job.place != place:
+                    continue
+                job.parked = False
+                if known and job.lane is not None:
+                    job.lane.put(job, next(self._n))
+                else:
+                    job.place += 1
+                    self._queues[job.record.queue].waiting -= 1
+                    self._bury(job, f"no live worker knows the job type {type_!r}", now)
+                    expired.append((job.record.id, type_, job.record.queue, "unknown type"))
+            if not jobs:
+                del self._parked[type_]
+
+    def _next_in(self, now: float) -> float | None:
+        heap = self._leases
+        while heap and (heap[0][3].state is not ACTIVE or heap[0][3].token != heap[0][2]):
+            heapq.heappop(heap)
+        times = [max(heap[0][0], heap[0][3].lease_until)] if heap else []
+        if self._due:
+            times.append(self._due[0][0])
+        if self._looks:
+            times.append(self._looks[0][0])
+        for limit in self._whole:
+            again = self._ledger.again_at(limit, (limit.queue or "", "", ""), now)
+            if again is not None:
+                times.append(again)
+        return max(0.0, min(times) - now) if times else None
+
+    def finish(self, outcomes: Sequence[Outcome], /) -> list[bool]:
+        with self._mu:
+            now = self._now()
+            return [self._finish(outcome, now) for outcome in outcomes]
+
+    def _finish(self, outcome: Outcome, now: float) -> bool:
+        job = self._jobs.get(outcome.job_id)
+        if job is None or job.token != outcome.token or job.state is not ACTIVE:
+            return False
+        queue, kind = self._queues[job.record.queue], outcome.kind
+        queue.active -= 1
+        if job.under:
+            self._let_go(job, now)
+        if kind != "release":
+            self._runs[0] += 1
+            self._runs[1] += outcome.run_s
+            if self._runs[0] >= 10_000:  # forget slowly: the mean follows recent jobs
+                self._runs = [self._runs[0] // 2, self._runs[1] / 2]
+        if kind == "done":
+            job.attempts += 1
+            job.result = outcome.result
+            self._end(job, COMPLETED, now)
+        elif kind == "cancelled" or (job.cancel and kind in ("retry", "release")):
+            job.error = outcome.error
+            self._end(job, CANCELLED, now)
+        elif kind == "dead":
+            job.attempts += 1
+            self._bury(job, outcome.error or "failed", now)
+        else:
+            self._again(job, outcome, now)
+        if outcome.followers:
+            self._push(outcome.followers, now)
+        return True
+
+    def _again(self, job: StoredJob, outcome: Outcome, now: float) -> None:
+        job.token, job.place = -job.token, job.place + 1
+        if outcome.kind == "release":
+            self._ready(job, now, tag=0.0)
+            self._wake({job.record.queue})
+            return
+        self._queues[job.record.queue].retried += 1
+        job.attempts += outcome.count
+        job.error = outcome.error
+        if outcome.delay_s > 0:
+            self._delay(job, now + outcome.delay_s)
+        else:
+            self._ready(job, now)
+        self._wake({job.record.queue})
+
+    def renew(self, worker: str, held: Sequence[tuple[str, int]], /) -> Renewed:
+        with self._mu:
+            now, me, answer = self._now(), self._workers.get(worker), Renewed()
+            if me is None:
+                answer.lost.extend(job_id for job_id, _ in held)
+                return answer
+            self._alive(me, now)
+            for job_id, token in held:
+                job = self._jobs.get(job_id)
+                if job is None or job.state is not ACTIVE or job.token != token:
+                    answer.lost.append(job_id)
+                    continue
+                job.lease_until = now + me.card.lease_s
+                if job.cancel:
+                    answer.cancel.append(job_id)
+            return answer
+
+    def note(
+        self, job_id: str, token: int, /, *, progress: float | None = None, step: str | None = None
+    ) -> bool:
+        with self._mu:
+            job = self._jobs.get(job_id)
+            if job is None or job.state is not ACTIVE or job.token != token:
+                return False
+            if progress is not None:
+                job.progress = progress
+            if step is not None:
+                job.steps = job.steps or set()
+                job.steps.add(step)
+            return True
+
+    def steps(self, job_id: str, /) -> frozenset[str]:
+        with self._mu:
+            job = self._jobs.get(job_id)
+            return frozenset(job.steps or ()) if job is not None else frozenset()
+
+    def wait(self, worker: str, timeout_s: float, /) -> bool | str:
+        me = self._workers.get(worker)
+        if me is None or not me.event.wait(timeout_s):
+            return False
+        return self._heard(me)
+
+    def attend(self, worker: str, timeout_s: float, /) -> bool | str:
+        me = self._workers.get(worker)
+        if me is None or not me.message.wait(timeout_s):
+            return False
+        me.message.clear()
+        return self._heard(me)
+
+    def nudge(self, worker: str, /) -> None:
+        me = self._workers.get(worker)
+        if me is not None:
+            me.message.set()
+
+    def _heard(self, me: LiveWorker) -> bool | str:
+        if not me.told:
+            return True
+        me.told = False
+        return "message"
+
+    def close(self) -> None:
+        """Nothing to give back: the jobs live as long as this object."""
+
+
+class MemoryBackend:
+    """One memory store, shared by the threads and loops of this process; a fork starts an empty one."""
+
+    name = "memory"
+    capabilities: frozenset[str] = ENGINE | {"limits", "flows", "schedules"}
+
+    def __init__(self, url: BackendURL | None, settings: StoreSettings) -> None:
+        self._settings = settings
+        self._pid = os.getpid()
+        self._store = MemoryStore(settings)
+
+    def sync(self) -> MemoryStore:
+        if self._pid != os.getpid():
+            self._pid, self._store = os.getpid(), MemoryStore(self._settings)
+        return self._store
+
+    def waiter(self, card: WorkerCard, /) -> MemoryStore:
+        return self.sync()
+
+    def aio(self) -> AsyncFace:
+        return AsyncFace(self.sync(), in_threads=False)
+
+    def close(self) -> None:
+        """Nothing to close."""

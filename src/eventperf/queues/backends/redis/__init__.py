@@ -1,0 +1,1 @@
+"""Jobs on Redis, Valkey or a Redis Cluster, by Lua scripts."""

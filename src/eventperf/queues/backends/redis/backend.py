@@ -1,0 +1,470 @@
+"""Jobs in Redis, Valkey or a Redis Cluster: every step is one Lua script on keys of one hash tag.
+
+Connections: one for all threads of a process, one per event loop, and one for each worker's thread
+that waits and renews; so a producer holds one and a worker two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eventperf._core.extras import require
+from eventperf._core.urls import BackendURL, redact
+from eventperf._redis.url import check
+from eventperf.queues.backends.turns import Turns
+from eventperf.queues.errors import QueueError, StoreUnavailable
+from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus
+from eventperf.queues.protocols import ENGINE, Claimed, Outcome, Renewed, StoreSettings, WorkerCard
+
+from . import wire as wire
+from .client import COMMAND_TIMEOUT_S, build_client, lost, warn_of_eviction
+
+_PUSH_BATCH = 1000
+_PURGE_BATCH = 1000
+
+
+class RedisBackend:
+    """The Redis engine behind a URL: ``redis://``, ``rediss://``, ``redis+cluster://h1:7000,h2:7001``,
+    ``redis+sentinel://h1:26379,h2:26379/SERVICE``."""
+
+    name = "Redis"
+    capabilities: frozenset[str] = ENGINE | {"shared", "limits", "flows", "schedules", "wait_replicas"}
+
+    def __init__(self, url: BackendURL, settings: StoreSettings) -> None:
+        require("redis", extra="queues", needed_by="the Redis queue backend")
+        self._url = check(url)
+        self._settings = settings
+        self._mu = threading.Lock()
+        self._pid = os.getpid()
+        self._sync: RedisStore | None = None
+        self._waiters: list[RedisStore] = []
+        self._aio: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncRedisStore] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def _here(self) -> None:
+        """Forget the parent's connections after a fork, without closing them."""
+        if self._pid != os.getpid():
+            self._pid, self._sync, self._waiters = os.getpid(), None, []
+            self._aio = weakref.WeakKeyDictionary()
+
+    def sync(self) -> RedisStore:
+        with self._mu:
+            self._here()
+            if self._sync is None:
+                self._sync = RedisStore(build_client(self._url), self._settings, self._url)
+            return self._sync
+
+    def waiter(self, card: WorkerCard, /) -> RedisStore:
+        with self._mu:
+            self._here()
+            store = RedisStore(build_client(self._url, waits=True), self._settings, self._url)
+            store.adopt(card)
+            self._waiters.append(store)
+            return store
+
+    def aio(self) -> AsyncRedisStore:
+        loop = asyncio.get_running_loop()
+        with self._mu:
+            self._here()
+            if loop not in self._aio:
+                client = build_client(self._url, asynchronous=True)
+                self._aio[loop] = AsyncRedisStore(client, self._settings, self._url)
+            return self._aio[loop]
+
+    def close(self) -> None:
+        with self._mu:
+            stores = [s for s in (self._sync, *self._waiters) if s is not None]
+            self._sync, self._waiters = None, []
+        for store in stores:
+            store.close()
+
+
+class _Shared:
+    """What both faces know: settings, scripts, workers' cards and which errors mean what."""
+
+    def __init__(self, client: Any, settings: StoreSettings, url: BackendURL) -> None:
+        errors: Any = require("redis.exceptions", extra="queues", needed_by="the Redis queue backend")
+        self._client = client
+        self._settings = settings
+        self._url = url
+        self._prefix = wire.prefix(settings)
+        self._cards: dict[str, WorkerCard] = {}
+        self._looked = False
+        self._noscript: type[Exception] = errors.NoScriptError
+        self._down: tuple[type[Exception], ...] = (
+            errors.ConnectionError,
+            errors.TimeoutError,
+            errors.ClusterDownError,
+            errors.RedisClusterException,
+            errors.ReadOnlyError,
+            OSError,
+            asyncio.TimeoutError,
+        )
+        self._refused: tuple[type[Exception], ...] = (errors.RedisError, *self._down)
+
+    def _error(self, error: Exception) -> QueueError:
+        if isinstance(error, self._down) or str(error).startswith(
+            ("LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")
+        ):
+            return lost(self._url, error)
+        return QueueError(f"Redis at {redact(self._url.text)} refused a command: {error}")
+
+    def _wait_args(self) -> tuple[Any, ...]:
+        o = self._settings.options
+        return "WAIT", o.wait_replicas, int(o.wait_timeout_s * 1000)
+
+    def _mark_args(self) -> tuple[Any, ...]:
+        """A write: a push whose jobs were all known made none, and Valkey's WAIT answers at once then."""
+        return "SET", f"{self._prefix}wt", "", "PX", 1000
+
+    def _home(self) -> dict[str, Any]:
+        """Say which node of a cluster a command without a key is for: the one that has all keys."""
+        find = getattr(self._client, "get_node_from_key", None)
+        return {} if find is None else {"target_nodes": find(self._prefix)}
+
+    def _card(self, worker: str) -> WorkerCard:
+        return self._cards[worker]
+
+    def _ttl(self) -> int:
+        return int(min(self._settings.options.result_ttl_s, 60.0) * 1000)
+
+
+_SHAS: dict[str, str] = {}
+
+
+def _sha(name: str) -> str:
+    sha = _SHAS.get(name)
+    if sha is None:
+        sha = _SHAS[name] = hashlib.sha1(wire.script(name).encode(), usedforsecurity=False).hexdigest()
+    return sha
+
+
+def _wake_keys(prefix: str, card: WorkerCard) -> list[str]:
+    queues = [f"{prefix}k:{q}" for q in card.room_by_queue]
+    return [f"{prefix}W:{card.id}", *queues, *(f"{prefix}K:{t}" for t in card.types)]
+
+
+class RedisStore(_Shared):
+    """The face for threads; calls of several threads take turns on one connection."""
+
+    def __init__(self, client: Any, settings: StoreSettings, url: BackendURL) -> None:
+        super().__init__(client, settings, url)
+        self._turns = Turns()
+
+    def _run(self, name: str, args: Sequence[Any]) -> Any:
+        with self._turns:
+            return self._eval(name, args)
+
+    def _eval(self, name: str, args: Sequence[Any]) -> Any:
+        try:
+            try:
+                return self._client.execute_command("EVALSHA", _sha(name), 1, self._prefix, *args)
+            except self._noscript:
+                return self._client.execute_command("EVAL", wire.script(name), 1, self._prefix, *args)
+        except self._refused as error:
+            raise self._error(error) from error
+
+    def push(self, jobs: Sequence[NewJob], /) -> list[str]:
+        args = wire.push_args(jobs)
+        try:
+            self._look_at_server()
+            answer = self._run("push", args)
+        except StoreUnavailable:  # an idle connection that the server had closed; ids make this harmless
+            answer = self._run("push", args)
+        self._replicated()
+        return [x.decode() for x in answer]
+
+    def _replicated(self) -> None:
+        o = self._settings.options
+        if o.wait_replicas:
+            try:
+                with self._turns:
+                    self._client.execute_command(*self._mark_args())
+                    got = self._client.execute_command(*self._wait_args(), **self._home())
+            except self._refused as error:
+                raise self._error(error) from error
+            wire.check_replicated(got, o)
+
+    def fire(self, name: str, slot: float, job: NewJob, /, *, late: bool = False) -> bool:
+        return bool(self._run("fire", wire.fire_args(name, slot, job, late)) == 1)
+
+    def time(self) -> float:
+        return wire.seconds_of(self._run("time", []))
+
+    def fetch(self, ids: Sequence[str], /) -> list[JobInfo | None]:
+        return wire.infos(ids, self._run("fetch", ids)) if ids else []
+
+    def counts(self) -> list[QueueStatus]:
+        return wire.statuses(self._settings, self._run("counts", list(self._settings.queues)))
+
+    def load(self) -> tuple[int, int, float]:
+        return wire.load(self._run("counts", []))
+
+    def listing(self, queue: str, state: JobState, /, *, offset: int = 0, limit: int = 100) -> list[JobInfo]:
+        found = self._run("admin", ["list", queue, state.value, offset, limit])
+        if state is JobState.COMPLETED:
+            return wire.listed(found)
+        return [info for info in self.fetch([x.decode() for x in found]) if info is not None]
+
+    def cancel(self, ids: Sequence[str], /) -> list[bool]:
+        return [x == 1 for x in self._run("admin", ["cancel", self._ttl(), *ids])] if ids else []
+
+    def replay(self, queue: str, ids: Sequence[str] | None = None, /, *, limit: int | None = None) -> int:
+        if ids is not None and not ids:
+            return 0
+        return int(self._run("admin", ["replay", queue, -1 if limit is None else limit, *(ids or ())]))
+
+    def purge(self, queue: str, state: JobState, /) -> int:
+        total, at = 0, 0
+        while True:
+            n, more, *rest = self._run("admin", ["purge", queue, state.value, self._ttl(), _PURGE_BATCH, at])
+            total, at = total + int(n), int(rest[0]) if rest else 0
+            if not more:
+                return total
+
+    def set_paused(self, queue: str, paused: bool, /) -> None:
+        self._run("admin", ["pause", queue, int(paused)])
+
+    def enter(self, card: WorkerCard, held: Sequence[str] = (), /) -> None:
+        self._cards[card.id] = card
+        self._run("enter", [*wire.card_args(card), *held])
+
+    def leave(self, worker: str, /) -> None:
+        self._run("leave", [worker])
+
+    def claim(self, worker: str, room: Mapping[str, int], total: int, /) -> Claimed:
+        args = wire.claim_args(self._settings, self._card(worker), room, min(total, _PUSH_BATCH))
+        return wire.claimed(self._run("claim", args))
+
+    def finish(self, outcomes: Sequence[Outcome], /) -> list[bool]:
+        if not outcomes:
+            return []
+        return [x == 1 for x in self._run("finish", wire.finish_args(self._settings, outcomes))]
+
+    def renew(self, worker: str, held: Sequence[tuple[str, int]], /) -> Renewed:
+        flat = [x for pair in held for x in pair]
+        return wire.renewed(self._run("renew", [*wire.card_args(self._card(worker)), *flat]))
+
+    def note(
+        self, job_id: str, token: int, /, *, progress: float | None = None, step: str | None = None
+    ) -> bool:
+        return bool(self._run("note", [job_id, token, "" if progress is None else progress, step or ""]) == 1)
+
+    def steps(self, job_id: str, /) -> frozenset[str]:
+        return frozenset(x.decode() for x in self._run("steps", [job_id]))
+
+    def adopt(self, card: WorkerCard) -> None:
+        """Know a worker that introduced itself on another connection."""
+        self._cards[card.id] = card
+
+    def wait(self, worker: str, timeout_s: float, /) -> bool | str:
+        return self._pop(_wake_keys(self._prefix, self._card(worker)), timeout_s)
+
+    def attend(self, worker: str, timeout_s: float, /) -> bool | str:
+        return self._pop([f"{self._prefix}W:{worker}"], timeout_s)
+
+    def _pop(self, keys: list[str], timeout_s: float) -> bool | str:
+        try:
+            with self._turns:
+                found = self._client.blpop(keys, timeout=max(0.01, min(timeout_s, COMMAND_TIMEOUT_S)))
+        except self._refused as error:
+            raise self._error(error) from error
+        return False if found is None else "message" if found[1] == b"c" else True
+
+    def _look_at_server(self) -> None:
+        if not self._looked:
+            self._looked = True
+            try:
+                with self._turns:
+                    warn_of_eviction(self._client.info("memory"))
+            except self._refused:  # not allowed to ask, or down: the next command will tell
+                return
+
+    def close(self) -> None:
+        pool = getattr(self._client, "connection_pool", None)
+        self._client.close()
+        if pool is not None:
+            pool.disconnect()
+
+
+class AsyncRedisStore(_Shared):
+    """The face for one event loop; pushes of one turn of the loop travel together."""
+
+    def __init__(self, client: Any, settings: StoreSettings, url: BackendURL) -> None:
+        super().__init__(client, settings, url)
+        self._waiting: list[tuple[Sequence[NewJob], asyncio.Future[list[str]]]] = []
+        self._pusher: asyncio.Task[None] | None = None
+
+    async def _run(self, name: str, args: Sequence[Any]) -> Any:
+        try:
+            try:
+                return await self._client.execute_command("EVALSHA", _sha(name), 1, self._prefix, *args)
+            except self._noscript:
+                return await self._client.execute_command("EVAL", wire.script(name), 1, self._prefix, *args)
+        except self._refused as error:
+            raise self._error(error) from error
+
+    async def push(self, jobs: Sequence[NewJob], /) -> list[str]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[str]] = loop.create_future()
+        self._waiting.append((jobs, future))
+        if self._pusher is None:
+            self._pusher = loop.create_task(self._push_all())
+        return await future
+
+    async def _push_all(self) -> None:
+        while self._waiting:
+            batch: list[tuple[Sequence[NewJob], asyncio.Future[list[str]]]] = []
+            size = 0
+            while self._waiting and (not batch or size + len(self._waiting[0][0]) <= _PUSH_BATCH):
+                batch.append(self._waiting.pop(0))
+                size += len(batch[-1][0])
+            args = wire.push_args([job for jobs, _ in batch for job in jobs])
+            try:
+                try:
+                    await self._look_at_server()
+                    answer = await self._run("push", args)
+                except StoreUnavailable:
+                    answer = await self._run("push", args)
+                await self._replicated()
+            except BaseException as error:
+                self._answer(batch, None, error)
+                if not isinstance(error, Exception):
+                    self._pusher = None
+                    raise
+            else:
+                self._answer(batch, [x.decode() for x in answer], None)
+        self._pusher = None
+
+    async def _replicated(self) -> None:
+        o = self._settings.options
+        if o.wait_replicas:
+            try:
+                await self._client.execute_command(*self._mark_args())
+                got = await self._client.execute_command(*self._wait_args(), **self._home())
+            except self._refused as error:
+                raise self._error(error) from error
+            wire.check_replicated(got, o)
+
+    async def fire(self, name: str, slot: float, job: NewJob, /, *, late: bool = False) -> bool:
+        return bool(await self._run("fire", wire.fire_args(name, slot, job, late)) == 1)
+
+    async def time(self) -> float:
+        return wire.seconds_of(await self._run("time", []))
+
+    async def _look_at_server(self) -> None:
+        if not self._looked:
+            self._looked = True
+            try:
+                warn_of_eviction(await self._client.info("memory"))
+            except self._refused:  # not allowed to ask, or down
+                return
+
+    @staticmethod
+    def _answer(
+        batch: list[tuple[Sequence[NewJob], asyncio.Future[list[str]]]],
+        ids: list[str] | None,
+        error: BaseException | None,
+    ) -> None:
+        at = 0
+        for jobs, future in batch:
+            if not future.done():
+                if ids is not None:
+                    future.set_result(ids[at : at + len(jobs)])
+                elif isinstance(error, Exception):
+                    future.set_exception(error)
+                else:
+                    future.cancel()
+            at += len(jobs)
+
+    async def fetch(self, ids: Sequence[str], /) -> list[JobInfo | None]:
+        return wire.infos(ids, await self._run("fetch", ids)) if ids else []
+
+    async def counts(self) -> list[QueueStatus]:
+        return wire.statuses(self._settings, await self._run("counts", list(self._settings.queues)))
+
+    async def load(self) -> tuple[int, int, float]:
+        return wire.load(await self._run("counts", []))
+
+    async def listing(
+        self, queue: str, state: JobState, /, *, offset: int = 0, limit: int = 100
+    ) -> list[JobInfo]:
+        found = await self._run("admin", ["list", queue, state.value, offset, limit])
+        if state is JobState.COMPLETED:
+            return wire.listed(found)
+        return [info for info in await self.fetch([x.decode() for x in found]) if info is not None]
+
+    async def cancel(self, ids: Sequence[str], /) -> list[bool]:
+        return [x == 1 for x in await self._run("admin", ["cancel", self._ttl(), *ids])] if ids else []
+
+    async def replay(
+        self, queue: str, ids: Sequence[str] | None = None, /, *, limit: int | None = None
+    ) -> int:
+        if ids is not None and not ids:
+            return 0
+        return int(await self._run("admin", ["replay", queue, -1 if limit is None else limit, *(ids or ())]))
+
+    async def purge(self, queue: str, state: JobState, /) -> int:
+        total, at = 0, 0
+        while True:
+            args = ["purge", queue, state.value, self._ttl(), _PURGE_BATCH, at]
+            n, more, *rest = await self._run("admin", args)
+            total, at = total + int(n), int(rest[0]) if rest else 0
+            if not more:
+                return total
+
+    async def set_paused(self, queue: str, paused: bool, /) -> None:
+        await self._run("admin", ["pause", queue, int(paused)])
+
+    async def enter(self, card: WorkerCard, held: Sequence[str] = (), /) -> None:
+        self._cards[card.id] = card
+        await self._look_at_server()
+        await self._run("enter", [*wire.card_args(card), *held])
+
+    async def leave(self, worker: str, /) -> None:
+        await self._run("leave", [worker])
+
+    async def claim(self, worker: str, room: Mapping[str, int], total: int, /) -> Claimed:
+        args = wire.claim_args(self._settings, self._card(worker), room, min(total, _PUSH_BATCH))
+        return wire.claimed(await self._run("claim", args))
+
+    async def finish(self, outcomes: Sequence[Outcome], /) -> list[bool]:
+        if not outcomes:
+            return []
+        return [x == 1 for x in await self._run("finish", wire.finish_args(self._settings, outcomes))]
+
+    async def renew(self, worker: str, held: Sequence[tuple[str, int]], /) -> Renewed:
+        flat = [x for pair in held for x in pair]
+        return wire.renewed(await self._run("renew", [*wire.card_args(self._card(worker)), *flat]))
+
+    async def note(
+        self, job_id: str, token: int, /, *, progress: float | None = None, step: str | None = None
+    ) -> bool:
+        args = [job_id, token, "" if progress is None else progress, step or ""]
+        return bool(await self._run("note", args) == 1)
+
+    async def nudge(self, worker: str, /) -> None:
+        key = f"{self._prefix}W:{worker}"
+        try:
+            await self._client.rpush(key, "n")
+            await self._client.pexpire(key, 60_000)
+        except self._refused as error:
+            raise self._error(error) from error
+
+    async def steps(self, job_id: str, /) -> frozenset[str]:
+        return frozenset(x.decode() for x in await self._run("steps", [job_id]))
+
+    async def close(self) -> None:
+        if self._pusher is not None:
+            await asyncio.wait([self._pusher])
+        pool = getattr(self._client, "connection_pool", None)
+        await self._client.aclose()
+        if pool is not None:
+            await pool.disconnect()

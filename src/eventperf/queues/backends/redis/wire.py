@@ -1,0 +1,373 @@
+"""What the Lua scripts are told and what they answer: pure translation, no connection.
+
+The layout of a job's text is written in ``lua/common.lua``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from eventperf._redis.script import read_script
+from eventperf.queues.errors import StoreUnavailable
+from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob, QueueStatus
+from eventperf.queues.options import EngineOptions
+from eventperf.queues.protocols import Claimed, Outcome, Renewed, Stalled, StoreSettings, WorkerCard
+
+US = b"\x1f"
+Args = list[Any]
+
+_STATES = {b"d": JobState.COMPLETED, b"f": JobState.FAILED, b"c": JobState.CANCELLED}
+_LIVE = {b"w": JobState.WAITING, b"d": JobState.DELAYED, b"a": JobState.ACTIVE}
+_PUSHING = ("push", "fire", "finish")
+_FAR = 8e15  # due times beyond it belong to jobs that wait for others
+_GROUP = 1000
+_DELAY_CAP_S = 3.15e9  # a century: scores stay exact integers
+
+
+def script(name: str) -> str:
+    """Return the text of one Lua script, with the shared part in front."""
+    parts = ("common", "pushes", name) if name in _PUSHING else ("common", name)
+    return read_script(__package__, *parts).text
+
+
+def prefix(settings: StoreSettings) -> str:
+    """Return the beginning of every key: one hash tag per namespace, so one slot of a cluster."""
+    return f"{{eventperf:{settings.namespace}}}:"
+
+
+# -- push ------------------------------------------------------------------------------------------
+
+
+def _header(record: JobRecord, delay_s: float, deadline_s: float | None) -> bytes:
+    extras: dict[str, Any] = {}
+    if record.attempts != 3:
+        extras["a"] = record.attempts
+    if record.timeout_s is not None:
+        extras["t"] = record.timeout_s
+    if deadline_s is not None:
+        extras["d"] = deadline_s
+    if record.unique_key is not None:
+        extras["u"] = record.unique_key
+        if record.unique_for != "waiting":
+            extras["m"] = "r" if record.unique_for == "running" else "t"
+    if record.key:
+        extras["k"] = record.key
+    if record.version != 1:
+        extras["v"] = record.version
+    if record.headers:
+        extras["h"] = dict(record.headers)
+    if record.flow:
+        extras["f"] = dict(record.flow)
+    if delay_s > 0:
+        extras["w"] = delay_s
+    text = json.dumps(extras, separators=(",", ":")) if extras else ""
+    return f"\x1f{record.queue}\x1f{record.type}\x1f{record.priority}\x1f{text}\x1f".encode()
+
+
+def push_args(jobs: Sequence[NewJob]) -> Args:
+    """Group consecutive jobs that differ in id and payload only, so that one header serves them all."""
+    args: Args = []
+    same: tuple[Any, ...] | None = None
+    count_at = 0
+    for new in jobs:
+        r = new.record
+        mark = (
+            r.queue, r.type, r.priority, r.key, r.attempts, r.timeout_s, r.unique_key, r.unique_for,
+            r.version, r.headers, r.flow, new.delay_s, new.deadline_s,
+        )  # fmt: skip
+        if mark != same or args[count_at] >= _GROUP:
+            same = mark
+            delay_s = min(new.delay_s, _DELAY_CAP_S)
+            unique = "" if r.unique_key is None else f"{r.type}|{r.unique_key}"
+            count_at = len(args) + 7
+            parents = r.flow.get("after", ()) if r.flow else ()
+            args += (
+                _header(r, delay_s, new.deadline_s), r.queue, r.priority, r.key,
+                -(-delay_s * 1e6 // 1) / 1000,
+                unique, _unique_mode(r.unique_for), 0, len(parents), r.flow["when"] if r.flow else "",
+                *parents,
+            )  # fmt: skip
+        args[count_at] += 1
+        args.append(r.id)
+        args.append(r.payload)
+    return args
+
+
+def _unique_mode(value: str | float) -> str | int:
+    if isinstance(value, str):
+        return value[0]
+    return max(1, int(value * 1000))
+
+
+def fire_args(name: str, slot: float, job: NewJob, late: bool) -> Args:
+    """Build the arguments of ``fire.lua``."""
+    return [name, round(slot * 1000), int(late), *push_args([job])]
+
+
+def seconds_of(reply: Sequence[bytes]) -> float:
+    """Read the answer of ``time.lua``."""
+    return int(reply[0]) + int(reply[1]) / 1e6
+
+
+def check_replicated(replicas: int, options: EngineOptions) -> None:
+    """Refuse a push that fewer replicas than asked for have.
+
+    Raises:
+        StoreUnavailable: Too few; the jobs are stored, the same push may be repeated by their ids.
+    """
+    if replicas < options.wait_replicas:
+        raise StoreUnavailable(
+            f"{replicas} of {options.wait_replicas} replicas had them within {options.wait_timeout_s:g} s; "
+            "the primary has them"
+        )
+
+
+# -- records ---------------------------------------------------------------------------------------
+
+
+def record_of(job_id: str, blob: bytes, no_deadline: bool = False) -> JobRecord:
+    """Return the record whose text is ``blob``."""
+    created, queue, type_, level, extras, payload = blob.split(US, 5)
+    born = int(created) / 1000
+    known = _heads.get((queue, type_, level, extras))
+    if known is None:
+        if len(_heads) > 1000:
+            _heads.clear()
+        known = _heads[queue, type_, level, extras] = _head(queue, type_, level, extras)
+    life_s, fields = known
+    record = JobRecord(id=job_id, payload=payload, created_at=born, **fields)
+    if life_s is not None and not no_deadline:
+        record.deadline_at = born + life_s
+    return record
+
+
+_heads: dict[tuple[bytes, bytes, bytes, bytes], tuple[float | None, dict[str, Any]]] = {}
+
+
+def _head(queue: bytes, type_: bytes, level: bytes, extras: bytes) -> tuple[float | None, dict[str, Any]]:
+    fields: dict[str, Any] = {"queue": queue.decode(), "type": type_.decode(), "priority": int(level)}
+    e = json.loads(extras) if extras else {}
+    for short, name in _SHORT.items():
+        if short in e:
+            fields[name] = e[short]
+    if "u" in e:
+        fields["unique_for"] = {"r": "running", "t": 0.0}.get(e.get("m", ""), "waiting")
+    return e.get("d"), fields
+
+
+_SHORT = {
+    "a": "attempts",
+    "t": "timeout_s",
+    "u": "unique_key",
+    "k": "key",
+    "v": "version",
+    "h": "headers",
+    "f": "flow",
+}
+
+
+def _mutable(text: bytes) -> tuple[int, int, str]:
+    if not text:
+        return 0, 0, ""
+    attempts, crashes, flags = text.decode().split(":")
+    return int(attempts), int(crashes), flags
+
+
+def _final_info(data: bytes) -> JobInfo:
+    state, at, attempts, crashes, started, error_n, result_n, job_id, rest = data.split(US, 8)
+    cut, size = int(error_n), int(result_n)
+    end = cut + max(0, size)
+    r = record_of(job_id.decode(), rest[end:])
+    return JobInfo(
+        id=r.id, type=r.type, queue=r.queue, state=_STATES[state], priority=r.priority, attempt=int(attempts),
+        crashes=int(crashes), created_at=r.created_at, started_at=int(started) / 1000 or None,
+        finished_at=int(at) / 1000, error=rest[:cut].decode() or None,
+        result=rest[cut:end] if size >= 0 else None, payload=r.payload, key=r.key,
+        headers=dict(r.headers or {}),
+    )  # fmt: skip
+
+
+def _live_info(job_id: str, row: Sequence[bytes]) -> JobInfo:
+    state, blob, due, held, changed, progress, error = row
+    r = record_of(job_id, blob)
+    attempts, crashes, _ = _mutable(changed)
+    started, worker = None, None
+    if held:
+        _, at, name = held.split(US, 2)
+        started, worker = int(at) / 1000, name.decode()
+    return JobInfo(
+        id=job_id, type=r.type, queue=r.queue, state=_LIVE[state], priority=r.priority,
+        attempt=attempts + (state == b"a"), crashes=crashes, created_at=r.created_at,
+        due_at=float(due) / 1000 if due and float(due) < _FAR else None, started_at=started, worker=worker,
+        progress=float(progress) if progress else None, error=error.decode() or None, payload=r.payload,
+        key=r.key, headers=dict(r.headers or {}),
+    )  # fmt: skip
+
+
+def infos(ids: Sequence[str], rows: Sequence[Any]) -> list[JobInfo | None]:
+    """Read the answer of ``fetch.lua``."""
+    found: list[JobInfo | None] = []
+    for job_id, row in zip(ids, rows, strict=True):
+        if not row:
+            found.append(None)
+        elif row[0] == b"r":
+            found.append(_final_info(row[1]))
+        else:
+            found.append(_live_info(job_id, row))
+    return found
+
+
+def listed(records: Iterable[bytes]) -> list[JobInfo]:
+    """Read finished records."""
+    return [_final_info(record) for record in records]
+
+
+# -- counts ----------------------------------------------------------------------------------------
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[str, int]:
+    return {flat[i].decode(): int(flat[i + 1]) for i in range(0, len(flat), 2)}
+
+
+def cards(values: Sequence[bytes], now_ms: int) -> list[dict[str, Any]]:
+    """Return the live workers' cards."""
+    found = []
+    for value in values:
+        until, card = value.split(US, 1)
+        if int(until) > now_ms:
+            found.append(json.loads(card))
+    return found
+
+
+def statuses(settings: StoreSettings, reply: Sequence[Any]) -> list[QueueStatus]:
+    """Read the answer of ``counts.lua``."""
+    now_ms, n = int(reply[0]), _pairs(reply[1])
+    paused, dead = {q.decode() for q in reply[2]}, [int(x) for x in reply[3]]
+    workers, rates, oldest = cards(reply[4], now_ms), [_pairs(r) for r in reply[5]], _oldest(reply[6])
+    span = now_ms / 1000 - (now_ms // 10_000 - 6) * 10.0
+    span = max(1.0, min(span, (now_ms - n.get("#born", now_ms)) / 1000 or span))
+    fields = (
+        "waiting", "delayed", "active", "completed", "failed", "cancelled", "retried", "stalled", "enqueued",
+        "replayed",
+    )  # fmt: skip
+    return [
+        QueueStatus(
+            name=name,
+            priority=config.priority,
+            dead=dead[i],
+            paused=name in paused,
+            workers=sum(name in card["q"] for card in workers),
+            oldest_wait_s=max(0.0, oldest.get(name, 0.0)),
+            arrival_rate=sum(r.get(f"{name}:a", 0) for r in rates) / span,
+            service_rate=sum(r.get(f"{name}:s", 0) for r in rates) / span,
+            **{field: n.get(f"{name}:{field}", 0) for field in fields},
+        )
+        for i, (name, config) in enumerate(settings.queues.items())
+    ]
+
+
+def _oldest(flat: Sequence[Any]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for i in range(0, len(flat), 2):
+        name = flat[i].decode()
+        found[name] = max(found.get(name, 0.0), int(flat[i + 1]) / 1000)
+    return found
+
+
+def load(reply: Sequence[Any]) -> tuple[int, int, float]:
+    """Read workers, slots and mean run time out of the answer of ``counts.lua``."""
+    n, live = _pairs(reply[1]), cards(reply[4], int(reply[0]))
+    runs = n.get("#runs", 0)
+    return len(live), sum(card["s"] for card in live), n.get("#run_us", 0) / 1e6 / runs if runs else 0.0
+
+
+# -- workers ---------------------------------------------------------------------------------------
+
+
+def _ms(value_s: float) -> int:
+    return int(value_s * 1000)
+
+
+def card_args(card: WorkerCard) -> Args:
+    """Return how a worker introduces itself; used by ``enter.lua`` and ``renew.lua``."""
+    text = json.dumps({"q": list(card.room_by_queue), "s": card.slots}, separators=(",", ":"))
+    return [card.id, text, _ms(card.lease_s), len(card.types), *card.types]
+
+
+def claim_args(settings: StoreSettings, card: WorkerCard, room: Mapping[str, int], total: int) -> Args:
+    """Build the arguments of ``claim.lua``."""
+    o = settings.options
+    args: Args = [
+        card.id, _ms(card.lease_s), total, o.order, -1 if o.aging is None else o.aging, o.max_crashes,
+        _ms(o.unknown_grace_s), _ms(min(o.result_ttl_s, 60.0)), len(room), len(o.limits),
+    ]  # fmt: skip
+    for name, free in room.items():
+        q = settings.queues[name]
+        args += (name, free, q.priority, q.share, -1 if q.keep_failed is None else q.keep_failed)
+    for limit in o.limits:
+        cap, rate = limit.concurrency or -1, limit.rate or -1
+        args += (limit.queue or "", limit.type or "", int(limit.per_key), cap, rate, _ms(limit.per_s))
+    args += card.types
+    return args
+
+
+def claimed(reply: Sequence[Any]) -> Claimed:
+    """Read the answer of ``claim.lua``."""
+    next_us, flat, stalled, expired = reply
+    leases = [
+        Lease(
+            record_of(flat[i].decode(), flat[i + 5], b"n" in flat[i + 4]),
+            int(flat[i + 1]),
+            int(flat[i + 2]) + 1,
+            int(flat[i + 3]),
+        )
+        for i in range(0, len(flat), 6)
+    ]
+    return Claimed(
+        leases,
+        None if int(next_us) < 0 else int(next_us) / 1e6,
+        [
+            Stalled(
+                stalled[i].decode(),
+                stalled[i + 1].decode(),
+                stalled[i + 2].decode(),
+                int(stalled[i + 3]),
+                int(stalled[i + 4]) == 1,
+            )
+            for i in range(0, len(stalled), 5)
+        ],
+        [
+            (expired[i].decode(), expired[i + 1].decode(), expired[i + 2].decode(), expired[i + 3].decode())
+            for i in range(0, len(expired), 4)
+        ],
+    )
+
+
+def finish_args(settings: StoreSettings, outcomes: Sequence[Outcome]) -> Args:
+    """Build the arguments of ``finish.lua``."""
+    o = settings.options
+    args: Args = [_ms(o.result_ttl_s), _ms(min(o.result_ttl_s, 60.0)), len(settings.queues)]
+    for q in settings.queues.values():
+        args += (q.name, q.keep_completed, -1 if q.keep_failed is None else q.keep_failed)
+    args.append(len(outcomes))
+    for out in outcomes:
+        if out.kind == "done":
+            args.append(f"{out.job_id}\x1f{out.token}\x1fdone\x1f0\x1f1\x1f{int(out.run_s * 1e6)}")
+            args.append(out.result or b"")
+        else:
+            wait_ms = _ms(min(out.delay_s, _DELAY_CAP_S))
+            facts = (out.job_id, out.token, out.kind, wait_ms, int(out.count), int(out.run_s * 1e6))
+            args.append("\x1f".join(map(str, facts)))
+            args.append(out.error or "")
+    for i, out in enumerate(outcomes, 1):
+        if out.followers:
+            group = push_args(out.followers)
+            args += (i, len(group), *group)
+    return args
+
+
+def renewed(reply: Sequence[Any]) -> Renewed:
+    """Read the answer of ``renew.lua``."""
+    return Renewed([x.decode() for x in reply[0]], [x.decode() for x in reply[1]])

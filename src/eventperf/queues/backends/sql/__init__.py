@@ -1,0 +1,1 @@
+"""Jobs in PostgreSQL, MariaDB, MySQL or SQLite, through SQLAlchemy."""

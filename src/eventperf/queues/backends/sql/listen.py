@@ -1,0 +1,61 @@
+"""Waiting for PostgreSQL's ``NOTIFY``."""
+
+from __future__ import annotations
+
+import select as sockets
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backend import SqlBackend
+
+
+class Listener:
+    """One PostgreSQL connection that hears ``NOTIFY``."""
+
+    def __init__(self, backend: SqlBackend, channel: str) -> None:
+        import psycopg
+
+        engine = backend.engine()
+        args, options = engine.dialect.create_connect_args(engine.url)
+        options.setdefault("connect_timeout", 5)
+        self._conn: Any = psycopg.connect(*args, **options, autocommit=True)
+        self._ears, self._poke = socket.socketpair()
+        try:
+            self._conn.execute(f'LISTEN "{channel}"')
+        except BaseException:
+            self.close()
+            raise
+
+    def wait(self, end: float) -> bool | str:
+        """Tell whether a notification came before the monotonic time ``end``."""
+        pg = self._conn.pgconn
+        try:
+            while True:
+                heard = set()
+                while (notice := pg.notifies()) is not None:
+                    heard.add(notice.extra)
+                if heard:
+                    return "message" if b"message" in heard else True
+                left = end - time.monotonic()
+                if left <= 0:
+                    return False
+                ready = sockets.select([pg.socket, self._ears], [], [], left)[0]
+                if self._ears in ready:
+                    return False
+                if ready:
+                    pg.consume_input()
+        except ValueError as error:  # closed under our feet, by close() in another thread
+            raise ConnectionError(str(error)) from error
+
+    def interrupt(self) -> None:
+        try:
+            self._poke.send(b".")
+        except OSError:  # closed meanwhile: nobody waits on it any more
+            return
+
+    def close(self) -> None:
+        self._conn.close()
+        self._ears.close()
+        self._poke.close()

@@ -1,0 +1,123 @@
+"""Between jobs and rows of the SQL store, and the counters of one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields
+from typing import Any, Final
+
+from sqlalchemy import insert
+from sqlalchemy.engine import Connection
+
+from eventperf.queues.job import JobInfo, JobRecord, JobState, NewJob
+
+from . import schema as s
+
+BUCKET_S: Final = 10.0
+BUCKETS: Final = 6
+
+STATES: Final[Mapping[int, JobState]] = {
+    s.WAITING: JobState.WAITING,
+    s.DELAYED: JobState.DELAYED,
+    s.ACTIVE: JobState.ACTIVE,
+    s.COMPLETED: JobState.COMPLETED,
+    s.FAILED: JobState.FAILED,
+    s.CANCELLED: JobState.CANCELLED,
+    s.PARKED: JobState.WAITING,
+}
+
+_COLUMNS: Final = frozenset({"id", "type", "queue", "priority", "payload", "deadline_at", "created_at"})
+_FACT_ITEMS: Final = tuple(
+    (f.name, f.default) for f in fields(JobRecord) if f.name not in _COLUMNS and f.default is not MISSING
+)
+
+
+def facts(record: JobRecord) -> str | None:
+    """Return the rarely used fields of ``record`` that differ from their defaults."""
+    found = {name: v for name, default in _FACT_ITEMS if (v := getattr(record, name)) != default}
+    return json.dumps(found, separators=(",", ":")) if found else None
+
+
+def record_of(row: Any) -> JobRecord:
+    """Return the record kept in ``row``."""
+    more = json.loads(row.facts) if row.facts else {}
+    return JobRecord(
+        id=row.id, type=row.type, queue=row.queue, priority=row.priority, payload=bytes(row.payload),
+        deadline_at=row.deadline_at, created_at=row.created_at, **more,
+    )  # fmt: skip
+
+
+def held_key(record: JobRecord) -> str | None:
+    """Return the name of the record's unique key, as long for every key."""
+    if record.unique_key is None:
+        return None
+    import hashlib
+
+    return hashlib.sha256(f"{record.type}\0{record.unique_key}".encode()).hexdigest()
+
+
+def row_of(new: NewJob, ns: int, now: float) -> dict[str, Any]:
+    """Return the row of a job that comes in at ``now``; its tag is not known yet."""
+    r = new.record
+    due = now + new.delay_s if new.delay_s > 0 else 0.0
+    return {
+        "ns": ns, "id": r.id, "type": r.type, "queue": r.queue, "priority": r.priority,
+        "turn": s.hashed(r.key) if r.key else 0, "state": s.DELAYED if due else s.WAITING, "at": due,
+        "tag": 0.0, "created_at": now, "ready_at": now,
+        "deadline_at": r.deadline_at if new.deadline_s is None else now + new.deadline_s,
+        "held_key": held_key(r), "held_for": r.unique_for if isinstance(r.unique_for, str) else "time",
+        "payload": r.payload, "facts": facts(r),
+    }  # fmt: skip
+
+
+def info_of(row: Any) -> JobInfo:
+    """Return what people are shown of ``row``."""
+    state, more = row.state, json.loads(row.facts) if row.facts else {}
+    ran = state not in (s.WAITING, s.DELAYED, s.PARKED) and row.token > 0
+    return JobInfo(
+        id=row.id, type=row.type, queue=row.queue, state=STATES[state], priority=row.priority,
+        attempt=row.attempts + (state == s.ACTIVE), crashes=row.crashes, created_at=row.created_at,
+        due_at=row.at if state == s.DELAYED and row.at < s.NEVER else None,
+        started_at=row.started_at if ran else None,
+        finished_at=row.finished_at, worker=row.worker if state == s.ACTIVE else None,
+        progress=row.progress if state == s.ACTIVE else None, error=row.error,
+        result=None if row.result is None else bytes(row.result), payload=bytes(row.payload),
+        key=more.get("key", ""), headers=more.get("headers") or {},
+    )  # fmt: skip
+
+
+class Tally:
+    """Changes of the counters in one transaction."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, dict[str, float]] = {}
+        self.woke: bool = False
+        self.called: bool = False
+        self.ended: bool = False
+
+    def add(self, queue: str, **changes: float) -> None:
+        row = self._rows.setdefault(queue, {})
+        for name, by in changes.items():
+            row[name] = row.get(name, 0) + by
+        self.woke = self.woke or bool(changes.get("woke"))
+        self.called = self.called or bool(changes.get("called"))
+        self.ended = self.ended or changes.get("active", 0) < 0
+
+    def write(self, conn: Connection, ns: int, now: float) -> int:
+        """Append the changes; return how many rows."""
+        bucket = int(now // BUCKET_S)
+        return write_tallies(conn, ns, ((queue, bucket, row) for queue, row in self._rows.items()))
+
+
+def write_tallies(conn: Connection, ns: int, found: Iterable[tuple[str, int, Mapping[str, float]]]) -> int:
+    """Append rows ``(queue, bucket, counters)``."""
+    rows = [
+        {"ns": ns, "queue": queue, "bucket": bucket, "run_s": row.get("run_s", 0.0)}
+        | {name: int(row.get(name, 0)) for name in s.COUNTERS}
+        for queue, bucket, row in found
+        if any(row.values())
+    ]
+    if rows:
+        conn.execute(insert(s.tallies), rows)
+    return len(rows)

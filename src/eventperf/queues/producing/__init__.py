@@ -1,0 +1,1 @@
+"""What a producer says: which job, of which type, in which transaction."""

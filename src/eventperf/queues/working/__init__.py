@@ -1,0 +1,1 @@
+"""What a worker does: claim, run, keep leases, acknowledge, fire schedules."""

@@ -1,0 +1,137 @@
+"""The worker's thread: it renews leases while the loop is busy, and waits for wake-ups while it is idle."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from eventperf.queues.errors import QueueError, StoreUnavailable
+from eventperf.queues.protocols import AttentiveStore, JobStore, Renewed, WorkerCard
+
+_PATIENCE_S = 0.2
+"""How long jobs must run before messages are waited for: shorter ones are over before anybody asks."""
+
+_log = logging.getLogger("eventperf.queues")
+
+
+class Heartbeat:
+    """Renewals every third of a lease, whatever the event loop does, on a connection of its own.
+
+    Args:
+        held: Running jobs, id to token; read here, changed by the loop.
+        on_wake: Called when a job may be there to claim.
+        on_renewed: Called with every renewal's answer that has something to say.
+        on_store: Called with false when the store is lost and true when it is back.
+        on_nudge: Called when the thread waits for messages only and should listen for jobs instead.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        card: WorkerCard,
+        held: Mapping[str, int],
+        *,
+        poll_s: float,
+        on_wake: Callable[[], object],
+        on_renewed: Callable[[Renewed], object],
+        on_store: Callable[[bool], object],
+        on_nudge: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._card = card
+        self._held = held
+        self._poll_s = poll_s
+        self._on_wake = on_wake
+        self._on_renewed = on_renewed
+        self._on_store = on_store
+        self._on_nudge = on_nudge
+        self._attentive = store if isinstance(store, AttentiveStore) else None
+        self._attending = False
+        self._listen = threading.Event()
+        self._poke = threading.Event()
+        self._closed = False
+        self._down = False
+        self._thread = threading.Thread(target=self._run, name="eventperf-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def listen(self) -> None:
+        """Wait for a wake-up from now on; ends with the first one."""
+        if not self._listen.is_set():
+            self._listen.set()
+            self._poke.set()
+            if self._attending:
+                self._on_nudge()
+
+    def close(self) -> None:
+        """Stop; returns at once, the thread ends within one wait."""
+        self._closed = True
+        self._poke.set()
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        every = self._card.lease_s / 3
+        due = time.monotonic() + every
+        while not self._closed:
+            try:
+                if (left := due - time.monotonic()) > 0:
+                    self._idle(left)
+                    continue
+                due = time.monotonic() + every
+                self._renew()
+                self._store_is(True)
+            except StoreUnavailable as error:
+                self._store_is(False, error)
+                due = min(due, time.monotonic() + 0.5)
+                time.sleep(0.1)
+            except QueueError:
+                _log.exception("heartbeat of worker %s failed", self._card.id)
+                time.sleep(0.5)
+
+    def _idle(self, left: float) -> None:
+        if self._listen.is_set():
+            heard = self._store.wait(self._card.id, min(left, self._poll_s))
+            if heard:
+                self._listen.clear()
+                self._store_is(True)
+                if heard == "message":
+                    self._renew()
+                if not self._closed:
+                    self._on_wake()
+        elif self._poke.wait(min(left, _PATIENCE_S) if self._held and self._attentive else left):
+            self._poke.clear()
+        elif self._held and self._attentive is not None:
+            self._attending = True  # before the look at what listen() sets: one of the two sees the other
+            try:
+                if (
+                    not self._listen.is_set()
+                    and self._attentive.attend(self._card.id, min(left, self._poll_s)) == "message"
+                ):
+                    self._renew()
+            finally:
+                self._attending = False
+
+    def _renew(self) -> None:
+        answer = self._store.renew(self._card.id, _snapshot(self._held))
+        if (answer.lost or answer.cancel) and not self._closed:
+            self._on_renewed(answer)
+
+    def _store_is(self, up: bool, error: Exception | None = None) -> None:
+        if self._down is up:
+            self._down = not up
+            if not up:
+                _log.warning("worker %s lost its store and keeps trying: %s", self._card.id, error)
+            self._on_store(up)
+
+
+def _snapshot(held: Mapping[str, int]) -> list[tuple[str, int]]:
+    while True:
+        try:
+            return list(held.items())
+        except RuntimeError:  # the loop's thread changed it meanwhile
+            continue

@@ -1,0 +1,342 @@
+"""Running claimed jobs and reporting how they ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from eventperf.queues.errors import JobTimeout, NonRetryable, PayloadError, Retry, StoreUnavailable
+from eventperf.queues.events import JobEvent
+from eventperf.queues.job import Lease
+from eventperf.queues.policy import judge
+from eventperf.queues.producing.types import JobType, Middleware
+from eventperf.queues.protocols import AsyncJobStore, Outcome, OutcomeKind
+
+from .context import JobContext
+from .executors import Executors
+from .timeouts import Timeouts
+
+if TYPE_CHECKING:
+    from eventperf.queues.manager import QueueManager
+
+_log = logging.getLogger("eventperf.queues")
+
+_ACK_BATCH = 500
+_NEWER_DELAY_S = 1.0  # when a job whose payload is too new for this worker is offered again
+
+
+class Run:
+    """One running job."""
+
+    __slots__ = ("ctx", "kind", "lease", "started", "task", "timeout_s", "why")
+
+    def __init__(self, lease: Lease, kind: JobType, ctx: JobContext) -> None:
+        self.lease: Lease = lease
+        self.kind: JobType = kind
+        self.ctx: JobContext = ctx
+        self.started: float = time.monotonic()
+        self.task: asyncio.Task[None] | None = None
+        self.timeout_s: float | None = None
+        self.why: str = ""  # why it was interrupted: timeout, cancel, lost, stop
+
+
+class Ends(Protocol):
+    """Where outcomes go."""
+
+    def add(self, lease: Lease, outcome: Outcome, then: Callable[[], object] | None) -> None:
+        """Take ``outcome``; ``then`` is called once the store has accepted it."""
+        ...
+
+
+class Acks:
+    """Outcomes on their way to the store: in batches, kept until the store has taken them."""
+
+    def __init__(self, store: AsyncJobStore, on_refused: Callable[[Lease], object]) -> None:
+        self._store = store
+        self._on_refused = on_refused
+        self._pending: list[tuple[Lease, Outcome, Callable[[], object] | None]] = []
+        self._some = asyncio.Event()
+        self._none = asyncio.Event()
+        self._none.set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._send())
+
+    def add(self, lease: Lease, outcome: Outcome, then: Callable[[], object] | None) -> None:
+        """Queue ``outcome``; ``then`` is called once the store has accepted it."""
+        self._pending.append((lease, outcome, then))
+        self._some.set()
+        self._none.clear()
+
+    def ids(self) -> list[str]:
+        """Return the jobs whose outcome the store does not have yet."""
+        return [outcome.job_id for _, outcome, _ in self._pending]
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much is unreported that no more should be claimed."""
+        return len(self._pending) > 4 * _ACK_BATCH
+
+    async def flushed(self) -> bool:
+        """Wait until everything is reported; always true."""
+        await self._none.wait()
+        return True
+
+    async def close(self, timeout_s: float = 5.0) -> None:
+        """Report what is left; jobs whose outcome cannot be reported run again elsewhere."""
+        try:
+            await asyncio.wait_for(self.flushed(), timeout_s)
+        except asyncio.TimeoutError:
+            _log.error("%d outcomes could not be reported; those jobs will run again", len(self._pending))
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _send(self) -> None:
+        pause = 0.05
+        while True:
+            await self._some.wait()
+            batch = self._pending[:_ACK_BATCH]
+            try:
+                accepted = await self._store.finish([outcome for _, outcome, _ in batch])
+            except StoreUnavailable as error:
+                _log.warning("cannot report %d outcomes yet: %s", len(batch), error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 0.5)
+                continue
+            pause = 0.05
+            del self._pending[: len(batch)]
+            for (lease, _, then), good in zip(batch, accepted, strict=True):
+                if not good:
+                    self._on_refused(lease)
+                elif then is not None:
+                    then()
+            if not self._pending:
+                self._some.clear()
+                self._none.set()
+
+
+def _outcome(lease: Lease, kind: OutcomeKind, **facts: Any) -> Outcome:
+    return Outcome(lease.record.id, lease.token, kind, **facts)
+
+
+class Runner:
+    """Starts a task per job and turns its end into an outcome.
+
+    Attributes:
+        held: Running jobs, id to token.
+        on_end: Called when a job's slot is free again.
+    """
+
+    def __init__(
+        self, manager: QueueManager, worker: str, store: AsyncJobStore, executors: Executors, acks: Ends
+    ) -> None:
+        self._manager = manager
+        self._worker = worker
+        self._store = store
+        self._executors = executors
+        self._acks = acks
+        self._loop = asyncio.get_running_loop()
+        self._timeouts = Timeouts(self._loop, lambda job_id: self.interrupt(str(job_id), "timeout"))
+        self._runs: dict[str, Run] = {}
+        self.held: dict[str, int] = {}
+        self.mean_run_s: float = 0.0
+        self.on_end: Callable[[Run], object] = lambda run: None
+
+    def start(self, lease: Lease) -> None:
+        """Run one claimed job."""
+        record = lease.record
+        kind = self._manager.types[record.type]
+        run = Run(lease, kind, JobContext(lease, self._worker, self._manager, self._store))
+        self._runs[record.id] = run
+        self.held[record.id] = lease.token
+        timeout_s = record.timeout_s if record.timeout_s is not None else kind.timeout_s
+        if timeout_s is not None:
+            run.timeout_s = timeout_s
+            self._timeouts.add(record.id, timeout_s)
+        run.task = self._loop.create_task(self._run(run))
+
+    def interrupt(self, job_id: str, why: str) -> None:
+        """Stop a running job as far as its kind allows."""
+        run = self._runs.get(job_id)
+        if run is None or run.why or run.task is None:
+            return
+        run.why = why
+        run.ctx.cancelled = True
+        run.ctx.lost = run.ctx.lost or why == "lost"
+        run.task.cancel()
+
+    def drop(self, lease: Lease, kind: OutcomeKind | None) -> None:
+        """Let go of a job that was claimed but never started."""
+        self.held.pop(lease.record.id, None)
+        if kind is not None:
+            self._acks.add(lease, _outcome(lease, kind), None)
+
+    async def hand_back(self) -> None:
+        """Interrupt what still runs and give it back to its queue."""
+        tasks = [
+            run.task for run in self._runs.values() if run.task is not None and run.kind.mode != "thread"
+        ]
+        for run in list(self._runs.values()):
+            if run.kind.mode == "thread":  # cannot be stopped: let go of it, the next owner fences it out
+                run.ctx.cancelled = True
+                run.why = "left"
+                self._acks.add(run.lease, self._outcome(run, "release"), None)
+            else:
+                self.interrupt(run.lease.record.id, "stop")
+        if tasks:
+            await asyncio.wait(tasks, timeout=5.0)
+
+    def close(self) -> None:
+        """Give pools back and drop tasks that wait for threads nobody can stop."""
+        for run in list(self._runs.values()):
+            if run.task is not None:
+                run.task.cancel()
+        self._timeouts.close()
+        self._executors.close()
+
+    async def _run(self, run: Run) -> None:
+        lease, hooks = run.lease, self._manager.hooks
+        run.started = time.monotonic()
+        if hooks.active:
+            self._tell(run, "started")
+        try:
+            result = await self._call(run, lease)
+            if run.why and run.why != "timeout":  # it ended in spite of the interruption: it counts as done
+                run.why = ""
+            outcome = self._outcome(run, "done", result=self._encode(result, lease.record.type))
+            if run.ctx.followers:
+                outcome.followers = run.ctx.followers
+        except asyncio.CancelledError:
+            outcome = self._interrupted(run)
+        except Exception as error:
+            outcome = self._interrupted(run) if run.why in ("cancel", "lost") else self._failed(run, error)
+        self._end(run, outcome)
+
+    async def _call(self, run: Run, lease: Lease) -> Any:
+        kind, payload = run.kind, lease.record.payload
+        if lease.record.version != kind.version:
+            payload = self._upcast(kind, lease)
+        if kind.mode == "process" and not self._manager.middlewares:
+            return await self._executors.in_process(kind, run.ctx, payload)
+        try:
+            data = self._manager.codec.decode(payload, kind.shape)
+        except PayloadError as error:
+            raise NonRetryable(f"the payload does not fit {kind.name!r}: {error}") from error
+        if not self._manager.middlewares:
+            return await self._handle(kind, run.ctx, data)
+        return await self._wrapped(kind)(run.ctx, data)
+
+    async def _handle(self, kind: JobType, ctx: JobContext, data: Any) -> Any:
+        handler = kind.handler
+        assert handler is not None
+        if kind.mode == "thread":
+            return await self._executors.in_thread(handler, ctx, data)
+        if kind.mode == "process":
+            return await self._executors.in_process(kind, ctx, self._manager.codec.encode(data, kind.shape))
+        return await handler(ctx, data)
+
+    def _wrapped(self, kind: JobType) -> Callable[[Any, Any], Awaitable[Any]]:
+        def around(layer: Middleware, inner: Callable[[Any, Any], Awaitable[Any]]) -> Any:
+            return lambda ctx, data: layer(ctx, data, inner)
+
+        call: Any = lambda ctx, data: self._handle(kind, ctx, data)  # noqa: E731
+        for layer in reversed(self._manager.middlewares):
+            call = around(layer, call)
+        return call  # type: ignore[no-any-return]
+
+    def _upcast(self, kind: JobType, lease: Lease) -> bytes:
+        """Return the payload in the handler's version; leave newer ones to newer workers."""
+        record, codec = lease.record, self._manager.codec
+        if record.version > kind.version:
+            text = (
+                f"payload of {record.type!r} has version {record.version}, this worker knows {kind.version}"
+            )
+            if self._manager.clock.time() - record.created_at > self._manager.options.unknown_grace_s:
+                raise NonRetryable(text)
+            raise Retry(_NEWER_DELAY_S, count=False, reason=text)
+        steps = self._manager.upcasters.get(record.type, {})
+        try:
+            data = codec.decode(record.payload)
+            for version in range(record.version + 1, kind.version + 1):
+                if version in steps:
+                    data = steps[version](data)
+            return codec.encode(data)
+        except Exception as error:
+            text = f"the payload of version {record.version} cannot become {kind.version}: {error}"
+            raise NonRetryable(text) from error
+
+    def _encode(self, result: Any, type_: str) -> bytes | None:
+        if result is None:
+            return None
+        try:
+            return self._manager.codec.encode(result, argument="result")
+        except PayloadError as error:
+            _log.warning("result of a %s job is dropped: %s", type_, error)
+            return None
+
+    def _outcome(self, run: Run, kind: OutcomeKind, **facts: Any) -> Outcome:
+        run_s = time.monotonic() - run.started
+        self.mean_run_s += 0.05 * (run_s - self.mean_run_s)
+        return _outcome(run.lease, kind, run_s=run_s, **facts)
+
+    def _interrupted(self, run: Run) -> Outcome:
+        if run.why == "timeout":
+            return self._failed(run, JobTimeout(run.timeout_s or 0.0))
+        if run.why == "cancel":
+            return self._outcome(run, "cancelled", error="cancelled while running")
+        if run.why in ("stop", "lost"):
+            return self._outcome(run, "release")
+        return self._failed(run, asyncio.CancelledError("the handler cancelled itself"))
+
+    def _failed(self, run: Run, error: BaseException) -> Outcome:
+        lease, kind = run.lease, run.kind
+        verdict = judge(
+            error,
+            attempt=lease.attempt,
+            attempts=lease.record.attempts,
+            backoff=kind.backoff,
+            rules=kind.retry,
+            u=self._manager.random.random(),
+        )
+        text = f"{type(error).__name__}: {error}"[:2000]
+        if verdict.retry:
+            return self._outcome(run, "retry", error=text, delay_s=verdict.delay_s, count=verdict.count)
+        _log.info("job %s (%s) failed for good: %s", lease.record.id, lease.record.type, text, exc_info=error)
+        return self._outcome(run, "dead", error=text)
+
+    def _end(self, run: Run, outcome: Outcome) -> None:
+        job_id = run.lease.record.id
+        if run.timeout_s is not None:
+            self._timeouts.remove(job_id, run.timeout_s)
+        if self._runs.get(job_id) is run:
+            del self._runs[job_id]
+            self.held.pop(job_id, None)
+        if run.why not in ("lost", "left"):
+            then = None
+            if self._manager.hooks.active:
+                kinds = {"done": "completed", "retry": "retried", "dead": "failed", "cancelled": "cancelled"}
+                event = kinds.get(outcome.kind)
+                if event is not None:
+                    then = lambda: self._tell(run, event, outcome)  # noqa: E731
+            self._acks.add(run.lease, outcome, then)
+        self.on_end(run)
+
+    def _tell(self, run: Run, kind: str, outcome: Outcome | None = None) -> None:
+        record = run.lease.record
+        self._manager.hooks.emit(
+            JobEvent(
+                kind=kind,
+                job_id=record.id,
+                type=record.type,
+                queue=record.queue,
+                attempt=run.lease.attempt,
+                run_s=outcome.run_s if outcome else 0.0,
+                error=outcome.error if outcome else None,
+                worker=self._worker,
+            )
+        )

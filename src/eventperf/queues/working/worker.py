@@ -1,0 +1,425 @@
+"""The worker: claims jobs, runs them, keeps their leases, reports how they ended, stops gracefully."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from eventperf._core.errors import ConfigurationError
+from eventperf.queues.errors import StoreUnavailable
+from eventperf.queues.events import JobEvent
+from eventperf.queues.job import Lease
+from eventperf.queues.options import check_int, check_name
+from eventperf.queues.protocols import AsyncJobStore, Claimed, HostBackend, Renewed, Session, WorkerCard
+
+from .executors import Executors
+from .heartbeat import Heartbeat
+from .runs import Acks, Run, Runner
+from .scheduler import Scheduler
+
+if TYPE_CHECKING:
+    from eventperf.queues.manager import QueueManager
+
+_log = logging.getLogger("eventperf.queues")
+
+_LOOK_AHEAD_S = 0.002
+_LOOK_AHEAD_MAX = 1000
+_ROUND_S, _LONG_S = 0.010, 0.040  # a round trip is more than a few per cent of runs below, not above
+_TIMER_GRAIN_S = 0.0012
+_DUE_MARGIN_S = 0.0001  # lest a claim that comes a hair too early must be made twice
+_STUCK_S = 0.1
+"""Jobs held ready go back when none of them could start for this long: a slow job took the slots."""
+_POLL_S = 5.0
+"""How long an idle worker trusts wake-ups alone, at most half a lease."""
+
+
+class Worker:
+    """Runs jobs of one manager on one event loop.
+
+    ``with`` and ``async with`` close it; :meth:`run` is for plain programs, :meth:`arun` for a loop
+    that already runs. :meth:`stop` may be called from anywhere.
+    """
+
+    def __init__(
+        self,
+        manager: QueueManager,
+        queues: Sequence[str],
+        concurrency: int | None,
+        *,
+        lease_s: float,
+        grace_s: float,
+        name: str | None,
+    ) -> None:
+        if not queues:
+            raise ConfigurationError("queues", list(queues), "at least one queue")
+        if lease_s < 0.2:
+            raise ConfigurationError("lease", lease_s, "at least 0.2 s")
+        if concurrency is not None:
+            check_int(concurrency, argument="concurrency", low=1)
+        if name is not None:
+            check_name(name, argument="name")
+        self._manager = manager
+        self._room = {q: concurrency or manager.queues[q].concurrency for q in queues}
+        self._fixed_rooms = concurrency is None
+        self._slots = concurrency or sum(self._room.values())
+        self._lease_s = lease_s
+        self.grace_s: float = grace_s
+        self.id: str = name or f"{socket.gethostname()}-{os.getpid()}-{manager.random.getrandbits(32):08x}"
+        self._mu = threading.Lock()
+        self._session: Session | None = None
+        self._stop_asked = False
+
+    def card(self) -> WorkerCard:
+        """Return how this worker introduces itself to the store."""
+        types = frozenset(name for name, kind in self._manager.types.items() if kind.handler is not None)
+        return WorkerCard(
+            id=self.id, types=types, room_by_queue=self._room, slots=self._slots, lease_s=self._lease_s
+        )
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def run(self, *, burst: bool = False) -> None:
+        """Run until :meth:`stop`, SIGTERM or SIGINT; with ``burst`` until nothing is left to do now.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached at the start. Later losses are waited out.
+        """
+        asyncio.run(self._run_signals(burst))
+
+    async def _run_signals(self, burst: bool) -> None:
+        loop = asyncio.get_running_loop()
+        handled = []
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._signalled, number)
+                handled.append(number)
+        try:
+            await self.arun(burst=burst)
+        finally:
+            for number in handled:
+                loop.remove_signal_handler(number)
+            await self._manager.backend.aio().close()
+
+    def _signalled(self, number: int) -> None:
+        if self._stop_asked:
+            self.grace_s = 0.0
+        _log.info("worker %s: signal %s, stopping", self.id, number)
+        self.stop()
+
+    async def arun(self, *, burst: bool = False) -> None:
+        """Asynchronous twin of :meth:`run`, without signal handlers."""
+        with self._mu:
+            if self._session is not None:
+                raise ConfigurationError("worker", self.id, "one run at a time")
+            backend = self._manager.backend
+            session: Session
+            if isinstance(backend, HostBackend):
+                session = backend.session(self, self._manager)
+            else:
+                session = _Session(self, self._manager)
+            self._session = session
+            if self._stop_asked:
+                session.stop()
+        try:
+            await session.run(burst)
+        finally:
+            with self._mu:
+                self._session = None
+                self._stop_asked = False
+
+    def stop(self) -> None:
+        """Ask for a graceful stop: running jobs get ``grace`` to finish, then are handed back."""
+        with self._mu:
+            self._stop_asked = True
+            if self._session is not None:
+                self._session.call(self._session.stop)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Worker:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.id}: {', '.join(self._room)}>"
+
+
+class _Session:
+    """One run of a worker, from its first claim to its last acknowledgement."""
+
+    def __init__(self, worker: Worker, manager: QueueManager) -> None:
+        self._worker = worker
+        self._manager = manager
+        self._loop = asyncio.get_running_loop()
+        self._stopping = False
+        self._store: AsyncJobStore = manager.backend.aio()
+        self._card = worker.card()
+        self._wake = asyncio.Event()
+        self._room = dict(worker._room)
+        self._free = worker._slots
+        self._ahead: deque[Lease] = deque()
+        self._begun = 0
+        self._stuck_check: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle
+        self._more = False  # the last claim may have left jobs that fit the next free slot
+        self._acks = Acks(self._store, self._refused)
+        self._runner = Runner(
+            manager, self._card.id, self._store, Executors(manager.codec, worker._slots), self._acks
+        )
+        self._runner.on_end = self._freed
+        self._waiter = manager.backend.waiter(self._card)
+        self._heart = Heartbeat(
+            self._waiter,
+            self._card,
+            self._runner.held,
+            poll_s=min(_POLL_S, worker._lease_s / 2),
+            on_wake=lambda: self.call(self._wake.set),
+            on_renewed=lambda answer: self.call(self._renewed, answer),
+            on_store=lambda up: self.call(self._store_is, up),
+            on_nudge=self._nudge,
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def call(self, fn: Any, *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(fn, *args)
+        except RuntimeError:  # the loop closed while the thread was on its way out
+            _log.debug("worker %s: its loop is closed", self._card.id)
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self, burst: bool) -> None:
+        self._report_unhandled()
+        await self._store.enter(self._card)
+        self._acks.start()
+        self._heart.start()
+        self._emit("worker_started")
+        if self._manager.schedules and not burst:
+            schedules = list(self._manager.schedules.values())
+            self._tasks.add(self._loop.create_task(Scheduler(self._store, schedules).run()))
+        try:
+            await self._claims(burst)
+        finally:
+            await self._close()
+
+    def _report_unhandled(self) -> None:
+        from eventperf.queues.options import PRIORITY_BY_TYPE
+
+        if not self._card.types:
+            _log.warning("worker %s has no handlers: it will run nothing", self._card.id)
+        missing = sorted(set(self._manager.types) - self._card.types)
+        if missing:
+            _log.warning("worker %s has no handler for declared types: %s", self._card.id, ", ".join(missing))
+        mapped = sorted(set(PRIORITY_BY_TYPE) - self._card.types)
+        if mapped:
+            _log.info("worker %s has no handler for prioritised types: %s", self._card.id, ", ".join(mapped))
+
+    # -- claiming ----------------------------------------------------------------------------------
+
+    async def _claims(self, burst: bool) -> None:
+        pause, lost = 0.05, False
+        while not self._stopping:
+            ahead = self._look_ahead()
+            asked = self._free + ahead - len(self._ahead)
+            if asked <= 0 or self._acks.is_behind or (asked < ahead // 2 and len(self._ahead) > 0):
+                self._wake.clear()  # looked at just now; a set event would make this a busy loop
+                await self._until_wake(None)
+                continue
+            self._wake.clear()
+            was_idle = not self._runner.held  # an empty answer to a worker with full queues says nothing
+            try:
+                if lost:
+                    await self._store.enter(self._card, [*self._runner.held, *self._acks.ids()])
+                room = self._room if self._worker._fixed_rooms else dict.fromkeys(self._room, asked)
+                claimed = await self._store.claim(self._card.id, room, asked)
+                pause, lost = 0.05, False
+            except StoreUnavailable:
+                lost = True  # a claim may have been answered into the void
+                self._wake.clear()
+                await self._until_wake(pause)
+                pause = min(pause * 2, 0.5)
+                continue
+            self._told(claimed)
+            self._more = len(claimed.leases) == asked or not all(room.values())
+            for lease in claimed.leases:
+                self._room[lease.record.queue] -= 1
+                if self._free > 0:
+                    self._begin(lease)
+                else:
+                    self._runner.held[lease.record.id] = lease.token
+                    self._ahead.append(lease)
+            if self._ahead and self._stuck_check is None:
+                self._stuck_check = self._loop.call_later(_STUCK_S, self._unstick, self._begun)
+            if len(claimed.leases) == asked:
+                await asyncio.sleep(0)
+            elif burst and was_idle and not claimed.leases and await self._acks.flushed():
+                return
+            else:
+                await self._until_wake(claimed.next_in_s, listen=True)
+
+    def _look_ahead(self) -> int:
+        """How many jobs to hold ready beyond the slots, so that none of them waits for a round trip.
+
+        A few milliseconds of work when jobs are very short; one for each slot where slots that end
+        together would otherwise stand still for a share that shows. Urgent jobs wait no longer than that.
+        """
+        mean_s, slots = self._runner.mean_run_s, self._worker._slots
+        if self._worker._fixed_rooms or mean_s <= 0:
+            return 0
+        if _ROUND_S <= mean_s < _LONG_S:
+            return min(_LOOK_AHEAD_MAX, slots)
+        return min(_LOOK_AHEAD_MAX, int(slots * _LOOK_AHEAD_S / mean_s))
+
+    def _begin(self, lease: Lease) -> None:
+        self._free -= 1
+        self._begun += 1
+        self._runner.start(lease)
+
+    def _unstick(self, begun: int) -> None:
+        """Hand jobs held ready back to other workers when the slots are taken for longer than foreseen."""
+        self._stuck_check = None
+        if not self._ahead or self._stopping:
+            return
+        if begun != self._begun:
+            self._stuck_check = self._loop.call_later(_STUCK_S, self._unstick, self._begun)
+            return
+        self._runner.mean_run_s = max(self._runner.mean_run_s, _STUCK_S)
+        while self._ahead:
+            lease = self._ahead.pop()
+            self._room[lease.record.queue] += 1
+            self._runner.drop(lease, "release")
+
+    async def _until_wake(self, timeout_s: float | None, *, listen: bool = False) -> None:
+        """Sleep until a wake-up, a freed slot that matters, the stop, or ``timeout_s``."""
+        if self._wake.is_set() or self._stopping:
+            return
+        if listen:
+            self._heart.listen()
+        limit = min(_POLL_S, self._worker._lease_s / 2)
+        if timeout_s is None or timeout_s >= limit:
+            self._timer = self._loop.call_later(limit, self._wake.set)
+        else:
+            at = self._loop.time() + timeout_s + _DUE_MARGIN_S
+            self._timer = self._loop.call_at(at - _TIMER_GRAIN_S, self._come_due, at)
+        try:
+            await self._wake.wait()
+        finally:
+            self._timer.cancel()
+
+    def _come_due(self, at: float) -> None:
+        """Wake at ``at``; the last millisecond is polled, because epoll's timers are that coarse."""
+        if self._loop.time() >= at:
+            self._wake.set()
+        else:
+            self._timer = self._loop.call_soon(self._come_due, at)
+
+    def _freed(self, run: Run) -> None:
+        self._free += 1
+        self._room[run.lease.record.queue] += 1
+        if self._ahead and not self._stopping:
+            self._begin(self._ahead.popleft())
+        if self._more or not self._runner.held:
+            self._wake.set()
+
+    def _told(self, claimed: Claimed) -> None:
+        if not self._manager.hooks.active:
+            return
+        for s in claimed.stalled:
+            self._emit("stalled", job_id=s.job_id, type=s.type, queue=s.queue)
+            if s.dead:
+                self._emit("failed", job_id=s.job_id, type=s.type, queue=s.queue, error="crashes")
+        for job_id, type_, queue, reason in claimed.expired:
+            self._emit("failed", job_id=job_id, type=type_, queue=queue, error=reason)
+
+    def _emit(self, kind: str, **facts: Any) -> None:
+        if self._manager.hooks.active:
+            self._manager.hooks.emit(JobEvent(kind=kind, worker=self._card.id, **facts))
+
+    # -- what the heartbeat says -------------------------------------------------------------------
+
+    def _renewed(self, answer: Renewed) -> None:
+        gone = {*answer.lost, *answer.cancel}
+        for lease in [x for x in self._ahead if x.record.id in gone]:
+            self._ahead.remove(lease)
+            self._room[lease.record.queue] += 1
+            self._runner.drop(lease, "cancelled" if lease.record.id in answer.cancel else None)
+        for job_id in answer.lost:
+            self._runner.interrupt(job_id, "lost")
+        for job_id in answer.cancel:
+            self._runner.interrupt(job_id, "cancel")
+
+    def _store_is(self, up: bool) -> None:
+        self._emit("store_back" if up else "store_lost")
+        if up:
+            self._wake.set()
+
+    def _refused(self, lease: Lease) -> None:
+        record = lease.record
+        _log.warning("job %s finished late: another claim holds it, this result is dropped", record.id)
+        self._emit("refused", job_id=record.id, type=record.type, queue=record.queue, attempt=lease.attempt)
+
+    def _nudge(self) -> None:
+        task = self._loop.create_task(self._nudged())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _nudged(self) -> None:
+        store: Any = self._store
+        try:
+            await store.nudge(self._card.id)
+        except StoreUnavailable as error:  # the thread's own wait fails too, and starts again
+            _log.debug("worker %s: %s", self._card.id, error)
+
+    # -- stopping ----------------------------------------------------------------------------------
+
+    async def _close(self) -> None:
+        try:
+            if self._stuck_check is not None:
+                self._stuck_check.cancel()
+            while self._ahead:
+                self._runner.drop(self._ahead.pop(), "release")
+            end = time.monotonic() + self._worker.grace_s
+            while self._runner.held and time.monotonic() < end and self._worker.grace_s:
+                self._wake.clear()
+                await self._until_freed(min(0.25, end - time.monotonic()))
+            await self._runner.hand_back()
+            for task in list(self._tasks):
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            await self._acks.close()
+            try:
+                await self._store.leave(self._card.id)
+            except StoreUnavailable:
+                _log.warning("worker %s could not sign off; it is forgotten after its leases", self._card.id)
+        finally:
+            self._heart.close()
+            await asyncio.to_thread(self._heart.join, 2.0)
+            self._waiter.close()
+            self._runner.close()
+            self._emit("worker_stopped")
+
+    async def _until_freed(self, timeout_s: float) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), max(0.0, timeout_s))
+        except asyncio.TimeoutError:
+            return

@@ -1,0 +1,35 @@
+"""The conformance suite of :class:`~eventperf.queues.protocols.JobStore`.
+
+A backend proves itself in a few lines::
+
+    class TestMyStore(JobStoreSuite):
+        @pytest.fixture
+        def make(self, my_url):
+            def build(**options):
+                return QueueManager(my_url, **options)
+            return build
+
+Times are real here: leases are short, and upper bounds are those the guarantees name.
+"""
+
+from __future__ import annotations
+
+from .control import ControlTests
+from .driven import DrivenTests
+from .features import FlowTests, LimitTests, ReleaseTests, ScheduleTests
+from .store import CoreTests
+from .tools import LEASE_S, Make, Station, StoreTests, balanced, until
+from .workers import WorkerTests
+
+__all__ = ["LEASE_S", "HostedSuite", "JobStoreSuite", "Make", "Station", "StoreTests", "balanced", "until"]
+
+
+class HostedSuite(DrivenTests, WorkerTests, ReleaseTests):
+    """What a backend must do whose jobs another system's workers run (no capability ``"claims"``)."""
+
+
+class JobStoreSuite(HostedSuite, CoreTests, ControlTests, LimitTests, FlowTests, ScheduleTests):
+    """What every backend must do. Subclasses give the fixture ``make``.
+
+    Where a backend does not declare a capability, the tests of it check that asking for it is refused.
+    """

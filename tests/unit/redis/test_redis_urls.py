@@ -1,0 +1,59 @@
+"""Which Redis URLs are understood, and what is refused before anything connects."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import pytest
+
+from eventperf._redis.url import parse, query_options, trust
+from eventperf.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("http://h:6379", "redis://"),
+        ("redis://", "a host"),
+        ("redis://a:1,b:2", "redis+cluster://"),
+        ("redis://h/mydb", "database number"),
+        ("redis+sentinel://a:26379", "SERVICE"),
+        ("redis+sentinel://a:26379/service/first", "SERVICE"),
+    ],
+)
+def test_what_could_never_connect_is_refused_in_words(url, allowed):
+    with pytest.raises(ConfigurationError, match=re.escape(allowed)):
+        parse(url)
+
+
+@pytest.mark.parametrize("url", ["redis://:s3cret@/0", "http://u:s3cret@h", "redis://u:s3cret@a:1,b:2"])
+def test_a_refusal_shows_no_password(url):
+    with pytest.raises(ConfigurationError) as caught:
+        parse(url)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_an_option_that_is_no_number_is_named():
+    with pytest.raises(ConfigurationError, match="socket_timeout in the URL: got 'soon'"):
+        query_options(parse("redis://h?socket_timeout=soon"), extra="cache", needed_by="this test")
+
+
+@pytest.mark.parametrize(
+    ("options", "checked"),
+    [
+        ("", True),
+        ("?ssl_check_hostname=true", True),
+        ("?ssl_check_hostname=no", False),
+        ("?ssl_cert_reqs=none", False),
+    ],
+)
+def test_the_name_is_checked_unless_the_url_says_otherwise(options, checked, caplog):
+    with caplog.at_level(logging.WARNING, "eventperf.redis"):
+        assert trust(parse(f"rediss://u:s3cret@h{options}")) == {"ssl_check_hostname": checked}
+    assert bool(caplog.records) is not checked
+    assert "s3cret" not in caplog.text
+
+
+def test_plain_connections_have_nothing_to_check():
+    assert trust(parse("redis://h")) == {}
