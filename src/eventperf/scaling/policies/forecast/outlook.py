@@ -8,7 +8,6 @@ past forecasts, which are covered as far as late requests are worth it.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,14 +22,14 @@ _NOISE_S = 3600.0
 _ERRORS_S = 6 * 3600.0
 _GAIN_S = 6 * 3600.0
 _GAIN_PRIOR = 0.02
-_MOST_COVER = 2.5
+_MOST_COVER = 0.9  # as a logarithm: 2.5 times
+_WORTH, _PATIENCE, _LEAST_EXCESS = 0.125, 4.0, 0.002
 _BURST_SIGMA, _BURST_SHARE, _BURST_REST_S = 8.0, 0.08, 300.0
 _WARM_S = 300.0
 _LEAST_RPS = 1e-3
 _UNSEEN = 2.0
 _HIGH_S = 7 * 86400.0
 _STEEPEST = 6.0
-KC, KT, KG = (float(x) for x in os.environ.get('KK','8,32,1000').split(','))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +38,9 @@ class Outlook:
 
     Attributes:
         rate: Requests per second now, as far as believed; ``expected``: when a replica started now serves.
-        cover: Factor on it that the safety asks for; ``trigger``: the smaller one that calls for action.
-        burst: Whether the load has just left its usual noise.
+        cover: Factor on it that the safety asks for; ``trigger``: the smaller one that calls for action;
+            ``guard``: the smallest, after a step down.
+        burst: Whether the load has just left its usual noise; ``confirmed``: in the reading before, too.
         high: The highest load seen, slowly forgotten.
         doubted: The reading is far beyond everything seen, and nothing has confirmed it yet.
     """
@@ -77,7 +77,8 @@ def look_ahead(
     last_s, before = (recent[-1][0], recent[-1][1]) if recent else (at_s, rate)
     step_s = at_s - (old["recent"][-1][0] if old["recent"] else at_s)
     high = old.get("high", 0.0) * 0.5 ** (step_s / _HIGH_S)
-    read, rate = rate, _believed(rate, before, max(high, carried), old.get("read"), first=not recent)
+    read = rate
+    rate = _believed(read, before if recent else high or carried, high or carried, old.get("read"))
     doubted = rate < read
     warm = at_s - old["began"] > _WARM_S
     noise, ticks = old.get("noise", _NOISE**2), old.get("ticks", 0)
@@ -107,13 +108,15 @@ def look_ahead(
     return memory, Outlook(rate, expected, cover, trigger, guard, burst, confirmed, high, doubted)
 
 
-def _believed(rate: float, before: float, high: float, read: float | None, *, first: bool) -> float:
-    """Return how much of a reading counts: beyond twice all that was seen, twice the last, until confirmed."""
-    if first and high <= 0.0:
+def _believed(rate: float, before: float, high: float, read: float | None) -> float:
+    """Return how much of a reading counts.
+
+    Up to twice the highest load seen, all of it. Beyond, twice the last believed one, until the next reading
+    confirms it: one odd figure does not move much.
+    """
+    if rate <= _UNSEEN * high or high <= 0.0:
         return rate
-    usual = _UNSEEN * (high if first else before)
-    confirmed = 0.0 if read is None else read
-    return min(rate, max(_UNSEEN * high, usual, confirmed)) if rate <= _UNSEEN * high else min(rate, max(usual, confirmed))
+    return min(rate, max(_UNSEEN * before, read or 0.0))
 
 
 def _noise(noise: float, ticks: int, change: float, step_s: float, counted: float) -> float:
@@ -170,28 +173,29 @@ def _edge(at: float) -> float:
 _PRIOR, _PRIOR_BIN = 20.0, _bin(0.1)  # before anything is known: twenty errors of 10 %
 
 
-def _cover(errors: list[float], safety: float) -> tuple[float, float]:
-    """Return the factors on a forecast at which one more would cost more than it saves, and that calls for action.
+def _cover(errors: list[float], safety: float) -> tuple[float, float, float]:
+    """Return the factors on a forecast that are covered, that call for action, and that do after a step down.
 
-    One late request is worth ``1 / (1 - safety)`` times what one more request that replicas are ready for
-    costs. Beyond the largest twentieth of the errors the tail is taken as exponential, so that few figures
-    do not decide about rare ones.
+    One late request is worth ``1 / (8 * (1 - safety))`` times what it costs to be ready for one more: up to
+    there more cover saves more than it costs. Beyond the largest twentieth of the errors the tail is taken as
+    exponential, so that few figures do not decide about rare ones.
     """
     total = sum(errors)
     if total <= 0.0:
         return 1.0, 1.0, 1.0
-    price = 1.0 / (1.0 - safety)
-    far, seen, beyond = _TAIL * total, 0.0, 0.0
-    for i in range(BINS - 1, -1, -1):
-        if seen + errors[i] > far:
-            top = _edge(i + 1)
-            edge = top - (top - _edge(i)) * (far - seen) / errors[i]
-            excess = max(0.002, (beyond + (far - seen) * 0.5 * (top + edge)) / far - edge)
-            break
-        seen += errors[i]
-        beyond += errors[i] * _edge(i + 0.5)
-    out = []
-    for k in (KC, KT, KG):
-        f = edge + excess * math.log(max(1.0, price * _TAIL / excess / k)) if price * _TAIL / excess / k > 1 else edge
-        out.append(math.exp(min(max(f, 0.0), math.log(_MOST_COVER))))
-    return tuple(out)
+    worth = _WORTH / (1.0 - safety)
+    far, seen, beyond, at = _TAIL * total, 0.0, 0.0, BINS - 1
+    while seen + errors[at] <= far:
+        seen += errors[at]
+        beyond += errors[at] * _edge(at + 0.5)
+        at -= 1
+    top = _edge(at + 1)
+    edge = top - (top - _edge(at)) * (far - seen) / errors[at]
+    excess = max(_LEAST_EXCESS, (beyond + (far - seen) * 0.5 * (top + edge)) / far - edge)
+    full = edge + excess * math.log(max(1.0, worth * _TAIL / excess))
+    soon = edge + excess * math.log(max(1.0, worth * _TAIL / (_PATIENCE * excess)))
+    return _factor(full), _factor(soon), _factor(edge)
+
+
+def _factor(error: float) -> float:
+    return math.exp(min(max(error, 0.0), _MOST_COVER))

@@ -153,8 +153,9 @@ def reserves(
             continue
         again, dated = leap * reference, 0.0
         if said > 0:
-            extra = said * shapes.surplus(state["doubts"], state["shapes"], found, quantile)
-            extra += sum(size for key, size in found if key == shapes.SAID)
+            told = sum(size for key, size in found if key == shapes.SAID)
+            unsure = shapes.surplus(state["doubts"], state["shapes"], found, quantile)
+            extra = told + (said - told) * unsure
             dated = reference + extra if extra > _LEAST_EVENT * reference else 0.0
         if max(again, dated) > now:
             now = max(again, dated)

@@ -2,9 +2,10 @@
 
 Around an event time is cut into slots of five minutes. In each of them events of a kind bring some requests
 per second for each expected person, on top of the load that was there when replicas for the slot had to be
-started. What came beyond what was said is shared out among the events that are near by how little is known of
-each. The first event is taken as it is; later ones move the mean, the less the more there were, and no further
-than the usual spread, unless two in a row agree: then the site has changed, and is learned anew.
+started. What came beyond what was said is shared out among the events near by how little is known of each (a
+Kalman filter with one variance for each figure). Close to its date the first event of a kind is taken as it
+is; later ones move the mean no further than three deviations, unless two in a row agree: then the site has
+changed, and is learned anew.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ EVERY, SAID = "*", "="
 
 _FIRST, _LAST = -6, 36  # slots around an event that it may explain
 _NEAR = ("|0", "|-1", "|1")
-_NEAR_DOUBT, _FAR_DOUBT, _EVERY_DOUBT, _NOISE = 1.0, 0.1, 0.05, 0.05  # shares of the load at the time
-_LEAST_GAIN, _LEAST_SPREAD, _FIRST_SPREAD = 0.2, 0.1, 0.5
+_NEAR_DOUBT, _FAR_DOUBT, _EVERY_DOUBT = 30.0, 0.1, 0.1  # shares of the load at the time
+_NOISE, _SIZE_NOISE, _DRIFT = 0.05, 0.3, 0.1
+_SURPRISE, _AGREE = 3.0, 2
 _DOUBT, _DOUBT_EVENTS, _DOUBT_GAIN = 0.3, 2.0, 0.1
 _MOST_DOUBT, _TOLD = 1.2, 0.15
 _MOST_KINDS = 64
@@ -53,53 +55,49 @@ def features(number: int, reference: float, events: Sequence[CalendarEvent]) -> 
 
 def explained(shapes: Mapping[str, Any], found: Sequence[Sequence[Any]]) -> float:
     """Return the leap in requests per second that these features bring, on average."""
-    return float(sum(size * shapes[key][0] for key, size in found if key in shapes))
+    total = 0.0
+    for key, size in found:
+        total += size if key == SAID else size * shapes[key][0] if key in shapes else 0.0
+    return float(total)
 
 
 def learn(
     shapes: Mapping[str, Any], found: Sequence[Sequence[Any]], reference: float, leap: float, said: float
 ) -> dict[str, Any]:
-    """Return the shapes after one more slot: ``{key: [per person, spread, events, outliers in a row]}``.
+    """Return the shapes after one more slot: ``{key: [per person, variance, outliers in a row]}``.
 
-    >>> learn({}, [["opening|0", 1000.0]], 100.0, 1500.0, 0.0)["opening|0"][0]
-    1.496...
+    >>> round(learn({}, [["opening|0", 1000.0]], 100.0, 1500.0, 0.0)["opening|0"][0], 2)
+    1.5
     """
-    told = sum(size for key, size in found if key == SAID)
-    if told:
-        return dict(shapes)  # what was said outright is not split from what was learned
-    doubts = [(key, size, _doubt(shapes.get(key), key, size, reference)) for key, size in found]
-    total = (_NOISE * reference) ** 2 + sum(d * d for _, _, d in doubts)
     new = dict(shapes)
-    for key, size, doubt in doubts:
-        share = doubt * doubt / total
-        old = new.get(key)
-        mean = old[0] if old else 0.0
-        new[key] = _moved(old, mean + share * (leap - said) / size)
+    if any(key == SAID for key, _ in found):
+        return new  # what was said outright is not told from what was learned
+    noise = (_NOISE * reference) ** 2 + (_SIZE_NOISE * said) ** 2
+    surprise, is_first = leap - said, False
+    for key, size in found:
+        is_first = is_first or (key not in new and key.endswith(_NEAR))
+        mean, variance, streak = new.get(key) or (0.0, (_first_doubt(key) * reference / size) ** 2, 0)
+        new[key] = [mean, variance + (_DRIFT * mean) ** 2, streak]
+    most = _SURPRISE * math.sqrt(noise + sum(new[key][1] * size * size for key, size in found))
+    sign = 0 if is_first else (surprise > most) - (surprise < -most)
+    if sign and any(new[key][2] * sign >= _AGREE - 1 for key, _ in found):
+        for key, size in found:  # the site has changed: what was learned is as doubtful as at first
+            new[key] = [new[key][0], max(new[key][1], (_first_doubt(key) * reference / size) ** 2), 0]
+        sign = 0
+    elif sign:
+        surprise = sign * most
+    total = noise + sum(new[key][1] * size * size for key, size in found)
+    for key, size in found:
+        mean, variance, streak = new[key]
+        gain = variance * size / total if total > 0.0 else 0.0
+        streak = streak + sign if sign and streak * sign >= 0 else sign
+        new[key] = [max(0.0, mean + gain * surprise), variance * (1.0 - gain * size), streak]
     return new
 
 
-def _doubt(known: Sequence[float] | None, key: str, size: float, reference: float) -> float:
-    """Return by how many requests per second this key may be off."""
-    if known:
-        return size * max(known[1], _LEAST_SPREAD * known[0])
-    share = _EVERY_DOUBT if key == EVERY else _NEAR_DOUBT if key.endswith(_NEAR) else _FAR_DOUBT
-    return share * reference
-
-
-def _moved(old: Sequence[float] | None, sample: float) -> list[float]:
-    sample = max(0.0, sample)
-    if old is None:
-        return [sample, _FIRST_SPREAD * sample, 1, 0]
-    mean, spread, count, streak = old
-    off = sample - mean
-    most = 2.0 * spread + _LEAST_SPREAD * mean
-    sign = (off > most) - (off < -most)
-    streak = streak + sign if streak * sign >= 0 and sign else sign
-    if abs(streak) >= 2:
-        return [sample, _FIRST_SPREAD * sample, 1, 0]
-    step = max(-most, min(most, off))
-    gain = max(_LEAST_GAIN, 1.0 / (count + 1.0))
-    return [mean + gain * step, spread + gain * (1.25 * abs(step) - spread), count + 1, streak]
+def _first_doubt(key: str) -> float:
+    """Return how much one event may bring before any was seen, as a share of the load."""
+    return _EVERY_DOUBT if key == EVERY else _NEAR_DOUBT if key.endswith(_NEAR) else _FAR_DOUBT
 
 
 def _kind(shapes: Mapping[str, Any], found: Sequence[Sequence[Any]]) -> str:
