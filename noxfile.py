@@ -156,17 +156,18 @@ if [ ! -e "$guard" ]; then
 fi
 apt-get update -q
 hypopg=$(apt-cache search --names-only '^postgresql-[0-9]+-hypopg$' | cut -d' ' -f1 | sort -V | tail -n 1)
-apt-get install -q -y --no-install-recommends redis-server mariadb-server "${hypopg%-hypopg}" "$hypopg"
+apt-get install -q -y --no-install-recommends redis-server mariadb-server pgbouncer "${hypopg%-hypopg}"
+apt-get install -q -y --no-install-recommends "$hypopg"
 """
 
 
 def missing_servers() -> list[str]:
     """Return what ``tests/servers.py`` does not find, in its words."""
     sys.path.insert(0, str(ROOT / "tests"))
-    from servers import MariaDBServer, PostgresServer, RedisServer, ServerMissing
+    from servers import MariaDBServer, PgBouncer, PostgresServer, RedisServer, ServerMissing
 
     missing = []
-    for kind in (RedisServer, PostgresServer, MariaDBServer):
+    for kind in (RedisServer, PostgresServer, MariaDBServer, PgBouncer):
         try:
             kind.find()
         except ServerMissing as reason:
@@ -181,7 +182,7 @@ def provide_servers(session: nox.Session) -> None:
     if shutil.which("apt-get") and (become_root := _become_root()) is not None:
         session.run_install(*become_root, "/bin/sh", "-c", APT, external=True)
     if missing := missing_servers():
-        packages = "redis-server mariadb-server postgresql-NN postgresql-NN-hypopg"
+        packages = "redis-server mariadb-server pgbouncer postgresql-NN postgresql-NN-hypopg"
         text = f"missing {'; '.join(missing)}. On Debian and Ubuntu: apt-get install {packages}"
         if os.environ.get("CI"):
             session.error(text)

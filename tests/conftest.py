@@ -19,7 +19,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from processes import version_of
-from servers import MariaDBServer, PostgresServer, RedisCluster, RedisSentinel, RedisServer, ServerMissing
+from servers import (
+    MariaDBServer,
+    PgBouncer,
+    PostgresServer,
+    RedisCluster,
+    RedisSentinel,
+    RedisServer,
+    ServerMissing,
+)
 
 # How fast examples come and run says how busy this machine is, nothing about the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -211,6 +219,24 @@ def private_postgres() -> Iterator[Callable[..., PostgresServer]]:
 def private_mariadb() -> Iterator[Callable[..., MariaDBServer]]:
     """Start a MariaDB of this test."""
     yield from _factory(MariaDBServer)
+
+
+@pytest.fixture
+def private_pgbouncer(postgres_server: PostgresServer) -> Iterator[Callable[..., PgBouncer]]:
+    """Start a pooler of this test before the session's PostgreSQL."""
+    with contextlib.ExitStack() as stack:
+
+        def build(mode: str = "transaction") -> PgBouncer:
+            _private[PgBouncer.name] += 1
+            try:
+                server = PgBouncer(postgres_server, mode)
+                return stack.enter_context(contextlib.closing(server.start()))
+            except ServerMissing as error:
+                if servers_required():
+                    pytest.fail(f"{PgBouncer.name} is required here: {error}", pytrace=False)
+                pytest.skip(f"{PgBouncer.name}: {error}")
+
+        yield build
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import functools
 import itertools
 import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -583,3 +584,51 @@ class MariaDBServer(_Database):
 
     def drop(self, database: str) -> None:
         self.execute(f"DROP DATABASE IF EXISTS {database}")
+
+
+class PgBouncer(Server):
+    """A connection pooler before a PostgreSQL server of :class:`PostgresServer`.
+
+    Args:
+        mode: How long a client keeps a connection: ``transaction``, ``session`` or ``statement``.
+    """
+
+    name = "pgbouncer"
+
+    def __init__(self, server: PostgresServer, mode: str = "transaction") -> None:
+        super().__init__()
+        self.server = server
+        self.mode = mode
+
+    @classmethod
+    def find(cls) -> str:
+        return find_binary("pgbouncer", folders=("/usr/sbin", "/usr/local/sbin"))
+
+    @classmethod
+    def run_as(cls) -> str | None:
+        return unprivileged_user("postgres")
+
+    @property
+    def url(self) -> str:
+        return self.database_url("eventperf")
+
+    def database_url(self, database: str) -> str:
+        return f"postgresql+psycopg://eventperf@{self.host}:{self.port}/{database}"
+
+    def prepare(self) -> None:
+        users = self.home / "users"
+        users.write_text('"eventperf" ""\n')
+        settings = self.home / "pgbouncer.ini"
+        settings.write_text(
+            f"[databases]\n* = host={self.server.host} port={self.server.port}\n[pgbouncer]\n"
+            f"listen_addr = {self.host}\nlisten_port = {self.port}\nauth_type = trust\nauth_file = {users}\n"
+            f"pool_mode = {self.mode}\nunix_socket_dir =\ndefault_pool_size = 4\n"
+        )
+        for path in (users, settings):
+            path.chmod(0o644)
+
+    def command(self) -> list[str]:
+        return [self.binary, str(self.home / "pgbouncer.ini")]
+
+    def ping(self) -> None:
+        socket.create_connection((self.host, self.port), 1).close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.events import Hooks
 from eventperf._core.urls import Registry, parse_url
 
 from .backends.local.memory import MemoryStore
@@ -20,6 +21,7 @@ from .keys import Space
 from .options import COHERENCE, CacheOptions
 from .protocols import Serializer
 from .stats import CacheStats
+from .transactions import watch
 from .values import serializers
 from .values.isolation import SHARE, Marks
 from .verbs.load import LoadVerbs
@@ -100,6 +102,7 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
         if options is not None and not isinstance(options, CacheOptions):
             raise ConfigurationError("options", options, "a CacheOptions")
         self.options: CacheOptions = (options or CacheOptions()).but(ttl=ttl)
+        watch()
         store = open_store(url)
         if l1 is DEFAULT:
             l1 = MemoryStore()
@@ -275,6 +278,11 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
     def stats(self) -> CacheStats:
         """Return this process's figures."""
         return patterns.snapshot(self._core)
+
+    @property
+    def hooks(self) -> Hooks:
+        """Subscriptions to events: ``hooks.subscribe(listener, BreakerChanged)`` is what :meth:`on` does."""
+        return self._core.hooks
 
     def on(self, listener: Callable[[Any], object], *types: type) -> Callable[[], None]:
         """Call ``listener`` with every event (of ``types``); returns a function that ends it."""

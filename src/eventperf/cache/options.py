@@ -38,6 +38,8 @@ class CacheOptions:
         isolate: What process memory hands out: ``"share"`` the stored object itself, ``"copy"`` a copy of
             it, ``"check"`` (for development) the object, with ``ValueMutated`` once somebody changed it.
         lease: How long a leader in another process may be silent before it is replaced.
+        guard_transactions: Inside a transaction (SQLAlchemy, Django) that has written, load without looking
+            and without storing: it may see what others must not.
 
     >>> CacheOptions(ttl="5m").ttl
     300.0
@@ -59,6 +61,7 @@ class CacheOptions:
     serializer: str | Serializer | None = None
     isolate: str = "share"
     lease: Duration = 5.0
+    guard_transactions: bool = True
 
     def __post_init__(self) -> None:
         put = object.__setattr__

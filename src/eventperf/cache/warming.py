@@ -18,6 +18,7 @@ from .engine.effects import Load, Steps, arun, call, run
 from .engine.look import outer_of, pack, tag_versions, tell
 from .errors import StoreUnavailable
 from .policy import lifetime
+from .verbs.base import tag_list
 
 if TYPE_CHECKING:
     from .manager import CacheManager
@@ -129,12 +130,13 @@ class Warmers:
     ) -> Callable[[Callable[[], T]], Callable[[], T]]:
         if isinstance(after, str):
             raise ConfigurationError("after", after, "a tuple of names, such as ('system_configuration',)")
+        kept = tuple(tag_list(tags))
         life = EVENT_PLATFORM.get(name) if ttl is None else seconds(ttl, name="ttl", forever=True)
         if name == "user_permissions" and key is None:
             key = "*"
 
         def keep(loader: Callable[[], T]) -> Callable[[], T]:
-            self._known[name] = _Warmer(name, loader, life, tuple(after), key or name, tuple(tags))
+            self._known[name] = _Warmer(name, loader, life, tuple(after), key or name, kept)
             return loader
 
         return keep

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     dead.add_argument("queue", nargs="?")
     dead.add_argument("--limit", type=int, default=50)
     dead.add_argument("--json", action="store_true")
+    info = command("info", "show all that is known of a job")
+    info.add_argument("id")
+    info.add_argument("--json", action="store_true")
+    listed = command("list", "list the jobs of a queue in one state, next to run or newest first")
+    listed.add_argument("queue")
+    listed.add_argument("--state", default="waiting", help="waiting, delayed, active, completed or failed")
+    listed.add_argument("--limit", type=int, default=50)
+    listed.add_argument("--offset", type=int, default=0)
+    listed.add_argument("--json", action="store_true")
+    for name, text in (
+        ("cancel", "cancel jobs: at once those that wait, by asking their workers those that run"),
+        ("retry", "put dead jobs back with fresh attempts"),
+    ):
+        command(name, text).add_argument("id", nargs="+")
     replay = command("replay", "put dead jobs back with fresh attempts, all of the queue when no id is given")
     replay.add_argument("queue")
     replay.add_argument("id", nargs="*")
@@ -65,7 +80,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     purge.add_argument("queue")
     purge.add_argument("--state", default="waiting", help="waiting, delayed, failed or completed")
     schema = command("schema", "make or upgrade the tables of the SQL job store")
+    schema.add_argument("--check", action="store_true", help="change nothing; exit 1 when not up to date")
     schema.add_argument("--sql", action="store_true", help="only print the statements")
+    schema.add_argument("--since", type=int, default=0, help="with --sql: the version that is there")
     relay = command("relay", "carry jobs from a database's outbox to the store until SIGTERM or Ctrl-C")
     relay.add_argument("--database", required=True, help="URL of the database with the outbox")
     relay.add_argument("--create", action="store_true", help="make the outbox table first")
@@ -79,7 +96,8 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "worker" and args.reload:
         return _reload(args)
     commands = {"worker": _worker, "status": _status, "dead": _dead, "replay": _replay, "ping": _ping}
-    commands |= {"schema": _schema, "relay": _relay}
+    commands |= {"schema": _schema, "relay": _relay, "info": _info, "list": _list}
+    commands |= {"cancel": _each, "retry": _each}
     with load(args.app, args.namespace) as queues:
         return commands.get(args.command, _control)(queues, args)
 
@@ -124,16 +142,28 @@ def _worker(queues: QueueManager, args: argparse.Namespace) -> int:
 
 
 def _schema(queues: QueueManager, args: argparse.Namespace) -> int:
-    from eventperf.queues.backends.sql.backend import SqlBackend
+    from eventperf.queues import SchemaMissing
+    from eventperf.queues.backends.sql import SqlBackend
 
     if not isinstance(queues.backend, SqlBackend):
         raise ConfigurationError("app", args.app, "queues in an SQL database: this store needs no tables")
+    backend = queues.backend
     if args.sql:
-        print(queues.backend.schema_ddl(), end="")
-    else:
-        queues.backend.create_schema()
-        print(f"{queues.backend.name}: the tables are there")
-    return 0
+        print(backend.schema_ddl(args.since), end="")
+        return 0
+    found = backend.schema_version() if args.check else backend.create_schema()
+    known = backend.schema_known
+    if found == known:
+        print(f"{backend.name}: the tables are there, of version {known}")
+        return 0
+    if found > known:
+        raise SchemaMissing(found, known)
+    verb = "have to be" if args.check else "were"
+    way = f"brought from version {found} to {known}" if found else f"made, of version {known}"
+    print(f"{backend.name}: the tables {verb} {way}")
+    for version, why in backend.schema_steps(found):
+        print(f"  {version}: {why}")
+    return int(args.check)
 
 
 def _relay(queues: QueueManager, args: argparse.Namespace) -> int:
@@ -201,8 +231,92 @@ def _dead(queues: QueueManager, args: argparse.Namespace) -> int:
     if args.json:
         emit_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
-        table(columns, [(*row[:-1], row[-1] or "") for row in rows])
+        table(columns, [(*row[:-1], _line(row[-1])) for row in rows])
     return 0
+
+
+def _info(queues: QueueManager, args: argparse.Namespace) -> int:
+    facts = asdict(queues.job_info(args.id))
+    facts["state"] = facts["state"].value
+    for name in ("payload", "result"):
+        facts[name] = _data(queues, facts[name])
+    if args.json:
+        emit_json(facts)
+        return 0
+    for name, value in facts.items():
+        if value not in (None, "", {}):
+            print(f"{name:<12} {_when(value) if name.endswith('_at') else _shown(value)}")
+    return 0
+
+
+def _shown(value: object) -> str:
+    """Return a value as a terminal may get it: without control codes."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(value))
+
+
+def _data(queues: QueueManager, stored: bytes | None) -> Any:
+    """Return what a job carries; bytes that this process cannot read as they are."""
+    from eventperf.queues import PayloadError
+
+    try:
+        return None if stored is None else queues.codec.decode(stored)
+    except PayloadError:
+        return repr(stored)
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at).astimezone().isoformat(sep=" ", timespec="milliseconds")
+
+
+def _list(queues: QueueManager, args: argparse.Namespace) -> int:
+    from eventperf.queues import JobState, UnknownQueue
+
+    if args.limit < 1 or args.offset < 0:
+        raise ConfigurationError("--limit", args.limit, "at least 1, with an --offset of at least 0")
+    try:
+        state = JobState(args.state)
+    except ValueError:
+        allowed = [one.value for one in JobState if one is not JobState.CANCELLED]
+        raise ConfigurationError("--state", args.state, allowed) from None
+    if args.queue not in queues.queues:
+        raise UnknownQueue("queue", args.queue, queues.queues)
+    found = queues.backend.sync().listing(args.queue, state, offset=args.offset, limit=args.limit)
+    columns = ("id", "type", "state", "priority", "attempt", "created", "error")
+    rows = [
+        (j.id, j.type, j.state.value, j.priority, j.attempt, _when(j.created_at), _line(j.error))
+        for j in found
+    ]
+    if args.json:
+        emit_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        table(columns, rows)
+    return 0
+
+
+def _line(error: str | None) -> str:
+    return _shown((error or "").partition("\n")[0])
+
+
+def _each(queues: QueueManager, args: argparse.Namespace) -> int:
+    from eventperf.queues import JobNotFound
+
+    done, failed = (
+        ("cancelled", "is not there or has ended")
+        if args.command == "cancel"
+        else (
+            "is back in line",
+            "is not in the dead letter",
+        )
+    )
+    act, bad = queues.cancel if args.command == "cancel" else queues.retry, 0
+    for job_id in args.id:
+        try:
+            good = act(job_id)
+        except JobNotFound:
+            good = False
+        bad += not good
+        print(f"{job_id} {done if good else failed}")
+    return int(bool(bad))
 
 
 def _replay(queues: QueueManager, args: argparse.Namespace) -> int:

@@ -6,8 +6,8 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,25 +15,43 @@ from eventperf._core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from eventperf.queues import QueueManager
+    from eventperf.queues.engine import Setup
 
 
-def wrap_handlers(queues: QueueManager, around: Callable[[], AbstractContextManager[object]]) -> None:
+def wrap_handlers(
+    queues: QueueManager,
+    around: Callable[[], AbstractContextManager[object]],
+    around_async: Callable[[], AbstractAsyncContextManager[object]] | None = None,
+    *,
+    setup: Setup,
+) -> None:
     """Run every handler of ``queues`` inside ``around()``; call it once, in the worker's process.
 
-    Handlers with ``cpu=True`` run in processes of their own and are left alone.
+    Args:
+        around_async: What coroutines run inside; ``around`` when not given.
+        setup: What the processes of ``cpu=True`` handlers do first; it returns what each job there runs in.
     """
+    queues.process_setup = setup
+    inside: Callable[[], Any] = around_async or functools.partial(_entered, around)
     for name, kind in list(queues.types.items()):
-        if kind.handler is not None and kind.mode in ("async", "thread"):
-            wrap = _wrap_async if kind.mode == "async" else _wrap_sync
-            queues.types[name] = replace(kind, handler=wrap(kind.handler, around))
+        if kind.handler is not None and kind.mode == "async":
+            queues.types[name] = replace(kind, handler=_wrap_async(kind.handler, inside))
+        elif kind.handler is not None and kind.mode == "thread":
+            queues.types[name] = replace(kind, handler=_wrap_sync(kind.handler, around))
+
+
+@asynccontextmanager
+async def _entered(around: Callable[[], AbstractContextManager[object]]) -> AsyncIterator[None]:
+    with around():
+        yield
 
 
 def _wrap_async(
-    fn: Callable[..., Any], around: Callable[[], AbstractContextManager[object]]
+    fn: Callable[..., Any], around: Callable[[], AbstractAsyncContextManager[object]]
 ) -> Callable[..., Any]:
     @functools.wraps(fn)
     async def handler(ctx: Any, data: Any) -> Any:
-        with around():
+        async with around():
             return await fn(ctx, data)
 
     return handler

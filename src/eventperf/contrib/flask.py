@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import pickle
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +17,7 @@ from ._jobs import wrap_handlers
 require("flask", extra="flask", needed_by="eventperf.contrib.flask")
 import click  # noqa: E402
 from flask import Flask, current_app, has_app_context  # noqa: E402
-from flask.cli import AppGroup  # noqa: E402
+from flask.cli import AppGroup, ScriptInfo  # noqa: E402
 
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager
@@ -139,7 +143,8 @@ def _commands() -> AppGroup:
         """Run jobs, each inside an application context of its own, until SIGTERM."""
         queues = _configured(current_app)
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-        wrap_handlers(queues, app.app_context)
+        wrap_handlers(queues, app.app_context, setup=_setup(click.get_current_context()))
+        _check_processes(queues)
         try:
             queues.worker(list(names) or None, concurrency).run(burst=burst)
         except ConfigurationError as error:
@@ -157,6 +162,33 @@ def _commands() -> AppGroup:
             )
 
     return group
+
+
+def _setup(context: click.Context) -> functools.partial[Callable[[], AbstractContextManager[Any]]]:
+    """Return how a new process builds the application that this command was given."""
+    info = context.find_object(ScriptInfo)
+    path, make = (info.app_import_path, info.create_app) if info is not None else (None, None)
+    return functools.partial(_in_process, path, make)
+
+
+def _in_process(
+    path: str | None, make: Callable[..., Flask] | None
+) -> Callable[[], AbstractContextManager[Any]]:
+    return ScriptInfo(app_import_path=path, create_app=make).load_app().app_context
+
+
+def _check_processes(queues: QueueManager) -> None:
+    """Refuse ``cpu=True`` handlers whose processes could not build the application."""
+    heavy = sorted(name for name, kind in queues.types.items() if kind.mode == "process" and kind.handler)
+    if not heavy:
+        return
+    try:
+        pickle.dumps(queues.process_setup)
+    except Exception as error:
+        raise click.ClickException(
+            f"{heavy[0]} has cpu=True, and its process cannot build this application ({error}): "
+            "name it with --app or FLASK_APP, or make create_app a function of a module"
+        ) from error
 
 
 def _configured(app: Any) -> QueueManager:

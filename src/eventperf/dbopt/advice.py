@@ -14,7 +14,8 @@ from .errors import AdviceMismatch
 from .findings import DropAdvice, Findings, IndexAdvice, PartitionAdvice, RewriteAdvice, Served
 from .output.alembic import alembic
 from .output.django import django
-from .output.report import html_page, text_table
+from .output.page import advice_page
+from .output.report import text_table
 from .output.script import script
 from .schema.model import IndexSpec
 
@@ -83,7 +84,7 @@ class Advice(Findings):
 
     def to_html(self) -> str:
         """Return one self-contained page."""
-        return html_page(self)
+        return advice_page(self)
 
     def to_migration(self, kind: Literal["django", "alembic"], **options: Any) -> str:
         """Return a migration file for Django or Alembic.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from eventperf._pages.html import Html, markup, page, tag
+from eventperf._pages.svg import bars
+
 from .findings import DropAdvice
 from .indexes.drops import drops
-from .output.report import bars, page, size, table
+from .output.report import size, table
 from .protocols import Dialect
 from .schema.model import Schema, Table
 from .statements.workload import SlowQuery
@@ -74,27 +76,29 @@ class HealthReport:
 
     def to_html(self) -> str:
         """Return one self-contained page."""
-        e = html.escape
-        body = [f"<h1>Database health</h1><p class=muted>{e(self.dialect)}, {len(self.tables)} tables.</p>"]
-        body.append("<h2>Findings</h2>" if not self.is_healthy else "<p>Nothing was found.</p>")
-        body += [f"<p><b>{e(f.kind)}</b> {e(f.about)}: {e(f.evidence)}</p>" for f in self.faults]
-        body += [
-            f"<p><b>{e(d.kind)} index</b> {e(d.name)} on {e(d.table)}: {e(d.evidence)}"
-            f"{f' ({size(d.size_bytes)})' if d.size_bytes else ''}</p><pre>{e(d.sql)};</pre>"
-            for d in self.drops
-        ]
+        return page(
+            "Database health",
+            tag("h1", "Database health"),
+            tag("p", f"{self.dialect}, {len(self.tables)} tables.", class_="muted"),
+            tag("p", "Nothing was found.") if self.is_healthy else tag("h2", "Findings"),
+            *(tag("p", tag("b", f.kind), f" {f.about}: {f.evidence}") for f in self.faults),
+            *(_drop(d) for d in self.drops),
+            *self._plots(),
+            *(tag("p", note, class_="muted") for note in self.notes),
+        )
+
+    def _plots(self) -> list[Html]:
         largest = self.tables[:15]
-        body.append("<h2>Largest tables</h2>")
-        body.append(bars([(t.name, float(t.size_bytes)) for t in largest], size, "bytes per table"))
+        sizes = [(t.name, [float(t.size_bytes)]) for t in largest]
+        out = [tag("h2", "Largest tables"), bars(sizes, title="bytes per table", show=size)]
         if any(t.index_bytes for t in largest):
-            body.append("<h2>Their indexes</h2>")
-            body.append(bars([(t.name, float(t.index_bytes or 0)) for t in largest], size, "index bytes"))
+            indexes = [(t.name, [float(t.index_bytes or 0)]) for t in largest]
+            out += [tag("h2", "Their indexes"), bars(indexes, title="index bytes", show=size)]
         if self.slow:
-            items = [(s.sample, s.total_s or 0.0) for s in self.slow[:10]]
-            body.append("<h2>Statements that cost most</h2>")
-            body.append(bars(items, lambda v: f"{v:.3g} s", "seconds per statement"))
-        body += [f"<p class=muted>{e(n)}</p>" for n in self.notes]
-        return page("Database health", "".join(body))
+            items = [(s.sample, [s.total_s or 0.0]) for s in self.slow[:10]]
+            seconds = bars(items, title="seconds per statement", show=lambda v: f"{v:.3g} s")
+            out += [tag("h2", "Statements that cost most"), seconds]
+        return out
 
     def __str__(self) -> str:
         rows = [
@@ -156,3 +160,9 @@ def _faults(known: Table, dialect: Dialect) -> list[Fault]:
 
 
 __all__ = ["Fault", "HealthReport", "TableHealth"]
+
+
+def _drop(drop: DropAdvice) -> Html:
+    bytes_ = f" ({size(drop.size_bytes)})" if drop.size_bytes else ""
+    said = f" {drop.name} on {drop.table}: {drop.evidence}{bytes_}"
+    return markup(tag("p", tag("b", f"{drop.kind} index"), said), tag("pre", f"{drop.sql};"))

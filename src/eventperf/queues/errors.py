@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from eventperf._core import errors
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError, EventPerfError
@@ -51,18 +53,28 @@ class SchemaMissing(QueueError):
     Attributes:
         found: Their version; 0 when there are none.
         needed: The version this release works with.
+        lacking: Tables and columns that should be there in that version and are not.
     """
 
-    def __init__(self, found: int, needed: int) -> None:
+    def __init__(self, found: int, needed: int, lacking: Sequence[str] = ()) -> None:
         self.found = found
         self.needed = needed
-        text = f"are of version {found}, not {needed}" if found else "are not there"
-        super().__init__(
-            f"the tables of the job store {text}: run eventperf queue schema, or create_schema()"
-        )
+        self.lacking: tuple[str, ...] = tuple(lacking)
+        if lacking:
+            names = ", ".join(self.lacking[:5]) + (", ..." if len(self.lacking) > 5 else "")
+            text = (
+                f"say version {found} but lack {names}: no release made them so. Put that back, or "
+                "drop the tables whose names start with eventperf_ and run eventperf queue schema"
+            )
+        elif found > needed:
+            text = f"are of version {found}, this release knows {needed}: upgrade eventperf here"
+        else:
+            text = f"are of version {found}, not {needed}" if found else "are not there"
+            text += ": run eventperf queue schema, or create_schema()"
+        super().__init__(f"the tables of the job store {text}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.found, self.needed)
+        return type(self), (self.found, self.needed, self.lacking)
 
 
 class Unsupported(QueueError):

@@ -1,14 +1,27 @@
-"""The handle a producer gets back."""
+"""What a producer holds: a job it has enqueued, and a function that enqueues itself."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, Protocol, TypeVar
 
 from eventperf._core.durations import Duration
 
-if TYPE_CHECKING:
-    from .job import JobInfo
-    from .manager import QueueManager
+from .job import JobInfo
+
+D = TypeVar("D")
+R = TypeVar("R")
+
+
+class Asked(Protocol):
+    """Whom a handle asks about its job."""
+
+    def job_info(self, id: str) -> JobInfo: ...
+    async def ajob_info(self, id: str) -> JobInfo: ...
+    def result(self, id: str, timeout: Duration = 30.0) -> Any: ...
+    async def aresult(self, id: str, timeout: Duration = 30.0) -> Any: ...
+    def cancel(self, id: str) -> bool: ...
+    async def acancel(self, id: str) -> bool: ...
 
 
 class Job:
@@ -21,7 +34,7 @@ class Job:
 
     __slots__ = ("_queues", "duplicate", "id", "type")
 
-    def __init__(self, queues: QueueManager, id: str, type: str, duplicate: bool) -> None:
+    def __init__(self, queues: Asked, id: str, type: str, duplicate: bool) -> None:
         self._queues = queues
         self.id: str = id
         self.type: str = type
@@ -59,3 +72,43 @@ class Job:
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+
+class Enqueues(Protocol):
+    """Where a job function puts its jobs."""
+
+    def enqueue(self, type: str, data: Any = None, **options: Any) -> Job: ...
+    def aenqueue(self, type: str, data: Any = None, **options: Any) -> Awaitable[Job]: ...
+
+
+class JobFunction(Generic[D, R]):
+    """A handler that knows how to enqueue itself; calling it calls the function.
+
+    Attributes:
+        name: The job type.
+        fn: The function as written.
+    """
+
+    def __init__(self, queues: Enqueues, name: str, fn: Callable[[Any, D], R]) -> None:
+        self._queues = queues
+        self.name = name
+        self.fn = fn
+        self.__name__: str = getattr(fn, "__name__", name)
+        self.__qualname__ = getattr(fn, "__qualname__", name)
+        self.__module__ = fn.__module__
+        self.__doc__ = fn.__doc__
+        self.__wrapped__ = fn
+
+    def __call__(self, ctx: Any, data: D) -> R:
+        return self.fn(ctx, data)
+
+    def enqueue(self, data: D, **options: Any) -> Job:
+        """Enqueue one job of this type; options as of :meth:`QueueManager.enqueue`."""
+        return self._queues.enqueue(self.name, data, **options)
+
+    def aenqueue(self, data: D, **options: Any) -> Awaitable[Job]:
+        """Asynchronous twin of :meth:`enqueue`."""
+        return self._queues.aenqueue(self.name, data, **options)
+
+    def __repr__(self) -> str:
+        return f"<job {self.name!r}: {self.__module__}.{self.__qualname__}>"

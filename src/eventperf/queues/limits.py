@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 
+from .checks import check_int, check_name
+
 Bucket = tuple[str, str, str]
 """Queue, type and key that share one count; empty where a limit does not tell them apart."""
 
@@ -43,8 +45,6 @@ class Limit:
     per: Duration = 1.0
 
     def __post_init__(self) -> None:
-        from .options import check_int, check_name
-
         for name, value in (("queue", self.queue), ("type", self.type)):
             if value is not None:
                 check_name(value, argument=name)

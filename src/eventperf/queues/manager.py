@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import tzinfo
 from itertools import pairwise
@@ -16,11 +16,14 @@ from eventperf._core.errors import ConfigurationError, UnknownScheme
 from eventperf._core.events import Hooks
 from eventperf._core.urls import BackendURL, Registry, parse_url
 
+from .checks import check_int, check_name
 from .codec import Codec
+from .engine import Engine, Setup
 from .errors import Unsupported
 from .events import KINDS, JobEvent
-from .handle import Job
+from .handle import Job, JobFunction
 from .job import JobRecord, NewJob
+from .jobtype import JobType, Middleware
 from .limits import Limit
 from .operating import Operations
 from .options import (
@@ -28,13 +31,12 @@ from .options import (
     EngineOptions,
     Order,
     QueueConfig,
-    check_int,
-    check_name,
     queue_configs,
 )
+from .producing import outbox
 from .producing.spec import JobSpec, Recorder, check_flow, check_job_id, check_when, new_ids
-from .producing.types import JobFunction, JobType, Middleware, job_type, undeclared
-from .protocols import Backend, StoreSettings
+from .producing.types import job_type, undeclared
+from .protocols import Backend, StoreSettings, TransactionalBackend
 from .schedules import Schedule, parse_when
 
 if TYPE_CHECKING:
@@ -141,6 +143,7 @@ class QueueManager(Operations):
         if default_queue is None:
             default_queue = "normal" if "normal" in self.queues else next(iter(self.queues))
         self._recorder = Recorder(self.queues, self._queue(default_queue, "default_queue"), self.codec)
+        self.process_setup: Setup | None = None  # of cpu=True jobs; the helpers of web frameworks set it
         self.schedules: dict[str, Schedule] = {}
         self.middlewares: list[Middleware] = []
         self._stamps: list[Callable[[], Mapping[str, str]]] = []
@@ -494,26 +497,18 @@ class QueueManager(Operations):
     def _push(self, jobs: list[NewJob], session: Any, using: Any = None) -> list[str]:
         if session is None and using is None:
             return self._store().push(jobs)
-        from . import outbox
-
         if using is not None:
             return outbox.write_django(using, jobs, self.namespace, self.clock.time())
-        push_in: Callable[[Any, list[NewJob]], list[str]] | None = getattr(self._backend, "push_in", None)
-        if push_in is None:
-            return outbox.write(session, jobs, self.namespace, self.clock.time())
-        return push_in(session, jobs)
+        if isinstance(self._backend, TransactionalBackend):
+            return self._backend.push_in(session, jobs)
+        return outbox.write(session, jobs, self.namespace, self.clock.time())
 
     async def _apush(self, jobs: list[NewJob], session: Any) -> list[str]:
         if session is None:
             return await self._astore().push(jobs)
-        from . import outbox
-
-        push_in: Callable[[Any, list[NewJob]], Awaitable[list[str]]] | None
-        push_in = getattr(self._backend, "apush_in", None)
-        if push_in is None:
-            return await outbox.awrite(session, jobs, self.namespace, self.clock.time())
-        ids: list[str] = await push_in(session, jobs)
-        return ids
+        if isinstance(self._backend, TransactionalBackend):
+            return await self._backend.apush_in(session, jobs)
+        return await outbox.awrite(session, jobs, self.namespace, self.clock.time())
 
     def _handles(self, jobs: Sequence[NewJob], ids: Sequence[str]) -> list[Job]:
         if self.hooks.active:
@@ -526,9 +521,27 @@ class QueueManager(Operations):
             for new, job_id in zip(jobs, ids, strict=True)
         ]
 
-    # -- asking ------------------------------------------------------------------------------------
-
     # -- working -----------------------------------------------------------------------------------
+
+    def engine(self) -> Engine:
+        """Return what a worker is handed of this manager."""
+        return Engine(
+            types=self.types,
+            codec=self.codec,
+            hooks=self.hooks,
+            clock=self.clock,
+            random=self.random,
+            options=self.options,
+            middlewares=self.middlewares,
+            upcasters=self.upcasters,
+            schedules=self.schedules,
+            follow=self._follow,
+            process_setup=self.process_setup,
+        )
+
+    def _follow(self, type: str, data: Any, options: dict[str, Any]) -> NewJob:
+        self.needs("then")
+        return self.prepare([self.spec(type, data, options)])[0]
 
     def worker(
         self,
@@ -550,9 +563,17 @@ class QueueManager(Operations):
         """
         from .working.worker import Worker
 
-        chosen = [self._queue(q) for q in queues] if queues is not None else list(self.queues)
-        return Worker(self, chosen, concurrency, lease_s=seconds(lease, name="lease"), grace_s=seconds(
-            grace, name="grace", zero=True), name=name)  # fmt: skip
+        names = [self._queue(q) for q in queues] if queues is not None else list(self.queues)
+        chosen = [self.queues[name] for name in names]
+        return Worker(
+            self.engine(),
+            self._backend,
+            chosen,
+            concurrency,
+            lease_s=seconds(lease, name="lease"),
+            grace_s=seconds(grace, name="grace", zero=True),
+            name=name,
+        )
 
     def on(self, kind: str, fn: Callable[[JobEvent], object]) -> Callable[[], None]:
         """Call ``fn`` with every event of ``kind`` that happens in this process.

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from eventperf._core.clock import Clock
 
+from .engine import Engine
 from .job import JobInfo, JobState, Lease, NewJob, QueueStatus
 from .options import EngineOptions, QueueConfig
-
-if TYPE_CHECKING:
-    from .manager import QueueManager
-    from .working.worker import Worker
 
 ENGINE: Final = frozenset({"claims", "priorities", "unique", "fairness", "dead_letter", "pause", "then"})
 """What every backend has whose jobs this package's own engine runs; one that drives another system's workers
@@ -52,6 +49,20 @@ class WorkerCard:
     room_by_queue: Mapping[str, int]
     slots: int
     lease_s: float
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkerPlan:
+    """How one worker is to run.
+
+    Attributes:
+        has_own_rooms: Whether each queue has slots of its own; else every queue may fill them all.
+        grace_s: How long a graceful stop waits for running jobs; a second signal makes it 0.
+    """
+
+    card: WorkerCard
+    has_own_rooms: bool
+    grace_s: float
 
 
 @dataclass(slots=True)
@@ -320,8 +331,21 @@ class Session(Protocol):
 class HostBackend(Protocol):
     """A backend whose jobs another system's workers run, inside this package's ``Worker``."""
 
-    def session(self, worker: Worker, manager: QueueManager) -> Session:
-        """Return one run of ``worker`` on the running event loop."""
+    def session(self, plan: WorkerPlan, engine: Engine, /) -> Session:
+        """Return one run of the worker that ``plan`` describes, on the running event loop."""
+        ...
+
+
+@runtime_checkable
+class TransactionalBackend(Protocol):
+    """A backend that stores jobs in the caller's own database transaction (``"transactional_enqueue"``)."""
+
+    def push_in(self, session: Any, jobs: Sequence[NewJob], /) -> list[str]:
+        """Store ``jobs`` in the transaction of ``session``; they are there with its commit or not at all."""
+        ...
+
+    async def apush_in(self, session: Any, jobs: Sequence[NewJob], /) -> list[str]:
+        """Asynchronous twin of :meth:`push_in`."""
         ...
 
 

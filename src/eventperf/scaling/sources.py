@@ -157,6 +157,11 @@ class Metrics:
             if not callable(source) and not callable(getattr(source, "read", None)):
                 raise ConfigurationError(name, source, "a metric source or a function without arguments")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is measured."""
+        return tuple(self._sources)
+
     def read(self) -> Mapping[str, Sample]:
         read: dict[int, Mapping[str, Sample]] = {}
         found: dict[str, Sample] = {}

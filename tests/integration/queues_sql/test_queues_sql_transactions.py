@@ -151,28 +151,6 @@ def test_tables_are_made_only_when_asked(postgres_url: str, capsys: pytest.Captu
         queues.enqueue("t")
 
 
-@pytest.mark.parametrize("server", ["sqlite", "postgres_url", "mariadb_url"])
-def test_tables_of_an_older_release_are_upgraded_and_keep_their_jobs(
-    server: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    url = f"sqlite:///{tmp_path}/jobs.db" if server == "sqlite" else request.getfixturevalue(server)
-    with QueueManager(url) as queues:
-        queues.backend.create_schema()  # type: ignore[attr-defined]
-        kept = queues.enqueue("t", 1)
-    engine = create_engine(url)
-    with engine.begin() as conn:
-        conn.execute(text("DROP TABLE eventperf_links"))
-        conn.execute(text("UPDATE eventperf_schema SET version = 1"))
-    engine.dispose()
-    with QueueManager(url) as queues:
-        if server != "sqlite":  # on a server only when you say so
-            with pytest.raises(SchemaMissing, match="version 1"):
-                queues.enqueue("t", 2)
-            queues.backend.create_schema()  # type: ignore[attr-defined]
-        queues.enqueue("t", 2, after=[kept])
-        assert sum(row.waiting + row.delayed for row in queues.status()) == 2
-
-
 def test_urls_that_cannot_work_are_refused() -> None:
     for url in ("sqlite://", "sqlite:///:memory:", "sqlite:///x.db?poll=never"):
         with pytest.raises(ConfigurationError):

@@ -16,6 +16,7 @@ from eventperf.cli.scale.config import build, read_file
 from eventperf.errors import ConfigurationError
 from eventperf.scaling import LatencyPolicy, MaxOf, TargetTracking, ThresholdPolicy
 
+PROMETHEUS = {"prometheus": "http://127.0.0.1:9", "query": "sum(rate(hits[1m]))"}
 EXAMPLE = Path(__file__).parents[3] / "examples" / "kubernetes" / "scale.toml"
 
 pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
@@ -179,7 +180,7 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("targets[0].policy.type", "targets.0.policy", {}),
         ("targets[0].policy.cpu", "targets.0.policy.cpu", -1),
         ("targets[0].policy.gpu", "targets.0.policy.gpu", 0.5),
-        ("targets[0].policy", "targets.0.policy", {"type": "target-tracking", "cpu": "much"}),
+        ("targets[0].policy.cpu", "targets.0.policy", {"type": "target-tracking", "cpu": "much"}),
         ("targets[0].policy", "targets.0.policy", "no.such.module:x"),
         ("targets[0].policy.policies[1].type", "targets.0.policy", MAX_OF),
         ("targets[0].metrics.metrics", "targets.0.metrics", {}),
@@ -241,3 +242,50 @@ def test_the_command_says_what_is_wrong_in_one_sentence(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "allowed" in said
+
+
+@pytest.mark.parametrize(
+    ("policy", "metrics", "missing"),
+    [
+        ("latency", {"cpu": "kubernetes"}, ["metrics.rps"]),
+        ("latency", {"rps": PROMETHEUS}, ["metrics.cpu"]),
+        ({"type": "latency", "capacity_rps": 40}, {"rps": PROMETHEUS}, []),
+        ("predictive", {"memory": "kubernetes"}, ["metrics.rps", "metrics.cpu"]),
+        ("calendar", {"rps": PROMETHEUS, "cpu": "kubernetes"}, ["[calendar]"]),
+        ({"type": "target-tracking", "rps": 5, "backlog": 3}, {"rps": PROMETHEUS}, ["metrics.backlog"]),
+        ("thresholds", {"rps": PROMETHEUS}, ["metrics.cpu"]),
+        ("thresholds", {"memory": "kubernetes"}, []),
+        ({"type": "max-of", "policies": ["thresholds", "latency"]}, {"cpu": "kubernetes"}, ["metrics.rps"]),
+    ],
+)
+def test_what_can_never_work_is_found_by_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], policy: Any, metrics: Any, missing: list[str]
+) -> None:
+    target = {"name": "deployment/web", "max_replicas": 5, "policy": policy, "metrics": metrics}
+    path = tmp_path / "scale.json"
+    path.write_text(json.dumps({"targets": [target]}))
+    assert main(["scale", "run", "--config", str(path), "--check"]) == (1 if missing else 0)
+    said = capsys.readouterr().err
+    assert said.count("can never work") == len(missing)
+    for name in missing:
+        assert name in said
+
+
+@pytest.mark.parametrize(
+    ("query", "wrong"),
+    [
+        ('sum(up{app="$app"})', "$app"), ("sum(up{app='${app}'})", "${app}"), ("{{ .Values.app }}", None),
+        ('up{a="$name_2"}', "$name_2"), ("{{app}}", "{{app}}"),
+        ('label_replace(up, "a", "$1", "b", "(.*)")', ""), ('up{a="$name", b="${namespace}"}', ""),
+    ],
+)  # fmt: skip
+def test_a_query_with_a_placeholder_that_nothing_fills_is_refused(query: str, wrong: str | None) -> None:
+    metrics = {"rps": {**PROMETHEUS, "query": query}}
+    target = {"name": "deployment/web", "max_replicas": 5, "metrics": metrics}
+    if wrong == "":
+        build({"targets": [target]}).close()
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        build({"targets": [target]})
+    assert caught.value.argument == "targets[0].metrics.rps.query"
+    assert wrong is None or wrong in str(caught.value)

@@ -154,4 +154,4 @@ def test_the_health_page_names_what_could_go_and_what_is_missing(
     written = page.read_text()
     assert "<svg" in written
     assert "DROP INDEX" in written
-    assert "http" not in written
+    assert "://" not in written

@@ -49,7 +49,7 @@ def test_advise_writes_every_form_and_apply_takes_the_plan(
     assert shown["indexes"][0]["spec"]["keys"][0]["name"] == "page"
     page = (tmp_path / "a.html").read_text()
     assert "<svg" in page
-    assert "http" not in page
+    assert "://" not in page
     assert "CREATE INDEX" in (tmp_path / "a.sql").read_text()
     assert call("apply", url, plan) == 0
     assert "Nothing was changed" in capsys.readouterr().out

@@ -45,10 +45,45 @@ def test_worker_status_dead_replay_purge(app: str, capsys: pytest.CaptureFixture
     assert main(["queue", "ping", app, "--workers", "1"]) == 1
 
 
+def test_job_is_looked_up_listed_cancelled_and_retried(app: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def said() -> str:
+        return capsys.readouterr().out
+
+    assert main(["queue", "list", app, "normal", "--json"]) == 0
+    (row,) = json.loads(said())
+    assert (row["type"], row["state"]) == ("bad", "waiting")
+    assert main(["queue", "info", app, row["id"]]) == 0
+    assert "waiting" in said()
+    assert main(["queue", "worker", app, "--burst"]) == 0
+    said()
+    assert main(["queue", "list", app, "normal", "--state", "failed"]) == 0
+    assert row["id"] in said()
+    assert main(["queue", "info", app, row["id"], "--json"]) == 0
+    assert "never" in json.loads(said())["error"]
+    assert main(["queue", "retry", app, row["id"]]) == 0
+    assert main(["queue", "cancel", app, row["id"], "unknown"]) == 1
+    assert said().splitlines()[-2:] == [f"{row['id']} cancelled", "unknown is not there or has ended"]
+    assert main(["queue", "info", app, row["id"], "--json"]) == 0
+    assert json.loads(said())["state"] == "cancelled"
+
+
+def test_terminal_gets_no_control_codes_out_of_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'queues.enqueue("t", "a\\x1b[2Jb", id="j")\n'
+    (tmp_path / "queues_cli_codes.py").write_text(APP.replace("bad.enqueue(None)\n", text))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["queue", "info", "queues_cli_codes:queues", "j"]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ["dead", "memory://", "nope"],
+        ["list", "memory://", "nope"],
+        ["list", "memory://", "normal", "--state", "cancelled-ish"],
+        ["list", "memory://", "normal", "--limit", "0"],
         ["status", "ftp://x"],
         ["status", "no.such:thing"],
         ["status", "json:dumps"],

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eventperf.scaling import (
     AutoScaler,
@@ -21,6 +26,7 @@ from eventperf.scaling import (
     SimulatedTarget,
     SqlDecisionLog,
 )
+from eventperf.scaling.records import tail
 from eventperf.testing import FakeClock
 
 DAY_S = 86400.0
@@ -171,3 +177,45 @@ def test_a_log_that_cannot_be_read_is_told_and_survived(
     with caplog.at_level(logging.WARNING, "eventperf.scaling"):
         assert _scaler(DecisionLog(tmp_path), clock).tick().error is None  # a folder
     assert "starting anew" in caplog.text
+
+
+@given(
+    lines=st.lists(st.tuples(st.sampled_from("ab"), st.booleans(), st.integers(0, 60)), max_size=30),
+    block=st.integers(1, 40), cut=st.integers(0, 20),
+)  # fmt: skip
+@settings(deadline=None)
+def test_the_newest_line_of_each_target_is_found_wherever_blocks_of_the_file_end(
+    lines: list[tuple[str, bool, int]], block: int, cut: int
+) -> None:
+    written = [
+        f'{{"dry_run":{str(dry).lower()},"pad":"{"x" * pad}","target":"{name}"}}\n'.encode()
+        for name, dry, pad in lines
+    ]
+    with tempfile.TemporaryDirectory() as folder, patch.object(tail, "_BLOCK", block):
+        path = Path(folder) / "log"
+        path.write_bytes(b"".join(written) + b'{"target":"a'[:cut])
+        found = tail.Tail(path)
+        for name in "ba":
+            for dry in (True, False):
+                mine = [w for (n, d, _), w in zip(lines, written, strict=True) if (n, d) == (name, dry)]
+                assert found.newest(name, dry) == (mine[-1].rstrip() if mine else None)
+
+
+def test_a_start_reads_no_more_of_a_long_log_than_of_a_short_one(tmp_path: Path) -> None:
+    clock = FakeClock()
+    with DecisionLog(tmp_path / "short") as log:
+        _pass(_scaler(log, clock), clock, 60)
+    line = (tmp_path / "short").read_bytes().splitlines(keepends=True)[-1]
+    (tmp_path / "long").write_bytes(line * 20_000)
+    read = 0
+
+    class Counted(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            nonlocal read
+            found = super().read(size if size is not None else -1)
+            read += len(found)
+            return found
+
+    with patch.object(tail, "open", lambda path, mode: Counted(path), create=True):
+        assert tail.Tail(tmp_path / "long").newest("simulated", False) == line.rstrip()
+    assert 0 < read <= 2 * tail._BLOCK

@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
@@ -21,6 +21,7 @@ from eventperf.cache.errors import NotCacheable, UnstableKey
 from eventperf.cache.keys import Identity, Template, Unstable, encode
 from eventperf.cache.keys.names import OURS, class_text
 from eventperf.cache.options import CacheOptions
+from eventperf.cache.transactions import DIRTY, inside, watch
 
 from .compiled import Compiled, compile_wrapper
 
@@ -156,7 +157,7 @@ class Recipe:
         self.tags_of_result: Callable[..., Sequence[str]] | None = tags if callable(tags) else None
         self._tags: list[Template] = []
         if not callable(tags):
-            if isinstance(tags, str):
+            if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
                 raise ConfigurationError("tags", tags, 'a list of texts, such as ["event:{event_id}"]')
             self._tags = [Template(tag, argument="tags") for tag in tags]
             for tag in self._tags:
@@ -363,6 +364,7 @@ class Calls:
 
     def manager(self) -> CacheManager:
         """Return the manager, and settle the options with it."""
+        watch()
         found = self._manager_of()
         if found is not self._manager:
             self.fast.clear()
@@ -454,6 +456,7 @@ class Calls:
 
 def _wrapper(calls: Calls, slow: Any) -> Callable[..., Any]:
     fast, dead, missing = calls.fast, DEAD, (KeyError, TypeError)
+    dirty, in_one = DIRTY, inside  # enclosed: the globals are those of the host
 
     def cached_call(*args: Any, **kwargs: Any) -> Any:
         # The hot path: no clock (the sweeper takes entries out in time), no lock, no helper.
@@ -461,7 +464,7 @@ def _wrapper(calls: Calls, slow: Any) -> Callable[..., Any]:
             try:
                 entry = fast[args]
                 value = entry.value
-                if value is not dead:
+                if value is not dead and not (dirty and in_one()):
                     entry.hits += 1
                     return value
             except missing:
@@ -473,13 +476,14 @@ def _wrapper(calls: Calls, slow: Any) -> Callable[..., Any]:
 
 def _async_wrapper(calls: Calls, slow: Any) -> Callable[..., Awaitable[Any]]:
     fast, dead, missing = calls.fast, DEAD, (KeyError, TypeError)
+    dirty, in_one = DIRTY, inside  # enclosed: the globals are those of the host
 
     async def cached_call(*args: Any, **kwargs: Any) -> Any:
         if not kwargs:
             try:
                 entry = fast[args]
                 value = entry.value
-                if value is not dead:
+                if value is not dead and not (dirty and in_one()):
                     entry.hits += 1
                     return value
             except missing:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from eventperf._core.flights import Flight, Flights
 from eventperf.cache.errors import NotCacheable
+from eventperf.cache.surroundings import apart
 from eventperf.cache.values.single_use import COROUTINE
 
 from .state import Core
@@ -110,9 +111,7 @@ def _spawn_thread(core: Core, effect: Spawn) -> None:
             return  # landed with the flight: whoever waits for it is told
 
     try:
-        threading.Thread(
-            target=contextvars.copy_context().run, args=(go,), name="eventperf-cache-load", daemon=True
-        ).start()
+        threading.Thread(target=apart(go), name="eventperf-cache-load", daemon=True).start()
     except RuntimeError:
         go()  # no new threads at interpreter shutdown
 
@@ -160,6 +159,6 @@ def _spawn_task(core: Core, effect: Spawn) -> None:
         except Exception:
             return  # landed with the flight: whoever waits for it is told
 
-    task = asyncio.get_running_loop().create_task(go())
+    task = contextvars.Context().run(asyncio.get_running_loop().create_task, go())
     _background.add(task)  # a loop keeps only weak references
     task.add_done_callback(_background.discard)

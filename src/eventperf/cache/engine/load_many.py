@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from eventperf._core.flights import ABANDONED, ERROR, VALUE, Flight
-from eventperf.cache.errors import StoreUnavailable
+from eventperf.cache.errors import SerializationError, StoreUnavailable
 from eventperf.cache.keys import Space
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.policy import l1_life, lifetime, result_ttl
 from eventperf.cache.stats import Loaded, LoadFailed
+from eventperf.cache.transactions import DIRTY, inside
 from eventperf.cache.values.single_use import refuse_single_use
 
 from .effects import Load, MayWait, Steps, Wait, call
 from .load_one import Job, get_or_load
-from .look import look, outer_of, pack, tag_versions, tell
+from .look import look, not_kept, outer_of, pack, tag_versions, tell
 from .state import Core
 
 
@@ -123,6 +124,9 @@ def _load(core: Core, batch: Batch, keys: list[str], flights: dict[str, Flight])
     out = {key: loaded[batch.names[key]] for key in keys if batch.names[key] in loaded}
     for key, value in out.items():
         refuse_single_use(batch.names[key], value)
+    if DIRTY and batch.options.guard_transactions and inside():
+        for flight in flights.values():  # the loader itself has written, or flushed what waited to be
+            flight.fenced = True
     return out
 
 
@@ -222,13 +226,26 @@ def _store(
     versions: dict[str, str],
 ) -> Steps[None]:
     lives = {key: life for key, value in loaded.items() if (life := _life(core, batch, value)) is not None}
-    items = []
+    items: list[tuple[str, tuple[str, bytes, float]]] = []
+    refused: list[str] = []
     for key, (soft, hard) in lives.items():
         if mine[key].fenced:
             core.counts.refused += 1
             continue
-        blob = pack(core, loaded[key], soft, hard, batch.options, tags=versions)
+        try:
+            blob = pack(core, loaded[key], soft, hard, batch.options, tags=versions)
+        except SerializationError as error:
+            not_kept(core, batch.names[key], error)
+            refused.append(outer_of(batch.space, key))
+            continue
         items.append((key, (outer_of(batch.space, key), blob, hard)))
+    if refused:
+        try:
+            yield call("release_many", token, refused)
+        except StoreUnavailable:
+            pass  # the leases end by themselves
+        for outer in refused:
+            core.wake(outer)
     if not items:
         return
     tickets = {key: core.open_ticket(key) for key, _ in items}

@@ -7,16 +7,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from eventperf._core.errors import ConfigurationError
 from eventperf._core.flights import ABANDONED, ERROR, OPEN, VALUE, Flight
-from eventperf.cache.errors import LoadTimeout, StoreUnavailable
+from eventperf.cache.errors import LoadTimeout, SerializationError, StoreUnavailable
 from eventperf.cache.keys import Space
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.policy import early_by, l1_life, lifetime, result_ttl
 from eventperf.cache.stats import Loaded, LoadFailed
+from eventperf.cache.transactions import DIRTY, inside
 from eventperf.cache.values.single_use import refuse_single_use
 
 from .effects import Load, MayWait, Spawn, Steps, Wait, call
-from .look import Found, Look, look, outer_of, pack, tag_versions, tell
+from .look import Found, Look, look, not_kept, outer_of, pack, tag_versions, tell
 from .state import Core
 
 CALM_S = 0.1
@@ -26,8 +28,8 @@ TagsOf = Callable[[Any], Sequence[str]]
 class Job:
     """One get-or-load: what to load, how to keep it, and where it stands."""
 
-    __slots__ = ("began", "flight", "key", "loader", "local", "options", "outer", "refresh", "seen", "space",
-                 "stale", "tags", "ttl_s")  # fmt: skip
+    __slots__ = ("began", "flight", "has_loaded", "is_private", "key", "loaded", "loader", "local", "options",
+                 "outer", "refresh", "seen", "space", "stale", "tags", "ttl_s")  # fmt: skip
 
     def __init__(
         self,
@@ -52,6 +54,9 @@ class Job:
         self.seen: Look | None = None
         self.flight: Flight | None = None
         self.began: float = 0.0
+        self.loaded: Any = None
+        self.has_loaded: bool = False
+        self.is_private: bool = False
 
     def inner_tags(self) -> list[str] | None:
         """Return the tags as process memory knows them; ``None`` while only the result can tell."""
@@ -161,12 +166,15 @@ def _lead(core: Core, job: Job, flight: Flight) -> Steps[Any]:
         else:
             value = yield from _load_shared(core, job, flight)
     except Exception as error:
-        core.flights.land(flight, ERROR, error)
-        raise
+        if not (job.has_loaded and isinstance(error, (SerializationError, ConfigurationError))):
+            core.flights.land(flight, ERROR, error)
+            raise
+        value = job.loaded  # cannot be kept, which is no reason to lose it
+        not_kept(core, job.key, error)
     except BaseException:
         core.flights.land(flight, ABANDONED)
         raise
-    core.flights.land(flight, VALUE, value)
+    core.flights.land(flight, ABANDONED if job.is_private else VALUE, value)
     return value
 
 
@@ -188,6 +196,11 @@ def _load(core: Core, job: Job, flights: tuple[Flight, ...]) -> Steps[Any]:
     if core.hooks.active:
         core.hooks.emit(Loaded(job.key, taken))
     refuse_single_use(job.key, value)
+    job.loaded, job.has_loaded = value, True
+    if DIRTY and job.options.guard_transactions and inside():
+        job.is_private = True  # the loader itself has written, or flushed what waited to be
+        for flight in flights:
+            flight.fenced = True
     return value
 
 
@@ -195,7 +208,7 @@ def _stand_in(core: Core, job: Job) -> Found | None:
     """Return the old value that may stand in for a failed load."""
     stale = job.stale
     grace = float(job.options.grace)  # type: ignore[arg-type]
-    if stale is None or grace <= 0 or stale.soft_s <= -grace:
+    if stale is None or grace <= 0 or stale.soft_s <= -grace or job.has_loaded:
         return None
     core.counts.stale += 1
     return stale

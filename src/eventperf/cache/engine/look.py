@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eventperf.cache.errors import StoreUnavailable
+from eventperf.cache.errors import SerializationError, StoreUnavailable
 from eventperf.cache.keys import Space
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.policy import early_by, l1_life, lifetime
-from eventperf.cache.stats import CorruptEntry
+from eventperf.cache.stats import CorruptEntry, NotKept
 from eventperf.cache.values.envelope import Sealed, kind, open_payload, seal, unseal
 
 from .effects import Steps, call
@@ -195,16 +196,37 @@ def plain_value(core: Core, outer: str, blob: bytes | None, options: CacheOption
 def pack(core: Core, value: Any, soft_s: float, hard_s: float, options: CacheOptions, **more: Any) -> bytes:
     """Return the envelope of a value."""
     serializer: Any = options.serializer or core.serializer
+    try:
+        payload = serializer.dumps(value)
+    except SerializationError:
+        raise
+    except Exception as error:  # a serializer of the host may raise anything
+        raise SerializationError(f"{type(value).__qualname__} ({type(error).__name__}: {error})") from error
     now = core.wall()
     return seal(
         serializer.name,
-        serializer.dumps(value),
+        payload,
         created=now,
         soft=now + soft_s,
         hard=now + hard_s,
         compress_over=options.compress_over,
         **more,
     )
+
+
+def not_kept(core: Core, key: str, error: Exception) -> None:
+    """Say that a loaded value cannot be kept: each cause once."""
+    core.counts.refused += 1
+    if core.hooks.active:
+        core.hooks.emit(NotKept(key, error))
+    if len(_said) < _SAID_MAX and str(error) not in _said:
+        _said.add(str(error))
+        _log.warning("%r is loaded at each call and never kept: %s", key, error)
+
+
+_said: set[str] = set()
+_SAID_MAX = 100
+_log = logging.getLogger("eventperf.cache")
 
 
 def write_many(

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 MAGIC: Final = b"E1"
 HEAD: Final = 34  # magic 2, kind 1, waiters 1, token 16, lease end 13, codec 1
 NO_LEASE: Final = b"0" + b"0" * 16 + b"0" * 13
-_TIMES: Final = struct.Struct(">dddfH")
+_TIMES: Final = struct.Struct(">dddfI")
 BODY: Final = HEAD + _TIMES.size
 
 VALUE = b"V"

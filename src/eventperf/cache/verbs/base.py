@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -74,13 +74,32 @@ class Verbs:
         return value
 
 
-def text_of(key: Any) -> str:
+def text_of(key: Any, argument: str = "key") -> str:
     if not isinstance(key, str):
-        raise ConfigurationError("key", key, "a text")
+        raise ConfigurationError(argument, key, "a text")
     return key
 
 
 def tag_list(tags: Sequence[str]) -> list[str]:
-    if isinstance(tags, str):
+    if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
         raise ConfigurationError("tags", tags, "a list of texts, such as ['event:42']")
-    return list(dict.fromkeys(fit_tag(text_of(tag)) for tag in tags))
+    return list(dict.fromkeys(fit_tag(text_of(tag, "tags")) for tag in tags))
+
+
+def tags_of(tags: Tags) -> Tags:
+    """Return tags as they are kept, or a function of the result that gives such; one text is one tag."""
+    if not callable(tags):
+        return tag_list(tags)
+    function = tags
+
+    def found(value: Any) -> list[str]:
+        try:
+            made: Any = function(value)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise ConfigurationError("tags", said, "a function that takes every result, also None") from error
+        if made is None:
+            return []
+        return tag_list([made] if isinstance(made, str) else made)
+
+    return found

@@ -11,9 +11,10 @@ from eventperf.cache.engine.effects import Steps, arun, run
 from eventperf.cache.engine.load_one import Job, get_or_load
 from eventperf.cache.entry import DEAD
 from eventperf.cache.options import CacheOptions
+from eventperf.cache.transactions import DIRTY, inside, watch
 from eventperf.cache.values.isolation import SHARE
 
-from .base import Tags, Verbs, tag_list, text_of
+from .base import Tags, Verbs, tag_list, tags_of, text_of
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ class LoadVerbs(Verbs):
         Raises:
             LoadTimeout: ``hard_timeout`` went by.
         """
-        if options is None:
+        if options is None and not (DIRTY and inside()):
             entry = self._table.get(key)
             if entry is not None and self._now() < entry.soft:
                 value = entry.value
@@ -79,7 +80,7 @@ class LoadVerbs(Verbs):
         options: CacheOptions | None = None,
     ) -> Any:
         """Return the value of ``key``, awaiting the loader when there is none; see :meth:`get_or_load`."""
-        if options is None:
+        if options is None and not (DIRTY and inside()):
             entry = self._table.get(key)
             if entry is not None and self._now() < entry.soft:
                 value = entry.value
@@ -145,12 +146,15 @@ class LoadVerbs(Verbs):
     ) -> Steps[Any]:
         chosen, life, space = self._plan(options, ttl)
         local = space.local(text_of(key))
+        watch()
+        if DIRTY and chosen.guard_transactions and inside():
+            tags_of(tags)
+            return (yield from bulk.load_only(self._core, loader))
         if not refresh:
             value = self._hit(local, chosen)
             if value is not DEAD:
                 return self._out(space, local, value, chosen)
-        known = tags if callable(tags) else tag_list(tags)
-        job = Job(space, local, loader, life, known, chosen, refresh)
+        job = Job(space, local, loader, life, tags_of(tags), chosen, refresh)
         if not self._core.enabled:
             return (yield from bulk.load_only(self._core, loader))
         return self._out(space, local, (yield from get_or_load(self._core, job)), chosen)
@@ -191,7 +195,8 @@ class LoadVerbs(Verbs):
         options: CacheOptions | None,
     ) -> Steps[dict[str, Any]]:
         chosen, life, space = self._plan(options, ttl)
-        if not self._core.enabled:
+        watch()
+        if not self._core.enabled or (DIRTY and chosen.guard_transactions and inside()):
             return dict((yield from bulk.load_only(self._core, lambda: loader(keys))))
         locals_ = {space.local(text_of(key)): key for key in keys}
         out: dict[str, Any] = {}

@@ -35,6 +35,7 @@ from eventperf.scaling import (
     WebhookAlerts,
 )
 
+from .checks import filled, unseen
 from .objects import load_object
 from .section import Section, named
 
@@ -59,6 +60,8 @@ class Plan:
     dry_run: bool
     stdout: bool
     closing: list[Callable[[], object]] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
+    """What policies need and can never see, in words."""
 
     @property
     def scalers(self) -> tuple[AutoScaler, ...]:
@@ -120,6 +123,7 @@ class _Builder:
         from eventperf.scaling.backends.kubernetes.api import KubernetesApi
 
         self.closing: list[Callable[[], object]] = []
+        self.unseen: list[str] = []
         self.top = top
         own = top.section("scaler")
         self.interval_s: float = own.duration("interval", 15.0)
@@ -161,7 +165,7 @@ class _Builder:
         top.end()
         with named("scaler"):
             fleet = Fleet(scalers, leader=elector, workers=self.workers)
-        return Plan(fleet, self.interval_s, elector, lease, self.dry_run, stdout, self.closing)
+        return Plan(fleet, self.interval_s, elector, lease, self.dry_run, stdout, self.closing, self.unseen)
 
     # -- parts ---------------------------------------------------------------------------------------
 
@@ -259,6 +263,7 @@ class _Builder:
             )  # fmt: skip
         metrics = self._metrics(section.section("metrics"), target)
         policy = self._policy(section.raw("policy", "latency"), section.at("policy"))
+        self.unseen += unseen(policy, metrics.names, path, has_calendar=self.calendar is not None)
         behavior = _behavior(section.section("behavior"))
         with named(path):
             scaler = AutoScaler(
@@ -298,8 +303,8 @@ class _Builder:
         from eventperf.scaling import PrometheusMetrics
 
         query = str(section.text("query"))
-        query = query.replace("$namespace", target.object.namespace).replace(
-            "$name", target.object.reference.name
+        query = filled(
+            query, section.at("query"), namespace=target.object.namespace, name=target.object.reference.name
         )
         bearer, org = section.secret("bearer"), section.text("org", None)
         headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}

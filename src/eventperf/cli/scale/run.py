@@ -27,7 +27,9 @@ def run_config(args: argparse.Namespace) -> int:
     try:
         if args.check:
             _show(plan)
-            return 0
+            for text in plan.unseen:
+                print(f"can never work: {text}", file=sys.stderr)
+            return 1 if plan.unseen else 0
         if args.once:
             return _once(plan, as_json=args.json)
         return _serve(plan)
@@ -41,7 +43,8 @@ def _show(plan: Plan) -> None:
         for s in plan.scalers
     ]
     lease = plan.lease if plan.elector else "none"
-    title = f"Valid: {len(rows)} targets every {plan.interval_s:g} s; lease: {lease}"
+    valid = "Valid" if not plan.unseen else "Readable, with faults"
+    title = f"{valid}: {len(rows)} targets every {plan.interval_s:g} s; lease: {lease}"
     table(("target", "min", "max", "policy", "dry run"), rows, title=title)
 
 
@@ -66,6 +69,8 @@ def _serve(plan: Plan) -> int:
         mu = threading.Lock()
         for scaler in plan.scalers:
             scaler.hooks.subscribe(_printer(mu), ScalingDecision)
+    for text in plan.unseen:
+        _log.warning("can never work: %s", text)
     with _signals(stop), _leading(plan, stop):
         how = "dry run: nothing is changed" if plan.dry_run else "live"
         _log.info("%d targets every %g s, %s", len(plan.scalers), plan.interval_s, how)

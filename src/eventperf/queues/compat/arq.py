@@ -47,6 +47,8 @@ from arq.worker import (  # noqa: E402
 )
 from redis import exceptions as _redis  # noqa: E402
 
+from eventperf.queues.backends.arq.worker import Worker  # noqa: E402
+
 __all__ = [
     "ArqRedis",
     "Bridge",
@@ -91,44 +93,6 @@ def loads(blob: bytes) -> dict[str, Any]:
         kind, text = error_of(found["r"])
         found["r"] = asyncio.CancelledError() if kind == "CancelledError" else JobExecutionFailed(text)
     return found
-
-
-class Worker(_worker.Worker):
-    """arq's worker without its two waits: for a poll when a slot is free, for ever when Redis was away."""
-
-    # No constructor: arq reads the names of its settings from the signature.
-    _freed: asyncio.Event | None = None
-
-    async def _poll_iteration(self) -> None:
-        try:
-            await super()._poll_iteration()
-        except _LOST as error:
-            if self.burst:
-                raise
-            _log.warning("arq worker: Redis does not answer, trying again: %s", error)
-            for job_id in [job_id for job_id, task in self.tasks.items() if task.done()]:
-                del self.tasks[job_id]
-            await asyncio.sleep(0.5)
-            return
-        while self._has_room_again():  # there was more in the queue than there were slots
-            await self._slot()
-            await super()._poll_iteration()
-
-    def _has_room_again(self) -> bool:
-        return self.allow_pick_jobs and not self.burst and self.job_counter >= self.max_jobs
-
-    async def _slot(self) -> None:
-        """Wait until a slot is free, at most as long as arq would have slept."""
-        self._freed = asyncio.Event()
-        try:
-            await asyncio.wait_for(self._freed.wait(), max(self.poll_delay_s, 0.01))
-        except asyncio.TimeoutError:
-            return
-
-    def _release_sem_dec_counter_on_complete(self) -> None:
-        super()._release_sem_dec_counter_on_complete()
-        if self._freed is not None:
-            self._freed.set()
 
 
 def create_worker(settings_cls: Any, **kwargs: Any) -> Worker:

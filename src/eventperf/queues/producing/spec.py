@@ -9,13 +9,13 @@ from typing import Any
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
+from eventperf.queues.checks import check_int, check_name
 from eventperf.queues.codec import Codec
 from eventperf.queues.errors import UnknownQueue
 from eventperf.queues.job import JobRecord, NewJob
-from eventperf.queues.options import MAX_PRIORITY, QueueConfig, check_int, check_name
+from eventperf.queues.jobtype import JobType
+from eventperf.queues.options import MAX_PRIORITY, QueueConfig
 from eventperf.queues.policy import job_priority
-
-from .types import JobType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

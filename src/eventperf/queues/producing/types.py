@@ -1,52 +1,19 @@
-"""Job types: what a manager knows of a kind of job, with or without its handler."""
+"""Options of job types and handlers, checked where they are declared."""
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, get_type_hints
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
-from eventperf.queues.options import MAX_PRIORITY, Exponential, RetryRule, check_int, check_name
-
-if TYPE_CHECKING:
-    from eventperf.queues.handle import Job
-    from eventperf.queues.manager import QueueManager
+from eventperf.queues.checks import check_int, check_name
+from eventperf.queues.jobtype import DEFAULT_BACKOFF, JobType
+from eventperf.queues.options import MAX_PRIORITY, Exponential, RetryRule
 
 _log = logging.getLogger("eventperf.queues")
-
-_DEFAULT_BACKOFF = Exponential()
-
-Middleware = Callable[[Any, Any, Callable[[Any, Any], Awaitable[Any]]], Awaitable[Any]]
-"""``async def fn(ctx, data, proceed)``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobType:
-    """One kind of job.
-
-    Attributes:
-        shape: Annotation of the payload; ``Any`` when it has none.
-        handler: The function, or ``None`` where jobs are only produced.
-        mode: ``"async"``, ``"thread"`` or ``"process"``.
-        version: Version of the payload's shape that this release writes.
-    """
-
-    name: str
-    shape: Any = Any
-    handler: Callable[..., Any] | None = None
-    mode: str = "async"
-    queue: str | None = None
-    priority: int | None = None
-    attempts: int = 3
-    timeout_s: float | None = 300.0
-    backoff: Exponential = _DEFAULT_BACKOFF
-    retry: Sequence[RetryRule] = ()
-    version: int = 1
-
 
 _looked_at: set[str] = set()
 
@@ -100,7 +67,7 @@ def job_type(
         else check_int(priority, argument="priority", low=0, high=MAX_PRIORITY),
         attempts=check_int(attempts, argument="attempts", low=1),
         timeout_s=None if timeout is None else seconds(timeout, name="timeout"),
-        backoff=backoff or _DEFAULT_BACKOFF,
+        backoff=backoff or DEFAULT_BACKOFF,
         retry=tuple(retry),
         version=check_int(version, argument="version", low=1),
     )
@@ -138,40 +105,3 @@ def payload_shape(handler: Callable[..., Any]) -> Any:
     except NameError:  # names that exist only for type checkers; the payload stays unchecked
         return Any
     return hints.get(parameters[1].name, Any)
-
-
-D = TypeVar("D")
-R = TypeVar("R")
-
-
-class JobFunction(Generic[D, R]):
-    """A handler that knows how to enqueue itself; calling it calls the function.
-
-    Attributes:
-        name: The job type.
-        fn: The function as written.
-    """
-
-    def __init__(self, queues: QueueManager, name: str, fn: Callable[[Any, D], R]) -> None:
-        self._queues = queues
-        self.name = name
-        self.fn = fn
-        self.__name__: str = getattr(fn, "__name__", name)
-        self.__qualname__ = getattr(fn, "__qualname__", name)
-        self.__module__ = fn.__module__
-        self.__doc__ = fn.__doc__
-        self.__wrapped__ = fn
-
-    def __call__(self, ctx: Any, data: D) -> R:
-        return self.fn(ctx, data)
-
-    def enqueue(self, data: D, **options: Any) -> Job:
-        """Enqueue one job of this type; options as of :meth:`QueueManager.enqueue`."""
-        return self._queues.enqueue(self.name, data, **options)
-
-    def aenqueue(self, data: D, **options: Any) -> Awaitable[Job]:
-        """Asynchronous twin of :meth:`enqueue`."""
-        return self._queues.aenqueue(self.name, data, **options)
-
-    def __repr__(self) -> str:
-        return f"<job {self.name!r}: {self.__module__}.{self.__qualname__}>"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eventperf._core.errors import ConfigurationError
+from eventperf.queues.engine import Engine
 from eventperf.queues.errors import JobCancelled, LeaseLost
-
-if TYPE_CHECKING:
-    from eventperf.queues.job import JobInfo, Lease, NewJob
-    from eventperf.queues.manager import QueueManager
-    from eventperf.queues.protocols import AsyncJobStore, JobStore
+from eventperf.queues.job import JobInfo, Lease, NewJob
+from eventperf.queues.protocols import AsyncJobStore, JobStore
 
 
 class JobContext:
@@ -27,9 +25,10 @@ class JobContext:
 
     __slots__ = (
         "_astore",
+        "_engine",
         "_lease",
-        "_manager",
         "_steps",
+        "_store",
         "attempt",
         "cancelled",
         "crashes",
@@ -39,10 +38,18 @@ class JobContext:
         "worker",
     )
 
-    def __init__(self, lease: Lease, worker: str, manager: QueueManager, astore: AsyncJobStore) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        worker: str,
+        engine: Engine,
+        astore: AsyncJobStore,
+        store: Callable[[], JobStore],
+    ) -> None:
         self._lease = lease
-        self._manager = manager
+        self._engine = engine
         self._astore = astore
+        self._store = store  # asked for when a thread first needs it: it may open a connection
         self._steps: set[str] | None = None
         self.worker: str = worker
         self.token: int = lease.token
@@ -51,9 +58,6 @@ class JobContext:
         self.cancelled: bool = False
         self.lost: bool = False
         self.followers: list[NewJob] = []
-
-    def _store(self) -> JobStore:
-        return self._manager.backend.sync()
 
     @property
     def job_id(self) -> str:
@@ -113,7 +117,7 @@ class JobContext:
         return self._results(await self._astore.fetch(self.after))
 
     def _results(self, infos: Sequence[JobInfo | None]) -> list[Any]:
-        decode = self._manager.codec.decode
+        decode = self._engine.codec.decode
         return [None if i is None or i.result is None else decode(i.result) for i in infos]
 
     def then(self, type: str, data: Any = None, **options: Any) -> str:
@@ -122,8 +126,7 @@ class JobContext:
         Options are those of :meth:`QueueManager.enqueue`. A run that fails, or finishes too late, leaves
         nothing behind.
         """
-        self._manager.needs("then")
-        (job,) = self._manager.prepare([self._manager.spec(type, data, options)])
+        job = self._engine.follow(type, data, options)
         self.followers.append(job)
         return job.record.id
 

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from eventperf.queues.codec import Codec
-from eventperf.queues.producing.types import JobType
+from eventperf.queues.engine import Setup
+from eventperf.queues.jobtype import JobType
 
 from .context import JobContext, process_context
 from .processes import Child, ProcessPool
@@ -20,9 +21,11 @@ class Executors:
 
     Args:
         slots: Threads at most; as many as the worker has slots.
+        setup: What a process for jobs does first.
     """
 
-    def __init__(self, codec: Codec, slots: int) -> None:
+    def __init__(self, codec: Codec, slots: int, setup: Setup | None = None) -> None:
+        self._setup = setup
         self._codec = codec
         self._slots = slots
         self._threads: ThreadPoolExecutor | None = None
@@ -41,7 +44,7 @@ class Executors:
     async def in_process(self, kind: JobType, ctx: JobContext, payload: bytes) -> Any:
         """Run a ``cpu=True`` handler in a process of its own; cancellation kills the process."""
         if self._processes is None:
-            self._processes = ProcessPool()
+            self._processes = ProcessPool(self._setup)
         pool, loop, held = self._processes, asyncio.get_running_loop(), []
         handler = kind.handler
         assert handler is not None

@@ -8,11 +8,13 @@ import pickle
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from eventperf.queues.codec import Codec
+from eventperf.queues.engine import Around, Setup
 from eventperf.queues.errors import QueueError
 
 from .context import ProcessContext
@@ -22,24 +24,33 @@ class ProcessDied(QueueError):
     """The process of a ``cpu=True`` job ended before it answered (killed, out of memory, segfault)."""
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, setup: Setup | None = None) -> None:
     """Run jobs one after another until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the parent's to handle
     handlers: dict[tuple[str, str], Callable[..., Any]] = {}
     codec = Codec(2**31)
+    around: Around = nullcontext
+    failed: Exception | None = None
+    try:
+        around = setup() if setup is not None else nullcontext
+    except Exception as error:
+        failed = QueueError(f"the process of a cpu=True job could not be set up: {error}")
     while True:
         try:
             module, name, ctx, payload, shape = pipe.recv()
         except (EOFError, OSError):
             return
         try:
+            if failed is not None:
+                raise failed
             where = (module, name)
             if where not in handlers:
                 found: Any = importlib.import_module(module)
                 for part in name.split("."):
                     found = getattr(found, part)
                 handlers[where] = getattr(found, "fn", found)
-            answer: tuple[bool, Any] = (True, handlers[where](ctx, codec.decode(payload, shape)))
+            with around():
+                answer: tuple[bool, Any] = (True, handlers[where](ctx, codec.decode(payload, shape)))
         except Exception as error:
             answer = (False, error)
         try:
@@ -51,11 +62,11 @@ def _serve(pipe: Connection) -> None:
 class Child:
     """One process and the pipe to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, setup: Setup | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         self.pipe: Connection = ours
-        self.process: BaseProcess = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, setup), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -93,7 +104,8 @@ class Child:
 class ProcessPool:
     """Children that wait for jobs; started when first needed, replaced when they die."""
 
-    def __init__(self) -> None:
+    def __init__(self, setup: Setup | None = None) -> None:
+        self._setup = setup
         self._mu = threading.Lock()
         self._idle: list[Child] = []
         self._all: set[Child] = set()
@@ -106,7 +118,7 @@ class ProcessPool:
                 if child.process.is_alive():
                     return child
                 self._all.discard(child)
-        child = Child()
+        child = Child(self._setup)
         with self._mu:
             self._all.add(child)
         return child

@@ -6,21 +6,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from eventperf.queues.engine import Engine
 from eventperf.queues.errors import JobTimeout, NonRetryable, PayloadError, Retry, StoreUnavailable
 from eventperf.queues.events import JobEvent
 from eventperf.queues.job import Lease
+from eventperf.queues.jobtype import JobType, Middleware
 from eventperf.queues.policy import judge
-from eventperf.queues.producing.types import JobType, Middleware
-from eventperf.queues.protocols import AsyncJobStore, Outcome, OutcomeKind
+from eventperf.queues.protocols import AsyncJobStore, JobStore, Outcome, OutcomeKind
 
 from .context import JobContext
 from .executors import Executors
 from .timeouts import Timeouts
-
-if TYPE_CHECKING:
-    from eventperf.queues.manager import QueueManager
 
 _log = logging.getLogger("eventperf.queues")
 
@@ -52,7 +50,11 @@ class Ends(Protocol):
 
 
 class Acks:
-    """Outcomes on their way to the store: in batches, kept until the store has taken them."""
+    """Outcomes on their way to the store: in batches, kept until the store has taken them.
+
+    Attributes:
+        held: Their jobs, id to token: leases are kept until the store has the outcome.
+    """
 
     def __init__(self, store: AsyncJobStore, on_refused: Callable[[Lease], object]) -> None:
         self._store = store
@@ -62,6 +64,7 @@ class Acks:
         self._none = asyncio.Event()
         self._none.set()
         self._task: asyncio.Task[None] | None = None
+        self.held: dict[str, int] = {}
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._send())
@@ -69,6 +72,7 @@ class Acks:
     def add(self, lease: Lease, outcome: Outcome, then: Callable[[], object] | None) -> None:
         """Queue ``outcome``; ``then`` is called once the store has accepted it."""
         self._pending.append((lease, outcome, then))
+        self.held[outcome.job_id] = outcome.token
         self._some.set()
         self._none.clear()
 
@@ -110,7 +114,9 @@ class Acks:
                 continue
             pause = 0.05
             del self._pending[: len(batch)]
-            for (lease, _, then), good in zip(batch, accepted, strict=True):
+            for (lease, outcome, then), good in zip(batch, accepted, strict=True):
+                if self.held.get(outcome.job_id) == outcome.token:
+                    del self.held[outcome.job_id]
                 if not good:
                     self._on_refused(lease)
                 elif then is not None:
@@ -133,9 +139,16 @@ class Runner:
     """
 
     def __init__(
-        self, manager: QueueManager, worker: str, store: AsyncJobStore, executors: Executors, acks: Ends
+        self,
+        engine: Engine,
+        worker: str,
+        store: AsyncJobStore,
+        threads_store: Callable[[], JobStore],
+        executors: Executors,
+        acks: Ends,
     ) -> None:
-        self._manager = manager
+        self._engine = engine
+        self._threads_store = threads_store
         self._worker = worker
         self._store = store
         self._executors = executors
@@ -150,8 +163,10 @@ class Runner:
     def start(self, lease: Lease) -> None:
         """Run one claimed job."""
         record = lease.record
-        kind = self._manager.types[record.type]
-        run = Run(lease, kind, JobContext(lease, self._worker, self._manager, self._store))
+        kind = self._engine.types[record.type]
+        run = Run(
+            lease, kind, JobContext(lease, self._worker, self._engine, self._store, self._threads_store)
+        )
         self._runs[record.id] = run
         self.held[record.id] = lease.token
         timeout_s = record.timeout_s if record.timeout_s is not None else kind.timeout_s
@@ -200,7 +215,7 @@ class Runner:
         self._executors.close()
 
     async def _run(self, run: Run) -> None:
-        lease, hooks = run.lease, self._manager.hooks
+        lease, hooks = run.lease, self._engine.hooks
         run.started = time.monotonic()
         if hooks.active:
             self._tell(run, "started")
@@ -221,13 +236,13 @@ class Runner:
         kind, payload = run.kind, lease.record.payload
         if lease.record.version != kind.version:
             payload = self._upcast(kind, lease)
-        if kind.mode == "process" and not self._manager.middlewares:
+        if kind.mode == "process" and not self._engine.middlewares:
             return await self._executors.in_process(kind, run.ctx, payload)
         try:
-            data = self._manager.codec.decode(payload, kind.shape)
+            data = self._engine.codec.decode(payload, kind.shape)
         except PayloadError as error:
             raise NonRetryable(f"the payload does not fit {kind.name!r}: {error}") from error
-        if not self._manager.middlewares:
+        if not self._engine.middlewares:
             return await self._handle(kind, run.ctx, data)
         return await self._wrapped(kind)(run.ctx, data)
 
@@ -237,7 +252,7 @@ class Runner:
         if kind.mode == "thread":
             return await self._executors.in_thread(handler, ctx, data)
         if kind.mode == "process":
-            return await self._executors.in_process(kind, ctx, self._manager.codec.encode(data, kind.shape))
+            return await self._executors.in_process(kind, ctx, self._engine.codec.encode(data, kind.shape))
         return await handler(ctx, data)
 
     def _wrapped(self, kind: JobType) -> Callable[[Any, Any], Awaitable[Any]]:
@@ -245,21 +260,21 @@ class Runner:
             return lambda ctx, data: layer(ctx, data, inner)
 
         call: Any = lambda ctx, data: self._handle(kind, ctx, data)  # noqa: E731
-        for layer in reversed(self._manager.middlewares):
+        for layer in reversed(self._engine.middlewares):
             call = around(layer, call)
         return call  # type: ignore[no-any-return]
 
     def _upcast(self, kind: JobType, lease: Lease) -> bytes:
         """Return the payload in the handler's version; leave newer ones to newer workers."""
-        record, codec = lease.record, self._manager.codec
+        record, codec = lease.record, self._engine.codec
         if record.version > kind.version:
             text = (
                 f"payload of {record.type!r} has version {record.version}, this worker knows {kind.version}"
             )
-            if self._manager.clock.time() - record.created_at > self._manager.options.unknown_grace_s:
+            if self._engine.clock.time() - record.created_at > self._engine.options.unknown_grace_s:
                 raise NonRetryable(text)
             raise Retry(_NEWER_DELAY_S, count=False, reason=text)
-        steps = self._manager.upcasters.get(record.type, {})
+        steps = self._engine.upcasters.get(record.type, {})
         try:
             data = codec.decode(record.payload)
             for version in range(record.version + 1, kind.version + 1):
@@ -274,7 +289,7 @@ class Runner:
         if result is None:
             return None
         try:
-            return self._manager.codec.encode(result, argument="result")
+            return self._engine.codec.encode(result, argument="result")
         except PayloadError as error:
             _log.warning("result of a %s job is dropped: %s", type_, error)
             return None
@@ -301,7 +316,7 @@ class Runner:
             attempts=lease.record.attempts,
             backoff=kind.backoff,
             rules=kind.retry,
-            u=self._manager.random.random(),
+            u=self._engine.random.random(),
         )
         text = f"{type(error).__name__}: {error}"[:2000]
         if verdict.retry:
@@ -318,7 +333,7 @@ class Runner:
             self.held.pop(job_id, None)
         if run.why not in ("lost", "left"):
             then = None
-            if self._manager.hooks.active:
+            if self._engine.hooks.active:
                 kinds = {"done": "completed", "retry": "retried", "dead": "failed", "cancelled": "cancelled"}
                 event = kinds.get(outcome.kind)
                 if event is not None:
@@ -328,7 +343,7 @@ class Runner:
 
     def _tell(self, run: Run, kind: str, outcome: Outcome | None = None) -> None:
         record = run.lease.record
-        self._manager.hooks.emit(
+        self._engine.hooks.emit(
             JobEvent(
                 kind=kind,
                 job_id=record.id,

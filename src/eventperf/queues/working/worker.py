@@ -9,25 +9,33 @@ import signal
 import socket
 import threading
 import time
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eventperf._core.errors import ConfigurationError
+from eventperf.queues.checks import check_int, check_name
+from eventperf.queues.engine import Engine
 from eventperf.queues.errors import StoreUnavailable
 from eventperf.queues.events import JobEvent
 from eventperf.queues.job import Lease
-from eventperf.queues.options import check_int, check_name
-from eventperf.queues.protocols import AsyncJobStore, Claimed, HostBackend, Renewed, Session, WorkerCard
+from eventperf.queues.options import PRIORITY_BY_TYPE, QueueConfig
+from eventperf.queues.protocols import (
+    AsyncJobStore,
+    Backend,
+    Claimed,
+    HostBackend,
+    Renewed,
+    Session,
+    WorkerCard,
+    WorkerPlan,
+)
 
 from .executors import Executors
 from .heartbeat import Heartbeat
 from .runs import Acks, Run, Runner
 from .scheduler import Scheduler
-
-if TYPE_CHECKING:
-    from eventperf.queues.manager import QueueManager
 
 _log = logging.getLogger("eventperf.queues")
 
@@ -51,8 +59,9 @@ class Worker:
 
     def __init__(
         self,
-        manager: QueueManager,
-        queues: Sequence[str],
+        engine: Engine,
+        backend: Backend,
+        queues: Sequence[QueueConfig],
         concurrency: int | None,
         *,
         lease_s: float,
@@ -60,27 +69,29 @@ class Worker:
         name: str | None,
     ) -> None:
         if not queues:
-            raise ConfigurationError("queues", list(queues), "at least one queue")
+            raise ConfigurationError("queues", [], "at least one queue")
         if lease_s < 0.2:
             raise ConfigurationError("lease", lease_s, "at least 0.2 s")
         if concurrency is not None:
             check_int(concurrency, argument="concurrency", low=1)
         if name is not None:
             check_name(name, argument="name")
-        self._manager = manager
-        self._room = {q: concurrency or manager.queues[q].concurrency for q in queues}
-        self._fixed_rooms = concurrency is None
+        self._engine = engine
+        self._backend = backend
+        self._room = {q.name: concurrency or q.concurrency for q in queues}
+        self._has_own_rooms = concurrency is None
         self._slots = concurrency or sum(self._room.values())
         self._lease_s = lease_s
-        self.grace_s: float = grace_s
-        self.id: str = name or f"{socket.gethostname()}-{os.getpid()}-{manager.random.getrandbits(32):08x}"
+        self._grace_s = grace_s
+        self._plan: WorkerPlan | None = None
+        self.id: str = name or f"{socket.gethostname()}-{os.getpid()}-{engine.random.getrandbits(32):08x}"
         self._mu = threading.Lock()
         self._session: Session | None = None
         self._stop_asked = False
 
     def card(self) -> WorkerCard:
         """Return how this worker introduces itself to the store."""
-        types = frozenset(name for name, kind in self._manager.types.items() if kind.handler is not None)
+        types = frozenset(name for name, kind in self._engine.types.items() if kind.handler is not None)
         return WorkerCard(
             id=self.id, types=types, room_by_queue=self._room, slots=self._slots, lease_s=self._lease_s
         )
@@ -107,11 +118,11 @@ class Worker:
         finally:
             for number in handled:
                 loop.remove_signal_handler(number)
-            await self._manager.backend.aio().close()
+            await self._backend.aio().close()
 
     def _signalled(self, number: int) -> None:
-        if self._stop_asked:
-            self.grace_s = 0.0
+        if self._stop_asked and self._plan is not None:
+            self._plan.grace_s = 0.0
         _log.info("worker %s: signal %s, stopping", self.id, number)
         self.stop()
 
@@ -120,12 +131,14 @@ class Worker:
         with self._mu:
             if self._session is not None:
                 raise ConfigurationError("worker", self.id, "one run at a time")
-            backend = self._manager.backend
+            plan = self._plan = WorkerPlan(
+                card=self.card(), has_own_rooms=self._has_own_rooms, grace_s=self._grace_s
+            )
             session: Session
-            if isinstance(backend, HostBackend):
-                session = backend.session(self, self._manager)
+            if isinstance(self._backend, HostBackend):
+                session = self._backend.session(plan, self._engine)
             else:
-                session = _Session(self, self._manager)
+                session = _Session(plan, self._engine, self._backend)
             self._session = session
             if self._stop_asked:
                 session.stop()
@@ -164,32 +177,31 @@ class Worker:
 class _Session:
     """One run of a worker, from its first claim to its last acknowledgement."""
 
-    def __init__(self, worker: Worker, manager: QueueManager) -> None:
-        self._worker = worker
-        self._manager = manager
+    def __init__(self, plan: WorkerPlan, engine: Engine, backend: Backend) -> None:
+        self._plan = plan
+        self._engine = engine
         self._loop = asyncio.get_running_loop()
         self._stopping = False
-        self._store: AsyncJobStore = manager.backend.aio()
-        self._card = worker.card()
+        self._store: AsyncJobStore = backend.aio()
+        self._card = card = plan.card
         self._wake = asyncio.Event()
-        self._room = dict(worker._room)
-        self._free = worker._slots
+        self._room = dict(card.room_by_queue)
+        self._free = card.slots
         self._ahead: deque[Lease] = deque()
         self._begun = 0
         self._stuck_check: asyncio.TimerHandle | None = None
         self._timer: asyncio.Handle
         self._more = False  # the last claim may have left jobs that fit the next free slot
         self._acks = Acks(self._store, self._refused)
-        self._runner = Runner(
-            manager, self._card.id, self._store, Executors(manager.codec, worker._slots), self._acks
-        )
+        executors = Executors(engine.codec, card.slots, engine.process_setup)
+        self._runner = Runner(engine, card.id, self._store, backend.sync, executors, self._acks)
         self._runner.on_end = self._freed
-        self._waiter = manager.backend.waiter(self._card)
+        self._waiter = backend.waiter(card)
         self._heart = Heartbeat(
             self._waiter,
             self._card,
-            self._runner.held,
-            poll_s=min(_POLL_S, worker._lease_s / 2),
+            ChainMap(self._runner.held, self._acks.held),
+            poll_s=min(_POLL_S, card.lease_s / 2),
             on_wake=lambda: self.call(self._wake.set),
             on_renewed=lambda answer: self.call(self._renewed, answer),
             on_store=lambda up: self.call(self._store_is, up),
@@ -213,8 +225,8 @@ class _Session:
         self._acks.start()
         self._heart.start()
         self._emit("worker_started")
-        if self._manager.schedules and not burst:
-            schedules = list(self._manager.schedules.values())
+        if self._engine.schedules and not burst:
+            schedules = list(self._engine.schedules.values())
             self._tasks.add(self._loop.create_task(Scheduler(self._store, schedules).run()))
         try:
             await self._claims(burst)
@@ -222,11 +234,9 @@ class _Session:
             await self._close()
 
     def _report_unhandled(self) -> None:
-        from eventperf.queues.options import PRIORITY_BY_TYPE
-
         if not self._card.types:
             _log.warning("worker %s has no handlers: it will run nothing", self._card.id)
-        missing = sorted(set(self._manager.types) - self._card.types)
+        missing = sorted(set(self._engine.types) - self._card.types)
         if missing:
             _log.warning("worker %s has no handler for declared types: %s", self._card.id, ", ".join(missing))
         mapped = sorted(set(PRIORITY_BY_TYPE) - self._card.types)
@@ -249,7 +259,7 @@ class _Session:
             try:
                 if lost:
                     await self._store.enter(self._card, [*self._runner.held, *self._acks.ids()])
-                room = self._room if self._worker._fixed_rooms else dict.fromkeys(self._room, asked)
+                room = self._room if self._plan.has_own_rooms else dict.fromkeys(self._room, asked)
                 claimed = await self._store.claim(self._card.id, room, asked)
                 pause, lost = 0.05, False
             except StoreUnavailable:
@@ -282,8 +292,8 @@ class _Session:
         A few milliseconds of work when jobs are very short; one for each slot where slots that end
         together would otherwise stand still for a share that shows. Urgent jobs wait no longer than that.
         """
-        mean_s, slots = self._runner.mean_run_s, self._worker._slots
-        if self._worker._fixed_rooms or mean_s <= 0:
+        mean_s, slots = self._runner.mean_run_s, self._card.slots
+        if self._plan.has_own_rooms or mean_s <= 0:
             return 0
         if _ROUND_S <= mean_s < _LONG_S:
             return min(_LOOK_AHEAD_MAX, slots)
@@ -314,7 +324,7 @@ class _Session:
             return
         if listen:
             self._heart.listen()
-        limit = min(_POLL_S, self._worker._lease_s / 2)
+        limit = min(_POLL_S, self._card.lease_s / 2)
         if timeout_s is None or timeout_s >= limit:
             self._timer = self._loop.call_later(limit, self._wake.set)
         else:
@@ -341,7 +351,7 @@ class _Session:
             self._wake.set()
 
     def _told(self, claimed: Claimed) -> None:
-        if not self._manager.hooks.active:
+        if not self._engine.hooks.active:
             return
         for s in claimed.stalled:
             self._emit("stalled", job_id=s.job_id, type=s.type, queue=s.queue)
@@ -351,8 +361,8 @@ class _Session:
             self._emit("failed", job_id=job_id, type=type_, queue=queue, error=reason)
 
     def _emit(self, kind: str, **facts: Any) -> None:
-        if self._manager.hooks.active:
-            self._manager.hooks.emit(JobEvent(kind=kind, worker=self._card.id, **facts))
+        if self._engine.hooks.active:
+            self._engine.hooks.emit(JobEvent(kind=kind, worker=self._card.id, **facts))
 
     # -- what the heartbeat says -------------------------------------------------------------------
 
@@ -397,8 +407,8 @@ class _Session:
                 self._stuck_check.cancel()
             while self._ahead:
                 self._runner.drop(self._ahead.pop(), "release")
-            end = time.monotonic() + self._worker.grace_s
-            while self._runner.held and time.monotonic() < end and self._worker.grace_s:
+            end = time.monotonic() + self._plan.grace_s
+            while self._runner.held and time.monotonic() < end and self._plan.grace_s:
                 self._wake.clear()
                 await self._until_freed(min(0.25, end - time.monotonic()))
             await self._runner.hand_back()

@@ -21,6 +21,7 @@ from typing_extensions import Self
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
+from eventperf.scaling.http import TimedHTTPHandler, TimedHTTPSHandler, checked_headers
 from eventperf.scaling.model import Alert
 
 _log = logging.getLogger("eventperf.scaling")
@@ -106,7 +107,7 @@ class WebhookAlerts:
     Args:
         url: Where to send; ``http`` or ``https``.
         headers: Sent along, for example ``{"Authorization": "Bearer ..."}``.
-        timeout: Longest wait for the connection and for the answer each.
+        timeout: Longest wait for the connection and for the whole answer each.
 
     >>> WebhookAlerts("https://hooks.example.com/T0/secret")
     WebhookAlerts('https://hooks.example.com/...')
@@ -131,15 +132,14 @@ class WebhookAlerts:
             )
         port = f":{parts.port}" if parts.port else ""
         self._shown = f"{parts.scheme}://{parts.hostname}{port}/..."
-        self._url, self._headers = url, dict(headers or {})
+        self._url, self._headers = url, checked_headers(headers)
         self._timeout_s = seconds(timeout, name="timeout")
         self._every_s = seconds(every, name="every")
         self._quiet_s = seconds(quiet, name="quiet", zero=True)
         self._clock, self._random = clock or SystemClock(), random or _random.Random()
-        handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
-        if context is not None:
-            handlers.append(urllib.request.HTTPSHandler(context=context))
-        self._opener = urllib.request.build_opener(*handlers)
+        self._opener = urllib.request.build_opener(
+            _NoRedirect(), TimedHTTPHandler(), TimedHTTPSHandler(context)
+        )
         self.sent: int = 0
         self.failed: int = 0
         self._begin()

@@ -19,9 +19,11 @@ from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import BackendUnavailable, ConfigurationError
 from eventperf._core.urls import redact
 from eventperf.scaling.errors import ScalingError
+from eventperf.scaling.http import TimedHTTPConnection, TimedHTTPSConnection, checked_headers
 from eventperf.scaling.model import Sample
 
 _ANSWER_MAX = 1 << 20
+_TEXT_MAX = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class PrometheusQuery:
         url: Base address, for example ``http://prometheus:9090``; user and password in it are sent as
             basic authentication.
         query: PromQL that yields one series or a scalar.
-        timeout: Longest wait, for the connection and for the answer each.
+        timeout: Longest wait, for the connection and for the whole answer each.
         max_age: Samples older than this do not count (sent as ``lookback_delta``, known to Prometheus
             2.45 and later; and an evaluation time that stands still this long is stale too).
         headers: Sent along, for example ``{"Authorization": "Bearer ..."}`` or ``X-Scope-OrgID``.
@@ -91,7 +93,7 @@ class PrometheusQuery:
         self.query: str = query
         self._tls, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port
         self._path = f"{parts.path.rstrip('/')}/api/v1/query"
-        self._headers = {"Accept": "application/json", "User-Agent": "eventperf", **(headers or {})}
+        self._headers = {"Accept": "application/json", "User-Agent": "eventperf", **checked_headers(headers)}
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self._headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
@@ -114,14 +116,19 @@ class PrometheusQuery:
             status, body = self._fetch()
         try:
             answer = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = {}
         if status != 200 or not isinstance(answer, dict) or answer.get("status") != "success":
             text = answer.get("error") if isinstance(answer, dict) else None
-            raise PrometheusUnavailable(self.url, str(text or f"HTTP {status}"), status=status)
-        if answer.get("warnings"):
-            return Answer(None, f"partial: {answer['warnings'][0]}")
-        return self._judge(answer["data"])
+            text = text if isinstance(text, str) and text else f"HTTP {status}, no answer of this API"
+            raise PrometheusUnavailable(self.url, text[:_TEXT_MAX], status=status)
+        doubts = _doubts(answer.get("warnings"))
+        if doubts:
+            return Answer(None, f"partial: {doubts[0][:_TEXT_MAX]}")
+        try:
+            return self._judge(answer["data"])
+        except (LookupError, TypeError, ValueError, AttributeError):
+            return Answer(None, "an answer of another shape than this API has")
 
     def _judge(self, data: Mapping[str, Any]) -> Answer:
         kind, result = data["resultType"], data["result"]
@@ -154,8 +161,8 @@ class PrometheusQuery:
     def _fetch(self) -> tuple[int, bytes]:
         query = {
             "query": self.query,
-            "timeout": f"{self._timeout_s:g}s",
-            "lookback_delta": f"{self._max_age_s:g}s",
+            "timeout": _milliseconds(self._timeout_s),
+            "lookback_delta": _milliseconds(self._max_age_s),
         }
         target = f"{self._path}?{urlencode(query)}"
         reused = self._connection is not None and self._pid == os.getpid()
@@ -184,10 +191,10 @@ class PrometheusQuery:
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._tls:
-            return http.client.HTTPSConnection(
+            return TimedHTTPSConnection(
                 self._host, self._port, timeout=self._timeout_s, context=self._context
             )
-        return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+        return TimedHTTPConnection(self._host, self._port, timeout=self._timeout_s)
 
     def _drop(self) -> None:
         if self._connection is not None and self._pid == os.getpid():
@@ -201,6 +208,22 @@ class PrometheusQuery:
 
     def __repr__(self) -> str:
         return f"PrometheusQuery({self.url!r}, {self.query!r})"
+
+
+def _milliseconds(duration_s: float) -> str:
+    """Spell a duration so that every server of this API reads it: whole numbers, one unit."""
+    return f"{max(1, round(duration_s * 1000))}ms"
+
+
+def _doubts(warnings: object) -> list[str]:
+    """Return the warnings that tell of a fault of the result; remarks on how a query is written do not.
+
+    Newer servers have a field of its own for these (``infos``), some mark them among the warnings.
+    """
+    if not warnings:
+        return []
+    given = warnings if isinstance(warnings, list) else [warnings]
+    return [str(w) for w in given if not str(w).startswith("PromQL info:")]
 
 
 class PrometheusMetrics:

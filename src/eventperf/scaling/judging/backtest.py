@@ -140,17 +140,15 @@ class BacktestReport:
 
     def to_html(self) -> str:
         """Return one self-contained page: scores, and load, replicas, oracle and violations over time."""
-        from .plot import page
+        from .plot import report_page
 
-        return page(self)
+        return report_page(self)
 
     def plot(self) -> str:
         """Return one self-contained SVG: replicas of each policy over the load, in replicas of work."""
-        from .plot import svg
+        from .plot import svg_file
 
-        lines = {s.name: [float(n) for n in s.replicas] for s in self.scores}
-        load = [rate / self.pod.rps for rate in self.trace.rates]
-        return svg(load, lines, self.trace.step_s)
+        return svg_file(self)
 
 
 def backtest(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -19,11 +18,12 @@ from typing_extensions import Self
 from eventperf.scaling.model import ScalingDecision
 from eventperf.scaling.protocols import ReplicaTarget
 
+from .tail import Tail
+
 _log = logging.getLogger("eventperf.scaling")
 
 _CHECKPOINT_S = 900.0
 _LOOK_S = 60.0
-_TARGET = b'"target":'  # keys are sorted: nothing but plain figures and escaped text comes after it
 
 
 class DecisionLog:
@@ -51,7 +51,7 @@ class DecisionLog:
         self._kept: deque[ScalingDecision] = deque(maxlen=keep)
         self._mu = threading.Lock()
         self._stored_at: dict[str, float] = {}
-        self._places: dict[tuple[str, bool], int] = {}
+        self._tail: Tail | None = None
         self._looked_at = -math.inf
         self._claims: dict[tuple[str, bool], Any] = {}
 
@@ -98,19 +98,16 @@ class DecisionLog:
         if self._path is None:
             return None
         with self._mu:
-            if time.monotonic() - self._looked_at > _LOOK_S:  # a whole fleet asks at once, one look is enough
-                self._places, self._looked_at = _places(self._path), time.monotonic()
-            place = self._places.get((target, dry_run))
-            if place is None:
-                return None
-            with open(self._path, "rb") as file:
-                file.seek(place)
-                line = file.readline()
+            is_old = time.monotonic() - self._looked_at > _LOOK_S
+            if (
+                self._tail is None or is_old or not self._tail.is_current
+            ):  # a whole fleet asks at once, one look is enough
+                self._tail, self._looked_at = Tail(self._path), time.monotonic()
+            line = self._tail.newest(target, dry_run)
         try:
-            found = ScalingDecision.from_json(line.decode())
-        except (ValueError, KeyError, TypeError):  # the file is another one by now
+            return None if line is None else ScalingDecision.from_json(line.decode())
+        except (ValueError, KeyError, TypeError):  # written by another version
             return None
-        return found if found.target == target else None
 
     def _store(self, decision: ScalingDecision) -> None:
         if self._path is None:
@@ -119,9 +116,12 @@ class DecisionLog:
         # opened for each line, so that a file that was moved away (logrotate) is begun anew
         with self._mu, open(self._path, "a", encoding="utf-8") as file:
             file.write(line)
+            if time.monotonic() - self._looked_at > _LOOK_S:
+                self._tail = None  # all who began together have asked
 
     def close(self) -> None:
-        """Let go of what the log holds open; a file is open only while it is written."""
+        """Let go of what the log holds open; a file is open only while it is read or written."""
+        self._tail = None
 
     def __enter__(self) -> Self:
         return self
@@ -147,25 +147,3 @@ class DecisionLog:
             for line in file:
                 if line.strip():
                     yield ScalingDecision.from_json(line)
-
-
-def _places(path: str | os.PathLike[str]) -> dict[tuple[str, bool], int]:
-    """Return where in the file the newest decision of each target, live and in shadow, begins."""
-    found: dict[tuple[str, bool], int] = {}
-    place = 0
-    try:
-        file = open(path, "rb")  # noqa: SIM115 - closed below; a file that is not there yet holds nothing
-    except FileNotFoundError:
-        return found
-    with file:
-        for line in file:
-            at = line.rfind(_TARGET)
-            if at >= 0 and b'"observation":null' not in line:
-                try:
-                    name, _ = json.JSONDecoder().raw_decode(line[at + len(_TARGET) :].decode())
-                except ValueError:  # cut by a crash
-                    name = None
-                if isinstance(name, str):
-                    found[name, b'"dry_run":true' in line] = place
-            place += len(line)
-    return found

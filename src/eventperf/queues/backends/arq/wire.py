@@ -16,8 +16,8 @@ from typing import Any, Final
 from eventperf.queues.codec import Codec
 from eventperf.queues.errors import PayloadError
 from eventperf.queues.job import JobInfo, JobRecord, JobState
+from eventperf.queues.jobtype import JobType
 from eventperf.queues.options import DEFAULT_PRIORITY
-from eventperf.queues.producing.types import JobType
 
 SERIALIZERS: Final = ("json", "pickle")
 

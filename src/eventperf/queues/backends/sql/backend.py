@@ -4,13 +4,15 @@ A job can be enqueued inside the application's own transaction: it becomes visib
 never existed. Workers claim batches with ``FOR UPDATE SKIP LOCKED``; SQLite, which has one writer at a
 time, takes its write lock instead.
 
-Connections: a producer holds one; a worker up to three for its loop and its jobs, and one that waits.
+Connections: a producer holds one; a worker up to ``pool`` for its loop and its jobs, one for its renewals,
+which wait for nobody, and one that listens.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import threading
@@ -20,7 +22,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eventperf._core.errors import ConfigurationError
-from eventperf._core.extras import require
 from eventperf._core.urls import BackendURL, redact
 from eventperf.queues.backends.faces import AsyncFace
 from eventperf.queues.backends.turns import Turns
@@ -28,15 +29,21 @@ from eventperf.queues.errors import QueueError, SchemaMissing, StoreUnavailable
 from eventperf.queues.job import NewJob
 from eventperf.queues.protocols import ENGINE, StoreSettings, WorkerCard
 
+from .engines import connection_of, engine_for, require_driver, sqlalchemy
+
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.exc import DBAPIError
 
     from .dialects import Dialect
     from .store import SqlStore
+    from .tx import Home
+    from .waiting import Doorbell
 
 T = TypeVar("T")
 
-_DRIVERS = {"psycopg": "postgres", "pymysql": "mysql"}
+_log = logging.getLogger("eventperf.queues")
+
 _TRIES = 12
 _OPTIONS = ("poll", "notify", "pool")
 
@@ -46,7 +53,8 @@ class SqlBackend:
 
     Options of the URL that are this backend's own: ``poll``, the longest pause in seconds between two
     looks of an idle worker where the server cannot wake it (0.25; on PostgreSQL it is woken by
-    ``NOTIFY``); ``notify=off`` to poll there too; ``pool``, connections at most (5).
+    ``NOTIFY``, unless a pooler stands before it); ``notify=off`` to poll in any case, ``notify=on`` to
+    rely on ``NOTIFY`` through a pooler of sessions; ``pool``, connections at most (5).
 
     Attributes:
         url: The URL without those options.
@@ -58,8 +66,9 @@ class SqlBackend:
     }  # fmt: skip
 
     def __init__(self, url: BackendURL, settings: StoreSettings) -> None:
-        sa: Any = require("sqlalchemy", extra="dbopt", needed_by="the SQL queue backend")
+        sa = sqlalchemy("the SQL queue backend")
         from .dialects import DIALECTS
+        from .tx import Home
 
         try:
             parsed = sa.make_url(url.text)
@@ -74,36 +83,59 @@ class SqlBackend:
         self.name: str = self.dialect.name
         self.settings: StoreSettings = settings
         self.poll_s: float = _number(parsed.query.get("poll", "0.25"), "poll")
-        self.listens: bool = family == "postgresql" and parsed.query.get("notify", "on") != "off"
+        self._notify: str = str(parsed.query.get("notify", "auto"))
+        if self._notify not in ("auto", "on", "off"):
+            raise ConfigurationError("notify", self._notify, "on or off")
         self._pool = int(_number(parsed.query.get("pool", "5"), "pool"))
+        self.home: Home = Home(settings=settings, dialect=self.dialect, notifies=family == "postgresql")
         self._mu = threading.Lock()
         self._writing = Turns()
+        self._pooled = False
         self._forget()
 
     def _forget(self) -> None:
+        from .waiting import Doorbell
+
         self._pid = os.getpid()
-        self._engine: Engine | None = None
+        self._engines: dict[str, Engine] = {}
         self._store: SqlStore | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._faces: dict[str, SqlStore] = {}
-        self.bell: threading.Condition = threading.Condition()
-        self.rung: int = 0
+        self.doorbell: Doorbell = Doorbell()
         self._checked = False
 
     def _here(self) -> None:
         """Forget the parent's connections after a fork, without closing them."""
         if self._pid != os.getpid():
-            if self._engine is not None:
-                self._engine.dispose(close=False)
+            for engine in self._engines.values():
+                engine.dispose(close=False)
             self._forget()
 
-    def engine(self) -> Engine:
-        """Return this process's engine, opened on first use."""
+    def engine(self, lane: str = "") -> Engine:
+        """Return this process's engine, opened on first use; a lane has a connection of its own."""
         with self._mu:
             self._here()
-            if self._engine is None:
-                self._engine = engine_for(self.url, self._pool)
-            return self._engine
+            if lane not in self._engines:
+                self._engines[lane] = engine_for(self.url, 1 if lane else self._pool, self._behind_pooler)
+            return self._engines[lane]
+
+    @property
+    def listens(self) -> bool:
+        """Whether workers wait for ``NOTIFY`` here."""
+        if not self.home.notifies or self._notify == "off":
+            return False
+        return self._notify == "on" or not self._pooled
+
+    def _behind_pooler(self) -> None:
+        if self._pooled:
+            return
+        self._pooled = True
+        if self._notify == "auto":
+            _log.warning(
+                "%s is behind a connection pooler, which may swallow NOTIFY: idle workers look every %g s "
+                "instead of being woken (?notify=on where it pools sessions, ?notify=off to poll anyway)",
+                self.where, self.poll_s,
+            )  # fmt: skip
 
     # -- the protocol ------------------------------------------------------------------------------
 
@@ -119,7 +151,7 @@ class SqlBackend:
     def waiter(self, card: WorkerCard, /) -> SqlStore:
         from .store import SqlStore
 
-        store = SqlStore(self)
+        store = SqlStore(self, lane=card.id)
         store.adopt(card)
         with self._mu:
             self._here()
@@ -136,13 +168,13 @@ class SqlBackend:
     def close(self) -> None:
         with self._mu:
             self._here()
-            engine, threads, faces = self._engine, self._threads, list(self._faces.values())
+            engines, threads, faces = dict(self._engines), self._threads, list(self._faces.values())
             self._forget()
         if threads is not None:
             threads.shutdown()
         for face in faces:
             face.close()
-        if engine is not None:
+        for engine in engines.values():
             engine.dispose()
 
     def left(self, worker: str) -> None:
@@ -152,40 +184,73 @@ class SqlBackend:
         if face is not None:
             face.interrupt()
 
-    def let_go(self, face: object) -> None:
-        """Forget a face that has closed."""
+    def let_go(self, lane: str) -> None:
+        """Forget the face and the connection of a worker."""
         with self._mu:
-            self._faces = {worker: one for worker, one in self._faces.items() if one is not face}
+            self._faces.pop(lane, None)
+            engine = self._engines.pop(lane, None) if lane else None
+        if engine is not None:
+            engine.dispose()
 
     # -- tables ------------------------------------------------------------------------------------
 
-    def create_schema(self) -> None:
-        """Make the tables, or upgrade them; harmless when they are there.
+    def create_schema(self) -> int:
+        """Make the tables, or bring those of an older release up to date; harmless when they are.
+
+        Returns:
+            The version that was found; 0 when there were no tables.
 
         Raises:
+            SchemaMissing: The tables are of a newer release, or lack what no release lacks.
             StoreUnavailable: The database does not answer.
         """
-        from . import schema as sql_schema
+        from . import migrate
 
         with self.translated():
-            sql_schema.create(self.engine())
+            return migrate.create(self.engine())
 
-    def schema_ddl(self) -> str:
-        """Return the statements of :meth:`create_schema`, for a migration tool."""
-        from . import schema as sql_schema
+    def schema_version(self) -> int:
+        """Return the version of the tables in the database; 0 when there are none."""
+        from . import migrate
 
-        return sql_schema.ddl(self.engine())
+        with self.translated():
+            return self._once(migrate.version_of, write=False)
+
+    def schema_ddl(self, since: int = 0) -> str:
+        """Return the statements of :meth:`create_schema`, for a migration tool.
+
+        Args:
+            since: The version of the tables that are there; 0 for none.
+        """
+        from . import migrate
+
+        if not 0 <= since < self.schema_known:
+            raise ConfigurationError("since", since, f"a version from 0 to {self.schema_known - 1}")
+        return migrate.ddl(self.engine(), since)
+
+    @property
+    def schema_known(self) -> int:
+        """The version of the tables that this release reads and writes."""
+        from . import tables
+
+        return tables.VERSION
+
+    def schema_steps(self, since: int) -> list[tuple[int, str]]:
+        """Return what :meth:`create_schema` does to tables of version ``since``: each version and why."""
+        from . import history
+
+        return [(n, step.why) for n, step in history.STEPS.items() if 0 < since < n]
 
     def _check(self) -> None:
         if self._checked:
             return
-        from . import schema as sql_schema
+        from . import migrate
 
         if self.name == "SQLite":
-            sql_schema.create(self.engine())
+            migrate.create(self.engine())
         else:
             with self.engine().connect() as conn:
-                sql_schema.check(conn)
+                migrate.check(conn)
         self._checked = True
 
     # -- transactions ------------------------------------------------------------------------------
@@ -197,46 +262,79 @@ class SqlBackend:
 
         try:
             yield
-        except (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError) as error:
-            raise self.lost(error) from error
         except exc.DBAPIError as error:
-            if error.connection_invalidated:
-                raise self.lost(error) from error
-            raise QueueError(f"{self._where} refused a statement: {error.orig}") from error
-        except exc.ResourceClosedError as error:
+            raise self._told(error) from error
+        except (exc.TimeoutError, exc.ResourceClosedError) as error:
             raise self.lost(error) from error
+        except (UnicodeError, OverflowError) as error:
+            raise QueueError(f"{self.where} cannot store a value: {error}") from error
 
     @property
-    def _where(self) -> str:
+    def where(self) -> str:
+        """The server, for messages."""
         return f"{self.name} at {redact(self.url.render_as_string(hide_password=True))}"
 
-    def lost(self, error: Exception) -> StoreUnavailable:
-        reason = getattr(error, "orig", None) or error
-        return StoreUnavailable(f"{self._where} does not answer: {type(reason).__name__}: {reason}")
+    def _told(self, error: DBAPIError) -> QueueError:
+        """Return this room's error for one of the driver's."""
+        from .trouble import Trouble
 
-    def run(self, work: Callable[[Connection], T], *, write: bool = True, repeat: bool = False) -> T:
-        """Do ``work`` in a transaction; again when the server chose it as the victim of a deadlock.
+        trouble = Trouble.AWAY if error.connection_invalidated else self.dialect.trouble(error)
+        if trouble is Trouble.LACKING and (mismatch := self._mismatch()) is not None:
+            return mismatch
+        kind = StoreUnavailable if trouble.passes else QueueError
+        reason = error.orig or error
+        return kind(f"{self.where} {trouble.value}: {type(reason).__name__}: {reason}")
+
+    def _mismatch(self) -> SchemaMissing | None:
+        """Look whether the tables are those of this release, after one or a column of one was not found."""
+        from sqlalchemy import exc
+
+        from . import migrate
+
+        def look(conn: Connection) -> tuple[int, list[str]]:
+            return migrate.version_of(conn), migrate.lacking(conn)
+
+        try:
+            found, missing = self._once(look, write=False)
+        except exc.SQLAlchemyError:
+            return None
+        if found == self.schema_known and not missing:
+            return None
+        return SchemaMissing(found, self.schema_known, missing if found == self.schema_known else ())
+
+    def lost(self, error: Exception) -> StoreUnavailable:
+        """Return the error of a server that does not answer."""
+        reason = getattr(error, "orig", None) or error
+        return StoreUnavailable(f"{self.where} does not answer: {type(reason).__name__}: {reason}")
+
+    def run(
+        self, work: Callable[[Connection], T], *, write: bool = True, repeat: bool = False, lane: str = ""
+    ) -> T:
+        """Do ``work`` in a transaction; again when the server chose it as the victim of a conflict.
 
         Args:
             write: Whether it may change anything.
             repeat: Whether it may also be repeated after the connection broke, perhaps after its commit.
+            lane: Over whose connection; the shared ones by default.
         """
         from sqlalchemy import exc
+
+        from .trouble import Trouble
 
         with self.translated():
             for attempt in range(_TRIES):
                 try:
                     self._check()
-                    return self._once(work, write)
+                    return self._once(work, write, lane)
                 except exc.DBAPIError as error:
-                    if attempt + 1 < _TRIES and self.dialect.is_retryable(error):
+                    if attempt + 1 < _TRIES and self.dialect.trouble(error) is Trouble.CONFLICT:
                         time.sleep(random.uniform(0, 0.002 * 2 ** min(attempt, 6)))
                     elif not (repeat and error.connection_invalidated and attempt == 0):
                         raise
         raise AssertionError("unreachable")
 
-    def _once(self, work: Callable[[Connection], T], write: bool) -> T:
-        engine = self.engine()
+    def _once(self, work: Callable[[Connection], T], write: bool, lane: str = "") -> T:
+        engine = self.engine(lane)
         if self.name != "SQLite":
             with engine.begin() as conn:
                 return work(conn)
@@ -247,12 +345,6 @@ class SqlBackend:
             with conn.begin():
                 return work(conn)
 
-    def ring(self) -> None:
-        """Wake the waiting workers of this process."""
-        with self.bell:
-            self.rung += 1
-            self.bell.notify_all()
-
     # -- the application's own transaction ---------------------------------------------------------
 
     def push_in(self, session: Any, jobs: Sequence[NewJob]) -> list[str]:
@@ -262,26 +354,14 @@ class SqlBackend:
             ConfigurationError: Not such an object, or one of another kind of database.
             SchemaMissing: The tables are not in its database.
         """
-        conn = connection_of(session)
-        if conn.dialect.name not in (
-            self.url.get_backend_name(),
-            *_SAME.get(self.url.get_backend_name(), ()),
-        ):
-            raise ConfigurationError("session", conn.dialect.name, f"a session on {self._where}")
-        if not self._checked and self.name != "SQLite":
-            from . import schema as sql_schema
+        from . import migrate
 
-            sql_schema.check(conn)
-        elif self.name == "SQLite":
-            self._check_file(conn)
+        conn, family = connection_of(session), self.url.get_backend_name()
+        if conn.dialect.name not in (family, *_SAME.get(family, ())):
+            raise ConfigurationError("session", conn.dialect.name, f"a session on {self.where}")
+        if not self._checked:  # on that connection: in one file a second one would wait for its transaction
+            migrate.check(conn)
         return self.sync().push_on(conn, jobs)
-
-    def _check_file(self, conn: Connection) -> None:
-        """In one file a second connection would wait for the transaction that calls us."""
-        from . import schema as sql_schema
-
-        if not self._checked and sql_schema.version_of(conn) != sql_schema.VERSION:
-            raise SchemaMissing(0, sql_schema.VERSION)
 
     async def apush_in(self, session: Any, jobs: Sequence[NewJob]) -> list[str]:
         """Asynchronous twin of :meth:`push_in`, for ``AsyncSession`` and ``AsyncConnection`` too."""
@@ -295,26 +375,6 @@ class SqlBackend:
 _SAME = {"mysql": ("mariadb",), "mariadb": ("mysql",)}
 
 
-def connection_of(session: Any) -> Connection:
-    """Return the connection, in its transaction, behind an SQLAlchemy session or connection."""
-    from sqlalchemy.engine import Connection
-
-    if isinstance(session, Connection):
-        return session
-    found = getattr(session, "connection", None)
-    conn = found() if callable(found) else None
-    if not isinstance(conn, Connection):
-        raise ConfigurationError("session", session, "a Session or a Connection of SQLAlchemy's")
-    return conn
-
-
-def require_driver(url: Any) -> None:
-    """Say which extra brings the driver that ``url`` names, if it is one of ours and missing."""
-    driver = url.get_driver_name()
-    if driver in _DRIVERS:
-        require(driver, extra=_DRIVERS[driver], needed_by=f"{url.drivername} URLs")
-
-
 def _number(value: Any, name: str) -> float:
     try:
         number = float(value)
@@ -323,35 +383,6 @@ def _number(value: Any, name: str) -> float:
     if not 0 < number < 1e6:
         raise ConfigurationError(name, value, "a positive number")
     return number
-
-
-def engine_for(url: Any, pool: int) -> Engine:
-    from sqlalchemy import create_engine, event
-
-    family = url.get_backend_name()
-    if family != "sqlite":
-        more: dict[str, Any] = (
-            {"connect_args": {"connect_timeout": 5}} if "connect_timeout" not in url.query else {}
-        )
-        return create_engine(
-            url, isolation_level="READ COMMITTED", pool_size=pool, max_overflow=0, pool_timeout=30,
-            pool_recycle=1800, **more,
-        )  # fmt: skip
-    engine = create_engine(url, connect_args={"timeout": 15}, pool_size=pool, max_overflow=0)
-
-    @event.listens_for(engine, "connect")
-    def _connected(raw: Any, _: Any) -> None:
-        raw.isolation_level = None  # transactions begin where we say, not where the driver guesses
-        cursor = raw.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(conn: Any) -> None:
-        write = conn.get_execution_options().get("eventperf_write", True)
-        conn.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-    return engine
 
 
 class _AsyncSqlFace(AsyncFace):

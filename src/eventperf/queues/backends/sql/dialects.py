@@ -10,7 +10,8 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from . import schema as s
+from . import tables as s
+from .trouble import Trouble, of_mysql, of_postgres, of_sqlite
 
 _PG_ARRAYS: Final = {
     "id": "text", "type": "text", "queue": "text", "priority": "int", "turn": "bigint", "state": "smallint",
@@ -27,9 +28,9 @@ class Dialect:
     name: str = "SQLite"
     now: Any = None  # the host's clock: there is only one host
 
-    def is_retryable(self, error: DBAPIError) -> bool:
-        """Whether the server gave up on a transaction that may simply be repeated."""
-        return False
+    def trouble(self, error: DBAPIError) -> Trouble:
+        """Judge an error of the driver."""
+        return of_sqlite(error.orig)
 
     def insert_new(self, conn: Connection, table: Table, rows: Sequence[Row]) -> None:
         """Insert ``rows`` whose key is not there yet."""
@@ -117,8 +118,8 @@ class Postgres(Dialect):
     )
     _notify = text("SELECT pg_notify(:channel, :text)")
 
-    def is_retryable(self, error: DBAPIError) -> bool:
-        return getattr(error.orig, "sqlstate", None) in ("40P01", "40001", "55P03")
+    def trouble(self, error: DBAPIError) -> Trouble:
+        return of_postgres(error.orig)
 
     def insert_new(self, conn: Connection, table: Table, rows: Sequence[Row]) -> None:
         conn.execute(postgresql.insert(table).on_conflict_do_nothing(), rows)
@@ -151,9 +152,8 @@ class MySQL(Dialect):
     name: str = "MySQL"
     now: Any = literal_column("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1e6")
 
-    def is_retryable(self, error: DBAPIError) -> bool:
-        args: Sequence[Any] = getattr(error.orig, "args", ())
-        return bool(args) and args[0] in (1213, 1205, 1020, 1062)  # 1062: two pushes of one id at once
+    def trouble(self, error: DBAPIError) -> Trouble:
+        return of_mysql(error.orig)
 
     def insert_new(self, conn: Connection, table: Table, rows: Sequence[Row]) -> None:
         conn.execute(mysql.insert(table).prefix_with("IGNORE"), rows)

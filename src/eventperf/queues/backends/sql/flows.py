@@ -1,26 +1,24 @@
-"""The SQL job store: jobs that wait for others. One row of the links table for each pair."""
+"""Jobs that wait for others. One row of the links table for each pair."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import delete, exists, insert, select
 
 from eventperf.queues.job import NewJob
 
-from . import schema as s
-
-if TYPE_CHECKING:
-    from .base import Step
+from . import tables as s
+from .tx import Tx
 
 _j, _l = s.jobs.c, s.links.c
 
-_DOOMED = "a job it waits for was cancelled"
-_BATCH = 1000
+DOOMED = "a job it waits for was cancelled"
+BATCH = 1000
 
 
-def hold(step: Step, fresh: Sequence[dict[str, Any]], jobs: Mapping[str, NewJob]) -> dict[str, list[str]]:
+def hold(tx: Tx, fresh: Sequence[dict[str, Any]], jobs: Mapping[str, NewJob]) -> dict[str, list[str]]:
     """Delay the newcomers that wait for jobs; return for each those it waits for, none when it is doomed.
 
     Parents are locked until this transaction ends, so that none of them ends before its link is there.
@@ -29,11 +27,7 @@ def hold(step: Step, fresh: Sequence[dict[str, Any]], jobs: Mapping[str, NewJob]
     if not flows:
         return {}
     inside = {row["id"] for row in fresh}
-    outside = sorted({parent for flow in flows.values() for parent in flow["after"]} - inside)
-    states: dict[str, int] = {}
-    for i in range(0, len(outside), _BATCH):
-        asked = select(_j.id, _j.state).where(_j.ns == step.ns, _j.id.in_(outside[i : i + _BATCH]))
-        states |= {row.id: row.state for row in step.conn.execute(asked.with_for_update(read=True))}
+    states = _states(tx, sorted({parent for flow in flows.values() for parent in flow["after"]} - inside))
     waits: dict[str, list[str]] = {}
     for row in fresh:
         if (flow := flows.get(row["id"])) is None:
@@ -53,69 +47,85 @@ def hold(step: Step, fresh: Sequence[dict[str, Any]], jobs: Mapping[str, NewJob]
     return waits
 
 
-def link(step: Step, waits: Mapping[str, Sequence[str]], jobs: Mapping[str, NewJob]) -> None:
-    """Write down who waits for whom, and cancel those that wait in vain."""
+def _states(tx: Tx, parents: Sequence[str]) -> dict[str, int]:
+    states: dict[str, int] = {}
+    for i in range(0, len(parents), BATCH):
+        asked = select(_j.id, _j.state).where(_j.ns == tx.ns, _j.id.in_(parents[i : i + BATCH]))
+        states |= {row.id: row.state for row in tx.conn.execute(asked.with_for_update(read=True))}
+    return states
+
+
+def link(tx: Tx, waits: Mapping[str, Sequence[str]], jobs: Mapping[str, NewJob]) -> Sequence[Any]:
+    """Write down who waits for whom; return the jobs that wait in vain."""
     made = [
-        {"ns": step.ns, "parent_id": parent, "child_id": child, "ended": _ended(jobs[child])}
+        {"ns": tx.ns, "parent_id": parent, "child_id": child, "ended": _ended(jobs[child])}
         for child, parents in waits.items()
         for parent in parents
     ]
     if made:
-        step.conn.execute(insert(s.links), made)
-    if doomed := [child for child, parents in waits.items() if not parents]:
-        found = step.conn.execute(select(s.jobs).where(_j.ns == step.ns, _j.id.in_(doomed))).all()
-        _cancel(step, found, _DOOMED)
+        tx.conn.execute(insert(s.links), made)
+    doomed = [child for child, parents in waits.items() if not parents]
+    if not doomed:
+        return []
+    return tx.conn.execute(select(s.jobs).where(_j.ns == tx.ns, _j.id.in_(doomed))).all()
 
 
 def _ended(new: NewJob) -> bool:
     return bool((new.record.flow or {})["when"] == "ended")
 
 
-def follow(step: Step, parents: Sequence[Any], state: int, *, forgotten: bool = False) -> None:
-    """Free, keep or cancel the jobs that wait for jobs that have ended just now."""
-    if not parents:
-        return
-    ids = [row.id for row in parents]
-    asked = select(_l.child_id).where(_l.ns == step.ns, _l.parent_id.in_(ids)).distinct()
-    children = list(step.conn.execute(asked).scalars())
-    if not children:
-        return
+def after(tx: Tx, parents: Sequence[Any], state: int, *, forgotten: bool = False) -> list[tuple[Any, str]]:
+    """Free the jobs that waited for these, which have just ended; return those that wait in vain, and why.
+
+    Args:
+        state: How the parents ended.
+        forgotten: Whether nobody can put them back any more.
+    """
+    doomed: list[tuple[Any, str]] = []
+    for i in range(0, len(parents), BATCH):
+        doomed += _after(tx, [row.id for row in parents[i : i + BATCH]], state, forgotten)
+    return doomed
+
+
+def _after(tx: Tx, ids: Sequence[str], state: int, forgotten: bool) -> list[tuple[Any, str]]:
+    mine = select(_l.parent_id, _l.child_id, _l.ended).where(_l.ns == tx.ns, _l.parent_id.in_(ids))
+    links = tx.conn.execute(mine).all()
+    if not links:
+        return []
     # Whoever ends another of their parents waits here, and sees what is left when it goes on.
-    waiting = select(s.jobs).where(_j.ns == step.ns, _j.id.in_(children), _j.state == s.DELAYED)
-    held = {row.id: row for row in step.conn.execute(waiting.order_by(_j.seq).with_for_update())}
-    mine = select(_l.parent_id, _l.child_id, _l.ended).where(_l.ns == step.ns, _l.parent_id.in_(ids))
+    children = {link.child_id for link in links}
+    waiting = select(s.jobs).where(_j.ns == tx.ns, _j.id.in_(children), s.in_state(s.DELAYED))
+    held = {row.id: row for row in tx.conn.execute(waiting.order_by(_j.seq).with_for_update())}
     freed, doomed = set[str](), dict[str, str]()
-    for row in step.conn.execute(mine):
+    for row in links:
         if state == s.COMPLETED or row.ended:
             freed.add(row.child_id)
         elif state == s.CANCELLED or forgotten:
             doomed.setdefault(row.child_id, row.parent_id)
-    done = [_l.ns == step.ns, _l.parent_id.in_(ids)]
     if freed:
-        if state != s.COMPLETED:
-            done.append(_l.ended)
-        step.conn.execute(delete(s.links).where(*done))
-        others = exists().where(_l.ns == _j.ns, _l.child_id == _j.id)
-        left = select(_j.id).where(_j.ns == step.ns, _j.id.in_(freed), others)
-        freed -= set(step.conn.execute(left).scalars())
-        ready = [row for job_id, row in held.items() if job_id in freed and job_id not in doomed]
-        for row in ready:
-            step.tally.add(row.queue, delayed=-1)
-        step.ready(ready)
-    for child, parent in sorted(doomed.items()):
-        if child in held:
-            _cancel(step, [held[child]], f"job {parent}, which it waited for, was cancelled")
+        _free(tx, ids, freed, [row for job_id, row in held.items() if job_id not in doomed], state)
+    return [
+        (held[child], f"job {parent}, which it waited for, was cancelled")
+        for child, parent in sorted(doomed.items())
+        if child in held
+    ]
 
 
-def _cancel(step: Step, found: Sequence[Any], why: str) -> None:
-    if found:
-        forget(step, found)
-        for row in found:
-            step.tally.add(row.queue, delayed=-1)
-        step.end_jobs(found, s.CANCELLED, error=why)
+def _free(tx: Tx, parents: Sequence[str], freed: set[str], held: Sequence[Any], state: int) -> None:
+    done = [_l.ns == tx.ns, _l.parent_id.in_(parents)]
+    if state != s.COMPLETED:
+        done.append(_l.ended)
+    tx.conn.execute(delete(s.links).where(*done))
+    others = exists().where(_l.ns == _j.ns, _l.child_id == _j.id)
+    left = set(tx.conn.execute(select(_j.id).where(_j.ns == tx.ns, _j.id.in_(freed), others)).scalars())
+    ready = [row for row in held if row.id in freed and row.id not in left]
+    for row in ready:
+        tx.tally.add(row.queue, delayed=-1)
+    tx.ready(ready)
 
 
-def forget(step: Step, children: Sequence[Any]) -> None:
+def forget(tx: Tx, children: Sequence[Any]) -> None:
     """Drop the links of jobs that wait no longer."""
-    if ids := [row.id for row in children]:
-        step.conn.execute(delete(s.links).where(_l.ns == step.ns, _l.child_id.in_(ids)))
+    ids = [row.id for row in children]
+    for i in range(0, len(ids), BATCH):
+        tx.conn.execute(delete(s.links).where(_l.ns == tx.ns, _l.child_id.in_(ids[i : i + BATCH])))

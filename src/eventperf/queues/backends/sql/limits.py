@@ -9,16 +9,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import and_, delete, func, insert, select
 
 from eventperf.queues.limits import RECHECK_S, Bucket, Limit
 
-from . import schema as s
-
-if TYPE_CHECKING:
-    from .base import Step
+from . import tables as s
+from .tx import Tx
 
 _j, _t = s.jobs.c, s.starts.c
 _MOST_KEYS = 1000  # in one condition; what is beyond them is left out row by row
@@ -31,13 +29,12 @@ def _scope(limit: Limit) -> int:
 class Books:
     """What may start now, in one claim."""
 
-    def __init__(self, step: Step, limits: Sequence[Limit]) -> None:
-        self._step = step
+    def __init__(self, tx: Tx, limits: Sequence[Limit]) -> None:
+        self._tx = tx
         self._limits = limits
-        step.d.insert_new(step.conn, s.turns, [{"ns": step.ns}])
-        step.conn.execute(select(s.turns).where(s.turns.c.ns == step.ns).with_for_update())
-        step.now = 0.0 if step.d.now is not None else step.store.time()
-        step.ask_now()  # other claims may have started jobs while this one waited
+        tx.d.insert_new(tx.conn, s.turns, [{"ns": tx.ns}])
+        tx.conn.execute(select(s.turns).where(s.turns.c.ns == tx.ns).with_for_update())
+        tx.look_again()  # other claims may have started jobs while this one waited
         self._free: dict[tuple[int, Bucket], float] = {}
         self._first: dict[tuple[int, Bucket], float] = {}  # the oldest start that counts
         self._full: dict[int, set[int]] = defaultdict(set)
@@ -54,8 +51,8 @@ class Books:
 
     def _running(self) -> Sequence[Any]:
         asked = select(_j.queue, _j.type, _j.turn, func.count().label("n"))
-        asked = asked.where(_j.ns == self._step.ns, _j.state == s.ACTIVE)
-        return self._step.conn.execute(asked.group_by(_j.queue, _j.type, _j.turn)).all()
+        asked = asked.where(_j.ns == self._tx.ns, s.in_state(s.ACTIVE))
+        return self._tx.conn.execute(asked.group_by(_j.queue, _j.type, _j.turn)).all()
 
     def _count_running(self, n: int, limit: Limit, running: Sequence[Any]) -> None:
         found: dict[Bucket, int] = defaultdict(int)
@@ -66,8 +63,8 @@ class Books:
             self._free[n, bucket] = float((limit.concurrency or 0) - count)
 
     def _count_starts(self, n: int, limit: Limit) -> None:
-        now, conn = self._step.now, self._step.conn
-        mine = (_t.ns == self._step.ns) & (_t.scope == _scope(limit))
+        now, conn = self._tx.now, self._tx.conn
+        mine = (_t.ns == self._tx.ns) & (_t.scope == _scope(limit))
         # those of the future are of a clock that was set back since
         conn.execute(delete(s.starts).where(mine, ~_t.at.between(now - limit.per_s, now + limit.per_s)))
         asked = select(_t.turn, func.count().label("n"), func.min(_t.at).label("first")).where(mine)
@@ -92,10 +89,10 @@ class Books:
             if self._free[n, bucket] <= 0:
                 self._full[n].add(int(bucket[2] or 0))
             if limit.rate is not None:
-                self._first.setdefault((n, bucket), self._step.now)
+                self._first.setdefault((n, bucket), self._tx.now)
                 turn = int(bucket[2] or 0)
                 self._started.append(
-                    {"ns": self._step.ns, "scope": _scope(limit), "turn": turn, "at": self._step.now}
+                    {"ns": self._tx.ns, "scope": _scope(limit), "turn": turn, "at": self._tx.now}
                 )
         return True
 
@@ -106,7 +103,7 @@ class Books:
     def close(self) -> None:
         """Write down what has started."""
         if self._started:
-            self._step.conn.execute(insert(s.starts), self._started)
+            self._tx.conn.execute(insert(s.starts), self._started)
 
     def others(self) -> list[Any]:
         """Return the conditions on jobs that no limit is known to hold back."""
@@ -128,14 +125,14 @@ class Books:
             return None
         return max(
             0.001,
-            min(self._again_at(n, t) for n, turns in self._full.items() for t in turns) - self._step.now,
+            min(self._again_at(n, t) for n, turns in self._full.items() for t in turns) - self._tx.now,
         )
 
     def _again_at(self, n: int, turn: int) -> float:
         limit = self._limits[n]
         bucket = limit.queue or "", limit.type or "", str(turn) if limit.per_key else ""
         if limit.concurrency is not None or (n, bucket) not in self._first:
-            return self._step.now + RECHECK_S  # the end of a job wakes earlier
+            return self._tx.now + RECHECK_S  # the end of a job wakes earlier
         return self._first[n, bucket] + limit.per_s
 
 

@@ -8,16 +8,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .backend import SqlBackend
+    from sqlalchemy.engine import Engine
 
 
 class Listener:
     """One PostgreSQL connection that hears ``NOTIFY``."""
 
-    def __init__(self, backend: SqlBackend, channel: str) -> None:
+    def __init__(self, engine: Engine, channel: str) -> None:
         import psycopg
 
-        engine = backend.engine()
         args, options = engine.dialect.create_connect_args(engine.url)
         options.setdefault("connect_timeout", 5)
         self._conn: Any = psycopg.connect(*args, **options, autocommit=True)

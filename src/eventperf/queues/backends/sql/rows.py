@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from eventperf.queues.job import JobInfo, JobRecord, JobState, NewJob
 
-from . import schema as s
+from . import tables as s
 
 BUCKET_S: Final = 10.0
 BUCKETS: Final = 6
@@ -31,6 +31,17 @@ _COLUMNS: Final = frozenset({"id", "type", "queue", "priority", "payload", "dead
 _FACT_ITEMS: Final = tuple(
     (f.name, f.default) for f in fields(JobRecord) if f.name not in _COLUMNS and f.default is not MISSING
 )
+
+
+def clean(text: str | None) -> str | None:
+    """Return ``text`` as every database can store it: without NUL, lone surrogates made visible.
+
+    >>> clean("no file \\udcff\\0")
+    'no file \\\\udcff\\\\x00'
+    """
+    if text is None or (text.isascii() and "\0" not in text):
+        return text
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def facts(record: JobRecord) -> str | None:
@@ -54,7 +65,7 @@ def held_key(record: JobRecord) -> str | None:
         return None
     import hashlib
 
-    return hashlib.sha256(f"{record.type}\0{record.unique_key}".encode()).hexdigest()
+    return hashlib.sha256(f"{record.type}\0{record.unique_key}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def row_of(new: NewJob, ns: int, now: float) -> dict[str, Any]:

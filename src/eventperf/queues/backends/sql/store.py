@@ -1,241 +1,212 @@
-"""The SQL job store: what producers and operators do. Workers' verbs are in :mod:`.sql_work`."""
+"""The job store in SQL: each verb is one transaction, and what it does stands in the modules beside."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from sqlalchemy import delete, select, update
 from sqlalchemy.engine import Connection
 
+from eventperf.queues.errors import QueueError, SchemaMissing, StoreUnavailable
 from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus
+from eventperf.queues.protocols import Claimed, Outcome, Renewed, WorkerCard
 
-from . import flows as flows
-from . import rows as rows
-from . import schema as s
-from .base import Step
-from .work import SqlWork
+from . import arrivals, claiming, counting, finishing, leases, operating, scheduling
+from .tx import Home, Tx
+from .waiting import Ear, House
 
-_j = s.jobs.c
+if TYPE_CHECKING:
+    from .waiting import Doorbell
+
+T = TypeVar("T")
 
 _BATCH = 1000
-_CODES = {
-    JobState.WAITING: (s.WAITING, s.PARKED),
-    JobState.DELAYED: (s.DELAYED,),
-    JobState.ACTIVE: (s.ACTIVE,),
-    JobState.COMPLETED: (s.COMPLETED,),
-    JobState.FAILED: (s.FAILED,),
-    JobState.CANCELLED: (s.CANCELLED,),
-}
 
 
-class SqlStore(SqlWork):
-    """A :class:`~eventperf.queues.protocols.JobStore` in one set of tables."""
+class Database(House, Protocol):
+    """What a store needs of the backend: transactions, and whom to tell."""
+
+    @property
+    def home(self) -> Home: ...
+    @property
+    def doorbell(self) -> Doorbell: ...
+    def run(
+        self, work: Callable[[Connection], T], *, write: bool = True, repeat: bool = False, lane: str = ""
+    ) -> T: ...
+    def left(self, worker: str) -> None: ...
+    def let_go(self, lane: str) -> None: ...
+
+
+class SqlStore:
+    """A :class:`~eventperf.queues.protocols.JobStore` in one set of tables.
+
+    Args:
+        database: Where.
+        lane: Connections of its own that its transactions go over; the shared ones by default.
+    """
+
+    def __init__(self, database: Database, lane: str = "") -> None:
+        self._database = database
+        self._lane = lane
+        self._home = database.home
+        self._cards: dict[str, WorkerCard] = {}
+        self._chores = claiming.Chores()
+        self._ear = Ear(database, self._home.channel, self._look)
+        self._appended = 0
+
+    def _step(self, work: Callable[[Tx], T], *, repeat: bool = False) -> T:
+        """Do ``work`` in a transaction that changes something."""
+
+        def inside(conn: Connection) -> tuple[T, bool, int]:
+            tx = Tx(self._home, conn)
+            answer = work(tx)
+            appended = tx.end()
+            return answer, tx.tally.woke or tx.tally.called, appended
+
+        answer, woke, appended = self._database.run(inside, repeat=repeat, lane=self._lane)
+        if woke:
+            self._database.doorbell.ring()
+        self._appended += appended
+        if self._appended >= counting.FOLD_EVERY and not self._lane:
+            self._appended = 0
+            self._database.run(lambda conn: counting.fold(Tx(self._home, conn)))
+        return answer
+
+    def _look(self, work: Callable[[Tx], T]) -> T:
+        """Do ``work`` in a transaction that only reads."""
+        return self._database.run(
+            lambda conn: work(Tx(self._home, conn)), write=False, repeat=True, lane=self._lane
+        )
 
     # -- producers ---------------------------------------------------------------------------------
 
     def push(self, jobs: Sequence[NewJob], /) -> list[str]:
-        return self.step(lambda step: step.push(jobs), repeat=True)
+        return self._step(lambda tx: arrivals.push(tx, jobs), repeat=True)
 
     def push_on(self, conn: Connection, jobs: Sequence[NewJob]) -> list[str]:
         """Push on a connection whose transaction belongs to somebody else."""
-        step = Step(self, conn)
-        ids = step.push(jobs)
-        step.end()
+        tx = Tx(self._home, conn)
+        ids = arrivals.push(tx, jobs)
+        tx.end()
         return ids
 
     def fetch(self, ids: Sequence[str], /) -> list[JobInfo | None]:
-        if not ids:
-            return []
-
-        def work(step: Step) -> list[JobInfo | None]:
-            now = step.ask_now()
-            found = {}
-            for i in range(0, len(ids), _BATCH):
-                part = select(s.jobs).where(_j.ns == self.ns, _j.id.in_(ids[i : i + _BATCH]))
-                for row in step.conn.execute(part):
-                    if row.state not in (s.COMPLETED, s.CANCELLED) or row.at > now or self._listed(step, row):
-                        found[row.id] = rows.info_of(row)
-            return [found.get(i) for i in ids]
-
-        return self.look(work)
-
-    def _listed(self, step: Step, row: Any) -> bool:
-        """Whether a job whose time has passed is still among the last completed ones."""
-        if row.state != s.COMPLETED:
-            return False
-        first = self.first_listed(step, row.queue)
-        return first is not None and row.finished_at >= first
+        return self._look(lambda tx: operating.fetch(tx, ids)) if ids else []
 
     def counts(self) -> list[QueueStatus]:
-        return self.look(self._counts)
-
-    def _counts(self, step: Step) -> list[QueueStatus]:
-        totals, now = self.totals(step), step.ask_now()
-        q, w, lane = s.queues.c, s.workers.c, s.lanes.c
-        paused = set(step.conn.execute(select(q.queue).where(q.ns == self.ns, q.paused)).scalars())
-        live = step.conn.execute(select(w.queues).where(w.ns == self.ns, w.until > now, ~w.gone)).scalars()
-        served = [set(json.loads(names)) for names in live]
-        first = (
-            select(_j.ready_at)
-            .where(
-                _j.ns == lane.ns, _j.state == s.WAITING, _j.queue == lane.queue, _j.priority == lane.priority
-            )
-            .order_by(_j.tag, _j.seq)
-            .limit(1)
-            .scalar_subquery()
-        )
-        oldest: dict[str, float] = {}
-        for queue, at in step.conn.execute(select(lane.queue, first).where(lane.ns == self.ns)):
-            if at is not None:
-                oldest[queue] = min(at, oldest.get(queue, at))
-        found = []
-        for name, config in self.settings.queues.items():
-            total = totals.get(name, {})
-            exact = {k: int(total.get(k, 0)) for k in s.COUNTERS if k not in ("woke", "called", "runs")}
-            found.append(
-                QueueStatus(
-                    name=name, priority=config.priority, paused=name in paused,
-                    workers=sum(name in names for names in served),
-                    oldest_wait_s=max(0.0, now - oldest[name]) if name in oldest else 0.0,
-                    arrival_rate=total.get("arrivals", 0.0) / total.get("span", 1.0),
-                    service_rate=total.get("served", 0.0) / total.get("span", 1.0), **exact,
-                )
-            )  # fmt: skip
-        return found
+        return self._look(counting.counts)
 
     def load(self) -> tuple[int, int, float]:
-        def work(step: Step) -> tuple[int, int, float]:
-            w, now = s.workers.c, step.ask_now()
-            live = step.conn.execute(
-                select(w.slots).where(w.ns == self.ns, w.until > now, ~w.gone)
-            ).scalars().all()  # fmt: skip
-            totals = self.totals(step).values()
-            runs, run_s = sum(t["runs"] for t in totals), sum(t["run_s"] for t in totals)
-            return len(live), sum(live), run_s / runs if runs else 0.0
-
-        return self.look(work)
-
-    # -- schedules ---------------------------------------------------------------------------------
+        return self._look(counting.load)
 
     def fire(self, name: str, slot: float, job: NewJob, /, *, late: bool = False) -> bool:
-        t = s.schedules.c
-        mine = (t.ns == self.ns) & (t.name == name)
-
-        def work(step: Step) -> bool:
-            keys = {"ns": self.ns, "name": name}
-            step.d.upsert(step.conn, s.schedules, keys, {"asked_at": step.ask_now()})  # the row is ours now
-            last = step.conn.execute(select(t.slot).where(mine).with_for_update()).scalar_one()
-            if last >= slot:
-                return False
-            step.conn.execute(update(s.schedules).where(mine).values(slot=slot))
-            if late and last < 0:  # a new schedule owes nothing of the time before it
-                return False
-            step.push([job])
-            return True
-
-        return self.step(work, repeat=True)
+        return self._step(lambda tx: scheduling.fire(tx, name, slot, job, late), repeat=True)
 
     def time(self) -> float:
-        return self.look(lambda step: step.ask_now())
+        return self._look(lambda tx: tx.ask_now())
 
     # -- operators ---------------------------------------------------------------------------------
 
     def listing(self, queue: str, state: JobState, /, *, offset: int = 0, limit: int = 100) -> list[JobInfo]:
-        order = {
-            JobState.WAITING: (_j.priority.desc(), _j.tag, _j.seq),
-            JobState.DELAYED: (_j.at, _j.seq),
-            JobState.ACTIVE: (_j.started_at, _j.seq),
-        }.get(state, (_j.finished_at.desc(), _j.seq.desc()))
-        if state is JobState.COMPLETED:
-            limit = min(limit, self.settings.queues[queue].keep_completed - offset)
-        if limit <= 0:
-            return []
-        asked = (
-            select(s.jobs)
-            .where(_j.ns == self.ns, _j.queue == queue, _j.state.in_(_CODES[state]))
-            .order_by(*order)
-            .offset(offset)
-            .limit(limit)
-        )
-        return self.look(lambda step: [rows.info_of(row) for row in step.conn.execute(asked)])
+        return self._look(lambda tx: operating.listing(tx, queue, state, offset, limit))
 
     def cancel(self, ids: Sequence[str], /) -> list[bool]:
-        def work(step: Step) -> list[bool]:
-            asked = select(s.jobs).where(_j.ns == self.ns, _j.id.in_(ids)).order_by(_j.seq).with_for_update()
-            found = {row.id: row for row in step.conn.execute(asked)}
-            step.ask_now()
-            running = [r for r in found.values() if r.state == s.ACTIVE]
-            if running:
-                seqs = [r.seq for r in running]
-                step.conn.execute(update(s.jobs).where(_j.seq.in_(seqs)).values(cancel=True))
-                for r in running:
-                    step.tally.add(r.queue, called=1)
-            idle = [r for r in found.values() if r.state in (s.WAITING, s.PARKED, s.DELAYED)]
-            self._drop(step, idle)
-            good = {r.id for r in (*running, *idle)}
-            return [i in good for i in ids]
-
-        return self.step(work, repeat=True) if ids else []
-
-    def _drop(self, step: Step, found: Sequence[Any]) -> None:
-        """Cancel jobs that wait or are delayed."""
-        for r in found:
-            step.tally.add(r.queue, **{"delayed" if r.state == s.DELAYED else "waiting": -1})
-        flows.forget(step, [r for r in found if r.state == s.DELAYED and r.at == s.NEVER])
-        step.end_jobs(found, s.CANCELLED)
+        return self._step(lambda tx: operating.cancel(tx, ids), repeat=True) if ids else []
 
     def replay(self, queue: str, ids: Sequence[str] | None = None, /, *, limit: int | None = None) -> int:
-        total = 0
+        total, after = 0, None
         while limit is None or total < limit:
-            n = self.step(
-                lambda step: self._replay(step, queue, ids, min(_BATCH, (limit or 10**9) - total))  # noqa: B023
-            )
+            most = min(_BATCH, (limit or 10**9) - total)
+            n, after = self._step(lambda tx: operating.replay(tx, queue, ids, most, after))  # noqa: B023
             total += n
-            if not n:
+            if after is None:
                 break
         return total
 
-    def _replay(self, step: Step, queue: str, ids: Sequence[str] | None, limit: int) -> int:
-        asked = select(s.jobs).where(_j.ns == self.ns, _j.queue == queue, _j.state == s.FAILED)
-        if ids is not None:
-            asked = asked.where(_j.id.in_(ids))
-        asked = asked.order_by(_j.finished_at, _j.seq).limit(limit).with_for_update(skip_locked=True)
-        found = step.conn.execute(asked).all()
-        step.ask_now()
-        if found:
-            fresh: dict[str, Any] = {"attempts": 0, "crashes": 0, "error": None, "finished_at": None}
-            fresh |= {"deadline_at": None, "cancel": False}
-            step.conn.execute(update(s.jobs).where(_j.seq.in_([r.seq for r in found])).values(**fresh))
-            step.ready(found)
-            step.tally.add(queue, dead=-len(found), replayed=len(found))
-        return len(found)
-
     def purge(self, queue: str, state: JobState, /) -> int:
         total = 0
-        while n := self.step(lambda step: self._purge(step, queue, state)):
+        while n := self._step(lambda tx: operating.purge(tx, queue, state)):
             total += n
         return total
 
-    def _purge(self, step: Step, queue: str, state: JobState) -> int:
-        asked = select(s.jobs).where(_j.ns == self.ns, _j.queue == queue, _j.state.in_(_CODES[state]))
-        found = step.conn.execute(asked.order_by(_j.seq).limit(_BATCH).with_for_update()).all()
-        step.ask_now()
-        if state in (JobState.WAITING, JobState.DELAYED):
-            self._drop(step, found)
-        elif found:
-            step.conn.execute(delete(s.jobs).where(_j.seq.in_([r.seq for r in found])))
-            if state is JobState.FAILED:
-                step.tally.add(queue, dead=-len(found))
-                flows.follow(step, found, s.FAILED, forgotten=True)
-        return len(found)
-
     def set_paused(self, queue: str, paused: bool, /) -> None:
-        def work(step: Step) -> None:
-            step.ask_now()
-            step.d.upsert(step.conn, s.queues, {"ns": self.ns, "queue": queue}, {"paused": paused})
-            if not paused:
-                step.tally.add(queue, woke=1)
+        self._step(lambda tx: operating.set_paused(tx, queue, paused), repeat=True)
 
-        self.step(work, repeat=True)
+    # -- workers -----------------------------------------------------------------------------------
+
+    def adopt(self, card: WorkerCard) -> None:
+        """Know a worker that another face has introduced."""
+        self._cards[card.id] = card
+
+    def enter(self, card: WorkerCard, held: Sequence[str] = (), /) -> None:
+        self._step(lambda tx: leases.enter(tx, card, held), repeat=True)
+        self._cards[card.id] = card
+
+    def leave(self, worker: str, /) -> None:
+        self._cards.pop(worker, None)
+        try:
+            self._step(lambda tx: leases.leave(tx, worker), repeat=True)
+        finally:
+            self._database.left(worker)
+
+    def _card(self, worker: str) -> WorkerCard:
+        if worker not in self._cards:
+            raise QueueError(f"worker {worker!r} has not introduced itself to this process")
+        return self._cards[worker]
+
+    def claim(self, worker: str, room: Mapping[str, int], total: int, /) -> Claimed:
+        card = self._card(worker)
+        return self._step(lambda tx: claiming.claim(tx, self._chores, card, room, total))
+
+    def finish(self, outcomes: Sequence[Outcome], /) -> list[bool]:
+        """Record outcomes; one that the database refuses ends that job and holds up no other."""
+        if not outcomes:
+            return []
+        try:
+            return self._step(lambda tx: finishing.finish(tx, outcomes))
+        except (StoreUnavailable, SchemaMissing):
+            raise
+        except QueueError as error:
+            if len(outcomes) > 1:
+                half = len(outcomes) // 2
+                return self.finish(outcomes[:half]) + self.finish(outcomes[half:])
+            if outcomes[0].kind == "dead" and outcomes[0].error == _UNTOLD:
+                raise
+            return self.finish([_refused(outcomes[0], error)])
+
+    def renew(self, worker: str, held: Sequence[tuple[str, int]], /) -> Renewed:
+        card = self._card(worker)
+        return self._step(lambda tx: leases.renew(tx, card, held), repeat=True)
+
+    def note(
+        self, job_id: str, token: int, /, *, progress: float | None = None, step: str | None = None
+    ) -> bool:
+        return self._step(lambda tx: finishing.note(tx, job_id, token, progress, step), repeat=True)
+
+    def steps(self, job_id: str, /) -> frozenset[str]:
+        return self._look(lambda tx: finishing.steps(tx, job_id))
+
+    # -- waiting -----------------------------------------------------------------------------------
+
+    def wait(self, worker: str, timeout_s: float, /) -> bool | str:
+        return self._ear.wait(self._card(worker), timeout_s)
+
+    def close(self) -> None:
+        """Close the waiting connection; the others belong to the backend."""
+        self._ear.close()
+        self._database.let_go(self._lane)
+
+    def interrupt(self) -> None:
+        """End a running :meth:`wait`, and every later one at once."""
+        self._ear.interrupt()
+
+
+_UNTOLD = "its outcome could not be stored"
+
+
+def _refused(outcome: Outcome, error: Exception) -> Outcome:
+    """Return what is stored in place of an outcome that the database refuses: that it did."""
+    told = outcome.error != _UNTOLD and outcome.kind != "dead"
+    reason = f"{_UNTOLD}: {error}"[:500] if told else _UNTOLD
+    return dataclasses.replace(outcome, kind="dead", error=reason, result=None, followers=())

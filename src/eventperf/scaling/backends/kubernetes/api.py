@@ -19,6 +19,7 @@ from typing_extensions import Self
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.extras import require
+from eventperf.scaling.http import Timed, checked_headers
 
 from .errors import (
     KubernetesApiError,
@@ -33,6 +34,10 @@ from .errors import (
 )
 
 JSON = dict[str, Any]
+
+_ANSWER_MAX = 256 << 20  # a list of some ten thousand pods has a hundred
+_REFUSAL_MAX = 1 << 20
+_LINE_MAX = 64 << 20
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -60,7 +65,7 @@ class KubernetesApi:
             used inside a pod, and the kubeconfig elsewhere.
         kubeconfig: Path of a kubeconfig file; wins over the default search.
         context: Context of the kubeconfig.
-        timeout: Longest wait for an answer.
+        timeout: Longest wait for a whole answer.
         connect_timeout: Longest wait for a connection.
         pool_size: Connections kept open.
 
@@ -96,7 +101,7 @@ class KubernetesApi:
     def at(cls, url: str, *, token: str | None = None, **options: Any) -> Self:
         """Return an API at ``url``, for a proxy (``kubectl proxy``) or a test server."""
         api = cls(None, **options)
-        api._given = (url, token)
+        api._given = (url, checked_headers({"token": token}, "token")["token"] if token else None)
         return api
 
     def request(
@@ -120,18 +125,50 @@ class KubernetesApi:
             KubernetesApiError: One of its other leaves, for a refused request.
         """
         try:
-            response = self._send(method, path, query, body, content_type, timeout_s, stream=False)
+            response, found = self._exchange(method, path, query, body, content_type, timeout_s)
         except KubernetesDisconnected:
             if method != "GET":
                 raise
-            response = self._send(method, path, query, body, content_type, timeout_s, stream=False)
+            response, found = self._exchange(method, path, query, body, content_type, timeout_s)
         try:
-            data: JSON = json.loads(response.data) if response.data else {}
-        except ValueError as error:
+            data: JSON = json.loads(found) if found else {}
+        except (ValueError, RecursionError) as error:
             raise KubernetesUnavailable(method, path, f"an answer that is no JSON: {error}") from error
         if response.status >= 400:
             raise _translate(method, path, response.status, response.headers, data)
+        if not isinstance(data, dict):
+            raise KubernetesUnavailable(method, path, f"an answer that is no object: {type(data).__name__}")
         return data
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None,
+        body: JSON | None,
+        content_type: str,
+        timeout_s: float | None,
+    ) -> tuple[Any, bytes]:
+        response = self._send(method, path, query, body, content_type, timeout_s)
+        try:
+            return response, self._whole(method, path, response)
+        except (self._urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._broken(method, path, error) from error
+
+    @staticmethod
+    def _whole(method: str, path: str, response: Any) -> bytes:
+        found = bytearray()
+        while chunk := response.read(1 << 20, decode_content=False):
+            found += chunk
+            if len(found) > _ANSWER_MAX:
+                response.close()
+                raise KubernetesUnavailable(method, path, f"an answer of more than {_ANSWER_MAX >> 20} MiB")
+        return bytes(found)
+
+    def _broken(self, method: str, path: str, error: Exception) -> KubernetesUnavailable:
+        broken = isinstance(error, (self._urllib3.exceptions.ProtocolError, ConnectionError))
+        kind = KubernetesDisconnected if broken else KubernetesUnavailable
+        return kind(method, path, f"{type(error).__name__}: {error}")
 
     def stream(self, path: str, *, query: Mapping[str, Any], timeout_s: float) -> KubernetesStream:
         """Open a watch.
@@ -143,16 +180,16 @@ class KubernetesApi:
             KubernetesApiError: The watch was refused.
             KubernetesUnavailable: No answer.
         """
-        response = self._send("GET", path, query, None, "", None, stream=True)
+        response = self._send("GET", path, query, None, "", None)
         if response.status < 400:
             # the answer began in time; from here on silence is normal for a while
-            socket = getattr(getattr(response, "connection", None), "sock", None)
-            if socket is not None:
-                socket.settimeout(timeout_s)
+            relax = getattr(response._original_response, "relax", None)
+            if relax is not None:
+                relax(timeout_s)
             return KubernetesStream(path, response, self._urllib3.exceptions.HTTPError)
         try:
-            data = json.loads(response.read())
-        except (ValueError, self._urllib3.exceptions.HTTPError):
+            data = json.loads(response.read(_REFUSAL_MAX))
+        except (ValueError, RecursionError, self._urllib3.exceptions.HTTPError):
             data = {}
         finally:
             response.close()
@@ -166,8 +203,6 @@ class KubernetesApi:
         body: JSON | None,
         content_type: str,
         timeout_s: float | None,
-        *,
-        stream: bool,
     ) -> Any:
         self._open()
         headers = self._headers()
@@ -181,12 +216,10 @@ class KubernetesApi:
         try:
             return self._urlopen(
                 method, url, body=data, headers=headers, timeout=timeout,
-                retries=False, redirect=False, preload_content=not stream,
+                retries=False, redirect=False, preload_content=False,
             )  # fmt: skip
         except (self._urllib3.exceptions.HTTPError, OSError) as error:
-            broken = isinstance(error, (self._urllib3.exceptions.ProtocolError, ConnectionError))
-            kind = KubernetesDisconnected if broken else KubernetesUnavailable
-            raise kind(method, path, f"{type(error).__name__}: {error}") from error
+            raise self._broken(method, path, error) from error
 
     def _headers(self) -> dict[str, str]:
         headers = {"Accept": "application/json", "User-Agent": "eventperf"}
@@ -194,7 +227,7 @@ class KubernetesApi:
             # asks the client every time: its refresh hook renews tokens that expire
             if auth.get("in") == "header" and auth.get("value"):
                 headers[auth["key"]] = auth["value"]
-        return headers
+        return checked_headers(headers, "kubernetes credentials")
 
     def _open(self) -> None:
         if self._pid == os.getpid():
@@ -215,7 +248,10 @@ class KubernetesApi:
         self._pool = client.ApiClient(configuration).rest_client.pool_manager
         if getattr(self._pool, "proxy", None) is None:
             # one server: taking its URL apart again for each request would cost a fifth of the time
-            self._urlopen, self._base = self._pool.connection_from_url(host).urlopen, urlsplit(host).path
+            pool = self._pool.connection_from_url(host)
+            # from here on a time-out bounds whole answers, not each wait for a byte
+            pool.ConnectionCls = type("TimedConnection", (Timed, pool.ConnectionCls), {})
+            self._urlopen, self._base = pool.urlopen, urlsplit(host).path
         else:
             self._urlopen, self._base = self._pool.urlopen, host
 
@@ -274,7 +310,9 @@ class KubernetesStream:
                 for line in lines:
                     if line:
                         yield json.loads(line)
-        except (self._broken, OSError, ValueError) as error:
+                if len(pending) > _LINE_MAX:
+                    raise ValueError(f"an event of more than {_LINE_MAX >> 20} MiB")
+        except (self._broken, OSError, ValueError, RecursionError) as error:
             if not self._closed:
                 raise KubernetesUnavailable("GET", self._path, f"the watch broke: {error}") from error
         finally:

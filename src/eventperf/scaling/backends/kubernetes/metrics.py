@@ -18,6 +18,7 @@ def sample(
     *,
     now: float,
     max_age_s: float,
+    container: str | None = None,
 ) -> Sample:
     """Join pods with their usage: pure.
 
@@ -28,21 +29,24 @@ def sample(
     Args:
         resource: ``"cpu"`` or ``"memory"``.
         now: Seconds since the epoch, as the samples' times.
+        container: Count this container of each pod alone, as an HPA's ``ContainerResource`` does.
     """
     is_cpu = resource == "cpu"
     fresh = {
         pod.name: (found.taken_at, found.window_s)
         for pod in pods
-        if (found := usage.get(pod.name)) is not None and now - found.taken_at <= max_age_s
+        if (found := usage.get(pod.name)) is not None
+        and now - found.taken_at <= max_age_s
+        and found.used(resource, container) is not None
     }
     groups = group_pods(pods, fresh, is_cpu=is_cpu, now=now)
     seen: list[PodSample] = []
     used = asked = 0.0
     without, oldest = "", now
     for pod, group in zip(pods, groups, strict=True):
-        name, request, amount = pod.name, pod.cpu if is_cpu else pod.memory, None
+        name, request, amount = pod.name, pod.request(resource, container), None
         if name in fresh:
-            amount = usage[name].cpu if is_cpu else usage[name].memory
+            amount = usage[name].used(resource, container)
         if request is None:
             without = without or ("" if group == "ignored" else name)
         elif group == "ready" and amount is not None:
@@ -59,7 +63,9 @@ def sample(
             )
         )
     if without:
-        return Sample(pods=tuple(seen), error=f"pod {without} has a container that requests no {resource}")
+        which = "a container that" if container is None else f"no container {container} that"
+        text = f"pod {without} has {which} requests {'no ' if container is None else ''}{resource}"
+        return Sample(pods=tuple(seen), error=text)
     if not asked:
         return Sample(pods=tuple(seen), error="no ready pod has a sample" if pods else "no pods")
     return Sample(value=used / asked, age_s=now - oldest, pods=tuple(seen))

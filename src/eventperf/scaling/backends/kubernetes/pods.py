@@ -23,6 +23,8 @@ class Pod:
         ready: Whether the Ready condition is true; None when there is no such condition.
         ready_since: When that condition last changed.
         cpu: Requested cores, None when a container requests none; memory: requested bytes.
+        owner: The workload that controls it as ``Kind/name`` (not its ReplicaSet); empty without one.
+        containers: Requested cores and bytes of each single container.
     """
 
     name: str
@@ -34,6 +36,17 @@ class Pod:
     ready_since: float
     cpu: float | None
     memory: float | None
+    owner: str = ""
+    containers: tuple[tuple[str, float | None, float | None], ...] = ()
+
+    def request(self, resource: str, container: str | None) -> float | None:
+        """Return what the pod, or one container of it, requests."""
+        if container is None:
+            return self.cpu if resource == "cpu" else self.memory
+        for name, cpu, memory in self.containers:
+            if name == container:
+                return cpu if resource == "cpu" else memory
+        return None
 
 
 def extract_pod(obj: JSON) -> Pod:
@@ -45,7 +58,8 @@ def extract_pod(obj: JSON) -> Pod:
             ready = condition["status"] == "True"
             since = epoch(condition.get("lastTransitionTime")) or 0.0
     started = epoch(status.get("startTime"))
-    containers = (obj.get("spec") or {}).get("containers") or ()
+    spec = obj.get("spec") or {}
+    owners = meta.get("ownerReferences") or ()
     labels = {sys.intern(k): sys.intern(v) for k, v in (meta.get("labels") or {}).items()}
     return Pod(
         meta["name"],
@@ -55,20 +69,50 @@ def extract_pod(obj: JSON) -> Pod:
         started,
         ready,
         since,
-        requested(containers, "cpu"),
-        requested(containers, "memory"),
+        requested(spec, "cpu"),
+        requested(spec, "memory"),
+        next((_workload(o) for o in owners if o.get("controller")), ""),
+        tuple((c["name"], _request(c, "cpu"), _request(c, "memory")) for c in running_containers(spec)),
     )
 
 
-def requested(containers: Iterable[JSON], resource: str) -> float | None:
-    """Return the sum of the containers' requests, or None when one of them has none."""
+def _workload(owner: JSON) -> str:
+    """Return the workload behind a controller: a ReplicaSet is named after its Deployment, and a hash."""
+    kind, name = owner.get("kind", ""), owner.get("name", "")
+    return sys.intern(f"Deployment/{name.rpartition('-')[0]}" if kind == "ReplicaSet" else f"{kind}/{name}")
+
+
+def running_containers(spec: JSON) -> list[JSON]:
+    """Return the containers that run as long as the pod does: native sidecars are among them.
+
+    A native sidecar is an init container with ``restartPolicy: Always`` (Kubernetes 1.29 and later).
+    """
+    sidecars = [c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
+    return [*(spec.get("containers") or ()), *sidecars]
+
+
+def requested(spec: JSON, resource: str) -> float | None:
+    """Return what a pod of this spec requests, None when a container that runs on requests none.
+
+    Requests of the pod as a whole (``spec.resources``, Kubernetes 1.34 and later) stand for those of its
+    containers; ``limits`` stand for requests that are not given, as the API server fills them in.
+    """
+    whole = _request(spec, resource)
+    if whole is not None:
+        return whole
     total = 0.0
-    for container in containers:
-        asked = ((container.get("resources") or {}).get("requests") or {}).get(resource)
+    for container in running_containers(spec):
+        asked = _request(container, resource)
         if asked is None:
             return None
-        total += quantity(str(asked))
+        total += asked
     return total
+
+
+def _request(holder: JSON, resource: str) -> float | None:
+    resources = holder.get("resources") or {}
+    asked = (resources.get("requests") or {}).get(resource, (resources.get("limits") or {}).get(resource))
+    return None if asked is None else quantity(str(asked))
 
 
 @lru_cache(maxsize=4096)

@@ -50,7 +50,7 @@ class ScaleState:
 def extract_workload(obj: JSON) -> ScaleState:
     """Return what is kept of a Deployment, StatefulSet or ReplicaSet."""
     meta, spec, status = obj["metadata"], obj["spec"], obj.get("status") or {}
-    containers = ((spec.get("template") or {}).get("spec") or {}).get("containers") or ()
+    pod_spec = (spec.get("template") or {}).get("spec") or {}
     return ScaleState(
         spec.get("replicas", 1),
         status.get("replicas", 0),
@@ -59,8 +59,8 @@ def extract_workload(obj: JSON) -> ScaleState:
         selector_text(spec.get("selector") or {}),
         meta["resourceVersion"],
         meta["uid"],
-        requested(containers, "cpu"),
-        requested(containers, "memory"),
+        requested(pod_spec, "cpu"),
+        requested(pod_spec, "memory"),
     )
 
 
@@ -94,12 +94,26 @@ def extract_hpa(obj: JSON) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PodUsage:
-    """What ``metrics.k8s.io`` says of one pod: cores, bytes, time of the sample and its window."""
+    """What ``metrics.k8s.io`` says of one pod: cores, bytes, time of the sample and its window.
+
+    Attributes:
+        containers: Cores and bytes of each single container.
+    """
 
     cpu: float
     memory: float
     taken_at: float
     window_s: float
+    containers: tuple[tuple[str, float, float], ...] = ()
+
+    def used(self, resource: str, container: str | None) -> float | None:
+        """Return what the pod, or one container of it, uses; None when that is not told."""
+        if container is None:
+            return self.cpu if resource == "cpu" else self.memory
+        for name, cpu, memory in self.containers:
+            if name == container:
+                return cpu if resource == "cpu" else memory
+        return None
 
 
 class KubernetesState:
@@ -234,12 +248,16 @@ class KubernetesState:
         path = namespaced("metrics.k8s.io", "v1beta1", "pods", namespace)
         with no_cycles():
             try:
-                items: Iterable[JSON] = self.api.request("GET", path, timeout_s=15.0)["items"]
+                items: Iterable[JSON] = self.api.request("GET", path, timeout_s=15.0).get("items") or ()
             except KubernetesNotFound as error:
                 raise KubernetesNotFound(
                     "GET", path, "this cluster serves no metrics.k8s.io: install metrics-server", status=404
                 ) from error
-            return {item["metadata"]["name"]: _usage(item) for item in items}
+            try:
+                return {item["metadata"]["name"]: _usage(item) for item in items}
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                text = f"an answer of another shape than metrics.k8s.io has: {type(error).__name__}"
+                raise KubernetesUnavailable("GET", path, text) from error
 
     # -- life -----------------------------------------------------------------------------------------
 
@@ -259,12 +277,12 @@ class KubernetesState:
 
 
 def _usage(item: JSON) -> PodUsage:
-    cpu = memory = 0.0
-    for container in item["containers"]:
-        usage = container["usage"]
-        cpu += quantity(usage["cpu"])
-        memory += quantity(usage["memory"])
-    return PodUsage(cpu, memory, epoch(item.get("timestamp")) or 0.0, _window(item.get("window")))
+    each = tuple(
+        (c.get("name", ""), quantity(c["usage"]["cpu"]), quantity(c["usage"]["memory"]))
+        for c in item["containers"]
+    )
+    cpu, memory = sum(c for _, c, _ in each), sum(m for _, _, m in each)
+    return PodUsage(cpu, memory, epoch(item.get("timestamp")) or 0.0, _window(item.get("window")), each)
 
 
 @lru_cache(maxsize=1024)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,7 +26,10 @@ from .errors import (
 from .events import EventWriter
 from .metrics import sample
 from .names import Reference, namespaced, parse_reference
+from .pods import Pod
 from .state import KubernetesState, ScaleState, extract_scale, extract_workload
+
+_log = logging.getLogger("eventperf.scaling.kubernetes")
 
 _CONFLICTS = 3
 _CONTENDERS_S = 60.0
@@ -94,6 +98,11 @@ class KubernetesScale:
 
     def _get_scale(self) -> ScaleState:
         return extract_scale(self._request("GET", self._path("scale")))
+
+    @property
+    def seen(self) -> ScaleState | None:
+        """What was read last, None before the first look."""
+        return self._last
 
     @property
     def changed_by_others(self) -> tuple[int, int] | None:
@@ -239,10 +248,30 @@ class KubernetesScale:
         try:
             return self.api.request(method, path, body=body, query=query, content_type=MERGE_PATCH)
         except KubernetesForbidden as error:
-            sub = "/scale" if path.endswith("/scale") else ""
-            rule = f"{method.lower()} on {self.reference.plural}{sub} in API group {self.reference.group}"
-            text = f"{error.text} (grant {rule} in namespace {self.namespace})"
-            raise KubernetesForbidden(method, path, text, status=error.status) from error
+            raise KubernetesForbidden(
+                method, path, f"{error.text} ({self._remedy(method, path, error)})", status=error.status
+            ) from error
+
+    def _remedy(self, method: str, path: str, error: KubernetesForbidden) -> str:
+        """Name what would help: the same status has several causes, and a right helps against one of them."""
+        text = error.text.lower()
+        if error.status == 401:
+            return "the credentials are not accepted: a token may have expired, or belong to another cluster"
+        if "admission webhook" in text or "denied the request" in text or "validatingadmissionpolicy" in text:
+            return "a policy of the cluster refuses it: keep within it, or ask those who own it"
+        if "exceeded quota" in text or "quota" in text:
+            return "a ResourceQuota is used up: lower max_replicas, or have the quota raised"
+        if "being terminated" in text:
+            return "the namespace is being deleted"
+        if "limitrange" in text or "minimum cpu" in text or "maximum " in text:
+            return "a LimitRange refuses it: change the workload's requests"
+        sub = "/scale" if path.endswith("/scale") else ""
+        rule = f"{method.lower()} on {self.reference.plural}{sub} in API group {self.reference.group}"
+        if " cannot " in text or not text or text in ("forbidden", "scripted"):
+            return f"grant {rule} in namespace {self.namespace}"
+        return (
+            f"refused for the reason it gives; if it is a missing right: {rule} in namespace {self.namespace}"
+        )
 
 
 class KubernetesTarget:
@@ -344,6 +373,7 @@ class KubernetesMetrics:
         target: Whose pods; its ``state`` is used, or one is opened on its connection.
         resources: Which of ``"cpu"`` and ``"memory"``.
         max_age: Older samples count as missing.
+        container: Count this container of each pod alone, as an HPA's ``ContainerResource`` metric.
     """
 
     def __init__(
@@ -351,6 +381,7 @@ class KubernetesMetrics:
         target: KubernetesTarget,
         *,
         resources: Sequence[str] = ("cpu", "memory"),
+        container: str | None = None,
         max_age: Duration = 120.0,
         clock: Clock | None = None,
     ) -> None:
@@ -362,21 +393,49 @@ class KubernetesMetrics:
         self._state = target.state or KubernetesState(target.object.api, clock=clock)
         self._max_age_s = seconds(max_age, name="max_age")
         self._clock = clock or SystemClock()
-        self._selector: str | None = None
+        self._container = container
+        self._known: tuple[str, str] | None = None  # uid and selector of the object, which may be replaced
+        self._foreign = ""
 
     def read(self) -> Mapping[str, Sample]:
         """Return a sample per resource; what cannot be measured says why."""
         now = self._clock.time()
         try:
-            if self._selector is None:
-                # a workload's selector never changes while it lives
-                self._selector = self._target.object.read().selector
             namespace = self._target.object.namespace
-            pods = self._state.pods(namespace, self._selector)
+            pods = self._own(self._state.pods(namespace, self._selector()))
             usage = self._state.usage(namespace)
         except KubernetesApiError as error:
             return {resource: Sample(error=str(error)) for resource in self._resources}
-        return {r: sample(r, pods, usage, now=now, max_age_s=self._max_age_s) for r in self._resources}
+        return {
+            r: sample(r, pods, usage, now=now, max_age_s=self._max_age_s, container=self._container)
+            for r in self._resources
+        }
+
+    def _selector(self) -> str:
+        """Return the selector of the object that has the name now; one made anew may have other labels."""
+        seen = self._target.object.seen
+        if seen is None or (self._known is None and not seen.selector):
+            seen = self._target.object.read()
+        if self._known is None or self._known[0] != seen.uid:
+            self._known = (seen.uid, seen.selector)
+        return self._known[1]
+
+    def _own(self, pods: list[Pod]) -> list[Pod]:
+        """Leave out pods that another workload controls, though the selector finds them; say so once."""
+        reference = self._target.object.reference
+        mine = f"{reference.kind}/{reference.name}"
+        foreign = [pod for pod in pods if pod.owner and pod.owner != mine]
+        if not foreign or reference.kind not in ("Deployment", "StatefulSet") or len(foreign) == len(pods):
+            self._foreign = ""
+            return pods
+        if foreign[0].owner != self._foreign:
+            self._foreign = foreign[0].owner
+            _log.warning(
+                "%s: its selector also finds %d pods of other workloads, such as %s of %s: not counted "
+                "(an HPA counts them); give the workloads labels of their own",
+                self._target.name, len(foreign), foreign[0].name, foreign[0].owner,
+            )  # fmt: skip
+        return [pod for pod in pods if not pod.owner or pod.owner == mine]
 
     def close(self) -> None:
         """Stop the watch if it is this source's own."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import django
 from django.conf import settings
 from django.core.management.base import CommandError
-from django.db import close_old_connections
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.contrib._jobs import load, wrap_handlers
+from eventperf.contrib.django.jobs import fresh_connections, fresh_connections_async, in_process
 
 if TYPE_CHECKING:  # Django ships no types
     from argparse import ArgumentParser as CommandParser
@@ -49,17 +47,7 @@ class Command(BaseCommand):
                 from eventperf.contrib.django.tasks import register
 
                 register()
-            wrap_handlers(queues, fresh_connections)
+            wrap_handlers(queues, fresh_connections, fresh_connections_async, setup=in_process)
             queues.worker(options["queue"], options["concurrency"]).run(burst=options["burst"])
         except ConfigurationError as error:
             raise CommandError(str(error)) from error
-
-
-@contextmanager
-def fresh_connections() -> Iterator[None]:
-    """Close database connections that are unusable or too old, as Django does around a request."""
-    close_old_connections()
-    try:
-        yield
-    finally:
-        close_old_connections()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from arq import func
 from arq.connections import ArqRedis
@@ -14,21 +14,19 @@ from arq.constants import retry_key_prefix
 from arq.worker import Function, JobExecutionFailed, Retry
 from redis.asyncio import ConnectionPool
 
-from eventperf.queues.compat.arq import Worker as _ArqWorker
+from eventperf.queues.backends.arq.store import ArqPlace, ArqStore
+from eventperf.queues.backends.arq.worker import Worker as _ArqWorker
+from eventperf.queues.backends.faces import AsyncFace
+from eventperf.queues.engine import Engine
 from eventperf.queues.errors import StoreUnavailable
 from eventperf.queues.events import JobEvent
 from eventperf.queues.job import Lease
-from eventperf.queues.protocols import Outcome
-from eventperf.queues.working.executors import Executors
-from eventperf.queues.working.heartbeat import Heartbeat
-from eventperf.queues.working.runs import Runner
-from eventperf.queues.working.scheduler import Scheduler
+from eventperf.queues.protocols import Outcome, WorkerPlan
 
-if TYPE_CHECKING:
-    from eventperf.queues.manager import QueueManager
-    from eventperf.queues.working.worker import Worker
-
-    from .backend import ArqBackend, ArqStore
+from .executors import Executors
+from .heartbeat import Heartbeat
+from .runs import Runner
+from .scheduler import Scheduler
 
 _log = logging.getLogger("eventperf.queues")
 
@@ -89,20 +87,20 @@ class _Ends:
 class ArqSession:
     """From the first look at the queues to the last job's end."""
 
-    def __init__(self, worker: Worker, manager: QueueManager, backend: ArqBackend) -> None:
-        self._worker = worker
-        self._manager = manager
-        self._backend = backend
+    def __init__(self, plan: WorkerPlan, engine: Engine, place: ArqPlace, store: ArqStore) -> None:
+        self._plan = plan
+        self._engine = engine
+        self._place = place
         self._loop = asyncio.get_running_loop()
-        self._card = worker.card()
-        self._store = backend.aio()
-        self._sync: ArqStore = backend.sync()
+        self._card = plan.card
+        self._store = AsyncFace(store, in_threads=True)
+        self._sync = store
         self._over = asyncio.Event()
         self._ends = _Ends()
-        executors = Executors(manager.codec, self._card.slots)
-        self._runner = Runner(manager, self._card.id, self._store, executors, self._ends)
+        executors = Executors(engine.codec, self._card.slots)
+        self._runner = Runner(engine, self._card.id, self._store, lambda: store, executors, self._ends)
         self._heart = Heartbeat(
-            backend.waiter(self._card),
+            store,
             self._card,
             self._runner.held,
             poll_s=self._card.lease_s / 3,
@@ -111,8 +109,8 @@ class ArqSession:
             on_store=lambda up: self.call(self._emit, "store_back" if up else "store_lost"),
         )
         self._pool: Any = ArqRedis(
-            pool_or_conn=ConnectionPool.from_url(backend.url.text),
-            job_serializer=backend.wire.dumps,
+            pool_or_conn=ConnectionPool.from_url(place.url.text),
+            job_serializer=place.wire.dumps,
             job_deserializer=self._read,
         )
         self._workers = [self._queue_worker(*item) for item in self._card.room_by_queue.items()]
@@ -129,11 +127,11 @@ class ArqSession:
         self._over.set()
 
     def _emit(self, kind: str) -> None:
-        if self._manager.hooks.active:
-            self._manager.hooks.emit(JobEvent(kind=kind, worker=self._card.id))
+        if self._engine.hooks.active:
+            self._engine.hooks.emit(JobEvent(kind=kind, worker=self._card.id))
 
     def _read(self, blob: bytes) -> dict[str, Any]:
-        found = self._backend.wire.loads(blob)
+        found = self._place.wire.loads(blob)
         _extras.set(found.get("ep") or {})  # each job is read in a task of its own, which then runs it
         return found
 
@@ -144,15 +142,15 @@ class ArqSession:
             self._free,
             room,
             functions=[self._function(name, queue, self._handle) for name in self._card.types or ("none",)],
-            queue_name=self._backend.keys[queue],
+            queue_name=self._place.keys[queue],
             redis_pool=self._pool,
             handle_signals=False,
             job_timeout=_EVER_S,
             max_tries=2**31,
-            keep_result=max(1.0, self._manager.options.result_ttl_s),
-            poll_delay=self._backend.poll_s,
+            keep_result=max(1.0, self._engine.options.result_ttl_s),
+            poll_delay=self._place.poll_s,
             allow_abort_jobs=True,
-            job_serializer=self._backend.wire.dumps,
+            job_serializer=self._place.wire.dumps,
             job_deserializer=self._read,
             after_job_end=self._ended,
             log_results=False,
@@ -175,16 +173,16 @@ class ArqSession:
 
     async def _unknown(self, name: str, queue: str, ctx: Any, call: Any) -> None:
         """Leave a job to workers that know its type, for as long as the manager allows."""
-        age_s = self._manager.clock.time() - ctx["enqueue_time"].timestamp()
-        left_s = self._manager.options.unknown_grace_s - age_s
+        age_s = self._engine.clock.time() - ctx["enqueue_time"].timestamp()
+        left_s = self._engine.options.unknown_grace_s - age_s
         if left_s <= 0:
             raise JobExecutionFailed(f"no worker knows the job type {name!r}")
         await self._pool.decr(retry_key_prefix + ctx["job_id"])
         raise Retry(defer=max(0.01, min(_UNKNOWN_PAUSE_S, left_s)))
 
     async def _handle(self, name: str, queue: str, ctx: Any, call: Any) -> Any:
-        kind = self._manager.types[name]
-        record = self._backend.wire.record(ctx, kind, queue, call, _extras.get())
+        kind = self._engine.types[name]
+        record = self._place.wire.record(ctx, kind, queue, call, _extras.get())
         if ctx["job_try"] > record.attempts:  # a try that a crash ended counts to arq like any other
             raise JobExecutionFailed(f"{record.attempts} tries were begun and did not end")
         ends = self._ends.waiting[record.id] = self._loop.create_future()
@@ -199,7 +197,7 @@ class ArqSession:
     async def _conclude(self, outcome: Outcome) -> Any:
         """Say an outcome in arq's words."""
         if outcome.kind == "done":
-            return None if outcome.result is None else self._manager.codec.decode(outcome.result)
+            return None if outcome.result is None else self._engine.codec.decode(outcome.result)
         if outcome.kind == "dead":
             raise JobExecutionFailed(outcome.error)
         if outcome.kind == "release" or not outcome.count:
@@ -231,8 +229,8 @@ class ArqSession:
         tasks = [self._loop.create_task(worker.async_run()) for worker in self._workers]
         over = self._loop.create_task(self._idle() if burst else self._over.wait())
         helpers: list[asyncio.Task[Any]] = [over]
-        if self._manager.schedules and not burst:
-            schedules = list(self._manager.schedules.values())
+        if self._engine.schedules and not burst:
+            schedules = list(self._engine.schedules.values())
             helpers.append(self._loop.create_task(Scheduler(self._store, schedules).run()))
         try:
             await asyncio.wait([*tasks, *helpers], return_when=asyncio.FIRST_COMPLETED)
@@ -253,14 +251,14 @@ class ArqSession:
                 rows = await self._store.counts()
                 if not any(row.waiting for row in rows if row.name in queues) and not self._jobs():
                     return
-            await asyncio.sleep(self._backend.poll_s / 2)
+            await asyncio.sleep(self._place.poll_s / 2)
 
     async def _close(self, tasks: list[asyncio.Task[Any]]) -> None:
         for worker in self._workers:
             worker.allow_pick_jobs = False
         try:
-            if (running := self._jobs()) and self._worker.grace_s:
-                await asyncio.wait(running, timeout=self._worker.grace_s)
+            if (running := self._jobs()) and self._plan.grace_s:
+                await asyncio.wait(running, timeout=self._plan.grace_s)
             await self._runner.hand_back()
             if running := self._jobs():
                 await asyncio.wait(running, timeout=5.0)

@@ -1,4 +1,4 @@
-"""The tables of the SQL job store, made and upgraded only when asked (in SQLite at first use).
+"""The tables of the SQL job store, as this release reads and writes them.
 
 All names start with ``eventperf_``; one set of tables serves every namespace of a database.
 """
@@ -21,21 +21,13 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    insert,
-    inspect,
-    select,
     text,
-    update,
 )
 from sqlalchemy.dialects import mysql
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeEngine
 
-from eventperf.queues.errors import QueueError, SchemaMissing
-
-VERSION: Final = 2
-"""Version of the tables this release reads and writes."""
+VERSION: Final = 3
+"""Version of the tables this release reads and writes; each has its step in :mod:`.sql_steps`."""
 
 WAITING: Final = 0
 DELAYED: Final = 1
@@ -51,13 +43,13 @@ NEVER: Final = 1e18
 
 metadata: MetaData = MetaData()
 
-_BIG = BigInteger().with_variant(Integer, "sqlite")
+BIG = BigInteger().with_variant(Integer, "sqlite")
 _FAMILY = ("mysql", "mariadb")
 _BINARY = LargeBinary().with_variant(mysql.LONGBLOB(), *_FAMILY)
 _LONG = Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), *_FAMILY)
 
 
-def _name(length: int = 200) -> TypeEngine[Any]:
+def name_type(length: int = 200) -> TypeEngine[Any]:
     exact = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
     return String(length).with_variant(exact, *_FAMILY)
 
@@ -71,11 +63,11 @@ schema_table: Table = Table("eventperf_schema", metadata, Column("version", Inte
 jobs: Table = Table(
     "eventperf_jobs",
     metadata,
-    Column("seq", _BIG, primary_key=True, autoincrement=True),
+    Column("seq", BIG, primary_key=True, autoincrement=True),
     Column("ns", BigInteger, nullable=False),
-    Column("id", _name(), nullable=False),
-    Column("type", _name(), nullable=False),
-    Column("queue", _name(), nullable=False),
+    Column("id", name_type(), nullable=False),
+    Column("type", name_type(), nullable=False),
+    Column("queue", name_type(), nullable=False),
     Column("priority", Integer, nullable=False),
     Column("turn", BigInteger, nullable=False),  # the fairness key, hashed
     Column("state", SmallInteger, nullable=False),
@@ -91,7 +83,7 @@ jobs: Table = Table(
     _number("attempts"),
     _number("crashes"),
     _number("token", BigInteger),
-    Column("worker", _name()),
+    Column("worker", name_type()),
     Column("started_at", Double),
     Column("finished_at", Double),
     Column("cancel", Boolean, nullable=False, server_default=text("false")),
@@ -117,13 +109,14 @@ _index(
     "eventperf_jobs_turn", _c.ns, _c.state, _c.queue, _c.priority, _c.turn, _c.tag, where=_c.state == WAITING
 )
 _index("eventperf_jobs_time", _c.ns, _c.state, _c.at, where=_c.state != WAITING)
+_index("eventperf_jobs_parked", _c.ns, _c.state, _c.type, _c.at, where=_c.state == PARKED)
 _index("eventperf_jobs_ended", _c.ns, _c.state, _c.queue, _c.finished_at, where=_c.state.in_((3, 4)))
 
 lanes: Table = Table(
     "eventperf_lanes",
     metadata,
     Column("ns", BigInteger, primary_key=True, autoincrement=False),
-    Column("queue", _name(), primary_key=True),
+    Column("queue", name_type(), primary_key=True),
     Column("priority", Integer, primary_key=True, autoincrement=False),
     _number("skipped"),
     mysql_engine="InnoDB",
@@ -133,7 +126,7 @@ queues: Table = Table(
     "eventperf_queues",
     metadata,
     Column("ns", BigInteger, primary_key=True, autoincrement=False),
-    Column("queue", _name(), primary_key=True),
+    Column("queue", name_type(), primary_key=True),
     Column("paused", Boolean, nullable=False, server_default=text("false")),
     _number("credit"),
     mysql_engine="InnoDB",
@@ -144,7 +137,7 @@ unique: Table = Table(
     metadata,
     Column("ns", BigInteger, primary_key=True, autoincrement=False),
     Column("held_key", String(64), primary_key=True),
-    Column("job_id", _name(), nullable=False),
+    Column("job_id", name_type(), nullable=False),
     Column("until", Double, nullable=False),
     mysql_engine="InnoDB",
 )
@@ -153,7 +146,7 @@ workers: Table = Table(
     "eventperf_workers",
     metadata,
     Column("ns", BigInteger, primary_key=True, autoincrement=False),
-    Column("id", _name(), primary_key=True),
+    Column("id", name_type(), primary_key=True),
     Column("queues", _LONG, nullable=False),
     Column("types", _LONG, nullable=False),
     Column("slots", Integer, nullable=False),
@@ -167,7 +160,7 @@ schedules: Table = Table(
     "eventperf_schedules",
     metadata,
     Column("ns", BigInteger, primary_key=True, autoincrement=False),
-    Column("name", _name(), primary_key=True),
+    Column("name", name_type(), primary_key=True),
     Column("slot", Double, nullable=False, server_default=text("-1")),  # the last one that fired
     Column("asked_at", Double, nullable=False),
     mysql_engine="InnoDB",
@@ -177,8 +170,8 @@ links: Table = Table(
     "eventperf_links",
     metadata,
     Column("ns", BigInteger, primary_key=True, autoincrement=False),
-    Column("parent_id", _name(), primary_key=True),
-    Column("child_id", _name(), primary_key=True),
+    Column("parent_id", name_type(), primary_key=True),
+    Column("child_id", name_type(), primary_key=True),
     Column("ended", Boolean, nullable=False),  # freed by any end of the parent, not by success only
     Index("eventperf_links_child", "ns", "child_id"),
     mysql_engine="InnoDB",
@@ -196,7 +189,7 @@ turns: Table = Table(
 starts: Table = Table(
     "eventperf_starts",
     metadata,
-    Column("n", _BIG, primary_key=True, autoincrement=True),
+    Column("n", BIG, primary_key=True, autoincrement=True),
     Column("ns", BigInteger, nullable=False),
     Column("scope", BigInteger, nullable=False),  # the limit, hashed
     Column("turn", BigInteger, nullable=False),
@@ -208,22 +201,40 @@ starts: Table = Table(
 
 COUNTERS: Final = (
     "waiting", "delayed", "active", "enqueued", "completed", "failed", "cancelled", "retried", "stalled",
-    "dead", "replayed", "woke", "called", "runs",
+    "dead", "replayed", "woke", "called", "runs", "trimmed", "lapsed",
 )  # fmt: skip
 
 tallies: Table = Table(
     "eventperf_tallies",
     metadata,
-    Column("n", _BIG, primary_key=True, autoincrement=True),
+    Column("n", BIG, primary_key=True, autoincrement=True),
     Column("ns", BigInteger, nullable=False),
-    Column("queue", _name(), nullable=False),
+    Column("queue", name_type(), nullable=False),
     Column("bucket", BigInteger, nullable=False),
-    *(_number(counter, BigInteger) for counter in COUNTERS),
+    *(_number(counter, BigInteger) for counter in COUNTERS if counter not in ("trimmed", "lapsed")),
     _number("run_s", Double),
+    _number("trimmed", BigInteger),  # dead jobs beyond what is kept
+    _number("lapsed", BigInteger),  # leases that ended though their worker lives
     Index("eventperf_tallies_ns", "ns"),
     mysql_engine="InnoDB",
 )
 """Changes of the counters, appended so that no transaction waits for another's, folded now and then."""
+
+
+def in_state(*states: int) -> Any:
+    """Return the condition that a job is in one of ``states``, written so that partial indexes serve it.
+
+    The states stand in the statement itself: of a bound value neither SQLite nor a prepared statement of
+    PostgreSQL knows that it is within an index's own condition, and SQLite must find that condition as it is.
+    """
+    numbers = ", ".join(str(state) for state in states)
+    column = f"{jobs.name}.state"
+    said = f"{column} = {numbers}" if len(states) == 1 else f"{column} IN ({numbers})"
+    if WAITING not in states:
+        said += f" AND {column} != {WAITING}"
+    if set(states) <= {COMPLETED, FAILED}:
+        said += f" AND {column} IN (3, 4)"
+    return text(f"({said})")
 
 
 def hashed(*parts: str) -> int:
@@ -232,55 +243,5 @@ def hashed(*parts: str) -> int:
     >>> hashed("default") == hashed("default") != hashed("other")
     True
     """
-    digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
-
-
-def version_of(conn: Connection) -> int:
-    """Return the version of the tables in this database; 0 when there are none."""
-    if not inspect(conn).has_table(schema_table.name):
-        return 0
-    return conn.execute(select(schema_table.c.version)).scalar() or 0
-
-
-def check(conn: Connection) -> None:
-    """Refuse a database without the tables of this release.
-
-    Raises:
-        SchemaMissing: They are not there, or of another version.
-    """
-    if (found := version_of(conn)) != VERSION:
-        raise SchemaMissing(found, VERSION)
-
-
-def create(engine: Engine) -> None:
-    """Make the tables; harmless when they are there.
-
-    Raises:
-        QueueError: The tables are of a newer release than this one.
-    """
-    with engine.begin() as conn:
-        found = version_of(conn)
-        if found > VERSION:
-            raise QueueError(f"the tables are of version {found}, this release knows {VERSION}")
-        if found == VERSION:
-            return
-        if conn.dialect.name == "postgresql":  # two processes may start at once
-            conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": hashed("eventperf", "schema")})
-        metadata.create_all(conn)
-        if conn.execute(select(schema_table.c.version).with_for_update()).first() is None:
-            conn.execute(insert(schema_table).values(version=VERSION))
-        else:
-            conn.execute(update(schema_table).values(version=VERSION))
-
-
-def ddl(engine: Engine) -> str:
-    """Return the statements of :func:`create`, for a migration tool."""
-    found = []
-    for table in metadata.sorted_tables:
-        found.append(str(CreateTable(table).compile(engine)).strip())
-        found += [
-            str(CreateIndex(i).compile(engine)) for i in sorted(table.indexes, key=lambda i: str(i.name))
-        ]
-    found.append(f"INSERT INTO {schema_table.name} (version) VALUES ({VERSION})")
-    return ";\n\n".join(found) + ";\n"

@@ -1,0 +1,278 @@
+"""Handing out jobs: which classes may be served, in which order, and what is set aside on the way."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import exists, or_, select, update
+
+from eventperf.queues.job import Lease
+from eventperf.queues.policy import Lane, choose
+from eventperf.queues.protocols import Claimed, WorkerCard
+
+from . import ends, forgetting, leases, parking, rows
+from . import tables as s
+from .limits import Books
+from .tx import Tx
+
+_j = s.jobs.c
+
+_BATCH = 1000
+_CHORES_EVERY_S = 1.0
+_CONTENDED_S = 0.02
+
+
+class Chores:
+    """When this process next looks after what is nobody's: one look a second, not one a claim."""
+
+    def __init__(self) -> None:
+        self.at: float = 0.0
+
+    def due(self, now: float) -> bool:
+        """Tell whether it is time, and count this look."""
+        if now < self.at:
+            return False
+        self.at = now + _CHORES_EVERY_S
+        return True
+
+
+class _Class(Lane):
+    """A class of waiting jobs with those of its jobs that this transaction has locked."""
+
+    __slots__ = ("before", "last", "locked")
+
+    def __init__(self, queue: str, rank: int, weight: int, level: int, skipped: int) -> None:
+        super().__init__(queue, rank, weight, level, skipped)
+        self.before = skipped
+        self.locked: deque[Any] = deque()
+        self.last: tuple[float, int] | None = None
+
+
+def claim(tx: Tx, chores: Chores, card: WorkerCard, room: Mapping[str, int], total: int) -> Claimed:
+    """Take back and promote what is due, then hand out up to ``total`` jobs."""
+    due, ended, parked = _agenda(tx)
+    answer = Claimed([])
+    expired: parking.Expired = []
+    if due is not None and due <= tx.now:
+        _promote(tx)
+    if ended is not None and ended <= tx.now:
+        answer.stalled = leases.reap(tx)
+    if parked:
+        parking.unpark(tx, card)
+    taking = _Taking(tx, card, room, total)
+    taking.take()
+    expired += taking.expired
+    answer.leases = taking.leases
+    if chores.due(tx.now):
+        if parked:
+            expired += parking.give_up(tx, card)
+        if forgetting.forget(tx):
+            chores.at = 0.0
+    answer.expired = expired
+    answer.next_in_s = _next_in_s(tx, card, taking, [at for at in (due, ended) if at is not None])
+    return answer
+
+
+def _next_in_s(tx: Tx, card: WorkerCard, taking: _Taking, times: Sequence[float]) -> float | None:
+    soon = [max(0.0, at - tx.now) for at in times]
+    if taking.leases:  # their own leases end later than any of the others looked at
+        soon.append(card.lease_s)
+    if len(taking.leases) < taking.total:
+        if taking.again_s is not None:
+            soon.append(taking.again_s)
+        if taking.contended:
+            soon.append(_CONTENDED_S)
+    return min(soon, default=None)
+
+
+def _agenda(tx: Tx) -> tuple[float | None, float | None, bool]:
+    """Read, with the time, when the store next has something to do by itself."""
+
+    def first(state: int) -> Any:
+        at = select(_j.at).where(_j.ns == tx.ns, s.in_state(state)).order_by(_j.at).limit(1)
+        return at.scalar_subquery()
+
+    asked = [first(s.DELAYED), first(s.ACTIVE), first(s.PARKED)]
+    if tx.now:
+        due, ended, parked = tx.conn.execute(select(*asked)).one()
+    else:
+        now, due, ended, parked = tx.conn.execute(select(tx.d.now, *asked)).one()
+        tx.now = float(now)
+    return None if due == s.NEVER else due, ended, parked is not None
+
+
+def _promote(tx: Tx) -> None:
+    """Let jobs wait that are due."""
+    asked = select(s.jobs).where(_j.ns == tx.ns, s.in_state(s.DELAYED), _j.at <= tx.now)
+    asked = asked.order_by(_j.at, _j.seq).limit(_BATCH).with_for_update(skip_locked=True)
+    found = tx.conn.execute(asked).all()
+    for row in found:
+        tx.tally.add(row.queue, delayed=-1)
+    tx.ready(found)
+
+
+class _Taking:
+    """The choice of one claim.
+
+    Attributes:
+        contended: Whether other workers were looking at some jobs meanwhile.
+        again_s: When limits let more of them start.
+    """
+
+    def __init__(self, tx: Tx, card: WorkerCard, room: Mapping[str, int], total: int) -> None:
+        self._tx = tx
+        self._card = card
+        self._left = dict(room)
+        self.total: int = total
+        self._options = tx.home.settings.options
+        self._books: Books | None = None
+        self._strange: list[Any] = []
+        self._late: list[Any] = []
+        self._taken: list[Any] = []
+        self.leases: list[Lease] = []
+        self.expired: parking.Expired = []
+        self.contended: bool = False
+        self.again_s: float | None = None
+
+    def take(self) -> None:
+        """Choose and hand out jobs."""
+        lanes = self._classes()
+        if not lanes:
+            return
+        if self._options.limits:
+            self._books = Books(self._tx, self._options.limits)
+        weighted = self._options.order == "weighted"
+        credit = self._choose(lanes, self._credit() if weighted else {})
+        parking.park(self._tx, self._strange)
+        self._expire()
+        self._lease()
+        self._account(lanes, credit if weighted else None)
+        if self._books is not None:
+            self._books.close()
+            self.again_s = self._books.again_s()
+
+    def _choose(self, every: Sequence[_Class], credit: dict[str, int]) -> dict[str, int]:
+        lanes = list(every)
+        while lanes and len(self._taken) < self.total:
+            before = [lane.skipped for lane in lanes], dict(credit)
+            lane = choose(lanes, self._options.order, self._options.aging, credit)
+            assert isinstance(lane, _Class)
+            if not lane.locked and not self._lock(lane):
+                _take_back(lanes, before[0])
+                credit = before[1]
+                unlimited = self._books is None or self._books.again_s() is None
+                self.contended = self.contended or (lane.last is None and unlimited)
+                lanes.remove(lane)
+                continue
+            row = lane.locked.popleft()
+            if row.type not in self._card.types:
+                self._strange.append(row)
+            elif row.deadline_at is not None and row.deadline_at <= self._tx.now:
+                self._late.append(row)
+            elif self._books is not None and not self._books.start(row):
+                _take_back(lanes, before[0])
+                credit = before[1]
+            else:
+                self._taken.append(row)
+                self._left[lane.queue] -= 1
+                if not self._left[lane.queue]:
+                    lanes = [one for one in lanes if one.queue != lane.queue]
+        return credit
+
+    def _classes(self) -> list[_Class]:
+        """Return the classes with waiting jobs in queues that have room and are not paused."""
+        lane, q = s.lanes.c, s.queues.c
+        names = sorted(name for name, free in self._left.items() if free > 0)
+        waiting = exists().where(
+            _j.ns == lane.ns, s.in_state(s.WAITING), _j.queue == lane.queue, _j.priority == lane.priority
+        )
+        paused = exists().where(q.ns == lane.ns, q.queue == lane.queue, q.paused)
+        asked = select(lane.queue, lane.priority, lane.skipped).where(
+            lane.ns == self._tx.ns, lane.queue.in_(names), waiting, ~paused
+        )
+        found = []
+        for row in self._tx.conn.execute(asked):
+            config = self._tx.home.settings.queues[row.queue]
+            found.append(_Class(row.queue, config.priority, config.share, row.priority, row.skipped))
+        return found
+
+    def _lock(self, lane: _Class) -> bool:
+        """Lock the next jobs of a class that nobody else is looking at and no limit holds back."""
+        limit = min(self.total - len(self._taken), self._left[lane.queue])
+        asked = select(s.jobs).where(
+            _j.ns == self._tx.ns, s.in_state(s.WAITING), _j.queue == lane.queue, _j.priority == lane.level
+        )
+        if lane.last is not None:
+            tag, seq = lane.last
+            asked = asked.where(or_(_j.tag > tag, (_j.tag == tag) & (_j.seq > seq)))
+        if self._books is not None:
+            asked = asked.where(*self._books.others())
+        asked = asked.order_by(_j.tag, _j.seq).limit(limit).with_for_update(skip_locked=True)
+        lane.locked.extend(self._tx.conn.execute(asked))
+        if lane.locked:
+            lane.last = (lane.locked[-1].tag, lane.locked[-1].seq)
+        return bool(lane.locked)
+
+    def _expire(self) -> None:
+        """Bury the jobs whose deadline has passed."""
+        for row in self._late:
+            self._tx.tally.add(row.queue, waiting=-1)
+            self.expired.append((row.id, row.type, row.queue, "deadline"))
+        reason = "deadline passed before it could start"
+        ends.bury(self._tx, [(row, reason, row.attempts) for row in self._late])
+
+    def _lease(self) -> None:
+        if not self._taken:
+            return
+        tx, card = self._tx, self._card
+        # Larger than any token before it, also when the server's clock was set back.
+        token = max(int(tx.now * 1e6), max(row.token for row in self._taken) + 1)
+        values: dict[str, Any] = {
+            "state": s.ACTIVE, "token": token, "worker": card.id, "started_at": tx.now,
+            "at": tx.now + card.lease_s, "cancel": False,
+        }  # fmt: skip
+        seqs = [row.seq for row in self._taken]
+        for i in range(0, len(seqs), _BATCH):
+            tx.conn.execute(update(s.jobs).where(_j.seq.in_(seqs[i : i + _BATCH])).values(**values))
+        ends.free_keys(tx, self._taken, ("waiting",))
+        for row in self._taken:
+            tx.tally.add(row.queue, waiting=-1, active=1)
+        self.leases = [Lease(rows.record_of(r), token, r.attempts + 1, r.crashes) for r in self._taken]
+
+    def _credit(self) -> dict[str, int]:
+        q = s.queues.c
+        asked = select(q.queue, q.credit).where(q.ns == self._tx.ns).order_by(q.queue).with_for_update()
+        return {row.queue: row.credit for row in self._tx.conn.execute(asked)}
+
+    def _account(self, lanes: Sequence[_Class], credit: dict[str, int] | None) -> None:
+        """Write who was passed over, all that were so equally often in one statement.
+
+        Relative, since other workers do so at the same time; in one order, lest two wait for each other.
+        """
+        tx, lane, q = self._tx, s.lanes.c, s.queues.c
+        changed: dict[tuple[str, bool, int], list[int]] = defaultdict(list)
+        for one in lanes:
+            if one.skipped != one.before:
+                passed = one.skipped > one.before and one.last is None
+                by = one.skipped - one.before if passed else one.skipped
+                changed[one.queue, passed, by].append(one.level)
+        if len(changed) > 1 or any(len(levels) > 1 for levels in changed.values()):
+            mine = select(lane.queue).where(
+                lane.ns == tx.ns, lane.queue.in_({queue for queue, _, _ in changed})
+            )
+            tx.conn.execute(mine.order_by(lane.queue, lane.priority).with_for_update()).all()
+        for (queue, passed, by), levels in sorted(changed.items()):
+            some = update(s.lanes).where(lane.ns == tx.ns, lane.queue == queue, lane.priority.in_(levels))
+            tx.conn.execute(some.values(skipped=lane.skipped + by if passed else by))
+        for queue in sorted(credit or ()):
+            assert credit is not None
+            mine_ = update(s.queues).where(q.ns == tx.ns, q.queue == queue)
+            tx.conn.execute(mine_.values(credit=credit[queue]))
+
+
+def _take_back(lanes: Sequence[_Class], skipped: Sequence[int]) -> None:
+    """Forget a choice that led to nothing."""
+    for one, before in zip(lanes, skipped, strict=True):
+        one.skipped = before

@@ -1,0 +1,103 @@
+"""Counters without a row that everybody waits for: appended, summed when asked, folded now and then."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import and_, case, delete, func, literal, select
+
+from eventperf.queues.job import QueueStatus
+
+from . import rows
+from . import tables as s
+from .tx import Tx
+
+_j, _t, _w = s.jobs.c, s.tallies.c, s.workers.c
+
+FOLD_EVERY = 100
+_FOLD_BATCH = 2000
+_SHOWN = tuple(f.name for f in fields(QueueStatus) if f.name in s.COUNTERS)
+
+
+def fold(tx: Tx) -> None:
+    """Replace many small changes of the counters by their sums."""
+    first = int(tx.ask_now() // rows.BUCKET_S) - rows.BUCKETS
+    chosen = select(s.tallies).where(_t.ns == tx.ns).order_by(_t.n).limit(_FOLD_BATCH)
+    found = tx.conn.execute(chosen.with_for_update(skip_locked=True)).all()
+    sums: dict[tuple[str, int], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for row in found:
+        total = sums[row.queue, row.bucket if row.bucket >= first else 0]
+        for name in (*s.COUNTERS, "run_s"):
+            total[name] += getattr(row, name)
+    if len(sums) < len(found):
+        tx.conn.execute(delete(s.tallies).where(_t.n.in_([row.n for row in found])))
+        rows.write_tallies(tx.conn, tx.ns, ((q, b, total) for (q, b), total in sums.items()))
+
+
+def totals(tx: Tx) -> dict[str, dict[str, float]]:
+    """Return the sums of all counters by queue, and what came and went in the last minute."""
+    now = tx.ask_now()
+    first = int(now // rows.BUCKET_S) - rows.BUCKETS
+    ended = _t.completed + _t.failed + _t.cancelled
+    recent = and_(_t.bucket >= first)
+    asked = [func.sum(_t[name]).label(name) for name in s.COUNTERS]
+    asked += [
+        func.sum(_t.run_s).label("run_s"),
+        func.sum(case((recent, _t.enqueued), else_=literal(0))).label("arrivals"),
+        func.sum(case((recent, ended), else_=literal(0))).label("served"),
+        func.min(_t.bucket).label("first"),
+    ]
+    answer = tx.conn.execute(select(_t.queue, *asked).where(_t.ns == tx.ns).group_by(_t.queue))
+    found = {row.queue: {k: float(v or 0) for k, v in row._mapping.items() if k != "queue"} for row in answer}
+    start = min((total["first"] for total in found.values()), default=0.0)
+    span = max(1.0, now - max(start, first) * rows.BUCKET_S)
+    for total in found.values():
+        total["span"] = span
+    return found
+
+
+def counts(tx: Tx) -> list[QueueStatus]:
+    """Return the counts of all queues."""
+    sums, now, q = totals(tx), tx.ask_now(), s.queues.c
+    paused = set(tx.conn.execute(select(q.queue).where(q.ns == tx.ns, q.paused)).scalars())
+    live = tx.conn.execute(select(_w.queues).where(_w.ns == tx.ns, _w.until > now, ~_w.gone)).scalars()
+    served = [set(json.loads(names)) for names in live]
+    oldest = _oldest(tx)
+    found = []
+    for name, config in tx.home.settings.queues.items():
+        total = sums.get(name, {})
+        exact: dict[str, Any] = {k: int(total.get(k, 0)) for k in _SHOWN}
+        found.append(
+            QueueStatus(
+                name=name, priority=config.priority, paused=name in paused,
+                workers=sum(name in names for names in served),
+                oldest_wait_s=max(0.0, now - oldest[name]) if name in oldest else 0.0,
+                arrival_rate=total.get("arrivals", 0.0) / total.get("span", 1.0),
+                service_rate=total.get("served", 0.0) / total.get("span", 1.0), **exact,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _oldest(tx: Tx) -> dict[str, float]:
+    """Return since when the next job of each queue waits, of the class in which it waits longest."""
+    lane = s.lanes.c
+    mine = _j.ns == lane.ns, s.in_state(s.WAITING), _j.queue == lane.queue, _j.priority == lane.priority
+    first = select(_j.ready_at).where(*mine).order_by(_j.tag, _j.seq).limit(1).scalar_subquery()
+    oldest: dict[str, float] = {}
+    for queue, at in tx.conn.execute(select(lane.queue, first).where(lane.ns == tx.ns)):
+        if at is not None:
+            oldest[queue] = min(at, oldest.get(queue, at))
+    return oldest
+
+
+def load(tx: Tx) -> tuple[int, int, float]:
+    """Return live workers, their slots, and the mean run time of recent jobs."""
+    live = select(_w.slots).where(_w.ns == tx.ns, _w.until > tx.ask_now(), ~_w.gone)
+    slots = tx.conn.execute(live).scalars().all()
+    sums = totals(tx).values()
+    runs, run_s = sum(one["runs"] for one in sums), sum(one["run_s"] for one in sums)
+    return len(slots), sum(slots), run_s / runs if runs else 0.0

@@ -1,0 +1,125 @@
+"""SQLAlchemy engines as the store needs them, and the application's own connections."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from eventperf._core.errors import ConfigurationError
+from eventperf._core.extras import require
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Engine
+
+_DRIVERS = {"psycopg": "postgres", "pymysql": "mysql"}
+_BUSY_S = 15
+
+
+def sqlalchemy(needed_by: str) -> Any:
+    """Import SQLAlchemy 2.
+
+    Raises:
+        MissingExtra: It is not there.
+        ConfigurationError: It is older.
+    """
+    sa: Any = require("sqlalchemy", extra="dbopt", needed_by=needed_by)
+    if int(sa.__version__.partition(".")[0]) < 2:
+        cure = 'SQLAlchemy 2.0 or later, which that feature needs: pip install "sqlalchemy>=2"'
+        raise ConfigurationError(needed_by, f"SQLAlchemy {sa.__version__}", cure)
+    return sa
+
+
+def require_driver(url: Any) -> None:
+    """Say which extra brings the driver that ``url`` names, if it is one of ours and missing."""
+    driver = url.get_driver_name()
+    if driver in _DRIVERS:
+        require(driver, extra=_DRIVERS[driver], needed_by=f"{url.drivername} URLs")
+
+
+def connection_of(session: Any) -> Connection:
+    """Return the connection, in its transaction, behind an SQLAlchemy session or connection."""
+    from sqlalchemy.engine import Connection
+
+    if isinstance(session, Connection):
+        return session
+    found = getattr(session, "connection", None)
+    conn = found() if callable(found) else None
+    if not isinstance(conn, Connection):
+        raise ConfigurationError("session", session, "a Session or a Connection of SQLAlchemy's")
+    return conn
+
+
+def engine_for(url: Any, pool: int, on_pooler: Callable[[], object] = lambda: None) -> Engine:
+    """Return an engine.
+
+    Args:
+        url: SQLAlchemy's.
+        pool: Connections at most.
+        on_pooler: Called when a pooler is found to stand before the server.
+    """
+    from sqlalchemy import create_engine
+
+    if url.get_backend_name() == "sqlite":
+        return _file_engine(url, pool)
+    more: dict[str, Any] = (
+        {"connect_args": {"connect_timeout": 5}} if "connect_timeout" not in url.query else {}
+    )
+    engine = create_engine(
+        url, isolation_level="READ COMMITTED", pool_size=pool, max_overflow=0, pool_timeout=30,
+        pool_recycle=1800, **more,
+    )  # fmt: skip
+    if url.get_driver_name() == "psycopg":
+        _heed_poolers(engine, on_pooler)
+    return engine
+
+
+def _heed_poolers(engine: Engine, on_pooler: Callable[[], object]) -> None:
+    """Leave nothing behind in a session that may be another's in the next transaction.
+
+    A pooler such as PgBouncer gives its clients process numbers of its own, which shows that it is there;
+    whether it pools sessions or transactions it does not say, so the worse is taken for granted.
+    """
+    from sqlalchemy import event
+
+    @event.listens_for(engine, "connect")
+    def _connected(raw: Any, _: Any) -> None:
+        own = raw.execute("SELECT pg_backend_pid()").fetchone()[0]
+        raw.rollback()
+        if own != raw.info.backend_pid:
+            raw.prepare_threshold = None
+            on_pooler()
+
+
+def _file_engine(url: Any, pool: int) -> Engine:
+    from sqlalchemy import create_engine, event
+
+    engine = create_engine(url, connect_args={"timeout": _BUSY_S}, pool_size=pool, max_overflow=0)
+
+    @event.listens_for(engine, "connect")
+    def _connected(raw: Any, _: Any) -> None:
+        raw.isolation_level = None  # transactions begin where we say, not where the driver guesses
+        _write_ahead(raw)
+
+    @event.listens_for(engine, "begin")
+    def _begin(conn: Any) -> None:
+        write = conn.get_execution_options().get("eventperf_write", True)
+        conn.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def _write_ahead(raw: Any) -> None:
+    """Switch the file to write-ahead logging; others may be at it, and SQLite does not wait."""
+    import sqlite3
+
+    end = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            if raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                raw.execute("PRAGMA journal_mode=WAL").fetchone()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.02)

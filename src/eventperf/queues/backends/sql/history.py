@@ -1,0 +1,141 @@
+"""How the tables came to be what they are: one step from each version to the next.
+
+A step is history: it says what changed when it was released, never what the tables are today
+(:mod:`.sql_schema` does), and is not edited afterwards. Every change looks whether it is there already,
+because MariaDB and MySQL commit each of them by itself: a run that was stopped half-way is finished by
+the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, MetaData, SmallInteger, Table, text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
+
+from .tables import BIG, name_type
+
+__all__ = ["STEPS", "Step", "There"]
+
+
+class There(Protocol):
+    """What is there already."""
+
+    def has_table(self, table: str) -> bool: ...
+    def has_column(self, table: str, column: str) -> bool: ...
+    def has_index(self, table: str, index: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one release changed; nothing that a worker of the release before it could not live with.
+
+    Attributes:
+        why: For people, in a few words.
+        tables: New tables, with their indexes.
+        columns: New columns, each with a default, in a table of its own here.
+        indexes: New indexes of tables that are there.
+    """
+
+    why: str
+    tables: Sequence[Table] = ()
+    columns: Sequence[Column[Any]] = ()
+    indexes: Sequence[Index] = ()
+
+    def statements(self, dialect: Dialect, there: There) -> Iterator[str]:
+        """Yield what has to be said to the server, one statement at a time."""
+
+        def words(element: Any) -> str:
+            return str(element.compile(dialect=dialect)).strip()
+
+        for table in self.tables:
+            if not there.has_table(table.name):
+                yield words(CreateTable(table))
+            yield from _indexes(table.indexes, there, words)
+        for column in self.columns:
+            if not there.has_column(column.table.name, column.name):
+                yield f"ALTER TABLE {column.table.name} ADD COLUMN {words(CreateColumn(column))}"
+        yield from _indexes(self.indexes, there, words)
+
+
+def _indexes(indexes: Any, there: There, words: Callable[[Any], str]) -> Iterator[str]:
+    for index in sorted(indexes, key=lambda one: str(one.name)):
+        assert index.table is not None
+        if not there.has_index(index.table.name, str(index.name)):
+            yield words(CreateIndex(index))
+
+
+def _number(name: str) -> Column[Any]:
+    return Column(name, BigInteger, nullable=False, server_default=text("0"))
+
+
+def _second() -> Step:
+    known = MetaData()
+    schedules = Table(
+        "eventperf_schedules",
+        known,
+        Column("ns", BigInteger, primary_key=True, autoincrement=False),
+        Column("name", name_type(), primary_key=True),
+        Column("slot", Double, nullable=False, server_default=text("-1")),
+        Column("asked_at", Double, nullable=False),
+        mysql_engine="InnoDB",
+    )
+    links = Table(
+        "eventperf_links",
+        known,
+        Column("ns", BigInteger, primary_key=True, autoincrement=False),
+        Column("parent_id", name_type(), primary_key=True),
+        Column("child_id", name_type(), primary_key=True),
+        Column("ended", Boolean, nullable=False),
+        Index("eventperf_links_child", "ns", "child_id"),
+        mysql_engine="InnoDB",
+    )
+    return Step(why="schedules, and jobs that wait for others", tables=(schedules, links))
+
+
+def _third() -> Step:
+    known = MetaData()
+    jobs = Table(
+        "eventperf_jobs",
+        known,
+        Column("ns", BigInteger),
+        Column("state", SmallInteger),
+        Column("type", name_type()),
+        Column("at", Double),
+    )
+    c = jobs.c
+    parked = c.state == text("6")
+    index = Index(
+        "eventperf_jobs_parked", c.ns, c.state, c.type, c.at, postgresql_where=parked, sqlite_where=parked
+    )
+    tallies = Table("eventperf_tallies", known, _number("trimmed"), _number("lapsed"))
+    limits = Table(
+        "eventperf_limits",
+        known,
+        Column("ns", BigInteger, primary_key=True, autoincrement=False),
+        mysql_engine="InnoDB",
+    )
+    starts = Table(
+        "eventperf_starts",
+        known,
+        Column("n", BIG, primary_key=True, autoincrement=True),
+        Column("ns", BigInteger, nullable=False),
+        Column("scope", BigInteger, nullable=False),
+        Column("turn", BigInteger, nullable=False),
+        Column("at", Double, nullable=False),
+        Index("eventperf_starts_at", "ns", "scope", "at"),
+        mysql_engine="InnoDB",
+    )
+    return Step(
+        why="limits, an index for jobs of unknown types, counts of trimmed dead jobs and of lapsed leases",
+        tables=(limits, starts),  # tables of version 2 may have them
+        columns=tuple(tallies.c),
+        indexes=(index,),
+    )
+
+
+STEPS: Final[dict[int, Step]] = {2: _second(), 3: _third()}
+"""The step that leads to each version. Tables of version 1 are older than any step."""

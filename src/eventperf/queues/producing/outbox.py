@@ -1,0 +1,259 @@
+"""The outbox: jobs that leave for another store with a database transaction's commit, or not at all.
+
+:meth:`QueueManager.enqueue` with ``session=`` or ``using=`` writes the job into a table of the application's
+own database, in the application's own transaction; a :class:`Relay` carries it to the store afterwards.
+
+A job reaches the store at least once: a relay that dies between handing a batch over and deleting it from
+the table hands it over again. The store knows the job's id for as long as it keeps its record, at least a
+minute after the job has ended (``result_ttl`` when it had a result), and ignores the repetition; a relay
+that stays away for longer repeats at most one batch.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import logging
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from eventperf._core.clock import Clock
+from eventperf._core.durations import Duration, seconds
+from eventperf._core.errors import ConfigurationError
+from eventperf._core.extras import require
+from eventperf._core.urls import redact
+from eventperf.queues.checks import check_int
+from eventperf.queues.errors import QueueError, StoreUnavailable
+from eventperf.queues.job import JobRecord, NewJob
+from eventperf.queues.protocols import Backend
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Engine
+
+__all__ = ["TABLE", "Relay", "create_table", "write", "write_django"]
+
+TABLE = "eventperf_outbox"
+"""Name of the outbox table."""
+
+_log = logging.getLogger("eventperf.queues")
+
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(JobRecord) if f.default is not dataclasses.MISSING}
+_INSERT = f"INSERT INTO {TABLE} (namespace, created_at, body) VALUES ({{}}, {{}}, {{}})"
+
+
+def _body(new: NewJob) -> str:
+    record = {
+        f.name: value
+        for f in dataclasses.fields(JobRecord)
+        if (value := getattr(new.record, f.name)) != _DEFAULTS.get(f.name, ...)
+    }
+    record["payload"] = base64.b64encode(new.record.payload).decode()
+    return json.dumps([record, new.delay_s, new.deadline_s], separators=(",", ":"))
+
+
+def _job(body: str, waited_s: float) -> NewJob:
+    fields, delay_s, deadline_s = json.loads(body)
+    fields["payload"] = base64.b64decode(fields["payload"])
+    if deadline_s is not None:  # in the store's terms it starts now; one that has passed must not start
+        deadline_s = max(1e-3, deadline_s - waited_s)
+    return NewJob(JobRecord(**fields), max(0.0, delay_s - waited_s), deadline_s)
+
+
+def _sqlalchemy() -> Any:
+    from eventperf.queues.backends.sql.engines import sqlalchemy
+
+    return sqlalchemy("the outbox")
+
+
+def write(session: Any, jobs: Sequence[NewJob], namespace: str, now: float) -> list[str]:
+    """Write jobs in the transaction of an SQLAlchemy session or connection; return their ids."""
+    sqlalchemy = _sqlalchemy()
+    from eventperf.queues.backends.sql.engines import connection_of
+
+    conn = connection_of(session)
+    statement = sqlalchemy.text(_INSERT.format(":namespace", ":created_at", ":body"))
+    conn.execute(statement, [{"namespace": namespace, "created_at": now, "body": _body(new)} for new in jobs])
+    return [new.record.id for new in jobs]
+
+
+async def awrite(session: Any, jobs: Sequence[NewJob], namespace: str, now: float) -> list[str]:
+    """Asynchronous twin of :func:`write`, for ``AsyncSession`` and ``AsyncConnection`` too."""
+    run_sync = getattr(session, "run_sync", None)
+    if run_sync is None:
+        return write(session, jobs, namespace, now)
+    found: list[str] = await run_sync(lambda inner: write(inner, jobs, namespace, now))
+    return found
+
+
+def write_django(using: str, jobs: Sequence[NewJob], namespace: str, now: float) -> list[str]:
+    """Write jobs in the current transaction of Django's database ``using``; return their ids."""
+    db: Any = require("django.db", extra="django", needed_by="enqueue(using=...)")
+    with db.connections[using].cursor() as cursor:
+        statement = _INSERT.format("%s", "%s", "%s")
+        cursor.executemany(statement, [(namespace, now, _body(new)) for new in jobs])
+    return [new.record.id for new in jobs]
+
+
+def _table() -> Any:
+    from sqlalchemy import BigInteger, Column, Double, Integer, MetaData, String, Table, Text
+    from sqlalchemy.dialects import mysql
+
+    body = Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), "mysql", "mariadb")
+    return Table(
+        TABLE,
+        MetaData(),
+        Column("n", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+        Column("namespace", String(200), nullable=False),
+        Column("created_at", Double, nullable=False),
+        Column("body", body, nullable=False),
+        mysql_engine="InnoDB",
+    )
+
+
+def create_table(database: str | Engine) -> None:
+    """Make the outbox table in ``database``, a URL or an engine; harmless when it is there."""
+    sqlalchemy = _sqlalchemy()
+    if not isinstance(database, str):
+        _table().create(database, checkfirst=True)
+        return
+    engine = sqlalchemy.create_engine(database)
+    try:
+        _table().create(engine, checkfirst=True)
+    finally:
+        engine.dispose()
+
+
+class Carried(Protocol):
+    """The manager whose jobs a relay carries."""
+
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def backend(self) -> Backend: ...
+
+
+class Relay:
+    """Carries jobs from an outbox to the store of a manager, in the order in which they were written.
+
+    Of several relays on one table one works at a time, the others wait for it: order is kept, and the
+    death of one only makes another take over. Jobs of one transaction keep their order, and so do two
+    transactions of which the second began after the first had committed.
+
+    Args:
+        queues: The manager whose namespace's jobs are carried, and whose store gets them.
+        database: Where the table is, as a URL of SQLAlchemy's.
+        batch: Jobs per round trip.
+        poll: Longest pause between two looks at an empty table.
+    """
+
+    def __init__(self, queues: Carried, database: str, *, batch: int = 1000, poll: Duration = 0.1) -> None:
+        sqlalchemy = _sqlalchemy()
+        from eventperf.queues.backends.sql.engines import require_driver
+
+        self._queues = queues
+        self._batch = check_int(batch, argument="batch", low=1, high=1000)
+        self._poll_s = seconds(poll, name="poll")
+        try:
+            url = sqlalchemy.make_url(database)
+        except sqlalchemy.exc.ArgumentError as error:
+            raise ConfigurationError("database", redact(str(database)), "a URL of SQLAlchemy's") from error
+        require_driver(url)
+        self._url: Any = url
+        self._engine: Engine | None = None
+        self._stop = threading.Event()
+        self.relayed: int = 0
+
+    def run(self, *, burst: bool = False) -> int:
+        """Carry jobs until :meth:`stop`; with ``burst`` until the table is empty. Return how many.
+
+        Lost connections to either side are waited out.
+        """
+        start, pause, lost = self.relayed, 0.002, 0.05
+        while not self._stop.is_set():
+            try:
+                n = self.once()
+            except StoreUnavailable as error:
+                if burst:
+                    raise
+                _log.warning("outbox relay: %s", error)
+                self._stop.wait(lost)
+                lost = min(lost * 2, 1.0)
+                continue
+            lost = 0.05
+            if n:
+                pause = 0.002
+            elif burst:
+                break
+            else:
+                self._stop.wait(pause)
+                pause = min(pause * 1.5, self._poll_s)
+        return self.relayed - start
+
+    def stop(self) -> None:
+        """End :meth:`run` after the batch it is at; may be called from anywhere."""
+        self._stop.set()
+
+    def once(self) -> int:
+        """Carry one batch and return how many jobs it had.
+
+        Raises:
+            ~eventperf.queues.StoreUnavailable: The database or the store does not answer; nothing is lost.
+        """
+        from sqlalchemy import exc
+
+        try:
+            with self._opened().begin() as conn:
+                n = self._carry(conn)
+        except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+            where = self._url.render_as_string(hide_password=True)
+            raise StoreUnavailable(f"the outbox at {where} does not answer: {error}") from error
+        except exc.DBAPIError as error:
+            raise QueueError(f"the outbox refused a statement: {error.orig}") from error
+        self.relayed += n
+        return n
+
+    def _opened(self) -> Engine:
+        if self._engine is None:
+            from eventperf.queues.backends.sql.engines import engine_for
+
+            self._engine = engine_for(self._url, 1)
+        return self._engine
+
+    def _carry(self, conn: Connection) -> int:
+        from sqlalchemy import delete, select
+
+        table = _table()
+        asked = select(table).where(table.c.namespace == self._queues.namespace).order_by(table.c.n)
+        rows = conn.execute(asked.limit(self._batch).with_for_update()).all()
+        if rows:
+            now = self._queues.clock.time()
+            jobs = [_job(row.body, max(0.0, now - row.created_at)) for row in rows]
+            self._queues.backend.sync().push(jobs)
+            conn.execute(delete(table).where(table.c.n.in_([row.n for row in rows])))
+        return len(rows)
+
+    def waiting(self) -> int:
+        """Return how many jobs are in the table, for monitoring; it counts them."""
+        from sqlalchemy import func, select
+
+        table = _table()
+        asked = select(func.count()).where(table.c.namespace == self._queues.namespace)
+        with self._opened().connect() as conn:
+            return int(conn.execute(asked).scalar_one())
+
+    def close(self) -> None:
+        """Stop and close the connection to the database; the manager is left alone."""
+        self.stop()
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
