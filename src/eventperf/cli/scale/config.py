@@ -219,8 +219,10 @@ class _Builder:
         if file and function:
             raise ConfigurationError(section.at("file"), "a file and a function", "one of them")
         if file:
-            with named(section.at("file")):
+            try:
                 return Calendar.from_file(file, refresh_s=refresh_s)
+            except ConfigurationError as error:
+                raise ConfigurationError(section.at("file"), file, f"a calendar to read ({error})") from None
         if function:
             source = load_object(function, section.at("function"), call=False)
             if not callable(source):

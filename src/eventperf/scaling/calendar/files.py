@@ -64,7 +64,7 @@ def _read(path: str) -> tuple[list[CalendarEvent], list[dict[str, Any]]]:
         raise ConfigurationError("calendar", path, f"a TOML, JSON or .ics file ({error})") from None
     if isinstance(data, list):
         data = {"events": data}
-    if not isinstance(data, dict) or set(data) - {"events", "cron"}:
+    if not isinstance(data, dict) or not data or set(data) - {"events", "cron"}:
         raise ConfigurationError("calendar", path, "a list of events, or tables [[events]] and [[cron]]")
     return [_event(path, n, e) for n, e in enumerate(data.get("events", ()))], list(data.get("cron", ()))
 

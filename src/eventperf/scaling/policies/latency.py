@@ -126,7 +126,6 @@ class LatencyPolicy:
         seen, outlook = look_ahead(
             old.get("load", {}), at_s=observation.at_s, rate=rate, past_s=past_s,
             ahead_s=past_s + self.startup_s, safety=self._covered(observation),
-            carried=observation.state.ready * (self.capacity_rps or old.get("capacity") or 0.0),
         )  # fmt: skip
         memory = {**old, "load": seen}
         learned = self._capacity(observation, rate, old.get("capacity"))

@@ -58,7 +58,6 @@ class Outlook:
 
 def look_ahead(
     old: Mapping[str, Any], *, at_s: float, rate: float, ahead_s: float, past_s: float, safety: float,
-    carried: float = 0.0,
 ) -> tuple[dict[str, Any], Outlook]:  # fmt: skip
     """Take one measured rate; return what to remember, and the outlook.
 
@@ -67,7 +66,6 @@ def look_ahead(
         ahead_s: From the middle of the measurement to when a replica started now serves.
         past_s: Age of the middle of the measurement.
         safety: How much being late matters: see :func:`_cover`.
-        carried: What the replicas that serve can carry: a first reading up to it is nothing odd.
     """
     if not old or not 0 < at_s - old["recent"][-1][0] <= _GAP_S:
         old = {**old, "recent": [], "said": [], "began": old.get("began", at_s)}
@@ -78,7 +76,7 @@ def look_ahead(
     step_s = at_s - (old["recent"][-1][0] if old["recent"] else at_s)
     high = old.get("high", 0.0) * 0.5 ** (step_s / _HIGH_S)
     read = rate
-    rate = _believed(read, before if recent else high or carried, high or carried, old.get("read"))
+    rate = _believed(read, before if recent else high, high, old.get("read"))
     doubted = rate < read
     warm = at_s - old["began"] > _WARM_S
     noise, ticks = old.get("noise", _NOISE**2), old.get("ticks", 0)

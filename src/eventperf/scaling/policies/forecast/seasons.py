@@ -22,7 +22,8 @@ from . import shapes
 SLOT_S = 300.0
 _DAY, _HOUR = 288, 12
 _KEPT_DAYS = 8
-_LEAST_KEPT, _LEAST_RESERVE = 1.2, 1.3
+_LEAST_KEPT, _LEAST_RESERVE = 1.1, 1.2
+_UNSURE_MOST = 4.0  # what other hours or a single day have shown is reserved for up to so many times the load
 _KERNEL = (1.0, 0.3, 0.15, 0.04)  # by hours apart
 _HOURS = tuple((hours * _HOUR, _KERNEL[min(abs(hours), 3)]) for hours in range(-12, 12))
 _FADE = 0.93  # a day
@@ -55,10 +56,8 @@ def leap_quantile(leaps: Mapping[str, Any], number: int, first_day: int, quantil
     past = _PAST[max(0, min(_KEPT_DAYS, day - first_day))]
     found: list[tuple[float, float]] = []
     total = 1.0
-    own = 1.0 / (1.0 + min(_KEPT_DAYS, max(0, day - first_day)))  # days seen count more than other hours
     for hours, nearness in _HOURS:
         place = (at + hours) % _DAY
-        nearness *= own if hours else 1.0
         total += nearness * (past + _AGES[0] if place < at else past)
         kept = leaps.get(str(place))
         if kept:
@@ -72,8 +71,21 @@ def leap_quantile(leaps: Mapping[str, Any], number: int, first_day: int, quantil
     for leap, weight in found:
         seen += weight
         if seen > (1.0 - quantile) * total:
-            return float(leap) if leap >= _LEAST_RESERVE else 0.0
+            if leap < _LEAST_RESERVE:
+                return 0.0
+            return max(
+                _again(leaps.get(str(at), ()), day, first_day, quantile), min(float(leap), _UNSURE_MOST)
+            )
     return 0.0
+
+
+def _again(kept: Sequence[Sequence[float]], day: int, first_day: int, quantile: float) -> float:
+    """Return the leap of this very slot, of any size, if it came on half of the days and twice; else 0."""
+    past = max(1, min(_KEPT_DAYS, day - first_day))
+    own = sorted(leap for then, leap in kept if 0 < day - then <= _KEPT_DAYS)
+    if len(own) < 2 or 2 * len(own) < past:
+        return 0.0
+    return float(own[min(len(own) - 1, int(quantile * len(own)))])
 
 
 def start(time_s: float) -> dict[str, Any]:
