@@ -185,7 +185,7 @@ class LatencyPolicy:
                 note = f"; a burst: {number} started so that {wanted} serve soon"
             elif number == kept:
                 note = f"; {reserve.why}"
-            if since_down < _TURN_S and not memory.get("trimmed"):
+            if since_down < min(_TURN_S, since_up) and not memory.get("trimmed"):
                 memory["turns"] = [*(t for t in memory.get("turns", ()) if now - t < _TURNS_S), now]
             memory["up_s"], memory["hedged"] = now, hedged
         elif self._is_unsteady(memory, now) and not memory.get("hedged"):
