@@ -8,7 +8,7 @@ from eventperf._core.durations import FOREVER
 
 from .backends.local.memory import MemoryStore
 from .commit import invalidate_on_commit
-from .decorating.cached import CachedCoroutine, CachedFunction
+from .decorating.faces import CachedCoroutine, CachedFunction
 from .default import cached, configure
 from .errors import (
     CacheError,

@@ -14,11 +14,13 @@ from eventperf._core.urls import Registry, parse_url
 
 from .backends.local.memory import MemoryStore
 from .backends.local.sweeper import SWEEPER
-from .decorating.cached import CachedCoroutine, CachedFunction, Decorate, Recipe, as_decorate, wrap
+from .decorating.cached import wrap
+from .decorating.faces import CachedCoroutine, CachedFunction, Decorate, as_decorate
+from .decorating.recipe import Recipe
 from .engine import patterns
 from .engine.state import Core
 from .keys import Space
-from .options import COHERENCE, CacheOptions
+from .options import COHERENCE, OPTION_NAMES, CacheOptions, MoreOptions
 from .protocols import Serializer
 from .stats import CacheStats
 from .transactions import watch
@@ -32,7 +34,7 @@ from .warming import Warmers
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from typing_extensions import ParamSpec, Self
+    from typing_extensions import ParamSpec, Self, Unpack
 
     P = ParamSpec("P")
 
@@ -165,6 +167,7 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
         self_key: str | Callable[[Any], Any] | None = None,
         namespace: str | None = None,
         options: CacheOptions | None = None,
+        **more: Unpack[MoreOptions],
     ) -> Decorate: ...
 
     def cached(
@@ -178,6 +181,7 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
         self_key: str | Callable[[Any], Any] | None = None,
         namespace: str | None = None,
         options: CacheOptions | None = None,
+        **more: Unpack[MoreOptions],
     ) -> Any:
         """Remember the results of a function, coroutine function or method; the signature stays.
 
@@ -191,6 +195,8 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
             self_key: For methods without ``key``: the attribute, or function, that identifies the object.
             namespace: Overrides the manager's.
             options: Everything else; the arguments above win over it.
+            more: Any field of :class:`CacheOptions` by its name, such as ``stale_while_revalidate="30s"``; it
+                wins over ``options``.
 
         Raises:
             UnstableKey: A method without ``key`` or ``self_key``; at a call, an argument without stable text.
@@ -202,7 +208,7 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
         >>> square(4), square.key(4)
         (16, 'square:4')
         """
-        return decorate(lambda: self, function, ttl, key, tags, self_key, namespace, options)
+        return decorate(lambda: self, function, ttl, key, tags, self_key, namespace, options, more)
 
     def alias(self, key: str, table: dict[Any, Any], at: Any, options: CacheOptions) -> None:
         """Let a cached function's fast table point at the entry of ``key``; see ``decorator``."""
@@ -337,10 +343,16 @@ def decorate(
     self_key: str | Callable[[Any], Any] | None,
     namespace: str | None,
     options: CacheOptions | None,
+    more: MoreOptions,
 ) -> Any:
     """Make the decorator of ``cached``; bad arguments are refused here, not at the first call."""
     life = None if ttl is None else seconds(ttl, name="ttl", forever=True)
-    overrides = {"ttl": life, "namespace": namespace}
+    if options is not None and not isinstance(options, CacheOptions):
+        raise ConfigurationError("options", options, "a CacheOptions")
+    for name in more.keys() - OPTION_NAMES:
+        raise ConfigurationError(name, more.get(name), f"options such as {', '.join(OPTION_NAMES)}")
+    overrides = {**more, "ttl": life, "namespace": namespace}
+    CacheOptions().but(**overrides)
 
     def apply(target: Callable[..., Any]) -> Any:
         if isinstance(target, (staticmethod, classmethod)):

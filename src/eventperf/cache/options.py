@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from eventperf._core.durations import FOREVER, Duration, seconds
 from eventperf._core.errors import ConfigurationError
@@ -88,6 +88,29 @@ class CacheOptions:
         """Return a copy with the given fields; those that are ``None`` stay as they are."""
         changes = {name: value for name, value in changes.items() if value is not None}
         return replace(self, **changes) if changes else self
+
+
+class MoreOptions(TypedDict, total=False):
+    """The options that ``cached`` takes by name besides its own arguments; see :class:`CacheOptions`."""
+
+    l1_ttl: Duration
+    use_l1: bool
+    jitter_ratio: float
+    grace: Duration
+    stale_while_revalidate: Duration
+    early_beta: float
+    soft_timeout: Duration | None
+    hard_timeout: Duration | None
+    negative_ttl: Duration | None
+    cache_if: Callable[[Any], bool] | None
+    compress_over: int | None
+    serializer: str | Serializer | None
+    isolate: str
+    lease: Duration
+    guard_transactions: bool
+
+
+OPTION_NAMES: Final = tuple(f.name for f in fields(CacheOptions) if f.name not in ("ttl", "namespace"))
 
 
 def _ratio(name: str, value: float, top: float) -> None:

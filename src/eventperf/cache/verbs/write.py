@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from eventperf._core.durations import Duration, seconds
 from eventperf.cache.engine import patterns
 from eventperf.cache.engine.effects import Steps, arun, call, run
-from eventperf.cache.engine.look import remove_many, remove_tags, write_many
+from eventperf.cache.engine.look import outer_of, remove_many, remove_tags, tell, write_many
 from eventperf.cache.engine.state import Core
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.values.isolation import COPY, SHARE, private
@@ -187,11 +188,49 @@ class WriteVerbs(Verbs):
         """Empty this namespace, and only this."""
         return await self.ainvalidate_pattern("*", namespace=namespace)
 
+    def add_to(self, key: str, amount: int | None) -> Added:
+        """Add to a stored whole number in the second tier, atomically; its life stays.
+
+        For plug-ins whose serializer writes whole numbers as ``i`` and digits. An amount of ``None`` adds
+        nothing and tells what is left of the entry's life.
+        """
+        return run(self._core, self._add_to(key, amount))
+
+    async def aadd_to(self, key: str, amount: int | None) -> Added:
+        """Add to a stored whole number; see :meth:`add_to`."""
+        return await arun(self._core, self._add_to(key, amount))
+
+    def _add_to(self, key: str, amount: int | None) -> Steps[Added]:
+        _, _, space = self._plan(None, None)
+        local = space.local(text_of(key))
+        outer = outer_of(space, local)
+        state, total, left_ms = yield call("add", outer, amount)
+        if state == 1:
+            self._core.drop_keys([local])
+            yield from tell(self._core, [outer])
+        return Added(state == 1, state == 0, total, left_ms / 1000 if left_ms >= 0 else math.inf)
+
     def counter(self, name: str, *, ttl: Duration | None = None) -> Counter:
         """Return a counter: atomic in the second tier, never held in process memory."""
         return Counter(
             self._core, text_of(name), None if ttl is None else seconds(ttl, name="ttl", forever=True)
         )
+
+
+class Added(NamedTuple):
+    """What became of an addition.
+
+    Attributes:
+        is_done: It was made.
+        is_absent: There is no such entry.
+        total: The sum.
+        left_s: The rest of the entry's life in seconds.
+    """
+
+    is_done: bool
+    is_absent: bool
+    total: int
+    left_s: float
 
 
 class Counter:

@@ -25,7 +25,9 @@ from eventperf.cache.errors import StoreUnavailable
 from eventperf.cache.protocols import Grant
 
 from .coalesce import Coalescer
+from .cures import cure_of
 from .direct_reads import REDO, AsyncReads, Reads
+from .given import check_given
 from .links import Links
 
 Command = tuple[Any, ...]
@@ -71,6 +73,7 @@ class RedisStore:
         if url is None and client is None and async_client is None:
             raise ConfigurationError("url", url, "a redis:// or redis+cluster:// URL, or client=")
         self._redis = require("redis", extra="cache", needed_by="RedisStore")
+        check_given(url, client, async_client)
         self.timeout_s: float = seconds(timeout, name="timeout", maximum=60)
         direct = max_connections // 2 if url else 0  # connections of the host's own client are its business
         self._links = Links(url, client, async_client, self.timeout_s, max_connections - direct)
@@ -96,7 +99,9 @@ class RedisStore:
 
     def _lost(self, error: BaseException) -> StoreUnavailable:
         silent = not isinstance(error, self._redis.exceptions.ResponseError)
-        return StoreUnavailable(self.url, f"{type(error).__name__}: {error}"[:200], silent)
+        reason = f"{type(error).__name__}: {error}"[:200]
+        cure = cure_of(reason, self.url)
+        return StoreUnavailable(self.url, f"{reason}; {cure}" if cure else reason, silent)
 
     def _may_redo(self, error: BaseException) -> None:
         """Raise, unless redis-py may know better: where the masters of a cluster are now."""
@@ -313,6 +318,15 @@ class RedisStore:
 
     async def aincr(self, key: str, amount: int, /, *, ttl_s: float) -> int:
         return int(await self._ascript("incr", key, amount, life_ms(ttl_s)))
+
+    def add(self, key: str, amount: int | None, /) -> tuple[int, int, int]:
+        """Add to the number that an entry is; return state, sum and rest of its life (see ``add.lua``)."""
+        state, total, left = self._script("add", key, "" if amount is None else amount)
+        return int(state), int(total), int(left)
+
+    async def aadd(self, key: str, amount: int | None, /) -> tuple[int, int, int]:
+        state, total, left = await self._ascript("add", key, "" if amount is None else amount)
+        return int(state), int(total), int(left)
 
     def delete_pattern(self, pattern: str, /, *, dry_run: bool = False) -> int:
         """Delete what matches, by SCAN and UNLINK on every master at the same time; return the count."""
