@@ -30,7 +30,8 @@ def plan(dialect: str = "postgres", **spec):
         "method": "btree",
     }
     index = {
-        "name": spec.pop("name", "ix"), "sql": "DROP TABLE payments", "reason": "r", "gain": 0.5, "size_bytes": 1,
+        "name": spec.pop("name", "ix"), "sql": "DROP TABLE payments", "reason": "r", "gain": 0.5,
+        "size_bytes": 1,
         "write_cost": 0, "proof": "p", "spec": {**whole, **spec}, "serves": [], "rejected": [],
     }  # fmt: skip
     return {
