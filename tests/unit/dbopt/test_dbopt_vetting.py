@@ -35,10 +35,20 @@ def plan(dialect: str = "postgres", **spec):
         "write_cost": 0, "proof": "p", "spec": {**whole, **spec}, "serves": [], "rejected": [],
     }  # fmt: skip
     return {
-        "format": "eventperf-advice-1", "dialect": dialect, "proof": "p", "gain": 0.5, "explains": 1,
-        "seconds": 1, "is_complete": True, "since": "", "statements": 1, "indexes": [index], "drops": [], "rewrites": [],
+        "format": "eventperf-advice-1",
+        "dialect": dialect,
+        "proof": "p",
+        "gain": 0.5,
+        "explains": 1,
+        "seconds": 1,
+        "is_complete": True,
+        "since": "",
+        "statements": 1,
+        "indexes": [index],
+        "drops": [],
+        "rewrites": [],
         "partitions": [],
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
