@@ -94,8 +94,8 @@ def test_hostile_names_stay_text_in_migrations_and_scripts(table, column):
     advice = Advice.from_dict(given_plan)
     for kind in ("django", "alembic"):
         tree = ast.parse(advice.to_migration(kind))
-        assert {type(node) for node in tree.body} <= {ast.Expr, ast.Import, ast.ImportFrom, ast.Assign, ast.ClassDef,
-                                                      ast.FunctionDef}  # fmt: skip
+        kinds = {ast.Expr, ast.Import, ast.ImportFrom, ast.Assign, ast.ClassDef, ast.FunctionDef}
+        assert {type(node) for node in tree.body} <= kinds
         calls = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
         assert calls <= {
             "migrations.RunSQL", "AddIndexConcurrently", "models.Index", "op.create_index", "op.drop_index",
