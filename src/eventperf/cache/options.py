@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from eventperf._core.durations import FOREVER, Duration, seconds
@@ -14,6 +14,20 @@ if TYPE_CHECKING:
 
 COHERENCE = ("tracking", "bus", "ttl")
 ISOLATE = ("share", "copy", "check")
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """The durations of :class:`CacheOptions` as what they are kept as; see there."""
+
+    ttl: float
+    l1_ttl: float
+    lease: float
+    grace: float
+    stale_while_revalidate: float
+    soft_timeout: float | None
+    hard_timeout: float | None
+    negative_ttl: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,17 +76,25 @@ class CacheOptions:
     isolate: str = "share"
     lease: Duration = 5.0
     guard_transactions: bool = True
+    in_seconds: Seconds = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        made = Seconds(
+            ttl=seconds(self.ttl, name="ttl", forever=True),
+            l1_ttl=seconds(self.l1_ttl, name="l1_ttl", forever=True),
+            lease=seconds(self.lease, name="lease", maximum=3600),
+            grace=seconds(self.grace, name="grace", zero=True),
+            stale_while_revalidate=seconds(
+                self.stale_while_revalidate, name="stale_while_revalidate", zero=True
+            ),
+            soft_timeout=_maybe("soft_timeout", self.soft_timeout),
+            hard_timeout=_maybe("hard_timeout", self.hard_timeout),
+            negative_ttl=_maybe("negative_ttl", self.negative_ttl),
+        )
         put = object.__setattr__
-        put(self, "ttl", seconds(self.ttl, name="ttl", forever=True))
-        put(self, "l1_ttl", seconds(self.l1_ttl, name="l1_ttl", forever=True))
-        put(self, "lease", seconds(self.lease, name="lease", maximum=3600))
-        for name in ("grace", "stale_while_revalidate"):
-            put(self, name, seconds(getattr(self, name), name=name, zero=True))
-        for name in ("soft_timeout", "hard_timeout", "negative_ttl"):
-            if getattr(self, name) is not None:
-                put(self, name, seconds(getattr(self, name), name=name))
+        for part in fields(made):
+            put(self, part.name, getattr(made, part.name))
+        put(self, "in_seconds", made)
         _ratio("jitter_ratio", self.jitter_ratio, 1.0)
         _ratio("early_beta", self.early_beta, 100.0)
         if self.compress_over is not None and (type(self.compress_over) is not int or self.compress_over < 1):
@@ -110,13 +132,19 @@ class MoreOptions(TypedDict, total=False):
     guard_transactions: bool
 
 
-OPTION_NAMES: Final = tuple(f.name for f in fields(CacheOptions) if f.name not in ("ttl", "namespace"))
+OPTION_NAMES: Final = tuple(
+    f.name for f in fields(CacheOptions) if f.init and f.name not in ("ttl", "namespace")
+)
 
 
 def _ratio(name: str, value: float, top: float) -> None:
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= top
     if not good:
         raise ConfigurationError(name, value, f"a number from 0 to {top:g}")
+
+
+def _maybe(name: str, value: Duration | None) -> float | None:
+    return None if value is None else seconds(value, name=name)
 
 
 __all__ = ["COHERENCE", "FOREVER", "ISOLATE", "CacheOptions"]

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
 from eventperf.cache.entry import DEAD
@@ -18,16 +18,14 @@ from eventperf.cache.transactions import DIRTY, inside, watch
 
 from .bound import CachedMethod, is_coroutine_function
 from .compiled import Compiled, compile_wrapper
+from .manager import Manager
 from .recipe import Recipe
-
-if TYPE_CHECKING:
-    from eventperf.cache.manager import CacheManager
 
 FAST_MAX: Final = 100_000
 
 
 def wrap(
-    manager_of: Callable[[], CacheManager],
+    manager_of: Callable[[], Manager],
     function: Callable[..., Any],
     recipe: Recipe,
     options: CacheOptions | None,
@@ -75,7 +73,7 @@ class Calls:
 
     def __init__(
         self,
-        manager_of: Callable[[], CacheManager],
+        manager_of: Callable[[], Manager],
         recipe: Recipe,
         options: CacheOptions | None,
         overrides: dict[str, Any],
@@ -84,7 +82,7 @@ class Calls:
         self.fast: dict[Any, Any] = {}
         self._manager_of = manager_of
         self._given, self._overrides = options, overrides
-        self._manager: CacheManager | None = None
+        self._manager: Manager | None = None
         self._options: CacheOptions | None = None
         self._compiled: Compiled | None = None
 
@@ -96,7 +94,7 @@ class Calls:
         )
         return self._compiled.wrapper if self._compiled is not None else None
 
-    def manager(self) -> CacheManager:
+    def manager(self) -> Manager:
         """Return the manager, and settle the options with it."""
         watch()
         found = self._manager_of()
@@ -107,9 +105,7 @@ class Calls:
             self._manager = found
         return found
 
-    def plan(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[CacheManager, str, Any, CacheOptions]:
+    def plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Manager, str, Any, CacheOptions]:
         """Return manager, key, tags and options of a call."""
         manager = self.manager()
         recipe = self.recipe
@@ -121,7 +117,7 @@ class Calls:
 
     def point(
         self,
-        manager: CacheManager,
+        manager: Manager,
         key: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],

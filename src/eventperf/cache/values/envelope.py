@@ -18,6 +18,8 @@ _TIMES: Final = struct.Struct(">dddfI")
 BODY: Final = HEAD + _TIMES.size
 
 VALUE = b"V"
+LEASE = b"L"
+SETTLING = b"T"
 
 
 class Sealed(NamedTuple):
@@ -68,6 +70,19 @@ def kind(blob: bytes) -> bytes:
     if blob[:2] != MAGIC or len(blob) < HEAD - 1:
         return b""
     return blob[2:3]
+
+
+def renewed(blob: bytes, soft: float, hard: float) -> bytes | None:
+    """Return the envelope of a value with another life; ``None`` for anything else."""
+    if blob[:3] != b"E1V" or len(blob) < BODY:
+        return None
+    at = HEAD + 8
+    return blob[:at] + struct.pack(">dd", soft, hard) + blob[at + 16 :]
+
+
+def settling_mark() -> bytes:
+    """Return what stands under a key whose loads must not be stored for a while."""
+    return MAGIC + b"T0" + b"0" * 29 + b"-"
 
 
 def unseal(blob: bytes) -> Sealed | None:

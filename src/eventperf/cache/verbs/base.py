@@ -12,6 +12,7 @@ from eventperf.cache.engine.state import Core
 from eventperf.cache.entry import DEAD
 from eventperf.cache.keys import Space, fit_tag
 from eventperf.cache.options import CacheOptions
+from eventperf.cache.policy import is_fresh
 from eventperf.cache.values import serializers
 from eventperf.cache.values.isolation import COPY, SHARE, Marks, private
 
@@ -30,8 +31,8 @@ class Verbs:
 
     def settled(self, options: CacheOptions) -> CacheOptions:
         """Return ``options`` with their serializer made ready."""
-        core = getattr(self, "_core", None)
-        if core is None or core.store is None:
+        core = self._core
+        if core.store is None:
             return options
         if options.serializer is None or options.serializer == self.options.serializer:
             return replace(options, serializer=core.serializer) if options.serializer else options
@@ -43,20 +44,20 @@ class Verbs:
         self, options: CacheOptions | None, ttl: Duration | None, namespace: str | None = None
     ) -> tuple[CacheOptions, float, Space]:
         chosen = self.options if options is None else self.settled(options)
-        life = chosen.ttl if ttl is None else seconds(ttl, name="ttl", forever=True)
+        life = chosen.in_seconds.ttl if ttl is None else seconds(ttl, name="ttl", forever=True)
         space = (
             self._core.space
             if namespace is None and chosen.namespace is None
             else self._core.space_of(namespace or chosen.namespace)
         )
-        return chosen, float(life), space  # type: ignore[arg-type]
+        return chosen, life, space
 
     def _hit(self, local: str, options: CacheOptions) -> Any:
         """Return the live value in process memory, or DEAD."""
         if not options.use_l1 or not self._core.enabled:
             return DEAD
         entry = self._core.peek(local)
-        if entry is None or self._now() >= entry.soft:
+        if entry is None or not is_fresh(entry.soft, self._now()):
             return DEAD
         value = entry.value
         if value is not DEAD:
