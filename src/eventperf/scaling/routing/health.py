@@ -86,7 +86,9 @@ class Pool(Generic[E]):
         self._rules = ejection
         self.known: dict[E, Endpoint[E]] = {}
         self.inside: dict[E, Endpoint[E]] = {}
-        self.version = 0  # changes whenever ``inside`` does, so that whatever is built on it is built anew
+        self.version: int = (
+            0  # changes whenever ``inside`` does, so that whatever is built on it is built anew
+        )
         self._outside: dict[E, Endpoint[E]] = {}  # in the order of their last use
         self._returns: list[tuple[float, int, Endpoint[E]]] = []
         self._back: dict[E, Endpoint[E]] = {}
