@@ -16,7 +16,7 @@ from .options import Limits
 from .output.report import size
 from .partitions import partitions
 from .protocols import Dialect, Planner, Query
-from .rewrite import rewrites
+from .rewrites.search import rewrites
 from .schema.model import IndexSpec, Schema, index_name
 from .statements.workload import Sample, Workload
 
