@@ -60,7 +60,7 @@ class TimedResponse(http.client.HTTPResponse):
         super().__init__(sock, *args, **options)
         assert isinstance(self.fp, io.BufferedReader)
         self._timed = _Timed(self.fp.detach(), sock)
-        self.fp = io.BufferedReader(self._timed)
+        self.fp: io.BufferedReader = io.BufferedReader(self._timed)
 
     def relax(self, silence_s: float) -> None:
         """Let the answer go on as long as it likes, with at most this between two of its bytes: a watch."""
@@ -70,14 +70,14 @@ class TimedResponse(http.client.HTTPResponse):
 class Timed:
     """Mix-in of an ``http.client.HTTPConnection``: its time-out counts for the whole of each answer."""
 
-    response_class = TimedResponse
+    response_class: type[http.client.HTTPResponse] = TimedResponse
 
 
-class TimedHTTPConnection(Timed, http.client.HTTPConnection):  # type: ignore[misc]
+class TimedHTTPConnection(Timed, http.client.HTTPConnection):
     """HTTP with a deadline for each answer."""
 
 
-class TimedHTTPSConnection(Timed, http.client.HTTPSConnection):  # type: ignore[misc]
+class TimedHTTPSConnection(Timed, http.client.HTTPSConnection):
     """HTTPS with a deadline for each answer."""
 
 

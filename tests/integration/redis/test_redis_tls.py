@@ -62,7 +62,7 @@ async def _aping(url: str) -> object:
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_certificate_for_another_host_is_refused(foreign_url, asynchronous):
-    with pytest.raises(Exception) as caught:  # noqa: PT011: each kind of client has an error of its own
+    with pytest.raises(Exception) as caught:
         ping(foreign_url, asynchronous=asynchronous)
     assert "certificate" in reason(caught.value).lower()
 

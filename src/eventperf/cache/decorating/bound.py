@@ -43,7 +43,7 @@ _PLAIN: Final = frozenset({"__wrapped__", "__signature__", "__code__"})
 """What a partial must not have, or ``inspect`` shows the function with its ``self``."""
 
 
-class BoundCached(functools.partial):  # type: ignore[type-arg]
+class BoundCached(functools.partial[Any]):
     """A cached method of one object; made at each look-up, so it must cost little.
 
     A partial: ``inspect`` looks through it on every Python, and shows the parameters without ``self``.

@@ -24,13 +24,13 @@ class Recipe:
         tags: Sequence[str] | Callable[..., Sequence[str]],
         self_key: str | Callable[[Any], Any] | None,
     ) -> None:
-        self.function = function
-        self.identity = Identity(function)
+        self.function: Callable[..., Any] = function
+        self.identity: Identity = Identity(function)
         self.name: str = self.identity.label
         self.signature: inspect.Signature = _signature(function, self.name)
         self.parameters: list[str] = list(self.signature.parameters)
         self.takes_self: str = _takes_self(function, self.parameters)
-        self.self_key = self_key
+        self.self_key: str | Callable[[Any], Any] | None = self_key
         if self.takes_self == "self" and key is None and self_key is None:
             raise UnstableKey(self.name, "self", "method's own object", "key= or self_key=")
         names = set(self.parameters)

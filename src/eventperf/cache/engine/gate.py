@@ -30,7 +30,8 @@ class Gate:
     """Guards every verb of one second tier."""
 
     def __init__(self, url: str, breaker: Breaker, counts: Counts, hooks: Hooks) -> None:
-        self.url, self.breaker = url, breaker
+        self.url: str = url
+        self.breaker: Breaker = breaker
         self._counts, self._hooks = counts, hooks
         self._said: set[tuple[str, str]] = set()
         self._has_plain: set[str] = set()

@@ -16,6 +16,7 @@ from typing import Any
 
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.events import Hooks
+from eventperf._core.flights import Flights
 from eventperf.cache.entry import Entry, EntryMeta
 from eventperf.cache.errors import StoreUnavailable
 from eventperf.cache.keys import Space
@@ -77,12 +78,12 @@ class Core:
         self.clock = clock
         self.now: Callable[[], float] = clock.monotonic
         self.wall: Callable[[], float] = clock.time
-        self.random = random
+        self.random: Random = random
         self.hooks: Hooks = Hooks()
         self.counts: Counts = Counts()
         self.load_s: float = 0.0
         self.fences: Fences = Fences(clock.monotonic)
-        self.flights = self.fences.flights
+        self.flights: Flights = self.fences.flights
         self.wakes: Wakes = Wakes()
         self.tag_cache: TagCopies = TagCopies()
         self.background: Background = Background(self.flights)
@@ -130,7 +131,7 @@ class Core:
             now=self.now,
         )
         self.breaker = Breaker(store.ping, self._breaker_changed, self.replay.run)
-        self.gate = Gate(store.url, self.breaker, self.counts, self.hooks)
+        self.gate: Gate = Gate(store.url, self.breaker, self.counts, self.hooks)
         self.tier = Tier(store, self.gate)
         self.keeper = Keeper(self.tier.renew_many)
         if isinstance(store, SupportsBus):

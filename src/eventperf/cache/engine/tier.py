@@ -6,9 +6,12 @@ to refuse for good (scripts that its user may not run) falls back to the plain w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from eventperf.cache.protocols import (
     AsyncCacheStore,
     CacheStore,
+    Grant,
     SupportsAdd,
     SupportsLease,
     SupportsTags,
@@ -20,6 +23,9 @@ from .gate import Gate
 from .keeper import Renew
 from .plain_ways import AsyncPlainWays, InThreads, PlainWays
 
+Stored = tuple[str, bytes, float]
+"""A key, its bytes, and how long they live."""
+
 _NO_LEASE = "each process loads for itself"
 _NO_TAGS = "tags are written without a script, the later of two writes wins"
 _NO_TOUCH = "touch reads and writes the entry back"
@@ -28,8 +34,23 @@ _NO_TOUCH = "touch reads and writes the entry back"
 class Tier:
     """The verbs of one second tier."""
 
+    get: Verb[[str], bytes | None]
+    get_many: Verb[[Sequence[str]], Sequence[bytes | None]]
+    set_many: Verb[[Sequence[Stored]], None]
+    delete: Verb[[Sequence[str]], int]
+    delete_pattern: Verb[..., int]
+    incr: Verb[..., int]
+    acquire_many: Verb[..., list[Grant]]
+    store_many: Verb[[str, Sequence[Stored]], list[bool]]
+    release_many: Verb[[str, Sequence[str]], None]
+    settle: Verb[..., None]
+    tag_versions: Verb[[Sequence[str], str, float], list[str]]
+    bump_tags: Verb[..., None]
+    touch: Verb[[str, float, float, float], bool]
+
     def __init__(self, store: CacheStore, gate: Gate) -> None:
-        self.store, self.gate = store, gate
+        self.store: CacheStore = store
+        self.gate: Gate = gate
         self.url: str = store.url
         a: AsyncCacheStore = store if isinstance(store, AsyncCacheStore) else InThreads(store)
         verb = gate.verb
@@ -43,7 +64,9 @@ class Tier:
         self._leases(store, plain, aplain)
         self._tags(store, plain, aplain)
         self._touch(store, plain, aplain)
-        self.add = verb("numbers", store.add, store.aadd) if isinstance(store, SupportsAdd) else None
+        self.add: Verb[[str, int | None], tuple[int, int, int]] | None = None
+        if isinstance(store, SupportsAdd):
+            self.add = verb("numbers", store.add, store.aadd)
 
     def _leases(self, store: object, plain: PlainWays, aplain: AsyncPlainWays) -> None:
         verb, choose = self.gate.verb, self.gate.ability

@@ -35,11 +35,22 @@ class Endpoint(Generic[E]):
     )  # fmt: skip
 
     def __init__(self, name: E, weight: float, since_s: float, now: float) -> None:
-        self.name, self.weight, self.since_s = name, weight, since_s
+        self.name: E = name
+        self.weight: float = weight
+        self.since_s: float = since_s
         self.state: Literal["in", "out", "back", "probed", "gone"] = "in"
-        self.in_flight = self.requests = self.failures = self.failed_in_row = self.outs = self.seen = 0
-        self.latency_s = self.failure_share = self.turn = 0.0
-        self.at_s, self.out_until, self.out_since = now, -math.inf, -math.inf
+        self.in_flight: int = 0
+        self.requests: int = 0
+        self.failures: int = 0
+        self.failed_in_row: int = 0
+        self.outs: int = 0
+        self.seen: int = 0
+        self.latency_s: float = 0.0
+        self.failure_share: float = 0.0
+        self.turn: float = 0.0
+        self.at_s: float = now
+        self.out_until: float = -math.inf
+        self.out_since: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
