@@ -8,9 +8,9 @@ and the published algorithm.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
@@ -113,6 +113,33 @@ class Behavior:
         if self.up is PLAIN_UP and (self.down is not HPA_DOWN or self.tolerance != Tolerance()):
             object.__setattr__(self, "up", HPA_UP)
 
+    @classmethod
+    def from_hpa(cls, manifest: Mapping[str, Any]) -> Behavior:
+        """Return the behavior of a HorizontalPodAutoscaler (autoscaling/v2) or of a KEDA ScaledObject.
+
+        What is not set has the defaults of Kubernetes; ``eventperf scale import`` carries over the rest.
+
+        Raises:
+            ConfigurationError: A rule that Kubernetes would refuse too, by its path in the manifest.
+
+        >>> hpa = {"spec": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}}}}
+        >>> Behavior.from_hpa(hpa).down.window
+        60.0
+        """
+        spec = manifest.get("spec") or {}
+        keda = (spec.get("advanced") or {}).get("horizontalPodAutoscalerConfig") or {}
+        given = spec.get("behavior") or keda.get("behavior")
+        if not given:
+            return cls()
+        up, down = given.get("scaleUp") or {}, given.get("scaleDown") or {}
+        return cls(
+            up=_rules_of(up, HPA_UP, "behavior.scaleUp"),
+            down=_rules_of(down, HPA_DOWN, "behavior.scaleDown"),
+            tolerance=Tolerance(
+                up=_tolerance_of(up, "behavior.scaleUp"), down=_tolerance_of(down, "behavior.scaleDown")
+            ),
+        )
+
     @property
     def memory_s(self) -> float:
         """How far back changes and recommendations matter."""
@@ -153,6 +180,42 @@ class Behavior:
             floor = min(current, rate_limit_down(current, observation.changes, observation.at_s, down))
             number = step("scale-down rate", number, max(number, floor))
         return number, tuple(steps)
+
+
+def _rules_of(given: Mapping[str, Any], default: Rules, path: str) -> Rules:
+    """Read one direction; each part that is missing is the default's."""
+    if not given:
+        return replace(default, implied=False)
+    kinds: dict[object, Literal["pods", "percent"]] = {"Pods": "pods", "Percent": "percent"}
+    selects: dict[object, Literal["max", "min", "disabled"]] = {
+        "Max": "max",
+        "Min": "min",
+        "Disabled": "disabled",
+    }
+    policies = list(default.policies)
+    if given.get("policies") is not None:
+        policies = []
+        for number, policy in enumerate(given["policies"]):
+            at = f"{path}.policies[{number}]"
+            kind = kinds.get(policy.get("type"))
+            if kind is None:
+                raise ConfigurationError(f"{at}.type", policy.get("type"), tuple(kinds))
+            value, period = policy.get("value"), policy.get("periodSeconds", 15)
+            policies.append(RatePolicy(type=kind, value=value, period=period))
+    select = selects.get(given.get("selectPolicy") or "Max")
+    if select is None:
+        raise ConfigurationError(f"{path}.selectPolicy", given.get("selectPolicy"), tuple(selects))
+    window = given.get("stabilizationWindowSeconds")
+    return Rules(window=default.window if window is None else window, policies=tuple(policies), select=select)
+
+
+def _tolerance_of(given: Mapping[str, Any], path: str) -> float:
+    """Read a tolerance: a quantity, such as ``0.05`` or ``50m``."""
+    text = str(given.get("tolerance", "0.1"))
+    try:
+        return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
+    except ValueError:
+        raise ConfigurationError(f"{path}.tolerance", text, "a quantity such as 0.05 or 50m") from None
 
 
 def _stabilised(wanted: int, observation: Observation, up: Rules, down: Rules) -> int:

@@ -123,18 +123,18 @@ def test_a_connection_is_used_again_with_its_whole_time() -> None:
         source = PrometheusMetrics(url, "up", timeout=2)
         assert [source.read()["rps"].value for _ in range(4)] == [42.0] * 4
         source.close()
-        assert b"timeout=2000ms" in asked[0]
+        assert b"timeout=2s" in asked[0]
 
 
 @pytest.mark.parametrize(
     ("timeout", "said"),
-    [(3, "3000ms"), (2.5, "2500ms"), ("1500ms", "1500ms"), (0.0004, "1ms"), ("1h", "3600000ms")],
+    [(3, "3s"), (2.5, "2500ms"), ("1500ms", "1500ms"), (0.0004, "1ms"), ("1h", "3600s")],
 )
 def test_every_duration_reaches_prometheus_in_whole_units(timeout: Any, said: str) -> None:
     from eventperf._core.durations import seconds
-    from eventperf.scaling.backends.prometheus import _milliseconds
+    from eventperf.scaling.backends.prometheus import _spelled
 
-    assert _milliseconds(seconds(timeout, name="timeout")) == said
+    assert _spelled(seconds(timeout, name="timeout")) == said
 
 
 JSON_TEXT = st.recursive(

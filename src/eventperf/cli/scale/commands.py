@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,6 +49,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--once", action="store_true", help="one tick, printed")
     run.add_argument("--json", action="store_true")
 
+    carry = commands.add_parser("import", help="an HPA or ScaledObject as a file for `scale run --config`")
+    carry.add_argument("manifest", metavar="FILE", help="YAML or JSON, one or several objects")
+
     explain = commands.add_parser("explain", help="why the decisions in a log came out as they did")
     explain.add_argument("log", help="a file of DecisionLog(path), or the URL of SqlDecisionLog's database")
     explain.add_argument("--target", help="only decisions on this target")
@@ -58,7 +62,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked."""
-    return int({"backtest": _backtest, "run": _run, "explain": _explain}[args.action](args))
+    return int(
+        {"backtest": _backtest, "run": _run, "explain": _explain, "import": _import}[args.action](args)
+    )
 
 
 def _policy(name: str, pod_rps: float) -> Policy:
@@ -153,6 +159,16 @@ def _run(args: argparse.Namespace) -> int:
     decision = scaler.tick()
     print(decision.to_json() if args.json else decision.explain())
     return 1 if decision.error else 0
+
+
+def _import(args: argparse.Namespace) -> int:
+    from .importing import carried_over
+
+    text, remarks = carried_over(args.manifest)
+    print(text)
+    for remark in remarks:
+        print(f"differs: {remark}", file=sys.stderr)
+    return 0
 
 
 def _explain(args: argparse.Namespace) -> int:

@@ -293,6 +293,13 @@ class _Builder:
                     )
                 pods = pods or KubernetesMetrics(target)
                 sources[name] = pods
+            elif isinstance(given, dict) and "container" in given:
+                part = Section(given, section.at(name))
+                with named(part.at("")[:-1]):
+                    sources[name] = KubernetesMetrics(
+                        target, resources=[name], container=part.text("container")
+                    )
+                part.end()
             elif isinstance(given, str):
                 sources[name] = load_object(given, section.at(name), call=False)
             else:

@@ -161,8 +161,8 @@ class PrometheusQuery:
     def _fetch(self) -> tuple[int, bytes]:
         query = {
             "query": self.query,
-            "timeout": _milliseconds(self._timeout_s),
-            "lookback_delta": _milliseconds(self._max_age_s),
+            "timeout": _spelled(self._timeout_s),
+            "lookback_delta": _spelled(self._max_age_s),
         }
         target = f"{self._path}?{urlencode(query)}"
         reused = self._connection is not None and self._pid == os.getpid()
@@ -210,8 +210,10 @@ class PrometheusQuery:
         return f"PrometheusQuery({self.url!r}, {self.query!r})"
 
 
-def _milliseconds(duration_s: float) -> str:
-    """Spell a duration so that every server of this API reads it: whole numbers, one unit."""
+def _spelled(duration_s: float) -> str:
+    """Spell a duration so that every server of this API reads it: a whole number of one unit."""
+    if duration_s >= 1 and duration_s == int(duration_s):
+        return f"{int(duration_s)}s"
     return f"{max(1, round(duration_s * 1000))}ms"
 
 

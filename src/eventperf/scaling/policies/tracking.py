@@ -166,7 +166,11 @@ class TargetTracking:
 
     Args:
         cpu: Wanted mean share of the CPU request, for example 0.7; ``memory`` likewise.
-        rps: Wanted requests per second of one replica; ``backlog``: wanted waiting jobs per replica.
+        rps: Wanted requests per second of one replica; ``backlog``: wanted waiting jobs per replica
+            (``AverageValue`` of an object or external metric).
+        totals: Metrics of these that have a target for all replicas together (``Value``): the number of
+            replicas changes as the metric does to its target. For a metric of a queue or a wait, say, that
+            more replicas make smaller.
 
     The tolerance is that of the scaler's :class:`~eventperf.scaling.Behavior`.
 
@@ -177,7 +181,7 @@ class TargetTracking:
     5
     """
 
-    __slots__ = ("targets",)
+    __slots__ = ("targets", "totals")
 
     def __init__(
         self,
@@ -186,6 +190,7 @@ class TargetTracking:
         memory: float | None = None,
         rps: float | None = None,
         backlog: float | None = None,
+        totals: Sequence[str] = (),
     ) -> None:
         given = {"cpu": cpu, "memory": memory, "rps": rps, "backlog": backlog}
         self.targets: dict[str, float] = {
@@ -195,6 +200,10 @@ class TargetTracking:
         }
         if all(value is None for value in given.values()):
             raise ConfigurationError("targets", "none", [f"{name}=..." for name in METRICS])
+        self.totals: tuple[str, ...] = (totals,) if isinstance(totals, str) else tuple(totals)
+        for name in self.totals:
+            if name not in ("rps", "backlog") or name not in self.targets:
+                raise ConfigurationError("totals", name, "rps or backlog, with a target")
         for name, value in given.items():
             high = 10.0 if name in ("cpu", "memory") else math.inf
             number = self.targets.get(name, math.nan)
@@ -232,8 +241,12 @@ class TargetTracking:
             percent = int(value * 100 + 1e-9) if isinstance(goal, int) else value * 100
             text = f"{percent:.4g} % of the request, target {goal:g} %"
             return Tracked(total_value_replicas(state.replicas, state.ready, percent, goal, tolerance), text)
+        if name in self.totals:
+            text = f"{value:.4g}, target {target:g} in all"
+            return Tracked(total_value_replicas(state.replicas, state.ready, value, target, tolerance), text)
         text = f"{value:.4g} in all, target {target:g} per replica"
         return Tracked(average_value_replicas(state.replicas, value, target, tolerance), text)
 
     def __repr__(self) -> str:
-        return f"TargetTracking({', '.join(f'{n}={v:g}' for n, v in self.targets.items())})"
+        totals = f", totals={self.totals}" if self.totals else ""
+        return f"TargetTracking({', '.join(f'{n}={v:g}' for n, v in self.targets.items())}{totals})"

@@ -30,6 +30,7 @@ def main() -> None:
         startup_s=options.startup_s,
         pods=not options.no_controllers,
         schemas=options.schemas,
+        usage=options.usage,
     )
     for number in range(options.deployments):
         _deploy(server, f"web-{number}", options)
@@ -43,9 +44,13 @@ def main() -> None:
 
 
 def _deploy(server: KubernetesServer, name: str, options: argparse.Namespace) -> None:
-    server.create_deployment(name, namespace=options.namespace, replicas=options.replicas)
-    for number in range(options.replicas if options.usage else 0):
+    made = server.create_deployment(name, namespace=options.namespace, replicas=options.replicas)
+    if not options.usage or not options.no_controllers:
+        return  # pods follow by themselves, and their usage follows them
+    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "controller": True, "name": name}
+    for number in range(options.replicas):
         pod = ready_pod(f"{name}-{number}", deployment(name))
+        pod["metadata"]["ownerReferences"] = [{**owner, "uid": made["metadata"]["uid"]}]
         server.create("pods", pod, namespace=options.namespace)
         server.set_usage(f"{name}-{number}", cpu=options.usage, namespace=options.namespace)
 

@@ -7,6 +7,8 @@ import re
 from typing import Any
 
 from .http import Request, Response, Stream
+from .immutable import check_changed, check_new
+from .mirror import mirror_events
 from .patch import merge, strategic
 from .resources import BUILTIN, Resource
 from .schemas import Schemas
@@ -24,6 +26,7 @@ _PATCHES = {
     "application/strategic-merge-patch+json": strategic,
 }
 _INT32 = 2**31 - 1
+NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
 class Route:
@@ -54,6 +57,17 @@ class Api:
         self._bookmark_s = bookmark_s
         for resource in BUILTIN:
             store.register(resource)
+        self._strict: Schemas | None = schemas
+        mirror_events(store)
+        for name in NAMESPACES:
+            self.ensure_namespace(name)
+
+    def ensure_namespace(self, name: str) -> None:
+        """Make a namespace that is not there yet."""
+        shelf = self.store.shelves["", "namespaces"]
+        if name and ("", name) not in shelf.items:
+            body = {"metadata": {"name": name}, "spec": {"finalizers": ["kubernetes"]}}
+            self.store.create(shelf, "", {**body, "status": {"phase": "Active"}})
 
     def route(self, request: Request) -> Route:
         """Read the path, or raise 404."""
@@ -97,7 +111,7 @@ class Api:
                 return Response(200, self._view(route, item))
             dry_run = request.query.get("dryRun") == "All"
             if route.verb == "create":
-                return self._create(route, self._body(request), dry_run)
+                return self._create(route, self._body(request), request, dry_run)
             old = self.store.get(route.shelf, route.namespace, route.name)
             if route.verb == "delete":
                 self.store.delete(route.shelf, old, dry_run=dry_run)
@@ -154,13 +168,21 @@ class Api:
             raise ApiError(400, "BadRequest", "the body is not an object")
         return body
 
-    def _create(self, route: Route, body: Object, dry_run: bool) -> Response:
+    def _create(self, route: Route, body: Object, request: Request, dry_run: bool) -> Response:
         resource = route.shelf.resource
         if resource.namespaced and not route.namespace:
             raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the resource")
         if (body.get("metadata") or {}).get("namespace", route.namespace) != route.namespace:
             raise ApiError(400, "BadRequest", "the namespace of the object does not match the request")
-        self._check(resource, {"kind": resource.kind, "apiVersion": resource.api_version, **body})
+        if resource.namespaced and ("", route.namespace) not in self.store.shelves["", "namespaces"].items:
+            raise ApiError(404, "NotFound", f'namespaces "{route.namespace}" not found')
+        typed = {"kind": resource.kind, "apiVersion": resource.api_version, **body}
+        if typed["kind"] != resource.kind or typed["apiVersion"] != resource.api_version:
+            text = f"{typed['apiVersion']}, Kind={typed['kind']} does not match the expected one"
+            raise ApiError(400, "BadRequest", f"the object provided is unrecognized: {text}")
+        self._check_fields(request, typed)
+        check_new(resource, body)
+        self._check(resource, typed)
         return Response(201, self.store.create(route.shelf, route.namespace, body, dry_run=dry_run).raw)
 
     def _changed(self, route: Route, old: Item, request: Request) -> Object:
@@ -179,10 +201,17 @@ class Api:
             after = body
         self._check_version(route, old, after)
         resource = route.shelf.resource
+        named = (after.get("metadata") or {}).get("name", route.name)
+        if named != route.name:
+            text = f"the name of the object ({named}) does not match the name on the URL ({route.name})"
+            raise ApiError(400, "BadRequest", text)
+        if not scaling:
+            self._check_fields(request, {**after, "kind": resource.kind, "apiVersion": resource.api_version})
         if scaling:
             return self._scaled(resource, old.obj, after)
         if route.sub == "status":
             after = {**old.obj, "status": after.get("status")}
+        check_changed(resource, old.obj, after)
         self._check(resource, after)
         return after
 
@@ -215,6 +244,20 @@ class Api:
         first, _, last = resource.scale[0].partition(".")
         return {**obj, first: {**(obj.get(first) or {}), last: replicas}}
 
+    def _check_fields(self, request: Request, obj: Object) -> None:
+        """Refuse unknown and doubled fields where the client asks for it, as kubectl does by default."""
+        if request.query.get("fieldValidation") != "Strict":
+            return
+        wrong = [f'unknown field "{name}"' for name in self._fields().unknown(obj)]
+        wrong += [f'duplicate field "{name}"' for name in _doubled(request.body)]
+        if wrong:
+            raise ApiError(400, "BadRequest", f"strict decoding error: {', '.join(wrong)}")
+
+    def _fields(self) -> Schemas:
+        if self._strict is None:
+            self._strict = Schemas()
+        return self._strict
+
     def _check(self, resource: Resource, obj: Object) -> None:
         if resource.group == "events.k8s.io":
             _check_event(obj)
@@ -243,6 +286,18 @@ class Api:
             "spec": {"replicas": want if want is not None else 1},
             "status": status,
         }
+
+
+def _doubled(body: bytes) -> list[str]:
+    found: list[str] = []
+
+    def pairs(given: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in given]
+        found.extend(n for at, n in enumerate(names) if n in names[:at])
+        return dict(given)
+
+    json.loads(body, object_pairs_hook=pairs)
+    return found
 
 
 def _dig(obj: Any, path: str) -> Any:

@@ -36,6 +36,19 @@ class Schemas:
             return None
         return f"{'.'.join(str(p) for p in error.path) or 'object'}: {error.message}"
 
+    def unknown(self, obj: dict[str, Any]) -> list[str]:
+        """Return the paths of fields that the schema of the kind does not have."""
+        validator = self._validator(str(obj.get("kind")), str(obj.get("apiVersion")))
+        if validator is None:
+            return []
+        found = []
+        for error in validator.iter_errors(obj):
+            if error.validator == "additionalProperties":
+                known = error.schema.get("properties") or {}
+                at = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
+                found += [f"{at}.{name}".lstrip(".") for name in error.instance if name not in known]
+        return found
+
     @functools.cached_property
     def _definitions(self) -> Any:
         return self._load("_definitions")

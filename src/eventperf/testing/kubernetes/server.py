@@ -16,6 +16,7 @@ from typing_extensions import Self
 from .api import Api, Route
 from .faults import Fault
 from .http import Connection, Connections, Request, Response, Stream
+from .mirror import mirror_events
 from .resources import Resource
 from .schemas import Schemas
 from .store import ApiError, Object, Store, dumps
@@ -50,6 +51,7 @@ class KubernetesServer:
         schemas: Check bodies against the real schemas (needs ``kubernetes-validate``). A version such as
             ``"1.33"`` picks that version's schemas.
         bookmark_s: Seconds between bookmarks of a watch.
+        usage: CPU that ``metrics.k8s.io`` reports for every container of the pods that are ready.
         token: Bearer token every request must carry; None for none.
 
     >>> with KubernetesServer() as server:
@@ -68,12 +70,14 @@ class KubernetesServer:
         history: int = 10_000,
         token: str | None = None,
         port: int = 0,
+        usage: str | None = None,
     ) -> None:
         self.store: Store = Store(history=history)
         checked = Schemas(schemas if isinstance(schemas, str) else None) if schemas else None
         self._api = Api(self.store, schemas=checked, bookmark_s=bookmark_s)
         self._startup_s = startup_s
         self._pods = pods
+        self._usage = usage
         self._token = token
         self.port: int = port
         self._connections = Connections()
@@ -123,12 +127,13 @@ class KubernetesServer:
             listener = loop.run_until_complete(listen)
             self.port = listener.sockets[0].getsockname()[1]
             if self._pods:
-                Workloads(self.store, startup_s=self._startup_s, loop=loop)
+                Workloads(self.store, startup_s=self._startup_s, loop=loop, usage=self._usage)
             started.set()
             loop.run_forever()
             listener.close()
             for shelf in self.store.shelves.values():
                 shelf.listeners.clear()
+            mirror_events(self.store)
             for connection in list(self._connections.open):
                 connection.close()
             loop.run_until_complete(asyncio.sleep(0))
@@ -295,8 +300,10 @@ class KubernetesServer:
         return self._connections.accepted
 
     def create(self, plural: str, body: Object, *, namespace: str = "default", group: str = "") -> Object:
-        """Store an object directly and return it."""
+        """Store an object directly and return it; its namespace is made where it is not there."""
         with self.store.lock:
+            if self.store.shelves[group, plural].resource.namespaced:
+                self._api.ensure_namespace(namespace)
             return self.store.create(self.store.shelves[group, plural], namespace, body).obj
 
     def create_deployment(self, name: str, *, namespace: str = "default", **options: Any) -> Object:

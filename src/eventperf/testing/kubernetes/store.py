@@ -59,6 +59,7 @@ class Change:
     type: str
     old: Item | None
     new: Item
+    is_mirrored: bool = False
 
 
 @dataclass(slots=True)
@@ -135,19 +136,27 @@ class Store:
         self.version = version = next(self._version)
         obj = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(version)}}
         item = Item(obj, dumps(obj))
-        meta = obj["metadata"]
+        self._record(shelf, Change(version, kind, old, item))
+        return item
+
+    def mirror(self, shelf: Shelf, change: Change, obj: Object) -> None:
+        """Show a change of another shelf, with its version, on this one as ``obj``."""
+        key = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+        item = Item(obj, dumps(obj))
+        self._record(shelf, Change(change.version, change.type, shelf.items.get(key), item, is_mirrored=True))
+
+    def _record(self, shelf: Shelf, change: Change) -> None:
+        meta = change.new.obj["metadata"]
         key = (meta.get("namespace", ""), meta["name"])
-        if kind == "DELETED":
+        if change.type == "DELETED":
             shelf.items.pop(key, None)
         else:
-            shelf.items[key] = item
-        change = Change(version, kind, old, item)
+            shelf.items[key] = change.new
         shelf.history.append(change)
         while len(shelf.history) > self._history:
             shelf.oldest = shelf.history.popleft().version
         for tell in tuple(shelf.listeners):
             tell(change)
-        return item
 
     def select(self, shelf: Shelf, namespace: str | None, *matchers: Matcher | None) -> list[Item]:
         """Return the objects of a namespace (None for all) that every matcher accepts, by name."""

@@ -37,6 +37,9 @@ def deployment(
     }
 
 
+_SCRAPE_S = 15.0
+
+
 class Workloads:
     """The controllers of the test cluster: keeps pods and ``status`` in step with ``spec.replicas``.
 
@@ -44,8 +47,10 @@ class Workloads:
         startup_s: Seconds from a pod's creation until it is ready.
     """
 
-    def __init__(self, store: Store, *, startup_s: float, loop: asyncio.AbstractEventLoop) -> None:
-        self._store, self._startup_s, self._loop = store, startup_s, loop
+    def __init__(
+        self, store: Store, *, startup_s: float, loop: asyncio.AbstractEventLoop, usage: str | None = None
+    ) -> None:
+        self._store, self._startup_s, self._loop, self._usage = store, startup_s, loop, usage
         self._pods = store.shelves["", "pods"]
         for (group, plural), shelf in store.shelves.items():
             if group == "apps" and plural in ("deployments", "statefulsets"):
@@ -56,12 +61,38 @@ class Workloads:
         for pod in self._pods.items.values():
             self._index(pod.obj, add=True)
         self._pods.listeners.append(self._pod_changed)
+        if usage is not None:
+            loop.call_soon(self._measure)
 
     def _soon(self, shelf: Shelf, change: Change) -> None:
         meta = change.new.obj["metadata"]
         self._loop.call_soon_threadsafe(self._reconcile, shelf, (meta.get("namespace", ""), meta["name"]))
 
+    def _measure(self) -> None:
+        """Let ``metrics.k8s.io`` have a new sample of each pod that is ready, as a scrape brings them."""
+        with self._store.lock:
+            for pod in list(self._pods.items.values()):
+                self._sample(pod)
+        self._loop.call_later(_SCRAPE_S, self._measure)
+
+    def _sample(self, pod: Item, *, gone: bool = False) -> None:
+        if self._usage is None:
+            return
+        shelf = self._store.shelves["metrics.k8s.io", "pods"]
+        meta = pod.obj["metadata"]
+        old = shelf.items.get((meta["namespace"], meta["name"]))
+        if gone or not _is_ready(pod):
+            if old is not None:
+                self._store.delete(shelf, old)
+            return
+        body = pod_metrics(pod.obj, self._usage, "64Mi")
+        if old is None:
+            self._store.create(shelf, meta["namespace"], body)
+        else:
+            self._store.replace(shelf, old, body)
+
     def _pod_changed(self, change: Change) -> None:
+        self._sample(change.new, gone=change.type == "DELETED")
         self._index(change.new.obj, add=change.type != "DELETED")
         if change.type != "DELETED":
             return

@@ -1,0 +1,176 @@
+"""A user's HPA or ScaledObject, carried over: the same behavior and targets; what differs is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventperf.cli.main import main
+from eventperf.cli.scale.config import build, read_file
+from eventperf.errors import ConfigurationError
+from eventperf.scaling import (
+    Behavior,
+    Observation,
+    RatePolicy,
+    Rules,
+    Sample,
+    TargetState,
+    TargetTracking,
+    Tolerance,
+)
+from eventperf.scaling.behavior import HPA_DOWN, HPA_UP, PLAIN_UP
+
+
+def hpa(metrics: list[Any] | None = None, **spec: Any) -> dict[str, Any]:
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
+    spec = {"scaleTargetRef": reference, "minReplicas": 2, "maxReplicas": 9, **spec}
+    if metrics is not None:
+        spec["metrics"] = metrics
+    meta = {"name": "web", "namespace": "prod"}
+    return {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": meta, "spec": spec}
+
+
+def resource(name: str, percent: int, container: str | None = None) -> dict[str, Any]:
+    part = {"name": name, "target": {"type": "Utilization", "averageUtilization": percent}}
+    if container:
+        return {"type": "ContainerResource", "containerResource": {**part, "container": container}}
+    return {"type": "Resource", "resource": part}
+
+
+def external(**target: str) -> dict[str, Any]:
+    return {"type": "External", "external": {"metric": {"name": "queue"}, "target": {"type": "x", **target}}}
+
+
+TEN = [{"type": "Pods", "value": 10, "periodSeconds": 60}]
+
+
+@pytest.mark.parametrize(
+    ("behavior", "up", "down", "tolerance"),
+    [
+        (None, PLAIN_UP, HPA_DOWN, Tolerance()),
+        ({}, PLAIN_UP, HPA_DOWN, Tolerance()),
+        ({"scaleDown": {"stabilizationWindowSeconds": 0}}, HPA_UP,
+         Rules(policies=HPA_DOWN.policies), Tolerance()),
+        ({"scaleUp": {"policies": TEN}},
+         Rules(policies=(RatePolicy(type="pods", value=10, period=60),)), HPA_DOWN, Tolerance()),
+        ({"scaleUp": {"selectPolicy": "Disabled", "tolerance": "50m"}},
+         Rules(policies=HPA_UP.policies, select="disabled"), HPA_DOWN, Tolerance(up=0.05)),
+        ({"scaleDown": {"selectPolicy": "Min", "tolerance": "0.2"}}, HPA_UP,
+         Rules(window=300, policies=HPA_DOWN.policies, select="min"), Tolerance(down=0.2)),
+    ],
+)  # fmt: skip
+def test_what_a_behavior_leaves_out_has_the_defaults_of_kubernetes(
+    behavior: Any, up: Rules, down: Rules, tolerance: Tolerance
+) -> None:
+    found = Behavior.from_hpa(hpa(behavior=behavior))
+    assert (found.up, found.down, found.tolerance) == (up, down, tolerance)
+    keda = {"spec": {"advanced": {"horizontalPodAutoscalerConfig": {"behavior": behavior}}}}
+    assert Behavior.from_hpa(keda) == found
+
+
+def test_rules_that_a_manifest_spells_out_bind_a_policy_that_paces_itself() -> None:
+    found = Behavior.from_hpa(hpa(behavior={"scaleUp": {"stabilizationWindowSeconds": 0}}))
+    assert not found.up.implied
+
+
+@pytest.mark.parametrize(
+    ("behavior", "argument"),
+    [
+        ({"scaleUp": {"policies": [{"type": "Often", "value": 1}]}}, "behavior.scaleUp.policies[0].type"),
+        ({"scaleDown": {"selectPolicy": "Any"}}, "behavior.scaleDown.selectPolicy"),
+        ({"scaleDown": {"tolerance": "much"}}, "behavior.scaleDown.tolerance"),
+        ({"scaleUp": {"policies": [{"type": "Pods"}]}}, "value"),
+    ],
+)
+def test_a_rule_that_kubernetes_refuses_is_refused(behavior: Any, argument: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Behavior.from_hpa(hpa(behavior=behavior))
+    assert caught.value.argument == argument
+
+
+def imported(path: Path, obj: Any, capsys: pytest.CaptureFixture[str]) -> tuple[Any, str]:
+    path.write_text(json.dumps(obj))
+    assert main(["scale", "import", str(path)]) == 0
+    said = capsys.readouterr()
+    config = path.with_suffix(".toml")
+    config.write_text(said.out)
+    plan = build(read_file(str(config)))
+    plan.close()
+    assert not plan.unseen
+    return plan.scalers[0], said.err
+
+
+@pytest.mark.parametrize(
+    ("metrics", "targets", "totals", "differs"),
+    [
+        (None, {"cpu": 0.8}, (), ""),
+        ([resource("cpu", 70), resource("memory", 60)], {"cpu": 0.7, "memory": 0.6}, (), ""),
+        ([resource("cpu", 70, "app")], {"cpu": 0.7}, (), ""),
+        ([external(averageValue="30")], {"rps": 30.0}, (), "PromQL"),
+        ([external(value="500m")], {"rps": 0.5}, ("rps",), "PromQL"),
+        ([external(value="1k"), external(averageValue="2"), external(value="3")],
+         {"rps": 1000.0, "backlog": 2.0}, ("rps",), "no more than two"),
+    ],
+)  # fmt: skip
+def test_an_hpa_becomes_a_file_that_check_accepts(
+    metrics: Any, targets: dict[str, float], totals: tuple[str, ...], differs: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    scaler, said = imported(tmp_path / "hpa.json", hpa(metrics), capsys)
+    assert isinstance(scaler.policy, TargetTracking)
+    assert (scaler.policy.targets, scaler.policy.totals) == (targets, totals)
+    assert (scaler.target.name, scaler.min_replicas, scaler.max_replicas) == ("prod/deployment/web", 2, 9)
+    assert (differs in said) if differs else not said
+
+
+def test_its_behavior_comes_back_from_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, behavior in enumerate(
+        [None, {"scaleDown": {"stabilizationWindowSeconds": 60}},
+         {"scaleUp": {"policies": TEN, "tolerance": 0.2}}, {"scaleDown": {"selectPolicy": "Disabled"}}]
+    ):  # fmt: skip
+        obj = hpa([resource("cpu", 70)], behavior=behavior)
+        scaler, _ = imported(tmp_path / f"{number}.json", obj, capsys)
+        assert scaler.behavior == Behavior.from_hpa(obj)
+
+
+def test_a_scaled_object_becomes_a_file_and_its_cron_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = 'sum(rate(hits{app="web"}[1m]))'
+    triggers = [
+        {
+            "type": "prometheus",
+            "metadata": {"serverAddress": "http://p:9090", "query": query, "threshold": "5"},
+        },
+        {"type": "cpu", "metricType": "Utilization", "metadata": {"value": "60"}},
+        {"type": "cron", "metadata": {"start": "0 9 * * *", "end": "0 10 * * *"}},
+    ]
+    spec = {"scaleTargetRef": {"name": "worker"}, "maxReplicaCount": 30, "triggers": triggers}
+    obj = {"kind": "ScaledObject", "metadata": {"name": "worker"}, "spec": spec}
+    scaler, said = imported(tmp_path / "keda.json", obj, capsys)
+    assert scaler.policy.targets == {"rps": 5.0, "cpu": 0.6}
+    assert (scaler.min_replicas, scaler.max_replicas) == (0, 30)
+    assert "cron 0 9 * * *" in said
+    assert query in (tmp_path / "keda.toml").read_text().replace('\\"', '"')
+
+
+def test_a_target_for_all_replicas_together_changes_them_by_its_ratio() -> None:
+    seen = Observation(
+        at_s=0.0, state=TargetState(replicas=4, ready=4), min_replicas=1, max_replicas=99,
+        samples={"backlog": Sample(value=300.0)},
+    )  # fmt: skip
+    assert TargetTracking(backlog=100, totals=["backlog"]).decide(seen).replicas == 12
+    assert TargetTracking(backlog=100).decide(seen).replicas == 3
+    with pytest.raises(ConfigurationError, match="totals"):
+        TargetTracking(rps=1, totals=["backlog"])
+
+
+def test_a_file_that_holds_no_autoscaler_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.yaml").write_text("kind: ConfigMap\nmetadata: {name: x}\n")
+    assert main(["scale", "import", str(tmp_path / "x.yaml")]) == 2
+    assert "HorizontalPodAutoscaler" in capsys.readouterr().err
