@@ -7,9 +7,9 @@ from eventperf.dbopt.findings import Findings
 
 def script(advice: Findings, *, drops: bool = False) -> str:
     """Return a script; drops are comments unless asked for, partitioning always is."""
-    lines = [f"-- {len(advice.indexes)} indexes; judged by: {advice.proof}"]
+    lines = [f"-- {len(advice.indexes)} indexes; {advice.level}, judged by: {advice.proof}"]
     for index in advice.indexes:
-        lines += [f"-- {index.reason}", f"{index.sql};"]
+        lines += [f"-- {index.level}: {index.reason}", f"{index.sql};"]
     for drop in advice.drops:
         lines += [f"-- {drop.kind}: {drop.evidence}", f"{'' if drops else '-- '}{drop.sql};"]
     for partition in advice.partitions:
