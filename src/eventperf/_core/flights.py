@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any, Final
 
 OPEN: Final = "open"
@@ -37,7 +38,7 @@ class Flight:
     """
 
     __slots__ = (
-        "_thread", "_waits_on", "_wakers", "fenced", "fenced_tags", "key", "outcome", "state"
+        "_landed_with", "_thread", "_waits_on", "_wakers", "fenced", "fenced_tags", "key", "outcome", "state"
     )  # fmt: skip
 
     def __init__(self, key: object, thread: int) -> None:
@@ -47,6 +48,7 @@ class Flight:
         self.fenced: bool = False
         self.fenced_tags: set[str] = set()
         self._thread = thread
+        self._landed_with: TracebackType | None = None
         self._waits_on: Flight | None = None
         self._wakers: list[Callable[[], object]] = []
 
@@ -54,8 +56,14 @@ class Flight:
         """Return the value or raise the loader's error; only after landing."""
         if self.state == ERROR:
             error: BaseException = self.outcome
-            raise error.with_traceback(error.__traceback__)
+            # As it landed: the frames of everybody who was told before would pile up in it otherwise.
+            raise error.with_traceback(self._landed_with)
         return self.outcome
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody is parked on it."""
+        return bool(self._wakers)
 
 
 class Flights:
@@ -121,6 +129,7 @@ class Flights:
             if self._open.get(flight.key) is flight:
                 del self._open[flight.key]
             flight.outcome = outcome
+            flight._landed_with = outcome.__traceback__ if state == ERROR else None
             flight.state = state
             wakers, flight._wakers = flight._wakers, []
         for wake in wakers:

@@ -33,6 +33,9 @@ def check(parsed: BackendURL) -> BackendURL:
     shown = redact(parsed.text)
     if parsed.scheme not in SCHEMES:
         raise ConfigurationError("url", shown, [f"{scheme}://" for scheme in SCHEMES])
+    if parsed.options.get("decode_responses", "").lower() in ("true", "t", "yes", "y", "1"):
+        given = parsed.options["decode_responses"]
+        raise ConfigurationError("decode_responses in the URL", given, "nothing: values are bytes here")
     if parsed.scheme == "unix":
         return parsed
     if not parsed.hosts:

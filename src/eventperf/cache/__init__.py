@@ -8,7 +8,7 @@ from eventperf._core.durations import FOREVER
 
 from .backends.local.memory import MemoryStore
 from .commit import invalidate_on_commit
-from .decorating.cached import CachedCoroutine, CachedFunction
+from .decorating.faces import CachedCoroutine, CachedFunction
 from .default import cached, configure
 from .errors import (
     CacheError,
@@ -23,7 +23,17 @@ from .keys import escape
 from .manager import CacheManager
 from .options import CacheOptions
 from .protocols import AsyncCacheStore, CacheStore, InvalidationBus, LocalStore, Serializer, SupportsLease
-from .stats import CacheStats
+from .stats import (
+    BreakerChanged,
+    CacheStats,
+    CoherenceChanged,
+    CorruptEntry,
+    Invalidated,
+    Loaded,
+    LoadFailed,
+    NotKept,
+    StoreTrouble,
+)
 from .values.serializers import PickleSerializer
 from .warming import EVENT_PLATFORM, WarmReport, WarmResult
 
@@ -35,6 +45,7 @@ __all__ = [
     "EVENT_PLATFORM",
     "FOREVER",
     "AsyncCacheStore",
+    "BreakerChanged",
     "CacheError",
     "CacheManager",
     "CacheOptions",
@@ -43,15 +54,22 @@ __all__ = [
     "CachedCoroutine",
     "CachedFunction",
     "CachetoolsStore",
+    "CoherenceChanged",
+    "CorruptEntry",
+    "Invalidated",
     "InvalidationBus",
+    "LoadFailed",
     "LoadTimeout",
+    "Loaded",
     "LocalStore",
     "MemoryStore",
     "NotCacheable",
+    "NotKept",
     "PickleSerializer",
     "RedisStore",
     "SerializationError",
     "Serializer",
+    "StoreTrouble",
     "StoreUnavailable",
     "SupportsLease",
     "UnstableKey",

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
+
+from .transactions import mark_session, watch
+from .verbs.base import tag_list, text_of
 
 if TYPE_CHECKING:
     from .manager import CacheManager
@@ -21,19 +25,41 @@ def invalidate_on_commit(cache: CacheManager, session: Any, /, *keys: str, tags:
 
     Args:
         cache: The manager.
-        session: A SQLAlchemy ``Session`` or ``AsyncSession`` with the transaction of the change.
+        session: A SQLAlchemy ``Session``, ``AsyncSession`` or scoped session (``db.session`` of
+            Flask-SQLAlchemy) with the transaction of the change. Until it ends, cached functions called
+            inside it load for themselves and keep nothing.
         keys: Keys to invalidate.
         tags: Tags to invalidate.
+
+    Raises:
+        ConfigurationError: Something else than a session, than texts for keys, than a list of texts for tags.
     """
     event = require("sqlalchemy.event", extra="dbopt", needed_by="invalidate_on_commit")
-    is_async = hasattr(session, "sync_session")
-    plain = session.sync_session if is_async else session
+    plain, is_async = _plain(session)
+    for key in keys:
+        text_of(key)
+    tags = tag_list(tags)
+    watch()
+    mark_session(plain)
     pending: list[Any] | None = plain.info.get(_PENDING)
     if pending is None:
         pending = plain.info[_PENDING] = []
         event.listen(plain, "after_commit", _committed)
         event.listen(plain, "after_soft_rollback", _rolled_back)
     pending.append((cache, keys, tuple(tags), is_async, _within(plain)))
+
+
+def _plain(session: Any) -> tuple[Any, bool]:
+    """Return the synchronous session behind what was given, and whether it was an asynchronous one."""
+    if callable(getattr(type(session), "registry", None) or getattr(session, "registry", None)):
+        session = session()  # scoped: the session of this thread, request or task
+    is_async = hasattr(session, "sync_session")
+    plain = session.sync_session if is_async else session
+    if not (hasattr(plain, "get_nested_transaction") and hasattr(plain, "info")):
+        raise ConfigurationError(
+            "session", type(session).__name__, "a Session, an AsyncSession or a scoped session (db.session)"
+        )
+    return plain, is_async
 
 
 def _within(session: Any) -> list[Any]:

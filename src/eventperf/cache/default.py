@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from eventperf._core.durations import Duration
 
-from .decorating.cached import CachedCoroutine, CachedFunction, Decorate
+from .decorating.faces import CachedCoroutine, CachedFunction, Decorate
 from .manager import CacheManager, decorate
-from .options import CacheOptions
+from .options import CacheOptions, MoreOptions
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from typing_extensions import ParamSpec
+    from typing_extensions import ParamSpec, Unpack
 
     P = ParamSpec("P")
 
@@ -80,6 +80,7 @@ def cached(
     self_key: str | Callable[[Any], Any] | None = None,
     namespace: str | None = None,
     options: CacheOptions | None = None,
+    **more: Unpack[MoreOptions],
 ) -> Decorate: ...
 
 
@@ -93,6 +94,7 @@ def cached(
     self_key: str | Callable[[Any], Any] | None = None,
     namespace: str | None = None,
     options: CacheOptions | None = None,
+    **more: Unpack[MoreOptions],
 ) -> Any:
     """Remember the results of a function with the configured manager; see :meth:`CacheManager.cached`."""
-    return decorate(current, function, ttl, key, tags, self_key, namespace, options)
+    return decorate(current, function, ttl, key, tags, self_key, namespace, options, more)

@@ -27,16 +27,21 @@ class StoreUnavailable(CacheError, errors.StoreUnavailable):
         url: The server, without its password.
         reason: What the driver said.
         silent: No answer at all, as opposed to an answer that refuses.
+        permanent: Refused, and it will be each time: a right that the user lacks, an unknown command.
     """
 
-    def __init__(self, url: str, reason: str, silent: bool = False) -> None:
+    def __init__(self, url: str, reason: str, silent: bool = False, permanent: bool = False) -> None:
         self.url = url
         self.reason = reason
         self.silent = silent
-        super().__init__(f"{url} is not available ({reason}); check that the server is up and reachable")
+        self.permanent = permanent
+        cure = "check that the server is up and reachable"
+        if permanent:
+            cure = "give the user the right to this command, or do without what needs it"
+        super().__init__(f"{url} is not available ({reason}); {cure}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.url, self.reason, self.silent)
+        return type(self), (self.url, self.reason, self.silent, self.permanent)
 
 
 class LoadTimeout(CacheError, TimeoutError):

@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.events import Hooks
 from eventperf._core.urls import Registry, parse_url
 
 from .backends.local.memory import MemoryStore
 from .backends.local.sweeper import SWEEPER
-from .decorating.cached import CachedCoroutine, CachedFunction, Decorate, Recipe, as_decorate, wrap
-from .engine import patterns
+from .decorating.cached import wrap
+from .decorating.faces import CachedCoroutine, CachedFunction, Decorate, as_decorate
+from .decorating.recipe import Recipe
+from .engine.figures import snapshot
 from .engine.state import Core
 from .keys import Space
-from .options import COHERENCE, CacheOptions
-from .protocols import Serializer
+from .options import COHERENCE, OPTION_NAMES, CacheOptions, MoreOptions
+from .policy import is_fresh
+from .protocols import AsyncCacheStore, CacheStore, LocalStore, Serializer
 from .stats import CacheStats
+from .transactions import watch
 from .values import serializers
 from .values.isolation import SHARE, Marks
 from .verbs.load import LoadVerbs
@@ -30,7 +35,7 @@ from .warming import Warmers
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from typing_extensions import ParamSpec, Self
+    from typing_extensions import ParamSpec, Self, Unpack
 
     P = ParamSpec("P")
 
@@ -74,6 +79,8 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
         clock: Time, for tests.
         random: Randomness of jitter and early refresh, for tests.
         serializer: ``"msgpack"`` (the default, no pickle), ``"pickle"`` or an object.
+        timeout: How long the second tier may be silent before it counts as away: ``"auto"`` (the default)
+            follows the measured round trips, between 50 ms and 1 s. With a store object it is the store's.
 
     >>> cache = CacheManager(namespace="shop", ttl="5m")
     >>> cache.get_or_load("price:7", lambda: 950)
@@ -94,16 +101,18 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
         clock: Clock | None = None,
         random: _random.Random | None = None,
         serializer: str | Serializer | None = None,
+        timeout: Duration | str | None = None,
     ) -> None:
         if coherence not in COHERENCE:
             raise ConfigurationError("coherence", coherence, [repr(c) for c in COHERENCE])
         if options is not None and not isinstance(options, CacheOptions):
             raise ConfigurationError("options", options, "a CacheOptions")
         self.options: CacheOptions = (options or CacheOptions()).but(ttl=ttl)
-        store = open_store(url)
+        watch()
+        store = open_store(url, timeout)
         if l1 is DEFAULT:
             l1 = MemoryStore()
-        elif l1 is not None and not (hasattr(l1, "get") and hasattr(l1, "drop_tags")):
+        elif l1 is not None and not isinstance(l1, LocalStore):
             raise ConfigurationError("l1", l1, "a MemoryStore, a CachetoolsStore or None")
         codec = serializers.make(serializer or self.options.serializer) if store or serializer else None
         self._core = Core(
@@ -117,10 +126,9 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
             random=random or _random.Random(),
         )
         self.options = self.settled(self.options)
-        if store is not None:
-            patterns.connect(self._core)
         shares = self.options.isolate == SHARE
-        self._table: dict[str, Any] = l1.table if type(l1) is MemoryStore and shares else {}
+        tables = self._core.tables
+        self._table: dict[str, Any] = tables.table if tables is not None and shares else {}
         self._marks = Marks()
         self._now = self._core.now
         self._is_plain = l1 is None and store is not None and self.options.namespace is None
@@ -162,6 +170,7 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
         self_key: str | Callable[[Any], Any] | None = None,
         namespace: str | None = None,
         options: CacheOptions | None = None,
+        **more: Unpack[MoreOptions],
     ) -> Decorate: ...
 
     def cached(
@@ -175,6 +184,7 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
         self_key: str | Callable[[Any], Any] | None = None,
         namespace: str | None = None,
         options: CacheOptions | None = None,
+        **more: Unpack[MoreOptions],
     ) -> Any:
         """Remember the results of a function, coroutine function or method; the signature stays.
 
@@ -188,6 +198,8 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
             self_key: For methods without ``key``: the attribute, or function, that identifies the object.
             namespace: Overrides the manager's.
             options: Everything else; the arguments above win over it.
+            more: Any field of :class:`CacheOptions` by its name, such as ``stale_while_revalidate="30s"``; it
+                wins over ``options``.
 
         Raises:
             UnstableKey: A method without ``key`` or ``self_key``; at a call, an argument without stable text.
@@ -199,7 +211,7 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
         >>> square(4), square.key(4)
         (16, 'square:4')
         """
-        return decorate(lambda: self, function, ttl, key, tags, self_key, namespace, options)
+        return decorate(lambda: self, function, ttl, key, tags, self_key, namespace, options, more)
 
     def alias(self, key: str, table: dict[Any, Any], at: Any, options: CacheOptions) -> None:
         """Let a cached function's fast table point at the entry of ``key``; see ``decorator``."""
@@ -208,10 +220,13 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
             return
         space = core.space_of(options.namespace)
         entry = core.peek(space.local(key))
-        if entry is None or self._now() >= entry.soft:
+        if entry is None or not is_fresh(entry.soft, self._now()):
             return
-        core.l1.alias(entry, table, at)
-        if not SWEEPER.watch(core.l1):
+        tables = core.tables
+        if tables is None:
+            return
+        tables.alias(entry, table, at)
+        if not SWEEPER.watch(tables):
             table.pop(at, None)
 
     # -- warming -------------------------------------------------------------------------------------
@@ -274,7 +289,12 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
 
     def stats(self) -> CacheStats:
         """Return this process's figures."""
-        return patterns.snapshot(self._core)
+        return snapshot(self._core)
+
+    @property
+    def hooks(self) -> Hooks:
+        """Subscriptions to events: ``hooks.subscribe(listener, BreakerChanged)`` is what :meth:`on` does."""
+        return self._core.hooks
 
     def on(self, listener: Callable[[Any], object], *types: type) -> Callable[[], None]:
         """Call ``listener`` with every event (of ``types``); returns a function that ends it."""
@@ -283,7 +303,7 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
     def enable(self, on: bool = True) -> None:
         """Switch the cache on or off at run time; off, every call loads and nothing is stored."""
         if not on and self._core.l1 is not None:
-            self._core.told(None)
+            self._core.forget_all()
         self._core.enabled = on
 
     def ping(self) -> None:
@@ -297,15 +317,18 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
 
     def close(self) -> None:
         """Close what this manager opened; entries in process memory are dropped."""
-        patterns.shut(self._core)
+        self._core.shut()
         if self._core.store is not None:
             self._core.store.close()
 
     async def aclose(self) -> None:
         """Close what this manager opened, the connections of this loop included."""
-        patterns.shut(self._core)
-        if self._core.store is not None:
-            await self._core.store.aclose()
+        self._core.shut()
+        store = self._core.store
+        if isinstance(store, AsyncCacheStore):
+            await store.aclose()
+        elif store is not None:
+            store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -329,10 +352,16 @@ def decorate(
     self_key: str | Callable[[Any], Any] | None,
     namespace: str | None,
     options: CacheOptions | None,
+    more: MoreOptions,
 ) -> Any:
     """Make the decorator of ``cached``; bad arguments are refused here, not at the first call."""
     life = None if ttl is None else seconds(ttl, name="ttl", forever=True)
-    overrides = {"ttl": life, "namespace": namespace}
+    if options is not None and not isinstance(options, CacheOptions):
+        raise ConfigurationError("options", options, "a CacheOptions")
+    for name in more.keys() - OPTION_NAMES:
+        raise ConfigurationError(name, more.get(name), f"options such as {', '.join(OPTION_NAMES)}")
+    overrides = {**more, "ttl": life, "namespace": namespace}
+    CacheOptions().but(**overrides)
 
     def apply(target: Callable[..., Any]) -> Any:
         if isinstance(target, (staticmethod, classmethod)):
@@ -345,11 +374,16 @@ def decorate(
     return as_decorate(apply) if function is None else apply(function)
 
 
-def open_store(url: Any) -> Any:
+def open_store(url: Any, timeout: Duration | str | None = None) -> Any:
     """Return the second tier of a URL or the store object itself; ``None`` for process memory."""
-    if url is None or (not isinstance(url, str) and hasattr(url, "get_many")):
+    if url is None or isinstance(url, CacheStore):
+        if timeout is not None:
+            where = "a URL, process memory has none" if url is None else "a URL, a store has its own"
+            raise ConfigurationError("timeout", timeout, where)
         return url
     if not isinstance(url, str):
         raise ConfigurationError("url", url, "a URL such as redis://host:6379/0, or a store")
     scheme = parse_url(url).scheme
-    return None if scheme == "memory" else BACKENDS.resolve(scheme)(url)
+    if scheme == "memory":
+        return None
+    return BACKENDS.resolve(scheme)(url, **({} if timeout is None else {"timeout": timeout}))

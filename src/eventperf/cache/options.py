@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from eventperf._core.durations import FOREVER, Duration, seconds
 from eventperf._core.errors import ConfigurationError
@@ -14,6 +14,20 @@ if TYPE_CHECKING:
 
 COHERENCE = ("tracking", "bus", "ttl")
 ISOLATE = ("share", "copy", "check")
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """The durations of :class:`CacheOptions` as what they are kept as; see there."""
+
+    ttl: float
+    l1_ttl: float
+    lease: float
+    grace: float
+    stale_while_revalidate: float
+    soft_timeout: float | None
+    hard_timeout: float | None
+    negative_ttl: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +52,8 @@ class CacheOptions:
         isolate: What process memory hands out: ``"share"`` the stored object itself, ``"copy"`` a copy of
             it, ``"check"`` (for development) the object, with ``ValueMutated`` once somebody changed it.
         lease: How long a leader in another process may be silent before it is replaced.
+        guard_transactions: Inside a transaction (SQLAlchemy, Django) that has written, load without looking
+            and without storing: it may see what others must not.
 
     >>> CacheOptions(ttl="5m").ttl
     300.0
@@ -59,17 +75,26 @@ class CacheOptions:
     serializer: str | Serializer | None = None
     isolate: str = "share"
     lease: Duration = 5.0
+    guard_transactions: bool = True
+    in_seconds: Seconds = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        made = Seconds(
+            ttl=seconds(self.ttl, name="ttl", forever=True),
+            l1_ttl=seconds(self.l1_ttl, name="l1_ttl", forever=True),
+            lease=seconds(self.lease, name="lease", maximum=3600),
+            grace=seconds(self.grace, name="grace", zero=True),
+            stale_while_revalidate=seconds(
+                self.stale_while_revalidate, name="stale_while_revalidate", zero=True
+            ),
+            soft_timeout=_maybe("soft_timeout", self.soft_timeout),
+            hard_timeout=_maybe("hard_timeout", self.hard_timeout),
+            negative_ttl=_maybe("negative_ttl", self.negative_ttl),
+        )
         put = object.__setattr__
-        put(self, "ttl", seconds(self.ttl, name="ttl", forever=True))
-        put(self, "l1_ttl", seconds(self.l1_ttl, name="l1_ttl", forever=True))
-        put(self, "lease", seconds(self.lease, name="lease", maximum=3600))
-        for name in ("grace", "stale_while_revalidate"):
-            put(self, name, seconds(getattr(self, name), name=name, zero=True))
-        for name in ("soft_timeout", "hard_timeout", "negative_ttl"):
-            if getattr(self, name) is not None:
-                put(self, name, seconds(getattr(self, name), name=name))
+        for part in fields(made):
+            put(self, part.name, getattr(made, part.name))
+        put(self, "in_seconds", made)
         _ratio("jitter_ratio", self.jitter_ratio, 1.0)
         _ratio("early_beta", self.early_beta, 100.0)
         if self.compress_over is not None and (type(self.compress_over) is not int or self.compress_over < 1):
@@ -87,10 +112,39 @@ class CacheOptions:
         return replace(self, **changes) if changes else self
 
 
+class MoreOptions(TypedDict, total=False):
+    """The options that ``cached`` takes by name besides its own arguments; see :class:`CacheOptions`."""
+
+    l1_ttl: Duration
+    use_l1: bool
+    jitter_ratio: float
+    grace: Duration
+    stale_while_revalidate: Duration
+    early_beta: float
+    soft_timeout: Duration | None
+    hard_timeout: Duration | None
+    negative_ttl: Duration | None
+    cache_if: Callable[[Any], bool] | None
+    compress_over: int | None
+    serializer: str | Serializer | None
+    isolate: str
+    lease: Duration
+    guard_transactions: bool
+
+
+OPTION_NAMES: Final = tuple(
+    f.name for f in fields(CacheOptions) if f.init and f.name not in ("ttl", "namespace")
+)
+
+
 def _ratio(name: str, value: float, top: float) -> None:
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= top
     if not good:
         raise ConfigurationError(name, value, f"a number from 0 to {top:g}")
+
+
+def _maybe(name: str, value: Duration | None) -> float | None:
+    return None if value is None else seconds(value, name=name)
 
 
 __all__ = ["COHERENCE", "FOREVER", "ISOLATE", "CacheOptions"]

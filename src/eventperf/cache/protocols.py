@@ -1,12 +1,33 @@
-"""The edges of the cache: what a second tier, a first tier and a serializer must be able to do."""
+"""The edges of the cache: what a second tier, a first tier and a serializer must be able to do.
+
+A second tier is a :class:`CacheStore`. Everything else is an ability that is asked for once, when the manager
+is made; a store without it is served by a plain way that is built on the methods of ``CacheStore``:
+
+==========================  ==============================================================================
+ability                     without it
+==========================  ==============================================================================
+:class:`AsyncCacheStore`    tasks call the plain methods in threads
+:class:`SupportsLease`      one load per key and process, not among processes; fences hold in this process
+:class:`SupportsTags`       a tag's version is read and written, not swapped atomically
+:class:`SupportsTouch`      an entry is read and written back with its new life
+:class:`SupportsBus`        process memory follows ``coherence="ttl"``
+==========================  ==============================================================================
+
+Every method of a second tier raises :class:`~eventperf.cache.StoreUnavailable` and nothing else: with
+``silent=True`` when there was no answer in time (that opens the circuit breaker), with ``silent=False`` when
+the store answered that it will not do this, and then with ``permanent=True`` when it never will.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from .entry import Entry
+
+Item = tuple[str, bytes, float]
+"""A key, its bytes and its life in seconds, which may be infinite."""
 
 
 @runtime_checkable
@@ -25,21 +46,16 @@ class Serializer(Protocol):
     def loads(self, data: bytes, /) -> Any: ...
 
 
-class Grant(NamedTuple):
-    """The answer to asking for the lease of a key.
-
-    Attributes:
-        state: ``"granted"`` (load and store), ``"held"`` (someone else loads), ``"present"`` (a value
-            appeared meanwhile) or ``"settling"`` (load, but nothing may be stored yet).
-        wait_s: For ``"held"``: seconds until that lease ends unless it is renewed.
-    """
-
-    state: str
-    wait_s: float = 0.0
+# -- the first tier --------------------------------------------------------------------------------------
 
 
+@runtime_checkable
 class LocalStore(Protocol):
-    """A first tier: entries in this process. Called by many threads at once."""
+    """A first tier: entries in this process. Called by many threads at once.
+
+    ``drop_tags`` drops every entry whose ``meta.tags`` name one of the tags; ``pop`` and ``drop`` tell what
+    was there.
+    """
 
     def get(self, key: str, /) -> Entry | None: ...
 
@@ -58,11 +74,61 @@ class LocalStore(Protocol):
     def __len__(self) -> int: ...
 
 
+@runtime_checkable
+class CountsHits(Protocol):
+    """A first tier that counts what it served; without it ``stats()`` shows no hits of process memory."""
+
+    def hits(self) -> int: ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A first tier with figures for ``stats()``."""
+
+    bytes: int
+    evictions: int
+    expirations: int
+
+
+@runtime_checkable
+class Sweeps(Protocol):
+    """A first tier that drops expired entries when it is told the time (monotonic)."""
+
+    def next_due(self) -> float | None: ...
+
+    def sweep(self, now: float, /) -> float | None: ...
+
+
+@runtime_checkable
+class FastTables(Sweeps, Protocol):
+    """A first tier that lets cached functions and ``get`` look at its entries without a call.
+
+    ``table`` holds the living entries by key; ``alias`` makes ``table[at]`` of a cached function point at
+    an entry for as long as it lives and is fresh.
+    """
+
+    table: dict[str, Entry]
+
+    def alias(self, entry: Entry, table: dict[Any, Any], at: Any, /) -> None: ...
+
+
+@runtime_checkable
+class ForkAware(Protocol):
+    """Something with locks or threads that a forked child must not inherit."""
+
+    def after_fork(self) -> None: ...
+
+
+# -- the second tier -------------------------------------------------------------------------------------
+
+
+@runtime_checkable
 class CacheStore(Protocol):
     """A second tier: bytes under text keys, shared by processes. Called by many threads at once.
 
-    ``None`` means absent. Every method raises ``StoreUnavailable`` when the server does not answer in
-    time. ``ttl_s`` may be infinite.
+    ``None`` means absent. ``delete`` and ``delete_pattern`` return how many keys there were; a pattern is a
+    glob with ``*``, ``?``, ``[ab]`` and the backslash. ``incr`` is atomic; ``ttl_s`` counts from the first.
+    ``ping`` returns when the store can be used.
     """
 
     @property
@@ -70,9 +136,9 @@ class CacheStore(Protocol):
 
     def get(self, key: str, /) -> bytes | None: ...
 
-    def get_many(self, keys: Sequence[str], /) -> list[bytes | None]: ...
+    def get_many(self, keys: Sequence[str], /) -> Sequence[bytes | None]: ...
 
-    def set_many(self, items: Sequence[tuple[str, bytes, float]], /) -> None: ...
+    def set_many(self, items: Sequence[Item], /) -> None: ...
 
     def delete(self, keys: Sequence[str], /) -> int: ...
 
@@ -80,17 +146,20 @@ class CacheStore(Protocol):
 
     def incr(self, key: str, amount: int, /, *, ttl_s: float) -> int: ...
 
+    def ping(self) -> None: ...
+
     def close(self) -> None: ...
 
 
+@runtime_checkable
 class AsyncCacheStore(Protocol):
     """The same as :class:`CacheStore` for tasks; usable from several loops at once."""
 
     async def aget(self, key: str, /) -> bytes | None: ...
 
-    async def aget_many(self, keys: Sequence[str], /) -> list[bytes | None]: ...
+    async def aget_many(self, keys: Sequence[str], /) -> Sequence[bytes | None]: ...
 
-    async def aset_many(self, items: Sequence[tuple[str, bytes, float]], /) -> None: ...
+    async def aset_many(self, items: Sequence[Item], /) -> None: ...
 
     async def adelete(self, keys: Sequence[str], /) -> int: ...
 
@@ -101,43 +170,162 @@ class AsyncCacheStore(Protocol):
     async def aclose(self) -> None: ...
 
 
+class Grant(NamedTuple):
+    """The answer to asking for the lease of a key.
+
+    Attributes:
+        state: ``"granted"`` (load and store), ``"held"`` (someone else loads), ``"present"`` (a value
+            appeared meanwhile) or ``"settling"`` (load, but nothing may be stored yet).
+        wait_s: For ``"held"``: seconds until that lease ends unless it is renewed. For ``"granted"``: the
+            time of the store, in seconds, that versions of tags can be compared with.
+    """
+
+    state: str
+    wait_s: float = 0.0
+
+
+@runtime_checkable
 class SupportsLease(Protocol):
     """One loader among many processes, fenced.
 
-    ``acquire`` has one winner among concurrent callers until its lease ends. ``store`` keeps the bytes
-    only while the lease of ``token`` still stands, so a key that was deleted or taken over meanwhile is
-    not written; it is atomic. ``settle`` forbids storing loads for a while.
+    ``acquire_many`` has one winner per key among concurrent callers until its lease ends; ``force`` names
+    keys whose present value the caller cannot use. ``store_many`` keeps each value only while the lease of
+    ``token`` still stands, so that a key which was deleted, set or taken over meanwhile is not written, and
+    tells which were kept; it is atomic per key. ``settle`` deletes keys and forbids storing loads of them
+    for a while.
     """
 
-    def acquire(self, key: str, token: str, /, *, lease_s: float, force: bool) -> Grant: ...
+    def acquire_many(
+        self, keys: Sequence[str], token: str, /, *, lease_s: float, force: Collection[str]
+    ) -> list[Grant]: ...
 
-    def store(self, key: str, token: str, blob: bytes, /, *, ttl_s: float) -> bool: ...
+    def store_many(self, token: str, items: Sequence[Item], /) -> list[bool]: ...
 
-    def release(self, key: str, token: str, /) -> None: ...
+    def release_many(self, token: str, keys: Sequence[str], /) -> None: ...
+
+    def renew_many(self, token: str, keys: Sequence[str], /, *, lease_s: float) -> None: ...
 
     def settle(self, keys: Sequence[str], /, *, settle_s: float) -> None: ...
 
-    async def aacquire(self, key: str, token: str, /, *, lease_s: float, force: bool) -> Grant: ...
+    async def aacquire_many(
+        self, keys: Sequence[str], token: str, /, *, lease_s: float, force: Collection[str]
+    ) -> list[Grant]: ...
 
-    async def astore(self, key: str, token: str, blob: bytes, /, *, ttl_s: float) -> bool: ...
+    async def astore_many(self, token: str, items: Sequence[Item], /) -> list[bool]: ...
 
-    async def arelease(self, key: str, token: str, /) -> None: ...
+    async def arelease_many(self, token: str, keys: Sequence[str], /) -> None: ...
 
     async def asettle(self, keys: Sequence[str], /, *, settle_s: float) -> None: ...
 
 
-class InvalidationBus(Protocol):
-    """Tells this process what others wrote.
+@runtime_checkable
+class SupportsTags(Protocol):
+    """Versions of tags under keys of their own.
 
-    ``connected`` is true while nothing can have been missed; ``on_keys`` gets outer keys (``None`` for
-    "everything"), ``on_state`` each change of ``connected``.
+    A version is a text of a letter, 13 digits (milliseconds of the store's clock) and ``"-"`` with ``salt``:
+    ``c`` with the time when the record was created, ``i`` when the tag was invalidated, ``s`` with the time
+    until which loads of the tag must not be stored. ``tag_versions`` creates missing records that live at
+    least ``life_s``; ``bump_tags`` replaces records. Both are atomic per record.
     """
 
-    @property
-    def connected(self) -> bool: ...
+    def tag_versions(self, keys: Sequence[str], salt: str, life_s: float, /) -> list[str]: ...
 
-    def start(
-        self, on_keys: Callable[[Sequence[str] | None], None], on_state: Callable[[bool], None], /
-    ) -> None: ...
+    def bump_tags(self, keys: Sequence[str], salt: str, /, *, settle_s: float = 0.0) -> None: ...
+
+    async def atag_versions(self, keys: Sequence[str], salt: str, life_s: float, /) -> list[str]: ...
+
+    async def abump_tags(self, keys: Sequence[str], salt: str, /, *, settle_s: float = 0.0) -> None: ...
+
+
+@runtime_checkable
+class SupportsTouch(Protocol):
+    """Gives an entry a new life in one step: wall-clock ends, and seconds to keep it."""
+
+    def touch(self, key: str, soft: float, hard: float, ttl_s: float, /) -> bool: ...
+
+    async def atouch(self, key: str, soft: float, hard: float, ttl_s: float, /) -> bool: ...
+
+
+@runtime_checkable
+class SupportsAdd(Protocol):
+    """Adds to the whole number that an entry is, atomically, its life left alone.
+
+    Returns state (1 added, 0 not there, 2 no such number), sum, and the rest of its life in milliseconds
+    (negative for ever). An amount of ``None`` adds nothing.
+    """
+
+    def add(self, key: str, amount: int | None, /) -> tuple[int, int, int]: ...
+
+    async def aadd(self, key: str, amount: int | None, /) -> tuple[int, int, int]: ...
+
+
+class BusState(NamedTuple):
+    """How well this process hears what others write.
+
+    Attributes:
+        connected: Nothing can be missed at the moment.
+        coherence: How writes are told: ``"tracking"`` (by the server, whoever wrote), ``"bus"`` (by whoever
+            writes: we have to publish too) or ``"none"`` (not at all: process memory stays off).
+        label: What ``stats()`` shows.
+    """
+
+    connected: bool
+    coherence: str
+    label: str
+
+
+class Listener(Protocol):
+    """Who is told: called by the bus's own thread."""
+
+    def on_keys(self, outers: Sequence[str] | None, /) -> None:
+        """Outer keys were written or removed; ``None`` for anything at all."""
+        ...
+
+    def on_word(self, outer: str, /) -> None:
+        """Another process says that it wrote this key, or that its load of it has ended."""
+        ...
+
+    def on_state(self, state: BusState, /) -> None:
+        """The bus came, went or changed its way."""
+        ...
+
+
+class InvalidationBus(Protocol):
+    """Tells this process what others wrote, and others what we wrote; made by :class:`SupportsBus`."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether nothing can have been missed."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """How writes are told, for ``stats()``."""
+        ...
+
+    def follow(self, prefixes: Sequence[str], /) -> None:
+        """Tell of keys that begin like these too, without a gap for those that were followed before."""
+        ...
+
+    def follows(self, prefix: str, /) -> bool:
+        """Whether keys that begin like this are told of by now."""
+        ...
+
+    def start(self, listener: Listener, /) -> None:
+        """Begin on first use in this process; cheap when it has begun."""
+        ...
+
+    def publish(self, message: bytes, /) -> None: ...
+
+    async def apublish(self, message: bytes, /) -> None: ...
+
+    def after_fork(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class SupportsBus(Protocol):
+    """A second tier whose processes can hear of one another."""
+
+    def bus(self, *, coherence: str, wants_l1: bool, channel: str) -> InvalidationBus: ...

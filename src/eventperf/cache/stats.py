@@ -104,6 +104,14 @@ class LoadFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class NotKept:
+    """A loaded value was handed out but cannot be kept: its type, or its tags, are of no use."""
+
+    key: str
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
 class Invalidated:
     """Keys, tags or a pattern were invalidated here."""
 

@@ -8,19 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from eventperf._core.durations import Duration, seconds, show
 from eventperf._core.errors import ConfigurationError
-from eventperf._core.flights import VALUE
 
-from .engine.effects import Load, Steps, arun, call, run
-from .engine.look import outer_of, pack, tag_versions, tell
-from .errors import StoreUnavailable
-from .policy import lifetime
-
-if TYPE_CHECKING:
-    from .manager import CacheManager
+from .engine.effects import Steps, arun, run
+from .engine.fill import fill
+from .engine.job import Batch
+from .verbs.base import tag_list
+from .verbs.load import LoadVerbs
 
 T = TypeVar("T")
 
@@ -34,7 +31,6 @@ EVENT_PLATFORM: Final[Mapping[str, float]] = MappingProxyType(
 )
 """The data sets of an event platform with their TTLs in seconds; user permissions are keyed per user."""
 
-CHUNK: Final = 500
 LOADED, SHARED, FAILED, SKIPPED, MISSING = "loaded", "shared", "failed", "skipped", "missing_loader"
 
 
@@ -102,7 +98,7 @@ class _Warmer:
 class Warmers:
     """The registered data sets of one manager."""
 
-    def __init__(self, manager: CacheManager) -> None:
+    def __init__(self, manager: LoadVerbs) -> None:
         self._manager = manager
         self._known: dict[str, _Warmer] = {}
         self._expected: set[str] = set()
@@ -129,12 +125,13 @@ class Warmers:
     ) -> Callable[[Callable[[], T]], Callable[[], T]]:
         if isinstance(after, str):
             raise ConfigurationError("after", after, "a tuple of names, such as ('system_configuration',)")
+        kept = tuple(tag_list(tags))
         life = EVENT_PLATFORM.get(name) if ttl is None else seconds(ttl, name="ttl", forever=True)
         if name == "user_permissions" and key is None:
             key = "*"
 
         def keep(loader: Callable[[], T]) -> Callable[[], T]:
-            self._known[name] = _Warmer(name, loader, life, tuple(after), key or name, tuple(tags))
+            self._known[name] = _Warmer(name, loader, life, tuple(after), key or name, kept)
             return loader
 
         return keep
@@ -271,7 +268,7 @@ class Warmers:
             return value
 
         def load_pairs() -> int:
-            ran.append(run(self._manager._core, self._fill(warmer, load)))
+            ran.append(run(self._fill(warmer, load)))
             return ran[0]
 
         try:
@@ -291,7 +288,7 @@ class Warmers:
             return value
 
         async def load_pairs() -> int:
-            ran.append(await arun(self._manager._core, self._fill(warmer, warmer.loader)))
+            ran.append(await arun(self._fill(warmer, warmer.loader)))
             return ran[0]
 
         try:
@@ -304,43 +301,10 @@ class Warmers:
     def _fill(self, warmer: _Warmer, load: Callable[[], Any]) -> Steps[int]:
         """Load pairs and keep them with the versions that their tags had before the load."""
         core = self._manager._core
-        space, options, tags = core.space, self._manager.options, warmer.tags
-        life = float(options.ttl) if warmer.ttl_s is None else warmer.ttl_s  # type: ignore[arg-type]
-        soft, hard = lifetime(options, life, core.random.random() if options.jitter_ratio else 0.0)
-        inner = [space.inner + tag for tag in tags]
-        flight, _ = core.flights.join(f"\x00fill:{warmer.name}", inner)
-        try:
-            versions: dict[str, str] = {}
-            if core.store is not None and tags:
-                versions = yield from tag_versions(core, space, tags, create=True, life_s=hard)
-            pairs = dict((yield Load(load, (flight,))))
-            items = {space.local(key): value for key, value in pairs.items()}
-            if core.store is None:
-                core.flights.fence(*items)
-                for local, value in items.items():
-                    core.hold(local, value, soft, hard, inner, 0.0, flight)
-            else:
-                blobs = [
-                    (outer_of(space, local), pack(core, value, soft, hard, options, tags=versions), hard)
-                    for local, value in items.items()
-                ]
-                core.drop_keys(list(items))
-                for start in range(0, len(blobs), CHUNK):
-                    yield from _put(core, blobs[start : start + CHUNK])
-            core.counts.stores += len(items)
-            return len(items)
-        finally:
-            core.flights.land(flight, VALUE)
-
-
-def _put(core: Any, blobs: list[tuple[str, bytes, float]]) -> Steps[None]:
-    outers = [outer for outer, _, _ in blobs]
-    try:
-        yield call("set_many", blobs)
-        yield from tell(core, outers)
-    except StoreUnavailable:
-        core.queue_replay(keys=outers)  # an older value may be there
-        raise
+        space, options = core.space, self._manager.options
+        life_s = options.in_seconds.ttl if warmer.ttl_s is None else warmer.ttl_s
+        batch = Batch(space, {}, lambda _: load(), life_s, warmer.tags, options)
+        return (yield from fill(core, batch, f"\x00fill:{warmer.name}"))
 
 
 def _marker(warmer: _Warmer) -> str:

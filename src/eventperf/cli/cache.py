@@ -11,6 +11,7 @@ from typing import Any
 from eventperf._core.durations import show
 from eventperf._core.errors import ConfigurationError
 
+from .cache_ping import ping
 from .output import emit_json, facts, table
 
 SCAN_COUNT = 500
@@ -21,6 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, text in (
+        ("ping", "what works on the server (tracking, scripts, scan ...), and what does not"),
         ("stats", "entries, bytes and lives in a namespace"),
         ("get", "one entry: value, life, tags"),
         ("invalidate", "drop entries by key, tag or pattern"),
@@ -38,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             verb.add_argument("--tag", action="append", default=[], help="a tag (repeatable)")
             verb.add_argument("--pattern", action="append", default=[], help="a glob (repeatable)")
             verb.add_argument("--dry-run", action="store_true", help="only count what would go")
-        elif name != "stats":
+        elif name not in ("stats", "ping"):
             verb.add_argument("--limit", type=int, default=20, help="how many (default: 20)")
 
 
@@ -50,7 +52,14 @@ def run(args: argparse.Namespace) -> int:
     store = RedisStore(args.url, timeout=5)
     with CacheManager(store, namespace=args.namespace, l1=None, coherence="bus") as cache:
         cache.ping()
-        verbs = {"stats": _stats, "get": _get, "invalidate": _invalidate, "hot": _hot, "big": _big}
+        verbs = {
+            "ping": ping,
+            "stats": _stats,
+            "get": _get,
+            "invalidate": _invalidate,
+            "hot": _hot,
+            "big": _big,
+        }
         return verbs[args.verb](cache, args)
 
 

@@ -18,7 +18,7 @@ from .options import Limits
 from .output.report import size
 from .partitions import partitions
 from .protocols import Dialect, Expects, Planner, Query, TellsCopies
-from .rewrite import rewrites
+from .rewrites.search import rewrites
 from .schema.model import NAME_LIMIT, IndexSpec, Schema, index_name
 from .statements.workload import Sample, Statement, Workload
 

@@ -91,7 +91,8 @@ class RewriteAdvice:
         rule: Which rule.
         before: The statement.
         after: The rewritten one, or ``None`` where only advice can be given.
-        is_safe: The conditions of equivalence hold in this schema (and equal results were seen).
+        is_safe: Its condition is enforced by the engine, and both forms gave the same rows, and some, on made
+            tables and on the real ones. Without such a comparison, or with an empty one, it is not safe.
         verdict: Why it is equivalent, or what could differ.
         cost_before: Planner cost.
         cost_after: Planner cost of the rewritten one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -299,6 +299,19 @@ class Scratch(Protocol):
 
 
 @runtime_checkable
+class Promises(Protocol):
+    """An engine that tells what it enforces, beyond what a schema says."""
+
+    def promised(self, schema: Schema, names: Collection[str], /) -> Schema:
+        """Return the schema with what is enforced of these tables, and nothing else.
+
+        Keys that hold for every row, NULLs that cannot be, collations by name. What is not known is not
+        promised.
+        """
+        ...
+
+
+@runtime_checkable
 class TellsCost(Protocol):
     """An engine that tells what it takes a statement to cost, on the real database and without running it."""
 
@@ -318,6 +331,7 @@ __all__ = [
     "Partitions",
     "Plan",
     "Planner",
+    "Promises",
     "Query",
     "Recorded",
     "Recording",

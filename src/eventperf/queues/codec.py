@@ -7,9 +7,12 @@ the sender used JSON.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import types
 from collections.abc import Callable
+from functools import partial
+from pathlib import PurePath
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from typing_extensions import NotRequired, Required, is_typeddict
@@ -34,8 +37,8 @@ class Codec:
             self._pack: Callable[[Any], bytes] = _json_bytes
         else:
             self._msgspec = msgspec
-            encoder = msgspec.msgpack.Encoder()
-            self._pack = lambda value: b"m" + encoder.encode(value)
+            self._encoder = msgspec.msgpack.Encoder(enc_hook=_plain_object)
+            self._pack = self._msgpack_bytes
 
     def encode(self, value: Any, shape: Any = Any, *, argument: str = "data") -> bytes:
         """Return ``value`` as bytes after checking that it fits ``shape``.
@@ -45,7 +48,7 @@ class Codec:
             PayloadTooLarge: Longer than the limit.
         """
         try:
-            data = _model_bytes(value, shape) if _is_model(shape) else self._pack(value)
+            data = _model_bytes(value, shape) if has_model(shape) else self._pack(value)
             if shape is not Any:
                 self.decode(data, shape)
         except PayloadError as error:
@@ -56,6 +59,12 @@ class Codec:
             size = f"{len(data)} encoded bytes"
             raise PayloadTooLarge(argument, size, f"at most {self._max_bytes} bytes (max_payload_bytes)")
         return data
+
+    def _msgpack_bytes(self, value: Any) -> bytes:
+        try:
+            return b"m" + bytes(self._encoder.encode(value))
+        except OverflowError:  # msgpack has no whole numbers beyond 64 bits, JSON has
+            return b"j" + bytes(self._msgspec.json.encode(value, enc_hook=_plain_object))
 
     def decode(self, data: bytes, shape: Any = Any) -> Any:
         """Return the value of ``data`` as ``shape``.
@@ -76,8 +85,9 @@ class Codec:
             raise PayloadError("payload", _short(data), f"{_name(shape)} ({error})") from error
 
     def _reader(self, shape: Any) -> Callable[[bytes], Any]:
-        if _is_model(shape):
-            return lambda data: shape.model_validate(self._plain(data))
+        if has_model(shape):
+            of_json, of_plain = _validators(shape)
+            return lambda data: of_json(bytes(data[1:])) if data[:1] == b"j" else of_plain(self._plain(data))
         if self._msgspec is not None:
             unpack = self._msgspec.msgpack.Decoder(shape).decode
             unjson = self._msgspec.json.Decoder(shape).decode
@@ -100,13 +110,47 @@ def _json_part(data: bytes) -> bytes:
     return bytes(data[1:])
 
 
-def _is_model(shape: Any) -> bool:
-    return isinstance(shape, type) and hasattr(shape, "model_validate") and hasattr(shape, "model_dump_json")
+def has_model(shape: Any) -> bool:
+    """Tell whether a pydantic model stands anywhere in an annotation."""
+    if isinstance(shape, type) and hasattr(shape, "model_validate") and hasattr(shape, "model_dump_json"):
+        return True
+    return any(has_model(part) for part in get_args(shape))
 
 
 def _model_bytes(value: Any, shape: Any) -> bytes:
-    model = value if isinstance(value, shape) else shape.model_validate(value)
-    return b"j" + bytes(model.model_dump_json().encode())
+    from pydantic import TypeAdapter
+
+    adapter: Any = TypeAdapter(shape)
+    checked, (read, _) = adapter.validate_python(value), _validators(shape)
+    # Aliases of reading and of writing may differ: what is written is what can be read.
+    for by_alias in (True, False):
+        data = bytes(adapter.dump_json(checked, by_alias=by_alias, round_trip=True, warnings="error"))
+        try:
+            if read(data) == checked:
+                return b"j" + data
+        except ValueError:
+            continue
+    raise ValueError("the model does not come back from its own JSON as it was")
+
+
+def _validators(shape: Any) -> tuple[Callable[[bytes], Any], Callable[[Any], Any]]:
+    """Return readers of JSON and of plain data that take fields by their aliases and by their names."""
+    from pydantic import TypeAdapter
+
+    adapter: Any = TypeAdapter(shape)
+    if "by_name" not in inspect.signature(adapter.validate_python).parameters:  # before pydantic 2.11
+        return adapter.validate_json, adapter.validate_python
+    both = {"by_alias": True, "by_name": True}
+    return partial(adapter.validate_json, **both), partial(adapter.validate_python, **both)
+
+
+def _plain_object(value: Any) -> Any:
+    """Return what msgspec cannot write in a form that it can."""
+    if hasattr(type(value), "model_dump"):
+        return value.model_dump(mode="json")
+    if isinstance(value, PurePath):
+        return str(value)
+    raise NotImplementedError(f"{type(value).__name__} has no encoding")
 
 
 def _json_bytes(value: Any) -> bytes:
@@ -120,6 +164,10 @@ def _plain_json(value: Any) -> Any:
         return list(value)
     if hasattr(value, "isoformat"):
         return value.isoformat()
+    if hasattr(type(value), "model_dump"):
+        return value.model_dump(mode="json")
+    if isinstance(value, PurePath):
+        return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON form; install 'eventperf[queues]' for more types")
 
 

@@ -178,3 +178,19 @@ class Retry(QueueError):
         self.delay_s: float | None = None if delay is None else seconds(delay, name="delay", zero=True)
         self.count = count
         super().__init__(reason)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _retry, (self.delay_s, self.count, str(self))
+
+
+def _retry(delay_s: float | None, count: bool, reason: str) -> Retry:
+    return Retry(delay_s, count=count, reason=reason)
+
+
+def unknown_parent(job_id: str) -> ConfigurationError:
+    """Return what is raised where a job is to wait for one that is not there: a slip, or long forgotten."""
+    return ConfigurationError(
+        "after",
+        job_id,
+        "ids of jobs that wait or run, or ended within result_ttl (a minute without a result)",
+    )

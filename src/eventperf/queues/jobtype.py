@@ -23,6 +23,7 @@ class JobType:
         handler: The function, or ``None`` where jobs are only produced.
         mode: ``"async"``, ``"thread"`` or ``"process"``.
         version: Version of the payload's shape that this release writes.
+        keep_result: Whether what the handler returns is stored; else it may return anything.
     """
 
     name: str
@@ -36,3 +37,4 @@ class JobType:
     backoff: Exponential = DEFAULT_BACKOFF
     retry: Sequence[RetryRule] = ()
     version: int = 1
+    keep_result: bool = True

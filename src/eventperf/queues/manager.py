@@ -195,7 +195,7 @@ class QueueManager(Operations):
         Args:
             name: The job type; the function's name when not given.
             **options: ``queue``, ``priority``, ``attempts=3``, ``timeout="5m"``, ``backoff``, ``retry``
-                (list of :class:`RetryRule`), ``version=1``, ``cpu=False``.
+                (list of :class:`RetryRule`), ``version=1``, ``cpu=False``, ``keep_result=True``.
 
         Raises:
             ConfigurationError: An option that cannot work, or a second handler for the same type.
@@ -204,7 +204,7 @@ class QueueManager(Operations):
             raise ConfigurationError("job type", name, "a name: use @queues.job(), with parentheses")
 
         def decorate(fn: Callable[[Any, D], R]) -> JobFunction[D, R]:
-            type_name = fn.__name__ if name is None else name
+            type_name = getattr(fn, "__name__", repr(fn)) if name is None else name
             known = self.types.get(type_name)
             if known is not None and known.handler is not None:
                 raise ConfigurationError("job type", type_name, "one handler per job type")
@@ -225,7 +225,18 @@ class QueueManager(Operations):
     def _declare(self, name: str, handler: Callable[..., Any] | None, options: dict[str, Any]) -> None:
         if isinstance(options.get("queue"), str):
             self._queue(options["queue"])
-        allowed = ("queue", "priority", "attempts", "timeout", "backoff", "retry", "version", "cpu", "shape")
+        allowed = (
+            "queue",
+            "priority",
+            "attempts",
+            "timeout",
+            "backoff",
+            "retry",
+            "version",
+            "cpu",
+            "shape",
+            "keep_result",
+        )
         for option in options:
             if option not in allowed:
                 raise ConfigurationError("option", option, allowed)
@@ -563,6 +574,8 @@ class QueueManager(Operations):
         """
         from .working.worker import Worker
 
+        if isinstance(queues, str):
+            raise ConfigurationError("queues", queues, f"a list of names, such as [{queues!r}]")
         names = [self._queue(q) for q in queues] if queues is not None else list(self.queues)
         chosen = [self.queues[name] for name in names]
         return Worker(

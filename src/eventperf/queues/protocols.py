@@ -58,11 +58,13 @@ class WorkerPlan:
     Attributes:
         has_own_rooms: Whether each queue has slots of its own; else every queue may fill them all.
         grace_s: How long a graceful stop waits for running jobs; a second signal makes it 0.
+        keep_failed: By queue, how many dead jobs the store keeps; ``None`` for all.
     """
 
     card: WorkerCard
     has_own_rooms: bool
     grace_s: float
+    keep_failed: Mapping[str, int | None]
 
 
 @dataclass(slots=True)

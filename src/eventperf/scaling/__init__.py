@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .deciding import decide
     from .errors import ScalingError, TargetConflict, TargetUnavailable
     from .fleet import Fleet
-    from .judging.backtest import BacktestReport, PodModel, Score, Trace, backtest
+    from .judging.backtest import BacktestReport, PodModel, Trace, backtest
+    from .judging.score import Score
     from .judging.shadow import Outcome, ShadowScore
     from .judging.why import why_not
     from .leader import LeaderElector
@@ -150,10 +151,10 @@ _HOMES = {
     "judging.backtest": (
         "BacktestReport",
         "PodModel",
-        "Score",
         "Trace",
         "backtest",
     ),
+    "judging.score": ("Score",),
     "judging.shadow": (
         "Outcome",
         "ShadowScore",

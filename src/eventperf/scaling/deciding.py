@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .behavior import Behavior
 from .model import Observation, ScalingDecision
 from .protocols import Policy
@@ -16,11 +18,12 @@ def decide(
     """
     current = observation.state.replicas
     wish = policy.decide(observation)
+    floor, event = observation.floor()
     limits: tuple[tuple[str, int], ...]
     if observation.paused:
         after, limits = 0, (("paused", 0),)
     else:
-        after, limits = behavior.apply(wish.replicas, observation, paced=wish.paced)
+        after, limits = behavior.apply(wish.replicas, _floored(observation, floor), paced=wish.paced)
     if wish.blind and after < current <= observation.max_replicas:
         after, limits = current, (*limits, ("blind", current))
     return ScalingDecision(
@@ -29,7 +32,7 @@ def decide(
         before=current,
         wanted=wish.replicas,
         after=after,
-        reason=wish.reason,
+        reason=f"{wish.reason}; the calendar asks for {floor} for {event}" if event else wish.reason,
         metric=wish.metric,
         limits=limits,
         blind=wish.blind,
@@ -37,3 +40,10 @@ def decide(
         memory=wish.memory,
         observation=observation,
     )
+
+
+def _floored(observation: Observation, floor: int) -> Observation:
+    """Lift the minimum, for the time being, to what the calendar says outright."""
+    if floor <= observation.min_replicas:
+        return observation
+    return replace(observation, min_replicas=min(floor, observation.max_replicas))

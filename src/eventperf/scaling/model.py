@@ -142,6 +142,10 @@ class Change:
     level: float = 0.0
 
 
+AHEAD_S, SAID_S = 180.0, 900.0
+"""Replicas that a calendar asks for are started so long before, and kept so long where no end is given."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalendarEvent:
     """Something dated that draws load.
@@ -150,6 +154,10 @@ class CalendarEvent:
         at: When, in seconds on the scale of :attr:`Observation.time_s` (the epoch, in a running scaler).
         kind: Events of one kind draw load in the same way, for example ``"registration_open"``.
         expected: How many people it concerns, for example registered ones; ``None`` when that is not known.
+        replicas: So many are ready from when it begins ``until`` it ends; nothing is learned from it.
+        min_replicas: The same as a floor: what events of its kind bring is learned, and may be more.
+        rps: Requests per second that it brings on top of the load, said outright instead of learned.
+        until: When ``replicas`` and ``min_replicas`` end; a quarter of an hour after ``at`` if not given.
         known_at: From when the application knows of it; nothing reads it earlier.
         id: To tell it from others.
     """
@@ -159,10 +167,16 @@ class CalendarEvent:
     expected: float | None = None
     known_at: float = -1e18
     id: str = ""
+    replicas: int | None = None
+    min_replicas: int | None = None
+    rps: float | None = None
+    until: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("at", "known_at"):
+        for name in ("at", "known_at", "until"):
             value = getattr(self, name)
+            if name == "until" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise ConfigurationError(name, value, "seconds, a finite number")
         if not isinstance(self.kind, str) or not self.kind:
@@ -172,6 +186,33 @@ class CalendarEvent:
             isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf
         ):
             raise ConfigurationError("expected", number, "a number from 0, or None")
+        for name in ("replicas", "min_replicas"):
+            count = getattr(self, name)
+            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
+                raise ConfigurationError(name, count, "a whole number from 0, or None")
+        rps = self.rps
+        if rps is not None and (
+            isinstance(rps, bool) or not isinstance(rps, (int, float)) or not 0 <= rps < math.inf
+        ):
+            raise ConfigurationError("rps", rps, "requests per second from 0, or None")
+        if self.until is not None and self.until <= self.at:
+            raise ConfigurationError("until", self.until, f"later than at, which is {self.at:g}")
+
+    @property
+    def ends(self) -> float:
+        """Until when what was said outright holds."""
+        return self.at + SAID_S if self.until is None else self.until
+
+    def floor(self, time_s: float) -> int:
+        """Return how many replicas this event was said to need at ``time_s``; they are started in time.
+
+        >>> opening = CalendarEvent(at=36_000, kind="opening", min_replicas=40, until=37_800)
+        >>> [opening.floor(t) for t in (35_000, 35_900, 37_000, 37_800)]
+        [0, 40, 40, 0]
+        """
+        if not self.at - AHEAD_S <= time_s < self.ends:
+            return 0
+        return max(self.replicas or 0, self.min_replicas or 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +260,16 @@ class Observation:
     time_s: float | None = None
     calendar: tuple[CalendarEvent, ...] = ()
     paused: bool = False
+
+    def floor(self) -> tuple[int, str]:
+        """Return how many replicas dated events were said to need now, and which event asks for most."""
+        time_s = self.at_s if self.time_s is None else self.time_s
+        most, name = 0, ""
+        for event in self.calendar:
+            number = event.floor(time_s)
+            if number > most:
+                most, name = number, event.id or event.kind
+        return most, name
 
     def faults(self) -> dict[str, str]:
         """Return the metrics that cannot be trusted, with the reason."""

@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from eventperf.cache import CacheManager, escape
+from eventperf.cache import AsyncCacheStore, CacheManager, escape
 
 FALSY: list[Any] = [None, 0, "", False, 0.0, [], {}, b""]
 ODD_KEYS = ["a b", "line\nbreak", "glob*[x]?\\", "ключ-키-🔑", "x" * 10_000, "{tag}", "a:b:c", "%41", ""]
@@ -275,7 +275,7 @@ class CacheStoreSuite:
             assert await cache.adelete("x") == 1
             await cache.aset("p:1", 1)
             assert await cache.ainvalidate_pattern("p:*") == 1
-            if cache.store is not None:
+            if isinstance(cache.store, AsyncCacheStore):
                 await cache.store.aclose()
 
         asyncio.run(main())
@@ -300,7 +300,7 @@ class CacheStoreSuite:
             results = await asyncio.gather(*others[1:])
             assert results == [2] * 4
             assert leader.cancelled() or leader.done()
-            if cache.store is not None:
+            if isinstance(cache.store, AsyncCacheStore):
                 await cache.store.aclose()
 
         asyncio.run(main())
@@ -315,7 +315,7 @@ class CacheStoreSuite:
 
         async def main() -> int:
             value = await cache.aget_or_load("k", load)
-            if cache.store is not None:
+            if isinstance(cache.store, AsyncCacheStore):
                 await cache.store.aclose()
             return value
 

@@ -133,7 +133,8 @@ def test_over_tls_to_several_servers(kind, certificates, request):
         async def tasks():
             assert await reader.aget_or_load("t", lambda: "loaded", tags=["t"]) == "loaded"
             await writer.ainvalidate_tags("t")
-            assert await reader.aget("t") is None
+            while await reader.aget("t") is not None:  # heard of within milliseconds
+                await asyncio.sleep(0.005)
             await reader.aclose()
 
         asyncio.run(tasks())

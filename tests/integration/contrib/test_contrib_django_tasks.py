@@ -19,7 +19,10 @@ INSTALLED_APPS = ["eventperf.contrib.django", "shop"]
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "site.db"}}
 EVENTPERF_QUEUES = "shop.jobs.queues"
 TASKS = {
-    "default": {"BACKEND": "eventperf.contrib.django.tasks.EventPerfTasks", "QUEUES": ["default", "high"]},
+    "default": {
+        "BACKEND": "eventperf.contrib.django.tasks.EventPerfTasks", "QUEUES": ["default", "high"],
+        "OPTIONS": {"modules": ["other_tasks"]},
+    },
     "again": {"BACKEND": "eventperf.contrib.django.tasks.EventPerfTasks", "OPTIONS": {"attempts": 2}},
     "hasty": {
         "BACKEND": "eventperf.contrib.django.tasks.EventPerfTasks",
@@ -66,9 +69,22 @@ def stumble():
 async def dawdle():
     await asyncio.sleep(20)
 
+class OurError(Exception):
+    pass
+
+@task
+def fail_in_our_own_way():
+    raise OurError("it is so")
+
 @task
 def note(name):
     SEEN.append(name)
+"""
+OTHER = """
+from django.tasks import task
+@task
+def far():
+    return "far"
 """
 RUN = """
 import datetime
@@ -110,6 +126,28 @@ assert tasks.shout.get_result(words.id).return_value == "HEY 1 RUNNING"
 bad.refresh()
 assert (bad.status, bad.errors[0].exception_class) == ("FAILED", ValueError), bad
 assert "no such thing" in bad.errors[0].traceback
+assert "tasks.py" in bad.errors[0].traceback and "in fail" in bad.errors[0].traceback, bad.errors[0]
+own = tasks.fail_in_our_own_way.enqueue()
+elsewhere = __import__("other_tasks").far.enqueue()
+strange = queues.enqueue("django_task", {"task": "os.getcwd", "backend": "default", "queue": "default",
+                                          "priority": 0, "args": [], "kwargs": {}})
+unseen = queues.enqueue("django_task", {"task": "antigravity.run", "backend": "default", "queue": "default",
+                                         "priority": 0, "args": [], "kwargs": {}})
+call_command("eventperf_worker", burst=True)
+own.refresh()
+assert own.errors[0].exception_class is tasks.OurError, own.errors
+elsewhere.refresh()
+assert elsewhere.return_value == "far", elsewhere
+import sys
+for job in (strange, unseen):
+    assert "is no task that this process knows" in job.info().error, job.info()
+    assert job.info().attempt == 1, "no other try would help"
+    try:
+        task_backends["default"].get_result(job.id)
+    except TaskResultDoesNotExist:
+        continue
+    raise AssertionError(job)
+assert "antigravity" not in sys.modules, "what a job names is not imported"
 assert (again.return_value, again.attempts) == ("done", 2), again
 assert tasks.SEEN.index("urgent") < tasks.SEEN.index("low")
 late.refresh()
@@ -172,6 +210,7 @@ def test_tasks_run_as_jobs(store: str, tmp_path: Path, request: pytest.FixtureRe
     (tmp_path / "shop").mkdir()
     for name, text in {"__init__": "", "settings": SETTINGS, "jobs": JOBS, "tasks": TASKS}.items():
         (tmp_path / "shop" / f"{name}.py").write_text(text)
+    (tmp_path / "other_tasks.py").write_text(OTHER)
     env = {
         **os.environ, "DJANGO_SETTINGS_MODULE": "shop.settings", "QUEUES_URL": url,
         "NAMESPACE": f"tasks{os.getpid()}", "PYTHONPATH": str(tmp_path),

@@ -81,3 +81,49 @@ def test_the_command_runs_jobs_and_commits_decide(site: Path) -> None:
     ], done.stderr
     assert done.returncode == 1
     assert "CommandError: queues: got 'nowhere:queues'" in done.stderr
+
+
+HEAVY = """
+from django.contrib.contenttypes.models import ContentType
+from eventperf.queues import QueueManager
+
+queues = QueueManager("memory://")
+
+@queues.job("heavy", cpu=True)
+def heavy(ctx, data: int) -> int:
+    return ContentType.objects.count() + data
+
+@queues.job("waits")
+async def waits(ctx, data: int) -> int:
+    return await ContentType.objects.acount() + data
+"""
+RUN_HEAVY = """
+import django, threading
+if __name__ == "__main__":
+    django.setup()
+    from asgiref.sync import async_to_sync, sync_to_async
+    from django.core.management import call_command
+    from django.db import connection
+    call_command("migrate", run_syncdb=True, verbosity=0)
+    from shop.jobs import queues
+    n = queues.enqueue("heavy", 0), queues.enqueue("waits", 0)
+    call_command("eventperf_worker", burst=True)
+    print(*[job.result() > 0 for job in n])
+"""
+
+
+def test_processes_have_django_set_up_and_coroutines_have_connections(site: Path) -> None:
+    (site / "shop" / "jobs.py").write_text(HEAVY)
+    (site / "settings.py").write_text(SETTINGS.replace('["event', '["django.contrib.contenttypes", "event'))
+    (site / "run.py").write_text(RUN_HEAVY)
+    env = {**os.environ, "DJANGO_SETTINGS_MODULE": "settings"}
+    done = subprocess.run(
+        [sys.executable, "run.py"],
+        cwd=site,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.stdout.split() == ["True", "True"], done.stderr

@@ -61,7 +61,7 @@ elif window == "during renew":
 elif window == "during reap":
     around(AsyncRedisStore, "claim", after=lambda claimed: claimed.stalled and die())
 elif window == "during enqueue reply":
-    around(RedisStore, "_eval", before=lambda self, name, args: print("sent", name, flush=True), after=die)
+    around(RedisStore, "_run", before=lambda self, name, args: print("sent", name, flush=True), after=die)
 
 @queues.job("effect")
 async def effect(ctx, data):

@@ -67,8 +67,11 @@ def test_renewal_waits_for_nobody_who_is_at_the_rows(server_url: str) -> None:
     app.dispose()
 
 
-def test_job_that_its_living_worker_does_not_know_goes_back_without_a_crash(url: str) -> None:
+def test_job_that_its_living_worker_does_not_know_goes_back_without_a_crash(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The answer to a claim was lost on the way; a worker that renews has not died."""
+    monkeypatch.setattr("eventperf.queues.backends.sql.leases._ANSWERED_WITHIN_S", 0.0)
     with QueueManager(url) as queues:
         job = queues.enqueue("t")
         busy, idle = Station(queues, "t", lease_s=LEASE_S), Station(queues, "t", lease_s=LEASE_S)
@@ -199,10 +202,10 @@ def test_long_chain_is_cancelled_to_its_end(url: str) -> None:
     with QueueManager(url) as queues:
         first = queues.enqueue("t", 0)
         specs = [JobSpec(type="t", data=0, id="c-0", after=[first.id])]
-        specs += [JobSpec(type="t", data=n, id=f"c-{n}", after=[f"c-{n - 1}"]) for n in range(1, 1200)]
-        jobs = [first, *queues.enqueue_many("t", specs)]
+        specs += [JobSpec(type="t", data=n, id=f"c-{n}", after=[f"c-{n - 1}"]) for n in range(1, 500)]
+        jobs = [first, *queues.enqueue_many(specs)]
         assert queues.cancel(first.id)
-        assert {job.info().state for job in jobs} == {JobState.CANCELLED}
+        assert sum(row.cancelled for row in queues.status()) == len(jobs)
         assert balanced(queues.status())
 
 

@@ -16,6 +16,8 @@ import pytest
 from eventperf._core.errors import ConfigurationError, EventPerfError
 from eventperf.cache import CacheManager, UnstableKey
 from eventperf.cache.keys import Identity, Unstable
+from eventperf.cache.options import OPTION_NAMES, MoreOptions
+from eventperf.testing import FakeClock
 
 
 def reader(table):
@@ -357,3 +359,31 @@ def test_annotations_that_are_texts_are_found(general):
         assert load.__globals__ is globals()
         assert inspect.get_annotations(load, eval_str=True)["return"] is int
         assert inspect.signature(load, eval_str=True).return_annotation is int
+
+
+def test_every_option_can_be_said_directly_and_is_checked_when_it_is():
+    assert set(MoreOptions.__annotations__) == set(OPTION_NAMES)
+    clock = FakeClock()
+    with CacheManager(clock=clock) as cache:
+        fails: list[int] = []
+
+        @cache.cached(ttl=1, grace="1m")
+        def load(n):
+            if fails:
+                raise OSError
+            return n
+
+        assert load(1) == 1
+        fails.append(1)
+        clock.advance(30)
+        assert load(1) == 1
+        only: Any = cache.cached(ttl=60, cache_if=lambda value: value is not None)
+        seen: list[int] = []
+        collect = only(lambda n: seen.append(n))
+        collect(1)
+        collect(1)
+        assert seen == [1, 1]
+        options: Any
+        for options in ({"grace": -1}, {"jitter_ratio": 2}, {"graze": 1}, {"isolate": "no"}, {"options": {}}):
+            with pytest.raises(ConfigurationError, match=next(iter(options))):
+                cache.cached(**options)(card)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,3 +83,55 @@ def test_a_single_app_needs_no_context() -> None:
     assert ep.queues.status()
     with pytest.raises(ConfigurationError, match="EVENTPERF_CACHE_URL"):
         _ = ep.cache
+
+
+SHOP = """
+from flask import Flask, current_app
+from eventperf.contrib.flask import EventPerf
+from eventperf.queues import QueueManager
+
+queues = QueueManager("sqlite:///jobs.db")
+
+@queues.job("heavy", cpu=True)
+def heavy(ctx, data):
+    return current_app.name
+
+def create_app():
+    app = Flask("shop")
+    EventPerf(app, queues=queues)
+    return app
+"""
+
+
+def test_processes_build_the_application_first(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    def python(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    job_id = python("-c", "import shop; print(shop.heavy.enqueue(1).id)").strip()
+    python("-m", "flask", "--app", "shop:create_app", "eventperf", "worker", "--burst")
+    assert python("-c", f"import shop; print(shop.queues.result({job_id!r}))").strip() == "shop"
+
+
+def heavy(ctx: Any, data: Any) -> None:
+    return None
+
+
+def test_application_that_no_process_can_build_is_refused() -> None:
+    from click.testing import CliRunner
+    from flask.cli import FlaskGroup
+
+    queues = QueueManager("memory://")
+    queues.job("heavy", cpu=True)(heavy)
+    app = flask.Flask("shop")
+    EventPerf(app, queues=queues)
+    group = FlaskGroup(create_app=lambda: app)
+    done = CliRunner().invoke(group, ["eventperf", "worker", "--burst"])
+    assert done.exit_code == 1
+    assert "name it with --app" in done.output

@@ -19,6 +19,7 @@ from eventperf.errors import ConfigurationError
         ("redis://a:1,b:2", "redis+cluster://"),
         ("redis://h/mydb", "database number"),
         ("redis+sentinel://a:26379", "SERVICE"),
+        ("redis://h?decode_responses=True", "values are bytes"),
         ("redis+sentinel://a:26379/service/first", "SERVICE"),
     ],
 )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from eventperf.cache.entry import DEAD
+from eventperf.cache.transactions import DIRTY, inside
 
 _REACH: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _OURS: Final = "_ep_"
@@ -24,7 +25,7 @@ def _ep_make({given}):
         try:
             _ep_entry = _ep_table[{at}]
             _ep_value = _ep_entry.value
-            if _ep_value is not _ep_dead:
+            if _ep_value is not _ep_dead and not (_ep_dirty and _ep_inside()):
                 _ep_entry.hits += 1
                 return _ep_value
         except _ep_missing:
@@ -83,6 +84,7 @@ def compile_wrapper(
     # Enclosed, not global: the wrapper gets the globals of the function, where frameworks look for names.
     space: dict[str, Any] = {
         "_ep_table": table, "_ep_slow": slow, "_ep_dead": DEAD, "_ep_missing": _MISSING,
+        "_ep_dirty": DIRTY, "_ep_inside": inside,
     }  # fmt: skip
     keyword = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]

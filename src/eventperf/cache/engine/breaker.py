@@ -20,7 +20,7 @@ class Breaker:
     def __init__(
         self,
         probe: Callable[[], None],
-        on_change: Callable[[str], None],
+        on_change: Callable[[str, str], None],
         on_close: Callable[[], None],
         *,
         every_s: float = 0.2,
@@ -31,13 +31,13 @@ class Breaker:
         self._stop = threading.Event()
         self.is_open = False
 
-    def trip(self) -> None:
+    def trip(self, reason: str = "") -> None:
         """Refuse callers from now on, and start asking for a sign of life."""
         with self._mu:
             if self.is_open or self._stop.is_set():
                 return
             self.is_open = True
-        self._on_change("open")
+        self._on_change("open", reason)
         try:
             threading.Thread(target=self._ask, name="eventperf-cache-probe", daemon=True).start()
         except RuntimeError:
@@ -48,11 +48,12 @@ class Breaker:
             try:
                 self._probe()
                 self._on_close()
-            except StoreUnavailable:
-                continue
+            except StoreUnavailable as error:
+                if error.silent:
+                    continue  # a refusal is a sign of life
             with self._mu:
                 self.is_open = False
-            self._on_change("closed")
+            self._on_change("closed", "")
             return
 
     def after_fork(self) -> None:

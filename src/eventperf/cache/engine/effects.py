@@ -1,165 +1,174 @@
 """How generators of decisions and the outside world meet, once for threads and once for tasks.
 
 A slow path is written once, as a generator that yields what it wants done (an effect) and is sent the
-outcome. :func:`run` does effects by blocking, :func:`arun` by awaiting. Hits never come here.
+outcome. :func:`run` does effects by blocking, :func:`arun` by awaiting; each effect knows both. The typed
+helpers (:func:`ask`, :func:`load`, :func:`wait`, :func:`may_wait`) are what steps call with ``yield from``:
+they yield one effect and return its outcome with the right type. Hits never come here.
 """
 
 from __future__ import annotations
 
-import contextvars
 import inspect
-import threading
-from collections.abc import Callable, Generator
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from typing_extensions import ParamSpec
 
 from eventperf._core.flights import Flight, Flights
 from eventperf.cache.errors import NotCacheable
 from eventperf.cache.values.single_use import COROUTINE
 
-from .state import Core
-
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Call(NamedTuple):
+class Effect(Protocol):
+    """Something to be done outside: by blocking, or by awaiting."""
+
+    def perform(self) -> Any:
+        """Do it, blocking."""
+        ...
+
+    async def aperform(self) -> Any:
+        """Do it, awaiting."""
+        ...
+
+
+Steps = Generator[Effect, Any, T]
+
+
+class Verb(Generic[P, T]):
+    """Something that can be asked for in two forms: ``plain`` by threads, ``task`` by tasks."""
+
+    __slots__ = ("plain", "task")
+
+    def __init__(self, plain: Callable[P, T], task: Callable[P, Awaitable[T]]) -> None:
+        self.plain: Callable[P, T] = plain
+        self.task: Callable[P, Awaitable[T]] = task
+
+
+class Ask(Generic[P, T]):
     """A verb of the second tier."""
 
-    name: str
-    args: tuple[Any, ...]
-    options: dict[str, Any]
+    __slots__ = ("_args", "_options", "_verb")
+
+    def __init__(self, verb: Verb[P, T], *args: P.args, **options: P.kwargs) -> None:
+        self._verb, self._args, self._options = verb, args, options
+
+    def perform(self) -> T:
+        return self._verb.plain(*self._args, **self._options)
+
+    async def aperform(self) -> T:
+        return await self._verb.task(*self._args, **self._options)
 
 
-class Load(NamedTuple):
+class Load:
     """The host's loader, on behalf of ``flights`` (so that its own reads of these keys do not wait)."""
 
-    loader: Callable[[], Any]
-    flights: tuple[Flight, ...]
+    __slots__ = ("_flights", "_loader", "_table")
 
+    def __init__(self, table: Flights, loader: Callable[[], Any], flights: tuple[Flight, ...]) -> None:
+        self._table, self._loader, self._flights = table, loader, flights
 
-class Wait(NamedTuple):
-    """Until ``flight`` lands, or the time is up."""
-
-    table: Flights
-    flight: Flight
-    timeout_s: float | None
-
-
-class Spawn(NamedTuple):
-    """Go on with other steps in the background."""
-
-    steps: Generator[Any, Any, Any]
-    flight: Flight
-
-
-class MayWait(NamedTuple):
-    """Ask whether waiting for ``flight`` here can end."""
-
-    flight: Flight
-
-
-Steps = Generator[Any, Any, T]
-
-
-def call(name: str, *args: Any, **options: Any) -> Call:
-    """Return the effect that runs a verb of the second tier."""
-    return Call(name, args, options)
-
-
-def run(core: Core, steps: Steps[T]) -> T:
-    """Drive ``steps``, blocking."""
-    send, outcome = steps.send, None
-    while True:
-        try:
-            effect = send(outcome)
-        except StopIteration as done:
-            result: T = done.value
-            return result
-        try:
-            outcome = _perform(core, effect)
-            send = steps.send
-        except BaseException as error:
-            send, outcome = steps.throw, error
-
-
-def _perform(core: Core, effect: Any) -> Any:
-    kind = type(effect)
-    if kind is Call:
-        return core.call(effect.name, *effect.args, **effect.options)
-    if kind is Load:
-        with core.flights.leading(*effect.flights):
-            value = effect.loader()
+    def perform(self) -> Any:
+        with self._table.leading(*self._flights):
+            value = self._loader()
         if inspect.isawaitable(value):
             if inspect.iscoroutine(value):
                 value.close()
-            key = str(effect.flights[0].key) if effect.flights else "the loader's result"
+            key = str(self._flights[0].key) if self._flights else "the loader's result"
             raise NotCacheable(type(value).__name__, key, COROUTINE)
         return value
-    if kind is Wait:
-        return effect.table.wait(effect.flight, effect.timeout_s)
-    if kind is MayWait:
-        return core.flights.may_wait(effect.flight, blocking=True)
-    return _spawn_thread(core, effect)
+
+    async def aperform(self) -> Any:
+        with self._table.leading(*self._flights):
+            value = self._loader()
+            return await value if inspect.isawaitable(value) else value
 
 
-def _spawn_thread(core: Core, effect: Spawn) -> None:
-    def go() -> None:
-        core.flights.moved(effect.flight)
-        try:
-            run(core, effect.steps)
-        except Exception:
-            return  # landed with the flight: whoever waits for it is told
+class Wait:
+    """Until ``flight`` lands, or the time is up; tells which."""
 
-    try:
-        threading.Thread(
-            target=contextvars.copy_context().run, args=(go,), name="eventperf-cache-load", daemon=True
-        ).start()
-    except RuntimeError:
-        go()  # no new threads at interpreter shutdown
+    __slots__ = ("_flight", "_table", "_timeout_s")
+
+    def __init__(self, table: Flights, flight: Flight, timeout_s: float | None) -> None:
+        self._table, self._flight, self._timeout_s = table, flight, timeout_s
+
+    def perform(self) -> bool:
+        return self._table.wait(self._flight, self._timeout_s)
+
+    async def aperform(self) -> bool:
+        return await self._table.await_(self._flight, self._timeout_s)
 
 
-async def arun(core: Core, steps: Steps[T]) -> T:
-    """Drive ``steps``, awaiting."""
-    send, outcome = steps.send, None
+class MayWait:
+    """Ask whether waiting for ``flight`` here can end."""
+
+    __slots__ = ("_flight", "_table")
+
+    def __init__(self, table: Flights, flight: Flight) -> None:
+        self._table, self._flight = table, flight
+
+    def perform(self) -> bool:
+        return self._table.may_wait(self._flight, blocking=True)
+
+    async def aperform(self) -> bool:
+        return self._table.may_wait(self._flight, blocking=False)
+
+
+# -- what steps say --------------------------------------------------------------------------------------
+
+
+def ask(verb: Verb[P, T], *args: P.args, **options: P.kwargs) -> Steps[T]:
+    """Do a verb of the second tier and return its answer."""
+    return cast("T", (yield Ask(verb, *args, **options)))
+
+
+def load(table: Flights, loader: Callable[[], Any], flights: tuple[Flight, ...]) -> Steps[Any]:
+    """Call the host's loader and return what it makes."""
+    return (yield Load(table, loader, flights))
+
+
+def wait(table: Flights, flight: Flight, timeout_s: float | None) -> Steps[bool]:
+    """Park until ``flight`` lands; false when the time was up first."""
+    return cast("bool", (yield Wait(table, flight, timeout_s)))
+
+
+def may_wait(table: Flights, flight: Flight) -> Steps[bool]:
+    """Tell whether waiting for ``flight`` here can end."""
+    return cast("bool", (yield MayWait(table, flight)))
+
+
+# -- who does it -----------------------------------------------------------------------------------------
+
+
+def run(steps: Steps[T]) -> T:
+    """Drive ``steps``, blocking."""
+    send: Callable[[Any], Effect] = steps.send
+    outcome: Any = None
     while True:
         try:
             effect = send(outcome)
         except StopIteration as done:
-            result: T = done.value
-            return result
+            return cast("T", done.value)
         try:
-            outcome = await _aperform(core, effect)
+            outcome = effect.perform()
             send = steps.send
         except BaseException as error:
             send, outcome = steps.throw, error
 
 
-async def _aperform(core: Core, effect: Any) -> Any:
-    kind = type(effect)
-    if kind is Call:
-        return await core.acall(effect.name, *effect.args, **effect.options)
-    if kind is Load:
-        with core.flights.leading(*effect.flights):
-            value = effect.loader()
-            return await value if inspect.isawaitable(value) else value
-    if kind is Wait:
-        return await effect.table.await_(effect.flight, effect.timeout_s)
-    if kind is MayWait:
-        return core.flights.may_wait(effect.flight, blocking=False)
-    return _spawn_task(core, effect)
-
-
-_background: set[Any] = set()
-
-
-def _spawn_task(core: Core, effect: Spawn) -> None:
-    import asyncio
-
-    async def go() -> None:
+async def arun(steps: Steps[T]) -> T:
+    """Drive ``steps``, awaiting."""
+    send: Callable[[Any], Effect] = steps.send
+    outcome: Any = None
+    while True:
         try:
-            await arun(core, effect.steps)
-        except Exception:
-            return  # landed with the flight: whoever waits for it is told
-
-    task = asyncio.get_running_loop().create_task(go())
-    _background.add(task)  # a loop keeps only weak references
-    task.add_done_callback(_background.discard)
+            effect = send(outcome)
+        except StopIteration as done:
+            return cast("T", done.value)
+        try:
+            outcome = await effect.aperform()
+            send = steps.send
+        except BaseException as error:
+            send, outcome = steps.throw, error

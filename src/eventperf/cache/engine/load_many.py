@@ -2,46 +2,37 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from eventperf._core.flights import ABANDONED, ERROR, VALUE, Flight
-from eventperf.cache.errors import StoreUnavailable
-from eventperf.cache.keys import Space
-from eventperf.cache.options import CacheOptions
-from eventperf.cache.policy import l1_life, lifetime, result_ttl
-from eventperf.cache.stats import Loaded, LoadFailed
+from eventperf.cache.errors import SerializationError, StoreUnavailable
+from eventperf.cache.policy import is_fresh, l1_life, longest_life, tag_settles
+from eventperf.cache.protocols import Grant
+from eventperf.cache.transactions import DIRTY, inside
 from eventperf.cache.values.single_use import refuse_single_use
 
-from .effects import Load, MayWait, Steps, Wait, call
-from .load_one import Job, get_or_load
-from .look import look, outer_of, pack, tag_versions, tell
+from .counting import counted
+from .effects import Steps, ask, load, may_wait, wait
+from .fences import Guard
+from .job import Batch, Job
+from .keep import life_of, near, not_kept, settle_up, take_back_fenced
+from .load_one import get_or_load, give_back
+from .look import Found, look, outer_of, tag_versions
 from .state import Core
-
-
-@dataclass(slots=True)
-class Batch:
-    """What to load in bulk, and how to keep it."""
-
-    space: Space
-    names: Mapping[str, str]
-    loader: Callable[[list[str]], Any]
-    ttl_s: float
-    tags: Sequence[str]
-    options: CacheOptions
+from .tier import Tier
+from .write import pack
 
 
 def load_only(core: Core, loader: Callable[[], Any]) -> Steps[Any]:
     """Call a loader and remember nothing (the cache is switched off)."""
     core.counts.loads += 1
-    return (yield Load(loader, ()))
+    return (yield from load(core.flights, loader, ()))
 
 
 def get_or_load_many(core: Core, batch: Batch, missing: list[str]) -> Steps[dict[str, Any]]:
     """Return the values of local keys that process memory did not have."""
-    mine, others = core.flights.join_many(missing, [batch.space.inner + tag for tag in batch.tags])
+    mine, others = core.flights.join_many(missing, batch.inner_tags)
     out: dict[str, Any] = {}
     try:
         out.update((yield from _lead(core, batch, mine)) if mine else {})
@@ -70,8 +61,8 @@ def _land_all(core: Core, flights: dict[str, Flight], state: str, outcome: Any) 
 
 def _join(core: Core, batch: Batch, key: str, flight: Flight) -> Steps[tuple[bool, Any]]:
     """Wait for somebody else's load of one key; load it alone when that load gave nothing."""
-    if (yield MayWait(flight)):
-        yield Wait(core.flights, flight, None)
+    if (yield from may_wait(core.flights, flight)):
+        yield from wait(core.flights, flight, None)
         if flight.state != ABANDONED:
             return True, flight.result()
     return (yield from _alone(core, batch, key))
@@ -90,12 +81,12 @@ def _alone(core: Core, batch: Batch, key: str) -> Steps[tuple[bool, Any]]:
             raise _NothingLoaded(name)
         return loaded[name]
 
-    def load() -> Any:
+    def load_it() -> Any:
         loaded = batch.loader([name])
         return _later(loaded, pick) if hasattr(loaded, "__await__") else pick(loaded)
 
     try:
-        job = Job(batch.space, key, load, batch.ttl_s, batch.tags, options)
+        job = Job(batch.space, key, load_it, batch.ttl_s, batch.tags, options)
         return True, (yield from get_or_load(core, job))
     except _NothingLoaded:
         return False, None
@@ -107,32 +98,33 @@ async def _later(loaded: Any, pick: Callable[[Mapping[str, Any]], Any]) -> Any:
 
 def _load(core: Core, batch: Batch, keys: list[str], flights: dict[str, Flight]) -> Steps[dict[str, Any]]:
     names = [batch.names[key] for key in keys]
-    core.counts.loads += 1
-    started = time.perf_counter()
-    try:
-        loaded = yield Load(lambda: batch.loader(names), tuple(flights.values()))
-    except Exception as error:
-        core.counts.load_errors += 1
-        if core.hooks.active:
-            core.hooks.emit(LoadFailed(",".join(names[:3]), error, False))
-        raise
-    taken = time.perf_counter() - started
-    core.load_s += taken
-    if core.hooks.active:
-        core.hooks.emit(Loaded(",".join(names[:3]), taken))
+    with counted(core, ",".join(names[:3]), lambda: False):
+        loaded = yield from load(core.flights, lambda: batch.loader(names), tuple(flights.values()))
     out = {key: loaded[batch.names[key]] for key in keys if batch.names[key] in loaded}
     for key, value in out.items():
         refuse_single_use(batch.names[key], value)
+    if DIRTY and batch.options.guard_transactions and inside():
+        for flight in flights.values():  # the loader itself has written, or flushed what waited to be
+            flight.fenced = True
     return out
 
 
 def _lead(core: Core, batch: Batch, mine: dict[str, Flight]) -> Steps[dict[str, Any]]:
     keys = list(mine)
-    if core.store is None:
+    tier = core.tier
+    if tier is None:
         return (yield from _lead_here(core, batch, keys, mine))
     core.ensure_channel()
-    looks = yield from look(core, batch.space, keys, batch.options)
-    out = {key: seen.found.value for key, seen in looks.items() if seen.found and seen.found.soft_s > 0}
+    looks = yield from look(core, tier, batch.space, keys, batch.options)
+    inner = batch.space.inner
+    out = {}
+    for key, seen in looks.items():
+        found = seen.found
+        if found is None or not found.is_fresh:
+            continue
+        # Invalidated while we looked: who joined us since must not get it.
+        if mine[key].fenced_tags.isdisjoint([inner + tag for tag in found.tags]):
+            out[key] = found.value
     core.counts.l2_hits += len(out)
     rest = [key for key in keys if key not in out]
     core.counts.misses += len(rest)
@@ -141,112 +133,148 @@ def _lead(core: Core, batch: Batch, mine: dict[str, Flight]) -> Steps[dict[str, 
     outers = {key: outer_of(batch.space, key) for key in rest}
     force = {outers[key] for key in rest if looks[key].present}
     token = core.salt()
-    lease = float(batch.options.lease)  # type: ignore[arg-type]
+    lease_s = batch.options.in_seconds.lease
     try:
-        grants = yield call("acquire_many", list(outers.values()), token, lease_s=lease, force=force)
+        grants = yield from ask(tier.acquire_many, list(outers.values()), token, lease_s=lease_s, force=force)
     except StoreUnavailable:
-        return out | (yield from _load(core, batch, rest, mine))
-    state = {key: grant for key, grant in zip(rest, grants, strict=True)}
-    ours = [key for key in rest if state[key].state in ("granted", "settling")]
+        return out | (yield from _load_alone(core, batch, rest, mine))
+    states = dict(zip(rest, grants, strict=True))
+    ours = [key for key in rest if states[key].state in ("granted", "settling")]
     if ours:
-        leased = [key for key in ours if state[key].state == "granted"]
-        out |= yield from _load_leased(core, batch, ours, leased, mine, token)
+        leased = {key: grant for key in ours if (grant := states[key]).state == "granted"}
+        out |= yield from _load_leased(core, tier, batch, ours, leased, mine, token)
     for key in rest:
-        if key not in ours:
+        if states[key].state not in ("granted", "settling"):
             # Another process is at it: become an ordinary caller of that key, after our own are stored.
             core.flights.land(mine[key], ABANDONED)
-            found, value = yield from _alone(core, batch, key)
-            if found:
+            found_one, value = yield from _alone(core, batch, key)
+            if found_one:
                 out[key] = value
     return out
 
 
 def _lead_here(core: Core, batch: Batch, keys: list[str], mine: dict[str, Flight]) -> Steps[dict[str, Any]]:
+    """Process memory only."""
     out = {}
+    now = core.now()
     for key in keys:
         entry = core.peek(key) if batch.options.use_l1 else None
-        if entry is not None and entry.key is not None and core.now() < entry.soft:
+        if entry is not None and entry.key is not None and is_fresh(entry.soft, now):
             out[key] = entry.value
     rest = [key for key in keys if key not in out]
     core.counts.misses += len(rest)
     loaded = (yield from _load(core, batch, rest, mine)) if rest else {}
-    inner = [batch.space.inner + tag for tag in batch.tags]
-    for key, value in loaded.items():
-        life = _life(core, batch, value)
-        if life is not None and batch.options.use_l1 and not core.is_settling([key]):
-            core.counts.stores += 1
-            core.hold(key, value, *life, inner, 0.0, mine[key])
+    _keep_here(core, batch, loaded, mine, second_tier=False)
     return out | loaded
 
 
-def _life(core: Core, batch: Batch, value: Any) -> tuple[float, float] | None:
-    ttl = result_ttl(batch.options, batch.ttl_s, value)
-    if ttl is None:
-        return None
-    return lifetime(batch.options, ttl, core.random.random() if batch.options.jitter_ratio else 0.0)
+def _load_alone(core: Core, batch: Batch, keys: list[str], mine: dict[str, Flight]) -> Steps[dict[str, Any]]:
+    """The second tier is away: nothing is stored there, and here only while that is safe."""
+    loaded = yield from _load(core, batch, keys, mine)
+    if core.coherence == "ttl":
+        _keep_here(core, batch, loaded, mine, second_tier=True)
+    return loaded
+
+
+def _keep_here(
+    core: Core, batch: Batch, loaded: dict[str, Any], mine: dict[str, Flight], *, second_tier: bool
+) -> None:
+    inner = batch.inner_tags
+    if not batch.options.use_l1:
+        return
+    for key, value in loaded.items():
+        life = life_of(core, batch.options, batch.ttl_s, value)
+        if life is not None and not core.fences.is_settling(key, inner):
+            core.counts.stores += not second_tier
+            life = l1_life(batch.options, *life, second_tier)
+            core.hold(key, value, *life, inner, 0.0, Guard(flight=mine[key]))
 
 
 def _load_leased(
-    core: Core, batch: Batch, ours: list[str], leased: list[str], mine: dict[str, Flight], token: str
+    core: Core,
+    tier: Tier,
+    batch: Batch,
+    ours: list[str],
+    leased: dict[str, Grant],
+    mine: dict[str, Flight],
+    token: str,
 ) -> Steps[dict[str, Any]]:
     space = batch.space
-    kept = False
+    outers = [outer_of(space, key) for key in leased]
+    assert core.keeper is not None
+    if outers:
+        core.keeper.keep(outers, token, batch.options.in_seconds.lease, lambda: True)
+    kept: set[str] = set()
     try:
         versions: dict[str, str] = {}
         if batch.tags:
+            life_s = longest_life(batch.options, batch.ttl_s)
             try:
-                versions = yield from tag_versions(core, space, batch.tags, create=True, life_s=batch.ttl_s)
+                versions = yield from tag_versions(core, tier, space, batch.tags, create_for_s=life_s)
             except StoreUnavailable:
-                leased = []
+                pass  # stored without versions it could not be compared: _store refuses
         loaded = yield from _load(core, batch, ours, mine)
-        yield from _store(core, batch, {k: loaded[k] for k in leased if k in loaded}, mine, token, versions)
-        kept = len(loaded) >= len(leased)
+        kept = yield from _store(core, tier, batch, loaded, leased, mine, token, versions)
         return loaded
     except GeneratorExit:
-        kept = True
+        kept = set(leased)
         raise
     finally:
-        if not kept:
-            try:
-                yield call("release_many", token, [outer_of(space, key) for key in leased])
-            except StoreUnavailable:
-                pass  # the leases end by themselves
+        core.keeper.drop(token)
+        if left := [outer for outer, key in zip(outers, leased, strict=True) if key not in kept]:
+            yield from give_back(core, tier, token, left)
 
 
 def _store(
     core: Core,
+    tier: Tier,
     batch: Batch,
     loaded: dict[str, Any],
+    leased: dict[str, Grant],
     mine: dict[str, Flight],
     token: str,
     versions: dict[str, str],
-) -> Steps[None]:
-    lives = {key: life for key, value in loaded.items() if (life := _life(core, batch, value)) is not None}
+) -> Steps[set[str]]:
+    """Keep what was loaded in both tiers; return the keys whose lease has been dealt with."""
+    inner = batch.inner_tags
+    if len(versions) < len(batch.tags):
+        core.counts.refused += len(leased)
+        return set()
+    found: dict[str, Found] = {}
+    for key in leased:
+        life = life_of(core, batch.options, batch.ttl_s, loaded[key]) if key in loaded else None
+        if life is not None:
+            server_s = leased[key].wait_s
+            settles = core.fences.is_settling(key, inner) or any(
+                tag_settles(version, server_s) for version in versions.values()
+            )
+            if settles or not Guard(flight=mine[key]).holds(inner):
+                core.counts.refused += 1
+                continue
+            found[key] = Found(loaded[key], *life, versions, 0.0)
+    if not found:
+        return set()
+    outers = {key: outer_of(batch.space, key) for key in found}
     items = []
-    for key, (soft, hard) in lives.items():
-        if mine[key].fenced:
-            core.counts.refused += 1
-            continue
-        blob = pack(core, loaded[key], soft, hard, batch.options, tags=versions)
-        items.append((key, (outer_of(batch.space, key), blob, hard)))
-    if not items:
-        return
-    tickets = {key: core.open_ticket(key) for key, _ in items}
+    for key, one in list(found.items()):
+        try:
+            blob = pack(core, one.value, one.soft_s, one.hard_s, batch.options, tags=versions)
+            items.append((outers[key], blob, one.hard_s))
+        except SerializationError as error:
+            not_kept(core, batch.names[key], error)
+            del found[key]
+    if not found:
+        return set()
+    tickets = core.fences.open(found)
     try:
-        kept = yield call("store_many", token, [item for _, item in items])
-        inner = [batch.space.inner + tag for tag in batch.tags]
-        for (key, item), good in zip(items, kept, strict=True):
-            core.counts.stores += bool(good)
-            core.counts.refused += not good
-            core.wake(item[0])
-            if not good:
-                yield call("publish", item[0].encode())  # no longer ours: whoever waits for us must know
-            if good and batch.options.use_l1 and not mine[key].fenced:
-                soft, hard = l1_life(batch.options, *lives[key], True)
-                core.hold(key, loaded[key], soft, hard, inner, 0.0, tickets[key])
-        yield from tell(core, [item[0] for _, item in items])
+        good = yield from ask(tier.store_many, token, items)
+        outcomes = dict(zip(found, good, strict=True))
+        yield from settle_up(core, tier, [(outers[key], kept) for key, kept in outcomes.items()])
+        yield from take_back_fenced(core, tier, [outers[key] for key in found if mine[key].fenced])
+        values = {key: (one, Guard(tickets[key], mine[key])) for key, one in found.items() if outcomes[key]}
+        yield from near(core, tier, batch.space, values, batch.options)
     except StoreUnavailable:
-        return
+        pass  # counted by the breaker; leases that still stand end by themselves
     finally:
-        for key, ticket in tickets.items():
-            core.shut_ticket(key, ticket)
+        core.fences.shut(tickets)
+    return set(found)

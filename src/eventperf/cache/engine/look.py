@@ -1,20 +1,21 @@
-"""Reading and writing: what the second tier's bytes are worth, and the plain verbs, as steps."""
+"""Looking at the second tier: what its bytes are worth, and what of them process memory may keep."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from eventperf.cache.errors import StoreUnavailable
 from eventperf.cache.keys import Space
 from eventperf.cache.options import CacheOptions
-from eventperf.cache.policy import early_by, l1_life, lifetime
+from eventperf.cache.policy import early_by, is_fresh, is_kept, l1_life
 from eventperf.cache.stats import CorruptEntry
-from eventperf.cache.values.envelope import Sealed, kind, open_payload, seal, unseal
+from eventperf.cache.values.envelope import LEASE, SETTLING, kind, open_payload, unseal
 
-from .effects import Steps, call
-from .state import Core, Ticket
+from .effects import Steps, ask
+from .fences import Guard
+from .state import Core
+from .tier import Tier
 
 ABSENT: Any = object()
 
@@ -27,6 +28,11 @@ class Found(NamedTuple):
     hard_s: float
     tags: dict[str, str]
     load_s: float
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it is as good as a new one."""
+        return is_fresh(self.soft_s)
 
 
 class Look(NamedTuple):
@@ -43,19 +49,21 @@ class Look(NamedTuple):
     lost: bool = False
 
 
+def outer_of(space: Space, local: str) -> str:
+    """Return the key in the second tier of a local key."""
+    return space.outer + (local[len(space.inner) :] if space.inner else local)
+
+
 def decode(core: Core, outer: str, blob: bytes | None, options: CacheOptions) -> Look:
     """Judge the bytes of one key; its tags are still to be compared."""
-    if blob is None:
-        return Look(None)
-    what = kind(blob)
-    if what in (b"L", b"T"):
+    if blob is None or kind(blob) in (LEASE, SETTLING):
         return Look(None)
     sealed = unseal(blob)
     if sealed is None:
         _corrupt(core, outer, "foreign bytes")
         return Look(None, present=True)
     now = core.wall()
-    if now >= sealed.hard:
+    if not is_kept(sealed.hard, now):
         return Look(None, present=True)
     serializer: Any = options.serializer or core.serializer
     try:
@@ -72,38 +80,40 @@ def _corrupt(core: Core, outer: str, reason: str) -> None:
         core.hooks.emit(CorruptEntry(outer, reason))
 
 
-def look(core: Core, space: Space, keys: Sequence[str], options: CacheOptions) -> Steps[dict[str, Look]]:
+def look(
+    core: Core, tier: Tier, space: Space, keys: Sequence[str], options: CacheOptions
+) -> Steps[dict[str, Look]]:
     """Read several local keys from the second tier, compare their tags, keep the fresh in process memory."""
     outers = {key: outer_of(space, key) for key in keys}
-    tickets = {key: core.open_ticket(key) for key in keys} if core.l1 is not None and options.use_l1 else {}
+    tickets = core.fences.open(keys) if core.l1 is not None and options.use_l1 else {}
     try:
         asked = [key for key in keys if not core.is_dirty(outers[key])]
+        blobs: Sequence[bytes | None]
         try:
             if len(asked) == 1:
-                blobs = [(yield call("get", outers[asked[0]]))]
+                blobs = [(yield from ask(tier.get, outers[asked[0]]))]
             else:
-                blobs = yield call("get_many", [outers[key] for key in asked])
+                blobs = yield from ask(tier.get_many, [outers[key] for key in asked])
         except StoreUnavailable:
             return {key: Look(None, lost=True) for key in keys}
         looks = {key: Look(None, present=True) for key in keys}
         for key, blob in zip(asked, blobs, strict=True):
             looks[key] = decode(core, outers[key], blob, options)
-        yield from _compare_tags(core, space, looks)
+        yield from _compare_tags(core, tier, space, looks)
         for key, ticket in tickets.items():
             if (found := looks[key].found) is not None:
-                _promote(core, space, key, found, options, ticket)
+                keep_near(core, space, key, found, options, Guard(ticket))
         return looks
     finally:
-        for key, ticket in tickets.items():
-            core.shut_ticket(key, ticket)
+        core.fences.shut(tickets)
 
 
-def _compare_tags(core: Core, space: Space, looks: dict[str, Look]) -> Steps[None]:
+def _compare_tags(core: Core, tier: Tier, space: Space, looks: dict[str, Look]) -> Steps[None]:
     wanted = {tag for seen in looks.values() if seen.found for tag in seen.found.tags}
     if not wanted:
         return
     try:
-        versions = yield from tag_versions(core, space, wanted, create=False)
+        versions = yield from tag_versions(core, tier, space, wanted)
     except StoreUnavailable:
         versions = {}
     for key, seen in looks.items():
@@ -112,66 +122,64 @@ def _compare_tags(core: Core, space: Space, looks: dict[str, Look]) -> Steps[Non
 
 
 def tag_versions(
-    core: Core, space: Space, tags: Iterable[str], *, create: bool, life_s: float = 0.0
+    core: Core, tier: Tier, space: Space, tags: Iterable[str], *, create_for_s: float | None = None
 ) -> Steps[dict[str, str]]:
-    """Return the current version of each tag, from the coherent copies of this process where it can."""
-    tags = list(tags)
+    """Return the current version of each tag, from the coherent copies of this process where it can.
+
+    Args:
+        core: The cache.
+        tier: Its second tier.
+        space: The namespace of the tags.
+        tags: The tags; those whose invalidation the second tier has not taken yet have no version.
+        create_for_s: Make the records that are missing, for entries that live so long.
+    """
     records = {tag: space.tag_prefix + tag for tag in tags}
     coherent = core.l1_open and core.coherence != "ttl"
-    known = {tag: core.tag_cache[r] for tag, r in records.items() if coherent and r in core.tag_cache}
-    missing = [tag for tag in tags if tag not in known and records[tag] not in core.replay_tags]
+    known = {tag: v for tag, r in records.items() if coherent and (v := core.tag_cache.get(r)) is not None}
+    owed = core.replay
+    missing = [tag for tag, r in records.items() if tag not in known and not (owed and owed.is_dirty_tag(r))]
     if not missing:
         return known
     names = [records[tag] for tag in missing]
-    tickets = [core.open_ticket(name) for name in names]
+    tickets = core.fences.open(names)
     try:
-        if create:
-            replies = yield call("tag_versions", names, core.salt(), life_s)
+        if create_for_s is None:
+            replies = [r.decode() if r else "" for r in (yield from ask(tier.get_many, names))]
         else:
-            replies = [r.decode() if r else "" for r in (yield call("get_many", names))]
-        for tag, name, reply, ticket in zip(missing, names, replies, tickets, strict=True):
+            replies = yield from ask(tier.tag_versions, names, core.salt(), create_for_s)
+        for tag, name, reply in zip(missing, names, replies, strict=True):
             if reply:
                 known[tag] = reply
-                with core.mu:
-                    if coherent and not ticket.fenced and len(core.tag_cache) < 100_000:
-                        core.tag_cache[name] = reply
+                if coherent and not tickets[name].fenced:
+                    core.tag_cache.keep(name, reply)
+                    if tickets[name].fenced:  # look again after the deed, as with entries
+                        core.tag_cache.forget([name])
         return known
     finally:
-        for name, ticket in zip(names, tickets, strict=True):
-            core.shut_ticket(name, ticket)
+        core.fences.shut(tickets)
 
 
-def _promote(core: Core, space: Space, key: str, found: Found, options: CacheOptions, ticket: Ticket) -> None:
+def keep_near(core: Core, space: Space, key: str, found: Found, options: CacheOptions, guard: Guard) -> None:
+    """Keep what the second tier has in process memory too, for a while."""
     early = early_by(found.load_s, options.early_beta, core.draw()) if options.early_beta else 0.0
     soft, hard = l1_life(options, found.soft_s - early, found.hard_s, True)
-    if soft > 0:
+    if is_fresh(soft):
         tags = [space.inner + tag for tag in found.tags]
-        core.hold(key, found.value, soft, hard, tags, found.load_s, ticket)
-
-
-def outer_of(space: Space, local: str) -> str:
-    """Return the key in the second tier of a local key."""
-    return space.outer + (local[len(space.inner) :] if space.inner else local)
-
-
-# -- reads ---------------------------------------------------------------------------------------------
+        core.hold(key, found.value, soft, hard, tags, found.load_s, guard)
 
 
 def read_many(
     core: Core, space: Space, locals_: Sequence[str], options: CacheOptions
 ) -> Steps[dict[str, Any]]:
     """Return the values there are of several local keys that process memory could not answer."""
-    counts = core.counts
-    if core.store is None or not locals_:
+    counts, tier = core.counts, core.tier
+    if tier is None or not locals_:
         counts.misses += len(locals_)
         return {}
     if options.use_l1 and core.l1 is not None:
         core.ensure_channel()
-    looks = yield from look(core, space, locals_, options)
-    out = {}
-    for key, seen in looks.items():
-        if seen.found is not None and seen.found.soft_s > 0:
-            out[key] = seen.found.value
+    looks = yield from look(core, tier, space, locals_, options)
+    out = {key: seen.found.value for key, seen in looks.items() if seen.found and seen.found.is_fresh}
     counts.l2_hits += len(out)
     counts.misses += len(locals_) - len(out)
     return out
@@ -183,132 +191,7 @@ def plain_value(core: Core, outer: str, blob: bytes | None, options: CacheOption
     The short way of a manager without process memory: no tags to compare, nothing to promote.
     """
     found = decode(core, outer, blob, options).found
-    if found is None or found.tags or found.soft_s <= 0:
+    if found is None or found.tags or not found.is_fresh:
         return ABSENT
     core.counts.l2_hits += 1
     return found.value
-
-
-# -- writes --------------------------------------------------------------------------------------------
-
-
-def pack(core: Core, value: Any, soft_s: float, hard_s: float, options: CacheOptions, **more: Any) -> bytes:
-    """Return the envelope of a value."""
-    serializer: Any = options.serializer or core.serializer
-    now = core.wall()
-    return seal(
-        serializer.name,
-        serializer.dumps(value),
-        created=now,
-        soft=now + soft_s,
-        hard=now + hard_s,
-        compress_over=options.compress_over,
-        **more,
-    )
-
-
-def write_many(
-    core: Core,
-    space: Space,
-    items: Mapping[str, Any],
-    ttl_s: float,
-    tags: Sequence[str],
-    options: CacheOptions,
-) -> Steps[None]:
-    """Store values under local keys, in both tiers."""
-    keys = list(items)
-    soft, hard = lifetime(options, ttl_s, core.random.random() if options.jitter_ratio else 0.0)
-    core.counts.stores += len(keys)
-    if core.store is None:
-        core.flights.fence(*keys)
-        guard = Ticket()
-        inner = [space.inner + tag for tag in tags]
-        if options.use_l1:
-            for key in keys:
-                core.hold(key, items[key], soft, hard, inner, 0.0, guard)
-        return
-    blobs = {key: pack(core, items[key], soft, hard, options) for key in keys}  # refuses before any change
-    core.drop_keys(keys)
-    tickets = {key: core.open_ticket(key) for key in keys} if core.l1 is not None and options.use_l1 else {}
-    outers = {key: outer_of(space, key) for key in keys}
-    try:
-        versions: dict[str, str] = {}
-        if tags:
-            versions = yield from tag_versions(core, space, tags, create=True, life_s=hard)
-            blobs = {key: pack(core, items[key], soft, hard, options, tags=versions) for key in keys}
-        yield call("set_many", [(outers[key], blobs[key], hard) for key in keys])
-        yield from tell(core, list(outers.values()))
-        with core.mu:
-            for outer in outers.values():
-                core.replay_keys.pop(outer, None)
-        for key, ticket in tickets.items():
-            _promote(core, space, key, Found(items[key], soft, hard, versions, 0.0), options, ticket)
-    except StoreUnavailable:
-        core.queue_replay(keys=outers.values())  # an older value may be there: it must not come back
-    finally:
-        for key, ticket in tickets.items():
-            core.shut_ticket(key, ticket)
-
-
-def tell(core: Core, outers: Sequence[str], tags: Sequence[str] = ()) -> Steps[None]:
-    """On the bus: say what was written. Tracking needs no word from us."""
-    if core.l1 is not None:
-        core.ensure_channel()  # it finds out whether this server has tracking
-    if core.coherence == "bus" and (outers or tags):
-        yield call("publish", json.dumps([*outers, *tags]).encode())  # keys may hold anything, line ends too
-
-
-def remove_many(core: Core, space: Space, keys: Sequence[str], settle_s: float = 0.0) -> Steps[int]:
-    """Invalidate local keys in both tiers; return how many entries there were."""
-    core.counts.invalidations += 1
-    here = [key for key in keys if (entry := core.peek(key)) is not None and core.now() < entry.hard]
-    if settle_s:
-        core.settle(keys, settle_s)
-    core.drop_keys(keys)
-    if core.store is None:
-        return len(here)
-    outers = [outer_of(space, key) for key in keys]
-    try:
-        count: int = yield call("delete", outers)
-        if settle_s:
-            yield call("settle", outers, settle_s=settle_s)
-        yield from tell(core, outers)
-        with core.mu:
-            for outer in outers:
-                core.replay_keys.pop(outer, None)
-    except StoreUnavailable:
-        core.queue_replay(keys=outers)
-        count = len(here)
-    core.fence_reads(keys)  # reads that were answered before the deletion
-    if core.l1 is not None:
-        core.l1.drop(keys)
-    return count
-
-
-def remove_tags(core: Core, space: Space, tags: Sequence[str], settle_s: float = 0.0) -> Steps[None]:
-    """Invalidate everything that carries one of ``tags``."""
-    core.counts.invalidations += 1
-    inner = [space.inner + tag for tag in tags]
-    if settle_s:
-        core.settle([f"\x00tag:{tag}" for tag in inner], settle_s)
-    core.drop_tags(inner)
-    if core.store is None:
-        return
-    records = [space.tag_prefix + tag for tag in tags]
-    with core.mu:
-        for record in records:
-            core.tag_cache.pop(record, None)
-    try:
-        yield call("bump_tags", records, core.salt())
-        yield from tell(core, (), records)
-    except StoreUnavailable:
-        core.queue_replay(tags=records)
-    with core.mu:
-        for record in records:
-            core.tag_cache.pop(record, None)
-    core.drop_tags(inner)
-
-
-def opened(sealed: Sealed) -> dict[str, Any]:
-    """Return the facts of an envelope, for the CLI."""
-    return {"codec": sealed.codec, "tags": sealed.tags, "load_s": sealed.load_s, "bytes": len(sealed.payload)}

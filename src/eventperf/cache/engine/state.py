@@ -1,7 +1,6 @@
-"""What the parts of a cache share: the tiers, the tables of loads and reads, the clocks, the counts.
+"""What the parts of a cache share: the tiers, what is under way, the clocks, the counts.
 
-No I/O happens here except through :meth:`Core.call` and :meth:`Core.acall`, which also guard the second
-tier with the circuit breaker.
+Nothing is read, written or loaded here; that is what the steps beside this file do with it.
 """
 
 from __future__ import annotations
@@ -11,35 +10,44 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from random import Random
 from typing import Any
 
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.events import Hooks
-from eventperf._core.flights import VALUE, Flights
-from eventperf.cache.backends.local.memory import MemoryStore
 from eventperf.cache.entry import Entry, EntryMeta
 from eventperf.cache.errors import StoreUnavailable
 from eventperf.cache.keys import Space
 from eventperf.cache.options import CacheOptions
-from eventperf.cache.stats import BreakerChanged, CoherenceChanged, Counts, StoreTrouble
+from eventperf.cache.policy import same_end
+from eventperf.cache.protocols import (
+    BusState,
+    CacheStore,
+    FastTables,
+    ForkAware,
+    InvalidationBus,
+    LocalStore,
+    Serializer,
+    SupportsBus,
+    SupportsLease,
+    SupportsTags,
+    Sweeps,
+)
+from eventperf.cache.stats import CoherenceChanged, Counts
 
+from .background import Background
 from .breaker import Breaker
+from .fences import Fences, Guard, Ticket
+from .gate import Gate
 from .keeper import Keeper
+from .plain_ways import PlainWays
+from .replay import Replay
+from .tag_copies import TagCopies
+from .tier import Tier
+from .wakes import Wakes
 
-REPLAY_MAX = 10_000
-SAME_END_S = 0.05
-"""Entries stored one after another may share an end that is so much, or a thousandth of their life, early."""
-
-
-class Ticket:
-    """A read of the second tier under way; an invalidation that arrives meanwhile fences it."""
-
-    __slots__ = ("fenced",)
-
-    def __init__(self) -> None:
-        self.fenced: bool = False
+SPACES_MOST = 10_000
 
 
 class Core:
@@ -52,9 +60,9 @@ class Core:
         *,
         space: Space,
         options: CacheOptions,
-        l1: Any,
-        store: Any,
-        serializer: Any,
+        l1: LocalStore | None,
+        store: CacheStore | None,
+        serializer: Serializer | None,
         coherence: str,
         clock: Clock,
         random: Random,
@@ -63,9 +71,9 @@ class Core:
         self.spaces: dict[str, Space] = {space.name: space}
         self.options = options
         self.l1 = l1
-        self.store = store
+        self.sweeps: Sweeps | None = l1 if isinstance(l1, Sweeps) else None
+        self.tables: FastTables | None = l1 if isinstance(l1, FastTables) else None
         self.serializer = serializer
-        self.coherence = coherence
         self.clock = clock
         self.now: Callable[[], float] = clock.monotonic
         self.wall: Callable[[], float] = clock.time
@@ -73,32 +81,69 @@ class Core:
         self.hooks: Hooks = Hooks()
         self.counts: Counts = Counts()
         self.load_s: float = 0.0
-        self.flights: Flights = Flights()
-        self.wakes: Flights = Flights()
-        self.pushed: set[str] = set()
-        self.eager: set[str] = set()
+        self.fences: Fences = Fences(clock.monotonic)
+        self.flights = self.fences.flights
+        self.wakes: Wakes = Wakes()
+        self.tag_cache: TagCopies = TagCopies()
+        self.background: Background = Background(self.flights)
+        self.counters: dict[str, Entry] = {}
+        self.counters_mu: threading.Lock = threading.Lock()
+        self._unfollowed: dict[str, str] = {}
         self.enabled = True
-        self.is_fast: bool = type(clock) is SystemClock and type(l1) is MemoryStore
-        self.channel: Any = None
-        self.breaker: Breaker | None = (
-            Breaker(self._probe, self._breaker_changed, self._replay) if store is not None else None
-        )
-        self.keeper: Keeper = Keeper(store)
+        self.is_fast: bool = type(clock) is SystemClock and self.tables is not None
+        self.tier: Tier | None = None
+        self.bus: InvalidationBus | None = None
+        self.asked: str = coherence
+        self.coherence: str = coherence
+        self.l1_open = l1 is not None and (store is None or coherence == "ttl")
         self._last_soft: float = 0.0
         self._last_tags: tuple[str, ...] = ()
-        self.l1_open = l1 is not None and (store is None or coherence == "ttl")
-        self._reset_reads()
+        self._link(store, coherence)
         _cores.add(self)
 
-    def _reset_reads(self) -> None:
-        self.mu: Any = threading.Lock()
-        self._reads: dict[str, list[Ticket]] = {}
-        self.tag_cache: dict[str, str] = {}
-        self._settling: dict[str, float] = {}
-        self.counters: dict[str, Entry] = {}
-        self.replay_keys: dict[str, None] = {}
-        self.replay_tags: dict[str, None] = {}
-        self.replay_patterns: dict[str, None] = {}
+    def _link(self, store: CacheStore | None, coherence: str) -> None:
+        """Build what a second tier needs; nothing is opened yet."""
+        self.store = store
+        self.replay: Replay | None = None
+        self.breaker: Breaker | None = None
+        self.keeper: Keeper | None = None
+        if store is None:
+            return
+        plain = PlainWays(store)
+        tags = store if isinstance(store, SupportsTags) else plain
+        leases = store if isinstance(store, SupportsLease) else plain
+
+        def bump(records: Sequence[str], settle_s: float) -> None:
+            try:
+                tags.bump_tags(records, self.salt(), settle_s=settle_s)
+            except StoreUnavailable as error:
+                if not error.permanent or tags is plain:
+                    raise
+                plain.bump_tags(records, self.salt(), settle_s=settle_s)
+
+        self.replay = Replay(
+            store,
+            bump=bump,
+            settle=lambda keys, settle_s: leases.settle(keys, settle_s=settle_s),
+            tell=self._tell_replayed,
+            whole_of=self.space.whole_of,
+            now=self.now,
+        )
+        self.breaker = Breaker(store.ping, self._breaker_changed, self.replay.run)
+        self.gate = Gate(store.url, self.breaker, self.counts, self.hooks)
+        self.tier = Tier(store, self.gate)
+        self.keeper = Keeper(self.tier.renew_many)
+        if isinstance(store, SupportsBus):
+            channel = f"{self.space.tag_prefix[:-2]}x:bus"  # outside every prefix that is followed
+            self.bus = store.bus(coherence=coherence, wants_l1=self.l1 is not None, channel=channel)
+            self.bus.follow([self.space.outer, self.space.tag_prefix])
+            self.tier.say_with(self.gate.verb("messages", self.bus.publish, self.bus.apublish))
+        elif coherence != "ttl":
+            self.coherence = "ttl"  # a store that cannot tell us of writes
+            self.l1_open = self.l1 is not None
+
+    def _breaker_changed(self, state: str, reason: str) -> None:
+        self.gate.changed(state, reason)
 
     # -- process memory ------------------------------------------------------------------------------
 
@@ -114,18 +159,19 @@ class Core:
         hard_s: float,
         tags: Sequence[str],
         load_s: float,
-        guard: Any,
-    ) -> None:
-        """Keep a value in process memory, unless ``guard`` (a ticket or a flight) was fenced meanwhile."""
-        if not self.l1_open or soft_s <= 0:
-            return
+        guard: Guard,
+    ) -> bool:
+        """Keep a value in process memory, unless ``guard`` was fenced meanwhile; tell whether it stays."""
+        l1 = self.l1
+        if l1 is None or not self.l1_open or soft_s <= 0:
+            return False
+        if self._unfollowed and not self._is_followed(local):
+            return False
         now = self.now()
-        wheel = getattr(self.l1, "wheel", None)
-        if wheel is not None and (due := wheel.next_due()) is not None and due <= now:
-            self.l1.sweep(now)
-        soft = now + soft_s
-        hard = now + hard_s
-        if 0.0 <= soft - self._last_soft < min(SAME_END_S, soft_s / 1000):
+        if self.sweeps is not None and (due := self.sweeps.next_due()) is not None and due <= now:
+            self.sweeps.sweep(now)
+        soft, hard = now + soft_s, now + hard_s
+        if same_end(self._last_soft, soft, soft_s):
             hard += self._last_soft - soft
             soft = self._last_soft  # one object for many entries, 24 bytes saved in each
         else:
@@ -139,224 +185,115 @@ class Core:
             meta = EntryMeta(tags, load_s)
         if hard_s == soft_s:
             hard = soft
-        self.l1.put(Entry(local, value, soft, hard, meta))
+        l1.put(Entry(local, value, soft, hard, meta))
         # Look again after the deed: whoever fences does so before it drops the entry.
-        fenced_tags = getattr(guard, "fenced_tags", None)
-        if guard.fenced or not self.l1_open or (fenced_tags and not fenced_tags.isdisjoint(tags)):
-            self.l1.pop(local)
+        if guard.holds(tags) and self.l1_open:
+            return True
+        l1.pop(local)
+        return False
 
-    def open_ticket(self, local: str) -> Ticket:
-        """Announce a read of the second tier that may end in process memory."""
-        ticket = Ticket()
-        with self.mu:
-            self._reads.setdefault(local, []).append(ticket)
-        return ticket
-
-    def shut_ticket(self, local: str, ticket: Ticket) -> None:
-        """End it."""
-        with self.mu:
-            tickets = self._reads.get(local)
-            if tickets is not None and ticket in tickets:
-                tickets.remove(ticket)
-                if not tickets:
-                    del self._reads[local]
-
-    def fence_reads(self, locals_: Iterable[str] | None) -> None:
-        """Reads under way of these keys (``None``: of all) must not end in process memory."""
-        if not self._reads:
-            return
-        with self.mu:
-            keys = list(self._reads) if locals_ is None else locals_
-            for key in keys:
-                for ticket in self._reads.get(key, ()):
-                    ticket.fenced = True
-
-    def drop_keys(self, locals_: Sequence[str]) -> None:
-        """Forget keys here: loads under way, reads under way, entries."""
-        self.flights.fence(*locals_)
-        self.fence_reads(locals_)
+    def drop_keys(self, locals_: Sequence[str], *, but: Collection[Ticket] = ()) -> None:
+        """Forget keys here: loads under way, reads under way (``but`` one's own), entries."""
+        self.fences.fence(locals_, but=but)
         if self.l1 is not None:
             self.l1.drop(locals_)
 
-    def drop_tags(self, tags: Sequence[str]) -> None:
-        """Forget here what carries one of ``tags``."""
-        self.flights.fence_tags(tuple(tags))
-        self.fence_reads(None)
+    def drop_tags(self, space: Space, tags: Sequence[str]) -> None:
+        """Forget here what carries one of ``tags``, and the copies of their versions."""
+        inner = [space.inner + tag for tag in tags]
+        self.fences.fence_tags(inner)
+        self.tag_cache.forget([space.tag_prefix + tag for tag in tags])
         if self.l1 is not None:
-            self.l1.drop_tags(tags)
+            self.l1.drop_tags(inner)
 
-    def drop_matching(self, matches: Any) -> int:
+    def drop_matching(self, matches: Callable[[Any], bool]) -> int:
         """Forget here every local key that ``matches``; return how many entries there were."""
-        self.flights.fence_where(matches)
-        self.fence_reads(None)
+        self.fences.fence_where(matches)
         if self.l1 is None:
             return 0
-        held: list[str] = self.l1.keys()
+        held = self.l1.keys()
         return int(self.l1.drop([key for key in held if matches(key)]))
 
-    # -- settling ------------------------------------------------------------------------------------
+    def forget_all(self) -> None:
+        """Anything may have been written: start from nothing."""
+        self.tag_cache.clear()
+        self.fences.fence_reads(None)
+        if self.l1 is not None:
+            self.l1.clear()
+        self.wakes.wake_all()
 
-    def settle(self, locals_: Iterable[str], settle_s: float) -> None:
-        """Refuse to keep loads of these keys for a while."""
-        now = self.now()
-        with self.mu:
-            self._settling = {k: t for k, t in self._settling.items() if t > now}
-            for key in locals_:
-                self._settling[key] = now + settle_s
+    # -- what the bus says (Listener) ----------------------------------------------------------------
 
-    def is_settling(self, keys: Iterable[str]) -> bool:
-        """Tell whether one of ``keys`` may not be stored yet."""
-        if not self._settling:
-            return False
-        now = self.now()
-        return any(self._settling.get(key, 0.0) > now for key in keys)
-
-    # -- what the channel says -----------------------------------------------------------------------
-
-    def told(self, outers: Sequence[str] | None) -> None:
+    def on_keys(self, outers: Sequence[str] | None, /) -> None:
         """Somebody wrote these outer keys; ``None`` for anything at all."""
         if outers is None:
-            with self.mu:
-                self.tag_cache.clear()
-            self.fence_reads(None)
-            if self.l1 is not None:
-                self.l1.clear()
-            for outer in self.wakes.waited_for():
-                self.wake(outer)
+            self.forget_all()
             return
         for outer in outers:
             self._drop_outer(outer)
-            if outer in self.wakes:
-                # A lease was taken or a waiter made its mark, most likely: those need not wake anybody.
-                if outer in self.eager:
-                    self.wake(outer)
-                else:
-                    self.pushed.add(outer)
+        self.wakes.told(outers)
 
-    def told_one(self, outer: str) -> None:
+    def on_word(self, outer: str, /) -> None:
         """Another process says that it wrote a key, or that a load of it has ended."""
         if self.coherence != "tracking":  # else the server itself says what was written
             self._drop_outer(outer)
-        self.wake(outer)
+        self.wakes.wake(outer)
+
+    def on_state(self, state: BusState, /) -> None:
+        """The bus came, went or changed its way: process memory follows it."""
+        if self.bus is None or self.asked == "ttl":
+            return
+        if state.coherence in ("tracking", "bus"):
+            self.coherence = state.coherence
+        opened = state.connected and state.coherence != "none"
+        if not opened:
+            self.l1_open = False
+        self.forget_all()
+        if opened:
+            self.l1_open = self.l1 is not None
+        if self.hooks.active:
+            self.hooks.emit(CoherenceChanged(self.coherence, state.connected))
 
     def _drop_outer(self, outer: str) -> None:
-        for space in list(self.spaces.values()):
-            if outer.startswith(space.outer):
-                local = space.inner + outer[len(space.outer) :]
-                self.fence_reads((local,))
-                if self.l1 is not None:
-                    self.l1.pop(local)
-                return
-            if outer.startswith(space.tag_prefix):
-                with self.mu:
-                    self.tag_cache.pop(outer, None)
-                self.fence_reads(None)
-                if self.l1 is not None:
-                    self.l1.drop_tags([space.inner + outer[len(space.tag_prefix) :]])
-                return
-
-    def wake(self, outer: str) -> None:
-        """Wake whoever waits for a load of another process."""
-        if len(self.wakes):
-            flight, leads = self.wakes.join(outer)
-            del leads
-            self.wakes.land(flight, VALUE)
-
-    def channel_state(self, connected: bool) -> None:
-        """The channel came or went: process memory follows it."""
-        opened = connected and self.l1 is not None
-        if not connected:
-            self.l1_open = False
-            self.told(None)
+        found = self.space.local_of(outer)
+        if found is None:
+            return
+        local, is_tag = found
+        if is_tag:
+            self.tag_cache.forget([outer])
+            self.fences.fence_reads(None)
+            if self.l1 is not None:
+                self.l1.drop_tags([local])
         else:
-            self.told(None)
-            self.l1_open = opened
-        if self.hooks.active:
-            self.hooks.emit(CoherenceChanged(self.coherence, connected))
+            self.fences.fence_reads((local,))
+            if self.l1 is not None:
+                self.l1.pop(local)
 
-    # -- the second tier -----------------------------------------------------------------------------
+    # -- namespaces ----------------------------------------------------------------------------------
 
-    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Run a verb of the second tier, unless the breaker is open."""
-        breaker = self.breaker
-        if breaker is not None and breaker.is_open:
-            raise StoreUnavailable(self.store.url, "circuit breaker is open", True)
-        try:
-            return getattr(self.store, name)(*args, **kwargs)
-        except StoreUnavailable as error:
-            self.trouble(error)
-            raise
+    def space_of(self, name: str | None) -> Space:
+        """Return the namespace called ``name``, or the manager's own."""
+        if name is None:
+            return self.space
+        found = self.spaces.get(name)
+        if found is None:
+            if len(self.spaces) >= SPACES_MOST:
+                self.spaces = {self.space.name: self.space}  # made again at once; nothing is lost with them
+            found = self.spaces[name] = Space(name, home=False)
+            if self.bus is not None and self.asked != "ttl":
+                self.bus.follow([found.outer, found.tag_prefix])
+                if not self.bus.follows(found.outer):
+                    self._unfollowed[found.inner] = found.outer
+        return found
 
-    async def acall(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """The same for tasks."""
-        breaker = self.breaker
-        if breaker is not None and breaker.is_open:
-            raise StoreUnavailable(self.store.url, "circuit breaker is open", True)
-        try:
-            return await getattr(self.store, "a" + name)(*args, **kwargs)
-        except StoreUnavailable as error:
-            self.trouble(error)
-            raise
-
-    def trouble(self, error: StoreUnavailable) -> None:
-        """Count a failed command; silence opens the breaker."""
-        self.counts.store_errors += 1
-        if error.silent and self.breaker is not None:
-            self.breaker.trip()
-        if self.hooks.active:
-            self.hooks.emit(StoreTrouble(error))
-
-    def _probe(self) -> None:
-        self.store.ping()
-
-    def _breaker_changed(self, state: str) -> None:
-        if self.hooks.active:
-            self.hooks.emit(BreakerChanged(state))
-
-    # -- invalidations that could not be said --------------------------------------------------------
-
-    def queue_replay(
-        self, keys: Iterable[str] = (), tags: Iterable[str] = (), patterns: Iterable[str] = ()
-    ) -> None:
-        """Remember outer keys, tag records and patterns to invalidate once the second tier is back."""
-        with self.mu:
-            for queue, items in (
-                (self.replay_keys, keys), (self.replay_tags, tags), (self.replay_patterns, patterns),
-            ):  # fmt: skip
-                for item in items:
-                    if len(queue) < REPLAY_MAX:
-                        queue[item] = None
-        if self.breaker is not None and not self.breaker.is_open:
-            self.breaker.trip()  # its probe replays before it lets readers through
-
-    def is_dirty(self, outer: str) -> bool:
-        """Tell whether the second tier may hold a value of ``outer`` that we have invalidated."""
-        if outer in self.replay_keys:
-            return True
-        return bool(self.replay_patterns)
-
-    def replay_size(self) -> int:
-        """Return how many invalidations wait."""
-        return len(self.replay_keys) + len(self.replay_tags) + len(self.replay_patterns)
-
-    def _replay(self) -> None:
-        with self.mu:
-            keys, tags, patterns = list(self.replay_keys), list(self.replay_tags), list(self.replay_patterns)
-        for start in range(0, len(keys), 500):
-            self.store.delete(keys[start : start + 500])
-        if tags:
-            self.store.bump_tags(tags, self.salt())
-        for pattern in patterns:
-            self.store.delete_pattern(pattern)
-        if self.coherence == "bus":
-            self.store.publish(json.dumps([*keys, *tags, *("*" + p for p in patterns)]).encode())
-        with self.mu:
-            for queue, done in (
-                (self.replay_keys, keys), (self.replay_tags, tags), (self.replay_patterns, patterns),
-            ):  # fmt: skip
-                for item in done:
-                    queue.pop(item, None)
-        self.counts.replayed += len(keys) + len(tags) + len(patterns)
+    def _is_followed(self, local: str) -> bool:
+        """Tell whether we hear of writes in the namespace of a local key."""
+        for inner, outer in list(self._unfollowed.items()):
+            if local.startswith(inner):
+                if self.bus is not None and not self.bus.follows(outer):
+                    return False
+                self._unfollowed.pop(inner, None)
+        return True
 
     # -- small things --------------------------------------------------------------------------------
 
@@ -369,35 +306,51 @@ class Core:
         """Return a uniform draw in (0, 1]."""
         return 1.0 - self.random.random()
 
-    def space_of(self, name: str | None) -> Space:
-        """Return the namespace called ``name``, or the manager's own."""
-        if name is None:
-            return self.space
-        found = self.spaces.get(name)
-        if found is None:
-            found = self.spaces[name] = Space(name, home=False)
-            if self.channel is not None:
-                self.channel.add_prefix(found)
-        return found
+    def is_dirty(self, outer: str) -> bool:
+        """Tell whether the second tier may hold a value that this process has invalidated."""
+        return self.replay is not None and bool(len(self.replay)) and self.replay.is_dirty(outer)
+
+    def replay_size(self) -> int:
+        """Return how many invalidations wait."""
+        return len(self.replay) if self.replay is not None else 0
+
+    def _tell_replayed(self, words: list[str]) -> None:
+        if self.coherence == "bus" and self.bus is not None:
+            self.bus.publish(json.dumps(words).encode())
 
     def ensure_channel(self) -> None:
         """Start following other processes, on first use in this process."""
-        if self.channel is not None:
-            self.channel.ensure(self)
+        if self.bus is not None:
+            self.bus.start(self)
 
     def after_fork(self) -> None:
         """Make the child independent of the parent."""
-        self._reset_reads()
-        if isinstance(self.l1, MemoryStore):
+        self.fences.after_fork()
+        self.wakes.after_fork()
+        self.tag_cache = TagCopies()
+        self.background.after_fork()
+        self.counters_mu = threading.Lock()
+        if isinstance(self.l1, ForkAware):
             self.l1.after_fork()
-        if self.breaker is not None:
-            self.breaker.after_fork()
-        self.keeper.after_fork()
-        if self.channel is not None:
-            self.channel.after_fork()
+        for part in (self.replay, self.breaker, self.keeper):
+            if part is not None:
+                part.after_fork()
+        if self.bus is not None:
+            self.bus.after_fork()
             self.l1_open = False
             if self.l1 is not None:
                 self.l1.clear()
+
+    def shut(self) -> None:
+        """Stop background work and drop what process memory holds."""
+        for part in (self.breaker, self.replay):
+            if part is not None:
+                part.close()
+        if self.bus is not None:
+            self.bus.close()
+            self.l1_open = False
+        if self.l1 is not None:
+            self.l1.clear()
 
 
 _cores: weakref.WeakSet[Core] = weakref.WeakSet()

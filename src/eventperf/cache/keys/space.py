@@ -61,12 +61,13 @@ class Space:
     The manager's own namespace uses the caller's key itself inside, so that it costs no second text.
     """
 
-    __slots__ = ("inner", "name", "outer", "tag_prefix")
+    __slots__ = ("_version", "inner", "name", "outer", "tag_prefix")
 
     def __init__(self, name: str, *, version: str = "1", home: bool = True) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigurationError("namespace", name, "a non-empty text")
         self.name: str = name
+        self._version: str = version
         quoted = quote_part(name)
         self.outer: str = f"{quoted}:{version}:"
         self.tag_prefix: str = f"{quoted}:t:"
@@ -77,3 +78,21 @@ class Space:
         if len(key) > MAX_KEY or not key.isprintable():
             key = fit(key)
         return self.inner + key if self.inner else key
+
+    def local_of(self, outer: str) -> tuple[str, bool] | None:
+        """Return what an outer key of any namespace is in a process whose own namespace this is.
+
+        Returns:
+            The local key or the tag as process memory knows it, and whether it is a tag's record; ``None``
+            for a key of somebody else.
+        """
+        quoted, _, rest = outer.partition(":")
+        kind, colon, text = rest.partition(":")
+        if not colon or kind not in ("t", self._version):
+            return None
+        inner = self.inner if self.outer.startswith(quoted + ":") else f"{FOREIGN}{quoted}:"
+        return inner + text, kind == "t"
+
+    def whole_of(self, outer: str) -> str:
+        """Return the pattern of all entries in the namespace of an outer key or tag's record."""
+        return f"{outer.partition(':')[0]}:{self._version}:*"

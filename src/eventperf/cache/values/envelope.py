@@ -14,10 +14,12 @@ from typing import Any, Final, NamedTuple
 MAGIC: Final = b"E1"
 HEAD: Final = 34  # magic 2, kind 1, waiters 1, token 16, lease end 13, codec 1
 NO_LEASE: Final = b"0" + b"0" * 16 + b"0" * 13
-_TIMES: Final = struct.Struct(">dddfH")
+_TIMES: Final = struct.Struct(">dddfI")
 BODY: Final = HEAD + _TIMES.size
 
 VALUE = b"V"
+LEASE = b"L"
+SETTLING = b"T"
 
 
 class Sealed(NamedTuple):
@@ -68,6 +70,19 @@ def kind(blob: bytes) -> bytes:
     if blob[:2] != MAGIC or len(blob) < HEAD - 1:
         return b""
     return blob[2:3]
+
+
+def renewed(blob: bytes, soft: float, hard: float) -> bytes | None:
+    """Return the envelope of a value with another life; ``None`` for anything else."""
+    if blob[:3] != b"E1V" or len(blob) < BODY:
+        return None
+    at = HEAD + 8
+    return blob[:at] + struct.pack(">dd", soft, hard) + blob[at + 16 :]
+
+
+def settling_mark() -> bytes:
+    """Return what stands under a key whose loads must not be stored for a while."""
+    return MAGIC + b"T0" + b"0" * 29 + b"-"
 
 
 def unseal(blob: bytes) -> Sealed | None:

@@ -13,18 +13,18 @@ import hashlib
 import hmac
 import inspect
 import pickle
-import sys
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, Flag
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf.cache.errors import SerializationError
+from eventperf.cache.keys.names import find
 from eventperf.cache.protocols import Serializer
 
 
@@ -41,7 +41,7 @@ _LEAVES: Final = frozenset({str, float, bool, type(None), bytes})
 class MsgpackSerializer:
     """The default: compact, fast, and safe with bytes written by somebody else."""
 
-    name = "m"
+    name = "n"
 
     def __init__(self) -> None:
         msgspec = require("msgspec", extra="cache", needed_by="the second tier's serializer")
@@ -64,6 +64,10 @@ class MsgpackSerializer:
             return bytes(self._pack(self._tag(value)))
         except RecursionError:
             raise SerializationError("structure that contains itself or is nested too deep") from None
+        except UnicodeEncodeError:
+            raise SerializationError("text with lone surrogates") from None
+        except (OverflowError, ValueError) as error:  # beyond 4 GB
+            raise SerializationError(f"value of this size ({error})") from error
 
     def loads(self, data: bytes, /) -> Any:
         """Return the value.
@@ -79,13 +83,11 @@ class MsgpackSerializer:
     def _tag(self, value: Any) -> Any:
         kind = type(value)
         if kind in _LEAVES:
-            if kind is str and not value.isascii():
-                _check_text(value)
             return value
         if kind is int:
             if -(2**63) <= value < 2**64:
                 return value
-            return self._ext(_BIGINT, str(value).encode())
+            return self._ext(_BIGINT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
         if kind is dict:
             return self._tag_dict(value)
         if kind is list:
@@ -95,15 +97,18 @@ class MsgpackSerializer:
             code, plain = tag
             return self._ext(code, self._pack(self._tag(plain(value))))
         if isinstance(value, Enum):
-            return self._ext(_ENUM, self._pack([*_path(kind), value.name]))
+            # A combination of flags is no member: its number makes it.
+            member, held = (None, self._tag(value.value)) if isinstance(value, Flag) else (value.name, None)
+            return self._ext(_ENUM, self._pack([*_path(cast("Any", kind)), member, held]))
         known: Any = kind
         names = _fields(known)
         if names is None:
             raise SerializationError(f"{kind.__module__}.{kind.__qualname__}")
-        body = [self._tag(getattr(value, name)) for name in names]
-        if _is_model(kind):
-            body.append(_model_sets(value))
-        return self._ext(_OBJECT, self._pack([*_path(kind), _shape(known), body]))
+        fields, extra = _state(value, known, names)
+        body = [self._tag(part) for part in fields]
+        return self._ext(
+            _OBJECT, self._pack([*_path(known), _shape(known), body, self._tag(extra) if extra else None])
+        )
 
     def _tag_dict(self, value: dict[Any, Any]) -> Any:
         if all(type(k) is str for k in value):
@@ -112,19 +117,12 @@ class MsgpackSerializer:
 
     def _untag(self, code: int, data: Any) -> Any:
         if code == _BIGINT:
-            return int(bytes(data))
+            return int.from_bytes(bytes(data), "big", signed=True)
         body = self._unpack(data)
         maker = _MAKERS.get(code)
         if maker is None:
             raise Undecodable(f"unknown tag {code}")
         return maker(body)
-
-
-def _check_text(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise SerializationError("text with lone surrogates") from None
 
 
 _SAFE: Final = frozenset({float, bool, type(None), bytes})
@@ -138,7 +136,12 @@ def _zone(value: datetime | time) -> Any:
     if isinstance(key, str):
         return key
     if isinstance(value.tzinfo, timezone) and offset is not None:
-        return offset.total_seconds()
+        called = value.tzinfo.tzname(None)
+        return (
+            offset.total_seconds()
+            if called == timezone(offset).tzname(None)
+            else [offset.total_seconds(), called]
+        )
     raise SerializationError(f"{type(value.tzinfo).__module__}.{type(value.tzinfo).__qualname__}")
 
 
@@ -149,6 +152,8 @@ def _from_zone(zone: Any) -> Any:
         from zoneinfo import ZoneInfo
 
         return ZoneInfo(zone)
+    if isinstance(zone, list):
+        return timezone(timedelta(seconds=zone[0]), zone[1])
     return timezone.utc if zone == 0 else timezone(timedelta(seconds=zone))
 
 
@@ -192,16 +197,18 @@ _MAKERS: Final[dict[int, Callable[[Any], Any]]] = {
 }
 
 
-def _path(kind: type) -> tuple[str, str]:
-    if "<locals>" in kind.__qualname__:
-        raise SerializationError(f"{kind.__module__}.{kind.__qualname__} (a class made inside a function)")
+@lru_cache(maxsize=1024)
+def _path(kind: Any) -> tuple[str, str]:
+    if find(kind.__module__, kind.__qualname__) is not kind:
+        why = (
+            "made inside a function" if "<locals>" in kind.__qualname__ else "that its name does not lead to"
+        )
+        raise SerializationError(f"{kind.__module__}.{kind.__qualname__} (a class {why})")
     return kind.__module__, kind.__qualname__
 
 
 def _find(module: str, qualname: str) -> Any:
-    at: Any = sys.modules.get(module)
-    for name in qualname.split("."):
-        at = getattr(at, name, None)
+    at = find(module, qualname)
     if not isinstance(at, type):
         raise Undecodable(f"{module}.{qualname} is not loaded here")
     return at
@@ -225,12 +232,40 @@ def _is_model(kind: Any) -> bool:
     return isinstance(getattr(kind, "__pydantic_fields__", None), dict) and hasattr(kind, "model_construct")
 
 
-def _model_sets(value: Any) -> list[str]:
-    """Return the fields of a pydantic model that were set, as opposed to defaults."""
-    if getattr(value, "__pydantic_extra__", None) or getattr(value, "__pydantic_private__", None):
-        kind = type(value)
-        raise SerializationError(f"{kind.__module__}.{kind.__qualname__} with undeclared or private fields")
-    return sorted(value.model_fields_set)
+def _state(value: Any, kind: Any, names: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
+    """Return the fields of an object, and what it holds beside them; which fields were set, of a model."""
+    beside = {name: part for name, part in getattr(value, "__dict__", {}).items() if name not in names}
+    if _is_model(kind):
+        if (
+            beside
+            or getattr(value, "__pydantic_extra__", None)
+            or getattr(value, "__pydantic_private__", None)
+        ):
+            raise SerializationError(
+                f"{kind.__module__}.{kind.__qualname__} with undeclared or private fields"
+            )
+        return [*(getattr(value, name) for name in names), sorted(value.model_fields_set)], {}
+    for name in _slots(kind):
+        if name not in names and hasattr(value, name):
+            beside[name] = getattr(value, name)
+    absent = [name for name in names if not hasattr(value, name)]
+    if absent:
+        raise SerializationError(f"{kind.__module__}.{kind.__qualname__} without its field {absent[0]!r}")
+    return [getattr(value, name) for name in names], beside
+
+
+@lru_cache(maxsize=1024)
+def _slots(kind: Any) -> tuple[str, ...]:
+    """Return the attributes that objects of a class hold in slots; those of msgspec are its fields."""
+    if hasattr(kind, "__struct_fields__") or issubclass(kind, tuple):
+        return ()
+    out: list[str] = []
+    for base in kind.__mro__:
+        slots = vars(base).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else tuple(slots):
+            hidden = name.startswith("__") and not name.endswith("__")
+            out.append(f"_{base.__name__.lstrip('_')}{name}" if hidden else name)
+    return tuple(name for name in out if name not in ("__dict__", "__weakref__"))
 
 
 @lru_cache(maxsize=1024)
@@ -248,21 +283,26 @@ def _note(note: Any) -> str:
     return note if isinstance(note, str) else getattr(note, "__qualname__", None) or repr(note)
 
 
-def _make_enum(module: str, qualname: str, name: str) -> Any:
+def _make_enum(module: str, qualname: str, name: str | None, value: Any) -> Any:
     kind = _find(module, qualname)
-    if not issubclass(kind, Enum) or name not in kind.__members__:
+    if not issubclass(kind, Enum) or (name is not None and name not in kind.__members__):
         raise Undecodable(f"{module}.{qualname}.{name} is not a member here")
-    return kind[name]
+    return kind(value) if name is None else kind[name]
 
 
-def _make_object(module: str, qualname: str, shape: str, body: list[Any]) -> Any:
+def _make_object(
+    module: str, qualname: str, shape: str, body: list[Any], beside: dict[str, Any] | None
+) -> Any:
     kind: Any = _find(module, qualname)
     names = _fields(kind)
     is_model = _is_model(kind)
     if names is None or _shape(kind) != shape or len(names) + is_model != len(body):
         raise Undecodable(f"{module}.{qualname} has changed")
     if issubclass(kind, tuple):
-        return tuple.__new__(kind, body)
+        row = tuple.__new__(kind, body)
+        if beside:
+            row.__dict__.update(beside)
+        return row
     if is_model:
         *values, given = body
         state = {"__dict__": dict(zip(names, values, strict=True)), "__pydantic_fields_set__": set(given)}
@@ -272,6 +312,8 @@ def _make_object(module: str, qualname: str, shape: str, body: list[Any]) -> Any
     made: Any = kind.__new__(kind) if hasattr(kind, "__struct_fields__") else object.__new__(kind)
     put = object.__setattr__
     for name, value in zip(names, body, strict=True):
+        put(made, name, value)
+    for name, value in (beside or {}).items():
         put(made, name, value)
     return made
 
@@ -292,7 +334,7 @@ class PickleSerializer:
         """Return ``value`` as bytes, signed when there is a secret."""
         try:
             data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+        except Exception as error:  # what an object refuses with is its own business
             raise SerializationError(f"{type(value).__qualname__} ({error})") from error
         return data if self._secret is None else hmac.digest(self._secret, data, "sha256") + data
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from eventperf.cache.engine.state import Core
 from eventperf.cache.entry import DEAD
 from eventperf.cache.keys import Space, fit_tag
 from eventperf.cache.options import CacheOptions
+from eventperf.cache.policy import is_fresh
 from eventperf.cache.values import serializers
 from eventperf.cache.values.isolation import COPY, SHARE, Marks, private
 
@@ -30,8 +31,8 @@ class Verbs:
 
     def settled(self, options: CacheOptions) -> CacheOptions:
         """Return ``options`` with their serializer made ready."""
-        core = getattr(self, "_core", None)
-        if core is None or core.store is None:
+        core = self._core
+        if core.store is None:
             return options
         if options.serializer is None or options.serializer == self.options.serializer:
             return replace(options, serializer=core.serializer) if options.serializer else options
@@ -43,20 +44,20 @@ class Verbs:
         self, options: CacheOptions | None, ttl: Duration | None, namespace: str | None = None
     ) -> tuple[CacheOptions, float, Space]:
         chosen = self.options if options is None else self.settled(options)
-        life = chosen.ttl if ttl is None else seconds(ttl, name="ttl", forever=True)
+        life = chosen.in_seconds.ttl if ttl is None else seconds(ttl, name="ttl", forever=True)
         space = (
             self._core.space
             if namespace is None and chosen.namespace is None
             else self._core.space_of(namespace or chosen.namespace)
         )
-        return chosen, float(life), space  # type: ignore[arg-type]
+        return chosen, life, space
 
     def _hit(self, local: str, options: CacheOptions) -> Any:
         """Return the live value in process memory, or DEAD."""
         if not options.use_l1 or not self._core.enabled:
             return DEAD
         entry = self._core.peek(local)
-        if entry is None or self._now() >= entry.soft:
+        if entry is None or not is_fresh(entry.soft, self._now()):
             return DEAD
         value = entry.value
         if value is not DEAD:
@@ -74,13 +75,32 @@ class Verbs:
         return value
 
 
-def text_of(key: Any) -> str:
+def text_of(key: Any, argument: str = "key") -> str:
     if not isinstance(key, str):
-        raise ConfigurationError("key", key, "a text")
+        raise ConfigurationError(argument, key, "a text")
     return key
 
 
 def tag_list(tags: Sequence[str]) -> list[str]:
-    if isinstance(tags, str):
+    if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
         raise ConfigurationError("tags", tags, "a list of texts, such as ['event:42']")
-    return list(dict.fromkeys(fit_tag(text_of(tag)) for tag in tags))
+    return list(dict.fromkeys(fit_tag(text_of(tag, "tags")) for tag in tags))
+
+
+def tags_of(tags: Tags) -> Tags:
+    """Return tags as they are kept, or a function of the result that gives such; one text is one tag."""
+    if not callable(tags):
+        return tag_list(tags)
+    function = tags
+
+    def found(value: Any) -> list[str]:
+        try:
+            made: Any = function(value)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            raise ConfigurationError("tags", said, "a function that takes every result, also None") from error
+        if made is None:
+            return []
+        return tag_list([made] if isinstance(made, str) else made)
+
+    return found

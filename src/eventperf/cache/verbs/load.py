@@ -6,14 +6,16 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast, overload
 
 from eventperf._core.durations import Duration
-from eventperf.cache.engine import load_many as bulk
 from eventperf.cache.engine.effects import Steps, arun, run
-from eventperf.cache.engine.load_one import Job, get_or_load
+from eventperf.cache.engine.job import Batch, Job
+from eventperf.cache.engine.load_many import get_or_load_many, load_only
+from eventperf.cache.engine.load_one import get_or_load
 from eventperf.cache.entry import DEAD
 from eventperf.cache.options import CacheOptions
+from eventperf.cache.transactions import DIRTY, inside, watch
 from eventperf.cache.values.isolation import SHARE
 
-from .base import Tags, Verbs, tag_list, text_of
+from .base import Tags, Verbs, tag_list, tags_of, text_of
 
 T = TypeVar("T")
 
@@ -38,14 +40,14 @@ class LoadVerbs(Verbs):
         Raises:
             LoadTimeout: ``hard_timeout`` went by.
         """
-        if options is None:
+        if options is None and not (DIRTY and inside()):
             entry = self._table.get(key)
             if entry is not None and self._now() < entry.soft:
                 value = entry.value
                 if value is not DEAD:
                     entry.hits += 1
                     return cast("T", value)
-        return cast("T", run(self._core, self._load(key, loader, ttl, tags, options, False)))
+        return cast("T", run(self._load(key, loader, ttl, tags, options, False)))
 
     @overload
     async def aget_or_load(
@@ -79,14 +81,14 @@ class LoadVerbs(Verbs):
         options: CacheOptions | None = None,
     ) -> Any:
         """Return the value of ``key``, awaiting the loader when there is none; see :meth:`get_or_load`."""
-        if options is None:
+        if options is None and not (DIRTY and inside()):
             entry = self._table.get(key)
             if entry is not None and self._now() < entry.soft:
                 value = entry.value
                 if value is not DEAD:
                     entry.hits += 1
                     return value
-        return await arun(self._core, self._load(key, loader, ttl, tags, options, False))
+        return await arun(self._load(key, loader, ttl, tags, options, False))
 
     def refresh(
         self,
@@ -98,7 +100,7 @@ class LoadVerbs(Verbs):
         options: CacheOptions | None = None,
     ) -> T:
         """Load now and store, whatever is there."""
-        return cast("T", run(self._core, self._load(key, loader, ttl, tags, options, True)))
+        return cast("T", run(self._load(key, loader, ttl, tags, options, True)))
 
     @overload
     async def arefresh(
@@ -132,7 +134,7 @@ class LoadVerbs(Verbs):
         options: CacheOptions | None = None,
     ) -> Any:
         """Load now and store, whatever is there."""
-        return await arun(self._core, self._load(key, loader, ttl, tags, options, True))
+        return await arun(self._load(key, loader, ttl, tags, options, True))
 
     def _load(
         self,
@@ -145,14 +147,17 @@ class LoadVerbs(Verbs):
     ) -> Steps[Any]:
         chosen, life, space = self._plan(options, ttl)
         local = space.local(text_of(key))
+        watch()
+        if DIRTY and chosen.guard_transactions and inside():
+            tags_of(tags)
+            return (yield from load_only(self._core, loader))
         if not refresh:
             value = self._hit(local, chosen)
             if value is not DEAD:
                 return self._out(space, local, value, chosen)
-        known = tags if callable(tags) else tag_list(tags)
-        job = Job(space, local, loader, life, known, chosen, refresh)
+        job = Job(space, local, loader, life, tags_of(tags), chosen, refresh)
         if not self._core.enabled:
-            return (yield from bulk.load_only(self._core, loader))
+            return (yield from load_only(self._core, loader))
         return self._out(space, local, (yield from get_or_load(self._core, job)), chosen)
 
     def get_or_load_many(
@@ -168,7 +173,7 @@ class LoadVerbs(Verbs):
 
         The loader gets the missing keys and returns a mapping; keys it leaves out are absent from the result.
         """
-        return run(self._core, self._load_many(list(keys), bulk_loader, ttl, tags, options))
+        return run(self._load_many(list(keys), bulk_loader, ttl, tags, options))
 
     async def aget_or_load_many(
         self,
@@ -180,7 +185,7 @@ class LoadVerbs(Verbs):
         options: CacheOptions | None = None,
     ) -> dict[str, T]:
         """Return the values of several keys; see :meth:`get_or_load_many`."""
-        return await arun(self._core, self._load_many(list(keys), bulk_loader, ttl, tags, options))
+        return await arun(self._load_many(list(keys), bulk_loader, ttl, tags, options))
 
     def _load_many(
         self,
@@ -191,8 +196,9 @@ class LoadVerbs(Verbs):
         options: CacheOptions | None,
     ) -> Steps[dict[str, Any]]:
         chosen, life, space = self._plan(options, ttl)
-        if not self._core.enabled:
-            return dict((yield from bulk.load_only(self._core, lambda: loader(keys))))
+        watch()
+        if not self._core.enabled or (DIRTY and chosen.guard_transactions and inside()):
+            return dict((yield from load_only(self._core, lambda: loader(keys))))
         locals_ = {space.local(text_of(key)): key for key in keys}
         out: dict[str, Any] = {}
         missing = []
@@ -203,8 +209,8 @@ class LoadVerbs(Verbs):
             else:
                 out[local] = value
         if missing:
-            batch = bulk.Batch(space, locals_, loader, life, tag_list(tags), chosen)
-            out.update((yield from bulk.get_or_load_many(self._core, batch, missing)))
+            batch = Batch(space, locals_, loader, life, tag_list(tags), chosen)
+            out.update((yield from get_or_load_many(self._core, batch, missing)))
         if chosen.isolate != SHARE:
             out = {local: self._out(space, local, value, chosen) for local, value in out.items()}
         return {key: out[local] for local, key in locals_.items() if local in out}

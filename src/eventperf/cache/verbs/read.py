@@ -38,14 +38,15 @@ class ReadVerbs(Verbs):
                 value = self._get_plain(text_of(key))
                 if value is not ABSENT:
                     return value
-        return run(self._core, self._get(key, default, options))
+        return run(self._get(key, default, options))
 
     def _get_plain(self, key: str) -> Any:
         if is_odd(key):
             return ABSENT
-        outer = self._core.space.outer + key
+        tier, outer = self._core.tier, self._core.space.outer + key
+        assert tier is not None
         try:
-            return plain_value(self._core, outer, self._core.call("get", outer), self.options)
+            return plain_value(self._core, outer, tier.get.plain(outer), self.options)
         except StoreUnavailable:
             return ABSENT  # counted; the long way knows what to answer
 
@@ -62,14 +63,15 @@ class ReadVerbs(Verbs):
                 value = await self._aget_plain(text_of(key))
                 if value is not ABSENT:
                     return value
-        return await arun(self._core, self._get(key, default, options))
+        return await arun(self._get(key, default, options))
 
     async def _aget_plain(self, key: str) -> Any:
         if is_odd(key):
             return ABSENT
-        outer = self._core.space.outer + key
+        tier, outer = self._core.tier, self._core.space.outer + key
+        assert tier is not None
         try:
-            return plain_value(self._core, outer, await self._core.acall("get", outer), self.options)
+            return plain_value(self._core, outer, await tier.get.task(outer), self.options)
         except StoreUnavailable:
             return ABSENT  # counted; the long way knows what to answer
 
@@ -89,14 +91,14 @@ class ReadVerbs(Verbs):
         keys = list(keys)
         if options is None and (found := self._near(keys)) is not None:
             return found
-        return run(self._core, self._get_many(keys, options))
+        return run(self._get_many(keys, options))
 
     async def aget_many(self, keys: Iterable[str], *, options: CacheOptions | None = None) -> dict[str, Any]:
         """Return the values there are, by key; one round trip per node."""
         keys = list(keys)
         if options is None and (found := self._near(keys)) is not None:
             return found
-        return await arun(self._core, self._get_many(keys, options))
+        return await arun(self._get_many(keys, options))
 
     def _near(self, keys: list[str]) -> dict[str, Any] | None:
         """Return the values of all ``keys`` when process memory has every one of them."""

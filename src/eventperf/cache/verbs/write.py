@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from eventperf._core.durations import Duration, seconds
-from eventperf.cache.engine import patterns
-from eventperf.cache.engine.effects import Steps, arun, call, run
-from eventperf.cache.engine.look import remove_many, remove_tags, write_many
+from eventperf.cache.engine.effects import Steps, arun, ask, run
+from eventperf.cache.engine.figures import count_here
 from eventperf.cache.engine.state import Core
+from eventperf.cache.engine.write import (
+    add_number,
+    remove_many,
+    remove_matching,
+    remove_tags,
+    touch,
+    write_many,
+)
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.values.isolation import COPY, SHARE, private
 from eventperf.cache.values.single_use import refuse_single_use
@@ -57,7 +65,7 @@ class WriteVerbs(Verbs):
         options: CacheOptions | None = None,
     ) -> None:
         """Store several values; one round trip per node."""
-        run(self._core, self._set_many(items, ttl, tags, options))
+        run(self._set_many(items, ttl, tags, options))
 
     async def aset_many(
         self,
@@ -68,7 +76,7 @@ class WriteVerbs(Verbs):
         options: CacheOptions | None = None,
     ) -> None:
         """Store several values; one round trip per node."""
-        await arun(self._core, self._set_many(items, ttl, tags, options))
+        await arun(self._set_many(items, ttl, tags, options))
 
     def _set_many(
         self,
@@ -92,24 +100,24 @@ class WriteVerbs(Verbs):
 
     def touch(self, key: str, *, ttl: Duration | None = None, namespace: str | None = None) -> bool:
         """Give an entry a new life; tell whether it was there."""
-        return run(self._core, self._touch(key, ttl, namespace))
+        return run(self._touch(key, ttl, namespace))
 
     async def atouch(self, key: str, *, ttl: Duration | None = None, namespace: str | None = None) -> bool:
         """Give an entry a new life; tell whether it was there."""
-        return await arun(self._core, self._touch(key, ttl, namespace))
+        return await arun(self._touch(key, ttl, namespace))
 
     def _touch(self, key: str, ttl: Duration | None, namespace: str | None) -> Steps[bool]:
         chosen, life, space = self._plan(None, ttl, namespace)
         local = space.local(text_of(key))
-        return (yield from patterns.touch(self._core, space, local, life, chosen))
+        return (yield from touch(self._core, space, local, life, chosen))
 
     def delete(self, *keys: str, namespace: str | None = None) -> int:
         """Delete keys in both tiers and in every process; return how many there were."""
-        return run(self._core, self._remove(keys, None, namespace))
+        return run(self._remove(keys, None, namespace))
 
     async def adelete(self, *keys: str, namespace: str | None = None) -> int:
         """Delete keys in both tiers and in every process; return how many there were."""
-        return await arun(self._core, self._remove(keys, None, namespace))
+        return await arun(self._remove(keys, None, namespace))
 
     def invalidate(self, *keys: str, settle: Duration | None = None, namespace: str | None = None) -> int:
         """Drop keys everywhere; a load that began before is never stored after.
@@ -123,13 +131,13 @@ class WriteVerbs(Verbs):
         Returns:
             How many entries there were.
         """
-        return run(self._core, self._remove(keys, settle, namespace))
+        return run(self._remove(keys, settle, namespace))
 
     async def ainvalidate(
         self, *keys: str, settle: Duration | None = None, namespace: str | None = None
     ) -> int:
         """Drop keys everywhere; see :meth:`invalidate`."""
-        return await arun(self._core, self._remove(keys, settle, namespace))
+        return await arun(self._remove(keys, settle, namespace))
 
     def _remove(self, keys: Sequence[str], settle: Duration | None, namespace: str | None) -> Steps[int]:
         _, _, space = self._plan(None, None, namespace)
@@ -143,13 +151,13 @@ class WriteVerbs(Verbs):
         self, *tags: str, settle: Duration | None = None, namespace: str | None = None
     ) -> None:
         """Drop every entry that carries one of ``tags``: one write per tag, however many entries."""
-        run(self._core, self._remove_tags(tags, settle, namespace))
+        run(self._remove_tags(tags, settle, namespace))
 
     async def ainvalidate_tags(
         self, *tags: str, settle: Duration | None = None, namespace: str | None = None
     ) -> None:
         """Drop every entry that carries one of ``tags``."""
-        await arun(self._core, self._remove_tags(tags, settle, namespace))
+        await arun(self._remove_tags(tags, settle, namespace))
 
     def _remove_tags(
         self, tags: Sequence[str], settle: Duration | None, namespace: str | None
@@ -167,17 +175,17 @@ class WriteVerbs(Verbs):
         Returns:
             How many entries there were.
         """
-        return run(self._core, self._remove_pattern(pattern, dry_run, namespace))
+        return run(self._remove_pattern(pattern, dry_run, namespace))
 
     async def ainvalidate_pattern(
         self, pattern: str, *, dry_run: bool = False, namespace: str | None = None
     ) -> int:
         """Drop every key that matches a glob; see :meth:`invalidate_pattern`."""
-        return await arun(self._core, self._remove_pattern(pattern, dry_run, namespace))
+        return await arun(self._remove_pattern(pattern, dry_run, namespace))
 
     def _remove_pattern(self, pattern: str, dry_run: bool, namespace: str | None) -> Steps[int]:
         _, _, space = self._plan(None, None, namespace)
-        return (yield from patterns.remove(self._core, space, text_of(pattern), dry_run))
+        return (yield from remove_matching(self._core, space, text_of(pattern), dry_run))
 
     def clear(self, *, namespace: str | None = None) -> int:
         """Empty this namespace, and only this; return how many entries there were."""
@@ -187,11 +195,45 @@ class WriteVerbs(Verbs):
         """Empty this namespace, and only this."""
         return await self.ainvalidate_pattern("*", namespace=namespace)
 
+    def add_to(self, key: str, amount: int | None) -> Added:
+        """Add to a stored whole number in the second tier, atomically; its life stays.
+
+        For plug-ins whose serializer writes whole numbers as ``i`` and digits. An amount of ``None`` adds
+        nothing and tells what is left of the entry's life.
+        """
+        return run(self._add_to(key, amount))
+
+    async def aadd_to(self, key: str, amount: int | None) -> Added:
+        """Add to a stored whole number; see :meth:`add_to`."""
+        return await arun(self._add_to(key, amount))
+
+    def _add_to(self, key: str, amount: int | None) -> Steps[Added]:
+        _, _, space = self._plan(None, None)
+        local = space.local(text_of(key))
+        state, total, left_ms = yield from add_number(self._core, space, local, amount)
+        return Added(state == 1, state == 0, total, left_ms / 1000 if left_ms >= 0 else math.inf)
+
     def counter(self, name: str, *, ttl: Duration | None = None) -> Counter:
         """Return a counter: atomic in the second tier, never held in process memory."""
         return Counter(
             self._core, text_of(name), None if ttl is None else seconds(ttl, name="ttl", forever=True)
         )
+
+
+class Added(NamedTuple):
+    """What became of an addition.
+
+    Attributes:
+        is_done: It was made.
+        is_absent: There is no such entry.
+        total: The sum.
+        left_s: The rest of the entry's life in seconds.
+    """
+
+    is_done: bool
+    is_absent: bool
+    total: int
+    left_s: float
 
 
 class Counter:
@@ -204,23 +246,23 @@ class Counter:
 
     def incr(self, amount: int = 1) -> int:
         """Add ``amount`` and return the new value; atomic."""
-        return run(self._core, self._incr(amount))
+        return run(self._incr(amount))
 
     async def aincr(self, amount: int = 1) -> int:
         """Add ``amount`` and return the new value; atomic."""
-        return await arun(self._core, self._incr(amount))
+        return await arun(self._incr(amount))
 
     def value(self) -> int:
         """Return the current value."""
-        return run(self._core, self._incr(0))
+        return run(self._incr(0))
 
     async def avalue(self) -> int:
         """Return the current value."""
-        return await arun(self._core, self._incr(0))
+        return await arun(self._incr(0))
 
     def _incr(self, amount: int) -> Steps[int]:
         core = self._core
-        if core.store is None:
-            return patterns.count_here(core, self._name, amount, self._ttl_s)
+        if core.tier is None:
+            return count_here(core, self._name, amount, self._ttl_s)
         key = f"{core.space.tag_prefix[:-2]}c:{self._name}"
-        return int((yield call("incr", key, amount, ttl_s=self._ttl_s)))
+        return (yield from ask(core.tier.incr, key, amount, ttl_s=self._ttl_s))

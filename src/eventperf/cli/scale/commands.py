@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     backtest.add_argument("--max", type=int, default=1000)
     backtest.add_argument("--interval", default="60s", help="time between two decisions (default 60s)")
     backtest.add_argument("--lag", type=float, default=30.0, help="age of the metrics, seconds (default 30)")
-    backtest.add_argument("--calendar", metavar="FILE", help="JSON: events with at, kind, expected")
+    backtest.add_argument("--calendar", metavar="FILE", help="TOML, JSON or .ics: dated events")
     backtest.add_argument("--plot", metavar="FILE", help="write the curves as SVG")
     backtest.add_argument("--html", metavar="FILE", help="write a page with scores, curves and violations")
     backtest.add_argument("--json", action="store_true")
@@ -120,18 +119,10 @@ def _backtest(args: argparse.Namespace) -> int:
 
 
 def _calendar(name: str | None) -> Calendar | None:
-    """Read a JSON list of events; times are seconds from the begin of the trace."""
+    """Read a file of events; plain numbers are seconds from the begin of the trace."""
     from eventperf.scaling import Calendar
 
-    if name is None:
-        return None
-    try:
-        entries = json.loads(Path(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError("--calendar", name, f"a readable JSON file ({error})") from error
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ConfigurationError("--calendar", name, "a JSON list of objects")
-    return Calendar.from_dicts(entries)
+    return None if name is None else Calendar.from_file(name)
 
 
 def _progress(args: argparse.Namespace) -> Callable[[str, float], object]:

@@ -10,7 +10,6 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from eventperf.scaling import (
     AutoScaler,
     Behavior,
     Calendar,
-    CalendarEvent,
     DecisionLog,
     Fleet,
     LeaderElector,
@@ -221,8 +219,10 @@ class _Builder:
         if file and function:
             raise ConfigurationError(section.at("file"), "a file and a function", "one of them")
         if file:
-            self._check_calendar(file, section.at("file"))
-            return Calendar(lambda: _events(file), refresh_s=refresh_s)
+            try:
+                return Calendar.from_file(file, refresh_s=refresh_s)
+            except ConfigurationError as error:
+                raise ConfigurationError(section.at("file"), file, f"a calendar to read ({error})") from None
         if function:
             source = load_object(function, section.at("function"), call=False)
             if not callable(source):
@@ -231,13 +231,6 @@ class _Builder:
                 )
             return Calendar(source, refresh_s=refresh_s)
         return None
-
-    @staticmethod
-    def _check_calendar(file: str, key: str) -> None:
-        try:
-            _events(file)
-        except (OSError, ValueError, TypeError) as error:
-            raise ConfigurationError(key, file, f"a JSON list of events ({error})") from None
 
     def _leader(self, section: Section) -> tuple[LeaderElector | None, str]:
         from eventperf.scaling import KubernetesLease
@@ -352,23 +345,6 @@ class _Builder:
         with named(path):
             policy = made(**options)
             return policy
-
-
-def _events(file: str) -> list[CalendarEvent]:
-    found = json.loads(Path(file).read_text(encoding="utf-8"))
-    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-        raise ValueError("not a list of tables")
-    return [CalendarEvent(**{**entry, "at": _seconds_at(entry.get("at"))}) for entry in found]
-
-
-def _seconds_at(value: object) -> Any:
-    """Return seconds since the epoch of a date such as ``2026-11-28T19:00:00+01:00``; numbers stay."""
-    if not isinstance(value, str):
-        return value
-    found = datetime.fromisoformat(value.replace("Z", "+00:00"))
-    if found.tzinfo is None:
-        raise ValueError(f"{value} has no time zone")
-    return found.timestamp()
 
 
 def _known_policies() -> dict[str, Any]:

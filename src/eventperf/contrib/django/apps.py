@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from django.utils.module_loading import autodiscover_modules
 
+from eventperf.cache.transactions import watch
+
 if TYPE_CHECKING:  # Django ships no types
     AppConfig = object
 else:
@@ -20,5 +22,6 @@ class EventPerfConfig(AppConfig):
     verbose_name = "eventperf"
 
     def ready(self) -> None:
-        """Find the jobs."""
+        """Find the jobs; notice writes, for cached reads inside transactions."""
+        watch()
         autodiscover_modules("jobs")

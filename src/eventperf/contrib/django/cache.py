@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pickle
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +17,7 @@ from eventperf._core.errors import ConfigurationError
 from eventperf.cache import FOREVER, CacheManager, CacheOptions, MemoryStore, RedisStore
 from eventperf.contrib._lock import AsyncSharedLock, LocalLocks, SharedLock
 
+from .location import server_of
 from .store import CullingStore
 
 if TYPE_CHECKING:  # Django ships no types
@@ -42,32 +42,46 @@ __all__ = ["EventPerfCache"]
 
 _ABSENT: Final = object()
 _LOCK_S: Final = 5.0
+_LONG: Final = 10**4000  # longer ones have no digits in Python's default
 _MEMORY_ENTRIES: Final = 10_000
 
 
 class _Shared:
     """What all aliases and threads of one location have in common."""
 
-    def __init__(self, location: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, url: str | None, options: Mapping[str, Any]) -> None:
         self.table: CullingStore | None = None
         self.store: RedisStore | None = None
         self.locks = LocalLocks()
-        if location.startswith(_URLS):
+        # What this API stores is what its caller says; get_or_set and add must win or lose for everybody.
+        plain = CacheOptions(guard_transactions=False)
+        if url is not None:
             store: dict[str, Any] = {n: options[n] for n in ("timeout", "max_connections") if n in options}
-            self.store = RedisStore(location, **store)
+            self.store = RedisStore(url, **store)
             l1 = MemoryStore(max_entries=options["l1_entries"]) if options["l1_entries"] else None
             self.manager = CacheManager(
-                self.store, namespace=options["namespace"], l1=l1, coherence=options["coherence"]
-            )
+                self.store, namespace=options["namespace"], l1=l1, coherence=options["coherence"],
+                options=plain, serializer=StoredSerializer(),
+            )  # fmt: skip
         else:
             self.table = CullingStore()
-            self.manager = CacheManager(l1=self.table)
+            self.manager = CacheManager(l1=self.table, options=plain)
 
 
-_URLS: Final = (
-    "redis://", "rediss://", "unix://", "redis+cluster://", "rediss+cluster://",
-    "redis+sentinel://", "rediss+sentinel://",
-)  # fmt: skip
+class StoredSerializer:
+    """Whole numbers in digits, which a script on the server can add to; the rest is bytes already."""
+
+    name = "j"
+
+    def dumps(self, value: Any, /) -> bytes:
+        """Return a number or a pickle as bytes."""
+        return b"p" + value if isinstance(value, bytes) else b"i%d" % value
+
+    def loads(self, data: bytes, /) -> Any:
+        """Return the number or the pickle."""
+        return data[1:] if data[:1] == b"p" else int(data[1:])
+
+
 _OPTIONS: Final[dict[str, Any]] = {"namespace": "django", "coherence": "tracking", "l1_entries": 50_000}
 _KNOWN: Final = frozenset({*_OPTIONS, "timeout", "max_connections", "MAX_ENTRIES", "CULL_FREQUENCY"})
 _shared: dict[tuple[Any, ...], _Shared] = {}
@@ -75,7 +89,7 @@ _shared_mu = threading.Lock()
 
 
 class EventPerfCache(BaseCache):
-    """``LOCATION`` is a URL of Redis or a Redis Cluster, or any other text for process memory.
+    """``LOCATION`` is a URL of Redis or a Redis Cluster (or a list of one), or a name for process memory.
 
     ``KEY_PREFIX``, ``VERSION``, ``TIMEOUT`` and ``KEY_FUNCTION`` mean what they mean everywhere in Django.
     ``MAX_ENTRIES`` (10,000) and ``CULL_FREQUENCY`` bound process memory alone; a Redis is bounded by its
@@ -86,10 +100,10 @@ class EventPerfCache(BaseCache):
     Aliases with the same location and options share one connection pool and one memory.
 
     Raises:
-        ConfigurationError: An unknown option.
+        ConfigurationError: An unknown option, or a ``LOCATION`` that may mean a server and does not say so.
     """
 
-    def __init__(self, location: str, params: dict[str, Any]) -> None:
+    def __init__(self, location: Any, params: dict[str, Any]) -> None:
         super().__init__(params)
         given = dict(params.get("OPTIONS") or {})
         for name in given:
@@ -99,42 +113,35 @@ class EventPerfCache(BaseCache):
         if not {"max_entries", "MAX_ENTRIES"} & limits.keys():
             self._max_entries = _MEMORY_ENTRIES
         options = _OPTIONS | {name: value for name, value in given.items() if name not in _CULL}
-        key = (location, *sorted(options.items()))
+        url = server_of(location)
+        key = (url or str(location), *sorted(options.items()))
         with _shared_mu:
             shared = _shared.get(key)
             if shared is None:
-                shared = _shared[key] = _Shared(location, options)
+                shared = _shared[key] = _Shared(url, options)
         self._shared = shared
         self._cache = shared.manager
 
     # -- values ------------------------------------------------------------------------------------
-    # A number carries its end, so that incr() can keep it; everything else is a pickle.
+    # A whole number is itself, so that incr() can add to it; everything else is a pickle.
 
     def _ttl(self, timeout: Any) -> float:
         if timeout is DEFAULT_TIMEOUT:
             timeout = self.default_timeout
         return FOREVER if timeout is None else float(timeout)
 
-    def _pack(self, value: Any, ttl: float) -> Any:
-        if type(value) is int:
-            return (value, time.time() + ttl)
-        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    @staticmethod
+    def _pack(value: Any) -> Any:
+        is_number = type(value) is int and -_LONG < value < _LONG
+        return value if is_number else pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
 
     @staticmethod
     def _unpack(stored: Any) -> Any:
-        return stored[0] if isinstance(stored, tuple) else pickle.loads(stored)
+        return pickle.loads(stored) if isinstance(stored, bytes) else stored
 
     def _room(self) -> None:
         if self._shared.table is not None:
             self._shared.table.make_room(self._max_entries, self._cull_frequency)
-
-    def _lock(self, key: str) -> Any:
-        if self._shared.store is None:
-            return self._shared.locks.of(key)
-        return SharedLock(self._shared.store, f"eventperf:lock:{key}", _LOCK_S)
-
-    def _alock(self, key: str) -> Any:
-        return AsyncSharedLock(self._shared.store, f"eventperf:lock:{key}", _LOCK_S)
 
     def _keys(self, keys: Iterable[str], version: Any) -> dict[str, str]:
         return {self.make_and_validate_key(key, version=version): key for key in keys}
@@ -149,7 +156,7 @@ class EventPerfCache(BaseCache):
     def set(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> None:
         """Keep ``value``; a time-out of 0 or less deletes the key."""
         name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
-        packed = self._pack(value, ttl)
+        packed = self._pack(value)
         if ttl <= 0:
             self._cache.delete(name)
         else:
@@ -159,7 +166,7 @@ class EventPerfCache(BaseCache):
     def add(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
         """Keep ``value`` unless there is one; tell whether it was kept. One winner among all processes."""
         name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
-        packed, won = self._pack(value, ttl), threading.Event()
+        packed, won = self._pack(value), threading.Event()
         if ttl <= 0:
             return self._cache.get(name, _ABSENT) is _ABSENT
         self._room()
@@ -175,27 +182,15 @@ class EventPerfCache(BaseCache):
         if ttl <= 0:
             return super().get_or_set(key, default, timeout=timeout, version=version)
         self._room()
-        return self._unpack(self._cache.get_or_load(name, self._loader(default, ttl), ttl=ttl))
+        return self._unpack(self._cache.get_or_load(name, self._loader(default), ttl=ttl))
 
-    def _loader(self, default: Any, ttl: float) -> Callable[[], Any]:
-        return lambda: self._pack(default() if callable(default) else default, ttl)
+    def _loader(self, default: Any) -> Callable[[], Any]:
+        return lambda: self._pack(default() if callable(default) else default)
 
     def touch(self, key: str, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
         """Give the key a new time-out; tell whether it was there."""
         name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
-        stored = self._cache.get(name, _ABSENT)
-        if stored is _ABSENT:
-            return False
-        if ttl <= 0:
-            self._cache.delete(name)
-            return True
-        if not isinstance(stored, tuple):
-            return self._cache.touch(name, ttl=ttl)
-        with self._lock(name):
-            stored = self._fresh(name)
-            if stored is not _ABSENT:
-                self._cache.set(name, self._pack(self._unpack(stored), ttl), ttl=ttl)
-            return stored is not _ABSENT
+        return self._cache.touch(name, ttl=ttl) if ttl > 0 else self._cache.delete(name) > 0
 
     def delete(self, key: str, version: Any = None) -> bool:
         """Delete the key; tell whether it was there."""
@@ -209,22 +204,33 @@ class EventPerfCache(BaseCache):
             TypeError: The value is no number.
         """
         name = self.make_and_validate_key(key, version=version)
-        with self._lock(name):
-            new, packed, ttl = self._added(key, self._fresh(name), delta)
-            self._cache.set(name, packed, ttl=ttl)
+        if self._shared.store is None:
+            return self._incr_here(key, name, delta)
+        added = self._cache.add_to(name, delta if type(delta) is int else None)
+        if added.is_absent:
+            raise ValueError(f"Key '{key}' not found")
+        if added.is_done:
+            return added.total
+        with SharedLock(self._shared.store, f"eventperf:lock:{name}", _LOCK_S):
+            new = self._sum(key, self._cache.get(name, _ABSENT, options=_NO_L1), delta)
+            self._cache.set(name, self._pack(new), ttl=added.left_s)
         return new
 
-    def _fresh(self, name: str) -> Any:
-        return self._cache.get(name, _ABSENT, options=_NO_L1 if self._shared.store is not None else None)
-
-    def _added(self, key: str, stored: Any, delta: int) -> tuple[Any, Any, float]:
+    def _sum(self, key: str, stored: Any, delta: Any) -> Any:
+        """Add what the server cannot: fractions, very long numbers."""
         if stored is _ABSENT:
             raise ValueError(f"Key '{key}' not found")
-        new = self._unpack(stored) + delta
-        ttl = stored[1] - time.time() if isinstance(stored, tuple) else self._ttl(DEFAULT_TIMEOUT)
-        if ttl <= 0:
-            raise ValueError(f"Key '{key}' not found")
-        return new, self._pack(new, ttl), ttl
+        return self._unpack(stored) + delta
+
+    def _incr_here(self, key: str, name: str, delta: Any) -> Any:
+        assert self._shared.table is not None
+        with self._shared.locks.of(name):
+            stored, left = self._shared.table.left(name)
+            if left <= 0:
+                raise ValueError(f"Key '{key}' not found")
+            new = self._unpack(stored) + delta
+            self._cache.set(name, self._pack(new), ttl=left)
+        return new
 
     def get_many(self, keys: Iterable[str], version: Any = None) -> dict[str, Any]:
         """Return the values there are, in one round trip per node."""
@@ -236,7 +242,7 @@ class EventPerfCache(BaseCache):
     ) -> list[str]:
         """Keep several values, in one round trip per node; returns an empty list."""
         ttl = self._ttl(timeout)
-        items = {self.make_and_validate_key(k, version=version): self._pack(v, ttl) for k, v in data.items()}
+        items = {self.make_and_validate_key(k, version=version): self._pack(v) for k, v in data.items()}
         if ttl <= 0:
             self._cache.delete(*items)
         elif items:
@@ -253,6 +259,11 @@ class EventPerfCache(BaseCache):
         """Delete every key of this location's namespace, whatever its prefix and version."""
         self._cache.clear()
 
+    def trouble(self) -> object:
+        """Return what changes whenever the server did not answer: a value was then not read, not absent."""
+        stats = self._cache.stats()
+        return object() if stats.breaker == "open" else stats.store_errors
+
     def close(self, **kwargs: Any) -> None:
         """Keep everything open: connections outlive requests."""
 
@@ -266,7 +277,7 @@ class EventPerfCache(BaseCache):
     async def aset(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> None:
         """Asynchronous twin of :meth:`set`."""
         name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
-        packed = self._pack(value, ttl)
+        packed = self._pack(value)
         if ttl <= 0:
             await self._cache.adelete(name)
         else:
@@ -276,7 +287,7 @@ class EventPerfCache(BaseCache):
     async def aadd(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
         """Asynchronous twin of :meth:`add`."""
         name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
-        packed, won = self._pack(value, ttl), threading.Event()
+        packed, won = self._pack(value), threading.Event()
         if ttl <= 0:
             return await self._cache.aget(name, _ABSENT) is _ABSENT
         self._room()
@@ -291,26 +302,12 @@ class EventPerfCache(BaseCache):
         if ttl <= 0:
             return await super().aget_or_set(key, default, timeout=timeout, version=version)
         self._room()
-        return self._unpack(await self._cache.aget_or_load(name, self._loader(default, ttl), ttl=ttl))
+        return self._unpack(await self._cache.aget_or_load(name, self._loader(default), ttl=ttl))
 
     async def atouch(self, key: str, timeout: Any = DEFAULT_TIMEOUT, version: Any = None) -> bool:
         """Asynchronous twin of :meth:`touch`."""
-        if self._shared.store is None:  # process memory: nothing to wait for
-            return self.touch(key, timeout, version)
         name, ttl = self.make_and_validate_key(key, version=version), self._ttl(timeout)
-        stored = await self._cache.aget(name, _ABSENT)
-        if stored is _ABSENT:
-            return False
-        if ttl <= 0:
-            await self._cache.adelete(name)
-            return True
-        if not isinstance(stored, tuple):
-            return await self._cache.atouch(name, ttl=ttl)
-        async with self._alock(name):
-            stored = await self._cache.aget(name, _ABSENT, options=_NO_L1)
-            if stored is not _ABSENT:
-                await self._cache.aset(name, self._pack(self._unpack(stored), ttl), ttl=ttl)
-            return stored is not _ABSENT
+        return await self._cache.atouch(name, ttl=ttl) if ttl > 0 else await self._cache.adelete(name) > 0
 
     async def adelete(self, key: str, version: Any = None) -> bool:
         """Asynchronous twin of :meth:`delete`."""
@@ -318,13 +315,17 @@ class EventPerfCache(BaseCache):
 
     async def aincr(self, key: str, delta: int = 1, version: Any = None) -> Any:
         """Asynchronous twin of :meth:`incr`."""
-        if self._shared.store is None:
+        if self._shared.store is None:  # process memory: nothing to wait for
             return self.incr(key, delta, version)
         name = self.make_and_validate_key(key, version=version)
-        async with self._alock(name):
-            stored = await self._cache.aget(name, _ABSENT, options=_NO_L1)
-            new, packed, ttl = self._added(key, stored, delta)
-            await self._cache.aset(name, packed, ttl=ttl)
+        added = await self._cache.aadd_to(name, delta if type(delta) is int else None)
+        if added.is_absent:
+            raise ValueError(f"Key '{key}' not found")
+        if added.is_done:
+            return added.total
+        async with AsyncSharedLock(self._shared.store, f"eventperf:lock:{name}", _LOCK_S):
+            new = self._sum(key, await self._cache.aget(name, _ABSENT, options=_NO_L1), delta)
+            await self._cache.aset(name, self._pack(new), ttl=added.left_s)
         return new
 
     async def aget_many(self, keys: Iterable[str], version: Any = None) -> dict[str, Any]:
@@ -338,7 +339,7 @@ class EventPerfCache(BaseCache):
     ) -> list[str]:
         """Asynchronous twin of :meth:`set_many`."""
         ttl = self._ttl(timeout)
-        items = {self.make_and_validate_key(k, version=version): self._pack(v, ttl) for k, v in data.items()}
+        items = {self.make_and_validate_key(k, version=version): self._pack(v) for k, v in data.items()}
         if ttl <= 0:
             await self._cache.adelete(*items)
         elif items:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 
+from eventperf.cache.transactions import mark_django, watch
+from eventperf.cache.verbs.base import tag_list, text_of
+
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager
     from eventperf.queues import QueueManager
@@ -19,9 +22,18 @@ def invalidate_on_commit(
 ) -> None:
     """Invalidate ``keys`` and ``tags`` after the current transaction of ``using`` has committed.
 
-    Outside a transaction it happens at once. A process that dies between the commit and the
-    invalidation leaves the entries to their TTL.
+    Outside a transaction it happens at once; inside one, cached functions called until its end load for
+    themselves and keep nothing. A process that dies between the commit and the invalidation leaves the
+    entries to their TTL.
+
+    Raises:
+        ConfigurationError: A key that is no text, or tags that are no list of texts.
     """
+    for key in keys:
+        text_of(key)
+    tags = tag_list(tags)
+    watch()
+    mark_django(transaction.get_connection(using))
 
     def act() -> None:
         if keys:

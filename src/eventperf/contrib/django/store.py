@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Any
 
 from eventperf.cache.entry import Entry
 
@@ -39,6 +41,11 @@ class CullingStore:
                 if key in self._table:
                     self._table.move_to_end(key)
         return entry
+
+    def left(self, key: str, /) -> tuple[Any, float]:
+        """Return a value and the rest of its life in seconds, 0 where there is none."""
+        entry = self._table.get(key)
+        return (None, 0.0) if entry is None else (entry.value, entry.hard - time.monotonic())
 
     def put(self, entry: Entry, /) -> None:
         """Keep ``entry``."""

@@ -5,12 +5,16 @@
     EVENTPERF_QUEUES = "shop.jobs:queues"
     TASKS = {"default": {"BACKEND": "eventperf.contrib.django.tasks.EventPerfTasks"}}
 
-``manage.py eventperf_worker`` runs them beside the other jobs of that manager.
+``manage.py eventperf_worker`` runs them beside the other jobs of that manager: only tasks that this process
+has made by ``@task``, in the manager's module, a ``tasks.py`` of an installed app or ``OPTIONS["modules"]``.
 """
 
 from __future__ import annotations
 
 import builtins
+import importlib
+import sys
+import traceback
 from datetime import datetime, timezone
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
@@ -22,11 +26,11 @@ from django.tasks.base import TaskContext, TaskError, TaskResult, TaskResultStat
 from django.tasks.exceptions import TaskResultDoesNotExist
 from django.tasks.signals import task_enqueued, task_finished, task_started
 from django.utils.json import normalize_json
-from django.utils.module_loading import import_string
+from django.utils.module_loading import autodiscover_modules
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.contrib._jobs import load
-from eventperf.queues import JobNotFound, JobState
+from eventperf.queues import JobNotFound, JobState, NonRetryable, Retry
 from eventperf.queues.options import MAX_PRIORITY
 
 if TYPE_CHECKING:  # Django ships no types
@@ -46,7 +50,8 @@ else:
 __all__ = ["EventPerfTasks"]
 
 _TYPES = {False: "django_task", True: "django_async_task"}
-_OPTIONS = {"queues", "attempts", "timeout", "using"}
+_OPTIONS = {"queues", "attempts", "timeout", "using", "modules"}
+_TRACE_CHARS = 1400  # of a job's error text, which has room for 2,000
 _DEFAULT_QUEUE = "default"
 _USUAL_PRIORITY = 3
 _STATUS = {
@@ -69,6 +74,7 @@ class EventPerfTasks(BaseTaskBackend):
       in any case, so let a second run do no harm.
     * ``timeout``: of one run, five minutes by default.
     * ``using``: the alias of a database with an outbox, to leave with that transaction's commit.
+    * ``modules``: modules with tasks, beside the manager's own and the ``tasks.py`` of installed apps.
 
     The task queue ``default`` is the manager's own default queue; others have the names of its queues. A
     task's priority 0 is a job's usual priority; larger ones are kept apart, those below share three steps.
@@ -85,6 +91,11 @@ class EventPerfTasks(BaseTaskBackend):
         if unknown := set(self.options) - _OPTIONS:
             raise ConfigurationError(f"TASKS[{alias!r}]['OPTIONS']", sorted(unknown)[0], sorted(_OPTIONS))
         self._found: QueueManager | None = None
+
+    def validate_task(self, task: Any) -> None:
+        """Check a task, as Django does for each that is made, and know it from now on."""
+        super().validate_task(task)
+        _tasks.setdefault(task.module_path, task)
 
     @property
     def manager(self) -> QueueManager:
@@ -164,7 +175,10 @@ class EventPerfTasks(BaseTaskBackend):
             raise TaskResultDoesNotExist(info.id)
         decode = self.manager.codec.decode
         data = decode(info.payload or b"")
-        task = import_string(data["task"])
+        try:
+            task = _task(data["task"])
+        except NonRetryable as error:
+            raise TaskResultDoesNotExist(f"{info.id}: {error}") from error
         result = _result(
             task.using(priority=data["priority"], queue_name=data["queue"], backend=data["backend"]),
             data, info.id, _STATUS[info.state], enqueued_at=_when(info.created_at),
@@ -188,12 +202,33 @@ class EventPerfTasks(BaseTaskBackend):
         return [checks.Error(f"TASKS names no queue {q!r}.", hint=hint, id="eventperf.E002") for q in unknown]
 
 
+_tasks: dict[str, Any] = {}
+"""The tasks that this process has made, by their path: no others are looked up or run."""
+
+
 def register() -> None:
-    """Declare the handlers of every backend of this kind, for a worker."""
+    """Declare the handlers of every backend of this kind, for a worker, and import its tasks."""
+    autodiscover_modules("tasks")
     for alias in task_backends:
         backend = task_backends[alias]
         if isinstance(backend, EventPerfTasks):
             assert backend.manager
+            for module in backend.options.get("modules", ()):
+                importlib.import_module(module)
+
+
+def _task(path: str) -> Any:
+    """Return a task by its path; what a job's data names is not imported because it is named there."""
+    if path not in _tasks:
+        register()
+    try:
+        return _tasks[path]
+    except KeyError:
+        text = (
+            f"{path!r} is no task that this process knows: make it by @task in the tasks.py of an app, "
+            "in the manager's module or in one of OPTIONS['modules']"
+        )
+        raise NonRetryable(text) from None
 
 
 def run(ctx: Any, data: dict[str, Any]) -> Any:
@@ -203,7 +238,7 @@ def run(ctx: Any, data: dict[str, Any]) -> Any:
         value = normalize_json(task.call(*_context(task, result), *data["args"], **data["kwargs"]))
     except Exception as error:
         _finished(task, result, error)
-        raise
+        raise _told(error) from error
     _finished(task, result, None, value)
     return value
 
@@ -215,9 +250,28 @@ async def arun(ctx: Any, data: dict[str, Any]) -> Any:
         value = normalize_json(await task.acall(*_context(task, result), *data["args"], **data["kwargs"]))
     except Exception as error:
         await _tell(_finished, task, result, error)
-        raise
+        raise _told(error) from error
     await _tell(_finished, task, result, None, value)
     return value
+
+
+class TaskFailed(Exception):
+    """A task raised; the text is the error and where it happened."""
+
+
+def _told(error: Exception) -> Exception:
+    """Return what the job fails with: what it means stays, and its text says where it happened."""
+    if isinstance(error, (Retry, NonRetryable)):
+        return error
+    first = f"{_path(type(error))}: {error}".partition("\n")[0][:400]
+    lines = "".join(traceback.format_exception(error))
+    if len(lines) > _TRACE_CHARS:
+        lines = "..." + lines[-_TRACE_CHARS:].partition("\n")[2]
+    return TaskFailed(f"{first}\n{lines}")
+
+
+def _path(kind: type[BaseException]) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 async def _tell(fn: Any, *args: Any) -> None:
@@ -231,8 +285,9 @@ def _context(task: Any, result: Any) -> list[Any]:
 
 
 def _started(ctx: Any, data: dict[str, Any]) -> tuple[Any, Any]:
-    task = import_string(data["task"])
-    task = task.using(priority=data["priority"], queue_name=data["queue"], backend=data["backend"])
+    task = _task(data["task"]).using(
+        priority=data["priority"], queue_name=data["queue"], backend=data["backend"]
+    )
     now = _when(_now())
     result = _result(
         task, data, ctx.job_id, TaskResultStatus.RUNNING, started_at=now, runs=ctx.attempt, worker=ctx.worker
@@ -249,7 +304,10 @@ def _finished(task: Any, result: Any, error: Exception | None, value: Any = None
     if error is None:
         object.__setattr__(result, "_return_value", value)
     else:
-        result.errors.append(_error(f"{type(error).__qualname__}: {error}", type(error)))
+        text = "".join(traceback.format_exception(error))
+        kind = type(error)
+        path = f"{kind.__module__}.{kind.__qualname__}"
+        result.errors.append(TaskError(exception_class_path=path, traceback=text))
     task_finished.send(type(task.get_backend()), task_result=result)
 
 
@@ -264,11 +322,12 @@ def _result(
     )  # fmt: skip
 
 
-def _error(text: str, kind: type[BaseException] | None = None) -> Any:
-    """Return what Django is told of an error; of one that was read back, only builtin classes are known."""
-    if kind is None:
-        found = getattr(builtins, text.partition(":")[0], None)
-        kind = found if isinstance(found, type) and issubclass(found, BaseException) else Exception
+def _error(text: str) -> Any:
+    """Return what Django is told of an error that was read back; no module is imported for its class."""
+    text = text.removeprefix(f"{TaskFailed.__name__}: ")
+    module, _, name = text.partition(":")[0].rpartition(".")
+    found = getattr(sys.modules.get(module) if module else builtins, name, None)
+    kind = found if isinstance(found, type) and issubclass(found, BaseException) else Exception
     return TaskError(exception_class_path=f"{kind.__module__}.{kind.__qualname__}", traceback=text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from eventperf._core.errors import ConfigurationError, UnknownScheme
@@ -25,6 +26,7 @@ _DRIVERS: Final = {
     "postgres": ("psycopg", "postgres", "postgresql+psycopg"),
     "mysql": ("pymysql", "mysql", "mysql+pymysql"),
 }
+_OTHERS: Final = ("psycopg2", "psycopg2cffi", "pg8000", "mysqldb", "mysqlconnector")
 _ASYNC: Final = ("asyncpg", "aiomysql", "asyncmy", "aiosqlite", "psycopg_async")
 
 
@@ -49,6 +51,9 @@ class Opened:
             DatabaseUnavailable: It does not answer.
         """
         sqlalchemy = require("sqlalchemy", extra="dbopt", needed_by="DatabaseOptimizer")
+        if self.is_ours and self.dialect == "sqlite" and not _is_there(self.engine.url.database):
+            reason = "unable to open the database file: there is none (SQLite would make an empty one)"
+            raise DatabaseUnavailable(self.shown, reason)
         try:
             with self.engine.connect():
                 return
@@ -90,6 +95,10 @@ def open_engine(given: Any, argument: str) -> Opened:
         if dialect == "sqlite" and engine.url.database in (None, "", ":memory:"):
             raise ConfigurationError(argument, shown, "an async SQLite engine on a file, or a sync engine")
         return _from_url(sqlalchemy, engine.url, argument)
+    wanted = _DRIVERS.get(dialect)
+    if wanted is not None and engine.dialect.driver != wanted[0]:
+        # psycopg2, mysqlclient and others: their connections differ: one of our own goes to the same place.
+        return _from_url(sqlalchemy, engine.url.set(drivername=wanted[2]), argument)
     return Opened(engine, dialect, shown, False)
 
 
@@ -112,7 +121,7 @@ def _from_url(sqlalchemy: Any, given: Any, argument: str) -> Opened:
     else:
         module, extra, full = _DRIVERS[dialect]
         plain = "+" not in url.drivername
-        if plain or url.drivername.partition("+")[2] in (*_ASYNC, module):
+        if plain or url.drivername.partition("+")[2] in (*_ASYNC, *_OTHERS, module):
             require(module, extra=extra, needed_by=f"DatabaseOptimizer on {backend}")
             url = url.set(drivername=full)
     try:
@@ -120,6 +129,10 @@ def _from_url(sqlalchemy: Any, given: Any, argument: str) -> Opened:
     except (TypeError, ImportError, sqlalchemy.exc.ArgumentError) as error:
         raise ConfigurationError(argument, shown, f"a driver that is installed ({error})") from error
     return Opened(engine, dialect, shown, True)
+
+
+def _is_there(path: str | None) -> bool:
+    return path in (None, "", ":memory:") or str(path).startswith("file:") or Path(str(path)).exists()
 
 
 def _connect(url: Any, dialect: str) -> dict[str, Any]:

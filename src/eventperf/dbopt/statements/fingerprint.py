@@ -17,6 +17,11 @@ from .lex import Token, bind, split, tokens
 _LIST: Final = re.compile(r"\( \?(?: , \?)+ \)")
 _ROWS: Final = re.compile(r"(values \( \? \))(?: , \( \? \))+")
 _LIMIT: Final = re.compile(r"(\blimit\s+(?:\?|:p\d+|\d+)\s*),\s*\.\.\.\s*$", re.IGNORECASE)
+_SHORT: Final = 4_000  # longer texts are not kept
+_VALUES_FOLLOW: Final = frozenset(
+    {"=", "==", "<>", "!=", "<", ">", "<=", ">=", "||", "like", "glob", "match", "regexp", "is", "between"}
+    | {"then", "else", "escape", "limit", "offset"}
+)
 _IGNORED: Final = frozenset(
     {"set", "use", "begin", "commit", "rollback", "start", "savepoint", "release", "reset", "show"}
 )
@@ -60,7 +65,6 @@ class Fingerprint(NamedTuple):
     text: str
 
 
-@lru_cache(maxsize=20_000)
 def fingerprint(sql: str, dialect: str = "sqlite") -> Fingerprint:
     """Return what all executions of ``sql`` with other values have in common.
 
@@ -70,11 +74,16 @@ def fingerprint(sql: str, dialect: str = "sqlite") -> Fingerprint:
     >>> a == fingerprint("select *  from T where a in (?,?,?) and b = :name")
     True
     """
+    return _remembered(sql, dialect) if len(sql) <= _SHORT else _named(sql, dialect)
+
+
+def _named(sql: str, dialect: str) -> Fingerprint:
     out: list[str] = []
-    for kind, text in tokens(sql, dialect):
-        if kind in ("space", "comment"):
-            continue
-        if kind in ("string", "number", "param"):
+    parts = [t for t in tokens(sql, dialect) if t.kind not in ("space", "comment")]
+    for (kind, text), after in zip(parts, [*(t.text for t in parts[1:]), ""], strict=True):
+        if kind == "ident" and dialect == "sqlite" and after != "." and _is_text(text, out):
+            out.append("?")
+        elif kind in ("string", "number", "param"):
             if out[-1:] == ["-"] and (len(out) < 2 or out[-2] in ("(", "=", ",", "<", ">", "<=", ">=", "<>")):
                 out.pop()  # the sign belongs to the value
             out.append("?")
@@ -89,6 +98,27 @@ def fingerprint(sql: str, dialect: str = "sqlite") -> Fingerprint:
     body = re.sub(r"\( \. \. \. \)", "( ? )", " ".join(out))
     body = _ROWS.sub(r"\1", _LIST.sub("( ? )", body)).replace(" . ", ".")
     return Fingerprint(hashlib.blake2b(body.encode(), digest_size=8).hexdigest(), body)
+
+
+_remembered: Final = lru_cache(maxsize=20_000)(_named)
+
+
+def _is_text(text: str, before: list[str]) -> bool:
+    """Tell whether SQLite takes "..." for a text, as far as its place tells: where a value is expected.
+
+    A name that is compared with another has its table before it, or a dot behind it that parts them.
+    """
+    if text[0] != '"' or not before:
+        return False
+    if before[-1] in _VALUES_FOLLOW:
+        return True
+    if before[-1] not in ("(", ","):
+        return False
+    # Inside of IN (...) and VALUES (...), whatever stands before in the same brackets.
+    at = len(before) - 1
+    while at >= 0 and before[at] in ("?", ",", "-"):
+        at -= 1
+    return at > 0 and before[at] == "(" and (before[at - 1] in ("in", "values") or before[at - 1] == ",")
 
 
 def _needs_quotes(text: str) -> bool:
@@ -168,7 +198,8 @@ def _repair(sql: str, dialect: str, values: int = 1) -> str:
     # To an index both are an insert, and the parser knows only one of them.
     sql = re.sub(r"^(\s*)replace(\s+into\b)", r"\1INSERT\2", sql, flags=re.IGNORECASE)
     sql = re.sub(r"\(\s*\.\.\.\s*\)", "(?)", sql)
-    sql = re.sub(r"\s*\.\.\.\s*$", "", sql)
+    if (end := sql.rstrip()).endswith("..."):
+        sql = end[:-3].rstrip()
     out: list[Token] = []
     for token in tokens(sql, dialect):
         if token.kind == "param" and dialect == "postgres":

@@ -19,44 +19,47 @@ class Token(NamedTuple):
     text: str
 
 
+# No alternative of one quantifier may begin like another, and what opens is closed by the end of the text:
+# then nothing is read twice, and time is in proportion to the length.
 _COMMON: Final = r"""
   (?P<space>\s+)
- |(?P<comment>--[^\n]*|/\*.*?(?:\*/|\Z){hash})
- |(?P<string>(?:[eEbBxXnN](?='))?'(?:[^'{esc}]|''{escpair})*(?:'|\Z){dollar}{dq})
+ |(?P<comment>--[^\n]*|/\*{comment})
+ |(?P<string>{strings})
  |(?P<ident>{ident})
- |(?P<number>(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![A-Za-z_]))
- |(?P<param>%\([^)]+\)s|%s|\$\d+|(?<!:):[A-Za-z_]\w*{at})
- |(?P<word>[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*)
+ |(?P<number>(?:0[xX][0-9a-fA-F]+|0[bB][01]+|(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)(?![\w$]))
+ |(?P<param>%\([^()%]{{1,200}}\)s|%s|\$\d+|(?<!:):[A-Za-z_]\w*{at})
+ |(?P<word>[\w\u0080-\uffff][\w$\u0080-\uffff]*)
  |(?P<op>::|<=>|<>|!=|<=|>=|\|\||->>|->|.)
 """
+_CLOSED: Final = r".*?(?:\*/|\Z)"
+_PLAIN: Final = r"'(?:[^']|'')*(?:'|\Z)"
+_ESCAPED: Final = r"'(?:[^'\\]|''|\\(?:.|\Z))*(?:'|\Z)"
+_DOUBLE: Final = r'"(?:[^"]|"")*(?:"|\Z)'
+_BACKTICK: Final = r"`(?:[^`]|``)*(?:`|\Z)"
+_DOLLAR: Final = r"\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|\Z)"
 
 
 def _compile(dialect: str) -> re.Pattern[str]:
-    double = r'"(?:[^"]|"")*(?:"|\Z)'
     if dialect == "mysql":
-        # Backslashes escape, "..." is text unless ANSI_QUOTES, back-ticks quote names, # comments.
-        double_text = r'"(?:[^"\\]|""|\\.)*(?:"|\Z)'
-        pattern = _COMMON.format(
-            hash=r"|\#[^\n]*",
-            esc=r"\\",
-            escpair=r"|\\.",
-            dollar="",
-            dq="|" + double_text,
-            ident=r"`(?:[^`]|``)*(?:`|\Z)",
-            at=r"|\?\d*",
-        )
+        # Backslashes escape, "..." is text unless ANSI_QUOTES, back-ticks quote names, # comments;
+        # _utf8mb4'...' and N'...' are one literal.
+        double = r'"(?:[^"\\]|""|\\(?:.|\Z))*(?:"|\Z)'
+        before = r"(?:[bBxXnN](?=')|_[A-Za-z]\w*[ ]?(?=['\"]))?"
+        strings, ident, at = rf"{before}(?:{_ESCAPED}|{double})", _BACKTICK, r"|\?\d*"
+        comment = _CLOSED + r"|\#[^\n]*"
     elif dialect == "postgres":
-        dollar = r"|\$(?P<tag>[A-Za-z_]*)\$.*?(?:\$(?P=tag)\$|\Z)"
-        pattern = _COMMON.format(hash="", esc="", escpair="", dollar=dollar, dq="", ident=double, at="")
+        # E'...' alone has backslashes; comments are nested, so their end is looked for by hand.
+        strings = rf"[eE]{_ESCAPED}|(?:[bBxXnN]|[uU]&)?{_PLAIN}|{_DOLLAR}"
+        ident, at, comment = rf"(?:[uU]&)?{_DOUBLE}", "", ""
     else:
-        ident = double + r"|`(?:[^`]|``)*(?:`|\Z)|\[[^\]]*(?:\]|\Z)"
-        pattern = _COMMON.format(
-            hash="", esc="", escpair="", dollar="", dq="", ident=ident, at=r"|\?\d*|@[A-Za-z_]\w*"
-        )
+        strings, ident = rf"[xX]?{_PLAIN}", rf"{_DOUBLE}|{_BACKTICK}|\[[^\]]*(?:\]|\Z)"
+        at, comment = r"|\?\d*|@[A-Za-z_]\w*", _CLOSED
+    pattern = _COMMON.format(comment=comment, strings=strings, ident=ident, at=at)
     return re.compile(pattern, re.VERBOSE | re.DOTALL)
 
 
 _LEXERS: Final = {name: _compile(name) for name in ("sqlite", "postgres", "mysql")}
+_COMMENT_ENDS: Final = re.compile(r"/\*|\*/")
 
 
 def tokens(sql: str, dialect: str = "sqlite") -> list[Token]:
@@ -64,12 +67,29 @@ def tokens(sql: str, dialect: str = "sqlite") -> list[Token]:
 
     >>> [t.text for t in tokens("a=$1", "postgres")]
     ['a', '=', '$1']
+    >>> [t.text for t in tokens("/* a /* b */ c */1", "postgres")]
+    ['/* a /* b */ c */', '1']
     """
     out: list[Token] = []
-    for found in _LEXERS[dialect].finditer(sql):
+    match, at = _LEXERS[dialect].match, 0
+    while (found := match(sql, at)) is not None:
         kind: Any = found.lastgroup
-        out.append(Token("string" if kind == "tag" else kind, found.group()))
+        end = found.end()
+        if kind == "comment" and dialect == "postgres" and sql[at] == "/":
+            end = _nested(sql, end)
+        out.append(Token("string" if kind == "tag" else kind, sql[at:end]))
+        at = end
     return out
+
+
+def _nested(sql: str, at: int) -> int:
+    """Return where a comment ends that has others inside."""
+    depth = 1
+    for mark in _COMMENT_ENDS.finditer(sql, at):
+        depth += 1 if mark.group() == "/*" else -1
+        if not depth:
+            return mark.end()
+    return len(sql)
 
 
 def split(sql: str, dialect: str = "sqlite") -> list[list[Token]]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
+import itertools
 import random as random_module
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -20,17 +17,19 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf.dbopt.schema.engines import DIALECTS
 
-from .fingerprint import fingerprint, is_read
+from .callers import Callers, shown
+from .fingerprint import Fingerprint, fingerprint, is_read
+from .loaders import general, loader_option
 from .quiet import is_muted
 from .workload import Workload
 
 _SAMPLES: Final = 16
 _N_PLUS_ONE: Final = 5
-_LIBRARIES: Final = (
-    *("sqlalchemy", "greenlet", "asyncio", "concurrent", "contextlib", "threading", "functools"),
-    *("flask_sqlalchemy", "sqlmodel", "aiosqlite"),
-    *("django.db", "django.utils.functional", "django.template", "django.core.paginator"),
-)
+_LONGEST: Final = 16_384  # bytes of one sample's text and values
+_HELD: Final = 8_000_000  # bytes of all samples and texts
+_TEXTS: Final = 4_000_000  # bytes of texts whose shape is remembered
+_LONGEST_SHAPE: Final = 65_536
+_PLACES: Final = 64  # callers of one statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +58,22 @@ class NPlusOne:
 
 
 class _Entry:
-    __slots__ = ("callers", "calls", "max_s", "reads", "samples", "total_s")
+    """All executions of one shape."""
 
-    def __init__(self, sql: str) -> None:
+    __slots__ = ("callers", "calls", "max_s", "name", "reads", "samples", "size", "sql", "total_s")
+
+    def __init__(self, name: Fingerprint, sql: str) -> None:
+        if len(name.text) > _LONGEST_SHAPE:  # as a server would cut it; its name stays
+            name = Fingerprint(name.id, name.text[:_LONGEST_SHAPE])
+        self.name = name
+        self.sql = sql if len(sql) <= _LONGEST else name.text
+        self.size = len(self.sql)
         self.calls = 0
         self.total_s = 0.0
         self.max_s = 0.0
-        self.samples: list[Any] = []
+        self.samples: list[tuple[str, Any]] = []
         self.callers: dict[Any, int] = {}
-        self.reads = is_read(sql)
+        self.reads = is_read(self.sql)
 
 
 class _Group:
@@ -83,14 +89,17 @@ class QueryRecorder:
     """Record statements of a SQLAlchemy engine, sync or async, at less than 10 microseconds each.
 
     ``observe`` takes statements from anything else (Django's ``execute_wrapper``, a driver). Safe for
-    threads and tasks. At most ``max_statements`` different texts are kept; more are counted in
-    ``dropped``.
+    threads and tasks. Statements are kept by shape: texts that differ in literals or comments are one. At
+    most ``max_statements`` shapes are kept, those that cost most; executions of others are counted in
+    ``dropped``. Samples of long texts and values are left out, and all of them hold at most 8 MB.
 
     Args:
         engine: SQLAlchemy ``Engine`` or ``AsyncEngine``, or ``None`` to be fed by ``observe`` alone.
         dialect: Only without an engine: ``"sqlite"``, ``"postgres"`` or ``"mysql"``.
-        max_statements: Most different texts kept.
+        max_statements: Most different shapes kept.
         threshold: Same statement from one line this often in one transaction is an N+1 loop.
+        skip: Packages (or folders) whose frames are no callers, beside everything that was installed.
+        frames: How many frames of the application a caller names, the nearest first.
         random: Draws of the sampling, for tests.
     """
 
@@ -101,21 +110,30 @@ class QueryRecorder:
         dialect: str | None = None,
         max_statements: int = 5_000,
         threshold: int = _N_PLUS_ONE,
+        skip: Iterable[str] = (),
+        frames: int = 1,
         random: Callable[[], float] = random_module.random,
     ) -> None:
         if threshold < 2:
             raise ConfigurationError("threshold", threshold, "at least 2")
+        if max_statements < 1:
+            raise ConfigurationError("max_statements", max_statements, "at least 1")
+        if frames < 1:
+            raise ConfigurationError("frames", frames, "at least 1")
+        if isinstance(skip, str):
+            raise ConfigurationError("skip", skip, f"a list of packages: [{skip!r}]")
         self.dropped: int = 0
         self._random = random
         self._threshold = threshold
         self._max = max_statements
         self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
-        self._groups: dict[tuple[str, Any], _Group] = {}
+        self._texts: dict[str, _Entry] = {}
+        self._held = self._remembered = 0
+        self._groups: dict[tuple[Fingerprint, Any], _Group] = {}
         self._runs: WeakKeyDictionary[Any, dict[Any, int]] = WeakKeyDictionary()
         self._run_name = f"_eventperf_run_{id(self)}"
-        self._internal: dict[str, bool] = {}
-        self._places = _places()
+        self._caller = Callers(skip, frames).find
         self._engine = getattr(engine, "sync_engine", engine)
         if self._engine is None:
             self.dialect: str = dialect or "sqlite"
@@ -155,13 +173,13 @@ class QueryRecorder:
             params = params[0] if params else None
         caller = self._caller(sys._getframe(1))
         entry = self._record(sql, params, took, caller)
-        if entry is not None and entry.reads and not many:
+        if entry.reads and not many:
             # As an attribute of the connection: a weak dictionary costs more than all the rest.
             known = conn.__dict__
             run = known.get(self._run_name)
             if run is None:
                 run = known[self._run_name] = {}
-            self._count(run, sql, caller, took, partial(_fix, context))
+            self._count(run, entry.name, caller, took, partial(loader_option, context))
 
     def observe(
         self,
@@ -187,38 +205,80 @@ class QueryRecorder:
             return
         place = caller if caller is not None else self._caller(sys._getframe(1))
         entry = self._record(sql, params, seconds, place)
-        if scope is not None and entry is not None and entry.reads:
-            self._count(self._runs.setdefault(scope, {}), sql, place, seconds, fix or _general)
+        if scope is not None and entry.reads:
+            run = self._runs.setdefault(scope, {})
+            self._count(run, entry.name, place, seconds, fix or general)
 
-    def _record(self, sql: str, params: Any, took: float, caller: Any) -> _Entry | None:
+    def _record(self, sql: str, params: Any, took: float, caller: Any) -> _Entry:
         with self._lock:
-            entry = self._entries.get(sql)
+            entry = self._texts.get(sql)
             if entry is None:
-                if len(self._entries) >= self._max:
-                    self.dropped += 1
-                    return None
-                entry = self._entries[sql] = _Entry(sql)
+                entry = self._find(sql)
             entry.calls += 1
             entry.total_s += took
             if took > entry.max_s:
                 entry.max_s = took
             callers = entry.callers
-            callers[caller] = callers.get(caller, 0) + 1
+            if caller in callers or len(callers) < _PLACES:
+                callers[caller] = callers.get(caller, 0) + 1
             # Reservoir sampling (Vitter's algorithm R).
             if len(entry.samples) < _SAMPLES:
-                entry.samples.append(params)
+                self._keep(entry, len(entry.samples), sql, params)
             elif (slot := int(self._random() * entry.calls)) < _SAMPLES:
-                entry.samples[slot] = params
+                self._keep(entry, slot, sql, params)
             return entry
 
-    def _count(self, run: dict[Any, int], sql: str, caller: Any, took: float, fix: Callable[[], str]) -> None:
-        key = (sql, caller)
+    def _find(self, sql: str) -> _Entry:
+        """Return the entry of a text's shape, and remember that this text has it."""
+        name = fingerprint(sql, self.dialect)
+        entry = self._entries.get(name.id)
+        if entry is None:
+            if len(self._entries) >= self._max or self._held > 2 * _HELD:
+                self._make_room()
+            entry = self._entries[name.id] = _Entry(name, sql)
+            self._held += entry.size
+        if len(sql) <= _LONGEST:
+            self._remembered += len(sql) + 100
+            if self._remembered > _TEXTS:
+                self._texts.clear()
+                self._remembered = len(sql) + 100
+            self._texts[sql] = entry
+        return entry
+
+    def _make_room(self) -> None:
+        """Give up the shapes that cost least so far, a tenth at once: a late one may cost most in the end."""
+        cheap = sorted(self._entries.values(), key=lambda e: e.total_s)[: max(1, self._max // 10)]
+        for entry in cheap:
+            del self._entries[entry.name.id]
+            self.dropped += entry.calls
+            self._held -= entry.size
+        self._texts.clear()
+
+    def _keep(self, entry: _Entry, slot: int, sql: str, params: Any) -> None:
+        size = len(sql) + _size(params)
+        if size > _LONGEST or self._held + size > _HELD:
+            return
+        if slot < len(entry.samples):
+            old = entry.samples[slot]
+            size -= len(old[0]) + _size(old[1])
+            entry.samples[slot] = (sql, params)
+        else:
+            entry.samples.append((sql, params))
+        entry.size += size
+        self._held += size
+
+    def _count(
+        self, run: dict[Any, int], name: Fingerprint, caller: Any, took: float, fix: Callable[[], str]
+    ) -> None:
+        key = (name, caller)
         seen = run[key] = run.get(key, 0) + 1
         if seen < self._threshold:
             return
         with self._lock:
             group = self._groups.get(key)
             if group is None:
+                if len(self._groups) >= self._max:
+                    return
                 group = self._groups[key] = _Group(fix())
             if seen == self._threshold:
                 group.runs += 1
@@ -229,31 +289,14 @@ class QueryRecorder:
                 group.total_s += took
             group.most = max(group.most, seen)
 
-    def _caller(self, frame: Any) -> Any:
-        """Return (file, line) of the nearest frame of the application."""
-        internal = self._internal
-        greenlet: Any = None
-        while frame is not None:
-            # File names are hashed once in their life, code objects each time.
-            name = frame.f_code.co_filename
-            skip = internal.get(name)
-            if skip is None:
-                skip = internal[name] = name.startswith("<") or _normal(name).startswith(self._places)
-            if not skip:
-                return name, frame.f_lineno
-            frame = frame.f_back
-            if frame is None and "greenlet" in sys.modules:
-                # SQLAlchemy's asyncio runs the driver in a greenlet: its caller is in the parent.
-                greenlet = (greenlet or sys.modules["greenlet"].getcurrent()).parent
-                frame = greenlet.gr_frame if greenlet is not None else None
-        return ("unknown", 0)
-
     # --- what was seen -------------------------------------------------------------------------
 
     def clear(self) -> None:
         """Forget everything recorded so far."""
         with self._lock:
             self._entries.clear()
+            self._texts.clear()
+            self._held = self._remembered = 0
             self._groups.clear()
             self.dropped = 0
 
@@ -261,68 +304,75 @@ class QueryRecorder:
         """Return what was recorded so far; recording goes on."""
         with self._lock:
             taken = [
-                (sql, e.calls, e.total_s, e.max_s, list(e.samples), dict(e.callers))
-                for sql, e in self._entries.items()
+                (e.sql, e.calls, e.total_s, e.max_s, list(e.samples), dict(e.callers))
+                for e in self._entries.values()
             ]
-            dropped = self.dropped
+            dropped, is_full = self.dropped, self._held > _HELD * 0.95
         out = Workload(self.dialect)
         for sql, calls, total_s, max_s, samples, callers in taken:
-            places = {_place(c): n for c, n in callers.items()}
-            out.add(sql, calls=calls, total_s=total_s, max_s=max_s, samples=samples, callers=places)
+            places = {shown(c): n for c, n in callers.items()}
+            texts: dict[str, list[Any]] = {}
+            for text, values in samples:
+                texts.setdefault(text, []).append(values)
+            first = next(iter(texts), sql)
+            out.add(
+                first,
+                calls=calls,
+                total_s=total_s,
+                max_s=max_s,
+                samples=texts.pop(first, ()),
+                callers=places,
+            )
+            for text, others in texts.items():
+                out.add(text, calls=0, samples=others)
         if dropped:
-            out.notes.append(f"{dropped} statements were dropped: more than {self._max} different texts")
+            text = f"more than {self._max} different shapes, and these cost least"
+            out.notes.append(f"{dropped} executions were dropped: {text}; max_statements= keeps more")
+        if is_full:
+            out.notes.append(f"samples hold {_HELD // 1_000_000} MB: later ones were left out")
         return out
 
     def n_plus_one(self) -> list[NPlusOne]:
         """Return the loops that were seen, the most statements first."""
         with self._lock:
             groups = list(self._groups.items())
-        out = []
-        for (sql, caller), group in groups:
-            name = fingerprint(sql, self.dialect)
-            out.append(
-                NPlusOne(
-                    caller=_place(caller),
-                    statement=name.text,
-                    fingerprint=name.id,
-                    runs=group.runs,
-                    queries=group.queries,
-                    most=group.most,
-                    total_s=group.total_s,
-                    fix=group.fix,
-                )
+        out = [
+            NPlusOne(
+                caller=shown(caller),
+                statement=name.text,
+                fingerprint=name.id,
+                runs=group.runs,
+                queries=group.queries,
+                most=group.most,
+                total_s=group.total_s,
+                fix=group.fix,
             )
+            for (name, caller), group in groups
+        ]
         return sorted(out, key=lambda g: -g.queries)
 
 
-def _place(caller: Any) -> str:
-    return caller if isinstance(caller, str) else f"{caller[0]}:{caller[1]}"
-
-
-def _normal(name: str) -> str:
-    return os.path.normcase(os.path.abspath(name))
-
-
-def _places() -> tuple[str, ...]:
-    """Return where the files of libraries lie, whose frames are nobody's code.
-
-    Real places, not parts of names: an application may live in a folder called eventperf or sqlalchemy.
-    """
-    here = Path(__file__).resolve().parent.parent
-    found = [str(here) + os.sep, str(here.parent / "contrib") + os.sep]
-    for name in _LIBRARIES:
-        if name.partition(".")[0] not in sys.modules:
-            continue  # nobody's frames, and finding it would import it
-        module = sys.modules.get(name)
-        place = getattr(module, "__file__", None)
-        if place is None:
-            with suppress(ImportError, ValueError, AttributeError):
-                spec = importlib.util.find_spec(name)
-                place = spec.origin if spec is not None else None
-        if place is not None:
-            path = Path(place)
-            found.append(str(path.parent) + os.sep if path.name == "__init__.py" else str(path))
-    return tuple(_normal(f) + os.sep if f.endswith(os.sep) else _normal(f) for f in found)
+def _size(value: Any) -> int:
+    """Return about how many bytes a value holds; containers are looked into, three levels deep."""
+    stack, size = [(value, 0)], 0
+    while stack and size <= _LONGEST:
+        item, depth = stack.pop()
+        if isinstance(item, (str, bytes, bytearray)):
+            size += len(item) + 50
+        elif isinstance(item, Mapping) and depth < 3:
+            size += 64
+            stack += [(v, depth + 1) for v in itertools.islice(item.values(), 1_000)]
+        elif isinstance(item, (list, tuple)) and depth < 3:
+            size += 64 + 8 * len(item)
+            stack += [(v, depth + 1) for v in item[:1_000]]
+        elif isinstance(item, memoryview):
+            size += item.nbytes
+        else:
+            inner = getattr(item, "obj", None) or getattr(item, "adapted", None)
+            size += 32
+            if inner is not None and depth < 3:
+                stack.append((inner, depth + 1))
+    return size
 
 
 def _dialect_of(engine: Any) -> str:
@@ -332,29 +382,3 @@ def _dialect_of(engine: Any) -> str:
         given = getattr(getattr(engine, "dialect", None), "name", type(engine).__name__)
         allowed = "a SQLAlchemy engine for sqlite, postgresql, mysql or mariadb"
         raise ConfigurationError("engine", given, allowed) from None
-
-
-def _general() -> str:
-    return "fetch all rows in one statement (WHERE key IN (...)), or join them in the first one"
-
-
-def _fix(context: Any) -> str:
-    """Name the loader option that turns the loop into one statement, where the ORM tells."""
-    options = getattr(context, "execution_options", None) or {}
-    load = options.get("_sa_orm_load_options")
-    state = getattr(getattr(context, "compiled", None), "compile_state", None)
-    path = list(getattr(state, "current_path", None) or ())
-    if load is not None and len(path) >= 2 and getattr(load, "_lazy_loaded_from", None) is not None:
-        steps = []
-        for mapper, relation in zip(path[::2], path[1::2], strict=False):
-            loader = "selectinload" if getattr(relation, "uselist", False) else "joinedload"
-            steps.append(f"{loader}({mapper.class_.__name__}.{relation.key})")
-        return f"options({'.'.join(steps)})"
-    refreshed = getattr(load, "_refresh_state", None)
-    if refreshed is not None:
-        name = refreshed.mapper.class_.__name__
-        only = sorted(getattr(getattr(state, "compile_options", None), "_only_load_props", None) or ())
-        if only and not refreshed.expired:
-            return f"options({', '.join(f'undefer({name}.{column})' for column in only)})"
-        return f"{name} objects expire at each commit: expire_on_commit=False, or one SELECT that loads all"
-    return _general()

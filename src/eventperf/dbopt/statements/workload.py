@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import datetime as dt
-import decimal
 import json
 import re
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
@@ -20,6 +16,7 @@ from eventperf._core.urls import Registry
 from .fingerprint import Fingerprint, fingerprint, is_read, parse, statements
 from .lex import bind, split
 from .source import StatementSource
+from .values import decode, encode, plain
 
 #: Readers of servers' own records, above this module and imported when they are asked for.
 SOURCES: Final = Registry(
@@ -190,7 +187,8 @@ class Workload:
         for part in parts:
             name = fingerprint(part, self.dialect)
             bound = bind(part, None, self.dialect)
-            kept = [Sample(b.sql, b.values) for b in (bind(part, p, self.dialect) for p in samples if p)]
+            bounds = (bind(part, p, self.dialect) for p in samples if p)
+            kept = [Sample(b.sql, None if b.values is None else plain(b.values)) for b in bounds]
             if not kept:
                 kept = [Sample(bound.sql, () if bound.parameters == 0 and "..." not in part else None)]
             parsed = parse(bound.sql, self.dialect)
@@ -310,7 +308,7 @@ class Workload:
         out = cls(data["dialect"], since=data["since"])
         out.notes = list(data["notes"])
         for row in data["statements"]:
-            samples = [Sample(sql, None if v is None else _decode(v)) for sql, v in row.pop("samples")]
+            samples = [Sample(sql, None if v is None else decode(v)) for sql, v in row.pop("samples")]
             name = Fingerprint(*row.pop("fingerprint"))
             out._statements[name.id] = Statement(fingerprint=name, samples=samples, **row)
         return out
@@ -404,47 +402,7 @@ def _to_json(entry: Statement, values: bool) -> dict[str, Any]:
     }
     row |= {"fingerprint": list(entry.fingerprint), "is_cut": entry.is_cut, "error": entry.error}
     if values:
-        row["samples"] = [[s.sql, None if s.values is None else _encode(s.values)] for s in entry.samples]
+        row["samples"] = [[s.sql, None if s.values is None else encode(s.values)] for s in entry.samples]
     else:
         row["samples"] = [[bind(entry.fingerprint.text.replace("?", ":x"), None).sql, None]]
     return row
-
-
-_TYPES: Final[dict[type, tuple[str, Callable[[Any], Any]]]] = {
-    dt.datetime: ("datetime", dt.datetime.isoformat),
-    dt.date: ("date", dt.date.isoformat),
-    dt.time: ("time", dt.time.isoformat),
-    decimal.Decimal: ("decimal", str),
-    uuid.UUID: ("uuid", str),
-    bytes: ("bytes", lambda v: base64.b64encode(v).decode()),
-}
-_BACK: Final[dict[str, Callable[[Any], Any]]] = {
-    "datetime": dt.datetime.fromisoformat,
-    "date": dt.date.fromisoformat,
-    "time": dt.time.fromisoformat,
-    "decimal": decimal.Decimal,
-    "uuid": uuid.UUID,
-    "bytes": base64.b64decode,
-    "text": str,
-}
-
-
-def _encode(values: Iterable[Any]) -> list[Any]:
-    out: list[Any] = []
-    for value in values:
-        if value is None or type(value) in (bool, int, float, str):
-            out.append(value)
-        else:
-            name, write = _TYPES.get(type(value), ("text", str))
-            out.append({name: write(value)})
-    return out
-
-
-def _decode(values: Iterable[Any]) -> tuple[Any, ...]:
-    out: list[Any] = []
-    for value in values:
-        if isinstance(value, dict):
-            ((name, text),) = value.items()
-            value = _BACK[name](text)
-        out.append(value)
-    return tuple(out)

@@ -42,6 +42,7 @@ def job_type(
     retry: Sequence[RetryRule] = (),
     version: int = 1,
     cpu: bool = False,
+    keep_result: bool = True,
 ) -> JobType:
     """Check the options of a job type and return it.
 
@@ -70,19 +71,28 @@ def job_type(
         backoff=backoff or DEFAULT_BACKOFF,
         retry=tuple(retry),
         version=check_int(version, argument="version", low=1),
+        keep_result=keep_result,
     )
 
 
 def _mode(handler: Callable[..., Any] | None, cpu: bool) -> str:
     if handler is None:
         return "async"
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        raise ConfigurationError(
+            "handler", _name_of(handler), "a function that returns: nothing runs a generator"
+        )
     if not cpu:
         return "async" if inspect.iscoroutinefunction(handler) else "thread"
     if inspect.iscoroutinefunction(handler):
         raise ConfigurationError("cpu", True, "a plain function: a process pool cannot run coroutines")
-    if "<locals>" in handler.__qualname__ or handler.__name__ == "<lambda>":
-        raise ConfigurationError("cpu", handler.__qualname__, "a function at the top level of a module")
+    if "<locals>" in _name_of(handler) or _name_of(handler).endswith("<lambda>"):
+        raise ConfigurationError("cpu", _name_of(handler), "a function at the top level of a module")
     return "process"
+
+
+def _name_of(handler: Callable[..., Any]) -> str:
+    return getattr(handler, "__qualname__", None) or repr(handler)  # a partial has no name
 
 
 def payload_shape(handler: Callable[..., Any]) -> Any:
@@ -97,9 +107,7 @@ def payload_shape(handler: Callable[..., Any]) -> Any:
         p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
     if len(parameters) < 2 or len(needed) > 2 or any(p.kind not in positional for p in parameters[:2]):
-        raise ConfigurationError(
-            "handler", f"{handler.__qualname__}{inspect.signature(handler)}", "(ctx, data)"
-        )
+        raise ConfigurationError("handler", f"{_name_of(handler)}{inspect.signature(handler)}", "(ctx, data)")
     try:
         hints = get_type_hints(handler)
     except NameError:  # names that exist only for type checkers; the payload stays unchecked

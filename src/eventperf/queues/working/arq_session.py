@@ -73,11 +73,13 @@ class _Functions(dict[str, Any]):
 class _Ends:
     """Hands each run's outcome to the arq task that waits for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, settle: Callable[[Lease], object]) -> None:
+        self._settle = settle
         self.waiting: dict[str, asyncio.Future[Outcome]] = {}
         self.accepted: dict[str, tuple[Lease, Outcome, Callable[[], object] | None]] = {}
 
     def add(self, lease: Lease, outcome: Outcome, then: Callable[[], object] | None) -> None:
+        self._settle(lease)
         self.accepted[outcome.job_id] = lease, outcome, then
         future = self.waiting.pop(outcome.job_id, None)
         if future is not None and not future.done():
@@ -96,16 +98,16 @@ class ArqSession:
         self._store = AsyncFace(store, in_threads=True)
         self._sync = store
         self._over = asyncio.Event()
-        self._ends = _Ends()
+        self._ends = _Ends(lambda lease: self._runner.settle(lease))
         executors = Executors(engine.codec, self._card.slots)
         self._runner = Runner(engine, self._card.id, self._store, lambda: store, executors, self._ends)
         self._heart = Heartbeat(
             store,
             self._card,
-            self._runner.held,
+            self._runner.leases,
             poll_s=self._card.lease_s / 3,
             on_wake=lambda: None,
-            on_renewed=lambda answer: None,  # arq has no tokens: whoever ends first has ended the job
+            on_renewed=lambda answer, sent: None,  # arq has no tokens: whoever ends first has ended the job
             on_store=lambda up: self.call(self._emit, "store_back" if up else "store_lost"),
         )
         self._pool: Any = ArqRedis(

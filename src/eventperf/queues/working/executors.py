@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
+import inspect
+import sys
+import threading
+import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 from eventperf.queues.codec import Codec
@@ -13,7 +18,8 @@ from eventperf.queues.engine import Setup
 from eventperf.queues.jobtype import JobType
 
 from .context import JobContext, process_context
-from .processes import Child, ProcessPool
+from .processes import ChildClaim, ProcessPool
+from .threads import JobThreads
 
 
 class Executors:
@@ -28,30 +34,38 @@ class Executors:
         self._setup = setup
         self._codec = codec
         self._slots = slots
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: JobThreads | None = None
         self._processes: ProcessPool | None = None
+        self._running: dict[str, _Thread] = {}
 
     async def in_thread(self, fn: Callable[[Any, Any], Any], ctx: JobContext, data: Any) -> Any:
         """Run ``fn`` in a thread with this task's context variables.
 
         A thread cannot be stopped from outside: on cancellation this waits for it to end, with
-        ``ctx.cancelled`` set, so that its slot stays taken for as long as it really is.
+        ``ctx.cancelled`` set, so that its slot stays taken for as long as it really is. Where ``fn`` only
+        made a coroutine (a wrapper written for plain functions does), that is run on the loop.
         """
-        work = contextvars.copy_context().run
-        future = asyncio.get_running_loop().run_in_executor(self._thread_pool(), work, fn, ctx, data)
-        return await _to_the_end(future, lambda: setattr(ctx, "cancelled", True))
+        where = _Thread()
+        self._running[ctx.job_id] = where
+        context = contextvars.copy_context()
+        where.future = self._thread_pool().submit(context.run, where.call, fn, ctx, data)
+        future = asyncio.wrap_future(where.future)
+        try:
+            made = _value(await _to_the_end(future, lambda: setattr(ctx, "cancelled", True)))
+        finally:
+            if where.future.done():
+                self._running.pop(ctx.job_id, None)
+        return await made if inspect.isawaitable(made) else made
 
     async def in_process(self, kind: JobType, ctx: JobContext, payload: bytes) -> Any:
         """Run a ``cpu=True`` handler in a process of its own; cancellation kills the process."""
         if self._processes is None:
             self._processes = ProcessPool(self._setup)
-        pool, loop, held = self._processes, asyncio.get_running_loop(), []
-        handler = kind.handler
+        pool, claim, handler = self._processes, ChildClaim(), kind.handler
         assert handler is not None
 
         def work() -> Any:
-            child: Child = pool.take()
-            held.append(child)
+            child = pool.take(claim)
             try:
                 return child.run(
                     handler.__module__, handler.__qualname__, process_context(ctx), payload, kind.shape
@@ -61,22 +75,63 @@ class Executors:
 
         def stop() -> None:
             ctx.cancelled = True
-            for child in held:
-                child.kill()
+            claim.kill()
 
-        return await _to_the_end(loop.run_in_executor(self._thread_pool(), work), stop)
+        run = functools.partial(_Thread().call, work)
+        future = asyncio.get_running_loop().run_in_executor(self._thread_pool(), run)
+        return _value(await _to_the_end(future, stop))
 
-    def _thread_pool(self) -> ThreadPoolExecutor:
+    def thread_of(self, job_id: str) -> Future[Any] | None:
+        """Return what runs a job in a thread, while it does."""
+        where = self._running.get(job_id)
+        return None if where is None or where.future is None or where.future.done() else where.future
+
+    def stack(self, job_id: str) -> str:
+        """Return where the thread of a job is just now; empty when it is in none."""
+        where = self._running.get(job_id)
+        return "" if where is None else where.stack()
+
+    def _thread_pool(self) -> JobThreads:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._slots, thread_name_prefix="eventperf-job")
+            self._threads = JobThreads(self._slots)
         return self._threads
 
     def close(self) -> None:
-        """Give the pools back; threads that still run end by themselves."""
+        """Give the pools back; threads that still run end by themselves, or with the process."""
         if self._processes is not None:
             self._processes.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Thread:
+    """A call in a thread: what came of it as a pair, since a future takes no StopIteration."""
+
+    def __init__(self) -> None:
+        self.future: Future[Any] | None = None
+        self._ident: int | None = None
+
+    def call(self, fn: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:
+        self._ident = threading.get_ident()
+        try:
+            return fn(*args), None
+        except BaseException as error:
+            return None, error
+        finally:
+            self._ident = None
+
+    def stack(self) -> str:
+        frame = sys._current_frames().get(self._ident or 0)
+        return "" if frame is None else "".join(traceback.format_stack(frame))
+
+
+def _value(answer: tuple[Any, BaseException | None]) -> Any:
+    value, error = answer
+    if isinstance(error, StopIteration):  # as Python itself does where a coroutine raises it
+        raise RuntimeError(f"the handler raised StopIteration({error.value!r})") from error
+    if error is not None:
+        raise error
+    return value
 
 
 async def _to_the_end(future: asyncio.Future[Any], on_cancel: Callable[[], object]) -> Any:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from eventperf.queues.errors import QueueError, StoreUnavailable
+from eventperf.queues.errors import StoreUnavailable
 from eventperf.queues.protocols import AttentiveStore, JobStore, Renewed, WorkerCard
 
 _PATIENCE_S = 0.2
@@ -20,9 +20,9 @@ class Heartbeat:
     """Renewals every third of a lease, whatever the event loop does, on a connection of its own.
 
     Args:
-        held: Running jobs, id to token; read here, changed by the loop.
+        held: Leases to keep, job id to token; read here, changed by the loop.
         on_wake: Called when a job may be there to claim.
-        on_renewed: Called with every renewal's answer that has something to say.
+        on_renewed: Called with every renewal's answer that has something to say, and the leases asked for.
         on_store: Called with false when the store is lost and true when it is back.
         on_nudge: Called when the thread waits for messages only and should listen for jobs instead.
     """
@@ -35,7 +35,7 @@ class Heartbeat:
         *,
         poll_s: float,
         on_wake: Callable[[], object],
-        on_renewed: Callable[[Renewed], object],
+        on_renewed: Callable[[Renewed, Mapping[str, int]], object],
         on_store: Callable[[bool], object],
         on_nudge: Callable[[], object] = lambda: None,
     ) -> None:
@@ -89,9 +89,10 @@ class Heartbeat:
                 self._store_is(False, error)
                 due = min(due, time.monotonic() + 0.5)
                 time.sleep(0.1)
-            except QueueError:
-                _log.exception("heartbeat of worker %s failed", self._card.id)
-                time.sleep(0.5)
+            except Exception:  # whatever it is: without this thread every lease of the worker lapses
+                _log.exception("heartbeat of worker %s failed; trying again", self._card.id)
+                due = min(due, time.monotonic() + 0.5)
+                time.sleep(0.2)
 
     def _idle(self, left: float) -> None:
         if self._listen.is_set():
@@ -117,9 +118,10 @@ class Heartbeat:
                 self._attending = False
 
     def _renew(self) -> None:
-        answer = self._store.renew(self._card.id, _snapshot(self._held))
+        sent = _snapshot(self._held)
+        answer = self._store.renew(self._card.id, sent)
         if (answer.lost or answer.cancel) and not self._closed:
-            self._on_renewed(answer)
+            self._on_renewed(answer, dict(sent))
 
     def _store_is(self, up: bool, error: Exception | None = None) -> None:
         if self._down is up:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import inspect
 import multiprocessing
+import os
 import pickle
 import signal
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from multiprocessing.connection import Connection
@@ -18,45 +22,90 @@ from eventperf.queues.engine import Around, Setup
 from eventperf.queues.errors import QueueError
 
 from .context import ProcessContext
+from .texts import error_text
 
 
 class ProcessDied(QueueError):
     """The process of a ``cpu=True`` job ended before it answered (killed, out of memory, segfault)."""
 
 
+class RemoteTraceback(Exception):
+    """The traceback of an error in another process, as text: the cause of the error here."""
+
+    def __str__(self) -> str:
+        return f"in the job's process:\n{self.args[0]}"
+
+
 def _serve(pipe: Connection, setup: Setup | None = None) -> None:
-    """Run jobs one after another until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the parent's to handle
+    """Run jobs one after another until the pipe closes or the worker is gone."""
+    _ignore_stops()
+    threading.Thread(target=_end_with_the_worker, daemon=True).start()
     handlers: dict[tuple[str, str], Callable[..., Any]] = {}
-    codec = Codec(2**31)
-    around: Around = nullcontext
-    failed: Exception | None = None
-    try:
-        around = setup() if setup is not None else nullcontext
-    except Exception as error:
-        failed = QueueError(f"the process of a cpu=True job could not be set up: {error}")
+    around, failed = _set_up(setup)
     while True:
         try:
-            module, name, ctx, payload, shape = pipe.recv()
+            job = pipe.recv()
         except (EOFError, OSError):
             return
         try:
-            if failed is not None:
-                raise failed
-            where = (module, name)
-            if where not in handlers:
-                found: Any = importlib.import_module(module)
-                for part in name.split("."):
-                    found = getattr(found, part)
-                handlers[where] = getattr(found, "fn", found)
-            with around():
-                answer: tuple[bool, Any] = (True, handlers[where](ctx, codec.decode(payload, shape)))
-        except Exception as error:
-            answer = (False, error)
+            pipe.send((False, failed, "") if failed is not None else _answer(job, handlers, around))
+        except (EOFError, OSError):
+            return
+        except Exception as error:  # a result that cannot be pickled
+            pipe.send((False, QueueError(f"the result cannot leave its process: {error_text(error)}"), ""))
+
+
+def _set_up(setup: Setup | None) -> tuple[Around, Exception | None]:
+    try:
+        return (nullcontext if setup is None else setup()), None
+    except Exception as error:
+        text = error_text(error)
+        return nullcontext, QueueError(f"the process of a cpu=True job could not be set up: {text}")
+
+
+def _ignore_stops() -> None:
+    """Leave stopping to the worker, whom the terminal or the service manager signals too.
+
+    By handlers that do nothing, not by SIG_IGN: programs that a job starts get the default back.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL) and None)
+
+
+def _end_with_the_worker() -> None:
+    """End this process at once when the worker has ended, however it did: its job runs again elsewhere."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _answer(
+    job: Any, handlers: dict[tuple[str, str], Callable[..., Any]], around: Around
+) -> tuple[bool, Any, str]:
+    module, name, ctx, payload, shape = job
+    try:
+        if (module, name) not in handlers:
+            found: Any = importlib.import_module(module)
+            for part in name.split("."):
+                found = getattr(found, part)
+            handlers[module, name] = getattr(found, "fn", found)
+        with around():
+            value = handlers[module, name](ctx, Codec(2**31).decode(payload, shape))
+            return True, asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value, ""
+    except BaseException as error:  # SystemExit too is the job's end, not this process's
+        trace = "".join(traceback.format_exception(error))
         try:
-            pipe.send(answer)
-        except Exception as error:  # a result or an error that cannot be pickled
-            pipe.send((False, QueueError(f"{answer[1]!r} cannot leave its process: {error}")))
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # one that cannot be made anew from its arguments
+            error = QueueError(error_text(error))
+        return False, error, trace
+
+
+async def _awaited(value: Any) -> Any:
+    return await value
 
 
 class Child:
@@ -66,7 +115,8 @@ class Child:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         self.pipe: Connection = ours
-        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, setup), daemon=True)
+        # No daemon in multiprocessing's sense: those may have no processes of their own.
+        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, setup), daemon=False)
         self.process.start()
         theirs.close()
 
@@ -82,12 +132,12 @@ class Child:
             shape = Any
         try:
             self.pipe.send((module, name, ctx, payload, shape))
-            good, value = self.pipe.recv()
+            good, value, trace = self.pipe.recv()
         except (EOFError, OSError) as error:
             self.process.join(1)
             raise ProcessDied(f"the job's process ended with code {self.process.exitcode}") from error
         if not good:
-            raise value
+            raise value from RemoteTraceback(trace)
         return value
 
     def kill(self) -> None:
@@ -101,6 +151,27 @@ class Child:
         self.pipe.close()
 
 
+class ChildClaim:
+    """A job's hold on its child, which may be killed before there is one."""
+
+    def __init__(self) -> None:
+        self._mu = threading.Lock()
+        self._child: Child | None = None
+        self._killed = False
+
+    def take(self, child: Child) -> None:
+        with self._mu:
+            self._child = child
+            if self._killed:
+                child.kill()
+
+    def kill(self) -> None:
+        with self._mu:
+            self._killed = True
+            if self._child is not None:
+                self._child.kill()
+
+
 class ProcessPool:
     """Children that wait for jobs; started when first needed, replaced when they die."""
 
@@ -110,14 +181,22 @@ class ProcessPool:
         self._idle: list[Child] = []
         self._all: set[Child] = set()
 
-    def take(self) -> Child:
-        """Return a child for one job."""
+    def take(self, claim: ChildClaim) -> Child:
+        """Return a child for one job and let ``claim`` have it."""
+        child = self._waiting() or self._new()
+        claim.take(child)
+        return child
+
+    def _waiting(self) -> Child | None:
         with self._mu:
             while self._idle:
                 child = self._idle.pop()
                 if child.process.is_alive():
                     return child
                 self._all.discard(child)
+        return None
+
+    def _new(self) -> Child:
         child = Child(self._setup)
         with self._mu:
             self._all.add(child)

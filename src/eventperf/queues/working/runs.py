@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 from eventperf.queues.engine import Engine
-from eventperf.queues.errors import JobTimeout, NonRetryable, PayloadError, Retry, StoreUnavailable
+from eventperf.queues.errors import JobTimeout, NonRetryable, PayloadError, Retry
 from eventperf.queues.events import JobEvent
 from eventperf.queues.job import Lease
 from eventperf.queues.jobtype import JobType, Middleware
@@ -18,11 +20,11 @@ from eventperf.queues.protocols import AsyncJobStore, JobStore, Outcome, Outcome
 
 from .context import JobContext
 from .executors import Executors
+from .texts import error_text
 from .timeouts import Timeouts
 
 _log = logging.getLogger("eventperf.queues")
 
-_ACK_BATCH = 500
 _NEWER_DELAY_S = 1.0  # when a job whose payload is too new for this worker is offered again
 
 
@@ -49,81 +51,9 @@ class Ends(Protocol):
         ...
 
 
-class Acks:
-    """Outcomes on their way to the store: in batches, kept until the store has taken them.
-
-    Attributes:
-        held: Their jobs, id to token: leases are kept until the store has the outcome.
-    """
-
-    def __init__(self, store: AsyncJobStore, on_refused: Callable[[Lease], object]) -> None:
-        self._store = store
-        self._on_refused = on_refused
-        self._pending: list[tuple[Lease, Outcome, Callable[[], object] | None]] = []
-        self._some = asyncio.Event()
-        self._none = asyncio.Event()
-        self._none.set()
-        self._task: asyncio.Task[None] | None = None
-        self.held: dict[str, int] = {}
-
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._send())
-
-    def add(self, lease: Lease, outcome: Outcome, then: Callable[[], object] | None) -> None:
-        """Queue ``outcome``; ``then`` is called once the store has accepted it."""
-        self._pending.append((lease, outcome, then))
-        self.held[outcome.job_id] = outcome.token
-        self._some.set()
-        self._none.clear()
-
-    def ids(self) -> list[str]:
-        """Return the jobs whose outcome the store does not have yet."""
-        return [outcome.job_id for _, outcome, _ in self._pending]
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether so much is unreported that no more should be claimed."""
-        return len(self._pending) > 4 * _ACK_BATCH
-
-    async def flushed(self) -> bool:
-        """Wait until everything is reported; always true."""
-        await self._none.wait()
-        return True
-
-    async def close(self, timeout_s: float = 5.0) -> None:
-        """Report what is left; jobs whose outcome cannot be reported run again elsewhere."""
-        try:
-            await asyncio.wait_for(self.flushed(), timeout_s)
-        except asyncio.TimeoutError:
-            _log.error("%d outcomes could not be reported; those jobs will run again", len(self._pending))
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-
-    async def _send(self) -> None:
-        pause = 0.05
-        while True:
-            await self._some.wait()
-            batch = self._pending[:_ACK_BATCH]
-            try:
-                accepted = await self._store.finish([outcome for _, outcome, _ in batch])
-            except StoreUnavailable as error:
-                _log.warning("cannot report %d outcomes yet: %s", len(batch), error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 0.5)
-                continue
-            pause = 0.05
-            del self._pending[: len(batch)]
-            for (lease, outcome, then), good in zip(batch, accepted, strict=True):
-                if self.held.get(outcome.job_id) == outcome.token:
-                    del self.held[outcome.job_id]
-                if not good:
-                    self._on_refused(lease)
-                elif then is not None:
-                    then()
-            if not self._pending:
-                self._some.clear()
-                self._none.set()
+def _shown(error: BaseException) -> BaseException | None:
+    """Return what to log with its traceback: not what a handler raises to say something."""
+    return None if isinstance(error, (Retry, JobTimeout)) else error
 
 
 def _outcome(lease: Lease, kind: OutcomeKind, **facts: Any) -> Outcome:
@@ -134,8 +64,10 @@ class Runner:
     """Starts a task per job and turns its end into an outcome.
 
     Attributes:
-        held: Running jobs, id to token.
+        held: Jobs that run or wait for a slot here, id to token.
+        leases: These, and ended ones whose outcome the store does not have yet: what must be renewed.
         on_end: Called when a job's slot is free again.
+        on_dead: Called with its queue when a job goes to the dead letter.
     """
 
     def __init__(
@@ -157,8 +89,10 @@ class Runner:
         self._timeouts = Timeouts(self._loop, lambda job_id: self.interrupt(str(job_id), "timeout"))
         self._runs: dict[str, Run] = {}
         self.held: dict[str, int] = {}
+        self.leases: dict[str, int] = {}
         self.mean_run_s: float = 0.0
         self.on_end: Callable[[Run], object] = lambda run: None
+        self.on_dead: Callable[[str], object] = lambda queue: None
 
     def start(self, lease: Lease) -> None:
         """Run one claimed job."""
@@ -168,12 +102,21 @@ class Runner:
             lease, kind, JobContext(lease, self._worker, self._engine, self._store, self._threads_store)
         )
         self._runs[record.id] = run
-        self.held[record.id] = lease.token
+        self.hold(lease)
         timeout_s = record.timeout_s if record.timeout_s is not None else kind.timeout_s
         if timeout_s is not None:
             run.timeout_s = timeout_s
             self._timeouts.add(record.id, timeout_s)
         run.task = self._loop.create_task(self._run(run))
+
+    def hold(self, lease: Lease) -> None:
+        """Keep a claimed job's lease from now on."""
+        self.held[lease.record.id] = self.leases[lease.record.id] = lease.token
+
+    def settle(self, lease: Lease) -> None:
+        """Stop renewing a lease whose outcome the store has."""
+        if self.leases.get(lease.record.id) == lease.token:  # the job may be here again, claimed anew
+            del self.leases[lease.record.id]
 
     def interrupt(self, job_id: str, why: str) -> None:
         """Stop a running job as far as its kind allows."""
@@ -181,6 +124,12 @@ class Runner:
         if run is None or run.why or run.task is None:
             return
         run.why = why
+        if why == "timeout" and (stack := self._executors.stack(job_id)):
+            record = run.lease.record
+            _log.warning(
+                "job %s (%s) is over its time-out of %g s, and a thread cannot be stopped: its slot stays "
+                "taken until the handler ends. It is here:\n%s", record.id, record.type, run.timeout_s, stack,
+            )  # fmt: skip
         run.ctx.cancelled = True
         run.ctx.lost = run.ctx.lost or why == "lost"
         run.task.cancel()
@@ -188,23 +137,32 @@ class Runner:
     def drop(self, lease: Lease, kind: OutcomeKind | None) -> None:
         """Let go of a job that was claimed but never started."""
         self.held.pop(lease.record.id, None)
-        if kind is not None:
+        if kind is None:
+            self.settle(lease)
+        else:
             self._acks.add(lease, _outcome(lease, kind), None)
 
-    async def hand_back(self) -> None:
-        """Interrupt what still runs and give it back to its queue."""
-        tasks = [
-            run.task for run in self._runs.values() if run.task is not None and run.kind.mode != "thread"
-        ]
+    async def hand_back(self) -> dict[Future[Any], Outcome]:
+        """Interrupt what still runs and give it back to its queue.
+
+        Returns:
+            Threads that nobody can stop, with what to report once they have ended: their jobs must not
+            start elsewhere before.
+        """
+        left: dict[Future[Any], Outcome] = {}
+        tasks = []
         for run in list(self._runs.values()):
-            if run.kind.mode == "thread":  # cannot be stopped: let go of it, the next owner fences it out
+            job_id = run.lease.record.id
+            if (thread := self._executors.thread_of(job_id)) is not None:
                 run.ctx.cancelled = True
                 run.why = "left"
-                self._acks.add(run.lease, self._outcome(run, "release"), None)
-            else:
-                self.interrupt(run.lease.record.id, "stop")
+                left[thread] = self._outcome(run, "release")
+            elif run.task is not None:
+                self.interrupt(job_id, "stop")
+                tasks.append(run.task)
         if tasks:
             await asyncio.wait(tasks, timeout=5.0)
+        return left
 
     def close(self) -> None:
         """Give pools back and drop tasks that wait for threads nobody can stop."""
@@ -221,14 +179,16 @@ class Runner:
             self._tell(run, "started")
         try:
             result = await self._call(run, lease)
+            if inspect.isgenerator(result) or inspect.isasyncgen(result):
+                raise NonRetryable("the handler returned a generator: nothing of it has run")
             if run.why and run.why != "timeout":  # it ended in spite of the interruption: it counts as done
                 run.why = ""
-            outcome = self._outcome(run, "done", result=self._encode(result, lease.record.type))
+            outcome = self._outcome(run, "done", result=self._encode(run.kind, result))
             if run.ctx.followers:
                 outcome.followers = run.ctx.followers
         except asyncio.CancelledError:
             outcome = self._interrupted(run)
-        except Exception as error:
+        except BaseException as error:  # SystemExit and the like too: the job's end, not the worker's
             outcome = self._interrupted(run) if run.why in ("cancel", "lost") else self._failed(run, error)
         self._end(run, outcome)
 
@@ -285,14 +245,16 @@ class Runner:
             text = f"the payload of version {record.version} cannot become {kind.version}: {error}"
             raise NonRetryable(text) from error
 
-    def _encode(self, result: Any, type_: str) -> bytes | None:
-        if result is None:
+    def _encode(self, kind: JobType, result: Any) -> bytes | None:
+        if result is None or not kind.keep_result:
             return None
         try:
             return self._engine.codec.encode(result, argument="result")
         except PayloadError as error:
-            _log.warning("result of a %s job is dropped: %s", type_, error)
-            return None
+            raise NonRetryable(
+                f"it ran, but its result cannot be stored: {error}. Return None, plain data or a model, or "
+                "declare the job type with keep_result=False"
+            ) from error
 
     def _outcome(self, run: Run, kind: OutcomeKind, **facts: Any) -> Outcome:
         run_s = time.monotonic() - run.started
@@ -318,10 +280,14 @@ class Runner:
             rules=kind.retry,
             u=self._engine.random.random(),
         )
-        text = f"{type(error).__name__}: {error}"[:2000]
+        text, name = error_text(error), f"job {lease.record.id} ({lease.record.type})"
+        tries = f"attempt {lease.attempt} of {lease.record.attempts}"
         if verdict.retry:
+            _log.warning(
+                "%s, %s, runs again in %.3g s: %s", name, tries, verdict.delay_s, text, exc_info=_shown(error)
+            )
             return self._outcome(run, "retry", error=text, delay_s=verdict.delay_s, count=verdict.count)
-        _log.info("job %s (%s) failed for good: %s", lease.record.id, lease.record.type, text, exc_info=error)
+        _log.error("%s failed for good, %s: %s", name, tries, text, exc_info=_shown(error))
         return self._outcome(run, "dead", error=text)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
@@ -339,6 +305,10 @@ class Runner:
                 if event is not None:
                     then = lambda: self._tell(run, event, outcome)  # noqa: E731
             self._acks.add(run.lease, outcome, then)
+            if outcome.kind == "dead":
+                self.on_dead(run.lease.record.queue)
+        elif run.why == "lost":
+            self.settle(run.lease)
         self.on_end(run)
 
     def _tell(self, run: Run, kind: str, outcome: Outcome | None = None) -> None:

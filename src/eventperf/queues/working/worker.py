@@ -9,8 +9,8 @@ import signal
 import socket
 import threading
 import time
-from collections import ChainMap, deque
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -32,10 +32,14 @@ from eventperf.queues.protocols import (
     WorkerPlan,
 )
 
+from .acks import Acks
+from .dead_letter import DeadLetterWatch
 from .executors import Executors
 from .heartbeat import Heartbeat
-from .runs import Acks, Run, Runner
+from .leftovers import Leftovers
+from .runs import Run, Runner
 from .scheduler import Scheduler
+from .supervise import supervised
 
 _log = logging.getLogger("eventperf.queues")
 
@@ -46,6 +50,8 @@ _TIMER_GRAIN_S = 0.0012
 _DUE_MARGIN_S = 0.0001  # lest a claim that comes a hair too early must be made twice
 _STUCK_S = 0.1
 """Jobs held ready go back when none of them could start for this long: a slow job took the slots."""
+_GIVE_UP = 20
+"""A worker whose claims fail so often in a row, for a reason that is no outage, ends with that error."""
 _POLL_S = 5.0
 """How long an idle worker trusts wake-ups alone, at most half a lease."""
 
@@ -80,11 +86,15 @@ class Worker:
         self._backend = backend
         self._room = {q.name: concurrency or q.concurrency for q in queues}
         self._has_own_rooms = concurrency is None
+        self._keep_failed = {q.name: q.keep_failed for q in queues}
         self._slots = concurrency or sum(self._room.values())
         self._lease_s = lease_s
         self._grace_s = grace_s
         self._plan: WorkerPlan | None = None
-        self.id: str = name or f"{socket.gethostname()}-{os.getpid()}-{engine.random.getrandbits(32):08x}"
+        # Two that were given one name are two all the same: the store hands back what a worker's id holds.
+        self.id: str = (
+            f"{name or f'{socket.gethostname()}-{os.getpid()}'}-{engine.random.getrandbits(32):08x}"
+        )
         self._mu = threading.Lock()
         self._session: Session | None = None
         self._stop_asked = False
@@ -103,8 +113,14 @@ class Worker:
 
         Raises:
             StoreUnavailable: The store cannot be reached at the start. Later losses are waited out.
+            ConfigurationError: An event loop runs in this thread already: await :meth:`arun` there.
         """
-        asyncio.run(self._run_signals(burst))
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            asyncio.run(self._run_signals(burst))
+        else:
+            raise ConfigurationError("run()", "called inside a running event loop", "await worker.arun()")
 
     async def _run_signals(self, burst: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -132,7 +148,10 @@ class Worker:
             if self._session is not None:
                 raise ConfigurationError("worker", self.id, "one run at a time")
             plan = self._plan = WorkerPlan(
-                card=self.card(), has_own_rooms=self._has_own_rooms, grace_s=self._grace_s
+                card=self.card(),
+                has_own_rooms=self._has_own_rooms,
+                grace_s=self._grace_s,
+                keep_failed=self._keep_failed,
             )
             session: Session
             if isinstance(self._backend, HostBackend):
@@ -192,22 +211,25 @@ class _Session:
         self._stuck_check: asyncio.TimerHandle | None = None
         self._timer: asyncio.Handle
         self._more = False  # the last claim may have left jobs that fit the next free slot
-        self._acks = Acks(self._store, self._refused)
+        self._acks = Acks(self._store, self._refused, lambda lease: self._runner.settle(lease))
         executors = Executors(engine.codec, card.slots, engine.process_setup)
         self._runner = Runner(engine, card.id, self._store, backend.sync, executors, self._acks)
         self._runner.on_end = self._freed
+        self._dead_letter = DeadLetterWatch(self._store, plan.keep_failed)
+        self._runner.on_dead = self._dead_letter.look
         self._waiter = backend.waiter(card)
         self._heart = Heartbeat(
             self._waiter,
             self._card,
-            ChainMap(self._runner.held, self._acks.held),
+            self._runner.leases,
             poll_s=min(_POLL_S, card.lease_s / 2),
             on_wake=lambda: self.call(self._wake.set),
-            on_renewed=lambda answer: self.call(self._renewed, answer),
+            on_renewed=lambda answer, sent: self.call(self._renewed, answer, sent),
             on_store=lambda up: self.call(self._store_is, up),
             on_nudge=self._nudge,
         )
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leftovers: Leftovers | None = None
 
     def call(self, fn: Any, *args: Any) -> None:
         try:
@@ -227,7 +249,8 @@ class _Session:
         self._emit("worker_started")
         if self._engine.schedules and not burst:
             schedules = list(self._engine.schedules.values())
-            self._tasks.add(self._loop.create_task(Scheduler(self._store, schedules).run()))
+            scheduler = Scheduler(self._store, schedules)
+            self._tasks.add(self._loop.create_task(supervised("firing schedules", scheduler.run)))
         try:
             await self._claims(burst)
         finally:
@@ -246,7 +269,7 @@ class _Session:
     # -- claiming ----------------------------------------------------------------------------------
 
     async def _claims(self, burst: bool) -> None:
-        pause, lost = 0.05, False
+        pause, lost, failed = 0.05, False, 0
         while not self._stopping:
             ahead = self._look_ahead()
             asked = self._free + ahead - len(self._ahead)
@@ -255,10 +278,12 @@ class _Session:
                 await self._until_wake(None)
                 continue
             self._wake.clear()
-            was_idle = not self._runner.held  # an empty answer to a worker with full queues says nothing
+            # An empty answer says nothing to a worker with full queues, nor before it has reported what
+            # others may wait for.
+            was_idle = not self._runner.leases
             try:
                 if lost:
-                    await self._store.enter(self._card, [*self._runner.held, *self._acks.ids()])
+                    await self._store.enter(self._card, list(self._runner.leases))
                 room = self._room if self._plan.has_own_rooms else dict.fromkeys(self._room, asked)
                 claimed = await self._store.claim(self._card.id, room, asked)
                 pause, lost = 0.05, False
@@ -268,6 +293,16 @@ class _Session:
                 await self._until_wake(pause)
                 pause = min(pause * 2, 0.5)
                 continue
+            except Exception as error:  # refused, or a fault of ours: the jobs that run must not suffer
+                if (failed := failed + 1) >= _GIVE_UP:
+                    raise
+                lost = True
+                log = _log.exception if failed == 1 else _log.debug
+                log("worker %s cannot claim and keeps trying: %s", self._card.id, error)
+                self._wake.clear()
+                await self._until_wake(min(0.1 * 2**failed, 5.0))
+                continue
+            failed = 0
             self._told(claimed)
             self._more = len(claimed.leases) == asked or not all(room.values())
             for lease in claimed.leases:
@@ -275,14 +310,16 @@ class _Session:
                 if self._free > 0:
                     self._begin(lease)
                 else:
-                    self._runner.held[lease.record.id] = lease.token
+                    self._runner.hold(lease)
                     self._ahead.append(lease)
             if self._ahead and self._stuck_check is None:
                 self._stuck_check = self._loop.call_later(_STUCK_S, self._unstick, self._begun)
             if len(claimed.leases) == asked:
                 await asyncio.sleep(0)
-            elif burst and was_idle and not claimed.leases and await self._acks.flushed():
-                return
+            elif burst and not claimed.leases and not self._runner.held:
+                if was_idle:
+                    return
+                await self._acks.flushed()
             else:
                 await self._until_wake(claimed.next_in_s, listen=True)
 
@@ -366,13 +403,16 @@ class _Session:
 
     # -- what the heartbeat says -------------------------------------------------------------------
 
-    def _renewed(self, answer: Renewed) -> None:
-        gone = {*answer.lost, *answer.cancel}
+    def _renewed(self, answer: Renewed, sent: Mapping[str, int]) -> None:
+        # A lease that was let go and claimed anew meanwhile is not the one that is lost.
+        leases = self._runner.leases
+        lost = [job_id for job_id in answer.lost if leases.get(job_id, sent[job_id]) == sent[job_id]]
+        gone = {*lost, *answer.cancel}
         for lease in [x for x in self._ahead if x.record.id in gone]:
             self._ahead.remove(lease)
             self._room[lease.record.queue] += 1
             self._runner.drop(lease, "cancelled" if lease.record.id in answer.cancel else None)
-        for job_id in answer.lost:
+        for job_id in lost:
             self._runner.interrupt(job_id, "lost")
         for job_id in answer.cancel:
             self._runner.interrupt(job_id, "cancel")
@@ -411,22 +451,32 @@ class _Session:
             while self._runner.held and time.monotonic() < end and self._plan.grace_s:
                 self._wake.clear()
                 await self._until_freed(min(0.25, end - time.monotonic()))
-            await self._runner.hand_back()
+            left = await self._runner.hand_back()
             for task in list(self._tasks):
                 task.cancel()
             if self._tasks:
                 await asyncio.wait(self._tasks)
             await self._acks.close()
-            try:
-                await self._store.leave(self._card.id)
-            except StoreUnavailable:
-                _log.warning("worker %s could not sign off; it is forgotten after its leases", self._card.id)
+            await self._dead_letter.close()
+            if left:
+                leftovers = Leftovers(self._waiter, self._heart, self._card.id)
+                leftovers.keep(left)
+                self._leftovers = leftovers
+            else:
+                await self._sign_off()
         finally:
-            self._heart.close()
-            await asyncio.to_thread(self._heart.join, 2.0)
-            self._waiter.close()
+            if self._leftovers is None:
+                self._heart.close()
+                await asyncio.to_thread(self._heart.join, 2.0)
+                self._waiter.close()
             self._runner.close()
             self._emit("worker_stopped")
+
+    async def _sign_off(self) -> None:
+        try:
+            await self._store.leave(self._card.id)
+        except StoreUnavailable:
+            _log.warning("worker %s could not sign off; it is forgotten after its leases", self._card.id)
 
     async def _until_freed(self, timeout_s: float) -> None:
         try:

@@ -27,6 +27,9 @@ from eventperf.scaling.policies.thresholds import ThresholdPolicy
 from eventperf.scaling.policies.tracking import TargetTracking
 from eventperf.scaling.protocols import Policy
 
+from .plot import scores_file, scores_page
+from .score import Score
+
 _FLAP_S = 600.0
 
 
@@ -96,28 +99,6 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """How one policy did.
-
-    Attributes:
-        violations: Share of requests that waited too long.
-        replica_minutes: Paid; ``cost`` relative to the oracle.
-        actions: Changes of replicas; ``flaps``: reversals within ten minutes.
-        replicas: Replicas asked for, one figure per step of the trace; ``late``: share of the step's
-            requests that waited too long.
-    """
-
-    name: str
-    violations: float
-    replica_minutes: float
-    cost: float
-    actions: int
-    flaps: int
-    replicas: tuple[int, ...] = field(repr=False)
-    late: tuple[float, ...] = field(repr=False, default=())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BacktestReport:
     """A policy beside what it should be compared with; the policy's own score comes first."""
 
@@ -140,15 +121,14 @@ class BacktestReport:
 
     def to_html(self) -> str:
         """Return one self-contained page: scores, and load, replicas, oracle and violations over time."""
-        from .plot import report_page
-
-        return report_page(self)
+        return scores_page(self._load(), self.trace.step_s, self.scores)
 
     def plot(self) -> str:
         """Return one self-contained SVG: replicas of each policy over the load, in replicas of work."""
-        from .plot import svg_file
+        return scores_file(self._load(), self.trace.step_s, self.scores)
 
-        return svg_file(self)
+    def _load(self) -> list[float]:
+        return [rate / self.pod.rps for rate in self.trace.rates]
 
 
 def backtest(

@@ -17,8 +17,12 @@ from .queueing import late_share, replicas_about, replicas_for
 __all__ = ["LatencyPolicy", "Reserve", "late_share", "replicas_for"]
 
 _TURN_S = 600.0  # a reversal sooner than this is a flap
-_PEAK_S = 180.0
+_TURNS, _TURNS_S, _CALM_S = 3, 7200.0, 1800.0  # so many steps down taken back in two hours: a rest from them
+_PEAK_S = 240.0
 _SLOT_S = 15.0
+_BEYOND = 1.3  # of the highest load seen: what is covered at most
+_FIRST_RISE, _NEXT_RISE = 2.0, 6.0
+"""What a burst may start, in multiples of the highest load seen: at its first reading, once confirmed."""
 _DEAD_BAND, _TURN_BAND = 0.04, 0.2
 _TRIM_AFTER_S, _TRIM_SHARE, _TRIM_ROOM = 60.0, 0.75, 1.1
 _STEEP = 1.3
@@ -126,7 +130,7 @@ class LatencyPolicy:
         memory = {**old, "load": seen}
         learned = self._capacity(observation, rate, old.get("capacity"))
         memory["capacity"] = learned
-        reserve = self._reserve(observation, memory, rate, measured=True)
+        reserve = self._reserve(observation, memory, outlook.rate, measured=not outlook.doubted)
         capacity = self.capacity_rps or learned
         if capacity is None:
             return self._unlearned(observation, blind, memory)
@@ -137,6 +141,11 @@ class LatencyPolicy:
     ) -> Reserve:
         """Load to be ready for that the present does not show; a hook for policies that know more."""
         return Reserve()
+
+    @staticmethod
+    def _is_unsteady(memory: Mapping[str, Any], now: float) -> bool:
+        turns = memory.get("turns", ())
+        return len(turns) >= _TURNS and now - turns[-1] < _CALM_S and now - turns[-_TURNS] < _TURNS_S
 
     def _size(self, rate: float, capacity: float) -> int:
         # Three digits of what was learned are enough, and let sizes be remembered.
@@ -151,10 +160,12 @@ class LatencyPolicy:
         backlog = observation.value("backlog") or 0.0
         waiting = backlog / self.drain_s
         since_up, since_down = now - memory.get("up_s", -math.inf), now - memory.get("down_s", -math.inf)
-        trigger = outlook.trigger if since_down >= _TURN_S else 1.0
+        trigger = outlook.trigger if since_down >= _TURN_S else outlook.guard
         least = self._size(outlook.expected * trigger + waiting, capacity)
-        wanted = self._size(outlook.expected * outlook.cover + waiting, capacity)
-        level = self._size(outlook.rate * outlook.cover + waiting, capacity)
+        most_rps = max(_BEYOND * outlook.high, outlook.expected)
+        least = min(least, self._size(most_rps + waiting, capacity))
+        wanted = self._size(min(outlook.expected * outlook.cover, most_rps) + waiting, capacity)
+        level = self._size(min(outlook.rate * outlook.cover, most_rps) + waiting, capacity)
         kept = self._size(reserve.now, capacity) if reserve.now else 0
         slot = int(now // _SLOT_S)
         peaks = [p for p in memory.get("peaks", ()) if slot - _PEAK_S / _SLOT_S <= p[0] < slot]
@@ -168,11 +179,17 @@ class LatencyPolicy:
             hedged = outlook.burst and wanted > current * _STEEP and least > current
             if hedged:
                 more = wanted + int((self.hedge - 1.0) * (wanted - current))
-                number = max(number, min(more, max(wanted, observation.max_replicas)))
+                bound = (_NEXT_RISE if outlook.confirmed else _FIRST_RISE) * outlook.high
+                most = min(self._size(bound, capacity), max(wanted, observation.max_replicas))
+                number = max(number, min(more, most))
                 note = f"; a burst: {number} started so that {wanted} serve soon"
             elif number == kept:
                 note = f"; {reserve.why}"
+            if since_down < min(_TURN_S, since_up) and not memory.get("trimmed"):
+                memory["turns"] = [*(t for t in memory.get("turns", ()) if now - t < _TURNS_S), now]
             memory["up_s"], memory["hedged"] = now, hedged
+        elif self._is_unsteady(memory, now) and not memory.get("hedged"):
+            note = "; the last steps down were taken back, none for a while"
         elif since_up >= _TURN_S and (now - memory["load"]["began"] >= _TURN_S or memory.get("hedged")):
             soon = self._size(reserve.soon, capacity) if reserve.soon else 0
             peak = max(p[1] for p in memory["peaks"])
@@ -188,6 +205,7 @@ class LatencyPolicy:
             if blind:
                 number, note = current, ""
             else:
+                memory["trimmed"] = memory.get("hedged", False)
                 memory["down_s"], memory["hedged"] = now, False
         reason = (
             f"{outlook.rate:.4g} requests/s now, at most {outlook.expected * outlook.cover:.4g} expected "

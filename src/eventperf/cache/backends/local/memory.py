@@ -300,7 +300,11 @@ class MemoryStore:
         with self.mu:
             return self.retired_hits + sum(e.hits for e in self.table.values())
 
-    def sweep(self, now: float) -> float | None:
+    def next_due(self) -> float | None:
+        """Return when something is due to expire (monotonic), or ``None``."""
+        return self.wheel.next_due()
+
+    def sweep(self, now: float, /) -> float | None:
         """Drop what has expired at ``now``, and take what is about to from the fast tables.
 
         Returns:

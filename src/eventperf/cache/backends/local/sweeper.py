@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 
-from .memory import MemoryStore
+from eventperf.cache.protocols import Sweeps
 
 _IDLE_S = 3600.0
 
@@ -24,13 +24,13 @@ class Sweeper:
     def after_fork(self) -> None:
         """Start over: the thread does not exist in a forked child."""
         self._wake = threading.Condition(threading.Lock())
-        self._stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
+        self._stores: weakref.WeakSet[Sweeps] = weakref.WeakSet()
         self._next = float("inf")
         self._running = False
 
-    def watch(self, store: MemoryStore) -> bool:
+    def watch(self, store: Sweeps) -> bool:
         """Sweep ``store`` in time; False when no thread can be started (interpreter shutdown)."""
-        due = store.wheel.next_due()
+        due = store.next_due()
         if due is None and self._running and store in self._stores:
             return True
         with self._wake:

@@ -22,15 +22,16 @@ import ssl
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from eventperf._core.extras import require
-from eventperf.cache.keys import Space
+from eventperf.cache.protocols import BusState, Listener
 
 from .resp3 import INCOMPLETE, Reader, ReplyError, pack
 
 if TYPE_CHECKING:
-    from eventperf.cache.engine.state import Core
+    from .links import Links
+    from .patience import Timeout
 
 _log = logging.getLogger("eventperf.cache")
 
@@ -40,6 +41,10 @@ RETRY_S = 0.1
 TOPOLOGY_S = 1.0
 
 
+MOST_PREFIXES: Final = 16
+"""With more, a server would compare every write of anybody with each: it is then asked to tell of all."""
+
+_FOLLOWED, _BYE, _ROUND_TRIP = "followed:", "bye", "at:"
 UNTRACKED = "bus (no CLIENT TRACKING)"
 REFUSED = "none (CLIENT TRACKING not permitted)"
 
@@ -56,6 +61,10 @@ class _Ear:
         self.heard = time.monotonic()
         self.asked = 0.0
         self.masters: frozenset[Any] | None = None
+        self.tracks: bool = False
+        self.followed: int = 0
+        self.confirmed: int = 0
+        self.said_bye: bool = False
 
     def recv(self) -> bytes:
         """Return what has arrived, ``b""`` for nothing yet.
@@ -77,17 +86,32 @@ class _Ear:
         return isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0
 
 
+class Mouth(Protocol):
+    """What a channel needs of its store: connections, and a way to speak."""
+
+    url: str
+    channel: str
+    timeout: Timeout
+
+    @property
+    def links(self) -> Links: ...
+
+    def publish(self, message: bytes, /) -> None: ...
+
+    async def apublish(self, message: bytes, /) -> None: ...
+
+
 class Channel:
     """Follows the writes of other processes for one cache; started on first use in each process."""
 
     connected: bool
 
-    def __init__(self, store: Any, coherence: str, *, wants_l1: bool) -> None:
+    def __init__(self, store: Mouth, coherence: str, *, wants_l1: bool) -> None:
         self._store = store
         self._asked_for = coherence
         self._wants_l1 = wants_l1
         self._prefixes: list[str] = []
-        self.mode: str = coherence
+        self.label: str = coherence
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -97,28 +121,49 @@ class Channel:
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._up = threading.Event()
-        self._again = False
-        self._hush = False
+        self._heard_all = threading.Condition(threading.Lock())
+        self._followed = 0
+        self._bell: tuple[socket.socket, socket.socket] | None = None
+        self._mode = self._asked_for
         self._view: set[Any] = set()
+        self._ears: list[_Ear] = []
         self.connected = False
 
-    @property
-    def hears(self) -> bool:
-        """Whether a waiter would be woken."""
-        return self.connected
+    # -- which keys ----------------------------------------------------------------------------------
 
-    def is_up(self, core: Core) -> bool:
-        """Tell whether others' writes are heard and, where that is allowed, process memory is in use."""
-        return self.connected and (core.l1_open or core.l1 is None or self._hush)
+    def follow(self, prefixes: Sequence[str], /) -> None:
+        """Tell of keys that begin like these too; waits a moment until the servers do.
 
-    def add_prefix(self, space: Space) -> None:
-        """Follow another namespace too; the connections are opened anew for it."""
-        self._prefixes += [space.outer, space.tag_prefix]
-        if not self._store.channel.endswith(":x:bus"):
-            self._store.channel = f"{space.tag_prefix[:-2]}x:bus"  # outside every prefix that is followed
-        self._again = True
+        Past ``MOST_PREFIXES`` everything is followed, so that further namespaces cost nothing at all.
+        """
+        self._prefixes += [prefix for prefix in prefixes if len(self._prefixes) <= MOST_PREFIXES]
+        if not self.connected or self.follows(prefixes[0]):
+            return
+        self._ring()
+        with self._heard_all:
+            self._heard_all.wait_for(lambda: self.follows(prefixes[0]) or not self.connected, 0.25)
 
-    def ensure(self, core: Core) -> None:
+    def follows(self, prefix: str, /) -> bool:
+        """Whether keys that begin like this are told of by now."""
+        if self._mode != "tracking" or self._followed > MOST_PREFIXES:
+            return True  # the bus carries every namespace; or all keys are followed
+        return prefix in self._prefixes[: self._followed]
+
+    def _wanted(self) -> list[str]:
+        return [] if len(self._prefixes) > MOST_PREFIXES else list(self._prefixes)
+
+    def _ring(self) -> None:
+        """Interrupt the thread's sleep."""
+        bell = self._bell
+        if bell is not None:
+            try:
+                bell[1].send(b"!")
+            except OSError:
+                return  # it rings already, or the thread is ending
+
+    # -- beginning and end ---------------------------------------------------------------------------
+
+    def start(self, listener: Listener, /) -> None:
         """Start listening, if this process does not yet."""
         if self._thread is not None or self._stop.is_set():
             return
@@ -126,7 +171,7 @@ class Channel:
             if self._thread is not None:
                 return
             thread = threading.Thread(
-                target=self._run, args=(core,), name="eventperf-cache-channel", daemon=True
+                target=self._run, args=(listener,), name="eventperf-cache-channel", daemon=True
             )
             try:
                 thread.start()
@@ -135,69 +180,89 @@ class Channel:
             self._thread = thread
         self._up.wait(0.25)  # a moment's patience saves the first callers their second trip
 
+    def publish(self, message: bytes, /) -> None:
+        """Tell the other processes of this namespace."""
+        self._store.publish(message)
+
+    async def apublish(self, message: bytes, /) -> None:
+        """Tell the other processes of this namespace."""
+        await self._store.apublish(message)
+
     def close(self) -> None:
         """Stop listening."""
         self._stop.set()
+        self._ring()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread() and self._pid == os.getpid():
             thread.join(2.0)
 
     # -- the thread ----------------------------------------------------------------------------------
 
-    def _run(self, core: Core) -> None:
+    def _run(self, listener: Listener) -> None:
         pause = RETRY_S
-        while not self._stop.is_set():
-            ears: list[_Ear] = []
-            try:
-                ears = self._open_all(core)
-                pause = RETRY_S
-                self._set(core, True)
-                self._listen(core, ears)
-            except Exception as error:  # whatever breaks the channel: process memory stops, we try again
-                _log.debug("cache channel: %s: %s", type(error).__name__, error)
-            finally:
-                self._set(core, False)
-                self._up.set()
-                for ear in ears:
-                    _hang_up(ear)
-            if not self._stop.wait(pause):
-                pause = min(0.5, pause * 1.5)
-                self._store.links.look_around()
+        bell = self._bell = socket.socketpair()
+        for end in bell:
+            end.setblocking(False)
+        try:
+            while not self._stop.is_set():
+                ears: list[_Ear] = []
+                try:
+                    ears = self._open_all()
+                    pause = RETRY_S
+                    self._say(listener, True)
+                    while not self._stop.is_set():
+                        ears = self._listen(listener, ears)
+                except Exception as error:  # whatever breaks the channel: process memory stops, we try again
+                    _log.debug("cache channel: %s: %s", type(error).__name__, error)
+                finally:
+                    self._say(listener, False)
+                    self._up.set()
+                    for ear in ears:
+                        _disconnect(ear.connection)
+                if not self._stop.wait(pause):
+                    pause = min(0.5, pause * 1.5)
+                    self._store.links.look_around()
+        finally:
+            self._bell = None
+            for end in bell:
+                end.close()
 
-    def _set(self, core: Core, connected: bool) -> None:
+    def _say(self, listener: Listener, connected: bool) -> None:
         if self.connected == connected:
             return
         self.connected = connected
-        if self._asked_for != "ttl" and not (connected and self._hush):
-            core.channel_state(connected)
+        way = {UNTRACKED: "bus", REFUSED: "none"}.get(self._mode, self._mode)
+        listener.on_state(BusState(connected, way, self.label))
+        with self._heard_all:
+            self._heard_all.notify_all()
         if connected:
             self._up.set()
 
-    def _open_all(self, core: Core) -> list[_Ear]:
+    def _open_all(self) -> list[_Ear]:
         ears: list[_Ear] = []
-        self._again = self._hush = False
-        mode = self._asked_for
+        mode, followed = self._asked_for, len(self._prefixes)
         try:
             self._view = self._known()
             for node in self._store.links.masters():
                 ear, found = self._open(node)
+                ear.followed = followed
                 ears.append(ear)
                 mode = found if mode in (self._asked_for, UNTRACKED) else mode
         except BaseException:
             for ear in ears:
-                _hang_up(ear)
+                _disconnect(ear.connection)
             raise
-        self._settle_on(core, mode)
+        if mode != self.label and mode != self._asked_for:
+            _log.warning(
+                "cache at %s: coherence is %s: %s", self._store.url, mode,
+                "process memory stays off" if mode == REFUSED else "writes of other clients are not heard",
+            )  # fmt: skip
+        self.label = self._mode = mode
+        self._followed = followed
+        for ear in ears:
+            ear.confirmed = followed
+        self._ears = ears
         return ears
-
-    def _settle_on(self, core: Core, mode: str) -> None:
-        """Follow writes the way that every server allows, and say so when it is not the way asked for."""
-        self._hush = mode == REFUSED
-        if self._asked_for == "tracking":
-            core.coherence = "bus" if mode == UNTRACKED else "tracking"
-        if mode != self.mode and mode != self._asked_for:
-            _log.warning("cache at %s: coherence is %s", self._store.url, mode)
-        self.mode = mode
 
     def _open(self, node: Any) -> tuple[_Ear, str]:
         pool = node.connection_pool
@@ -234,9 +299,9 @@ class Channel:
         return connection, 2
 
     def _track(self, ear: _Ear) -> str:
-        prefixes = [part for prefix in self._prefixes for part in ("PREFIX", prefix)]
         try:
-            self._ask(ear, "CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
+            self._ask(ear, *_tracking(self._wanted()))
+            ear.tracks = True
         except ReplyError as error:
             return REFUSED if str(error).startswith("NOPERM") else UNTRACKED
         return "tracking"
@@ -256,22 +321,74 @@ class Channel:
             elif not isinstance(reply, list) or reply[0] == b"subscribe":
                 return
 
-    def _listen(self, core: Core, ears: list[_Ear]) -> None:
+    def _listen(self, listener: Listener, ears: list[_Ear]) -> list[_Ear]:
+        """Hear until other ears are needed; return them."""
         with selectors.DefaultSelector() as selector:
             for ear in ears:
                 selector.register(ear.socket, selectors.EVENT_READ, ear)
+            if self._bell is not None:
+                selector.register(self._bell[0], selectors.EVENT_READ, None)
             checked = time.monotonic()
-            while not self._stop.is_set() and not self._again:
+            while not self._stop.is_set():
                 for key, _ in selector.select(HEARTBEAT_S / 2):
-                    self._hear(core, key.data)
+                    if key.data is None:
+                        self._bell_rang()
+                    else:
+                        self._hear(listener, key.data)
+                if self._followed < len(self._prefixes) and not self._follow_more(ears):
+                    return self._follow_all(listener, ears)
                 now = time.monotonic()
                 for ear in ears:
                     self._heartbeat(ear, now)
                 if self._store.links.is_cluster and now - checked > TOPOLOGY_S / len(ears):
                     checked = now
                     self._check_masters(ears)
+        return ears
 
-    def _hear(self, core: Core, ear: _Ear) -> None:
+    def _bell_rang(self) -> None:
+        try:
+            if self._bell is not None:
+                self._bell[0].recv(64)
+        except BlockingIOError:
+            return
+
+    def _follow_more(self, ears: list[_Ear]) -> bool:
+        """Ask every master to tell of the new prefixes too; false when it is to be all of them."""
+        wanted = len(self._prefixes)
+        tracking = [ear for ear in ears if ear.tracks]
+        if tracking and wanted > MOST_PREFIXES:
+            return False
+        for ear in tracking:
+            if ear.followed < wanted:
+                new = self._prefixes[ear.followed : wanted]
+                ear.followed = wanted
+                # What answers PING comes after everything that was written before the prefixes counted.
+                ear.socket.sendall(pack(*_tracking(new)) + pack("PING", f"{_FOLLOWED}{wanted}"))
+        if not tracking:
+            self._are_followed(wanted)
+        return True
+
+    def _are_followed(self, count: int) -> None:
+        with self._heard_all:
+            self._followed = max(self._followed, count)
+            self._heard_all.notify_all()
+
+    def _follow_all(self, listener: Listener, ears: list[_Ear]) -> list[_Ear]:
+        """Change over to connections that follow every key; the old ones are heard to their end first."""
+        fresh = self._open_all()
+        try:
+            for ear in ears:
+                ear.socket.setblocking(True)
+                ear.socket.sendall(pack("PING", _BYE))
+                while not ear.said_bye:
+                    self._hear(listener, ear, once=True)
+        finally:
+            for ear in ears:
+                _disconnect(ear.connection)
+        self._are_followed(self._followed)
+        return fresh
+
+    def _hear(self, listener: Listener, ear: _Ear, *, once: bool = False) -> None:
         while data := ear.recv():
             ear.heard = time.monotonic()
             ear.reader.feed(data)
@@ -279,24 +396,37 @@ class Channel:
                 if isinstance(message, ReplyError):
                     raise message
                 if isinstance(message, list) and message:
-                    self._told(core, ear, message)
-            if not ear.holds_back:
+                    self._told(listener, ear, message)
+                elif isinstance(message, bytes):
+                    self._answered(ear, message.decode("ascii", "replace"))
+            if once or not ear.holds_back:
                 return
 
-    def _told(self, core: Core, ear: _Ear, message: Sequence[Any]) -> None:
+    def _answered(self, ear: _Ear, text: str) -> None:
+        if text == _BYE:
+            ear.said_bye = True
+        elif text.startswith(_ROUND_TRIP):
+            self._store.timeout.measured(max(0.0, time.monotonic() - float(text[len(_ROUND_TRIP) :])))
+        elif text.startswith(_FOLLOWED):
+            ear.confirmed = int(text[len(_FOLLOWED) :])
+            self._are_followed(min(other.confirmed for other in self._ears if other.tracks))
+
+    def _told(self, listener: Listener, ear: _Ear, message: Sequence[Any]) -> None:
         if isinstance(message[0], list):
             self._masters_are(ear, message)
         elif message[0] == b"invalidate":
             keys = message[1]
-            core.told(None if keys is None else [_text(key) for key in keys])
+            listener.on_keys(None if keys is None else [_text(key) for key in keys])
         elif message[0] == b"message":
             text = _text(message[2])
             # Scripts say one key as it is; we say a list. Namespaces are quoted, so no key begins like one.
             for key in json.loads(text) if text.startswith("[") else (text,):
                 if key.startswith("*"):
-                    core.told(None)
+                    listener.on_keys(None)
                 else:
-                    core.told_one(key)
+                    listener.on_word(key)
+        elif message[0] == b"pong" and len(message) > 1 and message[1]:  # RESP2, while subscribed
+            self._answered(ear, _text(message[1]))
 
     @staticmethod
     def _heartbeat(ear: _Ear, now: float) -> None:
@@ -304,7 +434,7 @@ class Channel:
             raise ConnectionError("silent beyond the heartbeat")
         if now - max(ear.heard, ear.asked) > HEARTBEAT_S:
             ear.asked = now
-            ear.socket.send(pack("PING"))
+            ear.socket.send(pack("PING", f"{_ROUND_TRIP}{now!r}"))
 
     def _known(self) -> set[Any]:
         return {_at(node) for node in self._store.links.masters()}
@@ -330,6 +460,11 @@ class Channel:
         ear.masters = masters
 
 
+def _tracking(prefixes: Sequence[str]) -> list[str]:
+    """Return the command that asks to be told of these keys; of all keys without any."""
+    return ["CLIENT", "TRACKING", "ON", "BCAST", *(part for one in prefixes for part in ("PREFIX", one))]
+
+
 def _is_refusal(error: BaseException, kind: type[BaseException]) -> bool:
     """Tell whether the server answered with an error, which some versions of redis-py wrap."""
     return isinstance(error, kind) or isinstance(error.__cause__ or error.__context__, kind)
@@ -342,10 +477,6 @@ def _at(node: Any) -> Any:
 
 def _text(key: Any) -> str:
     return key.decode("utf-8", "surrogateescape") if isinstance(key, bytes) else str(key)
-
-
-def _hang_up(ear: _Ear) -> None:
-    _disconnect(ear.connection)
 
 
 def _disconnect(connection: Any) -> None:

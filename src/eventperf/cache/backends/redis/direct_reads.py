@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from eventperf._core.extras import require
 
+from .patience import Patience, Timeout
+
 if TYPE_CHECKING:
     from .links import Links
 
 _GET: Final = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
 _ROUND: Final = 4096  # keys asked for before the first answer is read
+_RUN: Final = 500  # keys in one command
 REDO: Final[Any] = object()
 """The place of an answer that redis-py has to fetch."""
 
@@ -230,12 +233,19 @@ class Reads:
             return [REDO] * len(keys)
         client = self._links.client()
         if not self._links.is_cluster:
-            replies = self._ask([_Asked(None, client.connection_pool, _mget(keys), 1)])[0]
-            found = REDO if replies is None else replies[0]
-            return found if isinstance(found, list) else [REDO] * len(keys)
+            return self._of_one(client.connection_pool, keys)
         out: list[Any] = []
         for start in range(0, len(keys), _ROUND):
             out += self._by_node(client, keys[start : start + _ROUND])
+        return out
+
+    def _of_one(self, pool: Any, keys: Sequence[str]) -> list[Any]:
+        out: list[Any] = []
+        for start in range(0, len(keys), _RUN):
+            part = keys[start : start + _RUN]
+            replies = self._ask([_Asked(None, pool, _mget(part), 1)])[0]
+            found = REDO if replies is None else replies[0]
+            out += found if isinstance(found, list) else [REDO] * len(part)
         return out
 
     def _by_node(self, client: Any, keys: Sequence[str]) -> list[Any]:
@@ -314,9 +324,10 @@ class _Batch:
 class _Pipe(asyncio.Protocol):
     """One connection of a loop: answers come in the order of the questions."""
 
-    def __init__(self, connection: Any, reader: Any, timeout_s: float) -> None:
+    def __init__(self, connection: Any, reader: Any, timeout: Timeout) -> None:
         self._reader = reader
-        self._timeout_s = timeout_s
+        self._timeout = timeout
+        self._late_s = 0.0
         self._writer = connection._writer  # kept: a stream writer closes its transport when it is forgotten
         self._transport = self._writer.transport
         self._loop = asyncio.get_running_loop()
@@ -358,19 +369,29 @@ class _Pipe(asyncio.Protocol):
         if self._is_first:
             self._heard = self._loop.time()  # the loop may have been busy since it was asked
             if self._timer is None:
-                self._timer = self._loop.call_later(self._timeout_s, self._check)
+                self._watch(self._timeout.seconds)
         self._transport.write(b"".join(out))
 
+    def _watch(self, pause_s: float) -> None:
+        self._due = self._loop.time() + pause_s
+        self._timer = self._loop.call_later(pause_s, self._check)
+
     def _check(self) -> None:
-        """Give up when nothing was heard for the time of one command."""
+        """Give up when nothing was heard for the time of one command; the loop's own delays do not count."""
         self._timer = None
         if not self._waiting:
             return
-        left = self._heard + self._timeout_s - self._loop.time()
+        now, timeout_s = self._loop.time(), self._timeout.seconds
+        if now - self._due > timeout_s / 4 and self._late_s < 20 * timeout_s:
+            self._late_s += now - self._due
+            self._watch(timeout_s)  # the loop was busy: the answer may lie there, or be on its way still
+            return
+        self._late_s = 0.0
+        left = self._heard + timeout_s - now
         if left <= 0:
             self._fail(TimeoutError("no answer in time"))
         else:
-            self._timer = self._loop.call_later(left, self._check)
+            self._watch(left)
 
     def data_received(self, data: bytes) -> None:
         """Hand answers to whoever waits."""
@@ -408,8 +429,8 @@ class _Pipe(asyncio.Protocol):
 class AsyncReads:
     """Direct reads for the tasks of one loop."""
 
-    def __init__(self, links: Links, timeout_s: float) -> None:
-        self._links, self._timeout_s = links, timeout_s
+    def __init__(self, links: Links, timeout: Timeout) -> None:
+        self._links, self._timeout = links, timeout
         self._hiredis = _hiredis()
         self._pipes: dict[Any, _Pipe] = {}
         self._opening: dict[Any, asyncio.Task[_Pipe]] = {}
@@ -438,12 +459,17 @@ class AsyncReads:
             pipe = self._only
             if pipe is None or not pipe.is_alive:
                 pipe = await self._pipe_of(keys[0])
-            command = _mget(keys)
-            try:
-                found = await pipe.ask(command)
-            except ConnectionError:
-                found = await (await self._pipe_of(keys[0])).ask(command)
-            return found if isinstance(found, list) else [REDO] * len(keys)
+            out: list[Any] = []
+            for start in range(0, len(keys), _RUN):
+                part = keys[start : start + _RUN]
+                command = _mget(part)
+                try:
+                    found = await pipe.ask(command)
+                except ConnectionError:
+                    pipe = await self._pipe_of(keys[0])
+                    found = await pipe.ask(command)
+                out += found if isinstance(found, list) else [REDO] * len(part)
+            return out
         client = self._links.async_client()
         await client.initialize()
         node_of = _node_finder(client)
@@ -462,7 +488,7 @@ class AsyncReads:
             if pipe is None or not pipe.is_alive:
                 pipe = await self._open(name, node)
             asked.append((places, pipe.ask_many(b"".join(parts), len(parts))))
-        out: list[Any] = [REDO] * len(keys)
+        out = [REDO] * len(keys)
         answers = await asyncio.gather(*(answer for _, answer in asked), return_exceptions=True)
         for (places, _), replies in zip(asked, answers, strict=True):
             if isinstance(replies, list):
@@ -495,8 +521,9 @@ class AsyncReads:
             pipe = self._pipes.get(at)
             if pipe is None or not pipe.is_alive:
                 connection = pool.connection_class(**pool.connection_kwargs)
-                await connection.connect()
-                pipe = self._pipes[at] = _Pipe(connection, self._hiredis.Reader(), self._timeout_s)
+                async with Patience(self._timeout.seconds):
+                    await connection.connect()
+                pipe = self._pipes[at] = _Pipe(connection, self._hiredis.Reader(), self._timeout)
             return pipe
         finally:
             del self._opening[at]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
+import time
 import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,21 +17,25 @@ from eventperf._core.extras import require
 from eventperf._redis.connect import Wanted, open_client
 from eventperf._redis.url import is_cluster, parse
 
+from .patience import LARGE, LEAST_S, Timeout
+
 Command = tuple[Any, ...]
 
 SCAN_COUNT = 500
 SLOW_TIMEOUT_S = 5.0
+ASYNC_S = 120.0
 
 
 class Links:
     """Opens clients on first use in each process and loop; those of the host are used as they are."""
 
     def __init__(
-        self, url: str | None, client: Any, async_client: Any, timeout_s: float, max_connections: int
+        self, url: str | None, client: Any, async_client: Any, timeout: Timeout, max_connections: int
     ) -> None:
         self._parsed = parse(url) if url else None
         self._given, self._given_async = client, async_client
-        self._timeout_s = timeout_s
+        self._timeout = timeout
+        self._large: dict[int, Any] = {}
         self._max = max_connections
         known = client if client is not None else async_client
         self.is_cluster: bool = (
@@ -46,18 +52,36 @@ class Links:
 
     # -- opening -------------------------------------------------------------------------------------
 
-    def client(self) -> Any:
-        """Return this process's client."""
+    def client(self, size: int = 0) -> Any:
+        """Return this process's client; for a command of ``size`` bytes one that gives it the time."""
+        if size > LARGE and self._given is None:
+            return self._client_for(size)
         if self._client is not None and self._pid == os.getpid():
             return self._client
         with self._mu:
             if self._pid != os.getpid():
                 self._client, self._pid = None, os.getpid()
-                self._slow = {}
+                self._slow, self._large = {}, {}
                 self._loops = weakref.WeakKeyDictionary()
             if self._client is None:
                 self._client = self._given if self._given is not None else self._open()
             return self._client
+
+    def _client_for(self, size: int) -> Any:
+        """Return a client with a time-out of so many whole seconds, a power of two, as the size needs."""
+        least = 1 << max(0, math.ceil(math.log2(self._timeout.for_bytes(size))))
+        self.client()  # forgets what belongs to the parent of a fork
+        with self._mu:
+            found = self._large.get(least)
+            if found is None:
+                found = self._large[least] = self._open(float(least))
+            return found
+
+    def renew(self) -> None:
+        """Open new connections from now on; those in use end with their command."""
+        with self._mu:
+            if self._client is not self._given:
+                self._client = None
 
     def async_client(self) -> Any:
         """Return the client of the running loop."""
@@ -111,35 +135,38 @@ class Links:
         with self._mu:
             if self._pid != os.getpid():
                 self._client, self._pid = None, os.getpid()
-                self._slow = {}
+                self._slow, self._large = {}, {}
                 self._loops = weakref.WeakKeyDictionary()
 
-    def _wanted(self, *, asynchronous: bool) -> Wanted:
+    def _wanted(self, timeout_s: float | None = None, *, asynchronous: bool) -> Wanted:
         package = "redis.asyncio.retry" if asynchronous else "redis.retry"
         retry = require(package, extra="cache", needed_by="RedisStore")
         backoff = require("redis.backoff", extra="cache", needed_by="RedisStore")
         errors = require("redis.exceptions", extra="cache", needed_by="RedisStore")
         once = retry.Retry(backoff.NoBackoff(), 1, supported_errors=(errors.ConnectionError,))
-        connect_s = max(self._timeout_s, 0.05)
+        timeout_s = timeout_s or self._timeout.seconds
+        connect_s = sentinel_s = max(timeout_s, LEAST_S)
+        if asynchronous:
+            timeout_s = connect_s = ASYNC_S  # ours counts without the delays of the loop
         return Wanted(
             extra="cache",
             needed_by="RedisStore",
             connections=self._max,
             # Tasks wait for room (see _room); a few more for what the client asks by itself.
             cluster_connections=self._max * 4 + 8 if asynchronous else self._max,
-            sentinel_timeout_s=connect_s,
+            sentinel_timeout_s=sentinel_s,
             settings={
-                "socket_timeout": self._timeout_s,
+                "socket_timeout": timeout_s,
                 "socket_connect_timeout": connect_s,
                 "protocol": 2,  # commands need no more, and every server speaks it; the channel asks for 3
             },
             of_pool={"retry": once},
         )
 
-    def _open(self) -> Any:
+    def _open(self, timeout_s: float | None = None) -> Any:
         if self._parsed is None:
             raise ConfigurationError("client", None, "a sync client beside async_client=, for sync calls")
-        return open_client(self._parsed, self._wanted(asynchronous=False), asynchronous=False)
+        return open_client(self._parsed, self._wanted(timeout_s, asynchronous=False), asynchronous=False)
 
     def _open_async(self) -> Any:
         if self._parsed is None:
@@ -148,9 +175,9 @@ class Links:
 
     # -- carrying several commands -------------------------------------------------------------------
 
-    def run(self, commands: Sequence[Command]) -> list[Any]:
+    def run(self, commands: Sequence[Command], size: int = 0) -> list[Any]:
         """Send commands of any keys, one pipeline per node; an error takes its command's place."""
-        client = self.client()
+        client = self.client(size)
         if not self.is_cluster:
             return _pipeline(client, commands)
         out: list[Any] = [None] * len(commands)
@@ -191,6 +218,9 @@ class Links:
 
     def masters(self) -> list[Any]:
         """Return a client per master, with a timeout fit for long commands."""
+        return self._nodes(SLOW_TIMEOUT_S)
+
+    def _nodes(self, timeout_s: float) -> list[Any]:
         client = self.client()
         redis = require("redis", extra="cache", needed_by="RedisStore")
         nodes = (
@@ -199,8 +229,10 @@ class Links:
         out = []
         for node in nodes:
             pool = node.connection_pool
-            kwargs = {**pool.connection_kwargs, "socket_timeout": SLOW_TIMEOUT_S}
-            at = (kwargs.get("host"), kwargs.get("port"), kwargs.get("path"))
+            kwargs = {**pool.connection_kwargs, "socket_timeout": timeout_s}
+            if timeout_s != SLOW_TIMEOUT_S:
+                kwargs["socket_connect_timeout"] = timeout_s
+            at = (kwargs.get("host"), kwargs.get("port"), kwargs.get("path"), timeout_s)
             slow = self._slow.get(at)
             if slow is None:
                 made = redis.ConnectionPool(
@@ -238,14 +270,15 @@ class Links:
             if not taken:
                 fresh.close()
 
-    def ping(self) -> None:
-        """Ask every master for a sign of life, within the short timeout."""
-        client = self.client()
-        if self.is_cluster:
-            for node in client.get_primaries():
-                client.get_redis_connection(node).execute_command("PING")
-        else:
-            client.execute_command("PING")
+    def ping(self) -> float:
+        """Ask every master for a sign of life; return the longest round trip, in seconds."""
+        longest = 0.0
+        for node in self._nodes(self._timeout.probe_s):
+            node.execute_command("PING")  # opens the connection
+            started = time.monotonic()
+            node.execute_command("PING")
+            longest = max(longest, time.monotonic() - started)
+        return longest
 
     def delete_pattern(self, pattern: str, *, dry_run: bool = False) -> int:
         """SCAN and UNLINK on every master, all masters at the same time."""
@@ -262,10 +295,13 @@ class Links:
         with self._mu:
             client, self._client = self._client, None
             slow, self._slow = self._slow, {}
+            large, self._large = self._large, {}
         if self._pid != os.getpid():
             return
         for other in slow.values():
             other.connection_pool.disconnect()
+        for other in large.values():
+            other.close()
         if client is not None and client is not self._given:
             client.close()
             if not self.is_cluster:

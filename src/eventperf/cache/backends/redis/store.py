@@ -17,21 +17,27 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from eventperf._core.durations import Duration, seconds
+from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf._core.urls import redact
 from eventperf.cache.errors import StoreUnavailable
-from eventperf.cache.protocols import Grant
+from eventperf.cache.protocols import Grant, InvalidationBus
 
+from .channel import Channel
 from .coalesce import Coalescer
+from .cures import cure_of
 from .direct_reads import REDO, AsyncReads, Reads
+from .given import check_given
 from .links import Links
+from .patience import Patience, Timeout, weight
 
 Command = tuple[Any, ...]
 
 _STATES: Final = {1: "granted", 0: "held", 2: "present", 3: "settling"}
 TAG_LIFE_S: Final = 7 * 86400
+PART_MAX: Final = 500
+PART_BYTES: Final = 1 << 18
 
 
 @cache
@@ -54,7 +60,8 @@ class RedisStore:
             ``redis+sentinel://h1:26379,h2:26379/SERVICE``.
         client: A ``redis.Redis`` or ``redis.RedisCluster`` of the host's own; it stays the host's.
         async_client: The same for tasks; it belongs to the loop that made it.
-        timeout: How long one command may take before the server counts as away.
+        timeout: How long the server may be silent before it counts as away; ``"auto"`` follows the measured
+            round trips, between 50 ms and 1 s. Large values are given the time they need on top.
         max_connections: Connections per process (and per event loop) and node at most; callers beyond
             that wait for a free one, they do not fail.
     """
@@ -65,18 +72,20 @@ class RedisStore:
         *,
         client: Any = None,
         async_client: Any = None,
-        timeout: Duration = 0.05,
+        timeout: Duration | str = "auto",
         max_connections: int = 32,
     ) -> None:
         if url is None and client is None and async_client is None:
             raise ConfigurationError("url", url, "a redis:// or redis+cluster:// URL, or client=")
         self._redis = require("redis", extra="cache", needed_by="RedisStore")
-        self.timeout_s: float = seconds(timeout, name="timeout", maximum=60)
+        check_given(url, client, async_client)
+        self.url: str = redact(url) if url else "redis (client of the host)"
+        self.timeout: Timeout = Timeout(timeout, self.url)
         direct = max_connections // 2 if url else 0  # connections of the host's own client are its business
-        self._links = Links(url, client, async_client, self.timeout_s, max_connections - direct)
+        self._links = Links(url, client, async_client, self.timeout, max_connections - direct)
         self._reads: Reads | None = Reads(self._links, direct) if direct else None
         self._areads: weakref.WeakKeyDictionary[Any, AsyncReads] = weakref.WeakKeyDictionary()
-        self.url: str = redact(url) if url else "redis (client of the host)"
+        self.timeout.on_change(self._renew)
         self.channel: str = "eventperf"
         self._coalescers: weakref.WeakKeyDictionary[Any, Coalescer] = weakref.WeakKeyDictionary()
         self._trouble: tuple[type[BaseException], ...] = (
@@ -95,8 +104,16 @@ class RedisStore:
         return self._links
 
     def _lost(self, error: BaseException) -> StoreUnavailable:
-        silent = not isinstance(error, self._redis.exceptions.ResponseError)
-        return StoreUnavailable(self.url, f"{type(error).__name__}: {error}"[:200], silent)
+        """Say what an error of the driver means: no answer, or one that refuses (now, or each time)."""
+        errors = self._redis.exceptions
+        refused = isinstance(error, errors.ResponseError)
+        # NOPERM has a class of its own; a command that is not there has only its text.
+        never = isinstance(error, errors.NoPermissionError) or (
+            refused and "unknown command" in str(error).lower()
+        )
+        reason = f"{type(error).__name__}: {error}"[:200]
+        cure = cure_of(reason, self.url)
+        return StoreUnavailable(self.url, f"{reason}; {cure}" if cure else reason, not refused, never)
 
     def _may_redo(self, error: BaseException) -> None:
         """Raise, unless redis-py may know better: where the masters of a cluster are now."""
@@ -116,19 +133,34 @@ class RedisStore:
 
     def _do(self, *command: Any) -> Any:
         with self._edge():
-            return self._links.client().execute_command(*command)
+            return self._links.client(weight(command)).execute_command(*command)
 
     async def _ado(self, *command: Any) -> Any:
         with self._edge():
-            return await self._links.aexecute(*command)
+            async with Patience(self.timeout.for_bytes(weight(command))):
+                return await self._links.aexecute(*command)
 
     def _many(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands in parts, so that a server at work on many is not taken for a silent one."""
+        out: list[Any] = []
         with self._edge():
-            return self._links.run(commands)
+            for part, size in _parts(commands):
+                out += self._links.run(part, size)
+        return out
 
     async def _amany(self, commands: Sequence[Command]) -> list[Any]:
+        out: list[Any] = []
         with self._edge():
-            return await self._links.arun(commands)
+            for part, size in _parts(commands):
+                async with Patience(self.timeout.for_bytes(size)):
+                    out += await self._links.arun(part)
+        return out
+
+    def _renew(self) -> None:
+        """Open connections anew: those there are have another time-out."""
+        self._links.renew()
+        if self._reads is not None:
+            self._reads.close()
 
     def _script(self, name: str, key: str, *args: Any) -> Any:
         text, digest = script(name)
@@ -180,7 +212,7 @@ class RedisStore:
     def _checked(self, replies: list[Any]) -> list[Any]:
         for reply in replies:
             if isinstance(reply, BaseException):
-                raise StoreUnavailable(self.url, f"{type(reply).__name__}: {reply}"[:200]) from reply
+                raise self._lost(reply) from reply
         return replies
 
     # -- reading -------------------------------------------------------------------------------------
@@ -220,7 +252,7 @@ class RedisStore:
         self._links.client_pid_check()
         for other in [other for other in self._areads if other.is_closed()]:
             del self._areads[other]
-        made = self._areads[loop] = AsyncReads(self._links, self.timeout_s)
+        made = self._areads[loop] = AsyncReads(self._links, self.timeout)
         self._links.at_loop_end(loop, made.close)
         return made
 
@@ -243,7 +275,7 @@ class RedisStore:
 
     def _get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         if not self._links.is_cluster:
-            return list(self._do("MGET", *keys))
+            return [reply for part in _runs(keys) for reply in self._do("MGET", *part)]
         return self._checked(self._many([("GET", key) for key in keys]))
 
     async def aget_many(self, keys: Sequence[str], /) -> list[bytes | None]:
@@ -267,7 +299,7 @@ class RedisStore:
 
     async def _aget_many(self, keys: Sequence[str]) -> list[bytes | None]:
         if not self._links.is_cluster:
-            return list(await self._ado("MGET", *keys))
+            return [reply for part in _runs(keys) for reply in await self._ado("MGET", *part)]
         return self._checked(await self._amany([("GET", key) for key in keys]))
 
     # -- writing -------------------------------------------------------------------------------------
@@ -290,14 +322,14 @@ class RedisStore:
         if not keys:
             return 0
         if len(keys) == 1 or not self._links.is_cluster:
-            return int(self._do("UNLINK", *keys))
+            return sum(int(self._do("UNLINK", *part)) for part in _runs(keys))
         return sum(self._checked(self._many([("UNLINK", key) for key in keys])))
 
     async def adelete(self, keys: Sequence[str], /) -> int:
         if not keys:
             return 0
         if len(keys) == 1 or not self._links.is_cluster:
-            return int(await self._ado("UNLINK", *keys))
+            return sum([int(await self._ado("UNLINK", *part)) for part in _runs(keys)])
         return sum(self._checked(await self._amany([("UNLINK", key) for key in keys])))
 
     def touch(self, key: str, soft: float, hard: float, ttl_s: float, /) -> bool:
@@ -313,6 +345,15 @@ class RedisStore:
 
     async def aincr(self, key: str, amount: int, /, *, ttl_s: float) -> int:
         return int(await self._ascript("incr", key, amount, life_ms(ttl_s)))
+
+    def add(self, key: str, amount: int | None, /) -> tuple[int, int, int]:
+        """Add to the number that an entry is; return state, sum and rest of its life (see ``add.lua``)."""
+        state, total, left = self._script("add", key, "" if amount is None else amount)
+        return int(state), int(total), int(left)
+
+    async def aadd(self, key: str, amount: int | None, /) -> tuple[int, int, int]:
+        state, total, left = await self._ascript("add", key, "" if amount is None else amount)
+        return int(state), int(total), int(left)
 
     def delete_pattern(self, pattern: str, /, *, dry_run: bool = False) -> int:
         """Delete what matches, by SCAN and UNLINK on every master at the same time; return the count."""
@@ -371,19 +412,25 @@ class RedisStore:
 
     def tag_versions(self, keys: Sequence[str], salt: str, life_s: float, /) -> list[str]:
         """Return the version of each tag record, creating those that are missing."""
-        return [r[0].decode() for r in self._scripts("tag", _tags("c", keys, salt, life_s))]
+        return [r[0].decode() for r in self._scripts("tag", _tags(keys, salt, life_s))]
 
     async def atag_versions(self, keys: Sequence[str], salt: str, life_s: float, /) -> list[str]:
-        return [r[0].decode() for r in await self._ascripts("tag", _tags("c", keys, salt, life_s))]
+        return [r[0].decode() for r in await self._ascripts("tag", _tags(keys, salt, life_s))]
 
-    def bump_tags(self, keys: Sequence[str], salt: str, /) -> None:
+    def bump_tags(self, keys: Sequence[str], salt: str, /, *, settle_s: float = 0.0) -> None:
         """Invalidate everything that carries one of the tags: one write per tag."""
-        self._scripts("tag", _tags("i", keys, salt, math.inf))
+        self._scripts("tag", _bumps(keys, salt, settle_s))
 
-    async def abump_tags(self, keys: Sequence[str], salt: str, /) -> None:
-        await self._ascripts("tag", _tags("i", keys, salt, math.inf))
+    async def abump_tags(self, keys: Sequence[str], salt: str, /, *, settle_s: float = 0.0) -> None:
+        await self._ascripts("tag", _bumps(keys, salt, settle_s))
 
     # -- life ----------------------------------------------------------------------------------------
+
+    def bus(self, *, coherence: str, wants_l1: bool, channel: str) -> InvalidationBus:
+        """Return what tells one cache of the writes of others; nothing is opened yet."""
+        if not self.channel.endswith(":x:bus"):
+            self.channel = channel
+        return Channel(self, coherence, wants_l1=wants_l1)
 
     def publish(self, message: bytes, /) -> None:
         """Tell the other processes of this namespace."""
@@ -393,9 +440,9 @@ class RedisStore:
         await self._ado("PUBLISH", self.channel, message)
 
     def ping(self) -> None:
-        """Ask for a sign of life from every master."""
+        """Ask for a sign of life from every master, patiently enough to measure a long line."""
         with self._edge():
-            self._links.ping()
+            self.timeout.measured(self._links.ping())
 
     def close(self) -> None:
         """Close the connections this store opened."""
@@ -414,6 +461,26 @@ class RedisStore:
         await self._links.aclose()
 
 
+def _runs(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(keys), PART_MAX):
+        yield keys[start : start + PART_MAX]
+
+
+def _parts(commands: Sequence[Command]) -> Iterator[tuple[list[Command], int]]:
+    """Yield commands in parts of bounded number and bytes, with their bytes."""
+    part: list[Command] = []
+    size = 0
+    for command in commands:
+        more = weight(command)
+        if part and (len(part) >= PART_MAX or size + more > PART_BYTES):
+            yield part, size
+            part, size = [], 0
+        part.append(command)
+        size += more
+    if part:
+        yield part, size
+
+
 def _set(key: str, blob: bytes, ttl_s: float) -> Command:
     life = life_ms(ttl_s)
     return ("SET", key, blob, "PX", life) if life else ("SET", key, blob)
@@ -428,9 +495,11 @@ def _grant(reply: Any) -> Grant:
     return Grant(_STATES[int(reply[0])], int(reply[1]) / 1000)
 
 
-def _tags(what: str, keys: Sequence[str], salt: str, life_s: float) -> list[tuple[Any, ...]]:
+def _tags(keys: Sequence[str], salt: str, life_s: float) -> list[tuple[Any, ...]]:
     # Records outlive what refers to them: one that is gone counts as invalidated.
-    life = (
-        0 if what == "c" and life_s == math.inf else int(max(TAG_LIFE_S, 2 * life_s if life_s < 1e9 else 0))
-    )
-    return [(key, what, salt, life) for key in keys]
+    life = 0 if life_s == math.inf else int(max(TAG_LIFE_S, 2 * life_s if life_s < 1e9 else 0))
+    return [(key, "c", salt, life, 0) for key in keys]
+
+
+def _bumps(keys: Sequence[str], salt: str, settle_s: float) -> list[tuple[Any, ...]]:
+    return [(key, "s" if settle_s else "i", salt, TAG_LIFE_S, life_ms(settle_s)) for key in keys]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -22,6 +22,7 @@ from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
 from . import partitions
+from .promises import promised
 from .sources import Digests, SlowLogTable
 from .what_if import Refused, ShadowPlanner
 
@@ -405,6 +406,15 @@ class MysqlDialect:
                 return None
             raise
         return time.perf_counter() - began
+
+    def promised(self, schema: Schema, names: Collection[str], /) -> Schema:
+        """Return the schema with what is enforced of these tables."""
+
+        def ask(sql: str) -> Iterator[Any]:
+            return self.rows(sql, timeout_s=5.0, limit=10_000)
+
+        tables = {n: promised(t, ask) if n in names else t for n, t in schema.tables.items()}
+        return replace(schema, tables=tables)
 
     def rows(self, sql: str, *, timeout_s: float, limit: int) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of one SELECT, at most ``limit``."""

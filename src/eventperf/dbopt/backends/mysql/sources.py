@@ -24,6 +24,7 @@ _BEGINS: Final = re.compile(r"# (?:Time|User@Host|Thread_id|Query_time):?\s")
 _BANNER: Final = re.compile(
     r"(?:\S.*, Version: .*started with:|Tcp port: .*socket: .*|Time\s+Id\s+Command\s+Argument)\s*$"
 )
+_LONGEST_BANNER: Final = 1_000
 _TEXTS: Final = ("select", "insert", "update", "delete", "with", "replace", "use", "set", "(")
 _STAMP: Final = re.compile(r"SET timestamp=(\d+)", re.IGNORECASE)
 
@@ -170,9 +171,9 @@ def _entries(lines: Iterable[str]) -> Iterator[tuple[int, float, float, int, int
     body: list[str] = []
     in_head = False
     for line in lines:
-        if _BANNER.match(line):
+        if len(line) < _LONGEST_BANNER and _BANNER.match(line):
             continue
-        if line.startswith("# ") and (in_head or _BEGINS.match(line)):
+        if line.startswith("#") and (in_head or _BEGINS.match(line)):
             if not in_head and figures is not None:
                 yield _entry(figures, body)
                 figures = None

@@ -19,7 +19,7 @@ from sqlglot import exp
 
 from eventperf.dbopt.indexes.estimate import StatisticsPlanner
 from eventperf.dbopt.protocols import Plan, Query, columns_of
-from eventperf.dbopt.rewrite_tree import text_of
+from eventperf.dbopt.rewrites.tree import text_of
 from eventperf.dbopt.schema.ddl import create_index_sql, quote
 from eventperf.dbopt.schema.model import IndexSpec, Schema, Table, index_name
 from eventperf.dbopt.schema.selectivity import prefix_distinct, selectivity

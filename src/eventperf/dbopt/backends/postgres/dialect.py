@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from eventperf._core.extras import require
@@ -19,7 +20,8 @@ from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
 from . import catalog, parted, partitions
-from .sources import PgStatStatements
+from .promises import promised
+from .sources import COUNTED, UNCOUNTED, PgStatStatements
 from .what_if import HypoPlanner, explain, plan_shape
 
 _LOCK = 0x65767066  # "evpf"
@@ -74,10 +76,13 @@ class PostgresDialect:
             try:
                 db.rollback()
                 db.autocommit = autocommit
+                db.execute(UNCOUNTED)
                 yield db
             finally:
                 if not db.closed:
                     db.rollback()
+                    db.autocommit = True
+                    db.execute(COUNTED)
                     db.autocommit = before  # an engine of the application may be in auto-commit
                 fairy.close()
 
@@ -294,6 +299,15 @@ class PostgresDialect:
             db.execute("ROLLBACK TO SAVEPOINT eventperf")
             return None
         return time.perf_counter() - began
+
+    def promised(self, schema: Schema, names: Collection[str], /) -> Schema:
+        """Return the schema with what is enforced of these tables."""
+
+        def ask(sql: str) -> Iterator[Any]:
+            return self.rows(sql, timeout_s=5.0, limit=10_000)
+
+        tables = {n: promised(t, ask) if n in names else t for n, t in schema.tables.items()}
+        return replace(schema, tables=tables)
 
     def rows(self, sql: str, *, timeout_s: float, limit: int) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of one SELECT, at most ``limit``."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 from eventperf._core.extras import require
 from eventperf.dbopt.backends.connect import open_engine
@@ -17,6 +18,20 @@ WHERE d.datname = current_database()
   AND s.query !~* '^\\s*(explain|deallocate|prepare|vacuum|analyze|create|drop|alter|show|copy|grant)'
 ORDER BY s.total_exec_time DESC LIMIT 5000
 """
+
+
+# What the optimizer itself asks is counted as nobody's, where its role may say so; only a superuser may.
+UNCOUNTED: Final = (
+    "SELECT set_config('pg_stat_statements.track', 'none', false) "
+    "WHERE current_setting('is_superuser') = 'on' AND current_setting('pg_stat_statements.track', true) <> ''"
+)
+COUNTED: Final = "RESET pg_stat_statements.track"
+_CATALOG: Final = re.compile(
+    r"\b(pg_catalog|information_schema|pg_class|pg_stats|pg_index(es)?|pg_attribute|pg_namespace|pg_database|"
+    r"pg_constraint|pg_inherits|pg_collation|pg_extension|pg_settings|pg_stat_\w+|pg_locks|pg_type|"
+    r"pg_advisory_\w+|hypopg\w*|to_regclass|set_config|current_setting)\b",
+    re.IGNORECASE,
+)
 
 
 class PgStatStatements:
@@ -53,7 +68,8 @@ class PgStatStatements:
                 reset = _reset(db, sqlalchemy)
         finally:
             opened.close()
-        shown = [row for row in rows if row[0] != "<insufficient privilege>"]
+        visible = [row for row in rows if row[0] != "<insufficient privilege>"]
+        shown = [row for row in visible if not _CATALOG.search(row[0])]
         out = Recording(
             covers=f"since the server's statistics were reset ({reset})",
             rows=[
@@ -61,7 +77,7 @@ class PgStatStatements:
                 for q, n, total, slowest, sent in shown
             ],
         )
-        if len(shown) < len(rows):
+        if len(visible) < len(rows):
             out.notes.append("statements of other users are hidden: grant pg_read_all_stats")
         return out
 

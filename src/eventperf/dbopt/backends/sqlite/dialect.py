@@ -7,8 +7,9 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -21,6 +22,7 @@ from eventperf.dbopt.schema.selectivity import column_stats
 from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
+from .promises import promised
 from .what_if import ScratchPlanner, shape
 
 _SAMPLE: Final = 3_000
@@ -335,6 +337,15 @@ class SqliteDialect:
         # EXPLAIN of a cached statement does not notice a dropped index: a new text is never cached.
         cursor.execute(f"EXPLAIN QUERY PLAN /* {next(_numbers)} */ {sample.sql}", _named(sample.values))
         return shape(cursor.fetchall())
+
+    def promised(self, schema: Schema, names: Collection[str], /) -> Schema:
+        """Return the schema with what is enforced of these tables."""
+
+        def ask(sql: str) -> Iterator[Any]:
+            return self.rows(sql, timeout_s=5.0, limit=10_000)
+
+        tables = {n: promised(t, ask) if n in names else t for n, t in schema.tables.items()}
+        return replace(schema, tables=tables)
 
     def rows(self, sql: str, *, timeout_s: float, limit: int) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of one SELECT, at most ``limit``."""

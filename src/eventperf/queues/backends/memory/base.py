@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import count, islice
 
+from eventperf.queues.errors import unknown_parent
 from eventperf.queues.job import JobInfo, JobRecord, JobState, NewJob, QueueStatus
 from eventperf.queues.limits import RECHECK_S, Bucket, Ledger
 from eventperf.queues.protocols import StoreSettings
@@ -59,6 +60,7 @@ class MemoryBooks:
         self._looks: list[tuple[float, int, Bucket]] = []
         self._look_at: dict[Bucket, float] = {}
         self._children: dict[str, list[str]] = {}
+        self._endings: list[tuple[StoredJob, bool]] = []
         self._fired: dict[str, float] = {}
 
     def _now(self) -> float:
@@ -68,6 +70,13 @@ class MemoryBooks:
 
     def push(self, jobs: Sequence[NewJob], /) -> list[str]:
         with self._mu:
+            pushed = {new.record.id for new in jobs if new.record.flow is not None} and {
+                new.record.id for new in jobs
+            }
+            for new in jobs:
+                for parent in (new.record.flow or {}).get("after", ()):
+                    if parent not in self._jobs and parent not in pushed:
+                        raise unknown_parent(parent)
             return self._push(jobs, self._now())
 
     def _push(self, jobs: Sequence[NewJob], now: float) -> list[str]:
@@ -102,10 +111,12 @@ class MemoryBooks:
         when, waits = flow["when"], set()
         for parent_id in flow["after"]:
             parent = self._jobs.get(parent_id)
-            if parent is None or parent.state is COMPLETED or (when == "ended" and parent.finished):
+            if parent is not None and (parent.state is COMPLETED or (when == "ended" and parent.finished)):
                 continue
-            if parent.state is CANCELLED:
-                job.error = "a job it waits for was cancelled"
+            if parent is None and when == "ended":
+                continue
+            if parent is None or parent.state is CANCELLED:
+                job.error = "a job it waits for was cancelled or is not known"
                 self._end(job, CANCELLED, now)
                 return True
             waits.add(parent_id)
@@ -117,7 +128,17 @@ class MemoryBooks:
         return bool(waits)
 
     def _followed(self, ended: StoredJob, now: float, *, forgotten: bool = False) -> None:
-        """Free, keep or cancel the jobs that wait for one that has ended."""
+        """Free, keep or cancel the jobs that wait for one that has ended, and those that wait for them.
+
+        One after another: what ends by the end of another must not deepen the stack.
+        """
+        self._endings.append((ended, forgotten))
+        if len(self._endings) == 1:
+            for one, gone in self._endings:  # it grows meanwhile
+                self._follow(one, now, forgotten=gone)
+            self._endings.clear()
+
+    def _follow(self, ended: StoredJob, now: float, *, forgotten: bool) -> None:
         parent_id, stay = ended.record.id, []
         for child_id in self._children.pop(parent_id, ()):
             child = self._jobs.get(child_id)
@@ -162,6 +183,12 @@ class MemoryBooks:
         if not isinstance(record.unique_for, str) and len(self._unique) % 1024 == 0:
             self._unique = {k: v for k, v in self._unique.items() if v[1] > now}
         return None
+
+    def _may_return(self, record: JobRecord, now: float) -> bool:
+        """Let a dead job hold its unique key again; false where another has it by now."""
+        if record.unique_key is None or not isinstance(record.unique_for, str):
+            return True
+        return self._holder(record, now) in (None, record.id)
 
     def _free_unique(self, record: JobRecord) -> None:
         name = (record.type, record.unique_key or "")
@@ -365,6 +392,7 @@ class MemoryBooks:
         with self._mu:
             now, q = self._now(), self._queues[queue]
             chosen = [i for i in (list(q.dead) if ids is None else ids) if i in q.dead][:limit]
+            chosen = [i for i in chosen if self._may_return(q.dead[i].record, now)]
             for job in [q.dead.pop(i) for i in chosen]:
                 job.attempts = job.crashes = 0
                 job.error, job.finished, job.record.deadline_at = None, 0.0, None

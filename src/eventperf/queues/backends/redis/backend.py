@@ -1,7 +1,7 @@
 """Jobs in Redis, Valkey or a Redis Cluster: every step is one Lua script on keys of one hash tag.
 
-Connections: one for all threads of a process, one per event loop, and one for each worker's thread
-that waits and renews; so a producer holds one and a worker two.
+Connections: one for the threads of a process (more while several of them ask at the same time), one per
+event loop, and one for each worker's thread that waits and renews; so a producer holds one, a worker two.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import hashlib
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf._core.urls import BackendURL, redact
+from eventperf._redis.refusals import is_passing
 from eventperf._redis.url import check
-from eventperf.queues.backends.turns import Turns
 from eventperf.queues.errors import QueueError, StoreUnavailable
 from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus
 from eventperf.queues.protocols import ENGINE, Claimed, Outcome, Renewed, StoreSettings, WorkerCard
@@ -66,6 +67,7 @@ class RedisBackend:
             self._here()
             store = RedisStore(build_client(self._url, waits=True), self._settings, self._url)
             store.adopt(card)
+            store.on_close = lambda: self._waiters.remove(store) if store in self._waiters else None
             self._waiters.append(store)
             return store
 
@@ -75,7 +77,9 @@ class RedisBackend:
             self._here()
             if loop not in self._aio:
                 client = build_client(self._url, asynchronous=True)
-                self._aio[loop] = AsyncRedisStore(client, self._settings, self._url)
+                store = self._aio[loop] = AsyncRedisStore(client, self._settings, self._url)
+                at = weakref.ref(loop)  # a loop that its own entry held would never leave the table
+                store.on_close = lambda: self._aio.pop(at(), None)  # type: ignore[arg-type]
             return self._aio[loop]
 
     def close(self) -> None:
@@ -96,6 +100,7 @@ class _Shared:
         self._url = url
         self._prefix = wire.prefix(settings)
         self._cards: dict[str, WorkerCard] = {}
+        self.on_close: Callable[[], object] = lambda: None
         self._looked = False
         self._noscript: type[Exception] = errors.NoScriptError
         self._down: tuple[type[Exception], ...] = (
@@ -110,9 +115,7 @@ class _Shared:
         self._refused: tuple[type[Exception], ...] = (errors.RedisError, *self._down)
 
     def _error(self, error: Exception) -> QueueError:
-        if isinstance(error, self._down) or str(error).startswith(
-            ("LOADING", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")
-        ):
+        if isinstance(error, self._down) or is_passing(error):
             return lost(self._url, error)
         return QueueError(f"Redis at {redact(self._url.text)} refused a command: {error}")
 
@@ -156,13 +159,8 @@ class RedisStore(_Shared):
 
     def __init__(self, client: Any, settings: StoreSettings, url: BackendURL) -> None:
         super().__init__(client, settings, url)
-        self._turns = Turns()
 
     def _run(self, name: str, args: Sequence[Any]) -> Any:
-        with self._turns:
-            return self._eval(name, args)
-
-    def _eval(self, name: str, args: Sequence[Any]) -> Any:
         try:
             try:
                 return self._client.execute_command("EVALSHA", _sha(name), 1, self._prefix, *args)
@@ -179,15 +177,19 @@ class RedisStore(_Shared):
         except StoreUnavailable:  # an idle connection that the server had closed; ids make this harmless
             answer = self._run("push", args)
         self._replicated()
-        return [x.decode() for x in answer]
+        return wire.pushed(answer)
 
     def _replicated(self) -> None:
         o = self._settings.options
         if o.wait_replicas:
             try:
-                with self._turns:
-                    self._client.execute_command(*self._mark_args())
-                    got = self._client.execute_command(*self._wait_args(), **self._home())
+                # In one pipeline, so on one connection: WAIT asks about the writes of its own.
+                find = getattr(self._client, "get_redis_connection", None)
+                node = self._client if find is None else find(self._home()["target_nodes"])
+                pipe = node.pipeline(transaction=False)
+                pipe.execute_command(*self._mark_args())
+                pipe.execute_command(*self._wait_args())
+                got = pipe.execute()[1]
             except self._refused as error:
                 raise self._error(error) from error
             wire.check_replicated(got, o)
@@ -238,6 +240,7 @@ class RedisStore(_Shared):
 
     def leave(self, worker: str, /) -> None:
         self._run("leave", [worker])
+        self._cards.pop(worker, None)
 
     def claim(self, worker: str, room: Mapping[str, int], total: int, /) -> Claimed:
         args = wire.claim_args(self._settings, self._card(worker), room, min(total, _PUSH_BATCH))
@@ -272,8 +275,7 @@ class RedisStore(_Shared):
 
     def _pop(self, keys: list[str], timeout_s: float) -> bool | str:
         try:
-            with self._turns:
-                found = self._client.blpop(keys, timeout=max(0.01, min(timeout_s, COMMAND_TIMEOUT_S)))
+            found = self._client.blpop(keys, timeout=max(0.01, min(timeout_s, COMMAND_TIMEOUT_S)))
         except self._refused as error:
             raise self._error(error) from error
         return False if found is None else "message" if found[1] == b"c" else True
@@ -282,12 +284,12 @@ class RedisStore(_Shared):
         if not self._looked:
             self._looked = True
             try:
-                with self._turns:
-                    warn_of_eviction(self._client.info("memory"))
+                warn_of_eviction(self._client.info("memory"))
             except self._refused:  # not allowed to ask, or down: the next command will tell
                 return
 
     def close(self) -> None:
+        self.on_close()
         pool = getattr(self._client, "connection_pool", None)
         self._client.close()
         if pool is not None:
@@ -326,22 +328,40 @@ class AsyncRedisStore(_Shared):
             while self._waiting and (not batch or size + len(self._waiting[0][0]) <= _PUSH_BATCH):
                 batch.append(self._waiting.pop(0))
                 size += len(batch[-1][0])
-            args = wire.push_args([job for jobs, _ in batch for job in jobs])
             try:
-                try:
-                    await self._look_at_server()
-                    answer = await self._run("push", args)
-                except StoreUnavailable:
-                    answer = await self._run("push", args)
+                ids = await self._push_together([job for jobs, _ in batch for job in jobs])
                 await self._replicated()
+            except ConfigurationError as error:
+                if len(batch) == 1:
+                    self._answer(batch, None, error)
+                else:  # one caller's slip is not the others'
+                    await self._push_apart(batch)
             except BaseException as error:
                 self._answer(batch, None, error)
                 if not isinstance(error, Exception):
                     self._pusher = None
                     raise
             else:
-                self._answer(batch, [x.decode() for x in answer], None)
+                self._answer(batch, ids, None)
         self._pusher = None
+
+    async def _push_together(self, jobs: Sequence[NewJob]) -> list[str]:
+        args = wire.push_args(jobs)
+        try:
+            await self._look_at_server()
+            return wire.pushed(await self._run("push", args))
+        except StoreUnavailable:  # an idle connection that the server had closed; ids make this harmless
+            return wire.pushed(await self._run("push", args))
+
+    async def _push_apart(self, batch: Sequence[tuple[Sequence[NewJob], asyncio.Future[list[str]]]]) -> None:
+        for one in batch:
+            try:
+                ids = await self._push_together(one[0])
+                await self._replicated()
+            except Exception as error:
+                self._answer([one], None, error)
+            else:
+                self._answer([one], ids, None)
 
     async def _replicated(self) -> None:
         o = self._settings.options
@@ -430,6 +450,7 @@ class AsyncRedisStore(_Shared):
 
     async def leave(self, worker: str, /) -> None:
         await self._run("leave", [worker])
+        self._cards.pop(worker, None)
 
     async def claim(self, worker: str, room: Mapping[str, int], total: int, /) -> Claimed:
         args = wire.claim_args(self._settings, self._card(worker), room, min(total, _PUSH_BATCH))
@@ -465,6 +486,7 @@ class AsyncRedisStore(_Shared):
         if self._pusher is not None:
             await asyncio.wait([self._pusher])
         pool = getattr(self._client, "connection_pool", None)
+        self.on_close()
         await self._client.aclose()
         if pool is not None:
             await pool.disconnect()

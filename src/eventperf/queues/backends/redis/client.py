@@ -15,10 +15,11 @@ _log = logging.getLogger("eventperf.queues")
 COMMAND_TIMEOUT_S = 5.0
 _CONNECT_TIMEOUT_S = 2.0
 _WAIT_MARGIN_S = 3.0
+_CONNECTIONS = 8  # for threads: behind a call that hangs, others go on; tasks share one, as pushes join
 
 
 def build_client(url: BackendURL, *, asynchronous: bool = False, waits: bool = False) -> Any:
-    """Build a client that holds one connection and opens it on first use.
+    """Build a client that opens connections as calls need them at the same time, mostly one.
 
     Args:
         waits: The connection is for blocking commands, which answer late.
@@ -30,8 +31,8 @@ def build_client(url: BackendURL, *, asynchronous: bool = False, waits: bool = F
     wanted = Wanted(
         extra="queues",
         needed_by="the Redis queue backend",
-        connections=1,
-        wait_s=30,
+        connections=1 if asynchronous else _CONNECTIONS,
+        wait_s=COMMAND_TIMEOUT_S,
         sentinel_timeout_s=_CONNECT_TIMEOUT_S,
         settings={
             "socket_timeout": timeout,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eventperf._redis.script import read_script
-from eventperf.queues.errors import StoreUnavailable
+from eventperf.queues.errors import StoreUnavailable, unknown_parent
 from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob, QueueStatus
 from eventperf.queues.options import EngineOptions
 from eventperf.queues.protocols import Claimed, Outcome, Renewed, Stalled, StoreSettings, WorkerCard
@@ -93,6 +93,18 @@ def push_args(jobs: Sequence[NewJob]) -> Args:
         args.append(r.id)
         args.append(r.payload)
     return args
+
+
+def pushed(answer: Sequence[bytes]) -> list[str]:
+    """Return the ids that ``push.lua`` answers.
+
+    Raises:
+        ConfigurationError: A job was to wait for one that the store does not know; none was stored.
+    """
+    ids = [x.decode() for x in answer]
+    if ids and not ids[0]:
+        raise unknown_parent(ids[1])
+    return ids
 
 
 def _unique_mode(value: str | float) -> str | int:

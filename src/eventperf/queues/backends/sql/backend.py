@@ -278,7 +278,9 @@ class SqlBackend:
         """Return this room's error for one of the driver's."""
         from .trouble import Trouble
 
-        trouble = Trouble.AWAY if error.connection_invalidated else self.dialect.trouble(error)
+        trouble = self.dialect.trouble(error)
+        if error.connection_invalidated and trouble is Trouble.REFUSED:
+            trouble = Trouble.AWAY
         if trouble is Trouble.LACKING and (mismatch := self._mismatch()) is not None:
             return mismatch
         kind = StoreUnavailable if trouble.passes else QueueError

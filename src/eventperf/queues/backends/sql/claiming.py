@@ -29,6 +29,7 @@ class Chores:
 
     def __init__(self) -> None:
         self.at: float = 0.0
+        self._signed: dict[str, float] = {}
 
     def due(self, now: float) -> bool:
         """Tell whether it is time, and count this look."""
@@ -36,6 +37,17 @@ class Chores:
             return False
         self.at = now + _CHORES_EVERY_S
         return True
+
+    def signs(self, card: WorkerCard, now: float) -> bool:
+        """Tell whether a claim of this worker should say that it lives: as often as it renews."""
+        if now < self._signed.get(card.id, 0.0):
+            return False
+        self._signed[card.id] = now + card.lease_s / 3
+        return True
+
+    def forget(self, worker: str) -> None:
+        """Forget a worker that has left."""
+        self._signed.pop(worker, None)
 
 
 class _Class(Lane):
@@ -58,7 +70,7 @@ def claim(tx: Tx, chores: Chores, card: WorkerCard, room: Mapping[str, int], tot
     if due is not None and due <= tx.now:
         _promote(tx)
     if ended is not None and ended <= tx.now:
-        answer.stalled = leases.reap(tx)
+        answer.stalled = leases.reap(tx, card)
     if parked:
         parking.unpark(tx, card)
     taking = _Taking(tx, card, room, total)
@@ -70,6 +82,8 @@ def claim(tx: Tx, chores: Chores, card: WorkerCard, room: Mapping[str, int], tot
             expired += parking.give_up(tx, card)
         if forgetting.forget(tx):
             chores.at = 0.0
+    if chores.signs(card, tx.now):
+        leases.sign_of_life(tx, card)
     answer.expired = expired
     answer.next_in_s = _next_in_s(tx, card, taking, [at for at in (due, ended) if at is not None])
     return answer

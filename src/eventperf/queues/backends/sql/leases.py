@@ -23,7 +23,7 @@ _j, _w = s.jobs.c, s.workers.c
 
 _BATCH = 1000
 _KNOWN_FOR = 3  # leases that a worker stays known after its last renewal
-_ANSWERED_WITHIN = 2  # leases after which the answer to a claim must have arrived
+_ANSWERED_WITHIN_S = 15.0  # beyond two leases: by then the answer to a claim has arrived, or never will
 
 
 def enter(tx: Tx, card: WorkerCard, held: Sequence[str]) -> None:
@@ -47,6 +47,14 @@ def alive(tx: Tx, card: WorkerCard) -> None:
         "gone": False,
     }  # fmt: skip
     tx.d.upsert(tx.conn, s.workers, {"ns": tx.ns, "id": card.id}, facts)
+
+
+def sign_of_life(tx: Tx, card: WorkerCard) -> None:
+    """Count a claim as a sign of life, where a busy machine holds renewals up; never wait for one."""
+    mine = select(_w.id).where(_w.ns == tx.ns, _w.id == card.id).with_for_update(skip_locked=True)
+    if tx.conn.execute(mine).first() is not None:
+        until = tx.now + _KNOWN_FOR * card.lease_s
+        tx.conn.execute(update(s.workers).where(_w.ns == tx.ns, _w.id == card.id).values(until=until))
 
 
 def leave(tx: Tx, worker: str) -> None:
@@ -90,7 +98,7 @@ def _lost(tx: Tx, held: Sequence[tuple[str, int]]) -> list[str]:
 def _give_back(tx: Tx, card: WorkerCard, tokens: dict[str, int]) -> None:
     """Hand on what this worker was given and does not know of: the answer to a claim never reached it."""
     asked = select(_j.seq, _j.id, _j.token).where(_j.ns == tx.ns, s.in_state(s.ACTIVE), _j.worker == card.id)
-    long_ago = tx.now - _ANSWERED_WITHIN * card.lease_s
+    long_ago = tx.now - 2 * card.lease_s - _ANSWERED_WITHIN_S
     given = tx.conn.execute(asked.where(_j.started_at <= long_ago)).all()
     if unknown := [row.seq for row in given if tokens.get(row.id) != row.token]:
         mine = select(s.jobs).where(_j.seq.in_(unknown[:_BATCH]), s.in_state(s.ACTIVE), _j.worker == card.id)
@@ -105,23 +113,24 @@ def lapse(tx: Tx, found: Sequence[Any]) -> None:
     tx.ready([row for row in found if not row.cancel], head=True)
 
 
-def reap(tx: Tx) -> list[Stalled]:
-    """Take back what dead workers held."""
+def reap(tx: Tx, card: WorkerCard) -> list[Stalled]:
+    """Take back what dead workers held; the one that asks is none of them."""
     asked = select(s.jobs).where(_j.ns == tx.ns, s.in_state(s.ACTIVE), _j.at <= tx.now)
     found = tx.conn.execute(
         asked.order_by(_j.at, _j.seq).limit(_BATCH).with_for_update(skip_locked=True)
     ).all()
     if not found:
         return []
-    kept, left = _promised(tx, {row.worker for row in found})
+    kept, left = _promised(tx, {row.worker for row in found} - {card.id})
+    kept[card.id] = tx.now + card.lease_s
     gone, orphans = list[Any](), list[Any]()
     for row in found:
         if row.worker in kept:
             continue
         (gone if row.worker in left else orphans).append(row)
     for worker, until in kept.items():
-        seqs = [row.seq for row in found if row.worker == worker]
-        tx.conn.execute(update(s.jobs).where(_j.seq.in_(seqs)).values(at=until))
+        if seqs := [row.seq for row in found if row.worker == worker]:
+            tx.conn.execute(update(s.jobs).where(_j.seq.in_(seqs)).values(at=until))
     lapse(tx, gone)
     stalled = [Stalled(row.id, row.type, row.queue, row.crashes, False) for row in gone]
     return stalled + _crashed(tx, orphans)

@@ -145,6 +145,7 @@ class SqlStore:
 
     def leave(self, worker: str, /) -> None:
         self._cards.pop(worker, None)
+        self._chores.forget(worker)
         try:
             self._step(lambda tx: leases.leave(tx, worker), repeat=True)
         finally:

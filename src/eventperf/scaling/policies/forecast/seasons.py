@@ -17,10 +17,13 @@ from typing import Any
 
 from eventperf.scaling.model import CalendarEvent
 
+from . import shapes
+
 SLOT_S = 300.0
 _DAY, _HOUR = 288, 12
 _KEPT_DAYS = 8
-_LEAST_KEPT, _LEAST_RESERVE, _MOST = 1.1, 1.2, 4.0
+_LEAST_KEPT, _LEAST_RESERVE = 1.1, 1.2
+_UNSURE_MOST = 4.0  # what other hours or a single day have shown is reserved for up to so many times the load
 _KERNEL = (1.0, 0.3, 0.15, 0.04)  # by hours apart
 _HOURS = tuple((hours * _HOUR, _KERNEL[min(abs(hours), 3)]) for hours in range(-12, 12))
 _FADE = 0.93  # a day
@@ -28,15 +31,7 @@ _WEEKDAY = 1.5
 _TINY_RPS, _LEAST_RPS = 40.0, 0.1
 _OPEN = 4  # slots kept for learning and for what they reserve
 
-_FIRST, _LAST = -6, 36  # slots around an event that it may explain
 _LEAST_EVENT = 0.06
-_RATIOS, _RATIO_ZERO, _RATIO_STEP = 40, 20, 0.1
-_RATIO_PRIOR, _RATIO_PRIOR_BIN = 4.0, 24
-_MOST_SURPLUS, _STILL_LEARNING = 2.5, 5.0
-_SHAPE_PRIOR, _FAR_PRIOR, _SHAPE_DRIFT, _SURPRISE = 0.3, 0.1, 0.02, 3.0
-_NEAR = ("|0", "|-1", "|1")
-_NOISE, _SIZE_NOISE = 0.05, 0.3
-_EVERY = "*"  # what a slot brings without any event
 
 # A slot is a list: number, reference, share of a leap kept by day, explained by events, features.
 
@@ -76,73 +71,28 @@ def leap_quantile(leaps: Mapping[str, Any], number: int, first_day: int, quantil
     for leap, weight in found:
         seen += weight
         if seen > (1.0 - quantile) * total:
-            return min(float(leap), _MOST) if leap >= _LEAST_RESERVE else 0.0
+            if leap < _LEAST_RESERVE:
+                return 0.0
+            return max(
+                _again(leaps.get(str(at), ()), day, first_day, quantile), min(float(leap), _UNSURE_MOST)
+            )
     return 0.0
 
 
-def features(number: int, reference: float, events: Sequence[CalendarEvent]) -> list[list[Any]]:
-    """Return ``[key, size]`` of what the events may bring to slot ``number``; equal keys are summed."""
-    sums: dict[str, float] = {}
-    for event in events:
-        offset = number - math.floor(event.at / SLOT_S)
-        if _FIRST <= offset <= _LAST:
-            key = f"{event.kind}|{offset}"
-            sums[key] = sums.get(key, 0.0) + (reference if event.expected is None else event.expected)
-    if sums:
-        sums[_EVERY] = reference
-    return [[key, size] for key, size in sums.items() if size > 0]
-
-
-def explained(shapes: Mapping[str, Any], found: Sequence[Sequence[Any]]) -> float:
-    """Return the leap in requests per second that these features bring, on average."""
-    return float(sum(size * shapes[key][0] for key, size in found if key in shapes))
-
-
-def learn_shapes(
-    shapes: Mapping[str, Any], found: Sequence[Sequence[Any]], reference: float, leap: float, said: float
-) -> dict[str, Any]:
-    """Return the coefficients after one more slot: ``{key: [per person, variance]}``."""
-    new = dict(shapes)
-    noise = (_NOISE * reference) ** 2 + (_SIZE_NOISE * said) ** 2
-    total = noise
-    for key, size in found:
-        prior = _SHAPE_PRIOR if key.endswith(_NEAR) else _FAR_PRIOR
-        mean, variance = new.get(key) or (0.0, (prior * reference / size) ** 2)
-        variance += (_SHAPE_DRIFT * mean) ** 2
-        new[key] = [mean, variance]
-        total += variance * size * size
-    if total <= 0.0:
-        return new
-    most = _SURPRISE * math.sqrt(total)
-    surprise = max(-most, min(most, leap - said))
-    for key, size in found:
-        mean, variance = new[key]
-        gain = variance * size / total
-        new[key] = [max(0.0, mean + gain * surprise), variance * (1.0 - gain * size)]
-    return new
-
-
-def ratio_quantile(ratios: Sequence[float], quantile: float) -> float:
-    """Return by what factor events bring more than was said, at ``quantile``.
-
-    A large factor is a shape still being learned at first; later it was a burst beside the event, and is not
-    believed in full.
-    """
-    count = sum(ratios)
-    most = _MOST_SURPLUS * (1.0 + _STILL_LEARNING / (_STILL_LEARNING + count))
-    seen, past = 0.0, (1.0 - quantile) * (count + _RATIO_PRIOR)
-    for i in range(_RATIOS - 1, -1, -1):
-        seen += ratios[i] + (_RATIO_PRIOR if i == _RATIO_PRIOR_BIN else 0.0)
-        if seen > past:
-            return min(most, math.exp((i + 1 - _RATIO_ZERO) * _RATIO_STEP))
-    return 1.0
+def _again(kept: Sequence[Sequence[float]], day: int, first_day: int, quantile: float) -> float:
+    """Return the leap of this very slot, of any size, if it came on half of the days and twice; else 0."""
+    past = max(1, min(_KEPT_DAYS, day - first_day))
+    own = sorted(leap for then, leap in kept if 0 < day - then <= _KEPT_DAYS)
+    if len(own) < 2 or 2 * len(own) < past:
+        return 0.0
+    return float(own[min(len(own) - 1, int(quantile * len(own)))])
 
 
 def start(time_s: float) -> dict[str, Any]:
     """Return the state before anything was seen."""
     return {
         "slots": [], "ahead": {}, "seen": None, "peak": 0.0, "leaps": {},
-        "first_day": int(time_s // (_DAY * SLOT_S)), "shapes": {}, "ratios": [0.0] * _RATIOS,
+        "first_day": int(time_s // (_DAY * SLOT_S)), "shapes": {}, "doubts": {},
     }  # fmt: skip
 
 
@@ -175,8 +125,8 @@ def roll(
         for n in range(number, number + _OPEN):
             known = ahead.get(str(n))
             leaps[str(n)] = leap_quantile(new["leaps"], n, first_day, quantile) if known is None else known
-        found = [] if events is None else features(number, last_rate, events)
-        slot = [number, last_rate, leaps[str(number)], explained(new["shapes"], found), found]
+        found = [] if events is None else shapes.features(number, last_rate, events)
+        slot = [number, last_rate, leaps[str(number)], shapes.explained(new["shapes"], found), found]
         new["slots"] = [*(s for s in slots if number - _OPEN < s[0] < number), slot]
         new["ahead"] = leaps
     return new
@@ -189,13 +139,9 @@ def _learn(new: dict[str, Any]) -> None:
     number, reference, _, said, found = slot
     leap = new["peak"] - reference
     if found:
-        if said > 0.15 * reference:
-            at = int(math.log(max(leap, 0.05 * said) / said) / _RATIO_STEP + _RATIO_ZERO)
-            ratios = [*new["ratios"]]
-            ratios[max(0, min(_RATIOS - 1, at))] += 1.0
-            new["ratios"] = ratios
-        new["shapes"] = learn_shapes(new["shapes"], found, reference, leap, said)
-    factor = min(8.0, (new["peak"] - said) / max(reference, _TINY_RPS))
+        new["doubts"] = shapes.learn_doubt(new["doubts"], new["shapes"], found, reference, leap, said)
+        new["shapes"] = shapes.learn(new["shapes"], found, reference, leap, said)
+    factor = (new["peak"] - said) / max(reference, _TINY_RPS)
     if factor >= _LEAST_KEPT:
         day, at = divmod(number, _DAY)
         kept = [e for e in new["leaps"].get(str(at), ()) if day - e[0] <= _KEPT_DAYS]
@@ -214,15 +160,14 @@ def reserves(
     present = int(time_s // SLOT_S)
     now = soon = 0.0
     why = ""
-    surplus = 0.0
-    for number, reference, leap, said, _ in state["slots"]:
+    for number, reference, leap, said, found in state["slots"]:
         if number < present:
             continue
-        again = leap * reference
-        dated = 0.0
+        again, dated = leap * reference, 0.0
         if said > 0:
-            surplus = surplus or ratio_quantile(state["ratios"], quantile)
-            extra = said * surplus
+            told = sum(size for key, size in found if key == shapes.SAID)
+            unsure = shapes.surplus(state["doubts"], state["shapes"], found, quantile)
+            extra = told + (said - told) * unsure
             dated = reference + extra if extra > _LEAST_EVENT * reference else 0.0
         if max(again, dated) > now:
             now = max(again, dated)

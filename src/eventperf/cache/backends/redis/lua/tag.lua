@@ -1,4 +1,5 @@
--- KEYS[1] a tag's record. ARGV: "c" to read or create, "i" to invalidate; a random part; life in s (0 for ever).
+-- KEYS[1] a tag's record. ARGV: "c" to read or create, "i" to invalidate, "s" to invalidate and let settle;
+-- a random part; life in s (0 for ever); how long loads are not to be stored, in ms.
 -- Returns {version, 1 when it was created by this call}.
 local old = redis.call('GET', KEYS[1])
 if ARGV[1] == 'c' and old then
@@ -10,6 +11,16 @@ if ARGV[1] == 'c' and old then
   return {old, 0}
 end
 local t = redis.call('TIME')
-local new = ARGV[1] .. string.format('%013d', t[1] * 1000 + math.floor(t[2] / 1000)) .. '-' .. ARGV[2]
+local at = t[1] * 1000 + math.floor(t[2] / 1000)
+local what = ARGV[1]
+if what == 's' then at = at + tonumber(ARGV[4]) end
+-- An invalidation while the tag settles makes no end of the settling.
+if what == 'i' and old and string.sub(old, 1, 1) == 's' and tonumber(string.sub(old, 2, 14)) > at then
+  what, at = 's', tonumber(string.sub(old, 2, 14))
+end
+if what == 's' and old and string.sub(old, 1, 1) == 's' then
+  at = math.max(at, tonumber(string.sub(old, 2, 14)))
+end
+local new = what .. string.format('%013d', at) .. '-' .. ARGV[2]
 if ARGV[3] == '0' then redis.call('SET', KEYS[1], new) else redis.call('SET', KEYS[1], new, 'EX', ARGV[3]) end
 return {new, 1}

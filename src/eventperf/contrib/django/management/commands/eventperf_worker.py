@@ -10,7 +10,7 @@ from django.core.management.base import CommandError
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.contrib._jobs import load, wrap_handlers
-from eventperf.contrib.django.jobs import fresh_connections, fresh_connections_async, in_process
+from eventperf.contrib.django.connections import fresh_connections, fresh_connections_async, in_process
 
 if TYPE_CHECKING:  # Django ships no types
     from argparse import ArgumentParser as CommandParser

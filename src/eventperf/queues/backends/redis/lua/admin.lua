@@ -19,7 +19,10 @@ local function drop(id, blob, ttl)
     call('HDEL', P .. 'pd', id)
   else
     local name = q .. '|' .. level
-    if call('ZREM', P .. 'L:' .. name, id) == 1 then
+    local tag = call('ZSCORE', P .. 'L:' .. name, id)
+    if tag then
+      call('ZREM', P .. 'L:' .. name, id)
+      forget_turn(extras, name, tonumber(tag))
       if call('HINCRBY', P .. 'c', name, -1) == 0 then call('HDEL', P .. 'c', name) end
     elseif call('ZREM', P .. 'P:' .. type_, id) == 1 then
       if call('EXISTS', P .. 'P:' .. type_) == 0 then call('HDEL', P .. 'P', type_) end
@@ -33,6 +36,14 @@ local function drop(id, blob, ttl)
     inc(q, 'waiting', -1)
   end
   cancelled(id, q, type_, extras, attempts, crashes, flags, 0, 'cancelled', ttl, blob)
+end
+
+-- A job that is put back holds its unique key again; false where another has it by now.
+local function take_unique(id, blob)
+  local _, type_, _, extras = parse(blob)
+  local e = extras ~= '' and cjson.decode(extras)
+  if not e or not e.u or e.m == 't' then return true end
+  return call('SET', P .. 'u:' .. type_ .. '|' .. e.u, id, 'NX') and true or call('GET', P .. 'u:' .. type_ .. '|' .. e.u) == id
 end
 
 if verb == 'cancel' then -- ttl, ids
@@ -65,8 +76,10 @@ elseif verb == 'replay' then -- queue, limit (-1: all), ids or none
   end
   local n = 0
   for _, id in ipairs(ids) do
-    if (limit < 0 or n < limit) and call('ZREM', P .. 'x:' .. q, id) == 1 then
-      local _, _, level, extras = parse(call('HGET', P .. 'j', id))
+    local blob = (limit < 0 or n < limit) and call('ZSCORE', P .. 'x:' .. q, id) and call('HGET', P .. 'j', id)
+    if blob and take_unique(id, blob) then
+      local _, _, level, extras = parse(blob)
+      call('ZREM', P .. 'x:' .. q, id)
       call('HDEL', P .. 'X', id)
       set_mutable(id, 0, 0, 'n')
       ready(id, q, level, extra(extras, 'k') or '')

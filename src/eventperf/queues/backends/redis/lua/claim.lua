@@ -241,6 +241,10 @@ end
 local token = nil
 local function take(wanted)
   local picks, used = {}, {}
+  open = {} -- anew: a job that was set aside gave its room back to a class that had none left
+  for _, one in ipairs(considered) do
+    if one.n > 0 and room[one.q] > 0 then open[#open + 1] = one end
+  end
   while #open > 0 and #picks < wanted do
     local lane
     if #open == 1 then
@@ -296,6 +300,7 @@ local function take(wanted)
         call('PEXPIRE', P .. 'K:' .. type_, 60000)
       end
       room[q] = room[q] + 1
+      held_back = held_back + 1
     elseif life and not string.find(flags, 'n', 1, true)
       and now >= tonumber(string.match(blobs[k], '^%d+')) + life * 1000 then
       bury(id, q, type_, extras, attempts, crashes, flags, 0,
@@ -322,6 +327,7 @@ local function take(wanted)
       end
       if #under > 0 then call('HSET', P .. 'b', id, table.concat(under, '\30')) end
       running[q] = (running[q] or 0) + 1
+      forget_turn(extras, q .. '|' .. level, tonumber(tags[k]))
       if extras ~= '' then free_unique(id, type_, extras, 'w') end
       ends[#ends + 1] = until_; ends[#ends + 1] = id
       holds[#holds + 1] = id

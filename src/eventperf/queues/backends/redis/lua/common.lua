@@ -14,7 +14,8 @@
 --   A   hash   bucket -> running jobs under its cap      b   hash  id -> buckets it runs under (split by char 30)
 --   V:<bucket>  list  start times in the rate's window   G   zset  bucket with held-back jobs by time of next look
 --   B:<bucket>  zset  ids held back, by tag              Y   hash  id -> bucket that holds it back
---   N   hash   id -> jobs that wait for it               pd  hash  waiting job -> how many it still waits for
+--   N   hash   id -> how many jobs wait for it           N:<id>  list  these, each US "success" or "ended"
+--   pd  hash   waiting job -> how many it still waits for
 --   cr  hash   schedule -> last slot fired
 -- A bucket is queue US type US key, each possibly empty. A job that waits for others is delayed until FAR.
 local P = KEYS[1]
@@ -25,7 +26,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local exact = (clock[1] * 1000000 + clock[2]) / 1000 -- with fractions: what is due is neither early nor rounded
 local counts, lanes, woken = {}, {}, {}
 local FAR = 9000000000000000
-local ended -- told below: what follows from the end of a job
+local ended, settle -- told below: what follows from the end of a job
 
 local function inc(queue, field, by)
   local name = queue .. ':' .. field
@@ -105,6 +106,7 @@ end
 
 -- Write what the helpers above have gathered.
 local function flush()
+  settle()
   for name, lane in pairs(lanes) do
     if lane.n > 0 then
       in_chunks('ZADD', P .. 'L:' .. name, lane.add, 2000)
@@ -126,6 +128,15 @@ local function free_unique(id, type_, extras, mode)
   if e.u and (e.m or 'w') == mode then
     local key = P .. 'u:' .. type_ .. '|' .. e.u
     if call('GET', key) == id then call('DEL', key) end
+  end
+end
+
+-- Forget a fairness key's turn with the last of its jobs in a class, so that keys seen once do not stay for ever.
+local function forget_turn(extras, lane, tag)
+  if tag and string.find(extras, '"k":', 1, true) then
+    local key = cjson.decode(extras).k
+    local last = key and call('HGET', P .. 'F:' .. lane, key)
+    if last and tonumber(last) <= tag then call('HDEL', P .. 'F:' .. lane, key) end
   end
 end
 
@@ -202,33 +213,66 @@ local function cancelled(id, queue, type_, extras, attempts, crashes, flags, sta
   ended(id, 'c')
 end
 
--- Job `id` is done (d), dead (f), or cancelled or forgotten (c): what of the jobs that wait for it?
-local linked = nil
+-- Job `id` is done (d), dead (f), or cancelled or forgotten (c): what of the jobs that wait for it? Gathered here
+-- and worked off one after another: what ends by the end of another must not deepen the stack.
+local endings = {}
 ended = function(id, how)
-  if linked == nil then linked = call('EXISTS', P .. 'N') == 1 end
-  local text = linked and call('HGET', P .. 'N', id)
-  if not text then return end
-  local stay = {}
-  call('HDEL', P .. 'N', id)
-  for child in string.gmatch(text, '[^\31]+') do
-    local blob = call('HGET', P .. 'j', child)
-    if blob and call('HEXISTS', P .. 'pd', child) == 1 then
-      local queue, type_, level, extras = parse(blob)
-      local e = cjson.decode(extras)
-      local free = how == 'd' or e.f.when == 'ended'
-      if not free and how == 'f' then
-        stay[#stay + 1] = child
-      elseif not free or call('HINCRBY', P .. 'pd', child, -1) == 0 then
-        call('HDEL', P .. 'pd', child)
-        call('ZREM', P .. 'd', child)
-        inc(queue, 'delayed', -1)
-        if free then ready(child, queue, level, e.k or '')
-        else
-          cancelled(child, queue, type_, extras, 0, 0, '', 0, 'job ' .. id .. ', which it waited for, was cancelled',
-            60000, blob)
-        end
-      end
+  endings[#endings + 1] = id
+  endings[#endings + 1] = how
+end
+
+local function let_follow(child, how, when, parent)
+  local free = how == 'd' or when == 'ended'
+  if call('HEXISTS', P .. 'pd', child) == 0 then return true end
+  if not free and how == 'f' then return false end -- until the dead one is replayed
+  if free and call('HINCRBY', P .. 'pd', child, -1) > 0 then return true end
+  call('HDEL', P .. 'pd', child)
+  local blob = call('HGET', P .. 'j', child)
+  if blob then
+    call('ZREM', P .. 'd', child)
+    local queue, type_, level, extras = parse(blob)
+    inc(queue, 'delayed', -1)
+    if free then ready(child, queue, level, extra(extras, 'k') or '')
+    else
+      cancelled(child, queue, type_, extras, 0, 0, '', 0,
+        'job ' .. parent .. ', which it waited for, was cancelled', 60000, blob)
     end
   end
-  if #stay > 0 then call('HSET', P .. 'N', id, table.concat(stay, US)) end
+  return true
+end
+
+-- The jobs that wait for `id`; releases before this one kept them in one text.
+local function waiters(id)
+  local kept = call('HGET', P .. 'N', id)
+  if not kept then return {} end
+  call('HDEL', P .. 'N', id)
+  local list = call('LRANGE', P .. 'N:' .. id, 0, -1)
+  call('DEL', P .. 'N:' .. id)
+  if not string.match(kept, '^%d+$') then
+    for child in string.gmatch(kept, '[^\31]+') do
+      local blob = call('HGET', P .. 'j', child)
+      local e = blob and cjson.decode((select(4, parse(blob))))
+      if e and e.f then list[#list + 1] = child .. US .. e.f.when end
+    end
+  end
+  return list
+end
+
+local linked = nil
+settle = function()
+  local at = 1
+  while endings[at] do
+    if linked == nil then linked = call('EXISTS', P .. 'N') == 1 end
+    local id, how, stay = endings[at], endings[at + 1], {}
+    at = at + 2
+    for _, entry in ipairs(linked and waiters(id) or {}) do
+      local child, when = string.match(entry, '^([^\31]*)\31(.*)$')
+      if not let_follow(child, how, when, id) then stay[#stay + 1] = entry end
+    end
+    if #stay > 0 then
+      in_chunks('RPUSH', P .. 'N:' .. id, stay, 2000)
+      call('HSET', P .. 'N', id, #stay)
+    end
+  end
+  endings = {}
 end

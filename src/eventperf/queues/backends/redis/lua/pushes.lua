@@ -10,16 +10,36 @@ local function link(id, parents, when)
       if when ~= 'ended' or call('HEXISTS', P .. 'X', parent) == 0 then left[#left + 1] = parent end
     elseif when ~= 'ended' then
       local record = call('GET', P .. 'r:' .. parent)
-      if record and string.sub(record, 1, 1) == 'c' then doomed = true end
+      if not record or string.sub(record, 1, 1) == 'c' then doomed = true end
     end
   end
   if doomed then return -1 end
   for _, parent in ipairs(left) do
-    local others = call('HGET', P .. 'N', parent)
-    call('HSET', P .. 'N', parent, others and others .. US .. id or id)
+    call('RPUSH', P .. 'N:' .. parent, id .. US .. when)
+    call('HINCRBY', P .. 'N', parent, 1)
   end
   if #left > 0 then call('HSET', P .. 'pd', id, #left) end
   return #left
+end
+
+-- The first job that another is to wait for and that is neither here nor pushed along, before anything is stored.
+local function missing_parent(i, last)
+  local links_at, pushed = {}, {}
+  while i <= last do
+    local n, links = tonumber(ARGV[i + 7]), tonumber(ARGV[i + 8])
+    if links > 0 then links_at[#links_at + 1] = i end
+    local first = i + 10 + links
+    for k = 0, n - 1 do pushed[ARGV[first + 2 * k]] = true end
+    i = first + 2 * n
+  end
+  for _, at in ipairs(links_at) do
+    for k = 1, tonumber(ARGV[at + 8]) do
+      local id = ARGV[at + 9 + k]
+      if not pushed[id] and call('HEXISTS', P .. 'j', id) == 0 and call('EXISTS', P .. 'r:' .. id) == 0 then
+        return id
+      end
+    end
+  end
 end
 
 local function push_groups(i, last)
@@ -56,7 +76,7 @@ local function push_groups(i, last)
         if waits < 0 then
           local q, type_, _, extras = parse(blob)
           inc(queue, 'enqueued')
-          cancelled(id, q, type_, extras, 0, 0, '', 0, 'a job it waits for was cancelled', 60000, blob)
+          cancelled(id, q, type_, extras, 0, 0, '', 0, 'a job it waits for was cancelled or is not known', 60000, blob)
         else
           put[#put + 1] = id
           put[#put + 1] = blob

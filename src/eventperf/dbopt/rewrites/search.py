@@ -1,15 +1,16 @@
 """Better forms of statements, each with the condition under which it gives the same rows.
 
-A rewrite is a candidate, never a rule. It is advised when its condition holds in the schema, made rows
-and real rows show no difference, the engine prices it no higher, and it does not run slower. What fails
-any of these, or cannot be put to the test, is not advised.
+A rewrite is a candidate, never a rule. It is advised when its condition holds in what the engine promises,
+made rows and real rows show no difference, the engine prices it no higher, and it does not run slower. It is
+called safe only when made rows and real rows were compared, and there were some: what could not have shown a
+difference shows nothing.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Final
@@ -17,72 +18,27 @@ from typing import Any, Final
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from .analysis.names import analyse
-from .errors import DatabaseError
-from .findings import RewriteAdvice
-from .protocols import Dialect, Measurement, Planner, Query, Scratch, TellsCost
-from .rewrite_proof import Trial, compare, multiset, sample_rows
-from .rewrite_rules import (
-    bare_column,
-    common_factor,
-    date_range,
-    hints,
-    needless_distinct,
-    or_to_in,
-    or_to_union,
-    text_prefix,
-    typed_literal,
-)
-from .rewrite_subqueries import (
-    aggregate_to_join,
-    count_to_exists,
-    count_to_join,
-    exists_to_in,
-    needless_order,
-    not_in_to_anti_join,
-)
-from .rewrite_tree import Form, Node, has_parameters, inlined, is_volatile, text_of
-from .schema.model import Schema, Table
-from .statements.workload import Sample
+from eventperf.dbopt.analysis.names import analyse
+from eventperf.dbopt.findings import RewriteAdvice
+from eventperf.dbopt.protocols import Dialect, Measurement, Planner, Promises, Query, Scratch, TellsCost
+from eventperf.dbopt.schema.model import Schema
+from eventperf.dbopt.statements.workload import Sample
+
+from .known import is_known
+from .proof import Trial, compare, tables_of
+from .rules import RULES, SIMPLER
+from .rules.words import hints
+from .tree import Form, Node, has_parameters, text_of
+from .verify import TIMEOUT_S, Rows
 
 _log = logging.getLogger("eventperf.dbopt")
 
-_ROWS: Final = 5_000
-_SAMPLE: Final = 1_000
-_TIMEOUT_S: Final = 2.0
+_LARGEST: Final = 2_000  # parts of a statement: each rule looks at all of them, in each step
 _LEAST_S: Final = 0.1
 _SLOWER: Final = 1.1
 _CLEARLY: Final = 1.5
 _NOISE_S: Final = 0.001
 _STEPS: Final = 4
-
-_SIMPLER: Final = {
-    "or-to-in",
-    "count-to-exists",
-    "not-in-to-anti-join",
-    "needless-distinct",
-    "needless-order",
-    "bare-column",
-    "date-to-range",
-    "prefix-to-range",
-    "typed-literal",
-}
-_RULES: Final[tuple[Callable[[Any, Schema], Iterator[Form]], ...]] = (
-    common_factor,
-    or_to_in,
-    exists_to_in,
-    aggregate_to_join,
-    count_to_join,
-    count_to_exists,
-    not_in_to_anti_join,
-    needless_distinct,
-    needless_order,
-    bare_column,
-    date_range,
-    text_prefix,
-    typed_literal,
-    or_to_union,
-)
 
 
 def rewrites(
@@ -113,12 +69,20 @@ def rewrites(
             tree = query.analysis.tree
             if not isinstance(tree, (exp.Select, exp.SetOperation)) or query.analysis.is_cut:
                 continue
-            bench = _Bench(query, schema, planner, dialect, connection, end)
-            found = bench.best(tree)
-            if found is not None:
-                out.append(found)
+            if is_known(tree) and sum(1 for _ in tree.walk()) <= _LARGEST:
+                promised = _promised(tree, schema, dialect)
+                found = _Bench(query, schema, promised, planner, dialect, connection, end).best(tree)
+                out += [found] if found is not None else []
             out += _hints(query, tree, schema)
     return out
+
+
+def _promised(tree: Node, schema: Schema, dialect: Dialect) -> Schema:
+    """Return what the engine itself promises of the tables that a statement reads."""
+    tables = tables_of(tree, schema)
+    if not isinstance(dialect, Promises) or not tables:
+        return schema
+    return dialect.promised(schema, [t.name for t in tables])
 
 
 def _hints(query: Query, tree: Node, schema: Schema) -> list[RewriteAdvice]:
@@ -141,16 +105,22 @@ class _Bench:
     """One statement, and everything a form of it has to pass."""
 
     def __init__(
-        self, query: Query, schema: Schema, planner: Planner, dialect: Dialect, connection: Any, end: float
+        self,
+        query: Query,
+        schema: Schema,
+        promised: Schema,
+        planner: Planner,
+        dialect: Dialect,
+        connection: Any,
+        end: float,
     ) -> None:
         self._query, self._schema, self._planner, self._dialect = query, schema, planner, dialect
-        self._connection, self._end = connection, end
+        self._promised, self._connection = promised, connection
+        self._rows = Rows(dialect, promised, end)
         self._before: Measurement | None = None
 
     def best(self, tree: Node) -> RewriteAdvice | None:
         """Return the cheapest form that passes; the whole chain of rules first, then single ones."""
-        if is_volatile(tree):
-            return None
         cost = self._cost(self._query.analysis.sql)
         chain, singles = self._chain(tree, cost)
         for form, price in ([chain] if chain is not None else []) + singles[:3]:
@@ -185,9 +155,9 @@ class _Bench:
 
     def _round(self, tree: Node, price: float | None, seen: set[str]) -> list[tuple[Form, float | None]]:
         out: list[tuple[Form, float | None]] = []
-        for rule in _RULES:
+        for rule in RULES:
             try:
-                forms = list(rule(tree, self._schema))
+                forms = list(rule.forms(tree, self._promised))
             except (SqlglotError, AttributeError, KeyError, TypeError, ValueError, StopIteration):
                 continue  # a tree of a shape this rule does not know is left as it is
             for form in forms[:6]:
@@ -221,7 +191,7 @@ class _Bench:
     def _proved(
         self, tree: Node, form: Form, before: float | None, after: float | None
     ) -> RewriteAdvice | None:
-        trial = compare(tree, form.tree, self._schema, self._connection)
+        trial = compare(tree, form.tree, self._promised, self._connection)
         if not trial.equal:
             return None
         text = text_of(form.tree, self._schema.dialect)
@@ -232,17 +202,17 @@ class _Bench:
             return None
         if not _gains(form, before, after, times):
             return None
-        too_long = times is not None and times[0].capped and self._known(times[0]) >= _TIMEOUT_S
-        real = self._real(tree, form.tree, too_long=too_long)
-        if real is None:
+        too_long = times is not None and times[0].capped and self._known(times[0]) >= TIMEOUT_S
+        real = self._rows.compare(tree, form.tree, self._query.sample.values, too_long=too_long)
+        if real.differs:
             return None
-        verdict = f"{form.condition}; {_tried(trial)}; {real}"
+        verdict = f"{form.condition}; {_tried(trial)}; {real.text}"
         return RewriteAdvice(
             fingerprint=self._query.id,
             rule=form.rule,
             before=self._query.statement.fingerprint.text,
             after=text,
-            is_safe=True,
+            is_safe=trial.with_rows > 0 and real.shows,
             verdict=verdict,
             advice=form.advice,
             cost_before=before,
@@ -271,75 +241,15 @@ class _Bench:
         if sample.values is None and has_parameters(self._query.analysis.tree):
             return None
         values = sample.values or ()
-        after = self._dialect.measure([Sample(text, values)], runs=3, timeout_s=_TIMEOUT_S)
+        after = self._dialect.measure([Sample(text, values)], runs=3, timeout_s=TIMEOUT_S)
         # Whether the form in use takes longer is all there is to know: it may run about twice as long.
-        enough = _TIMEOUT_S if after is None else min(_TIMEOUT_S, 2 * after.seconds + _LEAST_S)
+        enough = TIMEOUT_S if after is None else min(TIMEOUT_S, 2 * after.seconds + _LEAST_S)
         if self._before is None or (self._before.capped and self._before.seconds < enough):
             own = [Sample(self._query.analysis.sql, values)]
             self._before = self._dialect.measure(own, runs=3, timeout_s=enough)
         if after is None and self._before is not None:
-            after = replace(self._before, seconds=_TIMEOUT_S, capped=True)
+            after = replace(self._before, seconds=TIMEOUT_S, capped=True)
         return None if self._before is None or after is None else (self._before, after)
-
-    def _real(self, tree: Node, other: Node, *, too_long: bool) -> str | None:
-        """Compare real rows; ``None`` when they differ."""
-        values = self._query.sample.values
-        if values is None and has_parameters(tree):
-            return "real rows were not compared: the parameters are not known"
-
-        def value(n: int) -> Any:
-            return values[n - 1] if values is not None and n <= len(values) else None
-
-        one, two = inlined(tree, value), inlined(other, value)
-        if too_long:
-            return self._sampled(one, two)
-        try:
-            ours, theirs = self._rows(one), self._rows(two)
-        except DatabaseError:
-            return self._sampled(one, two)
-        if len(ours) == _ROWS or len(theirs) == _ROWS:
-            return self._sampled(one, two)
-        if multiset(ours) == multiset(theirs):
-            return f"{len(ours)} real rows were equal, as multisets"
-        bare = [t.copy() for t in (one, two)]
-        for each in bare:
-            each.set("limit", None)
-            each.set("offset", None)
-        if bare[0] == one:
-            return None
-        try:
-            ours, theirs = self._rows(bare[0]), self._rows(bare[1])
-        except DatabaseError:
-            return None
-        same = multiset(ours) == multiset(theirs) and len(ours) < _ROWS
-        return (
-            f"{len(ours)} real rows were equal; which of equal ranks LIMIT keeps is not defined"
-            if same
-            else None
-        )
-
-    def _rows(self, tree: Node) -> list[Any]:
-        left = max(0.05, min(_TIMEOUT_S, self._end - time.monotonic()))
-        sql = text_of(tree, self._schema.dialect)
-        return list(self._dialect.rows(sql, timeout_s=left, limit=_ROWS))
-
-    def _sampled(self, one: Node, two: Node) -> str | None:
-        names = {t.name for t in one.find_all(exp.Table)}
-        tables = [t for t in map(self._schema.table, sorted(names)) if t is not None]
-        trial = sample_rows(one, two, ((t, self._sample(t)) for t in tables))
-        if trial.equal is False:
-            return None
-        if trial.equal is None:
-            return "all real rows took too long to compare"
-        return f"all real rows took too long to compare: equal on samples of up to {_SAMPLE:,} rows per table"
-
-    def _sample(self, table: Table) -> list[Any]:
-        if table.sample:
-            return list(table.sample[:_SAMPLE])
-        tree = exp.select(*(exp.column(c, quoted=True) for c in table.columns))
-        tree = tree.from_(exp.to_table(table.name, dialect=self._schema.dialect)).limit(_SAMPLE)
-        sql = tree.sql(dialect=self._schema.dialect)
-        return list(self._dialect.rows(sql, timeout_s=_TIMEOUT_S, limit=_SAMPLE))
 
 
 def replace_sample(query: Query, text: str, analysis: Any) -> Query:
@@ -362,7 +272,7 @@ def _gains(
     form: Form, before: float | None, after: float | None, times: tuple[Measurement, Measurement] | None
 ) -> bool:
     """Another form of the same price is noise, unless it is simpler or opens the way for an index."""
-    if set(form.rule.split(", ")) <= _SIMPLER:
+    if set(form.rule.split(", ")) <= SIMPLER:
         return True
     if before is not None and after is not None and after < before * 0.98:
         return True

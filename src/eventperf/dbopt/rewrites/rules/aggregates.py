@@ -1,4 +1,4 @@
-"""Rules for subqueries: correlated ones become sets that are computed once.
+"""Correlated aggregates become sets that are computed once.
 
 The transformations are those of Kim, "On Optimizing an SQL-like Nested Query", TODS 1982, with the
 corrections for empty groups and duplicates of Ganski and Wong, SIGMOD 1987, and the restriction of the
@@ -8,123 +8,56 @@ inner side to keys that can be asked for (Mumick, Pirahesh, "Implementation of M
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from sqlglot import exp
 
-from .rewrite_tree import (
+from eventperf.dbopt.rewrites.tree import (
     Form,
     Node,
-    Owner,
     all_of,
     is_local,
     on_copy,
     owner,
     plain,
-    same_kind,
     set_where,
     sources,
     where,
 )
-from .schema.model import Schema
+from eventperf.dbopt.rewrites.trust import affinity, base_type, is_identity
+from eventperf.dbopt.schema.model import Schema
+from eventperf.dbopt.schema.types import category
+
+from .links import Link, links
+from .rule import Rule, replacing
 
 _COMPARED: Final = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE)
 _EMPTY_IS_NULL: Final = (exp.Sum, exp.Avg, exp.Min, exp.Max)
-_STRICT: Final = (exp.Mul, exp.Add, exp.Sub, exp.Div, exp.Neg, exp.Paren, exp.Literal, exp.Cast, exp.DataType)
+_STRICT: Final = (exp.Mul, exp.Add, exp.Sub, exp.Neg, exp.Paren, exp.Literal)
 
 
-class Link(NamedTuple):
-    """One condition that ties a subquery to the query around it: ``inner = outer``."""
+def _is_steady(node: Node, schema: Schema) -> bool:
+    """Tell whether an aggregate gives the same value in whatever order, and by whichever plan, rows come.
 
-    inner: Node
-    outer: Node
-    inside: Owner
-    outside: Owner
-
-
-def links(inner: Node, schema: Schema) -> tuple[list[Link], list[Node]] | None:
-    """Split a subquery's conditions into equalities with the query around it, and its own.
-
-    Returns:
-        ``None`` when it depends on the outside in any other way, or is not tied to it at all.
+    Sums of floats depend on the order; of texts (or decimals) that are equal, MIN and MAX keep any.
     """
-    outer = inner.find_ancestor(exp.Select)
-    tied: list[Link] = []
-    own: list[Node] = []
-    for term in where(inner):
-        if is_local(term, inner, schema):
-            own.append(term)
+    for column in node.find_all(exp.Column):
+        found = owner(column, schema)
+        kind = found.column if found is not None else None
+        if kind is None:
+            return False
+        if schema.dialect == "sqlite":
+            if affinity(kind) != "INTEGER":
+                return False
             continue
-        left, right = (term.left.unnest(), term.right.unnest()) if isinstance(term, exp.EQ) else (None, None)
-        if not isinstance(left, exp.Column) or not isinstance(right, exp.Column):
-            return None
-        one, two = owner(left, schema), owner(right, schema)
-        if one is None or two is None:
-            return None
-        if one.select is not inner:
-            left, right, one, two = right, left, two, one
-        if one.select is not inner or two.select is not outer or not same_kind(one, two):
-            return None
-        tied.append(Link(left, right, one, two))
-    elsewhere = [v for k, v in inner.args.items() if k not in ("where", "expressions")]
-    for part in elsewhere:
-        for node in part if isinstance(part, list) else [part]:
-            if hasattr(node, "find_all") and not is_local(node, inner, schema):
-                return None
-    return (tied, own) if tied else None
+        family, is_sum = category(kind.type), isinstance(node, (exp.Sum, exp.Avg))
+        exact = base_type(kind) in ("decimal", "numeric") and "(" in kind.type
+        if not (family == "int" or exact or (not is_sum and family in ("date", "time", "zoned"))):
+            return False
+    return True
 
 
-def _exists(node: Node) -> tuple[Node, bool] | None:
-    negated = isinstance(node, exp.Not)
-    body = node.this.unnest() if negated else node
-    if not isinstance(body, exp.Exists):
-        return None
-    inner = body.this.unnest() if isinstance(body.this, exp.Subquery) else body.this
-    return (inner, negated) if isinstance(inner, exp.Select) else None
-
-
-def exists_to_in(tree: Node, schema: Schema) -> Iterator[Form]:
-    """``EXISTS (... k = o)`` is ``o IN (SELECT k ...)``: the set is built once."""
-    for select in list(tree.find_all(exp.Select)):
-        for term in where(select):
-            found = _exists(term)
-            if found is None:
-                continue
-            inner, negated = found
-            split = links(inner, schema) if plain(inner) else None
-            if split is None:
-                continue
-            tied, own = split
-            if negated and any(link.outside.nullable for link in tied):
-                continue  # NOT EXISTS keeps a row whose key is NULL, NOT IN does not
-            body = inner.copy()
-            needed = [link.inner for link in tied if link.inside.nullable] if negated else []
-            present = [exp.Not(this=exp.Is(this=c.copy(), expression=exp.Null())) for c in needed]
-            set_where(body, [*own, *present])
-            body.set("expressions", [link.inner.copy() for link in tied])
-            body.set("order", None)
-            keys = [link.outer.copy() for link in tied]
-            left = keys[0] if len(keys) == 1 else exp.Tuple(expressions=keys)
-            better: Any = exp.In(this=left, query=exp.Subquery(this=body))
-            if negated:
-                better = exp.Not(this=better)
-            names = " and ".join(link.outer.sql() for link in tied)
-            condition = f"the subquery asks only for equality with {names}, types and collations agree"
-            if negated:
-                condition += f"; {names} cannot be NULL, and NULLs inside are left out"
-            yield Form(
-                "not-exists-to-not-in" if negated else "exists-to-in",
-                on_copy(tree, term, _replacing(better)),
-                condition,
-                "Ask for membership in a set that is computed once, not for each row",
-            )
-
-
-def _replacing(better: Node) -> Any:
-    return lambda node: node.replace(better)
-
-
-def _aggregate(inner: Node) -> str | None:
+def _aggregate(inner: Node, schema: Schema) -> str | None:
     """Return ``"strict"`` for an aggregate that is NULL over no rows, ``"count"`` for a COUNT."""
     if len(inner.expressions) != 1:
         return None
@@ -136,7 +69,7 @@ def _aggregate(inner: Node) -> str | None:
     while stack:
         node = stack.pop()
         if isinstance(node, _EMPTY_IS_NULL):
-            if node.find(exp.Select, exp.Window) is not None:
+            if node.find(exp.Select, exp.Window) is not None or not _is_steady(node, schema):
                 return None
             found = True
         elif isinstance(node, _STRICT):
@@ -163,6 +96,8 @@ def _wanted(select: Node, term: Node, tied: Sequence[Link], schema: Schema) -> l
     others = [t for t in where(select) if t is not term and not t.find(exp.AggFunc)]
     out: list[Node] = []
     for link in tied:
+        if not is_identity(link.inside, link.outside, schema):
+            continue  # what holds for a value need not hold for one that is merely equal
         direct = [t for t in others if _only(t, link.outer, select, schema)]
         if direct:
             out += [_instead(t, link, select, schema) for t in direct]
@@ -237,7 +172,7 @@ def aggregate_to_join(tree: Node, schema: Schema) -> Iterator[Form]:
                 inner = node.unnest() if isinstance(node, exp.Subquery) else None
                 if not isinstance(inner, exp.Select) or not plain(inner, projection=False):
                     continue
-                split = links(inner, schema) if _aggregate(inner) == "strict" else None
+                split = links(inner, schema) if _aggregate(inner, schema) == "strict" else None
                 if split is not None and is_local(inner.expressions[0], inner, schema):
                     yield from _joined(tree, select, term, side, inner, split, schema)
 
@@ -273,7 +208,7 @@ def _joined(
             "aggregate-to-join",
             on_copy(tree, select, change),
             f"one group per {names}, so no row is doubled; over no rows the aggregate is NULL and the "
-            "comparison drops the row, as the join does (sums of floats may differ in their last digit)",
+            "comparison drops the row, as the join does",
             "Compute the aggregate once per key and join it",
         )
 
@@ -293,7 +228,7 @@ def count_to_join(tree: Node, schema: Schema) -> Iterator[Form]:
             inner = node.unnest() if isinstance(node, exp.Subquery) else None
             if not isinstance(inner, exp.Select) or not plain(inner, projection=False):
                 continue
-            kind = _aggregate(inner)
+            kind = _aggregate(inner, schema)
             split = links(inner, schema) if kind is not None else None
             if split is None or not is_local(inner.expressions[0], inner, schema):
                 continue
@@ -314,7 +249,7 @@ def _left_joined(
     value: Any = exp.column(f"{alias}_v", table=alias)
     if is_count:
         value = exp.Coalesce(this=value, expressions=[exp.Literal.number(0)])
-    better = on_copy(tree, node, _replacing(value))
+    better = on_copy(tree, node, replacing(value))
     # The copy of the SELECT is the nearest one around the new column.
     place = next(c for c in better.find_all(exp.Column) if c.table == alias).find_ancestor(exp.Select)
     place.append("joins", exp.Join(this=derived, side="LEFT", on=on))
@@ -345,112 +280,16 @@ def _free_alias(tree: Node) -> str:
     return next(f"per_key{n or ''}" for n in range(100) if f"per_key{n or ''}" not in taken)
 
 
-def not_in_to_anti_join(tree: Node, schema: Schema) -> Iterator[Form]:
-    """NOT IN (SELECT c ...) is NOT EXISTS when neither side can be NULL."""
-    for select in list(tree.find_all(exp.Select)):
-        for term in where(select):
-            inside = term.this.unnest() if isinstance(term, exp.Not) else None
-            query = inside.args.get("query") if isinstance(inside, exp.In) else None
-            inner = query.unnest() if query is not None else None
-            if inside is None or not isinstance(inner, exp.Select):
-                continue
-            if len(inner.expressions) != 1 or not plain(inner):
-                continue
-            column = inner.expressions[0].unalias()
-            if not isinstance(inside.this, exp.Column) or not isinstance(column, exp.Column):
-                continue
-            left, right = owner(inside.this, schema), owner(column, schema)
-            if left is None or right is None or left.nullable or right.nullable:
-                continue
-            inner_names = {a.lower() for a, _, _ in sources(inner)}
-            if left.alias.lower() in inner_names or not same_kind(left, right):
-                continue
-            body = inner.copy()
-            mine = exp.column(column.name, table=right.alias, quoted=True)
-            theirs = exp.column(inside.this.name, table=left.alias, quoted=True)
-            set_where(body, [*where(inner), exp.EQ(this=mine, expression=theirs)])
-            body.set("expressions", [exp.Literal.number(1)])
-            yield Form(
-                "not-in-to-anti-join",
-                on_copy(tree, term, _replacing(exp.Not(this=exp.Exists(this=body)))),
-                f"neither {inside.this.name} nor {column.name} can be NULL",
-                "Use NOT EXISTS: it stops at the first match, and no NULL can empty the result",
-            )
-
-
-def count_to_exists(tree: Node, schema: Schema) -> Iterator[Form]:
-    """``(SELECT count(*) ...) > 0`` is EXISTS."""
-    each: list[Any] = list(tree.find_all(*_COMPARED))
-    for node in each:
-        left, right, kind = node.left, node.right, type(node)
-        if isinstance(right, exp.Subquery):
-            left, right, kind = right, left, _MIRROR.get(kind, kind)
-        inner = left.unnest() if isinstance(left, exp.Subquery) else None
-        if not isinstance(inner, exp.Select) or not plain(inner, projection=False):
-            continue
-        if len(inner.expressions) != 1 or not isinstance(right, exp.Literal) or not right.is_int:
-            continue
-        counted = inner.expressions[0].unalias()
-        if not isinstance(counted, exp.Count) or not _counts_rows(counted, schema):
-            continue
-        wanted = _EXISTS.get((kind, right.name))
-        if wanted is None:
-            continue
-        body = inner.copy()
-        body.set("expressions", [exp.Literal.number(1)])
-        better: Any = exp.Exists(this=body)
-        yield Form(
-            "count-to-exists",
-            on_copy(tree, node, _replacing(better if wanted else exp.Not(this=better))),
-            "a count of rows is never NULL, and is above 0 exactly when a row exists",
-            "Ask whether a row exists: the search stops at the first one",
-        )
-
-
-_MIRROR: Final[dict[Any, Any]] = {exp.GT: exp.LT, exp.LT: exp.GT, exp.GTE: exp.LTE, exp.LTE: exp.GTE}
-_EXISTS: Final[dict[Any, bool]] = {
-    (exp.GT, "0"): True,
-    (exp.GTE, "1"): True,
-    (exp.NEQ, "0"): True,
-    (exp.EQ, "0"): False,
-    (exp.LT, "1"): False,
-    (exp.LTE, "0"): False,
-}
-
-
-def _counts_rows(node: Node, schema: Schema) -> bool:
-    if node.find(exp.Distinct) is not None:
-        return False
-    if isinstance(node.this, (exp.Star, exp.Literal)):
-        return True
-    found = owner(node.this, schema) if isinstance(node.this, exp.Column) else None
-    return found is not None and not found.nullable
-
-
-def _unordered(node: Node) -> None:
-    node.set("order", None)
-
-
-def needless_order(tree: Node, schema: Schema) -> Iterator[Form]:
-    """ORDER BY inside IN or EXISTS, without LIMIT, sorts for nobody."""
-    each: list[Any] = list(tree.find_all(exp.In, exp.Exists))
-    for node in each:
-        query = node.args.get("query") if isinstance(node, exp.In) else node.this
-        inner = query.unnest() if isinstance(query, exp.Subquery) else query
-        if isinstance(inner, exp.Select) and inner.args.get("order") and not inner.args.get("limit"):
-            yield Form(
-                "needless-order",
-                on_copy(tree, inner, _unordered),
-                "membership and existence do not depend on order",
-                "Leave ORDER BY out of the subquery",
-            )
-
-
-__all__ = [
-    "aggregate_to_join",
-    "count_to_exists",
-    "count_to_join",
-    "exists_to_in",
-    "needless_order",
-    "not_in_to_anti_join",
-]
+RULES: Final = (
+    Rule(
+        "aggregate-to-join",
+        "the aggregate is NULL over no rows, and does not depend on the order of rows; only equalities tie "
+        "it to the outside",
+        aggregate_to_join,
+    ),
+    Rule(
+        "count-to-join",
+        "one value per key; no row of the outer query is doubled or lost",
+        count_to_join,
+    ),
+)

@@ -11,16 +11,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlglot import exp
 
-from .schema.model import Column, Schema, Table
-from .schema.types import category
+from eventperf.dbopt.schema.model import Column, Schema, Table
 
 Node: TypeAlias = Any  # a tree's base class has another name in each major version of sqlglot
-
-_VOLATILE: Final = re.compile(
-    r"rand|uuid|nextval|currval|lastval|setval|sleep|clock_timestamp|last_insert|get_lock|advisory|"
-    r"txid|row_count|changes|benchmark",
-    re.IGNORECASE,
-)
 
 
 class Form(NamedTuple):
@@ -85,12 +78,33 @@ def owner(column: Node, schema: Schema) -> Owner | None:
     return None
 
 
+def table_of(source: Node, schema: Schema) -> Table | None:
+    """Return the table a source names: by its schema where it names one, and never behind a WITH."""
+    if not isinstance(source, exp.Table) or source.args.get("catalog"):
+        return None
+    if source.db:
+        return named(source.db, source.name, schema)
+    at = source.parent
+    while at is not None:
+        body = at.args.get("with_") or at.args.get("with")
+        if body is not None and any(c.alias.lower() == source.name.lower() for c in body.expressions):
+            return None
+        at = at.parent
+    return schema.table(source.name)
+
+
+def named(namespace: str, name: str, schema: Schema) -> Table | None:
+    """Return ``namespace.name``; a bare name stands for the one namespace statements are written for."""
+    found = schema.table(f"{namespace}.{name}")
+    usual = {"postgres": "public", "sqlite": "main"}.get(schema.dialect)
+    return found or (schema.table(name) if namespace.lower() == usual else None)
+
+
 def _column_of(source: Node, name: str, schema: Schema) -> tuple[Table | None, Column | None] | None:
     if isinstance(source, exp.Table):
-        table = schema.table(f"{source.db}.{source.name}" if source.db else source.name)
-        table = table or schema.table(source.name)
+        table = table_of(source, schema)
         if table is None:
-            return (None, None) if not source.db else None
+            return None, None
         column = table.column(name)
         return None if column is None else (table, column)
     if isinstance(source, exp.Subquery):
@@ -179,14 +193,6 @@ def plain(select: Node, *, projection: bool = True) -> bool:
     return not projection or not any(a.find_ancestor(exp.Select) is select for a in found)
 
 
-def is_volatile(tree: Node) -> bool:
-    """Tell whether a second evaluation could give something else, or locks rows."""
-    if any(s.args.get("locks") for s in tree.find_all(exp.Select)):
-        return True
-    names = [f.name if isinstance(f, exp.Anonymous) else f.key for f in tree.find_all(exp.Func)]
-    return any(_VOLATILE.search(name) for name in names)
-
-
 def on_copy(tree: Node, node: Node, change: Callable[[Node], None]) -> Node:
     """Copy ``tree``, and let ``change`` work on the copy of ``node`` in it."""
     path: list[tuple[str, int | None]] = []
@@ -204,14 +210,6 @@ def on_copy(tree: Node, node: Node, change: Callable[[Node], None]) -> Node:
         return holder.this
     change(here)
     return out
-
-
-def same_kind(one: Owner, other: Owner) -> bool:
-    """Tell whether equality of two columns is an equivalence: no casts, one collation."""
-    if one.column is None or other.column is None:
-        return False
-    ours, theirs = category(one.column.type), category(other.column.type)
-    return ours == theirs and ours != "other" and one.column.collation == other.column.collation
 
 
 _MARK: Final = re.compile(r"%\((p\d+)\)s")

@@ -1,0 +1,281 @@
+"""Writing and invalidating, in both tiers: fence, drop, do it there, fence and drop again.
+
+The first fence is for loads and reads that began before, the second for those that began while the command
+was on its way and were answered before it. After a verb here has returned, nobody in this process is handed
+what was read before it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from eventperf._core.errors import ConfigurationError
+from eventperf.cache.errors import SerializationError, StoreUnavailable
+from eventperf.cache.keys import FOREIGN, Space, glob
+from eventperf.cache.options import CacheOptions
+from eventperf.cache.policy import is_kept, lifetime
+from eventperf.cache.values.envelope import seal
+
+from .effects import Steps, ask
+from .fences import FREE, Guard, settling_tag
+from .look import Found, keep_near, outer_of, tag_versions
+from .state import Core
+from .tier import Tier
+
+
+def pack(core: Core, value: Any, soft_s: float, hard_s: float, options: CacheOptions, **more: Any) -> bytes:
+    """Return the envelope of a value."""
+    serializer: Any = options.serializer or core.serializer
+    try:
+        payload = serializer.dumps(value)
+    except SerializationError:
+        raise
+    except Exception as error:  # a serializer of the host may raise anything
+        raise SerializationError(f"{type(value).__qualname__} ({type(error).__name__}: {error})") from error
+    now = core.wall()
+    return seal(
+        serializer.name,
+        payload,
+        created=now,
+        soft=now + soft_s,
+        hard=now + hard_s,
+        compress_over=options.compress_over,
+        **more,
+    )
+
+
+def tell(core: Core, tier: Tier, words: Sequence[str]) -> Steps[None]:
+    """On the bus: say what was written. Tracking needs no word from us."""
+    if core.l1 is not None:
+        core.ensure_channel()  # it finds out whether this server has tracking
+    if core.coherence == "bus" and words:
+        try:
+            yield from ask(tier.publish, json.dumps(words).encode())  # keys may hold anything, line ends too
+        except StoreUnavailable as error:
+            if error.silent:
+                raise  # a refusal was said: others follow by their time to live
+
+
+# -- writes ----------------------------------------------------------------------------------------------
+
+
+def write_many(
+    core: Core,
+    space: Space,
+    items: Mapping[str, Any],
+    ttl_s: float,
+    tags: Sequence[str],
+    options: CacheOptions,
+) -> Steps[None]:
+    """Store values under local keys, in both tiers."""
+    soft, hard = lifetime(options, ttl_s, core.random.random() if options.jitter_ratio else 0.0)
+    core.counts.stores += len(items)
+    if core.tier is None:
+        core.flights.fence(*items)
+        inner = [space.inner + tag for tag in tags]
+        if options.use_l1:
+            for key, value in items.items():
+                core.hold(key, value, soft, hard, inner, 0.0, FREE)
+        return
+    yield from _write_far(core, core.tier, space, items, (soft, hard), tags, options)
+
+
+def _write_far(
+    core: Core,
+    tier: Tier,
+    space: Space,
+    items: Mapping[str, Any],
+    life: tuple[float, float],
+    tags: Sequence[str],
+    options: CacheOptions,
+) -> Steps[None]:
+    soft, hard = life
+    keys = list(items)
+    blobs = {key: pack(core, items[key], soft, hard, options) for key in keys}  # refuses before any change
+    core.drop_keys(keys)
+    tickets = core.fences.open(keys) if core.l1 is not None and options.use_l1 else {}
+    ours = set(tickets.values())
+    outers = {key: outer_of(space, key) for key in keys}
+    try:
+        versions: dict[str, str] = {}
+        if tags:
+            versions = yield from tag_versions(core, tier, space, tags, create_for_s=hard)
+            if len(versions) < len(tags):
+                raise StoreUnavailable(tier.url, "an invalidation of a tag of this value waits")
+            blobs = {key: pack(core, items[key], soft, hard, options, tags=versions) for key in keys}
+        yield from ask(tier.set_many, [(outers[key], blobs[key], hard) for key in keys])
+        if core.replay is not None:
+            core.replay.paid(outers.values())
+        yield from tell(core, tier, list(outers.values()))
+        core.drop_keys(keys, but=ours)
+        for key, ticket in tickets.items():
+            keep_near(core, space, key, Found(items[key], soft, hard, versions, 0.0), options, Guard(ticket))
+    except StoreUnavailable:
+        owe(core, keys=list(outers.values()))  # an older value may be there: it must not come back
+        core.drop_keys(keys, but=ours)
+    finally:
+        core.fences.shut(tickets)
+
+
+def touch(core: Core, space: Space, local: str, life_s: float, options: CacheOptions) -> Steps[bool]:
+    """Give the entry of a local key a new life in both tiers."""
+    soft, hard = lifetime(options, life_s, 0.0)
+    if core.tier is None:
+        entry = core.peek(local)
+        if entry is None or not is_kept(entry.hard, core.now()):
+            return False
+        tags = entry.meta.tags if entry.meta is not None else ()
+        core.hold(local, entry.value, soft, hard, tags, 0.0, FREE)
+        return True
+    outer = outer_of(space, local)
+    if core.l1 is not None:
+        core.l1.pop(local)
+    now = core.wall()
+    try:
+        there = yield from ask(core.tier.touch, outer, now + soft, now + hard, hard)
+        yield from tell(core, core.tier, [outer])
+    except StoreUnavailable:
+        return False
+    core.fences.fence_reads((local,))  # they may have read the end of the old life
+    if core.l1 is not None:
+        core.l1.pop(local)
+    return bool(there)
+
+
+def add_number(core: Core, space: Space, local: str, amount: int | None) -> Steps[tuple[int, int, int]]:
+    """Add to a stored whole number in the second tier; return state, sum and rest of its life in ms.
+
+    Raises:
+        ConfigurationError: There is no second tier that can.
+    """
+    tier = core.tier
+    if tier is None or tier.add is None:
+        raise ConfigurationError("store", core.store, "a second tier with SupportsAdd, such as RedisStore")
+    outer = outer_of(space, local)
+    answer = yield from ask(tier.add, outer, amount)
+    if answer[0] == 1:
+        core.drop_keys([local])
+        yield from tell(core, tier, [outer])
+    return answer
+
+
+# -- invalidations ---------------------------------------------------------------------------------------
+
+
+def owe(
+    core: Core,
+    keys: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    patterns: Sequence[str] = (),
+    settle_s: float = 0.0,
+) -> None:
+    """Remember what the second tier has not taken."""
+    if core.replay is not None:
+        core.replay.owe(keys, tags, patterns, settle_s)
+
+
+def remove_many(core: Core, space: Space, keys: Sequence[str], settle_s: float = 0.0) -> Steps[int]:
+    """Invalidate local keys in both tiers; return how many entries there were."""
+    core.counts.invalidations += 1
+    now = core.now()
+    here = sum(1 for key in keys if (entry := core.peek(key)) is not None and is_kept(entry.hard, now))
+    settle_s = max(settle_s, core.fences.settles_for(keys))  # an earlier one is not ended by this
+    if settle_s:
+        core.fences.settle(keys, settle_s)
+    core.drop_keys(keys)
+    tier = core.tier
+    if tier is None:
+        return here
+    outers = [outer_of(space, key) for key in keys]
+    try:
+        count = yield from ask(tier.delete, outers)
+        if settle_s:
+            yield from ask(tier.settle, outers, settle_s=settle_s)
+        if core.replay is not None:
+            core.replay.paid(outers)
+        yield from tell(core, tier, outers)
+    except StoreUnavailable:
+        owe(core, keys=outers, settle_s=settle_s)
+        count = here
+    core.drop_keys(keys)
+    return count
+
+
+def remove_tags(core: Core, space: Space, tags: Sequence[str], settle_s: float = 0.0) -> Steps[None]:
+    """Invalidate everything that carries one of ``tags``."""
+    core.counts.invalidations += 1
+    if settle_s:
+        core.fences.settle([settling_tag(space.inner + tag) for tag in tags], settle_s)
+    core.drop_tags(space, tags)
+    tier = core.tier
+    if tier is None:
+        return
+    records = [space.tag_prefix + tag for tag in tags]
+    try:
+        yield from ask(tier.bump_tags, records, core.salt(), settle_s=settle_s)
+        yield from tell(core, tier, records)
+    except StoreUnavailable as error:
+        owe(core, tags=records, settle_s=settle_s)
+        if not error.silent:
+            yield from _delete_records(core, tier, records)
+    core.drop_tags(space, tags)
+
+
+def _delete_records(core: Core, tier: Tier, records: Sequence[str]) -> Steps[None]:
+    """A full server takes no new version; a record that is gone counts as invalidated too."""
+    try:
+        yield from ask(tier.delete, records)
+        yield from tell(core, tier, records)
+    except StoreUnavailable:
+        return  # owed, and treated as invalidated here until it is said
+
+
+def remove_matching(core: Core, space: Space, pattern: str, dry_run: bool) -> Steps[int]:
+    """Drop what matches ``pattern`` in ``space``; return how many entries there were.
+
+    Raises:
+        StoreUnavailable: The server never lists its keys (a right that the user lacks, a proxy): what it
+            holds cannot be found.
+    """
+    matches = local_matcher(space, pattern)
+    tier = core.tier
+    outer = space.outer + pattern
+    if dry_run:
+        return (yield from ask(tier.delete_pattern, outer, dry_run=True)) if tier else _count(core, matches)
+    core.counts.invalidations += 1
+    here = core.drop_matching(matches)
+    if tier is None:
+        return here
+    try:
+        count = yield from ask(tier.delete_pattern, outer)
+        yield from tell(core, tier, ["*" + outer])
+    except StoreUnavailable as error:
+        if error.permanent:
+            raise
+        owe(core, patterns=[outer])
+        count = here
+    core.drop_matching(matches)
+    return count
+
+
+def local_matcher(space: Space, pattern: str) -> Callable[[str], bool]:
+    """Return what tells whether a local key is in ``space`` and matches ``pattern`` there."""
+    matches, inner = glob(pattern), space.inner
+
+    def local_matches(local: str) -> bool:
+        if inner:
+            return local.startswith(inner) and matches(local[len(inner) :])
+        return not local.startswith(FOREIGN) and matches(local)
+
+    return local_matches
+
+
+def _count(core: Core, matches: Callable[[str], bool]) -> int:
+    if core.l1 is None:
+        return 0
+    now = core.now()
+    held = core.l1.keys()
+    entries = [core.peek(key) for key in held if matches(key)]
+    return sum(1 for entry in entries if entry is not None and is_kept(entry.hard, now))

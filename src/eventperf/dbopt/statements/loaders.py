@@ -1,0 +1,31 @@
+"""What turns an N+1 loop into one statement, where the ORM tells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def general() -> str:
+    return "fetch all rows in one statement (WHERE key IN (...)), or join them in the first one"
+
+
+def loader_option(context: Any) -> str:
+    """Name the loader option that turns the loop into one statement, where the ORM tells."""
+    options = getattr(context, "execution_options", None) or {}
+    load = options.get("_sa_orm_load_options")
+    state = getattr(getattr(context, "compiled", None), "compile_state", None)
+    path = list(getattr(state, "current_path", None) or ())
+    if load is not None and len(path) >= 2 and getattr(load, "_lazy_loaded_from", None) is not None:
+        steps = []
+        for mapper, relation in zip(path[::2], path[1::2], strict=False):
+            loader = "selectinload" if getattr(relation, "uselist", False) else "joinedload"
+            steps.append(f"{loader}({mapper.class_.__name__}.{relation.key})")
+        return f"options({'.'.join(steps)})"
+    refreshed = getattr(load, "_refresh_state", None)
+    if refreshed is not None:
+        name = refreshed.mapper.class_.__name__
+        only = sorted(getattr(getattr(state, "compile_options", None), "_only_load_props", None) or ())
+        if only and not refreshed.expired:
+            return f"options({', '.join(f'undefer({name}.{column})' for column in only)})"
+        return f"{name} objects expire at each commit: expire_on_commit=False, or one SELECT that loads all"
+    return general()

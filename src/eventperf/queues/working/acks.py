@@ -1,0 +1,128 @@
+"""Reporting how jobs ended: in batches, until the store has it, whatever one outcome is like."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from eventperf.queues.errors import StoreUnavailable
+from eventperf.queues.job import Lease
+from eventperf.queues.protocols import AsyncJobStore, Outcome
+
+from .supervise import supervised
+
+_log = logging.getLogger("eventperf.queues")
+
+_ACK_BATCH = 500
+_REFUSED: Final = "it ended, but the store refused its outcome; the worker's log has the reason"
+
+Ack = tuple[Lease, Outcome, "Callable[[], object] | None"]
+"""A lease, how its job ended, and what to call once the store has accepted it."""
+
+
+class Acks:
+    """Outcomes on their way to the store: in batches, kept until the store has taken them.
+
+    Args:
+        on_refused: Told of a lease that was no longer the job's when its outcome came.
+        settle: Told of every lease whose outcome the store has.
+    """
+
+    def __init__(
+        self,
+        store: AsyncJobStore,
+        on_refused: Callable[[Lease], object],
+        settle: Callable[[Lease], object],
+    ) -> None:
+        self._store = store
+        self._on_refused = on_refused
+        self._settle = settle
+        self._pending: list[Ack] = []
+        self._some = asyncio.Event()
+        self._none = asyncio.Event()
+        self._none.set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        sending = supervised("reporting outcomes", self._send)
+        self._task = asyncio.get_running_loop().create_task(sending)
+
+    def add(self, lease: Lease, outcome: Outcome, then: Callable[[], object] | None) -> None:
+        """Queue ``outcome``; ``then`` is called once the store has accepted it."""
+        self._pending.append((lease, outcome, then))
+        self._some.set()
+        self._none.clear()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much is unreported that no more should be claimed."""
+        return len(self._pending) > 4 * _ACK_BATCH
+
+    async def flushed(self) -> bool:
+        """Wait until everything is reported; always true."""
+        await self._none.wait()
+        return True
+
+    async def close(self, timeout_s: float = 5.0) -> None:
+        """Report what is left; jobs whose outcome cannot be reported run again elsewhere."""
+        try:
+            await asyncio.wait_for(self.flushed(), timeout_s)
+        except asyncio.TimeoutError:
+            _log.error("%d outcomes could not be reported; those jobs will run again", len(self._pending))
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _send(self) -> None:
+        pause = 0.05
+        while True:
+            await self._some.wait()
+            batch = self._pending[:_ACK_BATCH]
+            try:
+                accepted = await self._store.finish([outcome for _, outcome, _ in batch])
+            except StoreUnavailable as error:
+                _log.warning("cannot report %d outcomes yet: %s", len(batch), error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 0.5)
+                continue
+            except Exception:
+                if len(batch) > 1:
+                    _log.exception("%d outcomes are refused together; reporting them one by one", len(batch))
+                await self._one_by_one(batch)
+                continue
+            pause = 0.05
+            self._taken(batch, accepted)
+
+    def _taken(self, batch: Sequence[Ack], accepted: Sequence[bool]) -> None:
+        del self._pending[: len(batch)]
+        for (lease, _, then), good in zip(batch, accepted, strict=True):
+            self._settle(lease)
+            if not good:
+                self._on_refused(lease)
+            elif then is not None:
+                then()
+        if not self._pending:
+            self._some.clear()
+            self._none.set()
+
+    async def _one_by_one(self, batch: Sequence[Ack]) -> None:
+        """Report what the store refuses as a whole, so that one outcome holds up no other."""
+        for ack in batch:
+            outcome = ack[1]
+            plain = replace(outcome, kind="dead", result=None, followers=(), error=_REFUSED)
+            for told in (outcome, plain):
+                try:
+                    accepted = await self._store.finish([told])
+                except StoreUnavailable:
+                    return  # it and the rest are tried again
+                except Exception:
+                    _log.exception("the outcome of job %s (%s) is refused", outcome.job_id, told.kind)
+                else:
+                    self._taken([ack], accepted)
+                    break
+            else:
+                _log.error("job %s runs again after its lease: no outcome can be stored", outcome.job_id)
+                self._taken([ack], [True])

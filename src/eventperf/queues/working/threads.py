@@ -1,0 +1,75 @@
+"""Threads for plain handlers, none of which can keep the process from ending."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+_Item = tuple["Future[Any]", Callable[[], Any]]
+
+
+class JobThreads(Executor):
+    """Like ``ThreadPoolExecutor``, with daemon threads: the interpreter waits for those of the standard
+    library, so a handler that hangs would keep a stopped worker alive for ever."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._todo: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._mu = threading.Lock()
+        self._idle = 0
+        self._made = 0
+        self._closed = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        with self._mu:
+            if self._closed:
+                raise RuntimeError("these threads are closed")
+            self._todo.put((future, lambda: fn(*args, **kwargs)))
+            if self._idle > 0:
+                self._idle -= 1
+            elif self._made < self._most:
+                self._made += 1
+                name = f"eventperf-job-{self._made}"
+                threading.Thread(target=self._serve, name=name, daemon=True).start()
+        return future
+
+    def _serve(self) -> None:
+        while (item := self._next()) is not None:
+            future, call = item
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as error:
+                    future.set_exception(error)
+            del item, future, call  # nothing of a job outlives it here
+
+    def _next(self) -> _Item | None:
+        try:
+            return self._todo.get_nowait()
+        except queue.Empty:
+            with self._mu:
+                self._idle += 1
+            return self._todo.get()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let every thread end after the call it is at; ``wait`` is never obeyed."""
+        with self._mu:
+            self._closed = True
+            made = self._made
+        if cancel_futures:
+            self._cancel()
+        for _ in range(made):
+            self._todo.put(None)
+
+    def _cancel(self) -> None:
+        while True:
+            try:
+                item = self._todo.get_nowait()
+            except queue.Empty:
+                return
+            if item is not None:
+                item[0].cancel()
