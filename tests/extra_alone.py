@@ -20,7 +20,8 @@ BRINGS = {
     "dbopt": "sqlalchemy sqlglot",
     "postgres": "psycopg",
     "mysql": "pymysql",
-    "scaling": "kubernetes",
+    "scaling": "",
+    "kubernetes": "kubernetes",
     "queues": "hiredis msgspec redis",
     "arq": "arq redis hiredis",
     "cli": "rich",
@@ -33,7 +34,7 @@ BRINGS = {
     "dogpile": "cachetools dogpile hiredis msgspec redis",
 }
 COMES_ALONG = {"fastapi": {"opentelemetry"}}  # newer FastAPIs ask for its API
-NOT_IN_ALL = {"prometheus", "opentelemetry", "dogpile"}
+NOT_IN_ALL = {"arq", "prometheus", "opentelemetry", "dogpile"}
 WORK = {
     "": "import eventperf.cache, eventperf.dbopt, eventperf.queues, eventperf.scaling",
     "cache": 'from eventperf import CacheManager; CacheManager("redis://127.0.0.1:1/0").close()',
@@ -47,6 +48,10 @@ DatabaseOptimizer(engine, source=QueryRecorder(engine)).advise()
     "postgres": "import eventperf.dbopt",
     "mysql": "import eventperf.dbopt",
     "scaling": "from eventperf.scaling import KubernetesTarget",
+    "kubernetes": """
+from eventperf.scaling import KubernetesTarget
+from eventperf.scaling.backends.kubernetes import KubernetesApi
+""",
     "queues": 'from eventperf import QueueManager; QueueManager("redis://127.0.0.1:1/0").close()',
     "arq": "from eventperf.queues import QueueManager; QueueManager('arq+redis://localhost:1')",
     "cli": 'from eventperf.cli.main import main; assert main(["cache", "--help"]) == 0',

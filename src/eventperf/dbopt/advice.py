@@ -17,7 +17,10 @@ from .output.django import django
 from .output.page import advice_page
 from .output.report import text_table
 from .output.script import script
+from .schema.ddl import create_index_sql, quote, quote_table
+from .schema.engines import ENGINES
 from .schema.model import IndexSpec
+from .schema.vetting import vetted
 
 FORMAT = "eventperf-advice-1"
 
@@ -62,7 +65,13 @@ class Advice(Findings):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Advice:
-        """Build from :meth:`to_dict`'s data."""
+        """Build from :meth:`to_dict`'s data.
+
+        A plan is data from outside: its statements are written anew from what they are said to do.
+
+        Raises:
+            AdviceMismatch: Not a plan, or one with a part that this library does not understand.
+        """
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             raise AdviceMismatch(
                 f"not a plan of format {FORMAT}: write one with `eventperf db advise --json`"
@@ -70,8 +79,8 @@ class Advice(Findings):
         known = ("dialect", "proof", "gain", "explains", "seconds", "is_complete", "since", "statements")
         try:
             out = cls(**{name: data[name] for name in known})
-            out.indexes = [_index_from(row) for row in data["indexes"]]
-            out.drops = [DropAdvice(**row) for row in data["drops"]]
+            out.indexes = [_index_from(row, out.dialect) for row in data["indexes"]]
+            out.drops = [_drop_from(row, out.dialect) for row in data["drops"]]
             out.rewrites = [RewriteAdvice(**{**r, "callers": tuple(r["callers"])}) for r in data["rewrites"]]
             out.partitions = [_partition_from(row) for row in data["partitions"]]
         except (KeyError, TypeError) as error:
@@ -118,16 +127,23 @@ def _index_dict(index: IndexAdvice) -> dict[str, Any]:
     return out
 
 
-def _index_from(row: Mapping[str, Any]) -> IndexAdvice:
+def _index_from(row: Mapping[str, Any], dialect: str) -> IndexAdvice:
     serves = tuple(Served(**{**s, "callers": tuple(s["callers"])}) for s in row["serves"])
+    spec = vetted(IndexSpec.from_dict(row["spec"]), dialect)
     return IndexAdvice(
         **{
             **row,
-            "spec": IndexSpec.from_dict(row["spec"]),
+            "spec": spec,
+            "sql": create_index_sql(spec, row["name"], dialect, concurrently=True),
             "serves": serves,
             "rejected": tuple((a, b) for a, b in row["rejected"]),
         }
     )
+
+
+def _drop_from(row: Mapping[str, Any], dialect: str) -> DropAdvice:
+    names = {"index": quote(row["name"], dialect), "table": quote_table(row["table"], dialect)}
+    return DropAdvice(**{**row, "sql": ENGINES[dialect].drop_index.format(**names)})
 
 
 def _partition_from(row: Mapping[str, Any]) -> PartitionAdvice:

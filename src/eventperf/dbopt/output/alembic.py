@@ -7,6 +7,8 @@ from eventperf.dbopt.schema.ddl import quote
 from eventperf.dbopt.schema.engines import ENGINES
 from eventperf.dbopt.schema.model import IndexSpec
 
+from .text import one_line
+
 
 def alembic(
     advice: Findings, *, revision: str = "eventperf_indexes", down_revision: str | None = None
@@ -25,7 +27,7 @@ def alembic(
         down.append(
             f"op.drop_index({', '.join([repr(index.name), f'table_name={table!r}', *where, *online])})"
         )
-        notes.append(f"#   {table}: sa.Index({', '.join([repr(index.name), *parts, *options])})")
+        notes.append(f"#   {one_line(table)}: sa.Index({', '.join([repr(index.name), *parts, *options])})")
     block = "    with op.get_context().autocommit_block():\n" if online else ""
     indent = " " * (8 if online else 4)
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from keyword import iskeyword
 from typing import Any, Final
 
 import sqlglot
@@ -13,6 +14,8 @@ from eventperf.dbopt.findings import Findings, IndexAdvice
 from eventperf.dbopt.schema.ddl import quote, quote_table
 from eventperf.dbopt.schema.engines import ENGINES
 from eventperf.dbopt.schema.model import NAME_LIMIT, IndexSpec, Key, index_name
+
+from .text import one_line
 
 _FUNCTIONS: Final = {exp.Lower: "Lower", exp.Upper: "Upper"}
 _LOOKUPS: Final = {exp.EQ: "", exp.GT: "__gt", exp.GTE: "__gte", exp.LT: "__lt", exp.LTE: "__lte"}
@@ -46,7 +49,7 @@ def django(
         spec = index.spec
         bare = spec.table.rpartition(".")[2]
         if models is not None and spec.table not in models and bare not in models:
-            notes.append(f"# {spec.label()} belongs to another app")
+            notes.append(f"# {one_line(spec.label())} belongs to another app")
             continue
         known = models or {}
         model = known.get(spec.table) or known.get(bare) or _model_name(spec.table, app_label)
@@ -54,7 +57,7 @@ def django(
             writer = _Writer(advice.dialect, (fields or {}).get(spec.table, (fields or {}).get(bare, {})))
             text = writer.index(spec, index.name)
         except _Unwritable as reason:
-            notes.append(f"# {spec.label()} is written in SQL: {reason}")
+            notes.append(one_line(f"# {spec.label()} is written in SQL: {reason}"))
             operations.append(_by_hand(index, advice.dialect))
             continue
         imports |= writer.imports
@@ -62,7 +65,7 @@ def django(
             imports.add("from django.contrib.postgres.operations import AddIndexConcurrently")
         operation = "AddIndexConcurrently" if is_online else "migrations.AddIndex"
         operations.append(f"        {operation}(model_name={model.lower()!r}, index={text}),")
-        notes.append(f"# Meta.indexes of {model}: {text}")
+        notes.append(f"# Meta.indexes of {one_line(model)}: {text}")
     head = sorted({*imports, "from django.db import migrations, models"})
     atomic = "    atomic = False\n" if is_online else ""
     return (
@@ -151,14 +154,20 @@ class _Writer:
         negated = isinstance(term, exp.Not)
         inner = _bare(term.this) if negated else term
         if isinstance(inner, exp.Is) and isinstance(inner.expression, exp.Null):
-            return f"models.Q({self._name(inner.this)}__isnull={not negated})"
+            return self._q(inner.this, "__isnull", repr(not negated))
         if isinstance(inner, exp.In) and inner.expressions and not inner.args.get("query"):
             values = [_literal(v) for v in inner.expressions]
-            return f"{'~' if negated else ''}models.Q({self._name(inner.this)}__in={values!r})"
+            return ("~" if negated else "") + self._q(inner.this, "__in", repr(values))
         lookup = _LOOKUPS.get(type(inner))
         if lookup is not None and not negated:
-            return f"models.Q({self._name(inner.this)}{lookup}={_literal(inner.expression)!r})"
+            return self._q(inner.this, lookup, repr(_literal(inner.expression)))
         raise _Unwritable(f"its condition {term.sql(dialect=self._dialect)} has no counterpart")
+
+    def _q(self, node: Any, lookup: str, value: str) -> str:
+        name = f"{self._name(node)}{lookup}"
+        if name.isidentifier() and not iskeyword(name):
+            return f"models.Q({name}={value})"
+        return f"models.Q(({name!r}, {value}))"
 
     def _name(self, node: Any) -> str:
         if not isinstance(node, exp.Column):

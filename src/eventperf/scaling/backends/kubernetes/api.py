@@ -238,8 +238,8 @@ class KubernetesApi:
                 self._pid = os.getpid()
 
     def _build(self) -> None:
-        client = require("kubernetes.client", extra="scaling", needed_by="KubernetesApi")
-        self._urllib3 = require("urllib3", extra="scaling", needed_by="KubernetesApi")
+        client = require("kubernetes.client", extra="kubernetes", needed_by="KubernetesApi")
+        self._urllib3 = require("urllib3", extra="kubernetes", needed_by="KubernetesApi")
         configuration = self._load(client)
         configuration.connection_pool_maxsize = self._pool_size
         self._configuration = configuration
@@ -265,7 +265,7 @@ class KubernetesApi:
             return configuration
         if self._given is not None:
             return self._given
-        config = require("kubernetes.config", extra="scaling", needed_by="KubernetesApi")
+        config = require("kubernetes.config", extra="kubernetes", needed_by="KubernetesApi")
         configuration = client.Configuration()
         inside = "KUBERNETES_SERVICE_HOST" in os.environ and os.path.exists(_TOKEN)
         if inside and self._kubeconfig is None and self._context is None:
