@@ -72,17 +72,18 @@ class PostgresDialect:
         with muted():
             fairy = (engine or self._engine).raw_connection()
             db = fairy.driver_connection
-            before = db.autocommit
+            before, is_uncounted = db.autocommit, False
             try:
                 db.rollback()
                 db.autocommit = autocommit
-                db.execute(UNCOUNTED)
+                is_uncounted = db.execute(UNCOUNTED).fetchone() is not None
                 yield db
             finally:
                 if not db.closed:
                     db.rollback()
-                    db.autocommit = True
-                    db.execute(COUNTED)
+                    if is_uncounted:  # only superusers may set it, and set it back
+                        db.autocommit = True
+                        db.execute(COUNTED)
                     db.autocommit = before  # an engine of the application may be in auto-commit
                 fairy.close()
 
