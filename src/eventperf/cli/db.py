@@ -27,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     advise.add_argument("--plan", metavar="FILE", help="write a plan file for `eventperf db apply`")
     advise.add_argument("--migration", choices=("django", "alembic"), help="print a migration")
     advise.add_argument("--budget", default="30s", help="time for the search (default 30s)")
+    advise.add_argument("--unproved", action="store_true", help="show indexes that no planner has proved")
     advise.add_argument("--max-bytes", type=int, metavar="N", help="bytes of all new indexes together")
 
     apply = commands.add_parser("apply", help="create the indexes of a plan file; a dry run unless --yes")
@@ -92,6 +93,12 @@ def _advise(args: argparse.Namespace) -> int:
     with DatabaseOptimizer(args.url, what_if=args.what_if, limits=limits) as optimizer:
         workload = _workload(optimizer, args.workload, args.since)
         advice = optimizer.advise(workload, budget=args.budget, progress=progress.say)
+    if advice.level == "estimated" and advice.indexes and not args.unproved:
+        advice.warnings.append(
+            f"{len(advice.indexes)} indexes rest on statistics alone and are not shown: --what-if URL proves "
+            "them on a copy, --unproved shows them as they are"
+        )
+        advice.indexes.clear()
     for file, text in ((args.html, advice.to_html), (args.sql, advice.to_sql)):
         if file:
             _write(file, text())

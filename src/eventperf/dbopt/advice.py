@@ -37,6 +37,7 @@ class Advice(Findings):
         out["indexes"] = [_index_dict(i) for i in self.indexes]
         for name in ("drops", "rewrites", "partitions"):
             out[name] = [asdict(item) for item in getattr(self, name)]
+        out["level"], out["copied"] = self.level, list(self.copied)
         out["unserved"], out["warnings"] = dict(self.unserved), list(self.warnings)
         return out
 
@@ -84,6 +85,7 @@ class Advice(Findings):
             out.partitions = [_partition_from(row) for row in data["partitions"]]
         except (KeyError, TypeError) as error:
             raise AdviceMismatch(f"the plan is incomplete: {error}") from error
+        out.level, out.copied = data.get("level", "estimated"), list(data.get("copied", ()))
         out.unserved, out.warnings = dict(data.get("unserved", {})), list(data.get("warnings", ()))
         return out
 
@@ -117,7 +119,7 @@ class Advice(Findings):
 def _index_dict(index: IndexAdvice) -> dict[str, Any]:
     out = {
         name: getattr(index, name)
-        for name in ("name", "sql", "reason", "gain", "size_bytes", "write_cost", "proof")
+        for name in ("name", "sql", "reason", "gain", "size_bytes", "write_cost", "proof", "level")
     }
     out["spec"] = index.spec.to_dict()
     out["serves"] = [asdict(s) for s in index.serves]

@@ -5,21 +5,26 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from .advice import Advice, IndexAdvice, Served
 from .analysis.names import analyse
 from .indexes.candidates import candidates, column_weights
 from .indexes.deadline import Deadline
 from .indexes.drops import drops
+from .indexes.prices import NOTHING, Prices, Specs, share
 from .indexes.search import WRITE_S, Choice, Search, Selection
 from .options import Limits
 from .output.report import size
 from .partitions import partitions
-from .protocols import Dialect, Planner, Query
+from .protocols import Dialect, Expects, Planner, Query, TellsCopies
 from .rewrites.search import rewrites
-from .schema.model import IndexSpec, Schema, index_name
-from .statements.workload import Sample, Workload
+from .schema.model import NAME_LIMIT, IndexSpec, Schema, index_name
+from .statements.workload import Sample, Statement, Workload
 
+_FIRST_ROUND: Final = 20
+_GROWTH: Final = 6
+_UNPROVED_BYTES: Final = 100_000
 _log = logging.getLogger("eventperf.dbopt")
 
 
@@ -46,6 +51,8 @@ class Adviser:
     ) -> None:
         self._dialect, self._schema, self._planner = dialect, schema, planner
         self._limits, self._deadline, self._tell = limits, deadline, tell
+        self._prices = Prices(planner)
+        self._wanted: dict[str, list[IndexSpec]] = {}
 
     def advise(self, workload: Workload) -> Advice:
         """Return the best that was found when all is looked at, or time is up."""
@@ -53,12 +60,13 @@ class Adviser:
         advice = Advice(
             dialect=dialect.name, since=workload.since, statements=len(workload), workload=workload
         )
-        advice.proof = planner.method
-        advice.warnings += [*workload.notes, *planner.notes]
-        self._tell(f"analysing {len(workload)} statements")
-        queries = self._queries(workload, advice)
-        selection = self._search(queries)
+        advice.proof, advice.level = planner.method, "planned" if planner.is_real else "estimated"
+        advice.warnings += workload.notes
+        queries, selection = self._rounds(workload, advice)
+        advice.warnings += [n for n in planner.notes if n not in advice.warnings]
         self._fill(advice, selection, queries)
+        if isinstance(planner, TellsCopies):
+            advice.copied = planner.copied()
         in_use = frozenset(name for plan in selection.before.values() for name in plan.existing)
         advice.drops = drops(self._schema, dialect, in_use)
         if not deadline.expired():
@@ -77,14 +85,34 @@ class Adviser:
 
     # --- statements ----------------------------------------------------------------------------
 
-    def _queries(self, workload: Workload, advice: Advice) -> list[Query]:
-        out: list[Query] = []
-        # Costliest first: what time allows is what matters most.
+    def _rounds(self, workload: Workload, advice: Advice) -> tuple[list[Query], Selection]:
+        """Analyse and search in rounds, costliest statements first.
+
+        The first round is small, so that its indexes are there within seconds; each later one has more
+        statements and begins with what the last one found. Whenever time is up, the best so far stands.
+        """
         ranked = sorted(workload, key=lambda s: (-(s.total_s or 0.0), -s.calls, s.fingerprint.id))
-        for number, statement in enumerate(ranked):
+        queries: list[Query] = []
+        done, size = 0, _FIRST_ROUND
+        selection = Selection([], {}, {}, {}, True)
+        while done < len(ranked) and not self._deadline.expired():
+            batch = ranked[done : done + size]
+            self._tell(f"analysing {done + len(batch)} of {len(ranked)} statements")
+            taken = self._queries(batch, queries, advice)
+            done, size = done + taken, size * _GROWTH
+            selection = self._search(queries, frozenset(c.spec for c in selection.choices))
+        if done < len(ranked):
+            advice.warnings.append(f"{len(ranked) - done} statements were not analysed: no time left")
+        return queries, selection
+
+    def _queries(self, batch: Sequence[Statement], out: list[Query], advice: Advice) -> int:
+        """Add what can be planned to ``out``; return how many statements were looked at."""
+        fresh: list[Query] = []
+        taken = 0
+        for statement in batch:
             if self._deadline.expired():
-                advice.warnings.append(f"{len(ranked) - number} statements were not analysed: no time left")
                 break
+            taken += 1
             name = statement.fingerprint.id
             usable = statement.measurable
             sample = usable[len(usable) // 2] if usable else Sample(statement.sql)
@@ -99,9 +127,23 @@ class Adviser:
             if analysis.is_cut:
                 advice.warnings.append(f"{name} was cut by the server; its end was not analysed")
             sample = Sample(analysis.sql, sample.values) if analysis.is_cut else sample
-            out.append(Query(statement=statement, analysis=analysis, sample=sample))
-        self._weigh(out)
-        return out
+            fresh.append(Query(statement=statement, analysis=analysis, sample=sample))
+        if isinstance(self._planner, Expects):
+            self._planner.expect(fresh)
+        self._weigh(fresh)
+        shared = column_weights([*out, *fresh])
+        able, most = self._dialect.capabilities, self._limits.max_key_columns
+        for query in fresh:
+            found = candidates(query, self._schema, able, shared, most)
+            self._wanted[query.id] = [s for s in found if self._planner.is_real or self._is_large(s.table)]
+        out += fresh
+        return taken
+
+    def _is_large(self, name: str) -> bool:
+        """Tell whether an index may pay without a proof: small tables are read at once."""
+        table = self._schema.tables[name]
+        width = sum(c.stats.width for c in table.columns.values())
+        return max(table.size_bytes, table.rows * width) >= _UNPROVED_BYTES
 
     def _weigh(self, queries: Sequence[Query]) -> None:
         """A query weighs what it costs: measured seconds, or what its plan would take if that is more.
@@ -114,8 +156,10 @@ class Adviser:
             query.weight = measured or query.statement.calls * 1e-6
             if not query.analysis.uses or (measured and not able.returns_early):
                 continue
+            if self._deadline.expired():
+                continue
             try:
-                cost = self._planner.plan(query, ()).cost
+                cost = self._prices.plan(query, NOTHING).cost
             except Exception as error:  # whatever a driver raises; the search meets it again and reports it
                 _log.debug("%s has no plan to weigh it by: %s", query.id, error)
                 continue
@@ -123,14 +167,21 @@ class Adviser:
 
     # --- indexes -------------------------------------------------------------------------------
 
-    def _search(self, queries: Sequence[Query]) -> Selection:
-        schema, able, limits = self._schema, self._dialect.capabilities, self._limits
-        shared = column_weights(queries)
-        wanted = {q.id: candidates(q, schema, able, shared, limits.max_key_columns) for q in queries}
-        self._tell(f"asking the planner about {sum(map(len, wanted.values()))} candidates")
+    def _search(self, queries: Sequence[Query], seed: Specs) -> Selection:
+        """Search among all candidates so far, beginning with what is chosen already."""
         self._deadline.watch(self._planner)
-        writes, expired = _writes(queries), self._deadline.expired
-        return Search(self._planner, queries, wanted, schema, able, limits, writes, expired).run()
+        self._tell(f"asking the planner about {sum(map(len, self._wanted.values()))} candidates")
+        search = Search(
+            self._prices,
+            queries,
+            self._wanted,
+            self._schema,
+            self._dialect.capabilities,
+            self._limits,
+            _writes(queries),
+            self._deadline.expired,
+        )
+        return search.run(seed)
 
     def _fill(self, advice: Advice, selection: Selection, queries: Sequence[Query]) -> None:
         total = sum(q.weight for q in queries if q.analysis.uses) or 1.0
@@ -139,13 +190,30 @@ class Adviser:
         for query in queries:
             before, after = selection.before.get(query.id), selection.after.get(query.id)
             if before is not None and after is not None:
-                saved += query.weight * (1 - min(1.0, after.cost / before.cost))
+                saved += query.weight * (1 - min(1.0, share(after.cost, before.cost)))
         advice.gain = saved / total
         advice.indexes += [self._index(choice, selection, total) for choice in selection.choices]
+        if self._dialect.capabilities.refuses_long_values:
+            for index in advice.indexes:
+                advice.warnings += self._long_values(index)
+
+    def _long_values(self, index: IndexAdvice) -> list[str]:
+        """Warn of an index that refuses values which can be written today."""
+        table, most = self._schema.tables[index.spec.table], self._dialect.capabilities.max_key_bytes
+        if index.spec.method != "btree":
+            return []
+        endless = {n for n, c in table.columns.items() if c.longest is None and not table.is_bounded(n)}
+        return [
+            f"{index.name} on {table.name}: {key.name} has no length limit, and an index row holds about "
+            f"{most:,} bytes: once the index is there, a longer value cannot be written; give the column a "
+            "limit, or leave the index out"
+            for key in index.spec.keys
+            if (key.is_expression and any(n in key.name for n in endless)) or key.name in endless
+        ]
 
     def _index(self, choice: Choice, selection: Selection, total: float) -> IndexAdvice:
         dialect = self._dialect
-        name = index_name(choice.spec, limit=dialect.identifier_limit)
+        name = index_name(choice.spec, limit=min(NAME_LIMIT, dialect.identifier_limit))
         serves = tuple(
             Served(
                 fingerprint=q.id,
@@ -173,6 +241,7 @@ class Adviser:
             size_bytes=choice.size_bytes,
             write_cost=choice.write_cost,
             proof=self._planner.method,
+            level="planned" if self._planner.is_real else "estimated",
             serves=serves,
             rejected=tuple((s.label(), why) for s, why in choice.rejected),
         )

@@ -8,6 +8,8 @@ from typing import Literal
 from .schema.model import IndexSpec
 from .statements.workload import Workload
 
+Level = Literal["estimated", "planned", "measured", "verified"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
@@ -49,6 +51,8 @@ class IndexAdvice:
         size_bytes: Estimated size.
         write_cost: Share of the workload's time that writers lose.
         proof: Who judged it: a real planner, or statistics alone.
+        level: ``estimated`` from statistics, ``planned`` by a real planner on a copy, ``measured`` on a
+            copy, or ``verified`` here.
         serves: The queries whose plan uses it.
         rejected: Runners-up ``(index, why not)``.
     """
@@ -62,6 +66,7 @@ class IndexAdvice:
     write_cost: float
     proof: str
     serves: tuple[Served, ...] = ()
+    level: Level = "estimated"
     rejected: tuple[tuple[str, str], ...] = ()
 
 
@@ -152,6 +157,8 @@ class Findings:
         partitions: Tables to partition.
         warnings: What could not be judged, and why a query got nothing.
         proof: Who judged.
+        level: How well its figures are proved; see :class:`IndexAdvice`.
+        copied: What of the application's data was copied for the proof.
         gain: Share of the workload's time that all indexes together save.
         explains: Plans asked for.
         seconds: Time the search took.
@@ -167,6 +174,8 @@ class Findings:
     partitions: list[PartitionAdvice] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     proof: str = ""
+    level: Level = "estimated"
+    copied: list[str] = field(default_factory=list)
     gain: float = 0.0
     explains: int = 0
     seconds: float = 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -33,6 +33,18 @@ class Query:
     def id(self) -> str:
         """The fingerprint's name."""
         return self.statement.fingerprint.id
+
+
+def columns_of(query: Query, schema: Schema) -> dict[str, frozenset[str]]:
+    """Return what a copy must hold for a query: what it reads and writes, and what existing indexes hold."""
+    out: dict[str, set[str]] = {name: set() for name in query.analysis.tables}
+    for use in query.analysis.uses:
+        out[use.table] |= use.columns
+    if query.analysis.written is not None:
+        out[query.analysis.written[0]] |= query.analysis.written[1]
+    for name, table in ((n, schema.tables[n]) for n in out):
+        out[name] |= {c for i in table.indexes for c in i.spec.columns} | {*table.primary_key}
+    return {n: frozenset(columns & schema.tables[n].columns.keys()) for n, columns in out.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +93,16 @@ class Capabilities:
         expression: An index may be on an expression.
         descending: Keys have a direction of their own.
         trigram: GIN indexes of trigrams can be made.
-        pattern_ops: LIKE needs an operator class of its own.
+        pattern_classes: LIKE needs an operator class where the collation is not bytewise.
+        pattern_ops: The database's own collation is such a one.
         appends_primary_key: Every index ends with the primary key.
         prefix_for_text: Long texts are indexed by their beginning.
         hidden_indexes: An index can be taken out of all plans without dropping it.
+        max_key_bytes: Most bytes of one entry of an index; a longer value is refused, or the index is.
+        refuses_long_values: The value is: a write that succeeds today would fail.
+        collations: A key may name a collation.
+        orders_nulls: A key may have its NULLs at the other end.
+        inverted: Indexes of what a value contains (GIN, GiST) can be made.
         counts_scans: The server counts how often an index is used.
         seconds_per_cost: About what one unit of its planner's cost takes.
         returns_early: Its driver returns before the last row is read: measured times are too low.
@@ -95,10 +113,16 @@ class Capabilities:
     expression: bool = False
     descending: bool = True
     trigram: bool = False
+    pattern_classes: bool = False
     pattern_ops: bool = False
     appends_primary_key: bool = False
     prefix_for_text: bool = False
     hidden_indexes: bool = False
+    max_key_bytes: int | None = None
+    refuses_long_values: bool = False
+    collations: bool = False
+    orders_nulls: bool = False
+    inverted: bool = False
     counts_scans: bool = False
     seconds_per_cost: float = 1e-5
     returns_early: bool = False
@@ -248,6 +272,24 @@ class BuildsInSteps(Protocol):
 
 
 @runtime_checkable
+class Expects(Protocol):
+    """A planner that prepares itself for statements before the first is planned."""
+
+    def expect(self, queries: Iterable[Query], /) -> None:
+        """Note what will be planned: what is asked of each table."""
+        ...
+
+
+@runtime_checkable
+class TellsCopies(Protocol):
+    """A planner that works on copies of the application's data."""
+
+    def copied(self) -> list[str]:
+        """Return what was copied: each table with its columns and rows, in words."""
+        ...
+
+
+@runtime_checkable
 class Scratch(Protocol):
     """A backend with a database where temporary tables may be made."""
 
@@ -282,6 +324,7 @@ __all__ = [
     "BuildsInSteps",
     "Capabilities",
     "Dialect",
+    "Expects",
     "HidesIndexes",
     "Measurement",
     "PartitionPlan",
@@ -294,5 +337,6 @@ __all__ = [
     "Recording",
     "Scratch",
     "StatementSource",
+    "TellsCopies",
     "TellsCost",
 ]

@@ -408,7 +408,7 @@ def test_each_kind_of_index_is_proposed_where_the_plan_proves_it(
     queries = {
         "opclass": "SELECT id FROM people WHERE name LIKE 'name123%'",
         "expression": "SELECT id FROM people WHERE lower(email) = 'u77@x.org'",
-        "partial": "SELECT * FROM people WHERE state = 'new' ORDER BY joined LIMIT 20",
+        "partial": "SELECT * FROM people WHERE state = 'new' ORDER BY joined LIMIT 5",
         "direction": "SELECT id FROM people ORDER BY score DESC, joined ASC LIMIT 10",
         "include": "SELECT sum(score) FROM people WHERE city = 7",
         "trigram": "SELECT id FROM people WHERE bio LIKE '%abcdef%'",

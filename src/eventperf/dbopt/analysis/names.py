@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
@@ -28,7 +28,12 @@ from .predicates import (
 
 __all__ = ["Analysis", "Predicate", "PredicateKind", "TableUse", "analyse"]
 
-_FOUND: Final = "eventperf_table"
+_DEPTH: Final = 5  # views on views
+_LARGE: Final = 300  # conditions; conditions of larger statements are not pushed into their subqueries
+#: What every table has without a word in its definition.
+_SYSTEM: Final = frozenset(
+    {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", "oid", "rowid", "_rowid_", "_rowid"}
+)
 
 
 @dataclass(slots=True)
@@ -41,7 +46,10 @@ class Analysis:
         uses: Tables read, once per appearance.
         written: Table that is changed, with the columns an UPDATE sets.
         unknown: Names that are neither table nor view here.
+        views: Views the statement reads, inner ones after those that read them.
         error: Why there is nothing to analyse.
+        tree: The statement as it is.
+        expanded: The same with views replaced by what they select.
     """
 
     sql: str
@@ -49,14 +57,17 @@ class Analysis:
     uses: list[TableUse] = field(default_factory=list)
     written: tuple[str, frozenset[str]] | None = None
     unknown: list[str] = field(default_factory=list)
+    views: list[str] = field(default_factory=list)
     is_cut: bool = False
     error: str | None = None
     tree: Node | None = field(default=None, repr=False)
+    expanded: Node | None = field(default=None, repr=False)
 
     @property
     def tables(self) -> frozenset[str]:
-        """Names of all tables read."""
-        return frozenset(u.table for u in self.uses)
+        """Names of all tables read or written."""
+        read = frozenset(u.table for u in self.uses)
+        return read if self.written is None else read | {self.written[0]}
 
 
 def analyse(sql: str, schema: Schema) -> Analysis:
@@ -65,124 +76,225 @@ def analyse(sql: str, schema: Schema) -> Analysis:
     out = Analysis(parsed.sql, is_cut=parsed.is_cut, error=parsed.error)
     if parsed.tree is None:
         return out
-    tree = parsed.tree.copy()
     out.tree = parsed.tree
     try:
-        _analyse(tree, schema, out)
+        _analyse(parsed.tree.copy(), schema, out)
     except (SqlglotError, RecursionError, KeyError, AttributeError, ValueError, TypeError) as error:
-        out.error = f"names could not be resolved: {str(error).splitlines()[0][:160]}"
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        out.error = f"names could not be resolved: {said[:160]}"
     return out
 
 
+_KINDS: Final = {
+    exp.Select: "select",
+    exp.Union: "select",
+    exp.Intersect: "select",
+    exp.Except: "select",
+    exp.Insert: "insert",
+    exp.Update: "update",
+    exp.Delete: "delete",
+    exp.Merge: "update",
+}
+
+
 def _analyse(tree: Node, schema: Schema, out: Analysis) -> None:
-    out.kind = {
-        exp.Select: "select",
-        exp.Union: "select",
-        exp.Intersect: "select",
-        exp.Except: "select",
-        exp.Insert: "insert",
-        exp.Update: "update",
-        exp.Delete: "delete",
-    }.get(type(tree), "other")
     if isinstance(tree, exp.Subquery):
-        tree, out.kind = tree.unnest(), "select"
-    if isinstance(tree, (exp.Insert, exp.Update, exp.Delete)):
+        tree = tree.unnest()
+    out.kind = _KINDS.get(type(tree), "other")
+    if out.kind == "other":
+        out.error = "not a query or change of data"
+        return
+    tree = _expand_views(tree, schema, out)
+    if out.views:
+        out.expanded = tree.copy()
+    if out.kind != "select":
         tree = _read_part(tree, schema, out)
         if tree is None:
             return
-    elif out.kind == "other":
-        out.error = "not a query or change of data"
-        return
-    tree = _expand_views(tree, schema)
-    shape = {name: {c.name: "text" for c in t.columns.values()} for name, t in schema.tables.items()}
-    tree = _fix_names(tree, schema)
+    for select in tree.find_all(exp.Select):
+        _flatten(select)
+    found = _tables(tree, schema)
+    _fix_names(tree, found)
+    shape: Any = {t.name: {c: "text" for c in t.columns} for t in found.values()}
+    for column in tree.find_all(exp.Column):
+        if column.name in _SYSTEM:
+            for columns in shape.values():
+                columns.setdefault(column.name, "text")
     exact = f"{schema.dialect}, normalization_strategy=case_sensitive"  # names are the schema's by now
     tree = qualify(
         tree,
-        schema=MappingSchema(_nest(shape), dialect=exact, normalize=False),
+        schema=MappingSchema(shape, dialect=exact, normalize=False),
         dialect=exact,
         validate_qualify_columns=False,
         quote_identifiers=False,
         identify=False,
         expand_stars=True,
     )
-    try:
-        tree = pushdown_predicates(tree, dialect=exact)
-    except (SqlglotError, KeyError, AttributeError, ValueError, TypeError):
-        pass  # only a help: predicates on derived tables stay where they are
+    if sum(1 for _ in tree.find_all(exp.Connector)) < _LARGE:
+        try:
+            tree = pushdown_predicates(tree, dialect=exact)
+        except (SqlglotError, KeyError, AttributeError, ValueError, TypeError):
+            pass  # only a help: predicates on derived tables stay where they are
     for scope in traverse_scope(tree):
         out.uses.extend(_scope_uses(scope, schema, out))
 
 
-def _nest(shape: dict[str, dict[str, str]]) -> dict[str, Any]:
-    """sqlglot wants one depth: tables of other schemas are looked up by their last name as well."""
-    return {name.rpartition(".")[2] if "." in name else name: columns for name, columns in shape.items()}
+def _flatten(select: Node) -> None:
+    """Take joins out of their brackets: what is asked of each table is the same in any order of joins."""
+    source = select.args.get("from_") or select.args.get("from")
+    if source is None:
+        return
+    first, more = _unbracketed(source.this)
+    source.set("this", first)
+    for join in select.args.get("joins") or ():
+        inner, its = _unbracketed(join.this)
+        join.set("this", inner)
+        for other in its:
+            other.set("side", join.args.get("side") or other.args.get("side"))
+        more += [join, *its]
+    select.set("joins", more)
 
 
-def _fix_names(tree: Node, schema: Schema) -> Node:
-    """Give every table and column the case it has in the schema (digests shout their keywords)."""
-    columns = {c.lower(): c for t in schema.tables.values() for c in t.columns}
-    for table in tree.find_all(exp.Table):
-        found = _lookup(table, schema)
-        if found is not None and isinstance(table.this, exp.Identifier):
-            alias = table.alias
-            if not alias and table.this.name != found.name.rpartition(".")[2]:
-                table.set("alias", exp.TableAlias(this=exp.to_identifier(table.this.name)))
-            table.set("this", exp.to_identifier(found.name.rpartition(".")[2], quoted=True))
-            table.set("db", None)
-            table.set("catalog", None)
-            table.meta[_FOUND] = found.name  # sqlglot is told the last name only; two schemas may share it
-    for column in tree.find_all(exp.Column):
-        name = columns.get(column.name.lower())
-        if name is not None and isinstance(column.this, exp.Identifier):
-            column.set("this", exp.to_identifier(name, quoted=True))
-            # schema.table.column: the schema is implied by the table
-            column.set("db", None)
-            column.set("catalog", None)
-    for using in tree.find_all(exp.Join):
-        for part in using.args.get("using") or ():
-            name = columns.get(part.name.lower())
+def _unbracketed(node: Node) -> tuple[Node, list[Node]]:
+    """Return the first table inside brackets, and the joins that follow it there."""
+    joins: list[Node] = []
+    while (
+        isinstance(node, exp.Subquery) and not node.alias and isinstance(node.this, (exp.Table, exp.Subquery))
+    ):
+        joins = [*(node.args.get("joins") or ()), *joins]
+        node = node.this
+    if joins or (isinstance(node, exp.Table) and node.args.get("joins")):
+        joins = [*(node.args.get("joins") or ()), *joins]
+        node.set("joins", None)
+    out: list[Node] = []
+    for join in joins:
+        inner, its = _unbracketed(join.this)
+        join.set("this", inner)
+        out += [join, *its]
+    return node, out
+
+
+# --- names --------------------------------------------------------------------------------------
+
+
+def _tables(tree: Node, schema: Schema) -> dict[int, Table]:
+    """Return the table each node stands for, by the node's identity; CTEs and unknown names have none."""
+    out: dict[int, Table] = {}
+    for node in tree.find_all(exp.Table):
+        if isinstance(node.this, exp.Identifier) and not _is_cte(node):
+            table = schema.table(node.name, node.db or None)
+            if table is not None:
+                out[id(node)] = table
+    return out
+
+
+def _is_cte(node: Node) -> bool:
+    """Tell whether a name is that of a CTE where it stands: one defined before, or around it if recursive."""
+    if node.db:
+        return False
+    name = node.name.lower()
+    inside, at = [node], node.parent
+    while at is not None:
+        known = at.args.get("with_") or at.args.get("with")
+        for cte in known.expressions if known is not None else ():
+            if any(cte is i for i in inside):
+                if known.args.get("recursive") and cte.alias_or_name.lower() == name:
+                    return True
+                break  # those that follow are not known here
+            if cte.alias_or_name.lower() == name:
+                return True
+        inside.append(at)
+        at = at.parent
+    return False
+
+
+class _Names(NamedTuple):
+    """The columns of a statement's tables: of all, and by the name the statement has for each."""
+
+    every: dict[str, str]
+    by_alias: dict[str, dict[str, str]]
+
+    def of(self, column: str, alias: str) -> str | None:
+        mine = self.by_alias.get(alias.lower()) if alias else None
+        found = mine.get(column.lower()) if mine is not None else None
+        return found if found is not None else self.every.get(column.lower())
+
+
+def _fix_names(tree: Node, found: dict[int, Table]) -> None:
+    """Give every table its name of the schema, every column its case, every alias one spelling.
+
+    Servers' digests shout their keywords and some names; a statement may name the schema of a table, of a
+    column, of both or of neither.
+    """
+    bare: dict[str, set[str]] = {}
+    for node in tree.find_all(exp.Table):
+        if id(node) in found and not node.alias:
+            bare.setdefault(node.name.lower(), set()).add(found[id(node)].name)
+    names = _Names({}, {})
+    for node in tree.find_all(exp.Table):
+        table = found.get(id(node))
+        if table is None:
+            _fold_table(node)
+            continue
+        alias = node.alias_or_name.lower()
+        if not node.alias and len(bare[alias]) > 1 and node.db:
+            alias = f"{node.db}.{alias}".lower()  # two tables of one name, told apart by their schemas
+        columns = {c.lower(): c for c in table.columns}
+        names.by_alias.setdefault(alias, {}).update(columns)
+        names.every.update({k: v for k, v in columns.items() if k not in names.every})
+        node.set("this", exp.to_identifier(table.name, quoted=True))
+        node.set("alias", exp.TableAlias(this=exp.to_identifier(alias, quoted=True)))
+        node.set("db", None)
+        node.set("catalog", None)
+    for join in tree.find_all(exp.Join):
+        if join.args.get("method") == "NATURAL":
+            _natural(join, found)
+        for part in join.args.get("using") or ():
+            name = names.every.get(part.name.lower())
             if name is not None and isinstance(part, exp.Identifier):
                 part.set("this", name)
                 part.set("quoted", True)
-        if using.args.get("method") == "NATURAL":
-            _natural(using, tree, schema)
-    _fold(tree, columns)
-    return tree
+    _fold(tree, names)
 
 
-def _fold(tree: Node, columns: Mapping[str, str]) -> None:
-    """Give each alias one case, wherever it is used: digests shout some. Columns keep the schema's."""
-    for table in tree.find_all(exp.Table):
-        if isinstance(table.this, exp.Identifier):
-            name = table.alias_or_name.lower()
-            if _FOUND not in table.meta:
-                table.set("this", exp.to_identifier(table.name.lower(), quoted=True))  # a CTE
-            if _FOUND in table.meta or table.alias:
-                table.set("alias", exp.TableAlias(this=exp.to_identifier(name, quoted=True)))
+def _fold_table(node: Node) -> None:
+    if isinstance(node.this, exp.Identifier):
+        alias = node.alias
+        node.set("this", exp.to_identifier(node.name.lower(), quoted=True))
+        if alias:
+            node.set("alias", exp.TableAlias(this=exp.to_identifier(alias.lower(), quoted=True)))
+
+
+def _fold(tree: Node, names: _Names) -> None:
+    """Give each alias one case, wherever it is used; columns keep the schema's."""
     for alias in tree.find_all(exp.TableAlias):
         if isinstance(alias.this, exp.Identifier):
             alias.set("this", exp.to_identifier(alias.name.lower(), quoted=True))
     for column in tree.find_all(exp.Column):
         if column.table:
-            column.set("table", exp.to_identifier(column.table.lower(), quoted=True))
+            whole = f"{column.db}.{column.table}".lower()
+            table = whole if column.db and whole in names.by_alias else column.table.lower()
+            column.set("table", exp.to_identifier(table, quoted=True))
+            column.set("db", None)
+            column.set("catalog", None)
         if isinstance(column.this, exp.Identifier):
-            column.this.set("this", columns.get(column.name.lower(), column.name.lower()))
+            name = names.of(column.name, column.table) or column.name.lower()
+            column.set("this", exp.to_identifier(name, quoted=True))
     for named in tree.find_all(exp.Alias):
         name = named.alias.lower()
-        named.set("alias", exp.to_identifier(columns.get(name, name), quoted=True))
+        named.set("alias", exp.to_identifier(names.every.get(name, name), quoted=True))
 
 
-def _natural(join: exp.Join, tree: Node, schema: Schema) -> None:
+def _natural(join: exp.Join, found: dict[int, Table]) -> None:
     """Turn NATURAL JOIN into USING over the columns both sides have."""
     select = join.find_ancestor(exp.Select)
-    right = _lookup(join.this, schema) if isinstance(join.this, exp.Table) else None
+    right = found.get(id(join.this))
     if select is None or right is None:
         return
     source: Any = select.args.get("from_") or select.args.get("from")
     names: set[str] = set()
-    for table in [source.this, *(j.this for j in select.args.get("joins") or () if j is not join)]:
-        left = _lookup(table, schema) if isinstance(table, exp.Table) else None
+    for node in [source.this, *(j.this for j in select.args.get("joins") or () if j is not join)]:
+        left = found.get(id(node))
         names |= set(left.columns) if left is not None else set()
     shared = [c for c in right.columns if c in names]
     if shared:
@@ -190,61 +302,110 @@ def _natural(join: exp.Join, tree: Node, schema: Schema) -> None:
         join.set("using", [exp.to_identifier(c, quoted=True) for c in shared])
 
 
-def _lookup(table: exp.Table, schema: Schema) -> Table | None:
-    if _FOUND in table.meta:
-        return schema.tables[table.meta[_FOUND]]
-    if table.db:
-        found = schema.table(f"{table.db}.{table.name}")
-        if found is not None:
-            return found
-    return schema.table(table.name)
+# --- views --------------------------------------------------------------------------------------
 
 
-def _expand_views(tree: Node, schema: Schema, depth: int = 0) -> Node:
-    if not schema.views or depth > 5:
+def _expand_views(tree: Node, schema: Schema, out: Analysis, depth: int = 0) -> Node:
+    """Replace views by what they select, as the engine does."""
+    if not schema.views or depth > _DEPTH:
         return tree
-    views = {name.lower(): sql for name, sql in schema.views.items()}
-    ctes = {c.alias_or_name.lower() for c in tree.find_all(exp.CTE)}
+    views = {name.lower(): name for name in schema.views}
     hit = False
-    for table in list(tree.find_all(exp.Table)):
-        body = views.get(table.name.lower())
-        if body is None or table.name.lower() in ctes or isinstance(table.parent, (exp.Insert, exp.Update)):
+    for node in list(tree.find_all(exp.Table)):
+        whole = f"{node.db}.{node.name}".lower()
+        name = views.get(whole if node.db and whole in views else node.name.lower())
+        if name is None or _is_cte(node) or isinstance(node.parent, (exp.Insert, exp.Update, exp.Delete)):
             continue
-        parsed = parse(body, schema.dialect).tree
+        if schema.table(node.name, node.db or None) is not None:
+            continue
+        parsed = parse(schema.views[name], schema.dialect).tree
         if isinstance(parsed, exp.Create):
             parsed = parsed.expression
         if isinstance(parsed, (exp.Select, exp.SetOperation)):
-            table.replace(
-                exp.Subquery(
-                    this=parsed.copy(), alias=exp.TableAlias(this=exp.to_identifier(table.alias_or_name))
-                )
-            )
+            alias = exp.TableAlias(this=exp.to_identifier(node.alias_or_name))
+            joins = node.args.get("joins")
+            node.replace(exp.Subquery(this=parsed.copy(), alias=alias, joins=joins))
+            out.views[:] = [v for v in out.views if v != name] + [name]
             hit = True
-    return _expand_views(tree, schema, depth + 1) if hit else tree
+    return _expand_views(tree, schema, out, depth + 1) if hit else tree
+
+
+# --- changes of data ----------------------------------------------------------------------------
 
 
 def _read_part(tree: Node, schema: Schema, out: Analysis) -> Node | None:
-    """Return the query inside a change of data: what it reads to find its rows."""
+    """Return the query inside a change of data: what it reads to find its rows and their new values."""
     target = tree.this
     if isinstance(target, exp.Schema):
         target = target.this
-    table = _lookup(target, schema) if isinstance(target, exp.Table) else None
+    table = _target(tree, target, schema)
     if table is None:
         if isinstance(target, exp.Table):
             out.unknown.append(target.name)
         return None
+    given = tree.args.get("with_") or tree.args.get("with")
     if isinstance(tree, exp.Insert):
         out.written = (table.name, frozenset(table.columns))
         query = tree.expression
-        return query.copy() if isinstance(query, (exp.Select, exp.SetOperation)) else None
-    changed = {e.this.name for e in tree.expressions if isinstance(e, exp.EQ)}
-    names = {c for c in table.columns if c.lower() in {n.lower() for n in changed}}
+        if not isinstance(query, (exp.Select, exp.SetOperation)):
+            return None
+        query = query.copy()
+        if given is not None and not (query.args.get("with_") or query.args.get("with")):
+            query.set("with_", given.copy())
+        return query
+    changed = {e.this.name.lower() for e in tree.expressions if isinstance(e, exp.EQ)}
+    names = {c for c in table.columns if c.lower() in changed}
     out.written = (table.name, frozenset(names if isinstance(tree, exp.Update) else table.columns))
-    where = tree.args.get("where")
-    select = exp.select(exp.Literal.number(1)).from_(target.copy())
-    if where is not None:
-        select.set("where", where.copy())
+    values = [e.expression.copy() for e in tree.expressions if isinstance(e, exp.EQ)]
+    select = exp.select(*(values or [exp.Literal.number(1)]))
+    _add_sources(select, tree, target)
+    for part in ("where", "order", "limit"):
+        if tree.args.get(part) is not None:
+            select.set(part, tree.args[part].copy())
+    if given is not None:
+        select.set("with_", given.copy())
     return select
+
+
+def _target(tree: Node, target: Node, schema: Schema) -> Table | None:
+    """Return the table that is changed: DELETE may name its alias, an UPDATE of a join sets one side."""
+    if not isinstance(target, exp.Table):
+        return None
+    sources = [target, *(j.this for j in target.args.get("joins") or ())]
+    by_alias = {s.alias_or_name.lower(): s for s in sources if isinstance(s, exp.Table)}
+    named = [t.name.lower() for t in tree.args.get("tables") or ()]
+    if isinstance(tree, exp.Update):
+        named = [e.this.table.lower() for e in tree.expressions if isinstance(e, exp.EQ)]
+    chosen = next((by_alias[n] for n in named if n in by_alias), target)
+    return schema.table(chosen.name, chosen.db or None)
+
+
+def _add_sources(select: exp.Select, tree: Node, target: Node) -> None:
+    """Give ``select`` all that a change reads from, joins as joins."""
+    first = target.copy()
+    joins = first.args.pop("joins", None) or []
+    others: list[Node] = []
+    source = tree.args.get("from_") or tree.args.get("from")
+    if source is not None:
+        others.append(source.this.copy())
+    using = tree.args.get("using")
+    if isinstance(using, list):
+        others += [u.copy() for u in using]
+    elif isinstance(using, (exp.Table, exp.Subquery)):
+        others.append(using.copy())
+    select.set("from_", exp.From(this=first))
+    for join in joins:
+        select.append("joins", join)
+    for other in others:
+        inner = other.args.pop("joins", None) or []
+        select.append("joins", exp.Join(this=other, on=_condition(tree)))
+        for join in inner:
+            select.append("joins", join)
+
+
+def _condition(tree: Node) -> Node | None:
+    on = tree.args.get("on") if isinstance(tree, exp.Merge) else None
+    return None if on is None else on.copy()
 
 
 # --- one scope ----------------------------------------------------------------------------------
@@ -258,7 +419,7 @@ def _scope_uses(scope: Scope, schema: Schema, out: Analysis) -> Iterator[TableUs
     for alias, source in scope.sources.items():
         if not isinstance(source, exp.Table) or alias not in scope.selected_sources:
             continue
-        table = _lookup(source, schema)
+        table = schema.tables.get(source.name)
         if table is None:
             out.unknown.append(source.name)
             continue

@@ -8,8 +8,9 @@ from typing import Any, Final, TypeAlias
 
 from sqlglot import exp
 
-from eventperf.dbopt.schema.conditions import Predicate, PredicateKind
+from eventperf.dbopt.schema.conditions import Ordering, Predicate, PredicateKind
 from eventperf.dbopt.schema.ddl import normal_expression
+from eventperf.dbopt.schema.engines import ENGINES
 
 Node: TypeAlias = Any  # a tree's base class has another name in each major version of sqlglot
 
@@ -27,7 +28,7 @@ class TableUse:
         alternatives: Groups of OR: one tuple of conditions per branch.
         joins: Columns equated with another table's column: ``(mine, other alias, theirs)``.
         group_by: Columns grouped by, when all are this table's.
-        order_by: Columns ordered by with direction, when the leading ones are this table's.
+        order_by: What is ordered by, when the leading columns are this table's.
         columns: Every column the scope reads from it.
         limited: A LIMIT stands over the order.
         in_outer: It is the optional side of an outer join.
@@ -39,7 +40,7 @@ class TableUse:
     alternatives: list[list[tuple[Predicate, ...]]] = field(default_factory=list)
     joins: list[tuple[str, str, str]] = field(default_factory=list)
     group_by: tuple[str, ...] = ()
-    order_by: tuple[tuple[str, bool], ...] = ()
+    order_by: tuple[Ordering, ...] = ()
     columns: set[str] = field(default_factory=set)
     limited: bool = False
     in_outer: bool = False
@@ -66,21 +67,22 @@ def conditions(select: exp.Select) -> Iterator[Node]:
 
 
 def _conjuncts(node: Node) -> Iterator[Node]:
-    node = node.unnest()
-    if isinstance(node, exp.And):
-        yield from _conjuncts(node.left)
-        yield from _conjuncts(node.right)
-    else:
-        yield node
+    return _chain(node, exp.And)
 
 
 def _disjuncts(node: Node) -> Iterator[Node]:
-    node = node.unnest()
-    if isinstance(node, exp.Or):
-        yield from _disjuncts(node.left)
-        yield from _disjuncts(node.right)
-    else:
-        yield node
+    return _chain(node, exp.Or)
+
+
+def _chain(node: Node, kind: Any) -> Iterator[Node]:
+    """Yield what is chained by AND or OR, in order; chains of thousands are no deeper than this loop."""
+    left = [node]
+    while left:
+        at = left.pop().unnest()
+        if isinstance(at, kind):
+            left += [at.right, at.left]
+        else:
+            yield at
 
 
 def read_condition(node: Node, uses: Uses) -> None:
@@ -139,8 +141,10 @@ def _predicate(node: Node, uses: Uses) -> tuple[str, Predicate] | None:
         return _on(body.this, "in", _values(*body.expressions), uses, node)
     if isinstance(body, exp.Escape):
         body = body.this
-    if isinstance(body, (exp.Like, exp.ILike)):
+    if isinstance(body, (exp.Like, exp.ILike, exp.Glob)):
         return _like(body, uses, node)
+    if isinstance(body, tuple(_CONTAINS)):
+        return _contains(body, uses, node)
     if isinstance(body, (exp.EQ, exp.NullSafeEQ, *_RANGES)):
         left, right = body.left.unnest(), body.right.unnest()
         kind: Any = type(body)
@@ -149,17 +153,61 @@ def _predicate(node: Node, uses: Uses) -> tuple[str, Predicate] | None:
         if _tables(right, uses) & _tables(left, uses):
             return None
         what: PredicateKind = "range" if kind in _RANGES else "eq"
-        return _on(left, what, _values(right), uses, node, _OPS.get(kind))
+        collation = next((c for c in map(_collation, (left, right)) if c is not None), None)
+        return _on(_bare(left), what, _values(_bare(right)), uses, node, _OPS.get(kind), collation)
     return None
+
+
+#: Operators that only an inverted index or a tree of boxes can serve.
+_CONTAINS: Final[dict[type, str]] = {
+    cls: op
+    for name, op in (
+        ("ArrayContainsAll", "@>"),
+        ("ArrayContainedBy", "<@"),
+        ("ArrayOverlaps", "&&"),
+        ("JSONBContains", "?"),
+        ("JSONBContainsTopKey", "?"),
+        ("JSONBContainsAnyTopKeys", "?|"),
+        ("JSONBContainsAllTopKeys", "?&"),
+        ("MatchAgainst", "@@"),
+    )
+    if (cls := getattr(exp, name, None)) is not None  # some have another name in each version of sqlglot
+}
+_TURNED: Final = {"@>": "<@", "<@": "@>"}
+
+
+def _contains(body: Node, uses: Uses, node: Node) -> tuple[str, Predicate] | None:
+    op = _CONTAINS[type(body)]
+    sides = [body.this, *(body.expressions or [body.expression])]
+    if op == "@@":
+        sides.reverse()
+    left, right = (s.unnest() for s in sides[:2])
+    if not _tables(left, uses) and _tables(right, uses):
+        left, right, op = right, left, _TURNED.get(op, op)
+    if _tables(right, uses):
+        return None
+    return _on(left, "contains", _values(right), uses, node, op)
+
+
+def _bare(node: Node) -> Node:
+    """Return an operand without the collation it names."""
+    return node.this.unnest() if isinstance(node, exp.Collate) else node
+
+
+def _collation(node: Node) -> str | None:
+    return str(node.expression.name).upper() if isinstance(node, exp.Collate) else None
 
 
 def _like(body: Node, uses: Uses, node: Node) -> tuple[str, Predicate] | None:
     pattern = _values(body.expression)
     first = pattern[0] if pattern else ""
     kind: PredicateKind = "prefix"
-    if isinstance(first, str) and not first.startswith(":p") and first[:1] in ("%", "_"):
+    is_glob = isinstance(body, exp.Glob)
+    if isinstance(first, str) and not first.startswith(":p") and first[:1] in ("*?[" if is_glob else "%_"):
         kind = "infix"
-    return _on(body.this, kind, pattern, uses, node, "ilike" if isinstance(body, exp.ILike) else "like")
+    op = "glob" if is_glob else "ilike" if isinstance(body, exp.ILike) else "like"
+    column = body.this.unnest()
+    return _on(_bare(column), kind, pattern, uses, node, op, _collation(column))
 
 
 def _tables(node: Node, uses: Uses) -> set[str]:
@@ -173,14 +221,12 @@ def _on(
     uses: Uses,
     whole: Node,
     op: str | None = None,
+    collation: str | None = None,
 ) -> tuple[str, Predicate] | None:
     node = node.unnest()
     if isinstance(node, exp.Column):
-        return (
-            (node.table, Predicate(node.name, kind, values, node=whole, op=op))
-            if node.table in uses
-            else None
-        )
+        found = Predicate(node.name, kind, values, node=whole, op=op, collation=collation)
+        return (node.table, found) if node.table in uses else None
     columns = list(node.find_all(exp.Column))
     tables = {c.table for c in columns}
     if len(tables) != 1 or not tables <= uses.keys() or node.find(exp.Select, exp.AggFunc) is not None:
@@ -234,14 +280,14 @@ def read_shape(select: exp.Select, uses: Uses) -> None:
             owner.distinct = tuple(c.name for c in columns if isinstance(c, exp.Column))
     order = select.args.get("order")
     if order is not None:
-        keys = [(_project(o.this, select, projections), bool(o.args.get("desc"))) for o in order.expressions]
+        keys = [(_project(_bare(o.this), select, projections), o) for o in order.expressions]
         first = keys[0][0]
         if isinstance(first, exp.Column) and first.table in uses:
             own = []
-            for column, descending in keys:
+            for column, ordered in keys:
                 if not isinstance(column, exp.Column) or column.table != first.table:
                     break
-                own.append((column.name, descending))
+                own.append(_ordering(column, ordered, _collation(ordered.this), uses.dialect))
             uses[first.table].order_by = tuple(own)
             uses[first.table].limited = select.args.get("limit") is not None
     aggregates = [e.unalias() for e in select.expressions]
@@ -249,6 +295,14 @@ def read_shape(select: exp.Select, uses: Uses) -> None:
         owner = _owner([a.this for a in aggregates], uses)
         if owner is not None:
             owner.min_max = tuple(a.this.name for a in aggregates)
+
+
+def _ordering(column: Node, ordered: Node, collation: str | None, dialect: str) -> Ordering:
+    descending, nulls = bool(ordered.args.get("desc")), ordered.args.get("nulls_first")
+    usual = descending if ENGINES[dialect].nulls_are_large else not descending
+    return Ordering(
+        column.name, descending, None if nulls is None or bool(nulls) == usual else bool(nulls), collation
+    )
 
 
 def _project(node: Node, select: exp.Select, names: dict[str, Node]) -> Node:

@@ -169,14 +169,19 @@ class Applier:
         return True
 
     def _ddl(self, statement: str, tidy: Callable[[], object] = lambda: None) -> None:
-        """Run one change; give way and come back when its lock is not to be had."""
+        """Run one change; give way and come back when its lock is not to be had.
+
+        Raises:
+            StatementRefused: The first refusal: what a later attempt meets may be the remains of that one.
+        """
+        first: StatementRefused | None = None
         for attempt in range(1, self._limits.lock_attempts + 1):
             try:
                 self._dialect.execute_ddl(statement, lock_timeout_s=self._limits.lock_timeout_s)
             except StatementRefused as error:
-                if not error.retryable or attempt == self._limits.lock_attempts:
-                    raise
-                tidy()
+                first = first or error
+                if not error.retryable or attempt == self._limits.lock_attempts or tidy() is False:
+                    raise first from error
                 self._clock.sleep(0.1 * 2**attempt)
             else:
                 return
@@ -224,6 +229,7 @@ class Applier:
     ) -> None:
         after = self._measure(made, report, progress, "after")
         report.measured = self._compare(before, after)
+        unverified = []
         kept: list[Applied] = []
         doomed: list[tuple[IndexAdvice, Applied]] = []
         for index, applied in zip(made, list(report.created), strict=True):
@@ -237,8 +243,15 @@ class Applier:
             outcome = _applied(index, verdict.reason, verdict.speedup, applied.seconds)
             if verdict.keep:
                 kept.append(outcome)
+                if verdict.speedup is None:
+                    unverified.append(index.name)
             else:
                 doomed.append((index, outcome))
+        if unverified:
+            report.warnings.append(
+                f"not verified, kept on the word of the advice ({made[0].proof}): {', '.join(unverified)}; "
+                "parameters of their queries are not known here: record some with QueryRecorder, or drop them"
+            )
         undone = self._undo(doomed, kept, report)
         report.created = kept
         if undone:
@@ -288,5 +301,6 @@ def _applied(index: IndexAdvice, reason: str, speedup: float | None = None, seco
         sql=index.sql,
         reason=reason,
         speedup=speedup,
+        level=index.level if speedup is None else "verified",
         seconds=seconds,
     )

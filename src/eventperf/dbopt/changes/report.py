@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eventperf._core.durations import show
+from eventperf.dbopt.findings import Level
 from eventperf.dbopt.output.report import table
 
 from .verdict import Compared
@@ -21,6 +22,7 @@ class Applied:
         sql: The statement.
         reason: Why it was kept, skipped, reverted or failed.
         speedup: How many times faster its queries are, where measured.
+        level: How well it is proved: ``verified`` where it was measured here.
         seconds: Time the statement took.
     """
 
@@ -29,6 +31,7 @@ class Applied:
     sql: str
     reason: str
     speedup: float | None = None
+    level: Level = "estimated"
     seconds: float = 0.0
 
 
@@ -107,7 +110,7 @@ def _text(report: ApplyReport) -> str:
         f"{len(report.failed)} failed"
     ]
     for kind in ("created", "reverted", "skipped", "failed"):
-        out += [f"  {kind}: {a.index}: {a.reason}" for a in getattr(report, kind)]
+        out += [f"  {kind} ({a.level}): {a.index}: {a.reason}" for a in getattr(report, kind)]
     if report.measured:
         rows = [
             [

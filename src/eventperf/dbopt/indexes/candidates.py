@@ -11,9 +11,11 @@ from typing import Final
 
 from eventperf.dbopt.analysis.names import Predicate, TableUse
 from eventperf.dbopt.protocols import Capabilities, Query
+from eventperf.dbopt.schema.conditions import Ordering
 from eventperf.dbopt.schema.ddl import ansi
-from eventperf.dbopt.schema.model import IndexSpec, Key, Schema, Table
+from eventperf.dbopt.schema.model import Column, IndexSpec, Key, Schema, Table
 from eventperf.dbopt.schema.selectivity import selectivity
+from eventperf.dbopt.schema.types import category
 
 _NO_BTREE: Final = (
     "json",
@@ -24,6 +26,7 @@ _NO_BTREE: Final = (
     "box",
     "circle",
     "tsvector",
+    "hstore",
     "[]",
     "array",
     "path",
@@ -35,6 +38,13 @@ _RARE: Final = 0.3
 _FEW: Final = 12
 _MOST_MERGED: Final = 8
 _MANY_NULLS: Final = 0.2
+_BYTEWISE: Final = ("C", "POSIX", "ucs_basic")
+#: What a value without a limit is taken for; where texts have a prefix, its bytes.
+_ENDLESS_BYTES: Final = {False: 300, True: 256}
+#: A value in fewer rows than this share of an even one is special, whoever asks for it.
+_SPECIAL: Final = 0.5
+#: So many texts that agree on a constant make it a part of the statement.
+_ENOUGH_TEXTS: Final = 5
 
 
 def candidates(
@@ -82,12 +92,26 @@ def clean(spec: IndexSpec, table: Table, able: Capabilities) -> IndexSpec | None
         return None
     if tuple(k.name for k in keys[: len(table.primary_key)]) == table.primary_key and table.primary_key:
         return None
-    ordered = {k.descending for k in keys}
-    if ordered == {True} or not able.descending:
-        keys = [Key(k.name, False, k.is_expression, k.opclass, k.prefix) for k in keys]
+    if all(k.descending for k in keys):
+        keys = [k.flipped for k in keys]
+    elif not able.descending:
+        keys = [replace(k, descending=False) for k in keys]
+    if able.max_key_bytes is not None:
+        while len(keys) > 1 and _bytes(keys, table, able) > able.max_key_bytes:
+            keys.pop()
     names = {k.name for k in keys}
     include = tuple(c for c in spec.include if c not in names) if able.include else ()
     return IndexSpec(table.name, tuple(keys), include, spec.where, spec.method)
+
+
+def _bytes(keys: Sequence[Key], table: Table, able: Capabilities) -> int:
+    """Return the most bytes of a key; what has no limit counts as one long text would."""
+    total = 0
+    for key in keys:
+        column = None if key.is_expression else table.column(key.name)
+        known = column.longest if column is not None else None
+        total += known if known is not None else _ENDLESS_BYTES[able.prefix_for_text]
+    return total
 
 
 def _has_order(type_: str, method: str) -> bool:
@@ -142,6 +166,7 @@ class _Builder:
                 if keys:
                     yield from self._with_covering(keys)
         yield from self._expressions()
+        yield from self._contained()
         yield from self._patterns()
         yield from self._branches()
         yield from self._partial()
@@ -157,25 +182,53 @@ class _Builder:
         heads.append([])
         return [list(h) for h in dict.fromkeys(tuple(h) for h in heads)]
 
-    def _tails(self) -> list[list[tuple[str, bool]]]:
-        tails: list[list[tuple[str, bool]]] = [[]]
-        tails += [[(c, False)] for c in self.ranges[:2]]
+    def _tails(self) -> list[list[Ordering]]:
+        tails: list[list[Ordering]] = [[]]
+        tails += [[Ordering(c)] for c in self.ranges[:2]]
         if self.use.order_by:
             tails.append(list(self.use.order_by))
         for columns in (self.use.group_by, self.use.distinct, self.use.min_max):
             if columns:
-                tails.append([(c, False) for c in columns])
+                tails.append([Ordering(c) for c in columns])
         if self.use.group_by and self.ranges:
-            tails.append([(c, False) for c in (*self.use.group_by, self.ranges[0])])
+            tails.append([Ordering(c) for c in (*self.use.group_by, self.ranges[0])])
         return tails
 
-    def _keys(self, head: Sequence[str], tail: Sequence[tuple[str, bool]]) -> tuple[Key, ...]:
-        keys = [Key(c) for c in head]
-        keys += [Key(c, d) for c, d in tail if c not in head]
-        directions = {k.descending for k in keys[len(head) :]}
-        if len(directions) == 1:
-            keys = [Key(k.name) for k in keys]
-        return tuple(keys[: self.most])
+    def _keys(self, head: Sequence[str], tail: Sequence[Ordering]) -> tuple[Key, ...]:
+        keys = [self._key(c) for c in head]
+        ordered: list[Key] = []
+        for asked in tail:
+            if asked.column in head:
+                continue
+            key = self._ordered(asked)
+            if key is None:
+                break  # what follows would not be in order
+            ordered.append(key)
+        if ordered and all(k.descending for k in ordered):
+            ordered = [k.flipped for k in ordered]
+        return tuple([*keys, *ordered][: self.most])
+
+    def _key(self, column: str) -> Key:
+        """Return the key that a lookup needs: in its own collation, where that is not the column's."""
+        named = {p.collation for p in self.use.predicates if p.column == column and p.kind in _LOOKUPS}
+        return Key(column, opclass=self._other_collation(column, named.pop() if len(named) == 1 else None))
+
+    def _ordered(self, asked: Ordering) -> Key | None:
+        """Return the key for an order; ``None`` where no index has it, or it could refuse long values."""
+        able = self.able
+        if asked.nulls_first is not None and not able.orders_nulls:
+            return None
+        if asked.collation is not None and not able.collations:
+            return None
+        if able.refuses_long_values and not self.table.is_bounded(asked.column):
+            return None
+        collation = self._other_collation(asked.column, asked.collation)
+        return Key(asked.column, asked.descending, opclass=collation, nulls_first=asked.nulls_first)
+
+    def _other_collation(self, column: str, named: str | None) -> str | None:
+        known = self.table.column(column)
+        own = (known.collation if known is not None else None) or "BINARY"
+        return named if named is not None and self.able.collations and named != own.upper() else None
 
     def _with_covering(self, keys: tuple[Key, ...]) -> Iterator[IndexSpec]:
         yield IndexSpec(self.table.name, keys)
@@ -188,6 +241,8 @@ class _Builder:
             return
         if any(c is None or not _has_order(c.type, "btree") for c in columns):
             return
+        if not self._has_room(keys, [c for c in columns if c is not None]):
+            return
         if self.able.include:
             yield IndexSpec(self.table.name, keys, tuple(rest))
         else:
@@ -195,6 +250,29 @@ class _Builder:
             filtered = [c for c in rest if any(p.column == c for p in self.use.predicates)]
             ordered = filtered + [c for c in rest if c not in filtered]
             yield IndexSpec(self.table.name, keys + tuple(Key(c) for c in ordered))
+
+    def _has_room(self, keys: Sequence[Key], more: Sequence[Column]) -> bool:
+        """Tell whether columns can be carried along: their types have a limit, and the entry has room."""
+        if self.able.max_key_bytes is None:
+            return True
+        lengths = [c.longest for c in more]
+        known = [n for n in lengths if n is not None]
+        room = self.able.max_key_bytes - _bytes(keys, self.table, self.able)
+        return len(known) == len(lengths) and sum(known) <= room
+
+    def _contained(self) -> Iterator[IndexSpec]:
+        """Return inverted indexes for what values contain, and trees of boxes for ranges."""
+        if not self.able.inverted:
+            return
+        for p in self.use.predicates:
+            column = self.table.column(p.column)
+            if p.kind == "function" and p.inner == "contains" and p.expression:
+                key = Key(p.expression, is_expression=True)
+                yield IndexSpec(self.table.name, (key,), method="gin")
+            elif p.kind == "contains" and column is not None:
+                is_range = "range" in column.type.lower()
+                method = "gist" if is_range or (p.op == "<@" and "[]" not in column.type) else "gin"
+                yield IndexSpec(self.table.name, (Key(p.column),), method=method)
 
     def _expressions(self) -> Iterator[IndexSpec]:
         if not self.able.expression:
@@ -205,24 +283,30 @@ class _Builder:
                 key = Key(p.expression, is_expression=True, opclass=opclass)
                 yield IndexSpec(self.table.name, (key,))
                 if self.equal:
-                    yield IndexSpec(self.table.name, (*map(Key, self.equal), key))
+                    yield IndexSpec(self.table.name, (*map(self._key, self.equal), key))
 
     def _patterns(self) -> Iterator[IndexSpec]:
         for p in self.prefixes:
-            if self.able.pattern_ops:
-                key = Key(p.column, opclass="text_pattern_ops")
-                if p.op == "like":
-                    yield IndexSpec(self.table.name, (key,))
-                    if self.equal:
-                        yield IndexSpec(self.table.name, (*map(Key, self.equal), key))
-            else:
-                yield IndexSpec(self.table.name, (Key(p.column),))
+            key = self._prefix_key(p)
+            if key is not None:
+                yield IndexSpec(self.table.name, (key,))
                 if self.equal:
-                    yield IndexSpec(self.table.name, (*map(Key, self.equal), Key(p.column)))
+                    yield IndexSpec(self.table.name, (*map(self._key, self.equal), key))
         if self.able.trigram:
             for p in self.use.predicates:
                 if p.kind in ("prefix", "infix") and (p.kind == "infix" or p.op == "ilike"):
                     yield IndexSpec(self.table.name, (Key(p.column, opclass="gin_trgm_ops"),), method="gin")
+
+    def _prefix_key(self, p: Predicate) -> Key | None:
+        """Return the key in whose order a pattern's matches stand side by side."""
+        if self.able.collations:  # LIKE takes no notice of case here, GLOB does
+            wanted = p.collation or ("BINARY" if p.op == "glob" else "NOCASE")
+            return Key(p.column, opclass=self._other_collation(p.column, wanted))
+        column = self.table.column(p.column)
+        own = column.collation if column is not None else None
+        if not self.able.pattern_classes or (own in _BYTEWISE if own else not self.able.pattern_ops):
+            return Key(p.column)
+        return Key(p.column, opclass="text_pattern_ops") if p.op == "like" else None
 
     def _branches(self) -> Iterator[IndexSpec]:
         """Return one index per branch of an OR: the engine joins their results."""
@@ -230,7 +314,7 @@ class _Builder:
             for branch in group:
                 equal = [p.column for p in branch if p.kind in _LOOKUPS]
                 other = [p.column for p in branch if p.kind in ("range", "prefix")][:1]
-                keys = tuple(Key(c) for c in dict.fromkeys(equal + other))
+                keys = tuple(self._key(c) for c in dict.fromkeys(equal + other))
                 if keys:
                     yield IndexSpec(self.table.name, keys[: self.most])
 
@@ -246,7 +330,7 @@ class _Builder:
             text = _constant(p)
             if column is None or text is None or self.sel[id(p)] > _RARE:
                 continue
-            if p.kind in ("eq", "in") and (column.stats.distinct > _FEW or not self._is_fixed(p)):
+            if p.kind in ("eq", "in") and (column.stats.distinct > _FEW or not self._is_fixed(p, column)):
                 continue
             head = [c for c in self.equal + self.lists if c != p.column]
             for join in [[], *([j] for j in self.joins)]:
@@ -255,10 +339,22 @@ class _Builder:
                     if keys:
                         yield IndexSpec(self.table.name, keys, where=text)
 
-    def _is_fixed(self, p: Predicate) -> bool:
-        """Tell whether every recorded text of the statement has these constants."""
+    def _is_fixed(self, p: Predicate, column: Column) -> bool:
+        """Tell whether these constants belong to the statement, not to one call of it.
+
+        All its texts have them, and there are enough texts; or the text has its values as parameters beside
+        them; or the value is a word for a state that few rows are in. The one number that was seen, say a
+        customer's, is not the only one that will come.
+        """
         texts = [re.compile(rf"(?<![\w.]){re.escape(str(_literal(v)))}(?![\w.])") for v in p.values]
-        return all(t.search(s.sql) for s in self.query.statement.samples for t in texts)
+        every = {s.sql for s in self.query.statement.samples}
+        if not all(t.search(sql) for sql in every for t in texts):
+            return False
+        if len(every) >= _ENOUGH_TEXTS or any(":p1" in sql for sql in every):
+            return True
+        even = len(p.values) / max(1.0, column.stats.distinct)
+        is_word = category(column.type) in ("text", "bool", "other")
+        return is_word and self.sel[id(p)] < _SPECIAL * even
 
     def _present(self, found: Iterable[IndexSpec]) -> Iterator[IndexSpec]:
         """Return also those whose first column is often NULL without its NULLs.
@@ -332,6 +428,11 @@ def merge(parts: Sequence[IndexSpec], schema: Schema, able: Capabilities) -> Ind
     names = {k.name for k in first.keys}
     found = [table.column(c) for c in columns if c not in names]
     carried = [c for c in found if c is not None and _has_order(c.type, "btree")]
+    lengths = [c.longest for c in carried]
+    if able.max_key_bytes is not None:
+        room = able.max_key_bytes - _bytes(first.keys, table, able)
+        if None in lengths or sum(n for n in lengths if n is not None) > room:
+            return None
     if sum(c.stats.width for c in carried) > _WIDEST:
         return None
     if able.include:

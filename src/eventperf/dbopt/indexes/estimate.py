@@ -11,6 +11,8 @@ from eventperf.dbopt.schema.model import IndexSpec, Schema, Table
 from eventperf.dbopt.schema.selectivity import prefix_distinct, selectivity
 
 _SEEK = 4.0
+#: What an index saves must be so many times what is left, or the estimate may be wrong about its sign.
+_CLEARLY = 2.0
 
 
 class StatisticsPlanner:
@@ -73,7 +75,8 @@ class StatisticsPlanner:
     ) -> tuple[float, IndexSpec | None, bool]:
         width = table.size_bytes / max(1, table.rows)
         best: tuple[float, IndexSpec | None, bool] = (table.rows * (0.4 + width / 150), None, False)
-        every = [*(s for s in specs if s.table == table.name), *(i.spec for i in table.indexes if i.valid)]
+        real = [i.spec for i in table.indexes if i.valid]
+        every = [*real, *(s for s in specs if s.table == table.name)]
         for spec in every:
             matched, ordered = self._matched(query, use, table, spec, inner)
             if matched is None:
@@ -83,7 +86,8 @@ class StatisticsPlanner:
             if ordered and use.limited:
                 per *= 0.2
             total = per * (max(1.0, outer) if inner else 1.0)
-            if total < best[0]:
+            margin = _CLEARLY if spec in specs and best[1] not in specs else 1.0
+            if total * margin < best[0]:
                 best = (total, spec, ordered)
         return best
 
@@ -108,7 +112,7 @@ class StatisticsPlanner:
                 break
             at += 1
         ordered = bool(use.order_by) and tuple(k.name for k in spec.keys[at:])[: len(use.order_by)] == tuple(
-            c for c, _ in use.order_by
+            o.column for o in use.order_by
         )
         rest = spec.keys[at:]
         ranged = [

@@ -51,6 +51,10 @@ class Prices:
             asked[relevant] = plan
         return plan
 
+    def is_known(self, query: Query) -> bool:
+        """Tell whether today's plan of ``query`` is known."""
+        return NOTHING in self._plans[query.id]
+
     def fitting(self, query: Query, specs: Specs) -> Plan | None:
         """Return the plan under those of ``specs`` that the planner takes; ``None`` when it takes none."""
         try:
@@ -66,7 +70,7 @@ class Prices:
 
     def cost(self, query: Query, plan: Plan) -> float:
         """Return the query's weight under ``plan``; what it loses counts double, and by half at most."""
-        ratio = plan.cost / self.plan(query, NOTHING).cost
+        ratio = share(plan.cost, self.plan(query, NOTHING).cost)
         return query.weight * (ratio if ratio <= 1.0 else min(_WORST, 1.0 + _LOSS * (ratio - 1.0)))
 
     def floor(self, query: Query, specs: Specs) -> float:
@@ -76,13 +80,18 @@ class Prices:
         tables = query.analysis.tables
         relevant = frozenset(s for s in specs if s.table in tables)
         known = [p.cost for more, p in self._plans[query.id].items() if relevant <= more]
-        return query.weight * max(known, default=0.0) / self.plan(query, NOTHING).cost
+        return query.weight * share(max(known, default=0.0), self.plan(query, NOTHING).cost)
 
     def size(self, spec: IndexSpec) -> int:
         """Return estimated bytes, asked once."""
         if spec not in self._sizes:
             self._sizes[spec] = max(1, self._planner.size(spec))
         return self._sizes[spec]
+
+
+def share(after: float, before: float) -> float:
+    """Return one cost in another; what costs nothing (an empty table, ``a = NULL``) cannot get cheaper."""
+    return after / before if before > 0 else 1.0
 
 
 def _implied(asked: Mapping[Specs, Plan], specs: Specs) -> Plan | None:

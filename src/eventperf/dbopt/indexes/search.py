@@ -15,13 +15,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from eventperf.dbopt.options import Limits
-from eventperf.dbopt.protocols import Capabilities, Plan, Planner, Query
+from eventperf.dbopt.protocols import Capabilities, Plan, Query
 from eventperf.dbopt.schema.model import IndexSpec, Schema
 
 from .candidates import mergers
 from .prices import NOTHING, Prices, Specs, refusal
 
 _RUNNERS_UP = 20
+#: So many queries get an index each when time is up before any set was searched, if it halves their cost.
+_HURRIED = 10
+_HALF = 0.5
 #: A query whose plan could still improve by less than this share of all costs is not asked about.
 _NO_ROOM = 0.0005
 #: The same for queries for which the planner picked another index.
@@ -97,7 +100,7 @@ class Search:
     """One search over one workload; ``expired`` is asked between steps (anytime).
 
     Args:
-        planner: Prices plans and sizes.
+        prices: Of plans and sizes; what is known of them is kept for the next search.
         queries: The workload.
         wanted: Candidates by query.
         schema: Tables, whose bytes an index' own are compared with.
@@ -109,7 +112,7 @@ class Search:
 
     def __init__(
         self,
-        planner: Planner,
+        prices: Prices,
         queries: Sequence[Query],
         wanted: Mapping[str, Sequence[IndexSpec]],
         schema: Schema,
@@ -118,7 +121,7 @@ class Search:
         writes: Callable[[IndexSpec], float],
         expired: Callable[[], bool],
     ) -> None:
-        self._prices, self._limits, self._schema, self._able = Prices(planner), limits, schema, able
+        self._prices, self._limits, self._schema, self._able = prices, limits, schema, able
         self._queries = [q for q in queries if q.analysis.uses]
         self._wanted, self._writes, self._expired = wanted, writes, expired
         self._by_spec: dict[IndexSpec, dict[str, Query]] = defaultdict(dict)
@@ -127,22 +130,58 @@ class Search:
         self._reasons = self._prices.reasons
         self._stored = sum(t.size_bytes for t in schema.tables.values())
         self._floors: dict[str, float] = {}
+        self._sets: dict[Specs, None] = {}
+        self._best: dict[str, Plan] = {}
         self._total = sum(q.weight for q in self._queries) or 1.0
 
-    def run(self) -> Selection:
-        """Search until nothing more is worth its bytes, or time is up."""
-        state = self._today()
+    def run(self, seed: Specs = NOTHING) -> Selection:
+        """Search until nothing more is worth its bytes, or time is up.
+
+        Args:
+            seed: What an earlier search among fewer statements chose; the outcome is no worse than that.
+        """
+        state = self._seeded(self._today(), seed)
         pool = self._shortlist()
         self._prices.is_tolerant = True
         state = self._grow(state, pool)
         state = self._improve(state, pool)
+        if not state.specs and self._expired():
+            state = self._hurried(state)
         return self._report(state)
+
+    def _hurried(self, state: _State) -> _State:
+        """Return what the planner picked for the costliest queries one by one: time was up before more."""
+        specs: Specs = NOTHING
+        budget = self._limits.max_index_bytes
+        for query in sorted(self._queries, key=lambda q: -q.weight)[:_HURRIED]:
+            best = self._best.get(query.id)
+            if best is None or best.cost > _HALF * self._prices.plan(query, NOTHING).cost:
+                continue
+            more = specs | best.used
+            if budget is None or sum(map(self._prices.size, more)) <= budget:
+                specs = more
+        new = self._seeded(state, specs)
+        return new if new.cost + new.writes < state.cost else state
+
+    def _seeded(self, state: _State, seed: Specs) -> _State:
+        """Return the state with ``seed``, whatever is known of it."""
+        if not seed:
+            return state
+        plans = {q.id: self._prices.plan(q, seed) for q in self._queries}
+        cost = sum(self._prices.cost(q, plans[q.id]) for q in self._queries)
+        for query in self._queries:
+            for spec in plans[query.id].used:
+                self._by_spec[spec][query.id] = query
+        size, writes = sum(map(self._prices.size, seed)), sum(map(self._writes, seed))
+        return _State(seed, plans, cost, size, writes)
 
     # --- states --------------------------------------------------------------------------------
 
     def _today(self) -> _State:
         kept = []
         for query in self._queries:
+            if self._expired() and not self._prices.is_known(query):
+                break  # what was never planned is not searched for
             try:
                 self._prices.plan(query, NOTHING)
             except Exception as error:
@@ -157,31 +196,37 @@ class Search:
         plans = {q.id: self._prices.plan(q, NOTHING) for q in kept}
         return _State(NOTHING, plans, sum(q.weight for q in kept), 0, 0.0)
 
-    def _with(self, state: _State, spec: IndexSpec) -> _State:
-        """Return ``state`` with one index more; only queries it may help are asked about."""
-        plans, cost = dict(state.plans), state.cost
-        for query in self._by_table[spec.table]:
+    def _with(self, state: _State, *specs: IndexSpec) -> _State:
+        """Return ``state`` with more indexes; only queries they may help are asked about."""
+        plans, cost, more = dict(state.plans), state.cost, frozenset(specs)
+        for query in {q.id: q for s in specs for q in self._by_table[s.table]}.values():
             now = state.plans[query.id]
-            price = self._prices.cost(query, now)
-            if self._prices.is_cheapest:
-                room = price - self._floor(query, now.used | {spec})
-                if room <= _NO_ROOM * state.cost:
-                    continue  # nearly as good as it can get
-                if query.id not in self._by_spec[spec]:
-                    is_hopeless = not _may_serve(spec, query) or _is_served(spec, now)
-                    if room <= _LITTLE_ROOM * state.cost or is_hopeless:
-                        continue
-            elif query.id not in self._by_spec[spec]:
-                is_minor = price <= _LITTLE_HARM * state.cost and _is_served(spec, now)
-                if is_minor or price <= _NO_ROOM * state.cost or not _may_serve(spec, query):
-                    continue
+            mine = frozenset(s for s in more if self._is_worth_asking(state, query, s, more))
+            if not mine:
+                continue
             # What its plan does not use today will not be in tomorrow's, nearly always: fewer questions.
-            plan = self._prices.plan(query, now.used | {spec})
-            if spec in plan.used:
+            plan = self._prices.plan(query, now.used | mine)
+            if plan.used & mine:
                 plans[query.id] = plan
-                cost += self._prices.cost(query, plan) - price
-        size = state.size + self._prices.size(spec)
-        return _State(state.specs | {spec}, plans, cost, size, state.writes + self._writes(spec))
+                cost += self._prices.cost(query, plan) - self._prices.cost(query, now)
+        size = state.size + sum(map(self._prices.size, specs))
+        return _State(state.specs | more, plans, cost, size, state.writes + sum(map(self._writes, specs)))
+
+    def _is_worth_asking(self, state: _State, query: Query, spec: IndexSpec, more: Specs) -> bool:
+        """Tell whether an index of ``more`` may help a query, or harm it, by enough to ask the planner."""
+        now = state.plans[query.id]
+        price = self._prices.cost(query, now)
+        if self._prices.is_cheapest:
+            room = price - self._floor(query, now.used | more)
+            if room <= _NO_ROOM * state.cost:
+                return False  # nearly as good as it can get
+            if query.id in self._by_spec[spec]:
+                return True
+            return room > _LITTLE_ROOM * state.cost and _may_serve(spec, query) and not _is_served(spec, now)
+        if query.id in self._by_spec[spec]:
+            return True
+        is_minor = price <= _LITTLE_HARM * state.cost and _is_served(spec, now)
+        return not is_minor and price > _NO_ROOM * state.cost and _may_serve(spec, query)
 
     def _without(self, state: _State, spec: IndexSpec) -> _State:
         plans, cost, specs = dict(state.plans), state.cost, state.specs - {spec}
@@ -227,6 +272,9 @@ class Search:
                     break
                 cost = self._prices.cost(query, plan)
                 self._floors[query.id] = min(cost, self._floors.get(query.id, cost))
+                self._best.setdefault(query.id, plan)
+                if len(plan.used) > 1:
+                    self._sets.setdefault(plan.used)
                 for spec in plan.used:
                     pool.setdefault(spec)
                     self._by_spec[spec][query.id] = query
@@ -254,7 +302,20 @@ class Search:
 
     # --- steps ---------------------------------------------------------------------------------
 
-    def _grow(self, state: _State, pool: Iterable[IndexSpec]) -> _State:
+    def _grow(self, state: _State, pool: Sequence[IndexSpec]) -> _State:
+        """Take single indexes, then the sets that only gain together (both sides of an OR), then go on."""
+        state = self._grow_singly(state, pool)
+        known, taken = set(pool), False
+        for together in self._sets:
+            missing = sorted(together - state.specs, key=repr)
+            if len(missing) < 2 or not known.issuperset(missing) or self._expired():
+                continue
+            new = self._with(state, *missing)
+            if self._refused(state, new, missing) is None:
+                state, taken = new, True
+        return self._grow_singly(state, pool) if taken else state
+
+    def _grow_singly(self, state: _State, pool: Iterable[IndexSpec]) -> _State:
         """Take what gains most per byte until nothing is worth its bytes.
 
         A gain is bounded by the room that its queries have left, which asks no planner: only what comes to
@@ -298,23 +359,27 @@ class Search:
     def _judge(self, state: _State, spec: IndexSpec) -> float:
         """Return an index' score, or 0 when it is not worth having."""
         new = self._with(state, spec)
-        gain, writes = state.cost - new.cost, self._writes(spec)
-        percent = f"{100 * max(gain, 0) / state.cost:.2f} % of what is left"
-        budget = self._limits.max_index_bytes
-        reason = None
-        if gain <= state.cost * self._limits.min_gain_ratio:
-            reason = f"saves only {percent} beside the chosen ones"
-        elif budget is not None and new.size > budget:
-            reason = f"would exceed max_index_bytes ({budget:,})"
-        elif self._worth(state, new) <= 0:
-            share = self._prices.size(spec) / max(1, self._stored)
-            reason = f"saves {percent} for {100 * share:.0f} % more bytes"
-        elif writes > gain * self._limits.max_write_cost_ratio:
-            reason = f"writers would lose {writes:.3g} s for {gain:.3g} s gained"
+        reason = self._refused(state, new, (spec,))
         if reason is not None:
             self._reasons[spec] = reason
             return 0.0
-        return self._score(spec, gain - writes)
+        return self._score(spec, state.cost - new.cost - self._writes(spec))
+
+    def _refused(self, state: _State, new: _State, specs: Sequence[IndexSpec]) -> str | None:
+        """Return why indexes are not worth having; ``None`` when they are."""
+        gain, writes = state.cost - new.cost, new.writes - state.writes
+        percent = f"{100 * max(gain, 0) / max(state.cost, 1e-12):.2f} % of what is left"
+        budget = self._limits.max_index_bytes
+        if gain <= state.cost * self._limits.min_gain_ratio * len(specs):
+            return f"saves only {percent} beside the chosen ones"
+        if budget is not None and new.size > budget:
+            return f"would exceed max_index_bytes ({budget:,})"
+        if self._worth(state, new) <= 0:
+            share = (new.size - state.size) / max(1, self._stored)
+            return f"saves {percent} for {100 * share:.0f} % more bytes"
+        if writes > gain * self._limits.max_write_cost_ratio:
+            return f"writers would lose {writes:.3g} s for {gain:.3g} s gained"
+        return None
 
     def _taken(self, state: _State, spec: IndexSpec) -> _State:
         state = self._with(state, spec)

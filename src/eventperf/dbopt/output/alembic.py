@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eventperf.dbopt.findings import Findings
+from eventperf.dbopt.schema.ddl import quote
 from eventperf.dbopt.schema.engines import ENGINES
 from eventperf.dbopt.schema.model import IndexSpec
 
@@ -65,6 +66,12 @@ def _keys(spec: IndexSpec, dialect: str) -> list[str]:
         elif key.is_expression:
             inner = ENGINES[dialect].expression.format(key.name)
             out.append(f"sa.text({(inner + (' DESC' if key.descending else ''))!r})")
+        elif key.opclass and key.opclass.isupper():  # a collation of SQLite
+            text = f"{quote(key.name, dialect)} COLLATE {key.opclass}{key.order}"
+            out.append(f"sa.text({text!r})")
+        elif key.nulls_first is not None:
+            place = "first" if key.nulls_first else "last"
+            out.append(f"sa.column({key.name!r}){'.desc()' if key.descending else ''}.nulls_{place}()")
         else:
             # column(...).desc() is compared by its name; as text it would be drift on SQLite and MySQL.
             out.append(f"sa.column({key.name!r}).desc()" if key.descending else repr(key.name))
@@ -78,7 +85,7 @@ def _options(spec: IndexSpec, dialect: str) -> list[str]:
     classes = {
         f"e{n}" if k.is_expression else k.name: k.opclass
         for n, k in enumerate(spec.keys)
-        if k.opclass and not k.descending
+        if k.opclass and not k.opclass.isupper() and not k.descending
     }
     out = []
     if lengths:

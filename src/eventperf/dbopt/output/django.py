@@ -13,11 +13,10 @@ from sqlglot.errors import SqlglotError
 from eventperf.dbopt.findings import Findings, IndexAdvice
 from eventperf.dbopt.schema.ddl import quote, quote_table
 from eventperf.dbopt.schema.engines import ENGINES
-from eventperf.dbopt.schema.model import IndexSpec, Key, index_name
+from eventperf.dbopt.schema.model import NAME_LIMIT, IndexSpec, Key, index_name
 
 from .text import one_line
 
-_NAME: Final = 30  # Django refuses longer names of indexes on every engine
 _FUNCTIONS: Final = {exp.Lower: "Lower", exp.Upper: "Upper"}
 _LOOKUPS: Final = {exp.EQ: "", exp.GT: "__gt", exp.GTE: "__gte", exp.LT: "__lt", exp.LTE: "__lte"}
 
@@ -48,13 +47,15 @@ def django(
     imports: set[str] = set()
     for index in advice.indexes:
         spec = index.spec
-        if models is not None and spec.table not in models:
+        bare = spec.table.rpartition(".")[2]
+        if models is not None and spec.table not in models and bare not in models:
             notes.append(f"# {one_line(spec.label())} belongs to another app")
             continue
-        model = (models or {}).get(spec.table) or _model_name(spec.table, app_label)
+        known = models or {}
+        model = known.get(spec.table) or known.get(bare) or _model_name(spec.table, app_label)
         try:
-            writer = _Writer(advice.dialect, (fields or {}).get(spec.table, {}))
-            text = writer.index(spec)
+            writer = _Writer(advice.dialect, (fields or {}).get(spec.table, (fields or {}).get(bare, {})))
+            text = writer.index(spec, index.name)
         except _Unwritable as reason:
             notes.append(one_line(f"# {spec.label()} is written in SQL: {reason}"))
             operations.append(_by_hand(index, advice.dialect))
@@ -99,19 +100,19 @@ class _Writer:
         self.imports: set[str] = set()
         self._dialect, self._fields = dialect, fields
 
-    def index(self, spec: IndexSpec) -> str:
+    def index(self, spec: IndexSpec, name: str) -> str:
         if any(k.prefix for k in spec.keys):
             raise _Unwritable("Django's indexes know no prefix lengths")
         if any(k.opclass and k.opclass.isupper() for k in spec.keys):
             raise _Unwritable("Django's indexes know no collations")
-        parts = [f"name={index_name(spec, limit=_NAME)!r}"]
+        parts = [f"name={(name if len(name) <= NAME_LIMIT else index_name(spec, limit=NAME_LIMIT))!r}"]
         cls = "models.Index"
-        if spec.method == "gin":
-            self.imports.add("from django.contrib.postgres.indexes import GinIndex")
-            cls = "GinIndex"
+        if spec.method in ("gin", "gist"):
+            cls = {"gin": "GinIndex", "gist": "GistIndex"}[spec.method]
+            self.imports.add(f"from django.contrib.postgres.indexes import {cls}")
         elif spec.method != "btree":
             raise _Unwritable(f"its access method is {spec.method}")
-        if any(k.is_expression for k in spec.keys):
+        if any(k.is_expression or k.nulls_first is not None for k in spec.keys):
             parts = [*(self._expression(k) for k in spec.keys), *parts]
         else:
             names = [f"{'-' if k.descending else ''}{self._field(k.name)}" for k in spec.keys]
@@ -140,7 +141,10 @@ class _Writer:
         if key.opclass:
             self.imports.add("from django.contrib.postgres.indexes import OpClass")
             text = f"OpClass({text}, name={key.opclass!r})"
-        return f"{text}.desc()" if key.descending else text
+        nulls = {None: "", True: "nulls_first=True", False: "nulls_last=True"}[key.nulls_first]
+        if key.descending:
+            return f"{text}.desc({nulls})"
+        return f"{text}.asc({nulls})" if nulls else text
 
     def _condition(self, where: str) -> str:
         parts = [self._term(term) for term in _conjuncts(self._parse(where))]

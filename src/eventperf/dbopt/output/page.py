@@ -14,7 +14,7 @@ def advice_page(advice: Findings) -> str:
     """Return the page."""
     early = "" if advice.is_complete else "; ended early"
     what = (
-        f"{advice.statements} statements, {advice.since}; judged by {advice.proof}; "
+        f"{advice.statements} statements, {advice.since}; {advice.level}, judged by {advice.proof}; "
         f"{advice.explains} plans in {show(advice.seconds)}{early}."
     )
     return page(
@@ -57,7 +57,7 @@ def _indexes(advice: Findings) -> list[Html]:
 
 def _index(index: IndexAdvice) -> Html:
     lost = f"writers lose {100 * index.write_cost:.2f} %"
-    facts = f"About {size(index.size_bytes)}; {lost}; judged by {index.proof}."
+    facts = f"About {size(index.size_bytes)}; {lost}; {index.level}, judged by {index.proof}."
     rejected = listed(f"{other}: {why}" for other, why in index.rejected)
     return markup(
         tag("h2", index.spec.label()),

@@ -33,10 +33,14 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def text_table(advice: Findings) -> str:
     """Return advice as text."""
     out = [
-        f"{advice.statements} statements, {advice.since}; judged by {advice.proof} "
+        f"{advice.statements} statements, {advice.since}; {advice.level} by {advice.proof} "
         f"({advice.explains} plans in {show(advice.seconds)})"
         f"{'' if advice.is_complete else '; stopped early'}"
     ]
+    if advice.indexes and advice.level == "estimated":
+        out.append("\nNot proved: no planner was asked. Give a what_if database before applying any of it.")
+    if advice.copied:
+        out.append(f"\nCopied for the proof: {'; '.join(advice.copied)}")
     if advice.indexes:
         out.append(
             f"\nIndexes: {len(advice.indexes)}, saving {100 * advice.gain:.0f} % of the workload's time"

@@ -9,9 +9,9 @@ from .text import one_line
 
 def script(advice: Findings, *, drops: bool = False) -> str:
     """Return a script; drops are comments unless asked for, partitioning always is."""
-    lines = [f"-- {len(advice.indexes)} indexes; judged by: {advice.proof}"]
+    lines = [f"-- {len(advice.indexes)} indexes; {advice.level}, judged by: {advice.proof}"]
     for index in advice.indexes:
-        lines += [f"-- {one_line(index.reason)}", f"{index.sql};"]
+        lines += [f"-- {index.level}: {one_line(index.reason)}", f"{index.sql};"]
     for drop in advice.drops:
         sql = f"{drop.sql};" if drops else f"-- {one_line(drop.sql)};"
         lines += [f"-- {drop.kind}: {one_line(drop.evidence)}", sql]

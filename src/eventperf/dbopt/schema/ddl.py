@@ -45,8 +45,8 @@ def key_sql(key: Key, dialect: str) -> str:
         if key.prefix:
             text += f"({key.prefix})"
     if key.opclass:
-        text += f" {key.opclass}"
-    return text + (" DESC" if key.descending else "")
+        text += ENGINES[dialect].opclass.format(key.opclass)
+    return text + key.order
 
 
 def create_index_sql(spec: IndexSpec, name: str, dialect: str, *, concurrently: bool = False) -> str:

@@ -20,6 +20,9 @@ class Engine:
         title: Its name for people.
         identifier_limit: Longest name of an index, in bytes.
         mark: What stands around a name.
+        opclass: Form of what follows a key: an operator class, or a collation.
+        nulls_are_large: NULLs stand last where the order is ascending.
+        orders_nulls: An index can have NULLs at the other end.
         expression: Form of an expression as part of an index.
         has_schemas: A dot in a table's name separates its schema.
         concurrently: The word after CREATE INDEX and DROP INDEX that lets writers go on, with a blank.
@@ -35,6 +38,9 @@ class Engine:
     identifier_limit: int
     mark: str = '"'
     expression: str = "{}"
+    opclass: str = " {}"
+    nulls_are_large: bool = False
+    orders_nulls: bool = False
     has_schemas: bool = False
     concurrently: str = ""
     online: str = ""
@@ -46,11 +52,13 @@ class Engine:
 
 
 ENGINES: Final = {
-    "sqlite": Engine(title="SQLite", identifier_limit=1_000),
+    "sqlite": Engine(title="SQLite", identifier_limit=1_000, opclass=" COLLATE {}"),
     "postgres": Engine(
         title="PostgreSQL",
         identifier_limit=63,
         expression="({})",
+        nulls_are_large=True,
+        orders_nulls=True,
         has_schemas=True,
         concurrently="CONCURRENTLY ",
         drop_index="DROP INDEX CONCURRENTLY IF EXISTS {index}",

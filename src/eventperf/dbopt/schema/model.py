@@ -8,6 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from .types import longest
+
+#: Longest name of an advised index: Django takes no longer one, and all outputs give the same.
+NAME_LIMIT: Final = 30
 _PLAIN: Final = re.compile(r"[a-z_][a-z0-9_]*")
 
 
@@ -34,13 +38,28 @@ class ColumnStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column of a table; ``collation`` is named only where it differs from the database's."""
+    """A column of a table.
+
+    Attributes:
+        name: Its name.
+        type: As the engine writes it.
+        nullable: It may be NULL.
+        collation: Named only where it differs from the database's.
+        stats: What is known of its values.
+        fixed_bytes: What each value takes, where the engine says so.
+    """
 
     name: str
     type: str
     nullable: bool = True
     collation: str | None = None
     stats: ColumnStats = ColumnStats()
+    fixed_bytes: int | None = None
+
+    @property
+    def longest(self) -> int | None:
+        """The most bytes a value can take; ``None`` where nothing limits it."""
+        return self.fixed_bytes if self.fixed_bytes is not None else longest(self.type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +70,9 @@ class Key:
         name: Column name, or the expression's text.
         descending: Sort direction.
         is_expression: Whether ``name`` is an expression.
-        opclass: PostgreSQL operator class.
+        opclass: PostgreSQL operator class; SQLite collation, where it is not the column's own.
         prefix: Leading characters that are indexed (MySQL, for TEXT and BLOB).
+        nulls_first: Where NULLs stand, if not where the engine puts them by itself.
     """
 
     name: str
@@ -60,6 +80,19 @@ class Key:
     is_expression: bool = False
     opclass: str | None = None
     prefix: int | None = None
+    nulls_first: bool | None = None
+
+    @property
+    def flipped(self) -> Key:
+        """The same read backwards."""
+        nulls = None if self.nulls_first is None else not self.nulls_first
+        return replace(self, descending=not self.descending, nulls_first=nulls)
+
+    @property
+    def order(self) -> str:
+        """Its direction in SQL, with a blank before it."""
+        nulls = {None: "", True: " NULLS FIRST", False: " NULLS LAST"}[self.nulls_first]
+        return (" DESC" if self.descending else "") + nulls
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +131,17 @@ class IndexSpec:
             return self == other
         n = len(self.keys)
         if other.keys[:n] != self.keys:
-            flipped = tuple(replace(k, descending=not k.descending) for k in self.keys)
+            flipped = tuple(k.flipped for k in self.keys)
             if other.keys[:n] != flipped:
                 return False
         return set(self.include) <= {k.name for k in other.keys} | set(other.include)
 
     def label(self) -> str:
         """Return the index for people: ``registrations (event_id, status DESC)``."""
-        parts = ", ".join(f"{k.name}{' DESC' if k.descending else ''}" for k in self.keys)
+        parts = ", ".join(
+            f"{k.name}{f' {k.opclass}' if k.opclass and k.opclass.isupper() else ''}{k.order}"
+            for k in self.keys
+        )
         text = f"{self.table} ({parts})"
         if self.include:
             text += f" include ({', '.join(self.include)})"
@@ -124,6 +160,7 @@ class IndexSpec:
                     "is_expression": k.is_expression,
                     "opclass": k.opclass,
                     "prefix": k.prefix,
+                    "nulls_first": k.nulls_first,
                 }
                 for k in self.keys
             ],
@@ -166,7 +203,15 @@ class ExistingIndex:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table with its columns, indexes and size."""
+    """A table with its columns, indexes and size.
+
+    Attributes:
+        name: What it is called here: bare where no other schema has its name and all find it, else with
+            its schema.
+        namespace: Its schema, where the engine has them.
+        is_visible: Statements find it without naming its schema.
+        is_view: A materialized view: it can have indexes, but no keys.
+    """
 
     name: str
     columns: Mapping[str, Column]
@@ -177,6 +222,9 @@ class Table:
     foreign_keys: tuple[tuple[tuple[str, ...], str, tuple[str, ...]], ...] = ()
     unique_sets: tuple[tuple[str, ...], ...] = ()
     is_partitioned: bool = False
+    namespace: str | None = None
+    is_visible: bool = True
+    is_view: bool = False
     sample: Sequence[Sequence[Any]] = field(default=(), repr=False)
 
     def column(self, name: str) -> Column | None:
@@ -187,6 +235,17 @@ class Table:
             found = next((c for n, c in self.columns.items() if n.lower() == lowered), None)
         return found
 
+    def is_bounded(self, name: str) -> bool:
+        """Tell whether a key on a column can refuse no value that can be written today.
+
+        Its type has a limit, or an index refuses longer values already.
+        """
+        column = self.column(name)
+        if column is None or column.longest is not None:
+            return column is not None
+        trees = [i.spec for i in self.indexes if i.valid and i.spec.method == "btree" and not i.spec.where]
+        return any(k.name == column.name and not k.prefix for spec in trees for k in spec.keys)
+
     def is_unique(self, columns: Iterable[str]) -> bool:
         """Tell whether no two rows agree on ``columns``."""
         given = set(columns)
@@ -196,19 +255,40 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """All tables and views that statements may name."""
+    """All tables and views that statements may name.
+
+    Attributes:
+        tables: Tables by what they are called here.
+        views: Definitions by name: bare where statements find them so, and with their schema.
+        dialect: The engine's SQL.
+        counted_s: Seconds since the server began to count scans of indexes; ``None`` where it does not.
+    """
 
     tables: Mapping[str, Table]
     views: Mapping[str, str] = field(default_factory=dict)
     dialect: str = "sqlite"
+    counted_s: float | None = None
 
-    def table(self, name: str) -> Table | None:
-        """Return a table by name, whatever its case."""
+    def table(self, name: str, namespace: str | None = None) -> Table | None:
+        """Return a table by the name a statement has for it, whatever its case.
+
+        Args:
+            name: The name, without its schema.
+            namespace: The schema that the statement names; else what is found without one.
+        """
         found = self.tables.get(name)
-        if found is None:
-            lowered = name.lower()
-            found = next((t for n, t in self.tables.items() if n.lower() == lowered), None)
-        return found
+        if found is not None and found.is_visible and namespace is None:
+            return found
+        lowered = name.lower()
+        named = [t for n, t in self.tables.items() if n.rpartition(".")[2].lower() == lowered]
+        if namespace:
+            wanted = namespace.lower()
+            mine = [t for t in named if (t.namespace or t.name.rpartition(".")[0]).lower() == wanted]
+            mine += [t for t in named if t.namespace is None and "." not in t.name]
+            return mine[0] if mine else None
+        seen = [t for t in named if t.is_visible]
+        whole = [t for n, t in self.tables.items() if n.lower() == lowered]
+        return next(iter((*seen, *whole)), None)
 
 
 def index_name(spec: IndexSpec, *, limit: int, prefix: str = "ix") -> str:
@@ -219,7 +299,8 @@ def index_name(spec: IndexSpec, *, limit: int, prefix: str = "ix") -> str:
     >>> index_name(IndexSpec("registrations", (Key("event_id"), Key("status"))), limit=63)
     'ix_ep_registrations_event_id_status_d0a21539'
     """
-    digest = hashlib.blake2b(repr(spec).encode(), digest_size=4).hexdigest()
+    known = repr(spec).replace(", nulls_first=None", "")  # names stay what earlier versions gave
+    digest = hashlib.blake2b(known.encode(), digest_size=4).hexdigest()
     parts = [spec.table.rpartition(".")[2], *(k.name for k in spec.keys)]
     body = re.sub(r"[^A-Za-z0-9]+", "_", "_".join(parts)).strip("_").lower()
     head = f"{prefix}_ep_{body}"

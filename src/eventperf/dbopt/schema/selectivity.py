@@ -13,7 +13,11 @@ from .model import Column, ColumnStats, IndexSpec, Table
 
 _EQ: Final = 0.005
 _RANGE: Final = 0.25
+_CONTAINS: Final = 0.01
 _COMMON: Final = 30
+_WIDTHS: Final = 400  # so many values tell the mean width
+_SIMPLE: Final = {int, float, str, bytes}
+_FEW: Final = 4  # of so few values each is worth remembering
 _BOUNDS: Final = 50
 
 
@@ -29,7 +33,10 @@ def distinct_estimate(sample: Iterable[Any], rows: int) -> float:
     1000
     """
     counts = Counter(sample)
-    n = sum(counts.values())
+    return _distinct(counts, sum(counts.values()), rows)
+
+
+def _distinct(counts: Counter[Any], n: int, rows: int) -> float:
     if not n:
         return 1.0
     if n >= rows:
@@ -45,23 +52,28 @@ def column_stats(values: Sequence[Any], rows: int) -> ColumnStats:
     if not n:
         return ColumnStats(distinct=1.0, width=4.0)
     present = [v for v in values if v is not None]
-    counts = Counter(_hashable(v) for v in present)
+    if not {*map(type, present)} <= _SIMPLE:
+        present = [_hashable(v) for v in present]
+    counts = Counter(present)
     common = tuple(
-        (v, c / n) for v, c in counts.most_common(_COMMON) if c > 1 and c / n > 1.25 / max(1, len(counts))
+        (v, c / n)
+        for v, c in counts.most_common(_COMMON)
+        if c > 1 and (c / n > 1.25 / len(counts) or len(counts) <= _FEW)
     )
     skip = {v for v, _ in common}
-    rest = [v for v in map(_hashable, present) if v not in skip]
+    rest = [v for v in present if v not in skip]
     try:
         rest.sort()
     except TypeError:
         rest = []
     bounds = tuple(rest[i * (len(rest) - 1) // _BOUNDS] for i in range(_BOUNDS + 1)) if len(rest) > 1 else ()
+    some = values[:: max(1, n // _WIDTHS)]
     return ColumnStats(
-        distinct=distinct_estimate(counts.elements(), rows),
+        distinct=_distinct(counts, len(present), rows),
         null_ratio=(n - len(present)) / n,
         common=common,
         bounds=bounds,
-        width=sum(map(_width, values)) / n,
+        width=sum(map(_width, some)) / len(some),
     )
 
 
@@ -128,6 +140,8 @@ def selectivity(predicate: Predicate, table: Table, values: Sequence[Any] | None
         return 1.0 - stats.null_ratio
     if kind == "range":
         return _range(predicate, stats, given)
+    if kind == "contains":
+        return _CONTAINS
     if kind == "prefix":
         return _prefix(column, given)
     return 0.1 if kind == "infix" else 0.5

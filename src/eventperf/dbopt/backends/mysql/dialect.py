@@ -48,7 +48,11 @@ class MysqlDialect:
         version = self._rows("SELECT VERSION()")[0][0]
         self.is_mariadb: bool = "mariadb" in version.lower()
         self.capabilities: Capabilities = Capabilities(
-            appends_primary_key=True, prefix_for_text=True, hidden_indexes=True, seconds_per_cost=2e-6
+            appends_primary_key=True,
+            prefix_for_text=True,
+            hidden_indexes=True,
+            max_key_bytes=3_072,
+            seconds_per_cost=2e-6,
         )
 
     @contextmanager
@@ -213,9 +217,8 @@ class MysqlDialect:
         with muted():
             fairy = self._what_if.raw_connection()
             try:
-                with self._connection() as source:
-                    server = "MariaDB" if self.is_mariadb else "MySQL"
-                    return ShadowPlanner(fairy.driver_connection, fairy.close, source, schema, server)
+                server = "MariaDB" if self.is_mariadb else "MySQL"
+                return ShadowPlanner(fairy.driver_connection, fairy.close, self._connection, schema, server)
             except BaseException:
                 fairy.close()
                 raise
@@ -256,10 +259,11 @@ class MysqlDialect:
         """Plan the queries on an empty partitioned copy in ``what_if``."""
         if self._what_if is None or self._is_same():
             return None
-        with self._connection(self._what_if) as db, self._connection() as source:
+        errors = self._pymysql.MySQLError
+        with self._connection(self._what_if) as db:
             try:
-                return partitions.pruning(db, source, plan, schema, queries, self._pymysql.MySQLError)
-            except (Refused, self._pymysql.MySQLError):
+                return partitions.pruning(db, self._connection, plan, schema, queries, errors)
+            except (Refused, errors):
                 return None
 
     def cost(self, sql: str, values: Sequence[Any] | None, /) -> float | None:

@@ -12,7 +12,7 @@ from eventperf.dbopt.schema.model import Schema
 from eventperf.dbopt.schema.types import category
 from eventperf.dbopt.statements.lex import render
 
-from .what_if import Shadows
+from .what_if import Shadows, Source
 
 
 def ddl(plan: PartitionPlan) -> Iterator[str]:
@@ -58,13 +58,13 @@ def _clause(plan: PartitionPlan) -> str:
 
 
 def pruning(
-    db: Any, source: Any, plan: PartitionPlan, schema: Schema, queries: Sequence[Query], errors: Any
+    db: Any, source: Source, plan: PartitionPlan, schema: Schema, queries: Sequence[Query], errors: Any
 ) -> dict[str, int]:
     """Return how many partitions each query reads, from EXPLAIN on empty, partitioned shadow tables.
 
     Args:
         db: Connection to ``what_if``.
-        source: Connection to the application's database; only read.
+        source: Opens connections to the application's database; only read.
         plan: The partitioning.
         schema: All tables.
         queries: What to plan.
@@ -73,6 +73,7 @@ def pruning(
     needed = {t for q in queries for t in q.analysis.tables}
     part = Schema(tables={n: t for n, t in schema.tables.items() if n in needed}, dialect="mysql")
     shadows = Shadows(db, source, part, empty=True)
+    shadows.need({n: frozenset(t.columns) for n, t in part.tables.items()})
     total = len(plan.parts) + 1
     out: dict[str, int] = {}
     try:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from typing import Any, Final, TypeAlias
 
 from sqlglot import exp
 
 from eventperf.dbopt.indexes.estimate import StatisticsPlanner
-from eventperf.dbopt.protocols import Plan, Query
+from eventperf.dbopt.protocols import Plan, Query, columns_of
 from eventperf.dbopt.rewrites.tree import text_of
 from eventperf.dbopt.schema.ddl import create_index_sql, quote
 from eventperf.dbopt.schema.model import IndexSpec, Schema, Table, index_name
@@ -26,6 +26,7 @@ from eventperf.dbopt.schema.selectivity import prefix_distinct, selectivity
 from eventperf.dbopt.statements.lex import render
 from eventperf.dbopt.statements.quiet import muted
 
+Source: TypeAlias = Callable[[], AbstractContextManager[Any]]
 MARK: Final = "eventperf what-if copy"
 _WHOLE: Final = 5_000
 _SHARE: Final = 0.02
@@ -43,14 +44,15 @@ class Shadows:
 
     Args:
         db: Connection to ``what_if``.
-        source: Connection to the application's database; only read.
+        source: Opens connections to the application's database; only read.
         schema: The application's tables.
         empty: Copy no rows.
     """
 
-    def __init__(self, db: Any, source: Any, schema: Schema, *, empty: bool = False) -> None:
-        self._db, self._source, self._schema = db, source, schema
-        self.made: list[str] = []
+    def __init__(self, db: Any, source: Source, schema: Schema, *, empty: bool = False) -> None:
+        self._db, self._source, self._schema, self._empty = db, source, schema, empty
+        self.made: dict[str, frozenset[str]] = {}
+        self.rows: dict[str, int] = {}
         self.share: dict[str, float] = {}
         with db.cursor() as cursor:
             cursor.execute(
@@ -59,19 +61,32 @@ class Shadows:
             if cursor.fetchone()[0] != 1:
                 raise Refused("another optimizer is using it")
             cursor.execute("SET SESSION foreign_key_checks = 0, unique_checks = 0, sql_mode = ''")
-        try:
-            for table in schema.tables.values():
-                self._copy(table, empty)
-        except BaseException:
+        own = self._run(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() "
+            "AND table_comment <> %s",
+            (MARK,),
+        )
+        taken = sorted({row[0] for row in own} & schema.tables.keys())
+        if taken:
             self.close()
-            raise
+            raise Refused(f"it has a table {taken[0]} of its own")
 
-    def _run(self, sql: str, values: Any = None, *, source: bool = False) -> list[Any]:
-        with (self._source if source else self._db).cursor() as cursor:
+    def need(self, columns: Mapping[str, frozenset[str]]) -> set[str]:
+        """Copy tables with at least these columns; return those that were made anew."""
+        missing = {t: c for t, c in columns.items() if t not in self.made or not c <= self.made[t]}
+        if missing:
+            with self._source() as source:
+                for name, wanted in missing.items():
+                    whole = wanted | self.made.get(name, frozenset())
+                    self._copy(source, self._schema.tables[name], whole)
+        return set(missing)
+
+    def _run(self, sql: str, values: Any = None, *, source: Any = None) -> list[Any]:
+        with (self._db if source is None else source).cursor() as cursor:
             cursor.execute(sql, values)
             return list(cursor.fetchall())
 
-    def _copy(self, table: Table, empty: bool) -> None:
+    def _copy(self, source: Any, table: Table, columns: frozenset[str]) -> None:
         name = quote(table.name, "mysql")
         there = self._run(
             "SELECT table_comment FROM information_schema.tables WHERE table_schema = DATABASE() "
@@ -81,16 +96,16 @@ class Shadows:
         if there and there[0][0] != MARK:
             raise Refused(f"it has a table {table.name} of its own")
         if there:
-            self._run(f"DROP TABLE {name}")  # left by a run that was killed
-        definition = self._run(f"SHOW CREATE TABLE {name}", source=True)[0][1]
+            self._run(f"DROP TABLE {name}")  # with fewer columns, or left by a run that was killed
+        definition = self._run(f"SHOW CREATE TABLE {name}", source=source)[0][1]
         self._run(shadow_definition(definition))
         self._run(f"ALTER TABLE {name} COMMENT = '{MARK}'")
-        self.made.append(table.name)
+        self.made[table.name] = columns
         self.share[table.name] = 1.0
-        if not empty:
-            self._fill(table, name)
+        if not self._empty:
+            self._fill(source, table, name, columns)
 
-    def _fill(self, table: Table, name: str) -> None:
+    def _fill(self, source: Any, table: Table, name: str, wanted_columns: frozenset[str]) -> None:
         computed = {
             row[0]
             for row in self._run(
@@ -99,7 +114,8 @@ class Shadows:
                 (table.name,),
             )
         }
-        columns = [c for c in table.columns if c not in computed]
+        columns = [c for c in table.columns if c not in computed and c in wanted_columns]
+        columns = columns or [c for c in table.columns if c not in computed][:1]
         wanted = min(1.0, max(_SHARE, _WHOLE / max(1, table.rows)), max(_MOST, 1) / max(1, table.rows))
         pick = ""
         if wanted < 1:
@@ -109,10 +125,11 @@ class Shadows:
             else:
                 pick = f" WHERE RAND(7) < {wanted:.6f}"
         names = ", ".join(quote(c, "mysql") for c in columns)
-        rows = self._run(f"SELECT {names} FROM {name}{pick} LIMIT {2 * _MOST}", source=True)
+        rows = self._run(f"SELECT {names} FROM {name}{pick} LIMIT {2 * _MOST}", source=source)
         if len(rows) < min(table.rows, _WHOLE) / 10:  # keys with gaps
-            rows = self._run(f"SELECT {names} FROM {name} LIMIT {_WHOLE}", source=True)
+            rows = self._run(f"SELECT {names} FROM {name} LIMIT {_WHOLE}", source=source)
         self.share[table.name] = min(1.0, len(rows) / max(1, table.rows))
+        self.rows[table.name] = len(rows)
         marks = ", ".join(["%s"] * len(columns))
         with self._db.cursor() as cursor:
             cursor.executemany(f"INSERT INTO {name} ({names}) VALUES ({marks})", rows)
@@ -148,14 +165,14 @@ class ShadowPlanner:
     Args:
         db: Connection to ``what_if``, kept until :meth:`close`.
         release: Gives that connection back.
-        source: Connection to the application's database.
+        source: Opens connections to the application's database.
         schema: The application's tables.
     """
 
     is_real: bool = True
     is_cheapest: bool = False
 
-    def __init__(self, db: Any, release: Any, source: Any, schema: Schema, server: str) -> None:
+    def __init__(self, db: Any, release: Any, source: Source, schema: Schema, server: str) -> None:
         self.explains: int = 0
         self.method: str = f"{server}'s optimizer on sampled copies"
         self.notes: list[str] = []
@@ -163,6 +180,26 @@ class ShadowPlanner:
         self._shadows = Shadows(db, source, schema)
         self._sizes = StatisticsPlanner(schema)
         self._made: dict[str, dict[IndexSpec, str]] = defaultdict(dict)
+        self._wanted: dict[str, frozenset[str]] = defaultdict(frozenset)
+
+    def expect(self, queries: Iterable[Query], /) -> None:
+        """Note what will be planned, so that each table is copied once, with all that is asked of it."""
+        for query in queries:
+            for table, columns in columns_of(query, self._schema).items():
+                self._wanted[table] |= columns
+
+    def copied(self) -> list[str]:
+        """Tell what of the application's data was copied."""
+        made, tables, rows = self._shadows.made, self._schema.tables, self._shadows.rows
+        return [
+            f"{t}: {len(c)} of {len(tables[t].columns)} columns of {rows.get(t, 0):,} rows"
+            for t, c in made.items()
+        ]
+
+    def _copy(self, query: Query) -> None:
+        self.expect((query,))
+        for table in self._shadows.need({t: self._wanted[t] for t in query.analysis.tables}):
+            self._made[table].clear()
 
     def close(self) -> None:
         """Drop the copies and give the connection back; once is enough, twice is allowed."""
@@ -182,6 +219,7 @@ class ShadowPlanner:
         """EXPLAIN as if exactly ``specs`` existed, and price the plan."""
         wanted = [s for s in specs if s.table in query.analysis.tables]
         with muted():
+            self._copy(query)
             self._build(wanted)
             sql = self._hinted(query, wanted)
             values = self._values(query)
@@ -230,7 +268,7 @@ class ShadowPlanner:
                 raise
 
     def _hinted(self, query: Query, wanted: Sequence[IndexSpec]) -> str:
-        tree: Any = query.analysis.tree
+        tree: Any = query.analysis.expanded or query.analysis.tree
         tree = tree.copy()
         keep = set(wanted)
         for node in tree.find_all(exp.Table):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -14,60 +13,27 @@ from eventperf._core.extras import require
 from eventperf.dbopt.errors import OptimizerBusy, StatementRefused
 from eventperf.dbopt.indexes.estimate import StatisticsPlanner
 from eventperf.dbopt.protocols import Capabilities, Measurement, PartitionPlan, Planner, Query
-from eventperf.dbopt.schema.ddl import create_index_sql, normal_expression, quote_table
-from eventperf.dbopt.schema.model import Column, ColumnStats, ExistingIndex, IndexSpec, Key, Schema, Table
+from eventperf.dbopt.schema.ddl import create_index_sql, quote_table
+from eventperf.dbopt.schema.model import ExistingIndex, IndexSpec, Schema, Table
 from eventperf.dbopt.statements.lex import render
 from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
-from . import parted, partitions
+from . import catalog, parted, partitions
 from .promises import promised
 from .sources import COUNTED, UNCOUNTED, PgStatStatements
 from .what_if import HypoPlanner, explain, plan_shape
 
-_NUMBER = re.compile(r"(small|big)?int(eger)?|numeric(\(.*\))?|real|double precision")
 _LOCK = 0x65767066  # "evpf"
+_CONCURRENT = "CREATE INDEX CONCURRENTLY "
+_HOLDERS = """
+SELECT a.pid, a.state, extract(epoch FROM now() - a.xact_start)
+FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'relation' AND l.relation = to_regclass(%s) AND l.granted AND l.pid <> pg_backend_pid()
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
+"""
 _RETRYABLE = ("55P03", "40P01", "40001", "57014")
-
-_TABLES = """
-SELECT c.oid, n.nspname, c.relname, pg_table_is_visible(c.oid), c.relkind, c.reltuples::bigint,
-       pg_relation_size(c.oid)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-  AND n.nspname NOT LIKE 'pg\\_temp%' AND n.nspname NOT LIKE 'pg\\_toast%'
-  AND has_table_privilege(c.oid, 'SELECT')
-"""
-_COLUMNS = """
-SELECT a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
-       s.null_frac, s.avg_width, s.n_distinct, s.most_common_vals::text::text[], s.most_common_freqs,
-       s.histogram_bounds::text::text[], s.correlation
-FROM pg_attribute a
-JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname
-  AND NOT s.inherited
-WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = ANY(%s) ORDER BY a.attrelid, a.attnum
-"""
-_INDEXES = """
-SELECT i.indrelid, ic.relname, i.indisunique, i.indisprimary, i.indisvalid, am.amname, i.indnkeyatts,
-       ARRAY(SELECT pg_get_indexdef(i.indexrelid, k, true) FROM generate_series(1, i.indnatts) k),
-       ARRAY(SELECT coalesce(att.attname, '') FROM unnest(i.indkey::int2[]) WITH ORDINALITY u(num, ord)
-             LEFT JOIN pg_attribute att ON att.attrelid = i.indrelid AND att.attnum = u.num AND u.num > 0
-             ORDER BY u.ord),
-       i.indoption::int2[],
-       ARRAY(SELECT CASE WHEN oc.opcdefault THEN '' ELSE oc.opcname END
-             FROM unnest(i.indclass::oid[]) WITH ORDINALITY u(op, ord) JOIN pg_opclass oc ON oc.oid = u.op
-             ORDER BY u.ord),
-       pg_get_expr(i.indpred, i.indrelid, true), pg_relation_size(i.indexrelid), st.idx_scan,
-       EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x'))
-FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid JOIN pg_am am ON am.oid = ic.relam
-LEFT JOIN pg_stat_all_indexes st ON st.indexrelid = i.indexrelid
-WHERE i.indrelid = ANY(%s)
-"""
-_KEYS = """
-SELECT k.conrelid, ARRAY(SELECT attname FROM unnest(k.conkey) u JOIN pg_attribute ON attrelid = k.conrelid
-       AND attnum = u), k.confrelid::regclass::text
-FROM pg_constraint k WHERE k.contype = 'f' AND k.conrelid = ANY(%s)
-"""
 
 
 class PostgresDialect:
@@ -91,8 +57,13 @@ class PostgresDialect:
             include=True,
             partial=True,
             expression=True,
+            max_key_bytes=2_700,
+            refuses_long_values=True,
+            orders_nulls=True,
+            inverted=True,
             counts_scans=True,
             trigram=trigram is not None,
+            pattern_classes=True,
             pattern_ops=provider == "i" or collate not in ("C", "POSIX", "ucs_basic"),
         )
 
@@ -101,17 +72,19 @@ class PostgresDialect:
         with muted():
             fairy = (engine or self._engine).raw_connection()
             db = fairy.driver_connection
+            before, is_uncounted = db.autocommit, False
             try:
                 db.rollback()
                 db.autocommit = autocommit
-                db.execute(UNCOUNTED)
+                is_uncounted = db.execute(UNCOUNTED).fetchone() is not None
                 yield db
             finally:
                 if not db.closed:
                     db.rollback()
-                    db.autocommit = True
-                    db.execute(COUNTED)
-                    db.autocommit = False
+                    if is_uncounted:  # only superusers may set it, and set it back
+                        db.autocommit = True
+                        db.execute(COUNTED)
+                    db.autocommit = before  # an engine of the application may be in auto-commit
                 fairy.close()
 
     @contextmanager
@@ -129,90 +102,21 @@ class PostgresDialect:
     # --- catalog -------------------------------------------------------------------------------
 
     def schema(self) -> Schema:
-        """Read tables, columns, pg_stats and indexes in five queries."""
+        """Read tables, columns, statistics, indexes and views."""
         with self._cursor() as cursor:
-            tables = cursor.execute(_TABLES).fetchall()
-            oids = [row[0] for row in tables]
-            names = {r[0]: r[2] if r[3] else f"{r[1]}.{r[2]}" for r in tables}
-            rows = {r[0]: r[5] for r in tables}
-            for oid in [o for o, n in rows.items() if n < 0]:  # never analysed
-                table = quote_table(names[oid], "postgres")
-                rows[oid] = cursor.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-            columns: dict[int, dict[str, Column]] = {oid: {} for oid in oids}
-            for row in cursor.execute(_COLUMNS, (oids,)).fetchall():
-                columns[row[0]][row[1]] = _column(row, rows[row[0]])
-            indexes = self._indexes(cursor, oids, names)
-            keys: dict[int, list[Any]] = {}
-            for oid, mine, target in cursor.execute(_KEYS, (oids,)).fetchall():
-                keys.setdefault(oid, []).append((tuple(mine), target, ()))
-            found = cursor.execute(
-                "SELECT viewname, definition FROM pg_views "
-                "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
-            ).fetchall()
-        out = {}
-        for oid, _, _, _, kind, _, size in tables:
-            mine = tuple(indexes.get(oid, ()))
-            out[names[oid]] = Table(
-                name=names[oid],
-                columns=columns[oid],
-                primary_key=next((tuple(k.name for k in i.spec.keys) for i in mine if i.primary), ()),
-                indexes=mine,
-                rows=max(0, rows[oid]),
-                size_bytes=size,
-                foreign_keys=tuple(keys.get(oid, ())),
-                unique_sets=tuple(
-                    tuple(k.name for k in i.spec.keys) for i in mine if i.unique and not i.spec.where
-                ),
-                is_partitioned=kind == "p",
-            )
-        return Schema(tables=out, views=dict(found), dialect="postgres")
-
-    def _indexes(
-        self, cursor: Any, oids: Sequence[int], names: dict[int, str]
-    ) -> dict[int, list[ExistingIndex]]:
-        out: dict[int, list[ExistingIndex]] = {}
-        for row in cursor.execute(_INDEXES, (list(oids),)).fetchall():
-            oid, name, unique, primary, valid, method, nkeys, texts, attributes, options, classes, where = (
-                row[:12]
-            )
-            keys = tuple(
-                Key(
-                    attributes[n] or normal_expression(texts[n], "postgres"),
-                    bool(options[n] & 1),
-                    not attributes[n],
-                    classes[n] or None,
-                )
-                for n in range(nkeys)
-            )
-            condition = normal_expression(where, "postgres") if where else None
-            spec = IndexSpec(names[oid], keys, tuple(attributes[nkeys:]), condition, method)
-            out.setdefault(oid, []).append(
-                ExistingIndex(
-                    name=name,
-                    spec=spec,
-                    unique=unique,
-                    primary=primary,
-                    valid=valid,
-                    size_bytes=row[12],
-                    scans=row[13],
-                    constraint=row[14],
-                )
-            )
-        return out
+            return catalog.read(cursor)
 
     def indexes(self, table: str, /) -> list[ExistingIndex]:
         """Return the indexes of one table."""
         with self._cursor() as cursor:
-            quoted = quote_table(table, "postgres")
-            oid = cursor.execute("SELECT to_regclass(%s)::oid", (quoted,)).fetchone()[0]
-            return [] if oid is None else self._indexes(cursor, [oid], {oid: table}).get(oid, [])
+            return catalog.indexes_of(cursor, table)
 
     def planner(self, schema: Schema, /) -> Planner:
         """Return HypoPG in ``what_if`` where it can be had, else statistics."""
         if self._what_if is None:
             return StatisticsPlanner(schema)
-        with self._connection() as db:
-            return HypoPlanner(self._psycopg, self._what_if, schema, None if self._is_same() else db)
+        source = None if self._is_same() else self._connection
+        return HypoPlanner(self._psycopg, self._what_if, schema, source)
 
     def _is_same(self) -> bool:
         """Tell whether ``what_if`` is the application's own database."""
@@ -290,6 +194,8 @@ class PostgresDialect:
     def execute_ddl(self, statement: str, *, lock_timeout_s: float) -> None:
         """Run one change outside a transaction, as the concurrent forms need."""
         with self._changing() as db:
+            if statement.startswith(_CONCURRENT):
+                self._wait(db, statement, lock_timeout_s)
             try:
                 db.execute(f"SET lock_timeout = {int(lock_timeout_s * 1000)}")
                 db.execute("SET statement_timeout = 0")
@@ -302,6 +208,28 @@ class PostgresDialect:
                 if not db.closed:
                     db.execute("RESET lock_timeout")
                     db.execute("RESET statement_timeout")
+
+    def _wait(self, db: Any, statement: str, lock_timeout_s: float) -> None:
+        """Wait for the transactions that a concurrent build would have to wait for, before it begins.
+
+        Once begun and cut short, it leaves a half-made index that the same transactions keep from being
+        dropped.
+        """
+        table = statement.partition(" ON ONLY ")[2] or statement.partition(" ON ")[2]
+        name = table.partition(" (")[0].partition(" USING ")[0]
+        end = time.monotonic() + lock_timeout_s
+        while True:
+            try:
+                held = db.execute(_HOLDERS, (name,)).fetchall()
+            except self._psycopg.Error as error:
+                raise StatementRefused(statement, str(error).splitlines()[0]) from error
+            if not held:
+                return
+            if time.monotonic() > end:
+                who = "; ".join(f"pid {pid} ({state}, {int(age or 0)} s)" for pid, state, age in held[:3])
+                reason = f"lock not available: open transactions changed {name}: {who}; nothing was begun"
+                raise StatementRefused(statement, reason, retryable=True)
+            time.sleep(0.05)
 
     def refresh_statistics(self, table: Table, /) -> None:
         statement = f"ANALYZE {quote_table(table.name, 'postgres')}"
@@ -391,26 +319,3 @@ class PostgresDialect:
                 yield from db.execute(sql).fetchmany(limit)
             except self._psycopg.Error as error:
                 raise StatementRefused(sql, str(error).splitlines()[0]) from error
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text) if "." in text or "e" in text else int(text)
-    except ValueError:  # NaN, Infinity
-        return text
-
-
-def _column(row: Sequence[Any], rows: int) -> Column:
-    _, name, type_, nullable, null_ratio, width, distinct, values, shares, bounds, correlation = row
-    if distinct is None:
-        return Column(name=name, type=type_, nullable=nullable)
-    cast = _number if _NUMBER.fullmatch(type_) else str
-    stats = ColumnStats(
-        distinct=distinct if distinct > 0 else max(1.0, -distinct * max(1, rows)),
-        null_ratio=null_ratio,
-        common=tuple(zip(map(cast, values or ()), shares or (), strict=False)),
-        bounds=tuple(map(cast, bounds or ())),
-        width=width,
-        correlation=correlation or 0.0,
-    )
-    return Column(name=name, type=type_, nullable=nullable, stats=stats)

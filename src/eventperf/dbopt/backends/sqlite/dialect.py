@@ -37,7 +37,12 @@ class SqliteDialect:
     name = "sqlite"
     identifier_limit = 120  # SQLite has none; longer names help nobody
     capabilities: Capabilities = Capabilities(
-        partial=True, expression=True, appends_primary_key=True, seconds_per_cost=4e-7, returns_early=True
+        partial=True,
+        expression=True,
+        appends_primary_key=True,
+        collations=True,
+        seconds_per_cost=4e-7,
+        returns_early=True,
     )
 
     def __init__(self, engine: Any, *, ddl: Any = None, what_if: Any = None) -> None:
@@ -99,6 +104,7 @@ class SqliteDialect:
         stats = [column_stats([row[i] for row in sample], rows) for i in range(len(columns))]
         width = sum(s.width for s in stats) + len(columns) + 6
         indexes = tuple(self.indexes(name, db))
+        collations = self._collations(db, name)
         keys: dict[int, list[tuple[int, str, str]]] = {}
         for key in db.execute(f"PRAGMA foreign_key_list({quoted})"):
             keys.setdefault(key[0], []).append((key[1], key[3], key[4] or "id"))
@@ -107,7 +113,11 @@ class SqliteDialect:
             name=name,
             columns={
                 c[0]: Column(
-                    name=c[0], type=c[1], nullable=c[2] and not (c[3] and len(primary) == 1), stats=s
+                    name=c[0],
+                    type=c[1],
+                    nullable=c[2] and not (c[3] and len(primary) == 1),
+                    collation=None if collations.get(c[0], "BINARY") == "BINARY" else collations[c[0]],
+                    stats=s,
                 )
                 for c, s in zip(columns, stats, strict=True)
             },
@@ -151,12 +161,32 @@ class SqliteDialect:
             out = db.execute(f"SELECT {names} FROM {quoted} LIMIT {_SAMPLE}").fetchall()
         return known, out
 
+    def _collations(self, db: Any, table: str) -> dict[str, str]:
+        """Return each column's own collation, as an index on an empty copy of the table shows it."""
+        made = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?"
+        row = db.execute(made, (table,)).fetchone()
+        if row is None or "COLLATE" not in str(row[0]).upper():
+            return {}
+        own = self._sqlite3.connect(":memory:")
+        try:
+            own.execute(row[0])
+            quoted = quote(table, "sqlite")
+            info = own.execute(f"PRAGMA table_info({quoted})").fetchall()
+            names = ", ".join(quote(c[1], "sqlite") for c in info)
+            own.execute(f"CREATE INDEX collations ON {quoted} ({names})")
+            return {r[2]: r[4] for r in own.execute("PRAGMA index_xinfo(collations)") if r[2] is not None}
+        except self._sqlite3.Error:  # a collation of the application's own
+            return {}
+        finally:
+            own.close()
+
     def indexes(self, table: str, db: Any = None, /) -> list[ExistingIndex]:
         """Return the indexes of one table."""
         if db is None:
             with self._connection() as own:
                 return self.indexes(table, own)
         out = []
+        collations = self._collations(db, table)
         for _, name, unique, origin, partial in db.execute(
             f"PRAGMA index_list({quote(table, 'sqlite')})"
         ).fetchall():
@@ -174,7 +204,8 @@ class SqliteDialect:
                     inner = expressions[position] if position < len(expressions) else f"expression {position}"
                     keys.append(Key(normal_expression(inner, "sqlite"), bool(desc), True))
                 else:
-                    keys.append(Key(column, bool(desc), False, None if collation == "BINARY" else collation))
+                    own = collations.get(column, "BINARY")
+                    keys.append(Key(column, bool(desc), False, None if collation == own else collation))
             where = normal_expression(text[_where(text) :].strip(), "sqlite") if partial else None
             out.append(
                 ExistingIndex(
