@@ -38,8 +38,7 @@ class Outlook:
 
     Attributes:
         rate: Requests per second now, as far as believed; ``expected``: when a replica started now serves.
-        cover: Factor on it that the safety asks for; ``trigger``: the smaller one that calls for action;
-            ``guard``: the smallest, after a step down.
+        cover: Factor on it that the safety asks for; ``trigger``: the smaller one that calls for action.
         burst: Whether the load has just left its usual noise; ``confirmed``: in the reading before, too.
         high: The highest load seen, slowly forgotten.
         doubted: The reading is far beyond everything seen, and nothing has confirmed it yet.
@@ -49,7 +48,6 @@ class Outlook:
     expected: float
     cover: float
     trigger: float
-    guard: float
     burst: bool
     confirmed: bool
     high: float
@@ -100,10 +98,10 @@ def look_ahead(
     said = [*old["said"], [at_s + ahead_s - past_s, rate + trend, rate, rise]]
     calm = burst_at is None or at_s - burst_at > _BURST_REST_S
     _check(memory, old, said, at_s - past_s, rate, calm=calm and not doubted)
-    cover, trigger, guard = _cover(memory["errors"], safety)
+    cover, trigger = _cover(memory["errors"], safety)
     most = _STEEPEST * rate if confirmed else max(rate, min(_UNSEEN * high, _STEEPEST * rate))
     expected = rate if doubted else min(rate + max(trend, ramp), most)
-    return memory, Outlook(rate, expected, cover, trigger, guard, burst, confirmed, high, doubted)
+    return memory, Outlook(rate, expected, cover, trigger, burst, confirmed, high, doubted)
 
 
 def _believed(rate: float, before: float, high: float, read: float | None) -> float:
@@ -171,8 +169,8 @@ def _edge(at: float) -> float:
 _PRIOR, _PRIOR_BIN = 20.0, _bin(0.1)  # before anything is known: twenty errors of 10 %
 
 
-def _cover(errors: list[float], safety: float) -> tuple[float, float, float]:
-    """Return the factors on a forecast that are covered, that call for action, and that do after a step down.
+def _cover(errors: list[float], safety: float) -> tuple[float, float]:
+    """Return the factors on a forecast that are covered, and that call for action.
 
     One late request is worth ``1 / (8 * (1 - safety))`` times what it costs to be ready for one more: up to
     there more cover saves more than it costs. Beyond the largest twentieth of the errors the tail is taken as
@@ -180,7 +178,7 @@ def _cover(errors: list[float], safety: float) -> tuple[float, float, float]:
     """
     total = sum(errors)
     if total <= 0.0:
-        return 1.0, 1.0, 1.0
+        return 1.0, 1.0
     worth = _WORTH / (1.0 - safety)
     far, seen, beyond, at = _TAIL * total, 0.0, 0.0, BINS - 1
     while seen + errors[at] <= far:
@@ -192,7 +190,7 @@ def _cover(errors: list[float], safety: float) -> tuple[float, float, float]:
     excess = max(_LEAST_EXCESS, (beyond + (far - seen) * 0.5 * (top + edge)) / far - edge)
     full = edge + excess * math.log(max(1.0, worth * _TAIL / excess))
     soon = edge + excess * math.log(max(1.0, worth * _TAIL / (_PATIENCE * excess)))
-    return _factor(full), _factor(soon), _factor(edge)
+    return _factor(full), _factor(soon)
 
 
 def _factor(error: float) -> float:
