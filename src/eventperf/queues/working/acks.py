@@ -121,8 +121,8 @@ class Acks:
                 except Exception:
                     _log.exception("the outcome of job %s (%s) is refused", outcome.job_id, told.kind)
                 else:
-                    self._taken([ack], accepted)
+                    self._taken([ack if told is outcome else (ack[0], told, None)], accepted)
                     break
             else:
                 _log.error("job %s runs again after its lease: no outcome can be stored", outcome.job_id)
-                self._taken([ack], [True])
+                self._taken([(ack[0], outcome, None)], [True])

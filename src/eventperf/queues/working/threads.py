@@ -19,7 +19,8 @@ class JobThreads(Executor):
         self._most = most
         self._todo: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._mu = threading.Lock()
-        self._idle = 0
+        self._waiting = 0  # calls nobody has taken up
+        self._free = 0  # threads without a call, those included that are only starting
         self._made = 0
         self._closed = False
 
@@ -29,16 +30,19 @@ class JobThreads(Executor):
             if self._closed:
                 raise RuntimeError("these threads are closed")
             self._todo.put((future, lambda: fn(*args, **kwargs)))
-            if self._idle > 0:
-                self._idle -= 1
-            elif self._made < self._most:
+            self._waiting += 1
+            if self._waiting > self._free and self._made < self._most:
                 self._made += 1
+                self._free += 1
                 name = f"eventperf-job-{self._made}"
                 threading.Thread(target=self._serve, name=name, daemon=True).start()
         return future
 
     def _serve(self) -> None:
-        while (item := self._next()) is not None:
+        while (item := self._todo.get()) is not None:
+            with self._mu:
+                self._waiting -= 1
+                self._free -= 1
             future, call = item
             if future.set_running_or_notify_cancel():
                 try:
@@ -46,14 +50,8 @@ class JobThreads(Executor):
                 except BaseException as error:
                     future.set_exception(error)
             del item, future, call  # nothing of a job outlives it here
-
-    def _next(self) -> _Item | None:
-        try:
-            return self._todo.get_nowait()
-        except queue.Empty:
             with self._mu:
-                self._idle += 1
-            return self._todo.get()
+                self._free += 1
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let every thread end after the call it is at; ``wait`` is never obeyed."""
