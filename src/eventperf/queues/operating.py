@@ -75,16 +75,12 @@ class Operations:
 
     async def aresult(self, id: str, timeout: Duration = 30.0) -> Any:
         """Asynchronous twin of :meth:`result`."""
-        import asyncio
+        from .waiting import ended
 
         timeout_s = seconds(timeout, name="timeout", zero=True)
-        end, pause = time.monotonic() + timeout_s, 0.002
-        while not (info := await self.ajob_info(id)).is_finished:
-            left = end - time.monotonic()
-            if left <= 0:
-                raise ResultTimeout(id, timeout_s)
-            await asyncio.sleep(min(pause, left))
-            pause = min(pause * 1.5, 0.1)
+        info = await ended(self._backend, id, timeout_s)
+        if info is None:
+            raise ResultTimeout(id, timeout_s)
         return self._outcome(info)
 
     def _outcome(self, info: JobInfo) -> Any:

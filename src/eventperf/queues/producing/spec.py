@@ -118,7 +118,7 @@ def _flow(spec: JobSpec) -> dict[str, Any] | None:
     when = check_when(spec.after_when, "after_when")
     if not spec.after:
         return None
-    if isinstance(spec.after, (str, bytes)):
+    if isinstance(spec.after, (str, bytes)) or not hasattr(spec.after, "__iter__"):
         raise ConfigurationError("after", spec.after, "a list of jobs or job ids")
     if spec.delay is not None or spec.at is not None:
         raise ConfigurationError("after", spec.after, "either after or a time, not both")

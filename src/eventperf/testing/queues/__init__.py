@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from .control import ControlTests
 from .driven import DrivenTests
+from .endings import EndingTests
 from .features import FlowTests, LimitTests, ReleaseTests, ScheduleTests
 from .store import CoreTests
 from .tools import LEASE_S, Make, Station, StoreTests, balanced, until
@@ -28,7 +29,7 @@ class HostedSuite(DrivenTests, WorkerTests, ReleaseTests):
     """What a backend must do whose jobs another system's workers run (no capability ``"claims"``)."""
 
 
-class JobStoreSuite(HostedSuite, CoreTests, ControlTests, LimitTests, FlowTests, ScheduleTests):
+class JobStoreSuite(HostedSuite, CoreTests, ControlTests, EndingTests, LimitTests, FlowTests, ScheduleTests):
     """What every backend must do. Subclasses give the fixture ``make``.
 
     Where a backend does not declare a capability, the tests of it check that asking for it is refused.

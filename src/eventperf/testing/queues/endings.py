@@ -1,0 +1,187 @@
+"""The job store suite: whatever a handler does or raises, its job ends and the next one runs."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from eventperf._core.errors import ConfigurationError
+from eventperf.queues import JobFailed, JobNotFound, JobState, QueueManager
+
+from .tools import StoreTests, balanced, run_until
+
+
+class _Mute(Exception):
+    def __str__(self) -> str:
+        raise AttributeError("never set")
+
+
+def _odd_text() -> None:
+    raise FileNotFoundError("caf\udce9\x00.csv")
+
+
+def _mute() -> None:
+    raise _Mute
+
+
+def _stop() -> None:
+    next(iter(()))
+
+
+def _exit() -> None:
+    sys.exit(2)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def _cancel() -> None:
+    raise asyncio.CancelledError
+
+
+class EndingTests(StoreTests):
+    """Ends that nobody foresaw."""
+
+    @pytest.mark.parametrize("is_async", [False, True], ids=["thread", "coroutine"])
+    @pytest.mark.parametrize("end", [_odd_text, _mute, _stop, _exit, _interrupt, _cancel])
+    def test_any_exception_is_the_end_of_its_job_only(
+        self, queues: QueueManager, end: Callable[[], None], is_async: bool
+    ) -> None:
+        if is_async:
+
+            @queues.job("bad", attempts=1)
+            async def bad(ctx: Any, data: None) -> None:
+                end()
+
+        else:
+
+            @queues.job("bad", attempts=1)
+            def bad_too(ctx: Any, data: None) -> None:
+                end()
+
+        @queues.job("good")
+        async def good(ctx: Any, data: int) -> int:
+            await asyncio.sleep(0.02)
+            return data
+
+        jobs = [
+            good.enqueue(0),
+            queues.enqueue("bad"),
+            good.enqueue(1),
+            queues.enqueue("bad"),
+            good.enqueue(2),
+        ]
+        run_until(queues, lambda: all(job.info().is_finished for job in jobs))
+        infos = [job.info() for job in jobs]
+        assert [x.state.value for x in infos] == ["completed", "failed", "completed", "failed", "completed"]
+        assert [x.attempt for x in infos] == [1] * 5, "none ran twice, the neighbours neither"
+        assert infos[1].error
+        assert balanced(queues.status())
+
+    def test_wrapper_of_a_coroutine_runs_it(self, queues: QueueManager) -> None:
+        async def inner(ctx: Any, data: int) -> int:
+            await asyncio.sleep(0)
+            return data + 1
+
+        @functools.wraps(inner)
+        def plain(ctx: Any, data: int) -> Any:
+            return inner(ctx, data)
+
+        del plain.__wrapped__  # type: ignore[attr-defined]
+        queues.job("wrapped")(plain)
+        job = queues.enqueue("wrapped", 1)
+        run_until(queues, lambda: job.info().is_finished)
+        assert job.result(0) == 2
+
+    def test_generator_is_no_result(self, queues: QueueManager) -> None:
+        @queues.job("lazy")
+        def lazy(ctx: Any, data: None) -> Any:
+            return (n for n in range(3))
+
+        job = lazy.enqueue(None)
+        run_until(queues, lambda: job.info().is_finished)
+        with pytest.raises(JobFailed, match="generator"):
+            job.result(0)
+
+    def test_result_that_cannot_be_stored_is_a_failure_unless_it_is_not_wanted(
+        self, queues: QueueManager
+    ) -> None:
+        @queues.job("kept")
+        async def kept(ctx: Any, data: None) -> Any:
+            return object()
+
+        @queues.job("dropped", keep_result=False)
+        async def dropped(ctx: Any, data: None) -> Any:
+            return object()
+
+        jobs = [queues.enqueue("kept"), queues.enqueue("dropped")]
+        run_until(queues, lambda: all(job.info().is_finished for job in jobs))
+        with pytest.raises(JobFailed, match="keep_result=False"):
+            jobs[0].result(0)
+        assert jobs[1].info().state is JobState.COMPLETED
+        assert jobs[1].result(0) is None
+
+    def test_burst_leaves_nothing_of_a_chain(self, queues: QueueManager) -> None:
+        if "flows" not in queues.backend.capabilities:
+            pytest.skip("chains are refused, as they must")
+
+        @queues.job("step")
+        async def step(ctx: Any, data: None) -> None: ...
+
+        for _ in range(5):
+            job = queues.enqueue("step")
+            for _ in range(3):
+                job = queues.enqueue("step", after=[job])
+            queues.worker().run(burst=True)
+            assert job.info().state is JobState.COMPLETED
+
+    def test_after_a_job_that_is_not_there_stores_nothing(self, queues: QueueManager) -> None:
+        if "flows" not in queues.backend.capabilities:
+            pytest.skip("chains are refused, as they must")
+        with pytest.raises(ConfigurationError, match="nobody"):
+            queues.enqueue("t", after=["nobody"])
+
+        async def both() -> list[Any]:
+            calls = (
+                queues.aenqueue("t", 1),
+                queues.aenqueue("t", 2, after=["nobody"]),
+                queues.aenqueue("t", 3),
+            )
+            found = await asyncio.gather(*calls, return_exceptions=True)
+            await queues.aclose()
+            return found
+
+        first, slip, third = asyncio.run(both())
+        assert isinstance(slip, ConfigurationError), "the caller is told"
+        assert [job.info().state for job in (first, third)] == [JobState.WAITING] * 2, "and nobody else"
+        assert sum(s.enqueued for s in queues.status()) == 2
+
+    def test_waiters_of_many_jobs_each_get_their_own_answer(self, queues: QueueManager) -> None:
+        @queues.job("t", attempts=1)
+        async def t(ctx: Any, data: int) -> int:
+            await asyncio.sleep(0.05)
+            if data == 3:
+                raise ValueError("three")
+            return data
+
+        async def main() -> list[Any]:
+            worker = queues.worker(concurrency=20)
+            running = asyncio.create_task(worker.arun())
+            jobs = await queues.aenqueue_many("t", range(20))
+            waits = [job.aresult(10) for job in (*jobs, jobs[0])]
+            found = await asyncio.gather(*waits, queues.aresult("nobody", 10), return_exceptions=True)
+            worker.stop()
+            await running
+            await queues.aclose()
+            return found
+
+        found = asyncio.run(main())
+        assert isinstance(found[3], JobFailed)
+        assert isinstance(found[-1], JobNotFound)
+        assert [x for n, x in enumerate(found[:-1]) if n != 3] == [n for n in range(20) if n != 3] + [0]
