@@ -11,7 +11,9 @@ from urllib.parse import SplitResult, parse_qsl, unquote
 
 from .errors import ConfigurationError, UnknownScheme
 
-_SECRET_OPTION: Final = re.compile(r"([?&][^=&#]*(?:pass|secret|token)[^=&#]*=)[^&#]*", re.IGNORECASE)
+_SECRET_OPTION: Final = re.compile(
+    r"([?&][^=&#]*(?:pass|pwd|secret|token|credential|api_?key)[^=&#]*=)[^&#]*", re.IGNORECASE
+)
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 

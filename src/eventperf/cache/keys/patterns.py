@@ -24,24 +24,40 @@ def glob(pattern: str) -> Callable[[str], bool]:
     >>> glob("ev:?:*")("ev:4:x"), glob(r"a\\*b")("axb")
     (True, False)
     """
-    out, at = [], 0
+    parts: list[list[str]] = [[]]  # between the stars, one expression per character
+    at = 0
     while at < len(pattern):
         char = pattern[at]
         at += 1
         if char == "*":
-            out.append(".*")
+            parts.append([])
         elif char == "?":
-            out.append(".")
+            parts[-1].append(".")
         elif char == "\\" and at < len(pattern):
-            out.append(re.escape(pattern[at]))
+            parts[-1].append(re.escape(pattern[at]))
             at += 1
         elif char == "[":
             text, at = _char_class(pattern, at)
-            out.append(text)
+            parts[-1].append(text)
         else:
-            out.append(re.escape(char))
-    match = re.compile("".join(out), re.DOTALL).fullmatch
-    return lambda text: match(text) is not None
+            parts[-1].append(re.escape(char))
+    first, *rest = [re.compile("".join(part), re.DOTALL) for part in parts]
+    if not rest:
+        return lambda text: first.fullmatch(text) is not None
+    *middle, last = rest
+    size = len(parts[-1])
+
+    def matches(text: str) -> bool:
+        # Each part takes the first place it fits, and never gives it back: nothing is tried twice.
+        found = first.match(text)
+        for part in middle:
+            if found is None:
+                return False
+            found = part.search(text, found.end())
+        start = len(text) - size
+        return found is not None and start >= found.end() and last.match(text, start) is not None
+
+    return matches
 
 
 def _char_class(pattern: str, at: int) -> tuple[str, int]:

@@ -15,6 +15,8 @@ MAGIC: Final = b"E1"
 HEAD: Final = 34  # magic 2, kind 1, waiters 1, token 16, lease end 13, codec 1
 NO_LEASE: Final = b"0" + b"0" * 16 + b"0" * 13
 _TIMES: Final = struct.Struct(">dddfI")
+MAX_INFLATED: Final = 64 << 20
+"""Most bytes that a compressed entry may become: what lies in the store is not always what was put there."""
 BODY: Final = HEAD + _TIMES.size
 
 VALUE = b"V"
@@ -102,7 +104,7 @@ def unseal(blob: bytes) -> Sealed | None:
     return Sealed(codec, created, soft, hard, load_s, tags, blob[start:])
 
 
-def open_payload(sealed: Sealed, loads: Any, name: str, limit: int = 1 << 30) -> Any:
+def open_payload(sealed: Sealed, loads: Any, name: str, limit: int = MAX_INFLATED) -> Any:
     """Return the value of ``sealed``.
 
     Raises:

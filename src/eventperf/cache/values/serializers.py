@@ -179,10 +179,18 @@ _TAGGERS: Final[dict[type, tuple[int, Callable[[Any], Any]]]] = {
     bytearray: (_BYTEARRAY, bytes),
 }
 
+
+def _of(kind: type, body: Any) -> Any:
+    """Return ``body`` if it is what was packed: a number in its place would be taken for a size."""
+    if type(body) is not kind:
+        raise Undecodable(f"{type(body).__name__} where {kind.__name__} belongs")
+    return body
+
+
 _MAKERS: Final[dict[int, Callable[[Any], Any]]] = {
-    _TUPLE: tuple,
-    _SET: set,
-    _FROZENSET: frozenset,
+    _TUPLE: lambda b: tuple(_of(list, b)),
+    _SET: lambda b: set(_of(list, b)),
+    _FROZENSET: lambda b: frozenset(_of(list, b)),
     _DECIMAL: Decimal,
     _UUID: lambda b: UUID(bytes=b),
     _DATETIME: lambda b: datetime.fromisoformat(b[0]).replace(fold=b[1], tzinfo=_from_zone(b[2])),
@@ -190,8 +198,8 @@ _MAKERS: Final[dict[int, Callable[[Any], Any]]] = {
     _TIME: lambda b: time.fromisoformat(b[0]).replace(fold=b[1], tzinfo=_from_zone(b[2])),
     _DELTA: lambda b: timedelta(days=b[0], seconds=b[1], microseconds=b[2]),
     _COMPLEX: lambda b: complex(b[0], b[1]),
-    _BYTEARRAY: bytearray,
-    _PAIRS: dict,
+    _BYTEARRAY: lambda b: bytearray(_of(bytes, b)),
+    _PAIRS: lambda b: dict(_of(list, b)),
     _ENUM: lambda b: _make_enum(*b),
     _OBJECT: lambda b: _make_object(*b),
 }

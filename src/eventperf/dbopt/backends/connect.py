@@ -90,7 +90,7 @@ def open_engine(given: Any, argument: str) -> Opened:
         shown = name or type(given).__name__
         raise ConfigurationError(argument, shown, f"a SQLAlchemy engine or a URL: {', '.join(_ALLOWED)}")
     dialect = DIALECTS[name]
-    shown = engine.url.render_as_string(hide_password=True)
+    shown = redact(engine.url.render_as_string(hide_password=True))
     if engine.dialect.is_async:
         if dialect == "sqlite" and engine.url.database in (None, "", ":memory:"):
             raise ConfigurationError(argument, shown, "an async SQLite engine on a file, or a sync engine")
@@ -109,7 +109,7 @@ def _from_url(sqlalchemy: Any, given: Any, argument: str) -> Opened:
         raise ConfigurationError(argument, redact(str(given)), f"a URL: {', '.join(_ALLOWED)}") from error
     except ValueError as error:
         raise ConfigurationError(argument, redact(str(given)), f"a URL: {', '.join(_ALLOWED)}") from error
-    shown = url.render_as_string(hide_password=True)
+    shown = redact(url.render_as_string(hide_password=True))
     backend = url.get_backend_name()
     if backend == "postgres":
         backend = "postgresql"

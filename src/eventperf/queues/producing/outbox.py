@@ -209,7 +209,7 @@ class Relay:
             with self._opened().begin() as conn:
                 n = self._carry(conn)
         except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
-            where = self._url.render_as_string(hide_password=True)
+            where = redact(self._url.render_as_string(hide_password=True))
             raise StoreUnavailable(f"the outbox at {where} does not answer: {error}") from error
         except exc.DBAPIError as error:
             raise QueueError(f"the outbox refused a statement: {error.orig}") from error

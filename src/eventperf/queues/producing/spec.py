@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
@@ -16,6 +17,8 @@ from eventperf.queues.job import JobRecord, NewJob
 from eventperf.queues.jobtype import JobType
 from eventperf.queues.options import MAX_PRIORITY, QueueConfig
 from eventperf.queues.policy import job_priority
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +91,9 @@ class Recorder:
 
 
 def check_text(value: object, argument: str) -> str:
-    """Return ``value`` if it is text of 1 to 500 characters."""
-    if not isinstance(value, str) or not 0 < len(value) <= 500:
-        raise ConfigurationError(argument, value, "text of 1 to 500 characters")
+    """Return ``value`` if it is text of 1 to 500 characters that no store reads as its own separators."""
+    if not isinstance(value, str) or not 0 < len(value) <= 500 or _CONTROL.search(value):
+        raise ConfigurationError(argument, value, "text of 1 to 500 characters, none a control character")
     return value
 
 

@@ -1,0 +1,81 @@
+"""Texts and bytes from outside: never separators, sizes to allocate, time without end, or secrets shown."""
+
+from __future__ import annotations
+
+import re
+import tracemalloc
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventperf import DatabaseOptimizer, QueueManager
+from eventperf._core.errors import ConfigurationError
+from eventperf._core.urls import redact
+from eventperf.cache.keys.patterns import escape, glob
+from eventperf.cache.values.envelope import open_payload, seal, unseal
+from eventperf.cache.values.serializers import MsgpackSerializer, Undecodable
+from eventperf.dbopt.errors import DatabaseUnavailable
+from eventperf.queues.producing.spec import check_text
+
+HOSTILE = st.text(st.sampled_from("a*?[]\\^-|\x00\x1e\x1f\n\u202e"), max_size=12)
+
+
+@given(HOSTILE)
+def test_an_escaped_text_matches_only_itself(text: str) -> None:
+    assert glob(escape(text))(text)
+    assert not glob(escape(text))(text + "a")
+
+
+@given(st.text("ab*?", max_size=8), st.text("ab", max_size=10))
+def test_a_pattern_matches_what_its_expression_does(pattern: str, text: str) -> None:
+    expression = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+    assert glob(pattern)(text) == (re.fullmatch(expression, text) is not None)
+
+
+def test_a_pattern_of_many_stars_ends() -> None:
+    assert not glob("*a" * 30 + "*b")("a" * 5_000)
+
+
+@pytest.mark.parametrize("name", ["fairness_key", "unique_key"])
+@pytest.mark.parametrize("char", ["\x00", "\x1e", "\x1f", "\n", "\x7f", "\ud800"])
+def test_a_key_with_a_control_character_is_refused_at_the_edge(name: str, char: str) -> None:
+    queues = QueueManager("memory://")
+    with pytest.raises(ConfigurationError, match=name):
+        queues.enqueue("t", 1, **{name: f"x{char}victim"})  # type: ignore[arg-type]
+    assert check_text("a|b:c ü", name) == "a|b:c ü"
+
+
+@pytest.mark.parametrize("code", [1, 2, 3, 14, 15])
+def test_a_number_is_never_a_size(code: int) -> None:
+    packed = pytest.importorskip("msgspec").msgpack
+    entry = packed.encode(packed.Ext(code, packed.encode(64 << 20)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(Undecodable):
+            MsgpackSerializer().loads(entry)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_compressed_entry_inflates_to_a_limit() -> None:
+    squeeze = zlib.compressobj(9)
+    body = b"".join([squeeze.compress(bytes(1 << 20)) for _ in range(65)] + [squeeze.flush()])
+    sealed = unseal(seal("N", body, created=0, soft=1, hard=1))
+    assert sealed is not None
+    with pytest.raises(ValueError, match="inflates to more than"):
+        open_payload(sealed, len, "n")
+
+
+@pytest.mark.parametrize("option", ["password", "pwd", "sslpassword", "api_key", "token"])
+def test_a_secret_in_the_query_string_is_hidden(option: str) -> None:
+    assert "S3cr3t" not in redact(f"postgresql://u@h/x?a=1&{option}=S3cr3t")
+
+
+def test_an_unreachable_database_shows_no_password() -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(DatabaseUnavailable) as caught:
+        DatabaseOptimizer("postgresql+psycopg://u@127.0.0.1:1/x?password=S3cr3t").advise()
+    assert "S3cr3t" not in str(caught.value)
