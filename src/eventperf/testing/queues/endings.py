@@ -22,7 +22,7 @@ class _Mute(Exception):
 
 
 def _odd_text() -> None:
-    raise FileNotFoundError("caf\udce9\x00.csv")
+    raise FileNotFoundError("list\udce9\x00.csv")
 
 
 def _mute() -> None:
@@ -93,7 +93,7 @@ class EndingTests(StoreTests):
         def plain(ctx: Any, data: int) -> Any:
             return inner(ctx, data)
 
-        del plain.__wrapped__  # type: ignore[attr-defined]
+        del plain.__wrapped__
         queues.job("wrapped")(plain)
         job = queues.enqueue("wrapped", 1)
         run_until(queues, lambda: job.info().is_finished)
@@ -155,7 +155,7 @@ class EndingTests(StoreTests):
             )
             found = await asyncio.gather(*calls, return_exceptions=True)
             await queues.aclose()
-            return found
+            return list(found)
 
         first, slip, third = asyncio.run(both())
         assert isinstance(slip, ConfigurationError), "the caller is told"
@@ -179,7 +179,7 @@ class EndingTests(StoreTests):
             worker.stop()
             await running
             await queues.aclose()
-            return found
+            return list(found)
 
         found = asyncio.run(main())
         assert isinstance(found[3], JobFailed)
