@@ -112,11 +112,11 @@ class ValueTooLarge(SerializationError):
 
     def __init__(self, type_name: str, size: int, limit: int) -> None:
         super().__init__(type_name)
-        self.size = size
-        self.limit = limit
-        self.args = (
-            f"a {type_name} of {size} bytes is over the limit of {limit} (max_value_bytes): cache parts "
-            "of it, or raise CacheOptions(max_value_bytes=...) in all processes that read it",
+        self.size: int = size
+        self.limit: int = limit
+        text = f"a {type_name} of {size} bytes is over the limit of {limit} (max_value_bytes): cache parts of it, "
+        Exception.__init__(
+            self, text + "or raise CacheOptions(max_value_bytes=...) in all processes that read it"
         )
 
     def __reduce__(self) -> tuple[object, ...]:
