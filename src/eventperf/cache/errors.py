@@ -114,10 +114,9 @@ class ValueTooLarge(SerializationError):
         super().__init__(type_name)
         self.size: int = size
         self.limit: int = limit
-        text = f"a {type_name} of {size} bytes is over the limit of {limit} (max_value_bytes): cache parts of it, "
-        Exception.__init__(
-            self, text + "or raise CacheOptions(max_value_bytes=...) in all processes that read it"
-        )
+        cure = "cache parts of it, or raise CacheOptions(max_value_bytes=...) in all processes that read it"
+        text = f"a {type_name} of {size} bytes is over the limit of {limit} (max_value_bytes): {cure}"
+        Exception.__init__(self, text)
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.type_name, self.size, self.limit)
