@@ -160,7 +160,7 @@ def _predicate(node: Node, uses: Uses) -> tuple[str, Predicate] | None:
 
 #: Operators that only an inverted index or a tree of boxes can serve.
 _CONTAINS: Final[dict[type, str]] = {
-    cls: op
+    getattr(exp, name): op
     for name, op in (
         ("ArrayContainsAll", "@>"),
         ("ArrayContainedBy", "<@"),
@@ -171,7 +171,7 @@ _CONTAINS: Final[dict[type, str]] = {
         ("JSONBContainsAllTopKeys", "?&"),
         ("MatchAgainst", "@@"),
     )
-    if (cls := getattr(exp, name, None)) is not None  # some have another name in each version of sqlglot
+    if hasattr(exp, name)  # some have another name in each version of sqlglot
 }
 _TURNED: Final = {"@>": "<@", "<@": "@>"}
 
