@@ -166,7 +166,7 @@ class LifeTests(StoreTests):
             ({"max_age": "soon"}, "max_age"),
         ):
             with pytest.raises(ConfigurationError) as caught:
-                queues.worker(**options)  # type: ignore[arg-type]
+                queues.worker(**options)
             assert caught.value.argument == argument
         for wrong in (3, lambda: None, lambda a, b: None):
             with pytest.raises(ConfigurationError):
