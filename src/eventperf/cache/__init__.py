@@ -18,6 +18,7 @@ from .errors import (
     StoreUnavailable,
     UnstableKey,
     ValueMutated,
+    ValueTooLarge,
 )
 from .keys import escape
 from .manager import CacheManager
@@ -74,6 +75,7 @@ __all__ = [
     "SupportsLease",
     "UnstableKey",
     "ValueMutated",
+    "ValueTooLarge",
     "WarmReport",
     "WarmResult",
     "cached",

@@ -13,6 +13,7 @@ __all__ = [
     "StoreUnavailable",
     "UnstableKey",
     "ValueMutated",
+    "ValueTooLarge",
 ]
 
 
@@ -99,6 +100,26 @@ class SerializationError(CacheError, TypeError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.type_name, self.key)
+
+
+class ValueTooLarge(SerializationError):
+    """A value with more bytes than the second tier is to take.
+
+    Attributes:
+        size: Its bytes before compression.
+        limit: ``CacheOptions.max_value_bytes``.
+    """
+
+    def __init__(self, type_name: str, size: int, limit: int) -> None:
+        super().__init__(type_name)
+        self.size: int = size
+        self.limit: int = limit
+        cure = "cache parts of it, or raise CacheOptions(max_value_bytes=...) in all processes that read it"
+        text = f"a {type_name} of {size} bytes is over the limit of {limit} (max_value_bytes): {cure}"
+        Exception.__init__(self, text)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.type_name, self.size, self.limit)
 
 
 class UnstableKey(CacheError, TypeError):

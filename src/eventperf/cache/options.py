@@ -48,6 +48,8 @@ class CacheOptions:
         negative_ttl: Life of a loaded ``None``; unset means like any value.
         cache_if: Store only results for which this is true.
         compress_over: Compress payloads above this many bytes in the second tier.
+        max_value_bytes: Largest value in the second tier, before compression: a larger one is not stored, and
+            an entry that holds or inflates to more is a miss, whoever wrote it.
         serializer: ``"msgpack"``, ``"pickle"`` or an object; unset takes the manager's.
         isolate: What process memory hands out: ``"share"`` the stored object itself, ``"copy"`` a copy of
             it, ``"check"`` (for development) the object, with ``ValueMutated`` once somebody changed it.
@@ -72,6 +74,7 @@ class CacheOptions:
     negative_ttl: Duration | None = None
     cache_if: Callable[[Any], bool] | None = None
     compress_over: int | None = None
+    max_value_bytes: int = 64 << 20
     serializer: str | Serializer | None = None
     isolate: str = "share"
     lease: Duration = 5.0
@@ -97,8 +100,9 @@ class CacheOptions:
         put(self, "in_seconds", made)
         _ratio("jitter_ratio", self.jitter_ratio, 1.0)
         _ratio("early_beta", self.early_beta, 100.0)
-        if self.compress_over is not None and (type(self.compress_over) is not int or self.compress_over < 1):
-            raise ConfigurationError("compress_over", self.compress_over, "a positive number of bytes")
+        for name, size in (("compress_over", self.compress_over), ("max_value_bytes", self.max_value_bytes)):
+            if (size is not None or name == "max_value_bytes") and (type(size) is not int or size < 1):
+                raise ConfigurationError(name, size, "a positive number of bytes")
         if self.cache_if is not None and not callable(self.cache_if):
             raise ConfigurationError("cache_if", self.cache_if, "a function of the result")
         if self.isolate not in ISOLATE:
@@ -126,6 +130,7 @@ class MoreOptions(TypedDict, total=False):
     negative_ttl: Duration | None
     cache_if: Callable[[Any], bool] | None
     compress_over: int | None
+    max_value_bytes: int
     serializer: str | Serializer | None
     isolate: str
     lease: Duration

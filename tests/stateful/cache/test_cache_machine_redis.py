@@ -95,7 +95,7 @@ class RedisMachine(RuleBasedStateMachine):
             for cache in self.caches:
                 known = cache._core.tag_cache
                 wait_until(
-                    lambda k=known, r=record, n=now: k.get(r, n) == n, 10, what=f"{tag} to be heard of"
+                    lambda k=known, r=record, n=now: k.get(r) in (None, n), 10, what=f"{tag} to be heard of"
                 )
 
     @rule(who=WHO, key=KEYS, value=VALUES, ttl=TTLS, tags=TAGS, as_task=st.booleans())

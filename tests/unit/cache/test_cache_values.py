@@ -150,7 +150,7 @@ def test_every_value_comes_back_or_is_refused_in_words(value):
 
 def test_tags_of_any_number_and_length_are_kept_beside_a_value():
     tags = {f"{n}:{'x' * 400}": "v" * 16 for n in range(1_000)}
-    blob = seal("n", b"value", created=0.0, soft=1.0, hard=math.inf, tags=tags)
+    blob = seal("m", b"value", created=0.0, soft=1.0, hard=math.inf, tags=tags)
     sealed = unseal(blob)
     assert sealed is not None
     assert (sealed.tags, sealed.payload) == (tags, b"value")

@@ -60,13 +60,40 @@ def test_a_number_is_never_a_size(code: int) -> None:
         tracemalloc.stop()
 
 
-def test_a_compressed_entry_inflates_to_a_limit() -> None:
+def test_a_compressed_entry_inflates_to_the_limit_and_costs_no_more() -> None:
     squeeze = zlib.compressobj(9)
     body = b"".join([squeeze.compress(bytes(1 << 20)) for _ in range(65)] + [squeeze.flush()])
-    sealed = unseal(seal("N", body, created=0, soft=1, hard=1))
+    sealed = unseal(seal("M", body, created=0, soft=1, hard=1))
     assert sealed is not None
-    with pytest.raises(ValueError, match="inflates to more than"):
-        open_payload(sealed, len, "n")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="inflates to more than"):
+            open_payload(sealed, len, "m", 8 << 20)
+        assert tracemalloc.get_traced_memory()[1] < 12 << 20
+    finally:
+        tracemalloc.stop()
+    assert open_payload(sealed, len, "m", 65 << 20) == 65 << 20, "at the limit it is a value"
+
+
+@given(st.binary(max_size=3000), st.integers(1, 3000), st.booleans())
+def test_what_fits_the_limit_is_read_and_what_does_not_is_not(
+    data: bytes, limit: int, squeezed: bool
+) -> None:
+    body = zlib.compress(data) if squeezed else data
+    sealed = unseal(seal("M" if squeezed else "m", body, created=0, soft=1, hard=1))
+    assert sealed is not None
+    if max(len(data), len(body)) <= limit:
+        assert open_payload(sealed, bytes, "m", limit) == data
+    else:
+        with pytest.raises(ValueError, match="max_value_bytes"):
+            open_payload(sealed, bytes, "m", limit)
+
+
+def test_a_compressed_entry_without_its_end_is_damaged() -> None:
+    sealed = unseal(seal("M", zlib.compress(b"x" * 99)[:-5], created=0, soft=1, hard=1))
+    assert sealed is not None
+    with pytest.raises(ValueError, match="without its end"):
+        open_payload(sealed, len, "m", 1000)
 
 
 @pytest.mark.parametrize("option", ["password", "pwd", "sslpassword", "api_key", "token"])

@@ -67,7 +67,7 @@ def decode(core: Core, outer: str, blob: bytes | None, options: CacheOptions) ->
         return Look(None, present=True)
     serializer: Any = options.serializer or core.serializer
     try:
-        value = open_payload(sealed, serializer.loads, serializer.name)
+        value = open_payload(sealed, serializer.loads, serializer.name, options.max_value_bytes)
     except Exception as error:  # a serializer of the host may raise anything: it is a miss, counted
         _corrupt(core, outer, str(error))
         return Look(None, present=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from eventperf._core.errors import ConfigurationError
-from eventperf.cache.errors import SerializationError, StoreUnavailable
+from eventperf.cache.errors import SerializationError, StoreUnavailable, ValueTooLarge
 from eventperf.cache.keys import FOREIGN, Space, glob
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.policy import is_kept, lifetime
@@ -34,6 +34,8 @@ def pack(core: Core, value: Any, soft_s: float, hard_s: float, options: CacheOpt
         raise
     except Exception as error:  # a serializer of the host may raise anything
         raise SerializationError(f"{type(value).__qualname__} ({type(error).__name__}: {error})") from error
+    if len(payload) > options.max_value_bytes:
+        raise ValueTooLarge(type(value).__qualname__, len(payload), options.max_value_bytes)
     now = core.wall()
     return seal(
         serializer.name,

@@ -15,8 +15,7 @@ MAGIC: Final = b"E1"
 HEAD: Final = 34  # magic 2, kind 1, waiters 1, token 16, lease end 13, codec 1
 NO_LEASE: Final = b"0" + b"0" * 16 + b"0" * 13
 _TIMES: Final = struct.Struct(">dddfI")
-MAX_INFLATED: Final = 64 << 20
-"""Most bytes that a compressed entry may become: what lies in the store is not always what was put there."""
+_CHUNK: Final = 1 << 20  # inflated at a time, so that a bomb costs no more than the limit
 BODY: Final = HEAD + _TIMES.size
 
 VALUE = b"V"
@@ -104,22 +103,31 @@ def unseal(blob: bytes) -> Sealed | None:
     return Sealed(codec, created, soft, hard, load_s, tags, blob[start:])
 
 
-def open_payload(sealed: Sealed, loads: Any, name: str, limit: int = MAX_INFLATED) -> Any:
-    """Return the value of ``sealed``.
+def open_payload(sealed: Sealed, loads: Any, name: str, limit: int) -> Any:
+    """Return the value of ``sealed``, whose payload may have, or inflate to, ``limit`` bytes.
 
     Raises:
-        ValueError: Another serializer wrote it, or the compressed data is damaged or larger than ``limit``.
+        ValueError: Another serializer wrote it, it is too large, or the compressed data is damaged.
     """
     payload = sealed.payload
-    codec = sealed.codec
-    if codec != name:
-        if codec.lower() != name:
-            raise ValueError(f"written by serializer {codec!r}")
-        inflater = zlib.decompressobj()
-        try:
-            payload = inflater.decompress(payload, limit)
-        except zlib.error as error:
-            raise ValueError(str(error)) from error
-        if inflater.unconsumed_tail:
-            raise ValueError(f"inflates to more than {limit} bytes")
-    return loads(payload)
+    if sealed.codec.lower() != name:
+        raise ValueError(f"written by serializer {sealed.codec!r}")
+    if len(payload) > limit:
+        raise ValueError(f"{len(payload)} bytes where max_value_bytes is {limit}")
+    return loads(payload if sealed.codec == name else _inflate(payload, limit))
+
+
+def _inflate(data: bytes, limit: int) -> bytes:
+    inflater, parts, size = zlib.decompressobj(), [], 0
+    try:
+        while data and not inflater.eof:
+            parts.append(inflater.decompress(data, min(_CHUNK, limit + 1)))
+            size, data = size + len(parts[-1]), inflater.unconsumed_tail
+            if size > limit:
+                raise ValueError(f"inflates to more than max_value_bytes, {limit}")
+        parts.append(inflater.flush())
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if not inflater.eof:
+        raise ValueError("compressed data without its end")
+    return b"".join(parts)

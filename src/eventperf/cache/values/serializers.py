@@ -41,7 +41,7 @@ _LEAVES: Final = frozenset({str, float, bool, type(None), bytes})
 class MsgpackSerializer:
     """The default: compact, fast, and safe with bytes written by somebody else."""
 
-    name = "n"
+    name = "m"
 
     def __init__(self) -> None:
         msgspec = require("msgspec", extra="cache", needed_by="the second tier's serializer")
