@@ -16,11 +16,11 @@ from eventperf.queues.events import JobEvent
 from eventperf.queues.job import Lease
 from eventperf.queues.jobtype import JobType, Middleware
 from eventperf.queues.policy import judge
-from eventperf.queues.protocols import AsyncJobStore, JobStore, Outcome, OutcomeKind
+from eventperf.queues.protocols import UNREADABLE, AsyncJobStore, JobStore, Outcome, OutcomeKind
 
 from .context import JobContext
 from .executors import Executors
-from .texts import error_text
+from .texts import error_text, safe
 from .timeouts import Timeouts
 
 _log = logging.getLogger("eventperf.queues")
@@ -133,6 +133,15 @@ class Runner:
         run.ctx.cancelled = True
         run.ctx.lost = run.ctx.lost or why == "lost"
         run.task.cancel()
+
+    def refuse(self, lease: Lease) -> None:
+        """Send a job whose record cannot be read to the dead letter, as it is."""
+        record = lease.record
+        self.leases[record.id] = lease.token
+        text = safe(f"{UNREADABLE}: {lease.unreadable}")
+        _log.error("job %s of queue %s goes to the dead letter: %s", record.id, record.queue, text)
+        self._acks.add(lease, _outcome(lease, "dead", error=text), None)
+        self.on_dead(record.queue)
 
     def drop(self, lease: Lease, kind: OutcomeKind | None) -> None:
         """Let go of a job that was claimed but never started."""

@@ -22,6 +22,7 @@ from eventperf.queues.events import JobEvent
 from eventperf.queues.job import Lease
 from eventperf.queues.options import PRIORITY_BY_TYPE, QueueConfig
 from eventperf.queues.protocols import (
+    UNREADABLE,
     AsyncJobStore,
     Backend,
     Claimed,
@@ -306,6 +307,11 @@ class _Session:
             self._told(claimed)
             self._more = len(claimed.leases) == asked or not all(room.values())
             for lease in claimed.leases:
+                if lease.unreadable:
+                    self._runner.refuse(lease)
+                    facts = {"job_id": lease.record.id, "queue": lease.record.queue}
+                    self._emit("failed", **facts, error=lease.unreadable)
+                    continue
                 self._room[lease.record.queue] -= 1
                 if self._free > 0:
                     self._begin(lease)
@@ -388,6 +394,10 @@ class _Session:
             self._wake.set()
 
     def _told(self, claimed: Claimed) -> None:
+        for job_id, _, queue, reason in claimed.expired:
+            if reason.startswith(UNREADABLE):
+                _log.error("job %s of queue %s went to the dead letter: %s", job_id, queue, reason)
+                self._dead_letter.look(queue)
         if not self._engine.hooks.active:
             return
         for s in claimed.stalled:
