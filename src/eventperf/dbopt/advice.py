@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.files import private
 
 from .errors import AdviceMismatch
 from .findings import DropAdvice, Findings, IndexAdvice, PartitionAdvice, RewriteAdvice, Served
@@ -43,7 +44,8 @@ class Advice(Findings):
 
     def save(self, path: str | Path) -> None:
         """Write :meth:`to_dict` as JSON, for review and a later ``apply``."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        with open(path, "w", encoding="utf-8", opener=private) as file:
+            file.write(json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Advice:
