@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from eventperf._core.texts import one_line
 from eventperf.queues.engine import Engine
 from eventperf.queues.errors import JobTimeout, NonRetryable, PayloadError, Retry
 from eventperf.queues.events import JobEvent
@@ -94,6 +95,11 @@ class Runner:
         self.on_end: Callable[[Run], object] = lambda run: None
         self.on_dead: Callable[[str], object] = lambda queue: None
 
+    @property
+    def hung(self) -> int:
+        """How many runs are over their time-out and go on all the same."""
+        return sum(run.why == "timeout" for run in self._runs.values())
+
     def start(self, lease: Lease) -> None:
         """Run one claimed job."""
         record = lease.record
@@ -139,7 +145,7 @@ class Runner:
         record = lease.record
         self.leases[record.id] = lease.token
         text = safe(f"{UNREADABLE}: {lease.unreadable}")
-        _log.error("job %s of queue %s goes to the dead letter: %s", record.id, record.queue, text)
+        _log.error("%s", one_line(f"job {record.id} of queue {record.queue} goes to the dead letter: {text}"))
         self._acks.add(lease, _outcome(lease, "dead", error=text), None)
         self.on_dead(record.queue)
 
