@@ -23,6 +23,11 @@ COMMANDS = {
     "db": ("eventperf.cli.db", "find slow queries, advise and apply indexes, lint SQL"),
     "queue": ("eventperf.cli.queue", "run workers, watch and mend queues"),
     "scale": ("eventperf.cli.scale.commands", "run, backtest and explain autoscaling"),
+    "init": (
+        "eventperf.cli.init",
+        "the few lines that bring eventperf into a Django, Flask or FastAPI project",
+    ),
+    "doctor": ("eventperf.cli.doctor", "look at a running configuration: each finding with its cure"),
     "console": (
         "eventperf.cli.console",
         "one page about queues, cache, database and scaling, on this machine",
