@@ -189,14 +189,16 @@ for k = 1, #all, 2 do
   end
 end
 local considered, credit = open, {}
+local names = {}
+for k, lane in ipairs(open) do names[k] = lane.name end
+local passed = read(P .. 's', names)
 for _, lane in ipairs(open) do
-  lane.skipped = tonumber(call('HGET', P .. 's', lane.name) or 0)
+  lane.skipped = tonumber(passed[lane.name] or 0)
   lane.before = lane.skipped
 end
-if #open > 1 then
-  if order == 'weighted' then
-    for _, q in ipairs(mine) do credit[q] = tonumber(call('HGET', P .. 'w', q) or 0) end
-  end
+if #open > 1 and order == 'weighted' then
+  local kept = read(P .. 'w', mine)
+  for _, q in ipairs(mine) do credit[q] = tonumber(kept[q] or 0) end
 end
 
 local function higher(a, b)
@@ -361,10 +363,13 @@ for bucket, gate in pairs(gates) do
     end
   end
 end
+local skips, credits = {}, {}
 for _, lane in ipairs(considered) do
-  if lane.skipped ~= lane.before then call('HSET', P .. 's', lane.name, lane.skipped) end
+  if lane.skipped ~= lane.before then skips[#skips + 1] = lane.name; skips[#skips + 1] = lane.skipped end
 end
-for q, value in pairs(credit) do call('HSET', P .. 'w', q, value) end
+for q, value in pairs(credit) do credits[#credits + 1] = q; credits[#credits + 1] = value end
+in_chunks('HSET', P .. 's', skips, 2000)
+in_chunks('HSET', P .. 'w', credits, 2000)
 flush()
 
 -- 5. wake-ups: drop spent ones, pass on what is left over
