@@ -56,7 +56,7 @@ class Guard:
             self._line, theirs = socket.socketpair()
             with theirs:
                 try:
-                    self._process = subprocess.Popen(
+                    self._process = subprocess.Popen(  # noqa: S603 - this Python, a file of ours
                         [python, "-I", "-S", str(_PROGRAM)],
                         stdin=theirs.fileno(),
                         stdout=subprocess.DEVNULL,

@@ -49,7 +49,7 @@ class _Child:
         self.number = number
         self.line, theirs = socket.socketpair()
         with theirs:
-            self.process = subprocess.Popen(command, stdin=theirs.fileno())
+            self.process = subprocess.Popen(command, stdin=theirs.fileno())  # noqa: S603 - the caller's own
         self.line.setblocking(False)
         self.born = self.heard_at = time.monotonic()
         self.report: Report | None = None

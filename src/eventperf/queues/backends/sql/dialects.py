@@ -159,7 +159,8 @@ class MySQL(Dialect):
         return of_mysql(error.orig)
 
     def allow_depth(self, conn: Connection) -> None:
-        name = "max_recursive_iterations" if conn.dialect.is_mariadb else "cte_max_recursion_depth"
+        is_mariadb = getattr(conn.dialect, "is_mariadb", False)
+        name = "max_recursive_iterations" if is_mariadb else "cte_max_recursion_depth"
         conn.exec_driver_sql(f"SET SESSION {name} = 10000000")
 
     def insert_new(self, conn: Connection, table: Table, rows: Sequence[Row]) -> None:
