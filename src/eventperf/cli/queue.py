@@ -260,7 +260,7 @@ def _status(queues: QueueManager, args: argparse.Namespace) -> int:
 
 
 def _show(rows: Any) -> None:
-    counts = ("waiting", "delayed", "active", "completed", "failed", "dead", "workers")
+    counts = ("waiting", "delayed", "active", "completed", "failed", "dead", "trimmed", "workers")
     lines = []
     for row in rows:
         name = row.name + (" (paused)" if row.paused else "")

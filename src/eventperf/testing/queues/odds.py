@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from typing import Any
@@ -118,6 +119,29 @@ class HangingTests(StoreTests):
         assert other.end(lease)
         assert job.info().state is JobState.COMPLETED
 
+    def test_lease_lost_by_a_worker_that_lives_is_no_crash(
+        self, queues: QueueManager, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if "sqlalchemy" in sys.modules:  # there it is the living worker itself that gives it back, later
+            monkeypatch.setattr("eventperf.queues.backends.sql.leases._ANSWERED_WITHIN_S", 0.0)
+        lost, kept = queues.enqueue("t"), queues.enqueue("t")
+        busy, other = Station(queues, "t"), Station(queues, "t", lease_s=30)
+        leases = {lease.record.id: lease for lease in busy.take()}
+
+        def taken() -> list[Any]:
+            assert busy.store.renew(busy.id, [(kept.id, leases[kept.id].token)]).lost == []
+            time.sleep(0.05)
+            return other.take()
+
+        (lease,) = until(taken)
+        assert (lease.record.id, lease.crashes) == (lost.id, 0)
+        rows = queues.status()
+        assert (sum(s.lapsed for s in rows), sum(s.stalled for s in rows)) == (1, 0)
+        assert not busy.end(leases[lost.id]), "too late"
+        assert other.end(lease)
+        assert busy.end(leases[kept.id])
+        assert balanced(queues.status())
+
     def test_two_workers_of_one_name_are_two(self, queues: QueueManager) -> None:
         running = 0
         most: list[int] = []
@@ -180,6 +204,7 @@ class SayingTests(StoreTests):
             run_until(queues, lambda: sum(s.failed for s in queues.status()) == len(jobs))
         assert len(queues.dead("normal", limit=100)) == 50
         assert any("keep_failed=None" in r.getMessage() for r in caplog.records)
+        assert sum(s.trimmed for s in queues.status()) == 10
 
     def test_slips_are_refused_in_words(self, queues: QueueManager) -> None:
         with pytest.raises(ConfigurationError, match=r"\['critical'\]"):

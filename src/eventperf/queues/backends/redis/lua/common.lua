@@ -238,6 +238,7 @@ local function bury(id, queue, type_, extras, attempts, crashes, flags, started,
   if keep >= 0 then
     local over = call('ZCARD', P .. 'x:' .. queue) - keep
     if over > 0 then
+      inc(queue, 'trimmed', over)
       for _, old in ipairs(call('ZRANGE', P .. 'x:' .. queue, 0, over - 1)) do
         call('ZREM', P .. 'x:' .. queue, old)
         call('HDEL', P .. 'X', old)
