@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .advice import migration_options
     from .commit import enqueue_on_commit, invalidate_on_commit
+    from .following import follow
     from .ready import ready_view
     from .recorder import DjangoRecorder
 
-__all__ = ["DjangoRecorder", "enqueue_on_commit", "invalidate_on_commit", "migration_options", "ready_view"]
+__all__ = [
+    "DjangoRecorder",
+    "enqueue_on_commit",
+    "follow",
+    "invalidate_on_commit",
+    "migration_options",
+    "ready_view",
+]
 
 _HOMES = {
     "invalidate_on_commit": "commit",
@@ -22,6 +30,7 @@ _HOMES = {
     "DjangoRecorder": "recorder",
     "migration_options": "advice",
     "ready_view": "ready",
+    "follow": "following",
 }
 
 
