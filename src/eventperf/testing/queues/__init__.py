@@ -18,6 +18,7 @@ from .control import ControlTests
 from .driven import DrivenTests
 from .endings import EndingTests
 from .features import FlowTests, LimitTests, ReleaseTests, ScheduleTests
+from .life import LifeTests
 from .store import CoreTests
 from .tools import LEASE_S, Make, Station, StoreTests, balanced, until
 from .workers import WorkerTests
@@ -25,7 +26,7 @@ from .workers import WorkerTests
 __all__ = ["LEASE_S", "HostedSuite", "JobStoreSuite", "Make", "Station", "StoreTests", "balanced", "until"]
 
 
-class HostedSuite(DrivenTests, WorkerTests, ReleaseTests):
+class HostedSuite(DrivenTests, WorkerTests, LifeTests, ReleaseTests):
     """What a backend must do whose jobs another system's workers run (no capability ``"claims"``)."""
 
 
