@@ -32,6 +32,7 @@ from eventperf.queues.protocols import (
     WorkerPlan,
 )
 
+from . import logs
 from .acks import Acks
 from .dead_letter import DeadLetterWatch
 from .executors import Executors
@@ -118,9 +119,10 @@ class Worker:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            asyncio.run(self._run_signals(burst))
+            pass  # go on outside, lest every error of a job has this one as its context
         else:
             raise ConfigurationError("run()", "called inside a running event loop", "await worker.arun()")
+        asyncio.run(self._run_signals(burst))
 
     async def _run_signals(self, burst: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -251,10 +253,12 @@ class _Session:
             schedules = list(self._engine.schedules.values())
             scheduler = Scheduler(self._store, schedules)
             self._tasks.add(self._loop.create_task(supervised("firing schedules", scheduler.run)))
+        logs.listen()
         try:
             await self._claims(burst)
         finally:
             await self._close()
+            logs.leave()
 
     def _report_unhandled(self) -> None:
         if not self._card.types:

@@ -18,6 +18,7 @@ from .control import ControlTests
 from .driven import DrivenTests
 from .endings import EndingTests
 from .features import FlowTests, LimitTests, ReleaseTests, ScheduleTests
+from .looking import AttemptTests, MetricTests, SearchTests, UpdateTests
 from .store import CoreTests
 from .tools import LEASE_S, Make, Station, StoreTests, balanced, until
 from .workers import WorkerTests
@@ -29,7 +30,10 @@ class HostedSuite(DrivenTests, WorkerTests, ReleaseTests):
     """What a backend must do whose jobs another system's workers run (no capability ``"claims"``)."""
 
 
-class JobStoreSuite(HostedSuite, CoreTests, ControlTests, EndingTests, LimitTests, FlowTests, ScheduleTests):
+class JobStoreSuite(
+    HostedSuite, CoreTests, ControlTests, EndingTests, LimitTests, FlowTests, ScheduleTests, AttemptTests,
+    SearchTests, UpdateTests, MetricTests,
+):  # fmt: skip
     """What every backend must do. Subclasses give the fixture ``make``.
 
     Where a backend does not declare a capability, the tests of it check that asking for it is refused.

@@ -6,21 +6,39 @@ The layout of a job's text is written in ``lua/common.lua``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from eventperf._redis.script import read_script
-from eventperf.queues.errors import StoreUnavailable, unknown_parent
+from eventperf.queues.attempts import CRASHED, Attempt, Ending
+from eventperf.queues.errors import StoreUnavailable, timed_follower, unknown_parent
 from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob, QueueStatus
+from eventperf.queues.minutes import MINUTE_S, Interval
 from eventperf.queues.options import EngineOptions
-from eventperf.queues.protocols import Claimed, Outcome, Renewed, Stalled, StoreSettings, WorkerCard
+from eventperf.queues.protocols import (
+    LOOKED_AT,
+    Change,
+    Claimed,
+    Found,
+    JobQuery,
+    Outcome,
+    Renewed,
+    Stalled,
+    StoreSettings,
+    WorkerCard,
+)
 
 US = b"\x1f"
 Args = list[Any]
 
 _STATES = {b"d": JobState.COMPLETED, b"f": JobState.FAILED, b"c": JobState.CANCELLED}
 _LIVE = {b"w": JobState.WAITING, b"d": JobState.DELAYED, b"a": JobState.ACTIVE}
-_PUSHING = ("push", "fire", "finish")
+_PARTS = {
+    "push": ("pushes",), "fire": ("pushes",), "finish": ("pushes", "minutes"), "admin": ("places",),
+    "update": ("places",), "fetch": ("look",), "find": ("places", "look"),
+}  # fmt: skip
 _FAR = 8e15  # due times beyond it belong to jobs that wait for others
 _GROUP = 1000
 _DELAY_CAP_S = 3.15e9  # a century: scores stay exact integers
@@ -28,8 +46,7 @@ _DELAY_CAP_S = 3.15e9  # a century: scores stay exact integers
 
 def script(name: str) -> str:
     """Return the text of one Lua script, with the shared part in front."""
-    parts = ("common", "pushes", name) if name in _PUSHING else ("common", name)
-    return read_script(__package__, *parts).text
+    return read_script(__package__, "common", *_PARTS.get(name, ()), name).text
 
 
 def prefix(settings: StoreSettings) -> str:
@@ -60,6 +77,8 @@ def _header(record: JobRecord, delay_s: float, deadline_s: float | None) -> byte
         extras["h"] = dict(record.headers)
     if record.flow:
         extras["f"] = dict(record.flow)
+    if record.tags:
+        extras["l"] = list(record.tags)
     if delay_s > 0:
         extras["w"] = delay_s
     text = json.dumps(extras, separators=(",", ":")) if extras else ""
@@ -75,7 +94,7 @@ def push_args(jobs: Sequence[NewJob]) -> Args:
         r = new.record
         mark = (
             r.queue, r.type, r.priority, r.key, r.attempts, r.timeout_s, r.unique_key, r.unique_for,
-            r.version, r.headers, r.flow, new.delay_s, new.deadline_s,
+            r.version, r.headers, r.flow, r.tags, new.delay_s, new.deadline_s,
         )  # fmt: skip
         if mark != same or args[count_at] >= _GROUP:
             same = mark
@@ -177,6 +196,7 @@ _SHORT = {
     "v": "version",
     "h": "headers",
     "f": "flow",
+    "l": "tags",
 }
 
 
@@ -187,22 +207,43 @@ def _mutable(text: bytes) -> tuple[int, int, str]:
     return int(attempts), int(crashes), flags
 
 
+def _runs(text: bytes) -> tuple[Attempt, ...]:
+    found = []
+    for run in text.split(b"\x1e")[1:]:
+        number, started, us, how, worker, details = run.decode().split("\x1f", 5)
+        more = json.loads(details) if details else {}
+        found.append(
+            Attempt(
+                number=int(number), worker=worker, started_at=int(started) / 1000, seconds=int(us) / 1e6,
+                outcome=_HOW[how], error=CRASHED if how == "x" else more.get("e"), traceback=more.get("t"),
+                log_tail=more.get("l"),
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+_HOW: dict[str, Ending] = {
+    "d": "completed", "r": "retried", "f": "failed", "c": "cancelled", "x": "crashed"
+}  # fmt: skip
+
+
 def _final_info(data: bytes) -> JobInfo:
     state, at, attempts, crashes, started, error_n, result_n, job_id, rest = data.split(US, 8)
     cut, size = int(error_n), int(result_n)
     end = cut + max(0, size)
     r = record_of(job_id.decode(), rest[end:])
+    error, mark, runs = rest[:cut].partition(b"\x1e")
     return JobInfo(
         id=r.id, type=r.type, queue=r.queue, state=_STATES[state], priority=r.priority, attempt=int(attempts),
         crashes=int(crashes), created_at=r.created_at, started_at=int(started) / 1000 or None,
-        finished_at=int(at) / 1000, error=rest[:cut].decode() or None,
+        finished_at=int(at) / 1000, error=error.decode() or None,
         result=rest[cut:end] if size >= 0 else None, payload=r.payload, key=r.key,
-        headers=dict(r.headers or {}),
+        headers=dict(r.headers or {}), tags=tuple(r.tags), attempts=_runs(mark + runs),
     )  # fmt: skip
 
 
 def _live_info(job_id: str, row: Sequence[bytes]) -> JobInfo:
-    state, blob, due, held, changed, progress, error = row
+    state, blob, due, held, changed, progress, error, runs = row
     r = record_of(job_id, blob)
     attempts, crashes, _ = _mutable(changed)
     started, worker = None, None
@@ -214,7 +255,7 @@ def _live_info(job_id: str, row: Sequence[bytes]) -> JobInfo:
         attempt=attempts + (state == b"a"), crashes=crashes, created_at=r.created_at,
         due_at=float(due) / 1000 if due and float(due) < _FAR else None, started_at=started, worker=worker,
         progress=float(progress) if progress else None, error=error.decode() or None, payload=r.payload,
-        key=r.key, headers=dict(r.headers or {}),
+        key=r.key, headers=dict(r.headers or {}), tags=tuple(r.tags), attempts=_runs(runs),
     )  # fmt: skip
 
 
@@ -231,9 +272,76 @@ def infos(ids: Sequence[str], rows: Sequence[Any]) -> list[JobInfo | None]:
     return found
 
 
+def find_args(query: JobQuery) -> Args:
+    """Build the arguments of ``find.lua``."""
+    states = [state.value for state in query.states]
+    return [
+        query.limit, LOOKED_AT, query.type or "", query.text or "", query.tag or "", len(states), *states,
+        len(query.queues), *query.queues, *(query.after or ()),
+    ]  # fmt: skip
+
+
+def found(reply: Sequence[Any]) -> Found:
+    """Read the answer of ``find.lua``."""
+    jobs = infos([job_id.decode() for job_id, _ in reply[0]], [row for _, row in reply[0]])
+    after = [part.decode() for part in reply[1]] if len(reply) > 1 else None
+    return Found([info for info in jobs if info is not None], after)
+
+
+def update_args(job_id: str, change: Change) -> Args:
+    """Build the arguments of ``update.lua``."""
+    wait = "" if change.delay_s is None else -(-min(change.delay_s, _DELAY_CAP_S) * 1e6 // 1) / 1000
+    priority = "" if change.priority is None else change.priority
+    return [
+        job_id, wait, priority, change.queue or "", int(change.payload is not None), change.payload or b"",
+        change.version,
+    ]  # fmt: skip
+
+
+def updated(reply: bytes, change: Change) -> JobState | None:
+    """Read the answer of ``update.lua``.
+
+    Raises:
+        ConfigurationError: A time for a job that waits for others.
+    """
+    if reply == b"p":
+        raise timed_follower(change.delay_s)
+    if reply[:1] == b"r":
+        return _STATES[reply[1:]]
+    return _LIVE.get(reply)
+
+
+def measured(reply: Sequence[Any]) -> tuple[float, list[Interval]]:
+    """Read the answer of ``measured.lua``."""
+    names = {int(reply[1][k + 1]): reply[1][k].decode() for k in range(0, len(reply[1]), 2)}
+    intervals: list[Interval] = []
+    for k in range(0, len(reply[2]), 2):
+        series: dict[int, Interval] = {}
+        for entry in reply[2][k + 1].decode().split():
+            number, what, bucket, by = _ENTRY.fullmatch(entry).groups()  # type: ignore[union-attr]
+            one = series.get(int(number))
+            if one is None:
+                queue, type_ = names[int(number)].split("\x1f")
+                one = series[int(number)] = Interval(at=int(reply[2][k]) * MINUTE_S, queue=queue, type=type_)
+            if bucket:
+                (one.wait if what == "w" else one.run).add(int(bucket), int(by))
+            else:
+                setattr(one, _HOW[what], int(by))
+        intervals += series.values()
+    return int(reply[0]) / 1000, intervals
+
+
+_ENTRY = re.compile(r"(\d+)([a-z])(\d*)=(\d+)")
+
+
 def listed(records: Iterable[bytes]) -> list[JobInfo]:
-    """Read finished records."""
-    return [_final_info(record) for record in records]
+    """Read finished records, without their attempts."""
+    return [replace(_final_info(record), attempts=()) for record in records]
+
+
+def briefly(infos: Iterable[JobInfo | None]) -> list[JobInfo]:
+    """Return those that are there, without their attempts."""
+    return [replace(info, attempts=()) for info in infos if info is not None]
 
 
 # -- counts ----------------------------------------------------------------------------------------
@@ -368,16 +476,23 @@ def finish_args(settings: StoreSettings, outcomes: Sequence[Outcome]) -> Args:
         if out.kind == "done":
             args.append(f"{out.job_id}\x1f{out.token}\x1fdone\x1f0\x1f1\x1f{int(out.run_s * 1e6)}")
             args.append(out.result or b"")
+            args.append(_details(out) if out.log_tail else "")
         else:
             wait_ms = _ms(min(out.delay_s, _DELAY_CAP_S))
             facts = (out.job_id, out.token, out.kind, wait_ms, int(out.count), int(out.run_s * 1e6))
             args.append("\x1f".join(map(str, facts)))
-            args.append(out.error or "")
+            args.append((out.error or "").replace("\x1e", " "))
+            args.append("" if out.kind == "release" else _details(out))
     for i, out in enumerate(outcomes, 1):
         if out.followers:
             group = push_args(out.followers)
             args += (i, len(group), *group)
     return args
+
+
+def _details(out: Outcome) -> str:
+    said = {"e": out.error, "t": out.traceback, "l": out.log_tail}
+    return json.dumps({name: text for name, text in said.items() if text}, separators=(",", ":"))
 
 
 def renewed(reply: Sequence[Any]) -> Renewed:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import delete, exists, insert, select
 
+from eventperf.queues.errors import unknown_parent
 from eventperf.queues.job import NewJob
 
 from . import tables as s
@@ -27,7 +28,10 @@ def hold(tx: Tx, fresh: Sequence[dict[str, Any]], jobs: Mapping[str, NewJob]) ->
     if not flows:
         return {}
     inside = {row["id"] for row in fresh}
-    states = _states(tx, sorted({parent for flow in flows.values() for parent in flow["after"]} - inside))
+    outside = sorted({parent for flow in flows.values() for parent in flow["after"]} - inside)
+    states = _states(tx, outside)
+    if missing := [parent for parent in outside if parent not in states]:
+        raise unknown_parent(missing[0])
     waits: dict[str, list[str]] = {}
     for row in fresh:
         if (flow := flows.get(row["id"])) is None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import insert
 from sqlalchemy.engine import Connection
 
+from eventperf.queues.attempts import KEPT, Attempt, Ending, dumped, loaded
 from eventperf.queues.job import JobInfo, JobRecord, JobState, NewJob
 
 from . import tables as s
@@ -53,6 +54,8 @@ def facts(record: JobRecord) -> str | None:
 def record_of(row: Any) -> JobRecord:
     """Return the record kept in ``row``."""
     more = json.loads(row.facts) if row.facts else {}
+    if "tags" in more:
+        more["tags"] = tuple(more["tags"])
     return JobRecord(
         id=row.id, type=row.type, queue=row.queue, priority=row.priority, payload=bytes(row.payload),
         deadline_at=row.deadline_at, created_at=row.created_at, **more,
@@ -82,8 +85,35 @@ def row_of(new: NewJob, ns: int, now: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def info_of(row: Any) -> JobInfo:
-    """Return what people are shown of ``row``."""
+def history_of(row: Any) -> tuple[Attempt, ...]:
+    """Return the runs of ``row``: those written down, and the last one where it completed."""
+    written = loaded(json.loads(row.history)) if row.history else ()
+    if row.state != s.COMPLETED or row.started_at is None or (written and written[-1].outcome == "completed"):
+        return written
+    last = Attempt(
+        number=row.attempts, worker=row.worker or "", started_at=row.started_at, outcome="completed",
+        seconds=max(0.0, row.finished_at - row.started_at),
+    )  # fmt: skip
+    return (*written, last)[-KEPT:]
+
+
+def longer(history: str | None, attempt: Attempt) -> str:
+    """Return a job's written runs with one more, the last of them."""
+    runs = json.loads(history) if history else []
+    return json.dumps([*runs, dumped(attempt)][-KEPT:], separators=(",", ":"))
+
+
+def run_of(row: Any, ending: Ending, seconds: float, *said: str | None) -> Attempt:
+    """Return the run of ``row`` that ends now, with its error, traceback and log lines."""
+    error, trace, logs = (clean(text) for text in said)
+    return Attempt(
+        number=row.attempts + 1, worker=row.worker or "", started_at=row.started_at or 0.0, seconds=seconds,
+        outcome=ending, error=error, traceback=trace, log_tail=logs,
+    )  # fmt: skip
+
+
+def info_of(row: Any, *, whole: bool = False) -> JobInfo:
+    """Return what people are shown of ``row``; its runs only of the ``whole`` row."""
     state, more = row.state, json.loads(row.facts) if row.facts else {}
     ran = state not in (s.WAITING, s.DELAYED, s.PARKED) and row.token > 0
     return JobInfo(
@@ -94,7 +124,8 @@ def info_of(row: Any) -> JobInfo:
         finished_at=row.finished_at, worker=row.worker if state == s.ACTIVE else None,
         progress=row.progress if state == s.ACTIVE else None, error=row.error,
         result=None if row.result is None else bytes(row.result), payload=bytes(row.payload),
-        key=more.get("key", ""), headers=more.get("headers") or {},
+        key=more.get("key", ""), headers=more.get("headers") or {}, tags=tuple(more.get("tags", ())),
+        attempts=history_of(row) if whole else (),
     )  # fmt: skip
 
 

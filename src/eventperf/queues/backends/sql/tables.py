@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Version of the tables this release reads and writes; each has its step in :mod:`.sql_steps`."""
 
 WAITING: Final = 0
@@ -91,9 +91,13 @@ jobs: Table = Table(
     Column("error", _LONG),
     Column("result", _BINARY),
     Column("steps", _LONG),
+    Column("history", _LONG),  # its last runs, JSON; a first run that completes is not written down
     mysql_engine="InnoDB",
 )
 _c = jobs.c
+
+SHOWN: Final = tuple(column for column in _c if column is not _c.history)
+"""The columns of a listing."""
 
 
 def _index(name: str, *columns: Any, where: Any, unique: bool = False) -> None:
@@ -177,6 +181,29 @@ links: Table = Table(
     mysql_engine="InnoDB",
 )
 """Who waits for whom."""
+
+tags: Table = Table(
+    "eventperf_tags",
+    metadata,
+    Column("ns", BigInteger, primary_key=True, autoincrement=False),
+    Column("tag", name_type(), primary_key=True),
+    Column("job_seq", BIG, primary_key=True, autoincrement=False),
+    Index("eventperf_tags_job", "job_seq"),
+    mysql_engine="InnoDB",
+)
+"""The words by which jobs are found; a row for each of a job's, none for a job without."""
+
+minutes: Table = Table(
+    "eventperf_minutes",
+    metadata,
+    Column("n", BIG, primary_key=True, autoincrement=True),
+    Column("ns", BigInteger, nullable=False),
+    Column("minute", BigInteger, nullable=False),
+    Column("facts", _LONG, nullable=False),
+    Index("eventperf_minutes_at", "ns", "minute"),
+    mysql_engine="InnoDB",
+)
+"""What ended in a minute by queue and type, JSON; appended about once a second, added up when it is over."""
 
 turns: Table = Table(
     "eventperf_limits",
