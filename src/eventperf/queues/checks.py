@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 from eventperf._core.errors import ConfigurationError
 
 
@@ -30,3 +34,17 @@ def check_int(value: object, *, argument: str, low: int, high: int | None = None
     ):
         raise ConfigurationError(argument, value, allowed)
     return value
+
+
+def check_hook(fn: Callable[..., Any], decorator: str) -> Callable[..., Any]:
+    """Return ``fn`` if it can be called with a worker's state."""
+    allowed = "a function of one argument, the worker's state"
+    if not callable(fn):
+        raise ConfigurationError(decorator, fn, allowed)
+    try:
+        inspect.signature(fn).bind({})
+    except TypeError:
+        raise ConfigurationError(decorator, fn, allowed) from None
+    except ValueError:  # a built-in without a signature
+        return fn
+    return fn

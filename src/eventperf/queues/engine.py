@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -13,7 +13,7 @@ from eventperf._core.events import Hooks
 
 from .codec import Codec
 from .job import NewJob
-from .jobtype import JobType, Middleware
+from .jobtype import JobType, Middleware, WorkerHook
 from .options import EngineOptions
 from .schedules import Schedule
 
@@ -33,6 +33,8 @@ class Engine:
         upcasters: By job type, the step to each version of its payload.
         process_setup: What the processes of ``cpu=True`` jobs do first.
         follow: Builds the job that a handler asks for by ``ctx.then``, from its type, data and options.
+        startups: Called before a worker's first claim; ``shutdowns``: after its last job, the last one first.
+        state: What these share with the handlers of one run of a worker.
     """
 
     types: Mapping[str, JobType]
@@ -46,3 +48,6 @@ class Engine:
     schedules: Mapping[str, Schedule]
     follow: Callable[[str, Any, dict[str, Any]], NewJob]
     process_setup: Setup | None = None
+    startups: Sequence[WorkerHook] = ()
+    shutdowns: Sequence[WorkerHook] = ()
+    state: dict[str, Any] = field(default_factory=dict)

@@ -13,6 +13,9 @@ DEFAULT_BACKOFF: Final = Exponential()
 Middleware = Callable[[Any, Any, Callable[[Any, Any], Awaitable[Any]]], Awaitable[Any]]
 """``async def fn(ctx, data, proceed)``."""
 
+WorkerHook = Callable[[dict[str, Any]], Any]
+"""``fn(state)``, plain or a coroutine function; what it puts there, handlers find in ``ctx.state``."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobType:

@@ -16,14 +16,14 @@ from eventperf._core.errors import ConfigurationError, UnknownScheme
 from eventperf._core.events import Hooks
 from eventperf._core.urls import BackendURL, Registry, parse_url
 
-from .checks import check_int, check_name
+from .checks import check_hook, check_int, check_name
 from .codec import Codec
 from .engine import Engine, Setup
 from .errors import Unsupported
 from .events import KINDS, JobEvent
 from .handle import Job, JobFunction
 from .job import JobRecord, NewJob
-from .jobtype import JobType, Middleware
+from .jobtype import JobType, Middleware, WorkerHook
 from .limits import Limit
 from .operating import Operations
 from .options import (
@@ -31,6 +31,7 @@ from .options import (
     EngineOptions,
     Order,
     QueueConfig,
+    WorkerLife,
     queue_configs,
 )
 from .producing import outbox
@@ -146,6 +147,8 @@ class QueueManager(Operations):
         self.process_setup: Setup | None = None  # of cpu=True jobs; the helpers of web frameworks set it
         self.schedules: dict[str, Schedule] = {}
         self.middlewares: list[Middleware] = []
+        self.startups: list[WorkerHook] = []
+        self.shutdowns: list[WorkerHook] = []
         self._stamps: list[Callable[[], Mapping[str, str]]] = []
         self._backend = self._open(url)
         if limits:
@@ -272,6 +275,25 @@ class QueueManager(Operations):
         if not inspect.iscoroutinefunction(fn):
             raise ConfigurationError("middleware", fn, "a coroutine function (ctx, data, proceed)")
         self.middlewares.append(fn)
+        return fn
+
+    def on_startup(self, fn: WorkerHook) -> WorkerHook:
+        """Call ``fn(state)`` in every worker before its first claim, in the order of declaration.
+
+        ``state`` is a dict of that worker: what is put into it handlers find in ``ctx.state``. Coroutine
+        functions run on the worker's loop, plain ones in a thread. What one raises keeps the worker from
+        starting; no function of :meth:`on_shutdown` is called then. ``cpu=True`` jobs run in processes of
+        their own and have no state.
+        """
+        self.startups.append(check_hook(fn, "on_startup"))
+        return fn
+
+    def on_shutdown(self, fn: WorkerHook) -> WorkerHook:
+        """Call ``fn(state)`` in every worker after its last job, the last declared first.
+
+        What one raises is logged and keeps no other from being called.
+        """
+        self.shutdowns.append(check_hook(fn, "on_shutdown"))
         return fn
 
     def stamp(self, fn: Callable[[], Mapping[str, str]]) -> Callable[[], Mapping[str, str]]:
@@ -551,6 +573,8 @@ class QueueManager(Operations):
             schedules=self.schedules,
             follow=self._follow,
             process_setup=self.process_setup,
+            startups=self.startups,
+            shutdowns=self.shutdowns,
         )
 
     def _follow(self, type: str, data: Any, options: dict[str, Any]) -> NewJob:
@@ -565,6 +589,9 @@ class QueueManager(Operations):
         lease: Duration = 15.0,
         grace: Duration = 30.0,
         name: str | None = None,
+        max_jobs: int | None = None,
+        max_memory_mb: float | None = None,
+        max_age: Duration | None = None,
     ) -> Worker:
         """Build a worker; nothing starts before it runs.
 
@@ -574,6 +601,10 @@ class QueueManager(Operations):
             lease: A job whose worker has died runs again this long after the last sign of life.
             grace: How long a graceful stop waits for running jobs before it hands them back.
             name: Shown in listings; made up when not given.
+            max_jobs: Retire after so many jobs: claim no more, let those that run end, return from
+                ``run()`` for whatever started it to start it anew. Nothing is handed back for it.
+            max_memory_mb: Retire when the process, with those of its ``cpu=True`` jobs, is larger (MiB).
+            max_age: Retire after this time, up to a tenth earlier by chance.
         """
         from .working.worker import Worker
 
@@ -589,6 +620,11 @@ class QueueManager(Operations):
             lease_s=seconds(lease, name="lease"),
             grace_s=seconds(grace, name="grace", zero=True),
             name=name,
+            life=WorkerLife(
+                max_jobs=max_jobs,
+                max_memory_mb=max_memory_mb,
+                max_age_s=None if max_age is None else seconds(max_age, name="max_age"),
+            ),
         )
 
     def on(self, kind: str, fn: Callable[[JobEvent], object]) -> Callable[[], None]:

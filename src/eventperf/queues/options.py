@@ -174,6 +174,44 @@ class EngineOptions:
         check_int(self.wait_replicas, argument="wait_replicas", low=0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLife:
+    """After what a worker lets its jobs end and stops, for whatever runs it to start a new one.
+
+    Attributes:
+        max_jobs: How many jobs it begins.
+        max_memory_mb: How large its process may get, with those of its ``cpu=True`` jobs (MiB resident).
+        max_age_s: How long it runs; up to a tenth less by chance, so that workers started together do not
+            end together.
+    """
+
+    max_jobs: int | None = None
+    max_memory_mb: float | None = None
+    max_age_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_jobs is not None:
+            check_int(self.max_jobs, argument="max_jobs", low=1)
+        size = self.max_memory_mb
+        is_size = isinstance(size, (int, float)) and not isinstance(size, bool) and size > 0
+        if size is not None and not is_size:
+            raise ConfigurationError("max_memory_mb", size, "a positive number of MiB")
+
+    def over(self, *, jobs: int, age_s: float = 0.0, memory_mb: float = 0.0) -> str:
+        """Return why a worker of these figures is to stop; empty when it may go on.
+
+        >>> WorkerLife(max_jobs=10, max_age_s=3600).over(jobs=10, age_s=60)
+        'it has begun 10 jobs (max_jobs)'
+        """
+        if self.max_jobs is not None and jobs >= self.max_jobs:
+            return f"it has begun {jobs} jobs (max_jobs)"
+        if self.max_memory_mb is not None and memory_mb > self.max_memory_mb:
+            return f"it has grown to {memory_mb:.0f} MiB (max_memory_mb)"
+        if self.max_age_s is not None and age_s >= self.max_age_s:
+            return f"it has run for {age_s:.0f} s (max_age)"
+        return ""
+
+
 def queue_configs(queues: Iterable[QueueConfig] | Mapping[str, Mapping[str, int]]) -> dict[str, QueueConfig]:
     """Return configurations by name, refusing doubles and an empty set.
 

@@ -16,7 +16,7 @@ from eventperf._core.clock import Clock
 from .engine import Engine
 from .job import JobInfo, JobState, Lease, NewJob, QueueStatus
 from .minutes import Interval
-from .options import EngineOptions, QueueConfig
+from .options import EngineOptions, QueueConfig, WorkerLife
 
 ENGINE: Final = frozenset({"claims", "priorities", "unique", "fairness", "dead_letter", "pause", "then"})
 """What every backend has whose jobs this package's own engine runs; one that drives another system's workers
@@ -63,12 +63,34 @@ class WorkerPlan:
         has_own_rooms: Whether each queue has slots of its own; else every queue may fill them all.
         grace_s: How long a graceful stop waits for running jobs; a second signal makes it 0.
         keep_failed: By queue, how many dead jobs the store keeps; ``None`` for all.
+        life: After what it stops by itself.
     """
 
     card: WorkerCard
     has_own_rooms: bool
     grace_s: float
     keep_failed: Mapping[str, int | None]
+    life: WorkerLife
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFacts:
+    """How one run of a worker is doing.
+
+    Attributes:
+        running: Jobs that run; ``begun``: how many it has begun in all.
+        hung: Running jobs that are over their time-out and cannot be stopped.
+        store_lost: Whether the store does not answer just now.
+        stopping: Why it takes no more jobs; empty while it does.
+    """
+
+    worker: str
+    slots: int
+    running: int = 0
+    begun: int = 0
+    hung: int = 0
+    store_lost: bool = False
+    stopping: str = ""
 
 
 @dataclass(slots=True)
@@ -412,7 +434,18 @@ class Session(Protocol):
     """One run of a worker."""
 
     async def run(self, burst: bool) -> None: ...
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """Begin the graceful stop: what still runs after the plan's grace is handed back."""
+        ...
+
+    def retire(self, why: str) -> None:
+        """Claim no more, let every job end however long it takes, then stop."""
+        ...
+
+    def facts(self) -> WorkerFacts:
+        """Tell how the run is doing; on its loop."""
+        ...
+
     def call(self, fn: Any, *args: Any) -> None:
         """Call ``fn`` on the run's loop, from any thread."""
         ...

@@ -119,6 +119,18 @@ class Model:
         job.state, job.at, job.token = "active", self.now + LEASE_S, lease.token
         room[job.queue] -= 1
 
+    def cancel(self, job: MJob) -> None:
+        """End a waiting or delayed job; it gives its turn back when it was the last of its key."""
+        waited = job.state == "waiting"
+        self.end(job, "cancelled")
+        lane, mine = (job.queue, job.level), (job.queue, job.level, job.key)
+        if not waited:
+            return
+        if lane not in self.lanes(dict.fromkeys(QUEUES, 1)):
+            self.last = {k: tag for k, tag in self.last.items() if k[:2] != lane}
+        elif self.last.get(mine) == job.tag:
+            self.last[mine] = max(job.tag - 1, self.virtual.get(lane, 0.0))
+
     def end(self, job: MJob, state: str) -> None:
         job.state = state
         self.bump(job.queue, state)
@@ -151,7 +163,7 @@ def history(queues: QueueManager, seed: int, turn: Callable[[float], None] | Non
             job = rng.choice(list(model.jobs.values()))
             if job.state in ("waiting", "delayed"):
                 assert queues.cancel(job.id)
-                model.end(job, "cancelled")
+                model.cancel(job)
         elif act == "replay":
             _replay(queues, model, rng.choice(list(QUEUES)))
         elif act == "time" and turn is not None:

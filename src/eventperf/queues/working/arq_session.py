@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -21,10 +23,11 @@ from eventperf.queues.engine import Engine
 from eventperf.queues.errors import StoreUnavailable
 from eventperf.queues.events import JobEvent
 from eventperf.queues.job import Lease
-from eventperf.queues.protocols import Outcome, WorkerPlan
+from eventperf.queues.protocols import Outcome, WorkerFacts, WorkerPlan
 
 from .executors import Executors
 from .heartbeat import Heartbeat
+from .life import Ageing
 from .runs import Runner
 from .scheduler import Scheduler
 
@@ -98,8 +101,12 @@ class ArqSession:
         self._store = AsyncFace(store, in_threads=True)
         self._sync = store
         self._over = asyncio.Event()
+        self._stopping = ""
+        self._give_up_at = math.inf
+        self._store_lost = False
         self._ends = _Ends(lambda lease: self._runner.settle(lease))
-        executors = Executors(engine.codec, self._card.slots)
+        executors = Executors(engine.codec, self._card.slots, engine.process_setup)
+        self._ageing = Ageing(plan.life, engine.random, executors.pids, self.retire)
         self._runner = Runner(engine, self._card.id, self._store, lambda: store, executors, self._ends)
         self._heart = Heartbeat(
             store,
@@ -108,7 +115,7 @@ class ArqSession:
             poll_s=self._card.lease_s / 3,
             on_wake=lambda: None,
             on_renewed=lambda answer, sent: None,  # arq has no tokens: whoever ends first has ended the job
-            on_store=lambda up: self.call(self._emit, "store_back" if up else "store_lost"),
+            on_store=lambda up: self.call(self._store_is, up),
         )
         self._pool: Any = ArqRedis(
             pool_or_conn=ConnectionPool.from_url(place.url.text),
@@ -126,7 +133,32 @@ class ArqSession:
 
     def stop(self) -> None:
         """Begin the graceful stop."""
+        self._stopping = self._stopping or "stopped"
+        self._give_up_at = min(self._give_up_at, time.monotonic() + self._plan.grace_s)
         self._over.set()
+
+    def retire(self, why: str) -> None:
+        """Let every job end, then stop."""
+        if not self._stopping:
+            _log.info("worker %s retires when its jobs have ended: %s", self._card.id, why)
+            self._stopping = why
+            self._over.set()
+
+    def facts(self) -> WorkerFacts:
+        """Tell how the run is doing."""
+        return WorkerFacts(
+            worker=self._card.id,
+            slots=self._card.slots,
+            running=len(self._runner.held),
+            begun=self._ageing.begun,
+            hung=self._runner.hung,
+            store_lost=self._store_lost,
+            stopping=self._stopping,
+        )
+
+    def _store_is(self, up: bool) -> None:
+        self._store_lost = not up
+        self._emit("store_back" if up else "store_lost")
 
     def _emit(self, kind: str) -> None:
         if self._engine.hooks.active:
@@ -163,7 +195,10 @@ class ArqSession:
         return made
 
     def _free(self) -> int:
-        return self._card.slots - sum(worker.job_counter for worker in self._workers)
+        if self._stopping:
+            return 0
+        running = sum(worker.job_counter for worker in self._workers)
+        return min(self._card.slots - running, self._ageing.room(max(0, running - len(self._runner.held))))
 
     def _function(
         self, name: str, queue: str, run: Callable[[str, str, Any, Any], Coroutine[Any, Any, Any]]
@@ -189,6 +224,7 @@ class ArqSession:
             raise JobExecutionFailed(f"{record.attempts} tries were begun and did not end")
         ends = self._ends.waiting[record.id] = self._loop.create_future()
         self._runner.start(Lease(record, token=int(self._loop.time() * 1000), attempt=ctx["job_try"]))
+        self._ageing.begin()
         try:
             outcome = await asyncio.shield(ends)
         except asyncio.CancelledError:  # arq was asked to abort the job
@@ -230,6 +266,7 @@ class ArqSession:
         self._emit("worker_started")
         tasks = [self._loop.create_task(worker.async_run()) for worker in self._workers]
         over = self._loop.create_task(self._idle() if burst else self._over.wait())
+        ageing = self._loop.create_task(self._ageing.watch())
         helpers: list[asyncio.Task[Any]] = [over]
         if self._engine.schedules and not burst:
             schedules = list(self._engine.schedules.values())
@@ -240,7 +277,7 @@ class ArqSession:
                 if task.done():
                     task.result()
         finally:
-            await self._close([*tasks, *helpers])
+            await self._close([*tasks, *helpers, ageing])
 
     def _jobs(self) -> list[asyncio.Task[Any]]:
         return [task for worker in self._workers for task in worker.tasks.values() if not task.done()]
@@ -259,14 +296,17 @@ class ArqSession:
         for worker in self._workers:
             worker.allow_pick_jobs = False
         try:
-            if (running := self._jobs()) and self._plan.grace_s:
-                await asyncio.wait(running, timeout=self._plan.grace_s)
+            if not self._stopping:
+                self.stop()
+            while (running := self._jobs()) and (left := self._give_up_at - time.monotonic()) > 0:
+                await asyncio.wait(running, timeout=min(0.25, left))
             await self._runner.hand_back()
             if running := self._jobs():
                 await asyncio.wait(running, timeout=5.0)
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            while tasks:  # again and again: arq's own waits may swallow a cancellation
+                for task in tasks:
+                    task.cancel()
+                tasks = list((await asyncio.wait(tasks, timeout=1.0))[1])
             try:
                 await self._store.leave(self._card.id)
             except StoreUnavailable:

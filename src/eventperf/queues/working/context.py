@@ -9,7 +9,7 @@ from typing import Any
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.queues.engine import Engine
-from eventperf.queues.errors import JobCancelled, LeaseLost
+from eventperf.queues.errors import JobCancelled, LeaseLost, QueueError
 from eventperf.queues.job import JobInfo, Lease, NewJob
 from eventperf.queues.protocols import AsyncJobStore, JobStore
 
@@ -98,6 +98,11 @@ class JobContext:
     def deadline_at(self) -> float | None:
         """When it must not start any more, by the store's clock; for handing on to what it calls."""
         return self._lease.record.deadline_at
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the functions of ``queues.on_startup`` have made for this worker, shared by all its jobs."""
+        return self._engine.state
 
     @property
     def after(self) -> tuple[str, ...]:
@@ -226,6 +231,14 @@ class ProcessContext:
     headers: Mapping[str, str]
     idempotency_key: str
     fairness_key: str = ""
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Not here: raises an error that says so."""
+        raise QueueError(
+            "ctx.state is the worker's, and a cpu=True job runs in another process: make what it needs "
+            "in its module, or declare it without cpu=True"
+        )
 
 
 def process_context(ctx: JobContext) -> ProcessContext:

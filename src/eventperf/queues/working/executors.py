@@ -81,6 +81,10 @@ class Executors:
         future = asyncio.get_running_loop().run_in_executor(self._thread_pool(), run)
         return _value(await _to_the_end(future, stop))
 
+    def pids(self) -> list[int]:
+        """Return the ids of the processes of ``cpu=True`` jobs."""
+        return [] if self._processes is None else self._processes.pids()
+
     def thread_of(self, job_id: str) -> Future[Any] | None:
         """Return what runs a job in a thread, while it does."""
         where = self._running.get(job_id)

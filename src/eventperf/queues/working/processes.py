@@ -212,6 +212,11 @@ class ProcessPool:
                 self._all.discard(child)
             child.close()
 
+    def pids(self) -> list[int]:
+        """Return the ids of all children."""
+        with self._mu:
+            return [child.process.pid for child in self._all if child.process.pid is not None]
+
     def close(self) -> None:
         """End all processes."""
         with self._mu:

@@ -97,6 +97,11 @@ class Runner:
         self.on_end: Callable[[Run], object] = lambda run: None
         self.on_dead: Callable[[str], object] = lambda queue: None
 
+    @property
+    def hung(self) -> int:
+        """How many runs are over their time-out and go on all the same."""
+        return sum(run.why == "timeout" for run in self._runs.values())
+
     def start(self, lease: Lease) -> None:
         """Run one claimed job."""
         record = lease.record

@@ -1,4 +1,4 @@
-"""The worker: claims jobs, runs them, keeps their leases, reports how they ended, stops gracefully."""
+"""The worker: what a program starts and stops; each of its runs is a session."""
 
 from __future__ import annotations
 
@@ -8,53 +8,27 @@ import os
 import signal
 import socket
 import threading
-import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import Any
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.queues.checks import check_int, check_name
 from eventperf.queues.engine import Engine
-from eventperf.queues.errors import StoreUnavailable
-from eventperf.queues.events import JobEvent
-from eventperf.queues.job import Lease
-from eventperf.queues.options import PRIORITY_BY_TYPE, QueueConfig
+from eventperf.queues.options import QueueConfig, WorkerLife
 from eventperf.queues.protocols import (
-    AsyncJobStore,
     Backend,
-    Claimed,
     HostBackend,
-    Renewed,
     Session,
     WorkerCard,
+    WorkerFacts,
     WorkerPlan,
 )
 
-from . import logs
-from .acks import Acks
-from .dead_letter import DeadLetterWatch
-from .executors import Executors
-from .heartbeat import Heartbeat
-from .leftovers import Leftovers
-from .runs import Run, Runner
-from .scheduler import Scheduler
-from .supervise import supervised
+from .life import Starting, shut_down, start_up
+from .session import StoreSession
 
 _log = logging.getLogger("eventperf.queues")
-
-_LOOK_AHEAD_S = 0.002
-_LOOK_AHEAD_MAX = 1000
-_ROUND_S, _LONG_S = 0.010, 0.040  # a round trip is more than a few per cent of runs below, not above
-_TIMER_GRAIN_S = 0.0012
-_DUE_MARGIN_S = 0.0001  # lest a claim that comes a hair too early must be made twice
-_STUCK_S = 0.1
-"""Jobs held ready go back when none of them could start for this long: a slow job took the slots."""
-_GIVE_UP = 20
-"""A worker whose claims fail so often in a row, for a reason that is no outage, ends with that error."""
-_POLL_S = 5.0
-"""How long an idle worker trusts wake-ups alone, at most half a lease."""
 
 
 class Worker:
@@ -74,6 +48,7 @@ class Worker:
         lease_s: float,
         grace_s: float,
         name: str | None,
+        life: WorkerLife,
     ) -> None:
         if not queues:
             raise ConfigurationError("queues", [], "at least one queue")
@@ -91,6 +66,7 @@ class Worker:
         self._slots = concurrency or sum(self._room.values())
         self._lease_s = lease_s
         self._grace_s = grace_s
+        self._life = life
         self._plan: WorkerPlan | None = None
         # Two that were given one name are two all the same: the store hands back what a worker's id holds.
         self.id: str = (
@@ -98,6 +74,7 @@ class Worker:
         )
         self._mu = threading.Lock()
         self._session: Session | None = None
+        self._starting: Starting | None = None
         self._stop_asked = False
 
     def card(self) -> WorkerCard:
@@ -147,28 +124,41 @@ class Worker:
     async def arun(self, *, burst: bool = False) -> None:
         """Asynchronous twin of :meth:`run`, without signal handlers."""
         with self._mu:
-            if self._session is not None:
+            if self._session is not None or self._starting is not None:
                 raise ConfigurationError("worker", self.id, "one run at a time")
+            engine = replace(self._engine, state={})
+            starting = self._starting = Starting(start_up(engine))
+            if self._stop_asked:
+                starting.cancel()
+        try:
+            if await starting.is_done():
+                try:
+                    await self._work(engine, burst)
+                finally:
+                    await shut_down(engine)
+        finally:
+            with self._mu:
+                self._starting = self._session = None
+                self._stop_asked = False
+
+    async def _work(self, engine: Engine, burst: bool) -> None:
+        with self._mu:
             plan = self._plan = WorkerPlan(
                 card=self.card(),
                 has_own_rooms=self._has_own_rooms,
                 grace_s=self._grace_s,
                 keep_failed=self._keep_failed,
+                life=self._life,
             )
             session: Session
             if isinstance(self._backend, HostBackend):
-                session = self._backend.session(plan, self._engine)
+                session = self._backend.session(plan, engine)
             else:
-                session = _Session(plan, self._engine, self._backend)
-            self._session = session
+                session = StoreSession(plan, engine, self._backend)
+            self._session, self._starting = session, None
             if self._stop_asked:
                 session.stop()
-        try:
-            await session.run(burst)
-        finally:
-            with self._mu:
-                self._session = None
-                self._stop_asked = False
+        await session.run(burst)
 
     def stop(self) -> None:
         """Ask for a graceful stop: running jobs get ``grace`` to finish, then are handed back."""
@@ -176,6 +166,25 @@ class Worker:
             self._stop_asked = True
             if self._session is not None:
                 self._session.call(self._session.stop)
+            elif self._starting is not None:
+                self._starting.cancel()
+
+    def retire(self, why: str = "asked to") -> None:
+        """Let every running job end, however long it takes, claim no more, and stop; from anywhere."""
+        with self._mu:
+            if self._session is not None:
+                self._session.call(self._session.retire, why)
+            elif self._starting is not None:
+                self._stop_asked = True
+                self._starting.cancel()
+
+    def ask(self, tell: Callable[[WorkerFacts], object]) -> bool:
+        """Have ``tell`` called with how the run is doing, on its loop; false while nothing runs."""
+        with self._mu:
+            session = self._session
+            if session is not None:
+                session.call(lambda: tell(session.facts()))
+            return session is not None
 
     def __enter__(self) -> Worker:
         return self
@@ -193,297 +202,3 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<Worker {self.id}: {', '.join(self._room)}>"
-
-
-class _Session:
-    """One run of a worker, from its first claim to its last acknowledgement."""
-
-    def __init__(self, plan: WorkerPlan, engine: Engine, backend: Backend) -> None:
-        self._plan = plan
-        self._engine = engine
-        self._loop = asyncio.get_running_loop()
-        self._stopping = False
-        self._store: AsyncJobStore = backend.aio()
-        self._card = card = plan.card
-        self._wake = asyncio.Event()
-        self._room = dict(card.room_by_queue)
-        self._free = card.slots
-        self._ahead: deque[Lease] = deque()
-        self._begun = 0
-        self._stuck_check: asyncio.TimerHandle | None = None
-        self._timer: asyncio.Handle
-        self._more = False  # the last claim may have left jobs that fit the next free slot
-        self._acks = Acks(self._store, self._refused, lambda lease: self._runner.settle(lease))
-        executors = Executors(engine.codec, card.slots, engine.process_setup)
-        self._runner = Runner(engine, card.id, self._store, backend.sync, executors, self._acks)
-        self._runner.on_end = self._freed
-        self._dead_letter = DeadLetterWatch(self._store, plan.keep_failed)
-        self._runner.on_dead = self._dead_letter.look
-        self._waiter = backend.waiter(card)
-        self._heart = Heartbeat(
-            self._waiter,
-            self._card,
-            self._runner.leases,
-            poll_s=min(_POLL_S, card.lease_s / 2),
-            on_wake=lambda: self.call(self._wake.set),
-            on_renewed=lambda answer, sent: self.call(self._renewed, answer, sent),
-            on_store=lambda up: self.call(self._store_is, up),
-            on_nudge=self._nudge,
-        )
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._leftovers: Leftovers | None = None
-
-    def call(self, fn: Any, *args: Any) -> None:
-        try:
-            self._loop.call_soon_threadsafe(fn, *args)
-        except RuntimeError:  # the loop closed while the thread was on its way out
-            _log.debug("worker %s: its loop is closed", self._card.id)
-
-    def stop(self) -> None:
-        self._stopping = True
-        self._wake.set()
-
-    async def run(self, burst: bool) -> None:
-        self._report_unhandled()
-        await self._store.enter(self._card)
-        self._acks.start()
-        self._heart.start()
-        self._emit("worker_started")
-        if self._engine.schedules and not burst:
-            schedules = list(self._engine.schedules.values())
-            scheduler = Scheduler(self._store, schedules)
-            self._tasks.add(self._loop.create_task(supervised("firing schedules", scheduler.run)))
-        logs.listen()
-        try:
-            await self._claims(burst)
-        finally:
-            await self._close()
-            logs.leave()
-
-    def _report_unhandled(self) -> None:
-        if not self._card.types:
-            _log.warning("worker %s has no handlers: it will run nothing", self._card.id)
-        missing = sorted(set(self._engine.types) - self._card.types)
-        if missing:
-            _log.warning("worker %s has no handler for declared types: %s", self._card.id, ", ".join(missing))
-        mapped = sorted(set(PRIORITY_BY_TYPE) - self._card.types)
-        if mapped:
-            _log.info("worker %s has no handler for prioritised types: %s", self._card.id, ", ".join(mapped))
-
-    # -- claiming ----------------------------------------------------------------------------------
-
-    async def _claims(self, burst: bool) -> None:
-        pause, lost, failed = 0.05, False, 0
-        while not self._stopping:
-            ahead = self._look_ahead()
-            asked = self._free + ahead - len(self._ahead)
-            if asked <= 0 or self._acks.is_behind or (asked < ahead // 2 and len(self._ahead) > 0):
-                self._wake.clear()  # looked at just now; a set event would make this a busy loop
-                await self._until_wake(None)
-                continue
-            self._wake.clear()
-            # An empty answer says nothing to a worker with full queues, nor before it has reported what
-            # others may wait for.
-            was_idle = not self._runner.leases
-            try:
-                if lost:
-                    await self._store.enter(self._card, list(self._runner.leases))
-                room = self._room if self._plan.has_own_rooms else dict.fromkeys(self._room, asked)
-                claimed = await self._store.claim(self._card.id, room, asked)
-                pause, lost = 0.05, False
-            except StoreUnavailable:
-                lost = True  # a claim may have been answered into the void
-                self._wake.clear()
-                await self._until_wake(pause)
-                pause = min(pause * 2, 0.5)
-                continue
-            except Exception as error:  # refused, or a fault of ours: the jobs that run must not suffer
-                if (failed := failed + 1) >= _GIVE_UP:
-                    raise
-                lost = True
-                log = _log.exception if failed == 1 else _log.debug
-                log("worker %s cannot claim and keeps trying: %s", self._card.id, error)
-                self._wake.clear()
-                await self._until_wake(min(0.1 * 2**failed, 5.0))
-                continue
-            failed = 0
-            self._told(claimed)
-            self._more = len(claimed.leases) == asked or not all(room.values())
-            for lease in claimed.leases:
-                self._room[lease.record.queue] -= 1
-                if self._free > 0:
-                    self._begin(lease)
-                else:
-                    self._runner.hold(lease)
-                    self._ahead.append(lease)
-            if self._ahead and self._stuck_check is None:
-                self._stuck_check = self._loop.call_later(_STUCK_S, self._unstick, self._begun)
-            if len(claimed.leases) == asked:
-                await asyncio.sleep(0)
-            elif burst and not claimed.leases and not self._runner.held:
-                if was_idle:
-                    return
-                await self._acks.flushed()
-            else:
-                await self._until_wake(claimed.next_in_s, listen=True)
-
-    def _look_ahead(self) -> int:
-        """How many jobs to hold ready beyond the slots, so that none of them waits for a round trip.
-
-        A few milliseconds of work when jobs are very short; one for each slot where slots that end
-        together would otherwise stand still for a share that shows. Urgent jobs wait no longer than that.
-        """
-        mean_s, slots = self._runner.mean_run_s, self._card.slots
-        if self._plan.has_own_rooms or mean_s <= 0:
-            return 0
-        if _ROUND_S <= mean_s < _LONG_S:
-            return min(_LOOK_AHEAD_MAX, slots)
-        return min(_LOOK_AHEAD_MAX, int(slots * _LOOK_AHEAD_S / mean_s))
-
-    def _begin(self, lease: Lease) -> None:
-        self._free -= 1
-        self._begun += 1
-        self._runner.start(lease)
-
-    def _unstick(self, begun: int) -> None:
-        """Hand jobs held ready back to other workers when the slots are taken for longer than foreseen."""
-        self._stuck_check = None
-        if not self._ahead or self._stopping:
-            return
-        if begun != self._begun:
-            self._stuck_check = self._loop.call_later(_STUCK_S, self._unstick, self._begun)
-            return
-        self._runner.mean_run_s = max(self._runner.mean_run_s, _STUCK_S)
-        while self._ahead:
-            lease = self._ahead.pop()
-            self._room[lease.record.queue] += 1
-            self._runner.drop(lease, "release")
-
-    async def _until_wake(self, timeout_s: float | None, *, listen: bool = False) -> None:
-        """Sleep until a wake-up, a freed slot that matters, the stop, or ``timeout_s``."""
-        if self._wake.is_set() or self._stopping:
-            return
-        if listen:
-            self._heart.listen()
-        limit = min(_POLL_S, self._card.lease_s / 2)
-        if timeout_s is None or timeout_s >= limit:
-            self._timer = self._loop.call_later(limit, self._wake.set)
-        else:
-            at = self._loop.time() + timeout_s + _DUE_MARGIN_S
-            self._timer = self._loop.call_at(at - _TIMER_GRAIN_S, self._come_due, at)
-        try:
-            await self._wake.wait()
-        finally:
-            self._timer.cancel()
-
-    def _come_due(self, at: float) -> None:
-        """Wake at ``at``; the last millisecond is polled, because epoll's timers are that coarse."""
-        if self._loop.time() >= at:
-            self._wake.set()
-        else:
-            self._timer = self._loop.call_soon(self._come_due, at)
-
-    def _freed(self, run: Run) -> None:
-        self._free += 1
-        self._room[run.lease.record.queue] += 1
-        if self._ahead and not self._stopping:
-            self._begin(self._ahead.popleft())
-        if self._more or not self._runner.held:
-            self._wake.set()
-
-    def _told(self, claimed: Claimed) -> None:
-        if not self._engine.hooks.active:
-            return
-        for s in claimed.stalled:
-            self._emit("stalled", job_id=s.job_id, type=s.type, queue=s.queue)
-            if s.dead:
-                self._emit("failed", job_id=s.job_id, type=s.type, queue=s.queue, error="crashes")
-        for job_id, type_, queue, reason in claimed.expired:
-            self._emit("failed", job_id=job_id, type=type_, queue=queue, error=reason)
-
-    def _emit(self, kind: str, **facts: Any) -> None:
-        if self._engine.hooks.active:
-            self._engine.hooks.emit(JobEvent(kind=kind, worker=self._card.id, **facts))
-
-    # -- what the heartbeat says -------------------------------------------------------------------
-
-    def _renewed(self, answer: Renewed, sent: Mapping[str, int]) -> None:
-        # A lease that was let go and claimed anew meanwhile is not the one that is lost.
-        leases = self._runner.leases
-        lost = [job_id for job_id in answer.lost if leases.get(job_id, sent[job_id]) == sent[job_id]]
-        gone = {*lost, *answer.cancel}
-        for lease in [x for x in self._ahead if x.record.id in gone]:
-            self._ahead.remove(lease)
-            self._room[lease.record.queue] += 1
-            self._runner.drop(lease, "cancelled" if lease.record.id in answer.cancel else None)
-        for job_id in lost:
-            self._runner.interrupt(job_id, "lost")
-        for job_id in answer.cancel:
-            self._runner.interrupt(job_id, "cancel")
-
-    def _store_is(self, up: bool) -> None:
-        self._emit("store_back" if up else "store_lost")
-        if up:
-            self._wake.set()
-
-    def _refused(self, lease: Lease) -> None:
-        record = lease.record
-        _log.warning("job %s finished late: another claim holds it, this result is dropped", record.id)
-        self._emit("refused", job_id=record.id, type=record.type, queue=record.queue, attempt=lease.attempt)
-
-    def _nudge(self) -> None:
-        task = self._loop.create_task(self._nudged())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _nudged(self) -> None:
-        store: Any = self._store
-        try:
-            await store.nudge(self._card.id)
-        except StoreUnavailable as error:  # the thread's own wait fails too, and starts again
-            _log.debug("worker %s: %s", self._card.id, error)
-
-    # -- stopping ----------------------------------------------------------------------------------
-
-    async def _close(self) -> None:
-        try:
-            if self._stuck_check is not None:
-                self._stuck_check.cancel()
-            while self._ahead:
-                self._runner.drop(self._ahead.pop(), "release")
-            end = time.monotonic() + self._plan.grace_s
-            while self._runner.held and time.monotonic() < end and self._plan.grace_s:
-                self._wake.clear()
-                await self._until_freed(min(0.25, end - time.monotonic()))
-            left = await self._runner.hand_back()
-            for task in list(self._tasks):
-                task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
-            await self._acks.close()
-            await self._dead_letter.close()
-            if left:
-                leftovers = Leftovers(self._waiter, self._heart, self._card.id)
-                leftovers.keep(left)
-                self._leftovers = leftovers
-            else:
-                await self._sign_off()
-        finally:
-            if self._leftovers is None:
-                self._heart.close()
-                await asyncio.to_thread(self._heart.join, 2.0)
-                self._waiter.close()
-            self._runner.close()
-            self._emit("worker_stopped")
-
-    async def _sign_off(self) -> None:
-        try:
-            await self._store.leave(self._card.id)
-        except StoreUnavailable:
-            _log.warning("worker %s could not sign off; it is forgotten after its leases", self._card.id)
-
-    async def _until_freed(self, timeout_s: float) -> None:
-        try:
-            await asyncio.wait_for(self._wake.wait(), max(0.0, timeout_s))
-        except asyncio.TimeoutError:
-            return

@@ -58,6 +58,13 @@ def _ids(jobs: list[JobInfo]) -> list[str]:
 class AttemptTests(StoreTests):
     """What is kept of each run."""
 
+    @pytest.fixture(autouse=True)
+    def _declared(self, make: Make) -> None:
+        with make() as queues:
+            if "attempts" not in queues.backend.capabilities:
+                assert queues.enqueue("t").info().attempts == ()
+                pytest.skip("it keeps none, and shows none")
+
     def test_every_run_is_shown_with_where_it_ran_and_how_it_ended(self, queues: QueueManager) -> None:
         job, station = queues.enqueue("t"), Station(queues, "t")
         assert job.info().attempts == ()
@@ -329,7 +336,8 @@ class UpdateTests(StoreTests):
         waits, late = changing.enqueue("t"), changing.enqueue("t", delay=500)
         changing.update(waits.id, delay=400)
         due = waits.info().due_at
-        assert waits.info().state is JobState.DELAYED and due is not None
+        assert waits.info().state is JobState.DELAYED
+        assert due is not None
         assert 390 < due - waits.info().created_at < 420
         changing.update(late.id, delay=0)
         station = Station(changing, "t")
@@ -463,7 +471,8 @@ class MetricTests(StoreTests):
         wait = measured.metrics().by()[()].wait
         assert wait.count == 1
         waited = wait.percentile(50)
-        assert waited is not None and waited < 0.39, "the delay is no wait"
+        assert waited is not None
+        assert waited < 0.39, "the delay is no wait"
         assert job.info().is_finished
 
     def test_steps_are_whole_minutes_within_the_span(self, measured: QueueManager) -> None:
@@ -474,7 +483,7 @@ class MetricTests(StoreTests):
         for since, step in (("1h", "1m"), ("1d", "1h"), ("5m", "90s")):
             metrics = measured.metrics(since, step)
             (one,) = metrics.intervals
-            assert one.at <= metrics.until and one.at >= metrics.since
+            assert metrics.since <= one.at <= metrics.until
             assert metrics.step_s % 60 == 0
             assert (one.at - metrics.since) % metrics.step_s == 0
         for wrong in ({"since": "2d"}, {"since": "soon"}, {"step": 0}):

@@ -39,11 +39,12 @@ class Worker(_worker.Worker):
 
     async def _slot(self) -> None:
         """Wait until a slot is free, at most as long as arq would have slept."""
-        self._freed = asyncio.Event()
+        freed = self._freed = asyncio.Event()
+        timer = asyncio.get_running_loop().call_later(max(self.poll_delay_s, 0.01), freed.set)
         try:
-            await asyncio.wait_for(self._freed.wait(), max(self.poll_delay_s, 0.01))
-        except asyncio.TimeoutError:
-            return
+            await freed.wait()  # before Python 3.12 wait_for() may swallow the cancellation of a stop
+        finally:
+            timer.cancel()
 
     def _release_sem_dec_counter_on_complete(self) -> None:
         super()._release_sem_dec_counter_on_complete()

@@ -388,7 +388,7 @@ class MemoryBooks:
         else:
             queue.waiting -= 1
             if job.lane is not None and not job.parked:
-                job.lane.size -= 1
+                job.lane.leave(job.record.key, job.tag)
             job.parked = False
 
     def replay(self, queue: str, ids: Sequence[str] | None = None, /, *, limit: int | None = None) -> int:

@@ -77,6 +77,17 @@ class JobLane(Lane):
         tag = self.last[key] = max(self.virtual, self.last.get(key, 0.0)) + 1.0
         return tag
 
+    def leave(self, key: str, tag: float) -> None:
+        """Take a cancelled job out: the last of its key gives its turn back, an empty class forgets all."""
+        self.size -= 1
+        if not self.size:
+            self.last.clear()
+        elif self.last.get(key) == tag:
+            if tag <= self.virtual + 1.0:
+                del self.last[key]
+            else:
+                self.last[key] = tag - 1.0
+
     def serve(self, tag: float) -> None:
         if tag > self.virtual:
             self.virtual = tag

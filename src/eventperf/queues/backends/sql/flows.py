@@ -23,6 +23,9 @@ def hold(tx: Tx, fresh: Sequence[dict[str, Any]], jobs: Mapping[str, NewJob]) ->
     """Delay the newcomers that wait for jobs; return for each those it waits for, none when it is doomed.
 
     Parents are locked until this transaction ends, so that none of them ends before its link is there.
+
+    Raises:
+        ConfigurationError: A parent that is neither here nor among the newcomers.
     """
     flows = {row["id"]: flow for row in fresh if (flow := jobs[row["id"]].record.flow) is not None}
     if not flows:
@@ -30,15 +33,16 @@ def hold(tx: Tx, fresh: Sequence[dict[str, Any]], jobs: Mapping[str, NewJob]) ->
     inside = {row["id"] for row in fresh}
     outside = sorted({parent for flow in flows.values() for parent in flow["after"]} - inside)
     states = _states(tx, outside)
-    if missing := [parent for parent in outside if parent not in states]:
-        raise unknown_parent(missing[0])
+    for parent in outside:
+        if parent not in states:
+            raise unknown_parent(parent)
     waits: dict[str, list[str]] = {}
     for row in fresh:
         if (flow := flows.get(row["id"])) is None:
             continue
         parents, doomed = list[str](), False
         for parent in dict.fromkeys(flow["after"]):
-            state = states.get(parent, s.COMPLETED if parent not in inside else s.WAITING)
+            state = states.get(parent, s.WAITING)
             if parent in waits and not waits[parent]:
                 state = s.CANCELLED
             if state == s.COMPLETED or (flow["when"] == "ended" and state in (s.FAILED, s.CANCELLED)):

@@ -136,6 +136,16 @@ local function free_unique(id, type_, extras, mode)
   end
 end
 
+-- A job that was cancelled gives its turn back when it was the last of its key; an empty class remembers none.
+local function give_turn_back(extras, lane, tag, is_empty)
+  if not string.find(extras, '"k":', 1, true) then return end
+  if is_empty then call('DEL', P .. 'F:' .. lane) return end
+  local key = cjson.decode(extras).k
+  if tonumber(call('HGET', P .. 'F:' .. lane, key) or -1) ~= tag then return end
+  if tag <= tonumber(call('HGET', P .. 'v', lane) or 0) + 1 then call('HDEL', P .. 'F:' .. lane, key)
+  else call('HSET', P .. 'F:' .. lane, key, string.format('%.17g', tag - 1)) end
+end
+
 -- Forget a fairness key's turn with the last of its jobs in a class, so that keys seen once do not stay for ever.
 local function forget_turn(extras, lane, tag)
   if tag and string.find(extras, '"k":', 1, true) then

@@ -10,8 +10,9 @@ local function unplace(id, blob)
   local tag = call('ZSCORE', P .. 'L:' .. name, id)
   if tag then
     call('ZREM', P .. 'L:' .. name, id)
-    forget_turn(extras, name, tonumber(tag))
-    if call('HINCRBY', P .. 'c', name, -1) == 0 then call('HDEL', P .. 'c', name) end
+    local is_empty = call('HINCRBY', P .. 'c', name, -1) == 0
+    if is_empty then call('HDEL', P .. 'c', name) end
+    give_turn_back(extras, name, tonumber(tag), is_empty)
   elseif call('ZREM', P .. 'P:' .. type_, id) == 1 then
     if call('EXISTS', P .. 'P:' .. type_) == 0 then call('HDEL', P .. 'P', type_) end
   else
