@@ -58,15 +58,16 @@ def _ids(jobs: list[JobInfo]) -> list[str]:
 class AttemptTests(StoreTests):
     """What is kept of each run."""
 
-    @pytest.fixture(autouse=True)
-    def _declared(self, make: Make) -> None:
+    @pytest.fixture
+    def keeping(self, make: Make) -> Any:
         with make() as queues:
             if "attempts" not in queues.backend.capabilities:
                 assert queues.enqueue("t").info().attempts == ()
                 pytest.skip("it keeps none, and shows none")
+            yield queues
 
-    def test_every_run_is_shown_with_where_it_ran_and_how_it_ended(self, queues: QueueManager) -> None:
-        job, station = queues.enqueue("t"), Station(queues, "t")
+    def test_every_run_is_shown_with_where_it_ran_and_how_it_ended(self, keeping: QueueManager) -> None:
+        job, station = keeping.enqueue("t"), Station(keeping, "t")
         assert job.info().attempts == ()
         lease = station.take()[0]
         said = {
@@ -84,10 +85,10 @@ class AttemptTests(StoreTests):
         assert abs(first.started_at - job.info().created_at) < 30
         assert (second.number, second.outcome, second.worker) == (2, "completed", station.id)
         assert second.error is second.traceback is second.log_tail is None
-        assert queues.result(job.id) == 1
+        assert keeping.result(job.id) == 1
 
-    def test_only_the_last_runs_are_kept(self, queues: QueueManager) -> None:
-        job, station = queues.enqueue("t", attempts=100), Station(queues, "t")
+    def test_only_the_last_runs_are_kept(self, keeping: QueueManager) -> None:
+        job, station = keeping.enqueue("t", attempts=100), Station(keeping, "t")
         for n in range(KEPT + 5):
             assert station.end(station.take()[0], "retry", error=f"e{n}")
         assert [a.error for a in job.info().attempts] == [f"e{n}" for n in range(5, KEPT + 5)]
@@ -96,40 +97,40 @@ class AttemptTests(StoreTests):
         assert (info.error, info.attempts[-1].error, len(info.attempts)) == ("last", "last", KEPT)
         assert info.attempts[-1].number == KEPT + 6
 
-    def test_dead_job_that_is_put_back_still_shows_what_happened(self, queues: QueueManager) -> None:
-        job, station = queues.enqueue("t"), Station(queues, "t")
+    def test_dead_job_that_is_put_back_still_shows_what_happened(self, keeping: QueueManager) -> None:
+        job, station = keeping.enqueue("t"), Station(keeping, "t")
         assert station.end(station.take()[0], "dead", error="boom", traceback="trace")
         assert [(a.outcome, a.traceback) for a in job.info().attempts] == [("failed", "trace")]
-        assert queues.dead("normal")[0].attempts == (), "listings leave them out"
-        assert queues.retry(job.id)
+        assert keeping.dead("normal")[0].attempts == (), "listings leave them out"
+        assert keeping.retry(job.id)
         assert [a.outcome for a in job.info().attempts] == ["failed"]
         assert station.end(station.take()[0])
         assert [a.outcome for a in job.info().attempts] == ["failed", "completed"]
 
-    def test_death_of_a_worker_is_an_attempt_too(self, queues: QueueManager) -> None:
-        job, dying = queues.enqueue("t"), Station(queues, "t", lease_s=0.2)
+    def test_death_of_a_worker_is_an_attempt_too(self, keeping: QueueManager) -> None:
+        job, dying = keeping.enqueue("t"), Station(keeping, "t", lease_s=0.2)
         assert dying.take()
-        other = Station(queues, "t")
+        other = Station(keeping, "t")
         lease = until(lambda: other.take())[0]
         assert [(a.outcome, a.worker) for a in job.info().attempts] == [("crashed", dying.id)]
         assert other.end(lease)
         assert [(a.outcome, a.worker) for a in job.info().attempts][1] == ("completed", other.id)
 
-    def test_job_cancelled_while_it_ran_shows_that_run(self, queues: QueueManager) -> None:
-        job, station = queues.enqueue("t"), Station(queues, "t")
+    def test_job_cancelled_while_it_ran_shows_that_run(self, keeping: QueueManager) -> None:
+        job, station = keeping.enqueue("t"), Station(keeping, "t")
         lease = station.take()[0]
         assert job.cancel()
         assert station.end(lease, "cancelled", error="cancelled while running")
         assert [a.outcome for a in job.info().attempts] == ["cancelled"]
 
-    def test_job_handed_back_unrun_has_no_attempt(self, queues: QueueManager) -> None:
-        job, station = queues.enqueue("t"), Station(queues, "t")
+    def test_job_handed_back_unrun_has_no_attempt(self, keeping: QueueManager) -> None:
+        job, station = keeping.enqueue("t"), Station(keeping, "t")
         assert station.end(station.take()[0], "release")
         assert job.info().attempts == ()
 
     @pytest.mark.parametrize("kind", ["thread", "task"])
-    def test_worker_hands_in_traceback_and_log_lines(self, make: Make, kind: str) -> None:
-        with make() as queues:
+    def test_worker_hands_in_traceback_and_log_lines(self, keeping: QueueManager, kind: str) -> None:
+        with keeping as queues:
 
             def trip(data: str) -> None:
                 _log.warning("about to trip over %s", data)
