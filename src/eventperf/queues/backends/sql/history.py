@@ -17,7 +17,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
-from .tables import BIG, name_type
+from .columns import BIG, name_type
 
 __all__ = ["STEPS", "Step", "There"]
 

@@ -107,7 +107,14 @@ def _text(found: Sequence[Interval]) -> str:
 
 
 def read(minute: int, facts: str) -> list[Interval]:
-    """Return the intervals of a row."""
+    """Return the intervals of a row; none of a damaged one."""
+    try:
+        return _read(minute, facts)
+    except (ValueError, TypeError, AttributeError):
+        return []
+
+
+def _read(minute: int, facts: str) -> list[Interval]:
     return [
         Interval(
             at=minute * MINUTE_S, queue=queue, type=type_, **dict(zip(COUNTS, counts, strict=True)),

@@ -63,9 +63,11 @@ local function has(said) return string.find(said, text, 1, true) end
 
 local function fits(id, blob, record)
   if not blob then return false end
-  local q, kind, _, _, at = parse(blob)
+  local q, kind = parse(blob)
   if not queues[q] or (type_ ~= '' and kind ~= type_) then return false end
-  if text == '' or has(id) or string.find(blob, text, at, true) then return true end
+  if text == '' or has(id) then return true end
+  local at = string.match(blob, '^%d+\31[^\31]*\31[^\31]*\31%d+\31[^\31]*\31()') or 1
+  if string.find(blob, text, at, true) then return true end
   record = record or call('HGET', P .. 'X', id) or call('GET', P .. 'r:' .. id)
   return has(record and error_of(record) or call('HGET', P .. 'e', id) or '')
 end
@@ -86,6 +88,7 @@ local function try_job(id, blob)
   if not row then return end
   if row[1] == 'r' then
     local letter, length, result, _, at = string.match(row[2], HEAD)
+    if not letter then return end
     local rest = string.sub(row[2], at + length + math.max(0, result))
     if gone[letter] and fits(id, rest, row[2]) then show(id, row) end
   elseif live[row[1]] and fits(id, row[2]) then show(id, row) end

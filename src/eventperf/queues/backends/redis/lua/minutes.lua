@@ -9,9 +9,9 @@ end
 
 -- How long a job could have run before it did, in seconds; nothing for one that waited for others.
 local function waited(blob, extras, started)
-  local born = tonumber(string.match(blob, '^%d+'))
+  local born = tonumber(string.match(blob, '^%d+') or started)
   if extras ~= '' then
-    local e = cjson.decode(extras)
+    local e = facts(extras)
     if e.f then return false end
     born = born + 1000 * (e.w or 0)
   end

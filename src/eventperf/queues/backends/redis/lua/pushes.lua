@@ -50,7 +50,7 @@ local function push_groups(i, last)
     local links, when, parents = tonumber(ARGV[i + 8]), ARGV[i + 9], {}
     for k = 1, links do parents[k] = ARGV[i + 9 + k] end
     i = i + 10 + links
-    local ids, tags = {}, string.find(header, '"l":', 1, true) and cjson.decode((select(4, parse('0' .. header)))).l or {}
+    local ids, tags = {}, tags_of((select(4, parse('0' .. header))))
     for k = 1, n do ids[k] = ARGV[i + 2 * (k - 1)] end
     local known = call('HMGET', P .. 'j', unpack(ids))
     local made, put = {}, {}

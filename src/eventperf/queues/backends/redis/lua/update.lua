@@ -11,8 +11,9 @@ if call('HEXISTS', P .. 'a', id) == 1 then return 'a' end
 local due, follows = call('ZSCORE', P .. 'd', id), call('HEXISTS', P .. 'pd', id) == 1
 if follows and wait then return 'p' end
 local state = due and 'd' or 'w'
-local created = string.match(blob, '^%d+')
-local q, type_, level, extras, at = parse(blob)
+if fault(blob) then return 'x' end
+local created, at = string.match(blob, '^(%d+)\31[^\31]*\31[^\31]*\31%d+\31[^\31]*\31()')
+local q, type_, level, extras = parse(blob)
 local payload = ARGV[5] == '1' and ARGV[6] or string.sub(blob, at)
 if wait or ARGV[5] == '1' then
   local e = extras ~= '' and cjson.decode(extras) or {}
