@@ -141,8 +141,10 @@ class QueueStatus:
     """One queue across all processes, every count exact and read in O(1).
 
     ``completed``, ``failed``, ``cancelled`` and ``enqueued`` count since the start of the store; the
-    other counts are now. Rates are per second over the last minute. At any instant ``enqueued -
-    (completed + failed + cancelled) + replayed = waiting + delayed + active``.
+    other counts are now. ``stalled`` counts leases that ended because their worker had died, ``lapsed``
+    those of a worker that lives and no longer knew of the job (no crash is counted), ``trimmed`` dead jobs
+    that were dropped because of ``keep_failed``. Rates are per second over the last minute. At any instant
+    ``enqueued - (completed + failed + cancelled) + replayed = waiting + delayed + active``.
     """
 
     name: str
@@ -155,7 +157,9 @@ class QueueStatus:
     cancelled: int = 0
     retried: int = 0
     stalled: int = 0
+    lapsed: int = 0
     dead: int = 0
+    trimmed: int = 0
     enqueued: int = 0
     replayed: int = 0
     paused: bool = False

@@ -308,6 +308,15 @@ class AttentiveStore(Protocol):
         ...
 
 
+@runtime_checkable
+class EndsStore(Protocol):
+    """What an asynchronous face may add that can tell cheaply which of many jobs have ended."""
+
+    async def ended(self, ids: Sequence[str], /) -> list[JobInfo | None]:
+        """Return what is known of those that have ended; ``None`` for all others, unknown ones too."""
+        ...
+
+
 class ScheduleStore(Protocol):
     """What a store adds that declares the capability ``"schedules"``; its asynchronous face has the same."""
 

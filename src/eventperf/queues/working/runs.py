@@ -172,9 +172,10 @@ class Runner:
         for run in list(self._runs.values()):
             job_id = run.lease.record.id
             if (thread := self._executors.thread_of(job_id)) is not None:
+                is_over = run.why == "timeout"
+                left[thread] = self._interrupted(run) if is_over else self._outcome(run, "release")
                 run.ctx.cancelled = True
                 run.why = "left"
-                left[thread] = self._outcome(run, "release")
             elif run.task is not None:
                 self.interrupt(job_id, "stop")
                 tasks.append(run.task)

@@ -20,6 +20,7 @@ from .endings import EndingTests
 from .features import FlowTests, LimitTests, ReleaseTests, ScheduleTests
 from .life import LifeTests
 from .looking import AttemptTests, MetricTests, SearchTests, UpdateTests
+from .odds import AheadTests, HangingTests, SayingTests
 from .store import CoreTests
 from .tools import LEASE_S, Make, Station, StoreTests, balanced, until
 from .workers import WorkerTests
@@ -33,7 +34,18 @@ class HostedSuite(
     """What a backend must do whose jobs another system's workers run (no capability ``"claims"``)."""
 
 
-class JobStoreSuite(HostedSuite, CoreTests, ControlTests, EndingTests, LimitTests, FlowTests, ScheduleTests):
+class JobStoreSuite(
+    HostedSuite,
+    CoreTests,
+    ControlTests,
+    EndingTests,
+    AheadTests,
+    HangingTests,
+    SayingTests,
+    LimitTests,
+    FlowTests,
+    ScheduleTests,
+):
     """What every backend must do. Subclasses give the fixture ``make``.
 
     Where a backend does not declare a capability, the tests of it check that asking for it is refused.

@@ -183,18 +183,31 @@ class MemoryStore(MemoryDesk):
             if job.lease_until > now:
                 heapq.heappush(heap, (job.lease_until, n, token, job))
                 continue
-            found.append(self._orphan(job, now))
+            lapsed = self._lives_without(job)
+            stalled = self._orphan(job, now, lapsed)
+            if not lapsed:
+                found.append(stalled)
         return found
 
-    def _orphan(self, job: StoredJob, now: float) -> Stalled:
+    def _lives_without(self, job: StoredJob) -> bool:
+        """Tell whether its worker has renewed others since it renewed this: it lives and does not hold it."""
+        worker = self._workers.get(job.worker or "")
+        if worker is None:
+            return False
+        lease_s = worker.card.lease_s
+        return worker.until - 3 * lease_s > job.lease_until - lease_s + 0.001
+
+    def _orphan(self, job: StoredJob, now: float, lapsed: bool) -> Stalled:
         record, queue = job.record, self._queues[job.record.queue]
         queue.active -= 1
-        queue.stalled += 1
-        self._tried(job, "crashed", now - job.started, CRASHED, None, None)
-        job.crashes += 1
+        if not lapsed:
+            self._tried(job, "crashed", now - job.started, CRASHED, None, None)
+        queue.lapsed += lapsed
+        queue.stalled += not lapsed
+        job.crashes += not lapsed
         job.token = -job.token
         self._let_go(job, now)
-        dead = job.crashes >= self._options.max_crashes
+        dead = not lapsed and job.crashes >= self._options.max_crashes
         if job.cancel:
             self._end(job, CANCELLED, now)
         elif dead:

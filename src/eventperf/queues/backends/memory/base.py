@@ -276,7 +276,8 @@ class MemoryBooks:
         return QueueStatus(
             name=name, priority=q.config.priority, waiting=q.waiting, delayed=q.delayed, active=q.active,
             completed=q.completed, failed=q.failed, cancelled=q.cancelled, retried=q.retried,
-            stalled=q.stalled, dead=len(q.dead), enqueued=q.enqueued, replayed=q.replayed, paused=q.paused,
+            stalled=q.stalled, lapsed=q.lapsed, trimmed=q.trimmed, dead=len(q.dead),
+            enqueued=q.enqueued, replayed=q.replayed, paused=q.paused,
             workers=sum(name in w.card.room_by_queue and w.until > now for w in self._workers.values()),
             oldest_wait_s=max(0.0, now - min(oldest)) if oldest else 0.0,
             arrival_rate=q.rate(q.arrivals, now, self._born), service_rate=q.rate(q.served, now, self._born),
@@ -300,6 +301,7 @@ class MemoryBooks:
         while keep is not None and len(queue.dead) > keep:
             old = queue.dead.pop(next(iter(queue.dead)))
             del self._jobs[old.record.id]
+            queue.trimmed += 1
             self._followed(old, now, forgotten=True)
 
     def _end(self, job: StoredJob, state: JobState, now: float) -> None:

@@ -121,8 +121,25 @@ class StoredQueue:
     """Counters and finished jobs of one queue."""
 
     __slots__ = (
-        "active", "arrivals", "cancelled", "completed", "config", "dead", "delayed", "done", "enqueued",
-        "failed", "lanes", "paused", "replayed", "retried", "served", "stalled", "waiting",
+        "active",
+        "arrivals",
+        "cancelled",
+        "completed",
+        "config",
+        "dead",
+        "delayed",
+        "done",
+        "enqueued",
+        "failed",
+        "lanes",
+        "lapsed",
+        "paused",
+        "replayed",
+        "retried",
+        "served",
+        "stalled",
+        "trimmed",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, config: QueueConfig) -> None:
@@ -136,6 +153,8 @@ class StoredQueue:
         self.cancelled: int = 0
         self.retried: int = 0
         self.stalled: int = 0
+        self.lapsed: int = 0
+        self.trimmed: int = 0
         self.replayed: int = 0
         self.paused: bool = False
         self.lanes: dict[int, JobLane] = {}

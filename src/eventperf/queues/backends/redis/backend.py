@@ -62,6 +62,10 @@ class RedisBackend:
             weakref.WeakKeyDictionary()
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as what it was made from."""
+        return type(self), (self._url, self._settings)
+
     def _here(self) -> None:
         """Forget the parent's connections after a fork, without closing them."""
         if self._pid != os.getpid():
@@ -429,6 +433,9 @@ class AsyncRedisStore(_Shared):
 
     async def fetch(self, ids: Sequence[str], /) -> list[JobInfo | None]:
         return wire.infos(ids, await self._run("fetch", ids)) if ids else []
+
+    async def ended(self, ids: Sequence[str], /) -> list[JobInfo | None]:
+        return wire.infos(ids, await self._run("ended", ids)) if ids else []
 
     async def counts(self) -> list[QueueStatus]:
         return wire.statuses(self._settings, await self._run("counts", list(self._settings.queues)))

@@ -443,7 +443,7 @@ def statuses(settings: StoreSettings, reply: Sequence[Any]) -> list[QueueStatus]
     span = max(1.0, min(span, (now_ms - n.get("#born", now_ms)) / 1000 or span))
     fields = (
         "waiting", "delayed", "active", "completed", "failed", "cancelled", "retried", "stalled", "enqueued",
-        "replayed",
+        "replayed", "lapsed", "trimmed",
     )  # fmt: skip
     return [
         QueueStatus(
@@ -485,8 +485,10 @@ def _ms(value_s: float) -> int:
 
 def card_args(card: WorkerCard) -> Args:
     """Return how a worker introduces itself; used by ``enter.lua`` and ``renew.lua``."""
-    text = json.dumps({"q": list(card.room_by_queue), "s": card.slots}, separators=(",", ":"))
-    return [card.id, text, _ms(card.lease_s), len(card.types), *card.types]
+    lease_ms = _ms(card.lease_s)
+    facts = {"q": list(card.room_by_queue), "s": card.slots, "l": lease_ms}
+    text = json.dumps(facts, separators=(",", ":"))
+    return [card.id, text, lease_ms, len(card.types), *card.types]
 
 
 def claim_args(settings: StoreSettings, card: WorkerCard, room: Mapping[str, int], total: int) -> Args:

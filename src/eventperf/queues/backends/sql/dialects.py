@@ -95,6 +95,9 @@ class Dialect:
         """The same of bytes."""
         return func.instr(column, data) > 0
 
+    def allow_depth(self, conn: Connection) -> None:
+        """Let a recursive question go as deep as chains of jobs do."""
+
     def notify(self, conn: Connection, channel: str, text: str) -> None:
         """Wake workers when this transaction commits, where the server can."""
 
@@ -169,6 +172,11 @@ class MySQL(Dialect):
 
     def trouble(self, error: DBAPIError) -> Trouble:
         return of_mysql(error.orig)
+
+    def allow_depth(self, conn: Connection) -> None:
+        is_mariadb = getattr(conn.dialect, "is_mariadb", False)
+        name = "max_recursive_iterations" if is_mariadb else "cte_max_recursion_depth"
+        conn.exec_driver_sql(f"SET SESSION {name} = 10000000")
 
     def insert_new(self, conn: Connection, table: Table, rows: Sequence[Row]) -> None:
         conn.execute(mysql.insert(table).prefix_with("IGNORE"), rows)

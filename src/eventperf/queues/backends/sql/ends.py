@@ -34,7 +34,7 @@ def free_keys(tx: Tx, found: Iterable[Any], kinds: tuple[str, ...] = ("waiting",
 def end(tx: Tx, found: Sequence[Any], state: int, **values: Any) -> None:
     """Move jobs to a final state, count them, and free or cancel those that waited for them.
 
-    A cancelled job dooms its children and these theirs: one round for each generation.
+    A cancelled job dooms its children and these theirs.
     """
     _close(tx, found, state, values)
     settle(tx, found, state)
@@ -43,14 +43,17 @@ def end(tx: Tx, found: Sequence[Any], state: int, **values: Any) -> None:
 def settle(tx: Tx, found: Sequence[Any], state: int, *, forgotten: bool = False) -> None:
     """Free or cancel the jobs that waited for those that have ended."""
     doomed = flows.after(tx, found, state, forgotten=forgotten)
-    while doomed:
-        cancelled: dict[int, tuple[Any, str]] = {row.seq: (row, why) for row, why in doomed}
-        rows = [row for row, _ in cancelled.values()]
-        flows.forget(tx, rows)
-        for row in rows:
-            tx.tally.add(row.queue, delayed=-1)
-        _close(tx, rows, s.CANCELLED, {}, {seq: why for seq, (_, why) in cancelled.items()})
-        doomed = flows.after(tx, rows, s.CANCELLED)
+    if not doomed:
+        return
+    children: dict[int, tuple[Any, str]] = {row.seq: (row, why) for row, why in doomed}
+    rows = [row for row, _ in children.values()]
+    deeper = flows.below(tx, rows)
+    flows.forget(tx, [*rows, *deeper])
+    for row in (*rows, *deeper):
+        tx.tally.add(row.queue, delayed=-1)
+    _close(tx, rows, s.CANCELLED, {}, {seq: why for seq, (_, why) in children.items()})
+    _close(tx, deeper, s.CANCELLED, {"error": flows.DOOMED})
+    flows.after(tx, [*rows, *deeper], s.CANCELLED)  # those that waited for an end of any kind
 
 
 def doom(tx: Tx, found: Sequence[Any], why: str) -> None:

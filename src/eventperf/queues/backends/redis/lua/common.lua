@@ -126,6 +126,18 @@ local function in_chunks(command, key, list, step)
   end
 end
 
+-- The fields of a hash as a table, in as few commands as the stack allows.
+local function read(key, names)
+  local found = {}
+  for i = 1, #names, 2000 do
+    local to = math.min(i + 1999, #names)
+    for k, value in ipairs(call('HMGET', key, unpack(names, i, to))) do
+      if value then found[names[i + k - 1]] = value end
+    end
+  end
+  return found
+end
+
 local function wake(queue, n)
   local key = P .. 'k:' .. queue
   if call('LLEN', key) < math.min(n, 8) then call('RPUSH', key, '1') end
@@ -276,6 +288,7 @@ local function bury(id, queue, type_, extras, attempts, crashes, flags, started,
   if keep >= 0 then
     local over = call('ZCARD', P .. 'x:' .. queue) - keep
     if over > 0 then
+      inc(queue, 'trimmed', over)
       for _, old in ipairs(call('ZRANGE', P .. 'x:' .. queue, 0, over - 1)) do
         call('ZREM', P .. 'x:' .. queue, old)
         call('HDEL', P .. 'X', old)
