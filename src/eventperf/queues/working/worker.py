@@ -96,9 +96,10 @@ class Worker:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            asyncio.run(self._run_signals(burst))
+            pass  # go on outside, lest every error of a job has this one as its context
         else:
             raise ConfigurationError("run()", "called inside a running event loop", "await worker.arun()")
+        asyncio.run(self._run_signals(burst))
 
     async def _run_signals(self, burst: bool) -> None:
         loop = asyncio.get_running_loop()
