@@ -28,9 +28,9 @@ def http_cached(
 ) -> Callable[[F], F]:
     """Keep the answers of one view.
 
-    Below :class:`HttpCacheMiddleware` or :class:`WsgiCacheMiddleware` (FastAPI, Starlette, Flask) the view says
-    what the middleware shall do. Without one, in Flask, ``cache`` keeps them itself. The order is that of every
-    decorator of a view: the framework's on top.
+    Below :class:`HttpCacheMiddleware` or :class:`WsgiCacheMiddleware` (FastAPI, Starlette, Flask) the view
+    says what the middleware shall do. Without one, in Flask, ``cache`` keeps them itself. The order is that
+    of every decorator of a view: the framework's on top.
 
     Args:
         cache: Where a Flask view without middleware keeps its answers.
