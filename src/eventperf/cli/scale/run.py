@@ -23,7 +23,7 @@ _log = logging.getLogger("eventperf.scaling.run")
 
 def run_config(args: argparse.Namespace) -> int:
     """Run, check, or tick once, as the arguments say."""
-    plan = build(read_file(args.config), dry_run=True if args.dry_run else None)
+    plan = build(read_file(args.config), dry_run=True if args.dry_run else None, state=args.state)
     try:
         if args.check:
             _show(plan)
