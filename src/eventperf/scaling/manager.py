@@ -106,6 +106,8 @@ class AutoScaler:
         self.dry_run = dry_run
         self.frozen: bool = False
         """Set it to change nothing for a while: what was decided is still told and logged."""
+        self.advises: bool = False
+        """Somebody else carries out what a dry run decides (an HPA, KEDA): its changes are no conflict."""
         self.hooks: Hooks = Hooks()
         self._max_age_s = seconds(max_age, name="max_age")
         self._remembers: tuple[Behavior | None, float] = (None, 0.0)
@@ -142,7 +144,8 @@ class AutoScaler:
                 decision = self._unreadable(error)
                 conditions["target_unreadable"] = decision.error or ""
             else:
-                self._find_contenders(conditions)
+                if not self.advises:
+                    self._find_contenders(conditions)
                 observation = self.observe(state, read_source(self.metrics, ("metrics",)), conditions)
                 decision = self._act(self._decide(observation), conditions)
                 conditions.update(self._watch.judge(decision, self._clock.monotonic()))
@@ -188,7 +191,7 @@ class AutoScaler:
         self._look_for_pause(state)
         if self._expected is not None and state.replicas != self._expected:
             self._changes.append(Change(at_s=now, delta=state.replicas - self._expected))
-            if conditions is not None and not (was_paused or self._is_paused):
+            if conditions is not None and not (was_paused or self._is_paused or self.advises):
                 text = (
                     f"asked for {self._expected} replicas, found {state.replicas}: somebody else changed it"
                 )

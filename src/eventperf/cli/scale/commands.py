@@ -49,7 +49,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--once", action="store_true", help="one tick, printed")
     run.add_argument("--json", action="store_true")
 
+    run.add_argument("--listen", metavar="HOST:PORT", help="with --config: /healthz /readyz /metrics")
     run.add_argument("--state", metavar="WHERE", help="keeps what is learned: configmap:NAME, redis://...")
+
+    serve = commands.add_parser("serve", help="offer the recommendation to KEDA, an HPA or Prometheus")
+    serve.add_argument("--config", metavar="FILE", required=True, help="as for `run`; nothing is changed")
+    serve.add_argument("--listen", default="127.0.0.1:8080", metavar="HOST:PORT", help="default %(default)s")
+    serve.add_argument("--grpc", metavar="HOST:PORT", help="KEDA's external scaler (extra: keda)")
+    serve.add_argument("--state", metavar="WHERE", help="as for `run`")
 
     for name, text in (("freeze", "change nothing on a workload"), ("unfreeze", "take that back")):
         freeze = commands.add_parser(name, help=f"{text}, whoever of this package scales it")
@@ -73,6 +80,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked."""
+    if args.action == "serve":
+        from .serve import serve
+
+        return serve(args)
     if args.action in ("freeze", "unfreeze"):
         from .freezing import freeze
 

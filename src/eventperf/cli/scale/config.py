@@ -61,6 +61,7 @@ class Plan:
     lease: str
     dry_run: bool
     stdout: bool
+    learned: LearnedState | None = None
     closing: list[Callable[[], object]] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     """What policies need and can never see, in words."""
@@ -175,7 +176,10 @@ class _Builder:
             fleet = Fleet(scalers, leader=elector, workers=self.workers)
         if self.learned is not None and elector is not None:
             self.learned.guard = lambda: elector.is_leader or not elector.leader
-        return Plan(fleet, self.interval_s, elector, lease, self.dry_run, stdout, self.closing, self.unseen)
+        return Plan(
+            fleet, self.interval_s, elector, lease, self.dry_run, stdout, self.learned, self.closing,
+            self.unseen,
+        )  # fmt: skip
 
     # -- parts ---------------------------------------------------------------------------------------
 

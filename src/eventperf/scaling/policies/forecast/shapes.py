@@ -83,8 +83,9 @@ def learn(
         new[key] = [mean, variance + (_DRIFT * mean) ** 2, streak, number]
     most = _SURPRISE * math.sqrt(noise + sum(new[key][1] * size * size for key, size in found))
     sign = 0 if is_first else (surprise > most) - (surprise < -most)
-    if sign and any(new[key][2] * sign >= _AGREE - 1 for key, _ in found):
-        for key, size in found:  # the site has changed: what was learned is as doubtful as at first
+    changed = [pair for pair in found if pair[0] != EVERY and new[pair[0]][2] * sign >= _AGREE - 1]
+    if sign and changed:
+        for key, size in changed:  # the site has changed: what was learned is as doubtful as at first
             new[key] = [new[key][0], max(new[key][1], (_first_doubt(key) * reference / size) ** 2), 0, number]
         sign = 0
     elif sign:
