@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from eventperf._core.errors import ConfigurationError
-from eventperf.cli.output import emit_json
+from eventperf.cli.output import emit_json, say
 
 from .config import build, read_file
 
@@ -21,7 +21,7 @@ def freeze(args: argparse.Namespace, *, on: bool) -> int:
         target.freeze(on)
         done.append(f"{target.namespace}/{target.reference.plural}/{target.reference.name}")
         if not args.json:
-            print(f"{done[-1]}: {'frozen' if on else 'no longer frozen'}")
+            say(f"{done[-1]}: {'frozen' if on else 'no longer frozen'}")
     if args.json:
         emit_json({"frozen" if on else "unfrozen": done})
     return 0
