@@ -158,6 +158,7 @@ apt-get update -q
 hypopg=$(apt-cache search --names-only '^postgresql-[0-9]+-hypopg$' | cut -d' ' -f1 | sort -V | tail -n 1)
 apt-get install -q -y --no-install-recommends redis-server mariadb-server pgbouncer "${hypopg%-hypopg}"
 apt-get install -q -y --no-install-recommends "$hypopg"
+apt-get install -q -y --no-install-recommends chromium chromium-driver || true  # snaps on Ubuntu
 """
 
 
@@ -177,7 +178,7 @@ def missing_servers() -> list[str]:
 
 def provide_servers(session: nox.Session) -> None:
     """Install missing servers through apt where we may; else name them, and fail in CI."""
-    if not missing_servers():
+    if not missing_servers() and shutil.which("chromium"):
         return
     if shutil.which("apt-get") and (become_root := _become_root()) is not None:
         session.run_install(*become_root, "/bin/sh", "-c", APT, external=True)

@@ -22,6 +22,10 @@ COMMANDS = {
     "db": ("eventperf.cli.db", "find slow queries, advise and apply indexes, lint SQL"),
     "queue": ("eventperf.cli.queue", "run workers, watch and mend queues"),
     "scale": ("eventperf.cli.scale.commands", "run, backtest and explain autoscaling"),
+    "console": (
+        "eventperf.cli.console",
+        "one page about queues, cache, database and scaling, on this machine",
+    ),
 }
 
 
