@@ -51,7 +51,9 @@ MODULES = (
     "eventperf.testing.queues",
     "eventperf.testing.scaling",
 )
-NOT_PATHS = frozenset({"eventperf.event.duration", "eventperf.events", "eventperf.ready"})
+NOT_PATHS = frozenset(
+    {"eventperf.console", "eventperf.event.duration", "eventperf.events", "eventperf.ready"}
+)
 """Names of metrics, loggers and the like that look like paths."""
 
 
