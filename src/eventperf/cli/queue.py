@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.texts import plain
 
 from .output import emit_json, table
 
@@ -245,13 +246,8 @@ def _info(queues: QueueManager, args: argparse.Namespace) -> int:
         return 0
     for name, value in facts.items():
         if value not in (None, "", {}):
-            print(f"{name:<12} {_when(value) if name.endswith('_at') else _shown(value)}")
+            print(f"{name:<12} {_when(value) if name.endswith('_at') else plain(str(value))}")
     return 0
-
-
-def _shown(value: object) -> str:
-    """Return a value as a terminal may get it: without control codes."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(value))
 
 
 def _data(queues: QueueManager, stored: bytes | None) -> Any:
@@ -294,7 +290,7 @@ def _list(queues: QueueManager, args: argparse.Namespace) -> int:
 
 
 def _line(error: str | None) -> str:
-    return _shown((error or "").partition("\n")[0])
+    return (error or "").partition("\n")[0]
 
 
 def _each(queues: QueueManager, args: argparse.Namespace) -> int:

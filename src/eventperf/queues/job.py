@@ -68,12 +68,15 @@ class Lease:
     Attributes:
         token: Fencing token; grows with every claim, and a finish with an older one is refused.
         attempt: This try, from 1; crashes are counted apart.
+        unreadable: Why the record, whose ``payload`` is its bytes then, is not what was enqueued: no worker
+            runs such a job, it goes to the dead letter. Empty for all others.
     """
 
     record: JobRecord
     token: int
     attempt: int
     crashes: int = 0
+    unreadable: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,9 @@ ENGINE: Final = frozenset({"claims", "priorities", "unique", "fairness", "dead_l
 """What every backend has whose jobs this package's own engine runs; one that drives another system's workers
 declares what it has of it."""
 
+UNREADABLE: Final = "unreadable record"
+"""Begins the reason of jobs in :attr:`Claimed.expired` that are not what was enqueued."""
+
 OutcomeKind = Literal["done", "retry", "dead", "cancelled", "release"]
 
 

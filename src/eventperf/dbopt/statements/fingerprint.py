@@ -80,7 +80,7 @@ def fingerprint(sql: str, dialect: str = "sqlite") -> Fingerprint:
 def _named(sql: str, dialect: str) -> Fingerprint:
     out: list[str] = []
     parts = [t for t in tokens(sql, dialect) if t.kind not in ("space", "comment")]
-    for (kind, text), after in zip(parts, [*(t.text for t in parts[1:]), ""], strict=True):
+    for (kind, text), after in zip(parts, [*(t.text for t in parts[1:]), ""], strict=False):  # of none, none
         if kind == "ident" and dialect == "sqlite" and after != "." and _is_text(text, out):
             out.append("?")
         elif kind in ("string", "number", "param"):

@@ -10,17 +10,18 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from eventperf._core.texts import one_line
 from eventperf.queues.engine import Engine
 from eventperf.queues.errors import JobTimeout, NonRetryable, PayloadError, Retry
 from eventperf.queues.events import JobEvent
 from eventperf.queues.job import Lease
 from eventperf.queues.jobtype import JobType, Middleware
 from eventperf.queues.policy import judge
-from eventperf.queues.protocols import AsyncJobStore, JobStore, Outcome, OutcomeKind
+from eventperf.queues.protocols import UNREADABLE, AsyncJobStore, JobStore, Outcome, OutcomeKind
 
 from .context import JobContext
 from .executors import Executors
-from .texts import error_text
+from .texts import error_text, safe
 from .timeouts import Timeouts
 
 _log = logging.getLogger("eventperf.queues")
@@ -138,6 +139,15 @@ class Runner:
         run.ctx.cancelled = True
         run.ctx.lost = run.ctx.lost or why == "lost"
         run.task.cancel()
+
+    def refuse(self, lease: Lease) -> None:
+        """Send a job whose record cannot be read to the dead letter, as it is."""
+        record = lease.record
+        self.leases[record.id] = lease.token
+        text = safe(f"{UNREADABLE}: {lease.unreadable}")
+        _log.error("%s", one_line(f"job {record.id} of queue {record.queue} goes to the dead letter: {text}"))
+        self._acks.add(lease, _outcome(lease, "dead", error=text), None)
+        self.on_dead(record.queue)
 
     def drop(self, lease: Lease, kind: OutcomeKind | None) -> None:
         """Let go of a job that was claimed but never started."""

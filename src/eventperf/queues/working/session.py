@@ -10,12 +10,14 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from eventperf._core.texts import one_line
 from eventperf.queues.engine import Engine
 from eventperf.queues.errors import StoreUnavailable
 from eventperf.queues.events import JobEvent
 from eventperf.queues.job import Lease
 from eventperf.queues.options import PRIORITY_BY_TYPE
 from eventperf.queues.protocols import (
+    UNREADABLE,
     AsyncJobStore,
     Backend,
     Claimed,
@@ -183,6 +185,11 @@ class StoreSession:
             self._told(claimed)
             self._more = len(claimed.leases) == asked or not all(room.values())
             for lease in claimed.leases:
+                if lease.unreadable:
+                    self._runner.refuse(lease)
+                    facts = {"job_id": lease.record.id, "queue": lease.record.queue}
+                    self._emit("failed", **facts, error=lease.unreadable)
+                    continue
                 self._room[lease.record.queue] -= 1
                 if self._free > 0:
                     self._begin(lease)
@@ -265,6 +272,11 @@ class StoreSession:
             self._wake.set()
 
     def _told(self, claimed: Claimed) -> None:
+        for job_id, _, queue, reason in claimed.expired:
+            if reason.startswith(UNREADABLE):
+                text = f"job {job_id} of queue {queue} went to the dead letter: {reason}"
+                _log.error("%s", one_line(text))
+                self._dead_letter.look(queue)
         if not self._engine.hooks.active:
             return
         for s in claimed.stalled:

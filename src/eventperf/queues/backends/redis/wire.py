@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import isfinite
 from typing import Any
 
 from eventperf._redis.script import read_script
@@ -14,6 +16,7 @@ from eventperf.queues.errors import StoreUnavailable, unknown_parent
 from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob, QueueStatus
 from eventperf.queues.options import EngineOptions
 from eventperf.queues.protocols import Claimed, Outcome, Renewed, Stalled, StoreSettings, WorkerCard
+from eventperf.queues.soundness import fault, unreadable
 
 US = b"\x1f"
 Args = list[Any]
@@ -139,8 +142,55 @@ def check_replicated(replicas: int, options: EngineOptions) -> None:
 # -- records ---------------------------------------------------------------------------------------
 
 
+def _text(data: bytes) -> str:
+    """Return bytes that should be text, whatever they are."""
+    return data.decode("utf-8", "backslashreplace")
+
+
+def _number(data: bytes, missing: float | None = None) -> float | None:
+    """Return bytes that should be a number, or what stands for one that is none."""
+    try:
+        value = float(data)
+    except ValueError:
+        return missing
+    return value if isfinite(value) else missing
+
+
+def shown(job_id: str, blob: bytes) -> JobRecord:
+    """Return the record whose text is ``blob``; of a damaged one what can be made out, with all its bytes."""
+    try:
+        return record_of(job_id, blob)
+    except Unreadable:
+        parts = [_text(part) for part in blob.split(US, 3)[:3]] + ["", ""]
+        record = unreadable(job_id, parts[1], blob, _number(blob.split(US, 1)[0], 0.0) or 0.0)
+        record.type = parts[2]
+        return record
+
+
+def _lease(job_id: str, token: int, attempt: int, crashes: int, blob: bytes, no_deadline: bool) -> Lease:
+    try:
+        return Lease(record_of(job_id, blob, no_deadline), token, attempt, crashes)
+    except Unreadable as error:
+        return Lease(shown(job_id, blob), token, attempt, crashes, str(error))
+
+
+class Unreadable(ValueError):
+    """A record that this library did not write, or that was damaged since."""
+
+
 def record_of(job_id: str, blob: bytes, no_deadline: bool = False) -> JobRecord:
-    """Return the record whose text is ``blob``."""
+    """Return the record whose text is ``blob``.
+
+    Raises:
+        Unreadable: It is none.
+    """
+    try:
+        return _record_of(job_id, blob, no_deadline)
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise Unreadable(str(error)[:200]) from error
+
+
+def _record_of(job_id: str, blob: bytes, no_deadline: bool) -> JobRecord:
     created, queue, type_, level, extras, payload = blob.split(US, 5)
     born = int(created) / 1000
     known = _heads.get((queue, type_, level, extras))
@@ -161,12 +211,17 @@ _heads: dict[tuple[bytes, bytes, bytes, bytes], tuple[float | None, dict[str, An
 def _head(queue: bytes, type_: bytes, level: bytes, extras: bytes) -> tuple[float | None, dict[str, Any]]:
     fields: dict[str, Any] = {"queue": queue.decode(), "type": type_.decode(), "priority": int(level)}
     e = json.loads(extras) if extras else {}
+    if not isinstance(e, dict):
+        raise ValueError("its part with extras is no object")
     for short, name in _SHORT.items():
         if short in e:
             fields[name] = e[short]
     if "u" in e:
         fields["unique_for"] = {"r": "running", "t": 0.0}.get(e.get("m", ""), "waiting")
-    return e.get("d"), fields
+    life_s = e.get("d")
+    if why := fault(JobRecord(id="", payload=b"", deadline_at=life_s, **fields)):
+        raise ValueError(why)
+    return life_s, fields
 
 
 _SHORT = {
@@ -183,19 +238,27 @@ _SHORT = {
 def _mutable(text: bytes) -> tuple[int, int, str]:
     if not text:
         return 0, 0, ""
-    attempts, crashes, flags = text.decode().split(":")
-    return int(attempts), int(crashes), flags
+    attempts, crashes, flags = (_text(text) + "::").split(":")[:3]
+    return int(_number(attempts.encode(), 0) or 0), int(_number(crashes.encode(), 0) or 0), flags
 
 
 def _final_info(data: bytes) -> JobInfo:
+    try:
+        return _final_parts(data)
+    except (ValueError, TypeError, KeyError) as error:  # damaged since it was written
+        why = f"the record of its end cannot be read: {error}"
+        return JobInfo(id="", type="", queue="", state=JobState.FAILED, error=why, payload=data)
+
+
+def _final_parts(data: bytes) -> JobInfo:
     state, at, attempts, crashes, started, error_n, result_n, job_id, rest = data.split(US, 8)
     cut, size = int(error_n), int(result_n)
     end = cut + max(0, size)
-    r = record_of(job_id.decode(), rest[end:])
+    r = shown(_text(job_id), rest[end:])
     return JobInfo(
         id=r.id, type=r.type, queue=r.queue, state=_STATES[state], priority=r.priority, attempt=int(attempts),
         crashes=int(crashes), created_at=r.created_at, started_at=int(started) / 1000 or None,
-        finished_at=int(at) / 1000, error=rest[:cut].decode() or None,
+        finished_at=int(at) / 1000, error=_text(rest[:cut]) or None,
         result=rest[cut:end] if size >= 0 else None, payload=r.payload, key=r.key,
         headers=dict(r.headers or {}),
     )  # fmt: skip
@@ -203,17 +266,17 @@ def _final_info(data: bytes) -> JobInfo:
 
 def _live_info(job_id: str, row: Sequence[bytes]) -> JobInfo:
     state, blob, due, held, changed, progress, error = row
-    r = record_of(job_id, blob)
+    r = shown(job_id, blob)
     attempts, crashes, _ = _mutable(changed)
     started, worker = None, None
     if held:
-        _, at, name = held.split(US, 2)
-        started, worker = int(at) / 1000, name.decode()
+        _, at, name = (held + US + US).split(US, 2)
+        started, worker = (_number(at, 0.0) or 0.0) / 1000, _text(name.removesuffix(US + US))
     return JobInfo(
         id=job_id, type=r.type, queue=r.queue, state=_LIVE[state], priority=r.priority,
         attempt=attempts + (state == b"a"), crashes=crashes, created_at=r.created_at,
         due_at=float(due) / 1000 if due and float(due) < _FAR else None, started_at=started, worker=worker,
-        progress=float(progress) if progress else None, error=error.decode() or None, payload=r.payload,
+        progress=_number(progress), error=_text(error) or None, payload=r.payload,
         key=r.key, headers=dict(r.headers or {}),
     )  # fmt: skip
 
@@ -225,7 +288,8 @@ def infos(ids: Sequence[str], rows: Sequence[Any]) -> list[JobInfo | None]:
         if not row:
             found.append(None)
         elif row[0] == b"r":
-            found.append(_final_info(row[1]))
+            info = _final_info(row[1])
+            found.append(info if info.id else replace(info, id=job_id))
         else:
             found.append(_live_info(job_id, row))
     return found
@@ -240,23 +304,27 @@ def listed(records: Iterable[bytes]) -> list[JobInfo]:
 
 
 def _pairs(flat: Sequence[bytes]) -> dict[str, int]:
-    return {flat[i].decode(): int(flat[i + 1]) for i in range(0, len(flat), 2)}
+    return {_text(flat[i]): int(_number(flat[i + 1], 0) or 0) for i in range(0, len(flat), 2)}
 
 
 def cards(values: Sequence[bytes], now_ms: int) -> list[dict[str, Any]]:
     """Return the live workers' cards."""
     found = []
     for value in values:
-        until, card = value.split(US, 1)
-        if int(until) > now_ms:
-            found.append(json.loads(card))
+        try:
+            until, text = value.split(US, 1)
+            card = json.loads(text)
+            if int(until) > now_ms and isinstance(card["q"], list) and isinstance(card["s"], int):
+                found.append(card)
+        except (ValueError, TypeError, KeyError, RecursionError):  # not a card of ours
+            continue
     return found
 
 
 def statuses(settings: StoreSettings, reply: Sequence[Any]) -> list[QueueStatus]:
     """Read the answer of ``counts.lua``."""
     now_ms, n = int(reply[0]), _pairs(reply[1])
-    paused, dead = {q.decode() for q in reply[2]}, [int(x) for x in reply[3]]
+    paused, dead = {_text(q) for q in reply[2]}, [int(x) for x in reply[3]]
     workers, rates, oldest = cards(reply[4], now_ms), [_pairs(r) for r in reply[5]], _oldest(reply[6])
     span = now_ms / 1000 - (now_ms // 10_000 - 6) * 10.0
     span = max(1.0, min(span, (now_ms - n.get("#born", now_ms)) / 1000 or span))
@@ -283,7 +351,7 @@ def statuses(settings: StoreSettings, reply: Sequence[Any]) -> list[QueueStatus]
 def _oldest(flat: Sequence[Any]) -> dict[str, float]:
     found: dict[str, float] = {}
     for i in range(0, len(flat), 2):
-        name = flat[i].decode()
+        name = _text(flat[i])
         found[name] = max(found.get(name, 0.0), int(flat[i + 1]) / 1000)
     return found
 
@@ -329,11 +397,13 @@ def claimed(reply: Sequence[Any]) -> Claimed:
     """Read the answer of ``claim.lua``."""
     next_us, flat, stalled, expired = reply
     leases = [
-        Lease(
-            record_of(flat[i].decode(), flat[i + 5], b"n" in flat[i + 4]),
+        _lease(
+            _text(flat[i]),
             int(flat[i + 1]),
             int(flat[i + 2]) + 1,
             int(flat[i + 3]),
+            flat[i + 5],
+            b"n" in flat[i + 4],
         )
         for i in range(0, len(flat), 6)
     ]
@@ -342,16 +412,16 @@ def claimed(reply: Sequence[Any]) -> Claimed:
         None if int(next_us) < 0 else int(next_us) / 1e6,
         [
             Stalled(
-                stalled[i].decode(),
-                stalled[i + 1].decode(),
-                stalled[i + 2].decode(),
+                _text(stalled[i]),
+                _text(stalled[i + 1]),
+                _text(stalled[i + 2]),
                 int(stalled[i + 3]),
                 int(stalled[i + 4]) == 1,
             )
             for i in range(0, len(stalled), 5)
         ],
         [
-            (expired[i].decode(), expired[i + 1].decode(), expired[i + 2].decode(), expired[i + 3].decode())
+            (_text(expired[i]), _text(expired[i + 1]), _text(expired[i + 2]), _text(expired[i + 3]))
             for i in range(0, len(expired), 4)
         ],
     )
@@ -382,4 +452,4 @@ def finish_args(settings: StoreSettings, outcomes: Sequence[Outcome]) -> Args:
 
 def renewed(reply: Sequence[Any]) -> Renewed:
     """Read the answer of ``renew.lua``."""
-    return Renewed([x.decode() for x in reply[0]], [x.decode() for x in reply[1]])
+    return Renewed([_text(x) for x in reply[0]], [_text(x) for x in reply[1]])

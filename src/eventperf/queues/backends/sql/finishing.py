@@ -12,7 +12,7 @@ from eventperf.queues.protocols import Outcome
 
 from . import arrivals, ends
 from . import tables as s
-from .rows import clean
+from .rows import MOST_TRIES, clean, names_of
 from .tx import Tx
 
 _j = s.jobs.c
@@ -71,7 +71,7 @@ def _each(tx: Tx, outcomes: Sequence[Outcome]) -> Accepted:
         elif o.kind == "cancelled" or (row.cancel and o.kind in ("retry", "release")):
             ends.end(tx, [row], s.CANCELLED, error=clean(o.error))
         elif o.kind == "dead":
-            dead.append((row, o.error or "failed", row.attempts + 1))
+            dead.append((row, o.error or "failed", min(row.attempts, MOST_TRIES) + 1))
         elif o.kind == "release":
             back.append(row)
         else:
@@ -129,7 +129,7 @@ def note(tx: Tx, job_id: str, token: int, progress: float | None, step: str | No
     if progress is not None:
         values["progress"] = progress
     if step is not None:
-        values["steps"] = json.dumps(sorted({*json.loads(row.steps or "[]"), step}))
+        values["steps"] = json.dumps(sorted({*names_of(row.steps), step}))
     if values:
         tx.conn.execute(update(s.jobs).where(_j.seq == row.seq).values(**values))
     return True
@@ -138,4 +138,4 @@ def note(tx: Tx, job_id: str, token: int, progress: float | None, step: str | No
 def steps(tx: Tx, job_id: str) -> frozenset[str]:
     """Return the steps recorded for an unfinished job."""
     asked = select(_j.steps).where(_j.ns == tx.ns, _j.id == job_id)
-    return frozenset(json.loads(tx.conn.execute(asked).scalar() or "[]"))
+    return frozenset(names_of(tx.conn.execute(asked).scalar()))

@@ -16,7 +16,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Double, Index, MetaData, Sma
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
-from .tables import BIG, name_type
+from .columns import BIG, name_type
 
 __all__ = ["STEPS", "Step", "There"]
 

@@ -115,7 +115,7 @@ def lapse(tx: Tx, found: Sequence[Any]) -> None:
 
 def reap(tx: Tx, card: WorkerCard) -> list[Stalled]:
     """Take back what dead workers held; the one that asks is none of them."""
-    asked = select(s.jobs).where(_j.ns == tx.ns, s.in_state(s.ACTIVE), _j.at <= tx.now)
+    asked = select(s.jobs).where(_j.ns == tx.ns, s.in_state(s.ACTIVE), s.is_due(tx.now))
     found = tx.conn.execute(
         asked.order_by(_j.at, _j.seq).limit(_BATCH).with_for_update(skip_locked=True)
     ).all()

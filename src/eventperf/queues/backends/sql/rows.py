@@ -10,12 +10,15 @@ from typing import Any, Final
 from sqlalchemy import insert
 from sqlalchemy.engine import Connection
 
-from eventperf.queues.job import JobInfo, JobRecord, JobState, NewJob
+from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob
+from eventperf.queues.soundness import fault
 
 from . import tables as s
 
 BUCKET_S: Final = 10.0
 BUCKETS: Final = 6
+MOST_TRIES: Final = 1_000_000_000
+"""No job was tried as often, and one more of it still fits its column."""
 
 STATES: Final[Mapping[int, JobState]] = {
     s.WAITING: JobState.WAITING,
@@ -27,10 +30,24 @@ STATES: Final[Mapping[int, JobState]] = {
     s.PARKED: JobState.WAITING,
 }
 
+_DAMAGED: Final = (ValueError, TypeError, RecursionError)
 _COLUMNS: Final = frozenset({"id", "type", "queue", "priority", "payload", "deadline_at", "created_at"})
 _FACT_ITEMS: Final = tuple(
     (f.name, f.default) for f in fields(JobRecord) if f.name not in _COLUMNS and f.default is not MISSING
 )
+
+
+def names_of(text: str | None) -> set[str]:
+    """Return the set of names in a column, empty when what lies there is none.
+
+    >>> names_of('["a", "b"]') == {"a", "b"}, names_of("{")
+    (True, set())
+    """
+    try:
+        found = json.loads(text or "[]")
+    except _DAMAGED:
+        return set()
+    return {str(name) for name in found} if isinstance(found, list) else set()
 
 
 def clean(text: str | None) -> str | None:
@@ -50,13 +67,35 @@ def facts(record: JobRecord) -> str | None:
     return json.dumps(found, separators=(",", ":")) if found else None
 
 
-def record_of(row: Any) -> JobRecord:
-    """Return the record kept in ``row``."""
+_FACTS: Final = frozenset(name for name, _ in _FACT_ITEMS)
+
+
+def _more(row: Any) -> dict[str, Any]:
+    """Return the facts of ``row``; raise ``ValueError`` for what nobody here wrote."""
     more = json.loads(row.facts) if row.facts else {}
+    if not isinstance(more, dict) or not more.keys() <= _FACTS:
+        raise ValueError("its facts are not those of a job")
+    return more
+
+
+def _record(row: Any, **more: Any) -> JobRecord:
     return JobRecord(
         id=row.id, type=row.type, queue=row.queue, priority=row.priority, payload=bytes(row.payload),
         deadline_at=row.deadline_at, created_at=row.created_at, **more,
     )  # fmt: skip
+
+
+def lease_of(row: Any, token: int) -> Lease:
+    """Return the lease of the job in ``row``, unreadable when it is not what was enqueued."""
+    try:
+        record = _record(row, **_more(row))
+        why = fault(record)
+    except _DAMAGED as error:
+        record, why = _record(row), str(error)[:200]
+    for name in ("attempts", "crashes"):
+        if not 0 <= getattr(row, name) < MOST_TRIES:
+            why = f"its {name} are no number of tries"
+    return Lease(record, token, max(0, row.attempts) + 1, max(0, row.crashes), why)
 
 
 def held_key(record: JobRecord) -> str | None:
@@ -84,17 +123,23 @@ def row_of(new: NewJob, ns: int, now: float) -> dict[str, Any]:
 
 def info_of(row: Any) -> JobInfo:
     """Return what people are shown of ``row``."""
-    state, more = row.state, json.loads(row.facts) if row.facts else {}
+    state = row.state
+    try:
+        more = _more(row)
+        headers = {str(name): str(value) for name, value in dict(more.get("headers") or {}).items()}
+    except _DAMAGED:  # no worker runs it: the dead letter takes it and says so
+        more, headers = {}, {}
     ran = state not in (s.WAITING, s.DELAYED, s.PARKED) and row.token > 0
     return JobInfo(
-        id=row.id, type=row.type, queue=row.queue, state=STATES[state], priority=row.priority,
-        attempt=row.attempts + (state == s.ACTIVE), crashes=row.crashes, created_at=row.created_at,
+        id=row.id, type=row.type, queue=row.queue, state=STATES.get(state, JobState.FAILED),
+        priority=row.priority, attempt=max(0, row.attempts) + (state == s.ACTIVE), crashes=row.crashes,
+        created_at=row.created_at,
         due_at=row.at if state == s.DELAYED and row.at < s.NEVER else None,
         started_at=row.started_at if ran else None,
         finished_at=row.finished_at, worker=row.worker if state == s.ACTIVE else None,
         progress=row.progress if state == s.ACTIVE else None, error=row.error,
         result=None if row.result is None else bytes(row.result), payload=bytes(row.payload),
-        key=more.get("key", ""), headers=more.get("headers") or {},
+        key=str(more.get("key", "")), headers=headers,
     )  # fmt: skip
 
 

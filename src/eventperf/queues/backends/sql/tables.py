@@ -8,23 +8,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Final
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Double,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    SmallInteger,
-    String,
-    Table,
-    Text,
-    text,
-)
-from sqlalchemy.dialects import mysql
-from sqlalchemy.types import TypeEngine
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, String, Table, or_, text
+
+from .columns import BIG, BINARY, DOUBLE, FLAG, INTEGER, LONG, SMALL, name_type, text_type
 
 VERSION: Final = 3
 """Version of the tables this release reads and writes; each has its step in :mod:`.sql_steps`."""
@@ -43,18 +29,8 @@ NEVER: Final = 1e18
 
 metadata: MetaData = MetaData()
 
-BIG = BigInteger().with_variant(Integer, "sqlite")
-_FAMILY = ("mysql", "mariadb")
-_BINARY = LargeBinary().with_variant(mysql.LONGBLOB(), *_FAMILY)
-_LONG = Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), *_FAMILY)
 
-
-def name_type(length: int = 200) -> TypeEngine[Any]:
-    exact = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-    return String(length).with_variant(exact, *_FAMILY)
-
-
-def _number(name: str, kind: Any = Integer, default: str = "0") -> Column[Any]:
+def _number(name: str, kind: Any = INTEGER, default: str = "0") -> Column[Any]:
     return Column(name, kind, nullable=False, server_default=text(default))
 
 
@@ -64,33 +40,33 @@ jobs: Table = Table(
     "eventperf_jobs",
     metadata,
     Column("seq", BIG, primary_key=True, autoincrement=True),
-    Column("ns", BigInteger, nullable=False),
+    Column("ns", BIG, nullable=False),
     Column("id", name_type(), nullable=False),
     Column("type", name_type(), nullable=False),
     Column("queue", name_type(), nullable=False),
-    Column("priority", Integer, nullable=False),
-    Column("turn", BigInteger, nullable=False),  # the fairness key, hashed
-    Column("state", SmallInteger, nullable=False),
-    Column("at", Double, nullable=False),  # due, end of lease, or when it may be forgotten
-    Column("tag", Double, nullable=False),  # place in its class
-    Column("created_at", Double, nullable=False),
-    Column("ready_at", Double, nullable=False),
-    Column("deadline_at", Double),
-    Column("held_key", String(64)),  # its row in the unique table
-    Column("held_for", String(32)),
-    Column("payload", _BINARY, nullable=False),
-    Column("facts", _LONG),
+    Column("priority", INTEGER, nullable=False),
+    Column("turn", BIG, nullable=False),  # the fairness key, hashed
+    Column("state", SMALL, nullable=False),
+    Column("at", DOUBLE, nullable=False),  # due, end of lease, or when it may be forgotten
+    Column("tag", DOUBLE, nullable=False),  # place in its class
+    Column("created_at", DOUBLE, nullable=False),
+    Column("ready_at", DOUBLE, nullable=False),
+    Column("deadline_at", DOUBLE),
+    Column("held_key", text_type(64)),  # its row in the unique table
+    Column("held_for", text_type(32)),
+    Column("payload", BINARY, nullable=False),
+    Column("facts", LONG),
     _number("attempts"),
     _number("crashes"),
-    _number("token", BigInteger),
+    _number("token", BIG),
     Column("worker", name_type()),
-    Column("started_at", Double),
-    Column("finished_at", Double),
-    Column("cancel", Boolean, nullable=False, server_default=text("false")),
-    Column("progress", Double),
-    Column("error", _LONG),
-    Column("result", _BINARY),
-    Column("steps", _LONG),
+    Column("started_at", DOUBLE),
+    Column("finished_at", DOUBLE),
+    Column("cancel", FLAG, nullable=False, server_default=text("false")),
+    Column("progress", DOUBLE),
+    Column("error", LONG),
+    Column("result", BINARY),
+    Column("steps", LONG),
     mysql_engine="InnoDB",
 )
 _c = jobs.c
@@ -147,8 +123,8 @@ workers: Table = Table(
     metadata,
     Column("ns", BigInteger, primary_key=True, autoincrement=False),
     Column("id", name_type(), primary_key=True),
-    Column("queues", _LONG, nullable=False),
-    Column("types", _LONG, nullable=False),
+    Column("queues", LONG, nullable=False),
+    Column("types", LONG, nullable=False),
     Column("slots", Integer, nullable=False),
     Column("lease_s", Double, nullable=False),
     Column("until", Double, nullable=False),
@@ -219,6 +195,15 @@ tallies: Table = Table(
     mysql_engine="InnoDB",
 )
 """Changes of the counters, appended so that no transaction waits for another's, folded now and then."""
+
+
+BEYOND: Final = 1e300
+"""No time is later; what is not a number sorts behind it, in SQLite and in PostgreSQL."""
+
+
+def is_due(now: float) -> Any:
+    """Return the condition that the time of a job has come, or is none."""
+    return or_(jobs.c.at <= now, jobs.c.at > BEYOND)
 
 
 def in_state(*states: int) -> Any:

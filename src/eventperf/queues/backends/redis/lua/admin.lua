@@ -39,11 +39,23 @@ local function drop(id, blob, ttl)
   cancelled(id, q, type_, extras, attempts, crashes, flags, 0, 'cancelled', ttl, blob)
 end
 
+-- Take away what stands in a queue's order without a record that can be read.
+local function forget(id, q)
+  for _, level in ipairs(levels(q)) do
+    local name = q .. '|' .. level
+    if call('ZREM', P .. 'L:' .. name, id) == 1 then
+      if call('HINCRBY', P .. 'c', name, -1) == 0 then call('HDEL', P .. 'c', name) end
+      inc(q, 'waiting', -1)
+    end
+  end
+  call('HDEL', P .. 'j', id)
+end
+
 -- A job that is put back holds its unique key again; false where another has it by now.
 local function take_unique(id, blob)
   local _, type_, _, extras = parse(blob)
-  local e = extras ~= '' and cjson.decode(extras)
-  if not e or not e.u or e.m == 't' then return true end
+  local e = facts(extras)
+  if not e.u or e.m == 't' then return true end
   return call('SET', P .. 'u:' .. type_ .. '|' .. e.u, id, 'NX') and true or call('GET', P .. 'u:' .. type_ .. '|' .. e.u) == id
 end
 
@@ -54,11 +66,11 @@ if verb == 'cancel' then -- ttl, ids
     local blob, held = call('HGET', P .. 'j', id), call('HGET', P .. 'a', id)
     if held then
       call('HSET', P .. 'z', id, '1')
-      local key = P .. 'W:' .. string.match(held, '^%d+\31%d+\31(.*)$')
+      local key = P .. 'W:' .. (string.match(held, '^%d+\31%d+\31(.*)$') or '')
       call('RPUSH', key, 'c')
       call('PEXPIRE', key, 60000)
       answer[#answer + 1] = 1
-    elseif blob and call('HEXISTS', P .. 'X', id) == 0 then
+    elseif blob and call('HEXISTS', P .. 'X', id) == 0 and not fault(blob) then
       drop(id, blob, tonumber(ARGV[2]))
       answer[#answer + 1] = 1
     else
@@ -78,7 +90,7 @@ elseif verb == 'replay' then -- queue, limit (-1: all), ids or none
   local n = 0
   for _, id in ipairs(ids) do
     local blob = (limit < 0 or n < limit) and call('ZSCORE', P .. 'x:' .. q, id) and call('HGET', P .. 'j', id)
-    if blob and take_unique(id, blob) then
+    if blob and not fault(blob) and take_unique(id, blob) then
       local _, _, level, extras = parse(blob)
       call('ZREM', P .. 'x:' .. q, id)
       call('HDEL', P .. 'X', id)
@@ -133,7 +145,10 @@ elseif verb == 'purge' then -- queue, state, ttl, at most; returns how many, cal
       local blob = #ids < most and call('HGET', P .. 'j', id)
       if blob and parse(blob) == q then ids[#ids + 1] = id end
     end
-    for _, id in ipairs(ids) do drop(id, call('HGET', P .. 'j', id), ttl) end
+    for _, id in ipairs(ids) do
+      local blob = call('HGET', P .. 'j', id)
+      if blob and not fault(blob) then drop(id, blob, ttl) else forget(id, q) end
+    end
     flush()
     return { #ids, #ids >= most and 1 or 0 }
   else
@@ -141,7 +156,7 @@ elseif verb == 'purge' then -- queue, state, ttl, at most; returns how many, cal
     local ids = call('ZRANGE', P .. 'd', from, from + most - 1)
     for _, id in ipairs(ids) do
       local blob = call('HGET', P .. 'j', id)
-      if blob and parse(blob) == q then drop(id, blob, ttl); n = n + 1 end
+      if blob and parse(blob) == q and not fault(blob) then drop(id, blob, ttl); n = n + 1 end
     end
     flush()
     return { n, #ids == most and 1 or 0, from + #ids - n }

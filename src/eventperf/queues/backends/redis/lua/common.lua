@@ -33,15 +33,42 @@ local function inc(queue, field, by)
   counts[name] = (counts[name] or 0) + (by or 1)
 end
 
--- The record's queue, type, level, extras (text) and where its payload begins.
+-- The record's queue, type, level and extras (text). Of a damaged one, what can be made out: whoever can write to
+-- this Redis may have left it, and no script may end over it. claim.lua buries it.
 local function parse(blob)
-  return string.match(blob, '^%d+\31([^\31]*)\31([^\31]*)\31(%d+)\31([^\31]*)\31()')
+  local queue, type_, level, extras = string.match(blob, '^%d+\31([^\31]*)\31([^\31]*)\31(%d+)\31([^\31]*)\31')
+  if queue then return queue, type_, level, extras end
+  queue, type_ = string.match(blob, '^[^\31]*\31([^\31]*)\31([^\31]*)')
+  return queue or '', type_ or '', '0', ''
+end
+
+local read, none = {}, {}
+-- The table that a text of extras holds; an empty one, and why, when it is not what is written there.
+local function facts(extras)
+  if extras == '' then return none end
+  local e = read[extras]
+  if not e then
+    local good
+    good, e = pcall(cjson.decode, extras)
+    good = good and type(e) == 'table' and type(e.d or 0) == 'number' and type(e.w or 0) == 'number'
+      and type(e.k or '') == 'string' and type(e.u or '') == 'string' and type(e.f or none) == 'table'
+    if not good then e = none end
+    read[extras] = e
+  end
+  return e, e == none and 'its part with extras is not what is written there' or nil
+end
+
+-- What keeps a record from being run, or nil.
+local function fault(blob)
+  local extras = string.match(blob, '^%d+\31[^\31]*\31[^\31]*\31%d+\31([^\31]*)\31')
+  if not extras then return 'its head is damaged' end
+  return (select(2, facts(extras)))
 end
 
 local function mutable(text)
   if not text then return 0, 0, '' end
   local a, c, f = string.match(text, '^(%d+):(%d+):(%a*)$')
-  return tonumber(a), tonumber(c), f
+  return tonumber(a) or 0, tonumber(c) or 0, f or 'sgn' -- flags of all kinds: nothing is left behind
 end
 
 local function set_mutable(id, attempts, crashes, flags)
@@ -123,8 +150,7 @@ local function flush()
 end
 
 local function free_unique(id, type_, extras, mode)
-  if extras == '' then return end
-  local e = cjson.decode(extras)
+  local e = facts(extras)
   if e.u and (e.m or 'w') == mode then
     local key = P .. 'u:' .. type_ .. '|' .. e.u
     if call('GET', key) == id then call('DEL', key) end
@@ -144,15 +170,14 @@ end
 -- Forget a fairness key's turn with the last of its jobs in a class, so that keys seen once do not stay for ever.
 local function forget_turn(extras, lane, tag)
   if tag and string.find(extras, '"k":', 1, true) then
-    local key = cjson.decode(extras).k
+    local key = facts(extras).k
     local last = key and call('HGET', P .. 'F:' .. lane, key)
     if last and tonumber(last) <= tag then call('HDEL', P .. 'F:' .. lane, key) end
   end
 end
 
 local function extra(extras, name)
-  if extras == '' then return nil end
-  return cjson.decode(extras)[name]
+  return facts(extras)[name]
 end
 
 -- state US finished US attempts US crashes US started US error length US result length US id US error result blob
@@ -242,7 +267,8 @@ local function let_follow(child, how, when, parent)
     call('ZREM', P .. 'd', child)
     local queue, type_, level, extras = parse(blob)
     inc(queue, 'delayed', -1)
-    if free then ready(child, queue, level, extra(extras, 'k') or '')
+    if fault(blob) then delay(child, queue, now) -- claim.lua buries it
+    elseif free then ready(child, queue, level, extra(extras, 'k') or '')
     else
       cancelled(child, queue, type_, extras, 0, 0, '', 0,
         'job ' .. parent .. ', which it waited for, was cancelled', 60000, blob)
@@ -261,8 +287,8 @@ local function waiters(id)
   if not string.match(kept, '^%d+$') then
     for child in string.gmatch(kept, '[^\31]+') do
       local blob = call('HGET', P .. 'j', child)
-      local e = blob and cjson.decode((select(4, parse(blob))))
-      if e and e.f then list[#list + 1] = child .. US .. e.f.when end
+      local e = blob and facts((select(4, parse(blob))))
+      if e and e.f and e.f.when then list[#list + 1] = child .. US .. e.f.when end
     end
   end
   return list

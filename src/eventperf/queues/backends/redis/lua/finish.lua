@@ -56,6 +56,7 @@ for k, id in ipairs(ids) do
       cancelled(id, q, type_, extras, attempts, crashes, flags, started, text, short, blobs[k])
     elseif kind == 'dead' then
       bury(id, q, type_, extras, attempts + 1, crashes, flags, started, text, keep_dead[q] or -1, blobs[k])
+    elseif fault(blobs[k]) then delay(id, q, now) -- damaged since it was claimed: claim.lua buries it
     elseif kind == 'release' then
       ready(id, q, level, '', true)
     else
