@@ -179,8 +179,8 @@ class ShelfStore:
             service_rate=self._rate(name, ["completed", "failed", "cancelled"], now),
         )  # fmt: skip
 
-    def _rate(self, queue: str, whats: Iterable[str], now: float) -> float:
-        return sum(t > now - RATE_S for what in whats for t in self.moments.get((queue, what), ())) / RATE_S
+    def _rate(self, queue: str, kinds: Iterable[str], now: float) -> float:
+        return sum(t > now - RATE_S for kind in kinds for t in self.moments.get((queue, kind), ())) / RATE_S
 
     def _live(self, now: float) -> list[Peer]:
         return [peer for peer in self.peers.values() if peer.until > now]
