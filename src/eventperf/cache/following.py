@@ -52,7 +52,7 @@ def listening(said: Said) -> Iterator[None]:
     try:
         yield
     finally:
-        DIRTY.pop(id(said), None)
+        DIRTY.pop(("reads", id(said)), None)
         _said.reset(token)
 
 
@@ -62,7 +62,7 @@ def note_reads() -> None:
     if said:
         said[-1].reads = True
         said[-1].tags[ANY_TABLE] = None
-        DIRTY[id(said[-1])] = [lambda: True]  # fast tables step aside: they cannot tell the tags of a hit
+        DIRTY["reads", id(said[-1])] = [lambda: True]  # fast tables step aside: no tags there
 
 
 def aside() -> bool:

@@ -32,7 +32,9 @@ __all__ = ["follow"]
 
 _PENDING: Final = "eventperf_follow"
 _caches: weakref.WeakKeyDictionary[Any, list[CacheManager]] = weakref.WeakKeyDictionary()
-_in_flush: ContextVar[bool] = ContextVar("eventperf_in_flush", default=False)
+"""By dialect: an engine shares it with its copies that have other execution options."""
+_heard: weakref.WeakSet[Any] = weakref.WeakSet()
+_flushed: ContextVar[Any] = ContextVar("eventperf_flushed", default=None)
 _listening: list[bool] = []
 
 
@@ -57,11 +59,13 @@ def follow(cache: CacheManager, session_or_engine: Any) -> Callable[[], None]:
     """
     event = require("sqlalchemy.event", extra="dbopt", needed_by="follow")
     engine = _engine_of(session_or_engine)
-    known = _caches.get(engine)
+    known = _caches.get(engine.dialect)
     if known is None:
-        known = _caches[engine] = []
+        known = _caches[engine.dialect] = []
+        _wrap(engine.dialect)
+    if engine not in _heard:
+        _heard.add(engine)
         event.listen(engine, "after_cursor_execute", _executed)
-        _wrap(engine)
     if not _listening:
         _listening.append(True)
         _listen_to_flushes(event)
@@ -105,7 +109,7 @@ def _executed(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         return
     tables = tables_written(statement)
     tags = table_tags(tables)
-    if not _in_flush.get():  # else the mapper tells which rows
+    if not _is_flush():  # else the mapper tells which rows
         tags += [any_row(table) for table in tables or ()]
     _note(connection, tags)
 
@@ -114,7 +118,7 @@ def _note(connection: Any, tags: Iterable[str]) -> None:
     pending = connection.info.setdefault(_PENDING, {})
     pending.update(dict.fromkeys(tags))
     if _commits_by_itself(connection):
-        _say(connection.engine, connection.info)
+        _say(connection.dialect, connection.info)
 
 
 def _commits_by_itself(connection: Any) -> bool:
@@ -124,16 +128,20 @@ def _commits_by_itself(connection: Any) -> bool:
 
 def _listen_to_flushes(event: Any) -> None:
     orm = require("sqlalchemy.orm", extra="dbopt", needed_by="follow")
-    event.listen(orm.Session, "before_flush", lambda *_: _in_flush.set(True))
-    event.listen(orm.Session, "after_flush", lambda *_: _in_flush.set(False))
-    event.listen(orm.Session, "after_soft_rollback", lambda *_: _in_flush.set(False))
+    event.listen(orm.Session, "before_flush", lambda session, *_: _flushed.set(weakref.ref(session)))
     for what in ("after_insert", "after_update", "after_delete"):
         event.listen(orm.Mapper, what, _mapped)
 
 
+def _is_flush() -> bool:
+    """Tell whether a flush is under way here; its end has no event when it failed or had nothing to do."""
+    session = _flushed.get()
+    return session is not None and getattr(session(), "_flushing", False) is True
+
+
 def _mapped(mapper: Any, connection: Any, target: Any) -> None:
     """The unit of work has written a row: it knows which, also by the key that it had before."""
-    if connection.engine not in _caches:
+    if connection.dialect not in _caches:
         return
     inspect = require("sqlalchemy", extra="dbopt", needed_by="follow").inspect
     keys = {tuple(mapper.primary_key_from_instance(target)), inspect(target).identity}
@@ -144,24 +152,24 @@ def _mapped(mapper: Any, connection: Any, target: Any) -> None:
 # -- when it is committed --------------------------------------------------------------------------------
 
 
-def _wrap(engine: Any) -> None:
+def _wrap(dialect: Any) -> None:
     """Look over the dialect's shoulder: the events of a connection come before the commit, not after it."""
-    dialect = engine.dialect
-    held = weakref.ref(engine)
+    held = weakref.ref(dialect)
 
     def after(name: str, says: bool) -> None:
-        plain = getattr(dialect, name)
+        plain = getattr(type(dialect), name)
 
         def wrapped(connection: Any, *rest: Any, **more: Any) -> Any:
-            done = plain(connection, *rest, **more)
             at = held()
-            info = getattr(connection, "info", None)
-            if at is not None and info is not None and info.get(_PENDING):
-                if says:
-                    _say(at, info)
-                else:
-                    info.pop(_PENDING, None)
-            return done
+            try:
+                return plain(at, connection, *rest, **more)
+            finally:  # a commit that failed may have reached the server
+                info = _info_of(connection)
+                if at is not None and info.get(_PENDING):
+                    if says:
+                        _say(at, info)
+                    else:
+                        info.pop(_PENDING, None)
 
         setattr(dialect, name, wrapped)
 
@@ -174,10 +182,17 @@ def _wrap(engine: Any) -> None:
         after(name, says)
 
 
-def _say(engine: Any, info: Any) -> None:
+def _info_of(connection: Any) -> Any:
+    try:
+        return connection.info
+    except (AttributeError, NotImplementedError):
+        return {}  # none of the pool's: how a dialect looks around at the first connect
+
+
+def _say(dialect: Any, info: Any) -> None:
     tags = tuple(info.pop(_PENDING, ()))
-    for cache in list(_caches.get(engine, ())):
-        if engine.dialect.is_async:
+    for cache in list(_caches.get(dialect, ())):
+        if dialect.is_async:
             wait = require("sqlalchemy.util", extra="dbopt", needed_by="follow").await_only
             wait(cache.ainvalidate_tags(*tags))
         else:

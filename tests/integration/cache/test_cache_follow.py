@@ -166,6 +166,47 @@ def test_a_bulk_statement_after_a_failed_flush_forgets_all_rows(site):
     assert site.loaded() == OF_EVENTS
 
 
+def test_a_bulk_statement_after_a_flush_without_work_forgets_all_rows(site):
+    with Session(site.engine) as session:
+        one = session.get(Event, 1)
+        one.name = one.name  # dirty, and nothing to write
+        session.add(other := Event(id=9, name="never"))
+        session.expunge(other)
+        session.flush()
+        session.execute(sa.update(Event).values(name="all"))
+        session.commit()
+    assert site.loaded() == OF_EVENTS
+
+
+def test_copies_of_the_engine_with_other_options_are_followed(site):
+    copy = site.engine.execution_options(logging_token="copy")
+    with Session(copy) as session:
+        session.get(Event, 2).name = "new"
+        session.commit()
+    assert site.loaded() == ["names", "event 2"]
+
+
+def test_a_commit_of_which_nobody_knows_whether_it_was_made_forgets_too(site, monkeypatch):
+    from sqlalchemy.engine.default import DefaultDialect
+
+    plain = DefaultDialect.do_commit
+
+    def commit_then_break(self, connection):
+        plain(self, connection)
+        raise ConnectionResetError
+
+    with CacheManager() as cache:
+        engine = sa.create_engine(site.engine.url)
+        with monkeypatch.context() as patch:
+            patch.setattr(DefaultDialect, "do_commit", commit_then_break)
+            follow(cache, engine)
+        cache.set("k", 1, tags=["table:seats"])
+        with pytest.raises(ConnectionResetError), engine.begin() as connection:
+            connection.execute(sa.text("UPDATE seats SET place = 'reached'"))
+        assert not cache.exists("k")
+        engine.dispose()
+
+
 def test_a_rollback_forgets_nothing(site):
     with Session(site.engine) as session:
         session.get(Event, 1).name = "never"
