@@ -75,7 +75,7 @@ def _has(cache: CacheManager, ability: type) -> bool:
     return cache.store is None or isinstance(cache.store, ability)
 
 
-async def around(cache: CacheManager) -> None:
+async def _around(cache: CacheManager) -> None:
     """What tasks do around functions: locks, and everything of a function at once."""
     if _has(cache, SupportsLease):
         inside: list[int] = []
@@ -488,7 +488,7 @@ class CacheStoreSuite:
             assert await cache.ainvalidate_pattern("p:*") == 1
             assert [await cache.aadd("p:1", n) for n in (2, 3)] == [True, False]
             assert await cache.aget("p:1") == 2
-            await around(cache)
+            await _around(cache)
             if isinstance(cache.store, AsyncCacheStore):
                 await cache.store.aclose()
 
