@@ -191,6 +191,7 @@ class SayingTests(StoreTests):
             assert "bad" in record.getMessage()
             assert record.exc_info
             assert isinstance(record.exc_info[1], ValueError), "what error trackers take"
+            assert record.exc_info[1].__context__ is None, "with nothing of the worker's own in its traceback"
 
     def test_dead_letter_says_what_it_drops(
         self, queues: QueueManager, caplog: pytest.LogCaptureFixture
