@@ -358,7 +358,8 @@ class QueueManager(Operations):
             **options: ``queue``; ``priority`` 0 to 1000, larger is more urgent; ``delay`` or ``at``;
                 ``unique_key`` with ``unique_for`` (``"waiting"``, ``"running"`` or a duration);
                 ``deadline`` after which it must not start; ``fairness_key``; ``attempts``;
-                ``timeout``; ``headers``; ``after``, jobs or ids that must have completed before (or just
+                ``timeout``; ``headers``; ``tags``, up to ten words to find it by; ``after``, jobs or ids that
+                must have completed before (or just
                 ended, with ``after_when="ended"``); ``id``, to make a repeated call harmless.
 
         Raises:
@@ -500,6 +501,8 @@ class QueueManager(Operations):
             self.needs("unique")
         if spec.fairness_key is not None:
             self.needs("fairness")
+        if spec.tags:
+            self.needs("search")
 
     def _prepare_many(
         self, type: str | Iterable[JobSpec], data: Iterable[Any] | None, options: dict[str, Any]

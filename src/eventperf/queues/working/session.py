@@ -26,6 +26,7 @@ from eventperf.queues.protocols import (
     WorkerPlan,
 )
 
+from . import logs
 from .acks import Acks
 from .dead_letter import DeadLetterWatch
 from .executors import Executors
@@ -136,10 +137,12 @@ class StoreSession:
             scheduler = Scheduler(self._store, schedules)
             self._tasks.add(self._loop.create_task(supervised("firing schedules", scheduler.run)))
         self._tasks.add(self._loop.create_task(supervised("watching its age", self._ageing.watch)))
+        logs.listen()
         try:
             await self._claims(burst)
         finally:
             await self._close()
+            logs.leave()
 
     def _report_unhandled(self) -> None:
         if not self._card.types:

@@ -93,7 +93,11 @@ class Worker:
             StoreUnavailable: The store cannot be reached at the start. Later losses are waited out.
             ConfigurationError: An event loop runs in this thread already: await :meth:`arun` there.
         """
-        if _in_a_loop():
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass  # go on outside, lest every error of a job has this one as its context
+        else:
             raise ConfigurationError("run()", "called inside a running event loop", "await worker.arun()")
         asyncio.run(self._run_signals(burst))
 
@@ -198,15 +202,3 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<Worker {self.id}: {', '.join(self._room)}>"
-
-
-def _in_a_loop() -> bool:
-    """Tell whether this thread runs an event loop.
-
-    Apart: what ran inside the ``except`` would hand that error on as the context of every later one.
-    """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

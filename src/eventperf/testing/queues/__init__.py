@@ -19,6 +19,7 @@ from .driven import DrivenTests
 from .endings import EndingTests
 from .features import FlowTests, LimitTests, ReleaseTests, ScheduleTests
 from .life import LifeTests
+from .looking import AttemptTests, MetricTests, SearchTests, UpdateTests
 from .odds import AheadTests, HangingTests, SayingTests
 from .store import CoreTests
 from .tools import LEASE_S, Make, Station, StoreTests, balanced, until
@@ -27,7 +28,9 @@ from .workers import WorkerTests
 __all__ = ["LEASE_S", "HostedSuite", "JobStoreSuite", "Make", "Station", "StoreTests", "balanced", "until"]
 
 
-class HostedSuite(DrivenTests, WorkerTests, LifeTests, ReleaseTests):
+class HostedSuite(
+    DrivenTests, WorkerTests, LifeTests, ReleaseTests, AttemptTests, SearchTests, UpdateTests, MetricTests
+):
     """What a backend must do whose jobs another system's workers run (no capability ``"claims"``)."""
 
 

@@ -11,6 +11,7 @@ from itertools import count, islice
 from eventperf.queues.errors import unknown_parent
 from eventperf.queues.job import JobInfo, JobRecord, JobState, NewJob, QueueStatus
 from eventperf.queues.limits import RECHECK_S, Bucket, Ledger
+from eventperf.queues.minutes import Minutes
 from eventperf.queues.protocols import StoreSettings
 
 from .jobs import (
@@ -62,6 +63,7 @@ class MemoryBooks:
         self._children: dict[str, list[str]] = {}
         self._endings: list[tuple[StoredJob, bool]] = []
         self._fired: dict[str, float] = {}
+        self._minutes = Minutes()
 
     def _now(self) -> float:
         return self._monotonic() + self._epoch
@@ -246,9 +248,9 @@ class MemoryBooks:
     def fetch(self, ids: Sequence[str], /) -> list[JobInfo | None]:
         with self._mu:
             self._forget(self._now())
-            return [None if (job := self._jobs.get(i)) is None else self._info(job) for i in ids]
+            return [None if (job := self._jobs.get(i)) is None else self._info(job, whole=True) for i in ids]
 
-    def _info(self, job: StoredJob) -> JobInfo:
+    def _info(self, job: StoredJob, *, whole: bool = False) -> JobInfo:
         r = job.record
         ran = job.state not in (WAITING, DELAYED) and job.token > 0
         return JobInfo(
@@ -258,7 +260,8 @@ class MemoryBooks:
             started_at=job.started if ran else None,
             finished_at=job.finished or None, worker=job.worker if job.state is ACTIVE else None,
             progress=job.progress, error=job.error, result=job.result, payload=r.payload, key=r.key,
-            headers=dict(r.headers or {}),
+            headers=dict(r.headers or {}), tags=tuple(r.tags),
+            attempts=tuple(job.history or ()) if whole else (),
         )  # fmt: skip
 
     def counts(self) -> list[QueueStatus]:

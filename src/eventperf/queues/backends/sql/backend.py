@@ -62,7 +62,8 @@ class SqlBackend:
     """
 
     capabilities: frozenset[str] = ENGINE | {
-        "shared", "limits", "flows", "schedules", "transactional_enqueue"
+        "shared", "limits", "flows", "schedules", "transactional_enqueue", "attempts", "search", "metrics",
+        "update",
     }  # fmt: skip
 
     def __init__(self, url: BackendURL, settings: StoreSettings) -> None:

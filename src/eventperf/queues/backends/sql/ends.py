@@ -94,7 +94,7 @@ def _close(
         return
     ttl = tx.home.settings.options.result_ttl_s
     values = {"finished_at": tx.now, "at": tx.now + min(ttl, 60.0), **values}
-    values |= {"progress": None, "steps": None, "state": state, "worker": None}
+    values |= {"progress": None, "steps": None, "state": state}
     seqs = [row.seq for row in found]
     for i in range(0, len(seqs), _BATCH):
         tx.conn.execute(update(s.jobs).where(_j.seq.in_(seqs[i : i + _BATCH])).values(**values))
@@ -113,6 +113,16 @@ def _close(
     free_keys(tx, found)
 
 
+def delete_jobs(tx: Tx, seqs: Sequence[int], *only: Any) -> int:
+    """Delete jobs with their tags; return how many."""
+    gone = 0
+    for i in range(0, len(seqs), _BATCH):
+        some = seqs[i : i + _BATCH]
+        gone += tx.conn.execute(delete(s.jobs).where(_j.seq.in_(some), *only)).rowcount
+        tx.conn.execute(delete(s.tags).where(s.tags.c.job_seq.in_(some)))
+    return gone
+
+
 def _trim(tx: Tx, config: QueueConfig, keep: int) -> None:
     order = _j.finished_at.desc(), _j.seq.desc()
     old = select(_j.seq, _j.id).where(_j.ns == tx.ns, s.in_state(s.FAILED), _j.queue == config.name)
@@ -120,7 +130,7 @@ def _trim(tx: Tx, config: QueueConfig, keep: int) -> None:
     if not found:
         return
     seqs = [row.seq for row in found]
-    gone = tx.conn.execute(delete(s.jobs).where(_j.seq.in_(seqs), s.in_state(s.FAILED))).rowcount
+    gone = delete_jobs(tx, seqs, s.in_state(s.FAILED))
     tx.tally.add(config.name, dead=-gone, trimmed=gone)
     settle(tx, found, s.FAILED, forgotten=True)
     _say_trimmed(config, gone)

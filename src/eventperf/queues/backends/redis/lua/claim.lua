@@ -118,9 +118,13 @@ if #gone > 0 then
     if blobs[k] then
       local q, type_, level, extras = parse(blobs[k])
       local attempts, crashes, flags = mutable(call('HGET', P .. 'm', id))
-      local started = held[k] and string.match(held[k], '\31(%d+)\31')
+      local started, whose = string.match(held[k] or '', '\31(%d+)\31(.*)$')
       local lapsed = lives_without(held[k], ends_at[k])
-      if not lapsed then crashes = crashes + 1 end
+      if not lapsed then
+        flags = remember(id, flags, run_of(attempts + 1, started or 0,
+          started and string.format('%d', (now - started) * 1000) or 0, 'x', whose or '', ''))
+        crashes = crashes + 1
+      end
       let_go(id)
       local why = fault(blobs[k])
       if why then q = home(q) end
