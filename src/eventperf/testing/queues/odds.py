@@ -99,7 +99,7 @@ class HangingTests(StoreTests):
             go_on.wait(30)
 
         job = stubborn.enqueue(None)
-        worker = queues.worker(concurrency=2, lease=2.0, grace=0.1)
+        worker = queues.worker(concurrency=2, lease=3.0, grace=0.1)
         thread = threading.Thread(target=worker.run)
         thread.start()
         try:
@@ -108,7 +108,7 @@ class HangingTests(StoreTests):
             thread.join(10)
             assert not thread.is_alive(), "the worker ends in its grace, whatever the handler does"
             other = Station(queues, "stubborn", lease_s=30)
-            end = time.monotonic() + 3.0
+            end = time.monotonic() + 4.5
             while time.monotonic() < end:
                 assert other.take() == [], "its first run goes on"
                 time.sleep(0.05)
