@@ -48,7 +48,7 @@ def find(tx: Tx, query: JobQuery) -> Found:
         after = query.after[1:] if query.after and one.name == start else None
         fits = _fits(tx, query, one)
         some = LOOKED_AT - looked if len(fits) else query.limit - len(seqs)
-        for row in tx.conn.execute(_look(one, after, and_(true(), *fits), some)):
+        for row in tx.conn.execute(_look(one, after, and_(true(), *fits), some)).all():
             looked += 1
             if row.fits:
                 seqs.append(row.seq)
