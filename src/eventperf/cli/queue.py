@@ -107,21 +107,11 @@ def run(args: argparse.Namespace) -> int:
     """Run one command."""
     if args.command == "worker" and args.reload:
         return _reload(args)
-    commands = {
-        "worker": _worker,
-        "status": _status,
-        "dead": queue_jobs.dead,
-        "replay": _replay,
-        "ping": _ping,
-    }
-    commands |= {"schema": _schema, "relay": _relay, "info": queue_jobs.info, "list": queue_jobs.listed}
-    commands |= {
-        "cancel": _each,
-        "retry": _each,
-        "jobs": queue_jobs.jobs,
-        "update": queue_jobs.update,
-        "metrics": queue_jobs.metrics,
-    }
+    shown = queue_jobs
+    commands = {"worker": _worker, "status": _status, "replay": _replay, "ping": _ping, "schema": _schema}
+    commands |= {"relay": _relay, "cancel": _each, "retry": _each}
+    commands |= {"dead": shown.dead, "info": shown.info, "list": shown.listed, "jobs": shown.jobs}
+    commands |= {"update": shown.update, "metrics": shown.metrics}
     with load(args.app, args.namespace) as queues:
         return commands.get(args.command, _control)(queues, args)
 

@@ -96,7 +96,7 @@ def test_jobs_are_found_shown_with_attempts_changed_and_measured(
     (one,) = json.loads(said("metrics", app, "--json"))
     assert (one["queue"], one["type"], one["failed"]) == ("high", "bad", 1)
     assert "bad" in said("metrics", app, "--since", "2h", "--step", "10m")
-    assert main(["queue", "update", app, row["id"], "--priority", "1"]) == 1, "it has ended"
+    assert main(["queue", "update", app, row["id"], "--priority", "1"]) == 2, "it has ended"
 
 
 def test_terminal_gets_no_control_codes_out_of_a_job(
