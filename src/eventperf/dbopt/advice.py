@@ -38,6 +38,7 @@ class Advice(Findings):
         for name in ("drops", "rewrites", "partitions"):
             out[name] = [asdict(item) for item in getattr(self, name)]
         out["level"], out["copied"] = self.level, list(self.copied)
+        out["tables"] = {name: list(facts) for name, facts in self.tables.items()}
         out["unserved"], out["warnings"] = dict(self.unserved), list(self.warnings)
         return out
 
@@ -86,6 +87,8 @@ class Advice(Findings):
         except (KeyError, TypeError) as error:
             raise AdviceMismatch(f"the plan is incomplete: {error}") from error
         out.level, out.copied = data.get("level", "estimated"), list(data.get("copied", ()))
+        sizes = data.get("tables", {}).items()
+        out.tables = {str(name): (int(rows), int(held)) for name, (rows, held) in sizes}
         out.unserved, out.warnings = dict(data.get("unserved", {})), list(data.get("warnings", ()))
         return out
 
