@@ -154,6 +154,33 @@ def soak(session: nox.Session) -> None:
     session.run("pytest", "-m", "slow", "-o", "timeout=3600", *session.posargs, env=env)
 
 
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Hostile bytes and texts for ten minutes: ``nox -s fuzz -- SECONDS [TARGET...]``."""
+    provide_servers(session)
+    install(session, "test")
+    session.run("python", "tests/fuzzing.py", *(session.posargs or ["600"]))
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Known holes of the floors in pyproject, and, where advisories can be reached, of what is installed."""
+    install(session, also=("pip-audit",))
+    session.run("python", "tests/audit_floors.py")
+    if os.environ.get("EVENTPERF_OFFLINE"):
+        session.log("EVENTPERF_OFFLINE is set: what is installed is not compared with advisories")
+        return
+    session.run("pip-audit", "--local", "--skip-editable", "--progress-spinner=off")
+
+
+@nox.session
+def sbom(session: nox.Session) -> None:
+    """Write what a release brings along as ``dist/sbom.json`` (CycloneDX)."""
+    install(session, also=("cyclonedx-bom",))
+    (ROOT / "dist").mkdir(exist_ok=True)
+    session.run("cyclonedx-py", "environment", "-o", "dist/sbom.json", str(session.virtualenv.location))
+
+
 # --- servers ------------------------------------------------------------------------------------
 
 APT = """
@@ -167,6 +194,7 @@ apt-get update -q
 hypopg=$(apt-cache search --names-only '^postgresql-[0-9]+-hypopg$' | cut -d' ' -f1 | sort -V | tail -n 1)
 apt-get install -q -y --no-install-recommends redis-server mariadb-server pgbouncer "${hypopg%-hypopg}"
 apt-get install -q -y --no-install-recommends "$hypopg"
+apt-get install -q -y --no-install-recommends chromium chromium-driver || true  # snaps on Ubuntu
 """
 
 
@@ -186,7 +214,7 @@ def missing_servers() -> list[str]:
 
 def provide_servers(session: nox.Session) -> None:
     """Install missing servers through apt where we may; else name them, and fail in CI."""
-    if not missing_servers():
+    if not missing_servers() and shutil.which("chromium"):
         return
     if shutil.which("apt-get") and (become_root := _become_root()) is not None:
         session.run_install(*become_root, "/bin/sh", "-c", APT, external=True)

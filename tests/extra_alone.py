@@ -31,6 +31,7 @@ BRINGS = {
     "fastapi": "fastapi",
     "prometheus": "prometheus_client",
     "opentelemetry": "opentelemetry",
+    "console": "",
     "dogpile": "cachetools dogpile hiredis msgspec redis",
 }
 COMES_ALONG = {"fastapi": {"opentelemetry"}}  # newer FastAPIs ask for its API
@@ -61,6 +62,7 @@ from eventperf.scaling.backends.kubernetes import KubernetesApi
     "fastapi": "import eventperf.contrib.fastapi",
     "prometheus": "import eventperf.contrib.prometheus",
     "opentelemetry": "import eventperf.contrib.opentelemetry",
+    "console": "from eventperf.contrib.console import Console, read_only; Console(may=read_only)",
     "dogpile": "import eventperf.contrib.dogpile",
 }
 

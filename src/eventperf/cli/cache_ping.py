@@ -25,7 +25,7 @@ class Finding(NamedTuple):
 
 def ping(cache: Any, args: argparse.Namespace) -> int:
     """Try each ability once on every master; 0 when all work, 1 when something is lost."""
-    found = [finding for node in cache.store.links.masters() for finding in _look(node, cache.namespace)]
+    found = [finding for node in cache.store.links.masters() for finding in look(node, cache.namespace)]
     if args.json:
         emit_json([finding._asdict() for finding in found])
     else:
@@ -34,7 +34,8 @@ def ping(cache: Any, args: argparse.Namespace) -> int:
     return 0 if all(finding.works for finding in found) else 1
 
 
-def _look(node: Any, namespace: str) -> list[Finding]:
+def look(node: Any, namespace: str) -> list[Finding]:
+    """Try each ability once on one server."""
     from eventperf.cache.backends.redis.cures import cure_of
 
     options = node.connection_pool.connection_kwargs

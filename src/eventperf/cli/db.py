@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from eventperf._core.errors import ConfigurationError
 from eventperf.contrib._advice import advise, workload_of, write
 
-from .output import Progress, emit_json, table
+from .output import Progress, emit_json, say, table
 
 if TYPE_CHECKING:
     pass
@@ -114,7 +114,7 @@ def _advise(args: argparse.Namespace) -> int:
     elif args.migration:
         sys.stdout.write(advice.to_migration(args.migration))
     else:
-        print(advice)
+        say(advice)
     return 0
 
 
@@ -131,7 +131,7 @@ def _apply(args: argparse.Namespace) -> int:
     if args.json:
         emit_json(report.to_dict())
     else:
-        print(report)
+        say(report)
         if report.dry_run:
             print("Nothing was changed; add --yes to apply.")
     return 1 if report.failed or not report.is_complete else 0
@@ -199,7 +199,7 @@ def _health(args: argparse.Namespace) -> int:
     if args.json:
         emit_json(report.to_dict())
     else:
-        print(report)
+        say(report)
     return 1 if args.strict and not report.is_healthy else 0
 
 

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from eventperf import __version__
 from eventperf._core.errors import EventPerfError
+from eventperf._core.texts import plain
 
 COMMANDS = {
     "demo": ("eventperf.cli.demo", "run the main job on this machine and print before and after"),
@@ -22,6 +23,15 @@ COMMANDS = {
     "db": ("eventperf.cli.db", "find slow queries, advise and apply indexes, lint SQL"),
     "queue": ("eventperf.cli.queue", "run workers, watch and mend queues"),
     "scale": ("eventperf.cli.scale.commands", "run, backtest and explain autoscaling"),
+    "init": (
+        "eventperf.cli.init",
+        "the few lines that bring eventperf into a Django, Flask or FastAPI project",
+    ),
+    "doctor": ("eventperf.cli.doctor", "look at a running configuration: each finding with its cure"),
+    "console": (
+        "eventperf.cli.console",
+        "one page about queues, cache, database and scaling, on this machine",
+    ),
 }
 
 
@@ -60,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as leave:  # argparse has said its sentence; --help has printed its page
         return leave.code if isinstance(leave.code, int) else 0
     except EventPerfError as error:
-        print(f"{parser.prog} {arguments[0]}: {error}", file=sys.stderr)
+        print(plain(f"{parser.prog} {arguments[0]}: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

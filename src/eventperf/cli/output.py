@@ -9,15 +9,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from eventperf._core.texts import one_line, plain
+
 
 def emit_json(data: Any) -> None:
     """Print ``data`` as JSON; what JSON does not know is shown as text."""
     print(json.dumps(data, indent=2, default=str))
 
 
+def say(text: object, *, error: bool = False) -> None:
+    """Print text for people; control codes in what came from outside are written out."""
+    print(plain(str(text)), file=sys.stderr if error else sys.stdout, flush=True)
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
     """Print a table: with rich where it is installed, plain otherwise; numbers stand right."""
-    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    title = one_line(title)
+    texts = [["" if cell is None else one_line(str(cell)) for cell in row] for row in rows]
     numeric = [
         bool(texts) and all(t[i][:1] in "0123456789-+." or not t[i] for t in texts)
         for i in range(len(columns))
@@ -63,9 +71,9 @@ def plain_table(
 def facts(title: str, values: Mapping[str, object]) -> None:
     """Print names and values under a title."""
     width = max(map(len, values), default=0)
-    print(title)
+    print(one_line(title))
     for name, value in values.items():
-        print(f"  {name.ljust(width)}  {value}")
+        print(f"  {name.ljust(width)}  {one_line(str(value))}")
 
 
 class Progress:
@@ -78,7 +86,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print one line with the seconds since the beginning."""
         if not self._quiet:
-            print(f"[{time.monotonic() - self._began:5.1f}s] {text}", file=sys.stderr, flush=True)
+            print(f"[{time.monotonic() - self._began:5.1f}s] {one_line(text)}", file=sys.stderr, flush=True)
 
     @contextmanager
     def step(self, text: str) -> Iterator[None]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.files import private
 
 from .errors import AdviceMismatch
 from .findings import DropAdvice, Findings, IndexAdvice, PartitionAdvice, RewriteAdvice, Served
@@ -44,7 +45,8 @@ class Advice(Findings):
 
     def save(self, path: str | Path) -> None:
         """Write :meth:`to_dict` as JSON, for review and a later ``apply``."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        with open(path, "w", encoding="utf-8", opener=private) as file:
+            file.write(json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Advice:
@@ -60,7 +62,7 @@ class Advice(Findings):
             raise ConfigurationError("path", str(path), f"a readable plan file ({error.strerror})") from error
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise AdviceMismatch(f"{path} is not JSON: {error}") from error
         return cls.from_dict(data)
 
@@ -84,12 +86,15 @@ class Advice(Findings):
             out.drops = [_drop_from(row, out.dialect) for row in data["drops"]]
             out.rewrites = [RewriteAdvice(**{**r, "callers": tuple(r["callers"])}) for r in data["rewrites"]]
             out.partitions = [_partition_from(row) for row in data["partitions"]]
-        except (KeyError, TypeError) as error:
-            raise AdviceMismatch(f"the plan is incomplete: {error}") from error
-        out.level, out.copied = data.get("level", "estimated"), list(data.get("copied", ()))
-        sizes = data.get("tables", {}).items()
-        out.tables = {str(name): (int(rows), int(held)) for name, (rows, held) in sizes}
-        out.unserved, out.warnings = dict(data.get("unserved", {})), list(data.get("warnings", ()))
+            out.level, out.copied = data.get("level", "estimated"), list(data.get("copied", ()))
+            sizes = data.get("tables", {}).items()
+            out.tables = {str(name): (int(rows), int(held)) for name, (rows, held) in sizes}
+            out.unserved, out.warnings = dict(data.get("unserved", {})), list(data.get("warnings", ()))
+            _check_types(out)
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            if isinstance(error, AdviceMismatch):
+                raise
+            raise AdviceMismatch(f"the plan is incomplete, or not one: {error}") from error
         return out
 
     def to_sql(self, *, drops: bool = False) -> str:
@@ -117,6 +122,30 @@ class Advice(Findings):
 
     def __str__(self) -> str:
         return text_table(self)
+
+
+_NUMBER = (int, float)
+_PLAIN: Mapping[str, tuple[type, ...]] = {"str": (str,), "int": _NUMBER, "float": _NUMBER, "bool": (bool,)}
+
+
+def _check_types(item: Any) -> None:
+    """Refuse a part of a plan whose fields are not of their types: reports and scripts rely on them."""
+    for each in fields(item):
+        value, kind = getattr(item, each.name), str(each.type)
+        if (kind.startswith("tuple[") and isinstance(value, tuple)) or kind.startswith("list["):
+            for one in value:
+                if is_dataclass(one):
+                    _check_types(one)
+                elif kind.endswith(("[str]", "[str, ...]")) and not isinstance(one, str):
+                    raise TypeError(f"{each.name} holds {one!r:.80}, no text")
+        is_word = kind == "Level" or kind.startswith("Literal[")
+        wanted = _PLAIN.get("str" if is_word else kind.removesuffix(" | None"))
+        if value is None and kind.endswith("None"):
+            continue
+        if wanted is not None and not (
+            isinstance(value, wanted) and (type(value) is bool) == (wanted == (bool,))
+        ):
+            raise TypeError(f"{each.name} is {value!r:.80}, no {kind}")
 
 
 def _index_dict(index: IndexAdvice) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from eventperf._pages.svg import bars
 
 from .findings import DropAdvice
 from .indexes.drops import drops
-from .output.report import size, table
+from .output.report import Lines, size, table
 from .protocols import Dialect
 from .schema.model import Schema, Table
 from .statements.workload import SlowQuery
@@ -105,12 +105,14 @@ class HealthReport:
             [t.name, f"{t.rows:,}", size(t.size_bytes), _bytes(t.index_bytes), str(t.indexes)]
             for t in self.tables[:30]
         ]
-        out = [table(["table", "rows", "size", "indexes take", "indexes"], rows)]
-        out += [f"{f.kind}: {f.about}: {f.evidence}" for f in self.faults]
-        out += [f"could be dropped ({d.kind}): {d.name} on {d.table}: {d.evidence}" for d in self.drops]
+        out = Lines()
+        out.add(*table(["table", "rows", "size", "indexes take", "indexes"], rows).split("\n"))
+        out.add(*(f"{f.kind}: {f.about}: {f.evidence}" for f in self.faults))
+        out.add(*(f"could be dropped ({d.kind}): {d.name} on {d.table}: {d.evidence}" for d in self.drops))
         if self.is_healthy:
-            out.append("nothing was found")
-        return "\n".join([*out, *(f"note: {n}" for n in self.notes)])
+            out.add("nothing was found")
+        out.add(*(f"note: {n}" for n in self.notes))
+        return str(out)
 
 
 def _bytes(value: int | None) -> str:

@@ -9,9 +9,9 @@ import sqlglot
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventperf._core.texts import one_line
 from eventperf.dbopt import Advice
 from eventperf.dbopt.errors import AdviceMismatch
-from eventperf.dbopt.output.text import one_line
 from eventperf.dbopt.schema.vetting import expression
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eventperf._core.errors import ConfigurationError
-from eventperf.cli.output import Progress, emit_json, table
+from eventperf.cli.output import Progress, emit_json, say, table
 
 from .objects import load_object
 
@@ -157,7 +156,7 @@ def _run(args: argparse.Namespace) -> int:
         scaler.run(args.interval)
         return 0
     decision = scaler.tick()
-    print(decision.to_json() if args.json else decision.explain())
+    say(decision.to_json() if args.json else decision.explain())
     return 1 if decision.error else 0
 
 
@@ -165,9 +164,9 @@ def _import(args: argparse.Namespace) -> int:
     from .importing import carried_over
 
     text, remarks = carried_over(args.manifest)
-    print(text)
+    say(text)
     for remark in remarks:
-        print(f"differs: {remark}", file=sys.stderr)
+        say(f"differs: {remark}", error=True)
     return 0
 
 
@@ -180,10 +179,10 @@ def _explain(args: argparse.Namespace) -> int:
     if args.why_not is not None:
         if not decisions:
             raise ConfigurationError("log", args.log, "a log with a decision to explain")
-        print(why_not(decisions[-1], args.why_not))
+        say(why_not(decisions[-1], args.why_not))
         return 0
     for decision in decisions:
-        print(decision.to_json() if args.json else decision.explain())
+        say(decision.to_json() if args.json else decision.explain())
     return 0
 
 

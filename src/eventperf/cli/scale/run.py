@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from eventperf._core.errors import ConfigurationError
-from eventperf.cli.output import table
+from eventperf.cli.output import say, table
 from eventperf.scaling import ScalingDecision
 from eventperf.scaling.leader import LeaderChanged
 
@@ -28,7 +28,7 @@ def run_config(args: argparse.Namespace) -> int:
         if args.check:
             _show(plan)
             for text in plan.unseen:
-                print(f"can never work: {text}", file=sys.stderr)
+                say(f"can never work: {text}", error=True)
             return 1 if plan.unseen else 0
         if args.once:
             return _once(plan, as_json=args.json)
@@ -56,7 +56,7 @@ def _once(plan: Plan, *, as_json: bool) -> int:
             scaler.target.guard = None
     report = plan.fleet.tick()
     for decision in report.decisions:
-        print(decision.to_json() if as_json else decision.explain())
+        say(decision.to_json() if as_json else decision.explain())
     return 1 if report.errors or any(d.error for d in report.decisions) else 0
 
 

@@ -11,7 +11,7 @@ from eventperf._core.durations import show
 from eventperf._core.errors import ConfigurationError
 from eventperf.dbopt.errors import AdviceMismatch
 from eventperf.dbopt.findings import Level
-from eventperf.dbopt.output.report import table
+from eventperf.dbopt.output.report import Lines, table
 
 from .verdict import Compared
 
@@ -135,16 +135,19 @@ class ApplyReport:
 
 def _text(report: ApplyReport) -> str:
     """Return an apply report as text."""
+    out = Lines()
     if report.dry_run:
-        out = [f"Dry run: {len(report.planned)} statements would run."]
-        out += [f"  {s};" for s in report.planned]
-        return "\n".join(out + [f"  skipped {a.index}: {a.reason}" for a in report.skipped])
-    out = [
+        out.add(f"Dry run: {len(report.planned)} statements would run.")
+        for statement in report.planned:
+            out.block(f"{statement};", "  ", "  ")
+        out.add(*(f"  skipped {a.index}: {a.reason}" for a in report.skipped))
+        return str(out)
+    out.add(
         f"{len(report.created)} created, {len(report.reverted)} reverted, {len(report.skipped)} skipped, "
         f"{len(report.failed)} failed"
-    ]
+    )
     for kind in ("created", "reverted", "skipped", "failed"):
-        out += [f"  {kind} ({a.level}): {a.index}: {a.reason}" for a in getattr(report, kind)]
+        out.add(*(f"  {kind} ({a.level}): {a.index}: {a.reason}" for a in getattr(report, kind)))
     if report.measured:
         rows = [
             [
@@ -156,6 +159,7 @@ def _text(report: ApplyReport) -> str:
             ]
             for c in sorted(report.measured.values(), key=lambda c: -c.speedup)
         ]
-        out += ["", table(["query", "calls", "before", "after", "faster"], rows)]
-    out += [f"removed half-made index {name}" for name in report.cleaned]
-    return "\n".join(out + [f"Warning: {w}" for w in report.warnings])
+        out.add("", *table(["query", "calls", "before", "after", "faster"], rows).split("\n"))
+    out.add(*(f"removed half-made index {name}" for name in report.cleaned))
+    out.add(*(f"Warning: {w}" for w in report.warnings))
+    return str(out)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from eventperf._core.texts import one_line
 from eventperf.dbopt.findings import Findings
 from eventperf.dbopt.schema.ddl import quote
 from eventperf.dbopt.schema.engines import ENGINES
 from eventperf.dbopt.schema.model import IndexSpec
-
-from .text import one_line
 
 
 def alembic(

@@ -10,12 +10,11 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from eventperf._core.texts import one_line
 from eventperf.dbopt.findings import Findings, IndexAdvice
 from eventperf.dbopt.schema.ddl import quote, quote_table
 from eventperf.dbopt.schema.engines import ENGINES
 from eventperf.dbopt.schema.model import NAME_LIMIT, IndexSpec, Key, index_name
-
-from .text import one_line
 
 _FUNCTIONS: Final = {exp.Lower: "Lower", exp.Upper: "Upper"}
 _LOOKUPS: Final = {exp.EQ: "", exp.GT: "__gt", exp.GTE: "__gte", exp.LT: "__lt", exp.LTE: "__lte"}

@@ -7,8 +7,8 @@ from eventperf._pages.html import Html, listed, markup, page, table, tag
 from eventperf._pages.svg import bars
 from eventperf.dbopt.findings import Findings, IndexAdvice, PartitionAdvice, RewriteAdvice, Served
 
+from .labels import label
 from .report import named, size
-from .text import label
 
 
 def advice_page(advice: Findings) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eventperf._core.durations import show
+from eventperf._core.texts import one_line
 from eventperf.dbopt.findings import Findings, IndexAdvice
 
-from .text import label
+from .labels import label
 
 
 def size(value: float) -> str:
@@ -25,59 +26,80 @@ def size(value: float) -> str:
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return columns aligned with blanks."""
-    widths = [max(len(str(r[i])) for r in [headings, *rows]) for i in range(len(headings))]
-    lines = [
-        "  ".join(str(c).ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in [headings, *rows]
-    ]
+    cells = [headings, *([one_line(str(cell)) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
 def text_table(advice: Findings) -> str:
     """Return advice as text."""
-    out = [
+    out = Lines()
+    out.add(
         f"{advice.statements} statements, {advice.since}; {advice.level} by {advice.proof} "
         f"({advice.explains} plans in {show(advice.seconds)})"
         f"{'' if advice.is_complete else '; stopped early'}"
-    ]
+    )
     if advice.indexes and advice.level == "estimated":
-        out.append("\nNot proved: no planner was asked. Give a what_if database before applying any of it.")
+        out.add("", "Not proved: no planner was asked. Give a what_if database before applying any of it.")
     if advice.copied:
-        out.append(f"\nCopied for the proof: {'; '.join(advice.copied)}")
+        out.add("", f"Copied for the proof: {'; '.join(advice.copied)}")
     if advice.indexes:
-        out.append(
-            f"\nIndexes: {len(advice.indexes)}, saving {100 * advice.gain:.0f} % of the workload's time"
+        out.add(
+            "", f"Indexes: {len(advice.indexes)}, saving {100 * advice.gain:.0f} % of the workload's time"
         )
-        rows = [
-            [
-                str(n),
-                i.spec.label(),
-                f"{100 * i.gain:.1f} %",
-                size(i.size_bytes),
-                f"{100 * i.write_cost:.2f} %",
-                str(len(i.serves)),
-            ]
-            for n, i in enumerate(advice.indexes, 1)
-        ]
-        out.append(table(["#", "index", "gain", "size", "writes", "queries"], rows))
+        out.add(*_index_table(advice.indexes).split("\n"))
         for number, index in enumerate(advice.indexes, 1):
-            out += ["", *_explain(number, index)]
+            out.add("", *_explain(number, index))
     else:
-        out.append("\nNo index is worth adding.")
+        out.add("", "No index is worth adding.")
     for drop in advice.drops:
-        out.append(f"\nCould be dropped ({drop.kind}): {drop.name} on {drop.table}: {drop.evidence}")
+        out.add("", f"Could be dropped ({drop.kind}): {drop.name} on {drop.table}: {drop.evidence}")
     for rewrite in advice.rewrites:
         mark = "safe" if rewrite.is_safe else "check"
-        out.append(f"\nRewrite ({mark}, {rewrite.rule}): {rewrite.advice}\n  {rewrite.before}")
+        out.add("", f"Rewrite ({mark}, {rewrite.rule}): {rewrite.advice}")
+        out.block(rewrite.before, "  ", "  ")
         if rewrite.after:
-            out.append(f"  -> {rewrite.after}")
-        out.append(f"  {rewrite.verdict}")
+            out.block(rewrite.after, "  -> ", "     ")
+        out.add(f"  {rewrite.verdict}")
     for part in advice.partitions:
-        out.append(f"\nPartition {part.table} by {part.column}: {part.reason}")
+        out.add("", f"Partition {part.table} by {part.column}: {part.reason}")
     if advice.unserved:
-        out.append("\nQueries without a new index:")
-        out += [f"  {named(advice, name)}: {reason}" for name, reason in advice.unserved.items()]
-    out += [f"\nWarning: {w}" for w in advice.warnings]
-    return "\n".join(out)
+        out.add("", "Queries without a new index:")
+        out.add(*(f"  {named(advice, name)}: {reason}" for name, reason in advice.unserved.items()))
+    for warning in advice.warnings:
+        out.add("", f"Warning: {warning}")
+    return str(out)
+
+
+class Lines:
+    """Lines of a report; what is put into one stays in it, whatever names it holds."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def add(self, *lines: str) -> None:
+        """Add whole lines."""
+        self._lines += [one_line(line) for line in lines]
+
+    def block(self, text: str, first: str, more: str) -> None:
+        """Add a statement of several lines, indented."""
+        for number, line in enumerate(text.split("\n")):
+            self.add(f"{more if number else first}{line}")
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines)
+
+
+def _index_table(indexes: Sequence[IndexAdvice]) -> str:
+    rows = [
+        [
+            str(n), i.spec.label(), f"{100 * i.gain:.1f} %", size(i.size_bytes),
+            f"{100 * i.write_cost:.2f} %", str(len(i.serves)),
+        ]
+        for n, i in enumerate(indexes, 1)
+    ]  # fmt: skip
+    return table(["#", "index", "gain", "size", "writes", "queries"], rows)
 
 
 def named(advice: Findings, fingerprint: str) -> str:

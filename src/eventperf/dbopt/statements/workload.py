@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.files import private
 from eventperf._core.urls import Registry
 
 from .fingerprint import Fingerprint, fingerprint, is_read, parse, statements
@@ -301,7 +302,8 @@ class Workload:
             "notes": self.notes,
             "statements": [_to_json(s, values) for s in self],
         }
-        Path(path).write_text(json.dumps(data, indent=1), encoding="utf-8")
+        with open(path, "w", encoding="utf-8", opener=private) as file:
+            file.write(json.dumps(data, indent=1))
 
     @classmethod
     def load(cls, path: str | Path) -> Workload:

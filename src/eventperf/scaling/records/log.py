@@ -15,6 +15,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from eventperf._core.files import private
 from eventperf.scaling.model import ScalingDecision
 from eventperf.scaling.protocols import ReplicaTarget
 
@@ -114,7 +115,7 @@ class DecisionLog:
             return
         line = decision.to_json() + "\n"
         # opened for each line, so that a file that was moved away (logrotate) is begun anew
-        with self._mu, open(self._path, "a", encoding="utf-8") as file:
+        with self._mu, open(self._path, "a", encoding="utf-8", opener=private) as file:
             file.write(line)
             if time.monotonic() - self._looked_at > _LOOK_S:
                 self._tail = None  # all who began together have asked

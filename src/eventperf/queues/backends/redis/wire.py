@@ -6,21 +6,41 @@ The layout of a job's text is written in ``lua/common.lua``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import isfinite
 from typing import Any
 
 from eventperf._redis.script import read_script
-from eventperf.queues.errors import StoreUnavailable, unknown_parent
+from eventperf.queues.attempts import CRASHED, Attempt, Ending
+from eventperf.queues.errors import QueueError, StoreUnavailable, timed_follower, unknown_parent
 from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob, QueueStatus
+from eventperf.queues.minutes import MINUTE_S, Interval
 from eventperf.queues.options import EngineOptions
-from eventperf.queues.protocols import Claimed, Outcome, Renewed, Stalled, StoreSettings, WorkerCard
+from eventperf.queues.protocols import (
+    LOOKED_AT,
+    Change,
+    Claimed,
+    Found,
+    JobQuery,
+    Outcome,
+    Renewed,
+    Stalled,
+    StoreSettings,
+    WorkerCard,
+)
+from eventperf.queues.soundness import fault, unreadable
 
 US = b"\x1f"
 Args = list[Any]
 
 _STATES = {b"d": JobState.COMPLETED, b"f": JobState.FAILED, b"c": JobState.CANCELLED}
 _LIVE = {b"w": JobState.WAITING, b"d": JobState.DELAYED, b"a": JobState.ACTIVE}
-_PUSHING = ("push", "fire", "finish")
+_PARTS = {
+    "push": ("pushes",), "fire": ("pushes",), "finish": ("pushes", "minutes"), "admin": ("places",),
+    "update": ("places",), "fetch": ("look",), "find": ("places", "look"),
+}  # fmt: skip
 _FAR = 8e15  # due times beyond it belong to jobs that wait for others
 _GROUP = 1000
 _DELAY_CAP_S = 3.15e9  # a century: scores stay exact integers
@@ -28,8 +48,7 @@ _DELAY_CAP_S = 3.15e9  # a century: scores stay exact integers
 
 def script(name: str) -> str:
     """Return the text of one Lua script, with the shared part in front."""
-    parts = ("common", "pushes", name) if name in _PUSHING else ("common", name)
-    return read_script(__package__, *parts).text
+    return read_script(__package__, "common", *_PARTS.get(name, ()), name).text
 
 
 def prefix(settings: StoreSettings) -> str:
@@ -60,6 +79,8 @@ def _header(record: JobRecord, delay_s: float, deadline_s: float | None) -> byte
         extras["h"] = dict(record.headers)
     if record.flow:
         extras["f"] = dict(record.flow)
+    if record.tags:
+        extras["l"] = list(record.tags)
     if delay_s > 0:
         extras["w"] = delay_s
     text = json.dumps(extras, separators=(",", ":")) if extras else ""
@@ -75,7 +96,7 @@ def push_args(jobs: Sequence[NewJob]) -> Args:
         r = new.record
         mark = (
             r.queue, r.type, r.priority, r.key, r.attempts, r.timeout_s, r.unique_key, r.unique_for,
-            r.version, r.headers, r.flow, new.delay_s, new.deadline_s,
+            r.version, r.headers, r.flow, r.tags, new.delay_s, new.deadline_s,
         )  # fmt: skip
         if mark != same or args[count_at] >= _GROUP:
             same = mark
@@ -139,8 +160,55 @@ def check_replicated(replicas: int, options: EngineOptions) -> None:
 # -- records ---------------------------------------------------------------------------------------
 
 
+def _text(data: bytes) -> str:
+    """Return bytes that should be text, whatever they are."""
+    return data.decode("utf-8", "backslashreplace")
+
+
+def _number(data: bytes, missing: float | None = None) -> float | None:
+    """Return bytes that should be a number, or what stands for one that is none."""
+    try:
+        value = float(data)
+    except ValueError:
+        return missing
+    return value if isfinite(value) else missing
+
+
+def shown(job_id: str, blob: bytes) -> JobRecord:
+    """Return the record whose text is ``blob``; of a damaged one what can be made out, with all its bytes."""
+    try:
+        return record_of(job_id, blob)
+    except Unreadable:
+        parts = [_text(part) for part in blob.split(US, 3)[:3]] + ["", ""]
+        record = unreadable(job_id, parts[1], blob, _number(blob.split(US, 1)[0], 0.0) or 0.0)
+        record.type = parts[2]
+        return record
+
+
+def _lease(job_id: str, token: int, attempt: int, crashes: int, blob: bytes, no_deadline: bool) -> Lease:
+    try:
+        return Lease(record_of(job_id, blob, no_deadline), token, attempt, crashes)
+    except Unreadable as error:
+        return Lease(shown(job_id, blob), token, attempt, crashes, str(error))
+
+
+class Unreadable(ValueError):
+    """A record that this library did not write, or that was damaged since."""
+
+
 def record_of(job_id: str, blob: bytes, no_deadline: bool = False) -> JobRecord:
-    """Return the record whose text is ``blob``."""
+    """Return the record whose text is ``blob``.
+
+    Raises:
+        Unreadable: It is none.
+    """
+    try:
+        return _record_of(job_id, blob, no_deadline)
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise Unreadable(str(error)[:200]) from error
+
+
+def _record_of(job_id: str, blob: bytes, no_deadline: bool) -> JobRecord:
     created, queue, type_, level, extras, payload = blob.split(US, 5)
     born = int(created) / 1000
     known = _heads.get((queue, type_, level, extras))
@@ -161,12 +229,17 @@ _heads: dict[tuple[bytes, bytes, bytes, bytes], tuple[float | None, dict[str, An
 def _head(queue: bytes, type_: bytes, level: bytes, extras: bytes) -> tuple[float | None, dict[str, Any]]:
     fields: dict[str, Any] = {"queue": queue.decode(), "type": type_.decode(), "priority": int(level)}
     e = json.loads(extras) if extras else {}
+    if not isinstance(e, dict):
+        raise ValueError("its part with extras is no object")
     for short, name in _SHORT.items():
         if short in e:
             fields[name] = e[short]
     if "u" in e:
         fields["unique_for"] = {"r": "running", "t": 0.0}.get(e.get("m", ""), "waiting")
-    return e.get("d"), fields
+    life_s = e.get("d")
+    if why := fault(JobRecord(id="", payload=b"", deadline_at=life_s, **fields)):
+        raise ValueError(why)
+    return life_s, fields
 
 
 _SHORT = {
@@ -177,44 +250,79 @@ _SHORT = {
     "v": "version",
     "h": "headers",
     "f": "flow",
+    "l": "tags",
 }
 
 
 def _mutable(text: bytes) -> tuple[int, int, str]:
     if not text:
         return 0, 0, ""
-    attempts, crashes, flags = text.decode().split(":")
-    return int(attempts), int(crashes), flags
+    attempts, crashes, flags = (_text(text) + "::").split(":")[:3]
+    return int(_number(attempts.encode(), 0) or 0), int(_number(crashes.encode(), 0) or 0), flags
+
+
+def _runs(text: bytes) -> tuple[Attempt, ...]:
+    found = []
+    for run in text.split(b"\x1e")[1:]:
+        try:
+            found.append(_run(run.decode()))
+        except (ValueError, KeyError, AttributeError):  # damaged since it was written
+            continue
+    return tuple(found)
+
+
+def _run(text: str) -> Attempt:
+    number, started, us, how, worker, details = text.split("\x1f", 5)
+    more = json.loads(details) if details else {}
+    return Attempt(
+        number=int(number), worker=worker, started_at=int(started) / 1000, seconds=int(us) / 1e6,
+        outcome=_HOW[how], error=CRASHED if how == "x" else more.get("e"), traceback=more.get("t"),
+        log_tail=more.get("l"),
+    )  # fmt: skip
+
+
+_HOW: dict[str, Ending] = {
+    "d": "completed", "r": "retried", "f": "failed", "c": "cancelled", "x": "crashed"
+}  # fmt: skip
 
 
 def _final_info(data: bytes) -> JobInfo:
+    try:
+        return _final_parts(data)
+    except (ValueError, TypeError, KeyError) as error:  # damaged since it was written
+        why = f"the record of its end cannot be read: {error}"
+        return JobInfo(id="", type="", queue="", state=JobState.FAILED, error=why, payload=data)
+
+
+def _final_parts(data: bytes) -> JobInfo:
     state, at, attempts, crashes, started, error_n, result_n, job_id, rest = data.split(US, 8)
     cut, size = int(error_n), int(result_n)
     end = cut + max(0, size)
-    r = record_of(job_id.decode(), rest[end:])
+    r = shown(_text(job_id), rest[end:])
+    error, mark, runs = rest[:cut].partition(b"\x1e")
     return JobInfo(
         id=r.id, type=r.type, queue=r.queue, state=_STATES[state], priority=r.priority, attempt=int(attempts),
         crashes=int(crashes), created_at=r.created_at, started_at=int(started) / 1000 or None,
-        finished_at=int(at) / 1000, error=rest[:cut].decode() or None,
+        finished_at=int(at) / 1000, error=_text(error) or None,
         result=rest[cut:end] if size >= 0 else None, payload=r.payload, key=r.key,
-        headers=dict(r.headers or {}),
+        headers=dict(r.headers or {}), tags=tuple(r.tags), attempts=_runs(mark + runs),
     )  # fmt: skip
 
 
 def _live_info(job_id: str, row: Sequence[bytes]) -> JobInfo:
-    state, blob, due, held, changed, progress, error = row
-    r = record_of(job_id, blob)
+    state, blob, due, held, changed, progress, error, runs = row
+    r = shown(job_id, blob)
     attempts, crashes, _ = _mutable(changed)
     started, worker = None, None
     if held:
-        _, at, name = held.split(US, 2)
-        started, worker = int(at) / 1000, name.decode()
+        _, at, name = (held + US + US).split(US, 2)
+        started, worker = (_number(at, 0.0) or 0.0) / 1000, _text(name.removesuffix(US + US))
     return JobInfo(
         id=job_id, type=r.type, queue=r.queue, state=_LIVE[state], priority=r.priority,
         attempt=attempts + (state == b"a"), crashes=crashes, created_at=r.created_at,
         due_at=float(due) / 1000 if due and float(due) < _FAR else None, started_at=started, worker=worker,
-        progress=float(progress) if progress else None, error=error.decode() or None, payload=r.payload,
-        key=r.key, headers=dict(r.headers or {}),
+        progress=_number(progress), error=_text(error) or None, payload=r.payload, key=r.key,
+        headers=dict(r.headers or {}), tags=tuple(r.tags), attempts=_runs(runs),
     )  # fmt: skip
 
 
@@ -225,44 +333,117 @@ def infos(ids: Sequence[str], rows: Sequence[Any]) -> list[JobInfo | None]:
         if not row:
             found.append(None)
         elif row[0] == b"r":
-            found.append(_final_info(row[1]))
+            info = _final_info(row[1])
+            found.append(info if info.id else replace(info, id=job_id))
         else:
             found.append(_live_info(job_id, row))
     return found
 
 
+def find_args(query: JobQuery) -> Args:
+    """Build the arguments of ``find.lua``."""
+    states = [state.value for state in query.states]
+    return [
+        query.limit, LOOKED_AT, query.type or "", query.text or "", query.tag or "", len(states), *states,
+        len(query.queues), *query.queues, *(query.after or ()),
+    ]  # fmt: skip
+
+
+def found(reply: Sequence[Any]) -> Found:
+    """Read the answer of ``find.lua``."""
+    jobs = infos([_text(job_id) for job_id, _ in reply[0]], [row for _, row in reply[0]])
+    after = [part.decode() for part in reply[1]] if len(reply) > 1 else None
+    return Found([info for info in jobs if info is not None], after)
+
+
+def update_args(job_id: str, change: Change) -> Args:
+    """Build the arguments of ``update.lua``."""
+    wait = "" if change.delay_s is None else -(-min(change.delay_s, _DELAY_CAP_S) * 1e6 // 1) / 1000
+    priority = "" if change.priority is None else change.priority
+    return [
+        job_id, wait, priority, change.queue or "", int(change.payload is not None), change.payload or b"",
+        change.version,
+    ]  # fmt: skip
+
+
+def updated(reply: bytes, change: Change) -> JobState | None:
+    """Read the answer of ``update.lua``.
+
+    Raises:
+        ConfigurationError: A time for a job that waits for others.
+    """
+    if reply == b"p":
+        raise timed_follower(change.delay_s)
+    if reply == b"x":
+        raise QueueError("the record of this job is damaged: it can only be cancelled")
+    if reply[:1] == b"r":
+        return _STATES[reply[1:]]
+    return _LIVE.get(reply)
+
+
+def measured(reply: Sequence[Any]) -> tuple[float, list[Interval]]:
+    """Read the answer of ``measured.lua``."""
+    names = {int(reply[1][k + 1]): _text(reply[1][k]) for k in range(0, len(reply[1]), 2)}
+    intervals: list[Interval] = []
+    for k in range(0, len(reply[2]), 2):
+        series: dict[int, Interval] = {}
+        for number, what, bucket, by in _ENTRY.findall(_text(reply[2][k + 1])):
+            one = series.get(int(number))
+            if one is None:
+                queue, _, type_ = names.get(int(number), "").partition("\x1f")
+                one = series[int(number)] = Interval(at=int(reply[2][k]) * MINUTE_S, queue=queue, type=type_)
+            if bucket:
+                (one.wait if what == "w" else one.run).add(int(bucket), int(by))
+            else:
+                setattr(one, _HOW[what], int(by))
+        intervals += series.values()
+    return int(reply[0]) / 1000, intervals
+
+
+_ENTRY = re.compile(r"(\d+)([wxdrfc])(\d*)=(\d+)")
+
+
 def listed(records: Iterable[bytes]) -> list[JobInfo]:
-    """Read finished records."""
-    return [_final_info(record) for record in records]
+    """Read finished records, without their attempts."""
+    return [replace(_final_info(record), attempts=()) for record in records]
+
+
+def briefly(infos: Iterable[JobInfo | None]) -> list[JobInfo]:
+    """Return those that are there, without their attempts."""
+    return [replace(info, attempts=()) for info in infos if info is not None]
 
 
 # -- counts ----------------------------------------------------------------------------------------
 
 
 def _pairs(flat: Sequence[bytes]) -> dict[str, int]:
-    return {flat[i].decode(): int(flat[i + 1]) for i in range(0, len(flat), 2)}
+    return {_text(flat[i]): int(_number(flat[i + 1], 0) or 0) for i in range(0, len(flat), 2)}
 
 
 def cards(values: Sequence[bytes], now_ms: int) -> list[dict[str, Any]]:
     """Return the live workers' cards."""
     found = []
     for value in values:
-        until, card = value.split(US, 1)
-        if int(until) > now_ms:
-            found.append(json.loads(card))
+        try:
+            until, text = value.split(US, 1)
+            card = json.loads(text)
+            if int(until) > now_ms and isinstance(card["q"], list) and isinstance(card["s"], int):
+                found.append(card)
+        except (ValueError, TypeError, KeyError, RecursionError):  # not a card of ours
+            continue
     return found
 
 
 def statuses(settings: StoreSettings, reply: Sequence[Any]) -> list[QueueStatus]:
     """Read the answer of ``counts.lua``."""
     now_ms, n = int(reply[0]), _pairs(reply[1])
-    paused, dead = {q.decode() for q in reply[2]}, [int(x) for x in reply[3]]
+    paused, dead = {_text(q) for q in reply[2]}, [int(x) for x in reply[3]]
     workers, rates, oldest = cards(reply[4], now_ms), [_pairs(r) for r in reply[5]], _oldest(reply[6])
     span = now_ms / 1000 - (now_ms // 10_000 - 6) * 10.0
     span = max(1.0, min(span, (now_ms - n.get("#born", now_ms)) / 1000 or span))
     fields = (
         "waiting", "delayed", "active", "completed", "failed", "cancelled", "retried", "stalled", "enqueued",
-        "replayed",
+        "replayed", "lapsed", "trimmed",
     )  # fmt: skip
     return [
         QueueStatus(
@@ -283,7 +464,7 @@ def statuses(settings: StoreSettings, reply: Sequence[Any]) -> list[QueueStatus]
 def _oldest(flat: Sequence[Any]) -> dict[str, float]:
     found: dict[str, float] = {}
     for i in range(0, len(flat), 2):
-        name = flat[i].decode()
+        name = _text(flat[i])
         found[name] = max(found.get(name, 0.0), int(flat[i + 1]) / 1000)
     return found
 
@@ -304,8 +485,10 @@ def _ms(value_s: float) -> int:
 
 def card_args(card: WorkerCard) -> Args:
     """Return how a worker introduces itself; used by ``enter.lua`` and ``renew.lua``."""
-    text = json.dumps({"q": list(card.room_by_queue), "s": card.slots}, separators=(",", ":"))
-    return [card.id, text, _ms(card.lease_s), len(card.types), *card.types]
+    lease_ms = _ms(card.lease_s)
+    facts = {"q": list(card.room_by_queue), "s": card.slots, "l": lease_ms}
+    text = json.dumps(facts, separators=(",", ":"))
+    return [card.id, text, lease_ms, len(card.types), *card.types]
 
 
 def claim_args(settings: StoreSettings, card: WorkerCard, room: Mapping[str, int], total: int) -> Args:
@@ -329,11 +512,13 @@ def claimed(reply: Sequence[Any]) -> Claimed:
     """Read the answer of ``claim.lua``."""
     next_us, flat, stalled, expired = reply
     leases = [
-        Lease(
-            record_of(flat[i].decode(), flat[i + 5], b"n" in flat[i + 4]),
+        _lease(
+            _text(flat[i]),
             int(flat[i + 1]),
             int(flat[i + 2]) + 1,
             int(flat[i + 3]),
+            flat[i + 5],
+            b"n" in flat[i + 4],
         )
         for i in range(0, len(flat), 6)
     ]
@@ -342,16 +527,16 @@ def claimed(reply: Sequence[Any]) -> Claimed:
         None if int(next_us) < 0 else int(next_us) / 1e6,
         [
             Stalled(
-                stalled[i].decode(),
-                stalled[i + 1].decode(),
-                stalled[i + 2].decode(),
+                _text(stalled[i]),
+                _text(stalled[i + 1]),
+                _text(stalled[i + 2]),
                 int(stalled[i + 3]),
                 int(stalled[i + 4]) == 1,
             )
             for i in range(0, len(stalled), 5)
         ],
         [
-            (expired[i].decode(), expired[i + 1].decode(), expired[i + 2].decode(), expired[i + 3].decode())
+            (_text(expired[i]), _text(expired[i + 1]), _text(expired[i + 2]), _text(expired[i + 3]))
             for i in range(0, len(expired), 4)
         ],
     )
@@ -368,11 +553,13 @@ def finish_args(settings: StoreSettings, outcomes: Sequence[Outcome]) -> Args:
         if out.kind == "done":
             args.append(f"{out.job_id}\x1f{out.token}\x1fdone\x1f0\x1f1\x1f{int(out.run_s * 1e6)}")
             args.append(out.result or b"")
+            args.append(_details(out) if out.log_tail else "")
         else:
             wait_ms = _ms(min(out.delay_s, _DELAY_CAP_S))
             facts = (out.job_id, out.token, out.kind, wait_ms, int(out.count), int(out.run_s * 1e6))
             args.append("\x1f".join(map(str, facts)))
-            args.append(out.error or "")
+            args.append((out.error or "").replace("\x1e", " "))
+            args.append("" if out.kind == "release" else _details(out))
     for i, out in enumerate(outcomes, 1):
         if out.followers:
             group = push_args(out.followers)
@@ -380,6 +567,11 @@ def finish_args(settings: StoreSettings, outcomes: Sequence[Outcome]) -> Args:
     return args
 
 
+def _details(out: Outcome) -> str:
+    said = {"e": out.error, "t": out.traceback, "l": out.log_tail}
+    return json.dumps({name: text for name, text in said.items() if text}, separators=(",", ":"))
+
+
 def renewed(reply: Sequence[Any]) -> Renewed:
     """Read the answer of ``renew.lua``."""
-    return Renewed([x.decode() for x in reply[0]], [x.decode() for x in reply[1]])
+    return Renewed([_text(x) for x in reply[0]], [_text(x) for x in reply[1]])

@@ -114,12 +114,19 @@ def _agenda(tx: Tx) -> tuple[float | None, float | None, bool]:
     else:
         now, due, ended, parked = tx.conn.execute(select(tx.d.now, *asked)).one()
         tx.now = float(now)
-    return None if due == s.NEVER else due, ended, parked is not None
+    return _when(due), _when(ended), parked is not None
+
+
+def _when(at: float | None) -> float | None:
+    """Return a time to look at; now for one that is damaged."""
+    if at is None or at == s.NEVER:
+        return None
+    return 0.0 if at != at or at > s.BEYOND else at
 
 
 def _promote(tx: Tx) -> None:
     """Let jobs wait that are due."""
-    asked = select(s.jobs).where(_j.ns == tx.ns, s.in_state(s.DELAYED), _j.at <= tx.now)
+    asked = select(s.jobs).where(_j.ns == tx.ns, s.in_state(s.DELAYED), s.is_due(tx.now))
     asked = asked.order_by(_j.at, _j.seq).limit(_BATCH).with_for_update(skip_locked=True)
     found = tx.conn.execute(asked).all()
     for row in found:
@@ -253,7 +260,7 @@ class _Taking:
         ends.free_keys(tx, self._taken, ("waiting",))
         for row in self._taken:
             tx.tally.add(row.queue, waiting=-1, active=1)
-        self.leases = [Lease(rows.record_of(r), token, r.attempts + 1, r.crashes) for r in self._taken]
+        self.leases = [rows.lease_of(row, token) for row in self._taken]
 
     def _credit(self) -> dict[str, int]:
         q = s.queues.c

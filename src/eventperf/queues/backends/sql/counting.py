@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import fields
 from typing import Any
@@ -64,7 +63,7 @@ def counts(tx: Tx) -> list[QueueStatus]:
     sums, now, q = totals(tx), tx.ask_now(), s.queues.c
     paused = set(tx.conn.execute(select(q.queue).where(q.ns == tx.ns, q.paused)).scalars())
     live = tx.conn.execute(select(_w.queues).where(_w.ns == tx.ns, _w.until > now, ~_w.gone)).scalars()
-    served = [set(json.loads(names)) for names in live]
+    served = [rows.names_of(names) for names in live]
     oldest = _oldest(tx)
     found = []
     for name, config in tx.home.settings.queues.items():

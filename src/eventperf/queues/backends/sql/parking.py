@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from sqlalchemy import select, update
 
 from eventperf.queues.protocols import WorkerCard
 
-from . import ends
+from . import ends, rows
 from . import tables as s
 from .tx import Tx
 
@@ -44,15 +43,13 @@ def unpark(tx: Tx, card: WorkerCard) -> None:
 def give_up(tx: Tx, card: WorkerCard) -> Expired:
     """Bury the jobs whose type no live worker has known for too long."""
     late = tx.now - tx.home.settings.options.unknown_grace_s
-    waits = select(_j.type).where(_j.ns == tx.ns, s.in_state(s.PARKED), _j.at <= late).distinct()
-    unknown = set(tx.conn.execute(waits).scalars()) - card.types
-    if unknown:
-        seen = tx.conn.execute(select(_w.types).where(_w.ns == tx.ns, _w.until > late)).scalars()
-        unknown -= {type_ for types in seen for type_ in json.loads(types)}
-    if not unknown:
+    parked = _j.ns == tx.ns, s.in_state(s.PARKED), _j.at <= late
+    if tx.conn.execute(select(_j.seq).where(*parked).limit(1)).first() is None:
         return []
-    asked = select(s.jobs).where(_j.ns == tx.ns, s.in_state(s.PARKED), _j.at <= late)
-    asked = asked.where(_j.type.in_(sorted(unknown))).limit(_BATCH).with_for_update(skip_locked=True)
+    seen = tx.conn.execute(select(_w.types).where(_w.ns == tx.ns, _w.until > late)).scalars()
+    known = {*card.types, *(type_ for types in seen for type_ in rows.names_of(types))}
+    asked = select(s.jobs).where(*parked, _j.type.not_in(sorted(known)))
+    asked = asked.limit(_BATCH).with_for_update(skip_locked=True)
     found = tx.conn.execute(asked).all()
     for row in found:
         tx.tally.add(row.queue, waiting=-1)

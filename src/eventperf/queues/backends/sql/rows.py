@@ -10,12 +10,16 @@ from typing import Any, Final
 from sqlalchemy import insert
 from sqlalchemy.engine import Connection
 
-from eventperf.queues.job import JobInfo, JobRecord, JobState, NewJob
+from eventperf.queues.attempts import KEPT, Attempt, Ending, dumped, loaded
+from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob
+from eventperf.queues.soundness import fault
 
 from . import tables as s
 
 BUCKET_S: Final = 10.0
 BUCKETS: Final = 6
+MOST_TRIES: Final = 1_000_000_000
+"""No job was tried as often, and one more of it still fits its column."""
 
 STATES: Final[Mapping[int, JobState]] = {
     s.WAITING: JobState.WAITING,
@@ -27,10 +31,24 @@ STATES: Final[Mapping[int, JobState]] = {
     s.PARKED: JobState.WAITING,
 }
 
+_DAMAGED: Final = (ValueError, TypeError, RecursionError)
 _COLUMNS: Final = frozenset({"id", "type", "queue", "priority", "payload", "deadline_at", "created_at"})
 _FACT_ITEMS: Final = tuple(
     (f.name, f.default) for f in fields(JobRecord) if f.name not in _COLUMNS and f.default is not MISSING
 )
+
+
+def names_of(text: str | None) -> set[str]:
+    """Return the set of names in a column, empty when what lies there is none.
+
+    >>> names_of('["a", "b"]') == {"a", "b"}, names_of("{")
+    (True, set())
+    """
+    try:
+        found = json.loads(text or "[]")
+    except _DAMAGED:
+        return set()
+    return {str(name) for name in found} if isinstance(found, list) else set()
 
 
 def clean(text: str | None) -> str | None:
@@ -50,13 +68,37 @@ def facts(record: JobRecord) -> str | None:
     return json.dumps(found, separators=(",", ":")) if found else None
 
 
-def record_of(row: Any) -> JobRecord:
-    """Return the record kept in ``row``."""
+_FACTS: Final = frozenset(name for name, _ in _FACT_ITEMS)
+
+
+def _more(row: Any) -> dict[str, Any]:
+    """Return the facts of ``row``; raise ``ValueError`` for what nobody here wrote."""
     more = json.loads(row.facts) if row.facts else {}
+    if not isinstance(more, dict) or not more.keys() <= _FACTS:
+        raise ValueError("its facts are not those of a job")
+    if "tags" in more:
+        more["tags"] = tuple(map(str, more["tags"]))
+    return more
+
+
+def _record(row: Any, **more: Any) -> JobRecord:
     return JobRecord(
         id=row.id, type=row.type, queue=row.queue, priority=row.priority, payload=bytes(row.payload),
         deadline_at=row.deadline_at, created_at=row.created_at, **more,
     )  # fmt: skip
+
+
+def lease_of(row: Any, token: int) -> Lease:
+    """Return the lease of the job in ``row``, unreadable when it is not what was enqueued."""
+    try:
+        record = _record(row, **_more(row))
+        why = fault(record)
+    except _DAMAGED as error:
+        record, why = _record(row), str(error)[:200]
+    for name in ("attempts", "crashes"):
+        if not 0 <= getattr(row, name) < MOST_TRIES:
+            why = f"its {name} are no number of tries"
+    return Lease(record, token, max(0, row.attempts) + 1, max(0, row.crashes), why)
 
 
 def held_key(record: JobRecord) -> str | None:
@@ -82,19 +124,64 @@ def row_of(new: NewJob, ns: int, now: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def info_of(row: Any) -> JobInfo:
-    """Return what people are shown of ``row``."""
-    state, more = row.state, json.loads(row.facts) if row.facts else {}
+def history_of(row: Any) -> tuple[Attempt, ...]:
+    """Return the runs of ``row``: those written down, and the last one where it completed."""
+    try:
+        written = loaded(_runs(row.history))
+    except (KeyError, TypeError):
+        written = ()
+    if row.state != s.COMPLETED or row.started_at is None or (written and written[-1].outcome == "completed"):
+        return written
+    last = Attempt(
+        number=row.attempts, worker=row.worker or "", started_at=row.started_at, outcome="completed",
+        seconds=max(0.0, row.finished_at - row.started_at),
+    )  # fmt: skip
+    return (*written, last)[-KEPT:]
+
+
+def _runs(history: str | None) -> list[Any]:
+    try:
+        found = json.loads(history) if history else []
+    except ValueError:  # damaged since it was written
+        return []
+    return found if isinstance(found, list) else []
+
+
+def longer(history: str | None, attempt: Attempt) -> str:
+    """Return a job's written runs with one more, the last of them."""
+    runs = _runs(history)
+    return json.dumps([*runs, dumped(attempt)][-KEPT:], separators=(",", ":"))
+
+
+def run_of(row: Any, ending: Ending, seconds: float, *said: str | None) -> Attempt:
+    """Return the run of ``row`` that ends now, with its error, traceback and log lines."""
+    error, trace, logs = (clean(text) for text in said)
+    return Attempt(
+        number=row.attempts + 1, worker=row.worker or "", started_at=row.started_at or 0.0, seconds=seconds,
+        outcome=ending, error=error, traceback=trace, log_tail=logs,
+    )  # fmt: skip
+
+
+def info_of(row: Any, *, whole: bool = False) -> JobInfo:
+    """Return what people are shown of ``row``; its runs only of the ``whole`` row."""
+    state = row.state
+    try:
+        more = _more(row)
+        headers = {str(name): str(value) for name, value in dict(more.get("headers") or {}).items()}
+    except _DAMAGED:  # no worker runs it: the dead letter takes it and says so
+        more, headers = {}, {}
     ran = state not in (s.WAITING, s.DELAYED, s.PARKED) and row.token > 0
     return JobInfo(
-        id=row.id, type=row.type, queue=row.queue, state=STATES[state], priority=row.priority,
-        attempt=row.attempts + (state == s.ACTIVE), crashes=row.crashes, created_at=row.created_at,
+        id=row.id, type=row.type, queue=row.queue, state=STATES.get(state, JobState.FAILED),
+        priority=row.priority, attempt=max(0, row.attempts) + (state == s.ACTIVE), crashes=row.crashes,
+        created_at=row.created_at,
         due_at=row.at if state == s.DELAYED and row.at < s.NEVER else None,
         started_at=row.started_at if ran else None,
         finished_at=row.finished_at, worker=row.worker if state == s.ACTIVE else None,
         progress=row.progress if state == s.ACTIVE else None, error=row.error,
         result=None if row.result is None else bytes(row.result), payload=bytes(row.payload),
-        key=more.get("key", ""), headers=more.get("headers") or {},
+        key=str(more.get("key", "")), headers=headers, tags=more.get("tags", ()),
+        attempts=history_of(row) if whole else (),
     )  # fmt: skip
 
 

@@ -8,25 +8,11 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Final
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Double,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    SmallInteger,
-    String,
-    Table,
-    Text,
-    text,
-)
-from sqlalchemy.dialects import mysql
-from sqlalchemy.types import TypeEngine
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, String, Table, or_, text
 
-VERSION: Final = 3
+from .columns import BIG, BINARY, DOUBLE, FLAG, INTEGER, LONG, SMALL, name_type, text_type
+
+VERSION: Final = 4
 """Version of the tables this release reads and writes; each has its step in :mod:`.sql_steps`."""
 
 WAITING: Final = 0
@@ -43,18 +29,8 @@ NEVER: Final = 1e18
 
 metadata: MetaData = MetaData()
 
-BIG = BigInteger().with_variant(Integer, "sqlite")
-_FAMILY = ("mysql", "mariadb")
-_BINARY = LargeBinary().with_variant(mysql.LONGBLOB(), *_FAMILY)
-_LONG = Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), *_FAMILY)
 
-
-def name_type(length: int = 200) -> TypeEngine[Any]:
-    exact = mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-    return String(length).with_variant(exact, *_FAMILY)
-
-
-def _number(name: str, kind: Any = Integer, default: str = "0") -> Column[Any]:
+def _number(name: str, kind: Any = INTEGER, default: str = "0") -> Column[Any]:
     return Column(name, kind, nullable=False, server_default=text(default))
 
 
@@ -64,36 +40,40 @@ jobs: Table = Table(
     "eventperf_jobs",
     metadata,
     Column("seq", BIG, primary_key=True, autoincrement=True),
-    Column("ns", BigInteger, nullable=False),
+    Column("ns", BIG, nullable=False),
     Column("id", name_type(), nullable=False),
     Column("type", name_type(), nullable=False),
     Column("queue", name_type(), nullable=False),
-    Column("priority", Integer, nullable=False),
-    Column("turn", BigInteger, nullable=False),  # the fairness key, hashed
-    Column("state", SmallInteger, nullable=False),
-    Column("at", Double, nullable=False),  # due, end of lease, or when it may be forgotten
-    Column("tag", Double, nullable=False),  # place in its class
-    Column("created_at", Double, nullable=False),
-    Column("ready_at", Double, nullable=False),
-    Column("deadline_at", Double),
-    Column("held_key", String(64)),  # its row in the unique table
-    Column("held_for", String(32)),
-    Column("payload", _BINARY, nullable=False),
-    Column("facts", _LONG),
+    Column("priority", INTEGER, nullable=False),
+    Column("turn", BIG, nullable=False),  # the fairness key, hashed
+    Column("state", SMALL, nullable=False),
+    Column("at", DOUBLE, nullable=False),  # due, end of lease, or when it may be forgotten
+    Column("tag", DOUBLE, nullable=False),  # place in its class
+    Column("created_at", DOUBLE, nullable=False),
+    Column("ready_at", DOUBLE, nullable=False),
+    Column("deadline_at", DOUBLE),
+    Column("held_key", text_type(64)),  # its row in the unique table
+    Column("held_for", text_type(32)),
+    Column("payload", BINARY, nullable=False),
+    Column("facts", LONG),
     _number("attempts"),
     _number("crashes"),
-    _number("token", BigInteger),
+    _number("token", BIG),
     Column("worker", name_type()),
-    Column("started_at", Double),
-    Column("finished_at", Double),
-    Column("cancel", Boolean, nullable=False, server_default=text("false")),
-    Column("progress", Double),
-    Column("error", _LONG),
-    Column("result", _BINARY),
-    Column("steps", _LONG),
+    Column("started_at", DOUBLE),
+    Column("finished_at", DOUBLE),
+    Column("cancel", FLAG, nullable=False, server_default=text("false")),
+    Column("progress", DOUBLE),
+    Column("error", LONG),
+    Column("result", BINARY),
+    Column("steps", LONG),
+    Column("history", LONG),  # its last runs, JSON; a first run that completes is not written down
     mysql_engine="InnoDB",
 )
 _c = jobs.c
+
+SHOWN: Final = tuple(column for column in _c if column is not _c.history)
+"""The columns of a listing."""
 
 
 def _index(name: str, *columns: Any, where: Any, unique: bool = False) -> None:
@@ -147,8 +127,8 @@ workers: Table = Table(
     metadata,
     Column("ns", BigInteger, primary_key=True, autoincrement=False),
     Column("id", name_type(), primary_key=True),
-    Column("queues", _LONG, nullable=False),
-    Column("types", _LONG, nullable=False),
+    Column("queues", LONG, nullable=False),
+    Column("types", LONG, nullable=False),
     Column("slots", Integer, nullable=False),
     Column("lease_s", Double, nullable=False),
     Column("until", Double, nullable=False),
@@ -177,6 +157,29 @@ links: Table = Table(
     mysql_engine="InnoDB",
 )
 """Who waits for whom."""
+
+tags: Table = Table(
+    "eventperf_tags",
+    metadata,
+    Column("ns", BigInteger, primary_key=True, autoincrement=False),
+    Column("tag", name_type(), primary_key=True),
+    Column("job_seq", BIG, primary_key=True, autoincrement=False),
+    Index("eventperf_tags_job", "job_seq"),
+    mysql_engine="InnoDB",
+)
+"""The words by which jobs are found; a row for each of a job's, none for a job without."""
+
+minutes: Table = Table(
+    "eventperf_minutes",
+    metadata,
+    Column("n", BIG, primary_key=True, autoincrement=True),
+    Column("ns", BIG, nullable=False),
+    Column("minute", BIG, nullable=False),
+    Column("facts", LONG, nullable=False),
+    Index("eventperf_minutes_at", "ns", "minute"),
+    mysql_engine="InnoDB",
+)
+"""What ended in a minute by queue and type, JSON; appended about once a second, added up when it is over."""
 
 turns: Table = Table(
     "eventperf_limits",
@@ -219,6 +222,15 @@ tallies: Table = Table(
     mysql_engine="InnoDB",
 )
 """Changes of the counters, appended so that no transaction waits for another's, folded now and then."""
+
+
+BEYOND: Final = 1e300
+"""No time is later; what is not a number sorts behind it, in SQLite and in PostgreSQL."""
+
+
+def is_due(now: float) -> Any:
+    """Return the condition that the time of a job has come, or is none."""
+    return or_(jobs.c.at <= now, jobs.c.at > BEYOND)
 
 
 def in_state(*states: int) -> Any:

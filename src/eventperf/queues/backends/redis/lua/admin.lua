@@ -1,49 +1,31 @@
 -- ARGV: verb, ...
 local verb = ARGV[1]
-local levels = function(q)
-  local found = {}
-  for _, name in ipairs(call('HKEYS', P .. 'c')) do
-    local queue, level = string.match(name, '^(.*)|(%d+)$')
-    if queue == q then found[#found + 1] = tonumber(level) end
-  end
-  table.sort(found, function(a, b) return a > b end)
-  return found
-end
-
 -- Take a waiting, parked or delayed job out of its order and end it.
 local function drop(id, blob, ttl)
-  local q, type_, level, extras = parse(blob)
+  local q, type_, _, extras = parse(blob)
   local attempts, crashes, flags = mutable(call('HGET', P .. 'm', id))
-  if call('ZREM', P .. 'd', id) == 1 then
-    inc(q, 'delayed', -1)
-    call('HDEL', P .. 'pd', id)
-  else
-    local name = q .. '|' .. level
-    local tag = call('ZSCORE', P .. 'L:' .. name, id)
-    if tag then
-      call('ZREM', P .. 'L:' .. name, id)
-      local is_empty = call('HINCRBY', P .. 'c', name, -1) == 0
-      if is_empty then call('HDEL', P .. 'c', name) end
-      give_turn_back(extras, name, tonumber(tag), is_empty)
-    elseif call('ZREM', P .. 'P:' .. type_, id) == 1 then
-      if call('EXISTS', P .. 'P:' .. type_) == 0 then call('HDEL', P .. 'P', type_) end
-    else
-      local bucket = call('HGET', P .. 'Y', id)
-      if bucket then
-        call('ZREM', P .. 'B:' .. bucket, id)
-        call('HDEL', P .. 'Y', id)
-      end
-    end
-    inc(q, 'waiting', -1)
-  end
+  unplace(id, blob)
+  call('HDEL', P .. 'pd', id)
   cancelled(id, q, type_, extras, attempts, crashes, flags, 0, 'cancelled', ttl, blob)
+end
+
+-- Take away what stands in a queue's order without a record that can be read.
+local function forget(id, q)
+  for _, level in ipairs(levels(q)) do
+    local name = q .. '|' .. level
+    if call('ZREM', P .. 'L:' .. name, id) == 1 then
+      if call('HINCRBY', P .. 'c', name, -1) == 0 then call('HDEL', P .. 'c', name) end
+      inc(q, 'waiting', -1)
+    end
+  end
+  call('HDEL', P .. 'j', id)
 end
 
 -- A job that is put back holds its unique key again; false where another has it by now.
 local function take_unique(id, blob)
   local _, type_, _, extras = parse(blob)
-  local e = extras ~= '' and cjson.decode(extras)
-  if not e or not e.u or e.m == 't' then return true end
+  local e = facts(extras)
+  if not e.u or e.m == 't' then return true end
   return call('SET', P .. 'u:' .. type_ .. '|' .. e.u, id, 'NX') and true or call('GET', P .. 'u:' .. type_ .. '|' .. e.u) == id
 end
 
@@ -54,11 +36,11 @@ if verb == 'cancel' then -- ttl, ids
     local blob, held = call('HGET', P .. 'j', id), call('HGET', P .. 'a', id)
     if held then
       call('HSET', P .. 'z', id, '1')
-      local key = P .. 'W:' .. string.match(held, '^%d+\31%d+\31(.*)$')
+      local key = P .. 'W:' .. (string.match(held, '^%d+\31%d+\31(.*)$') or '')
       call('RPUSH', key, 'c')
       call('PEXPIRE', key, 60000)
       answer[#answer + 1] = 1
-    elseif blob and call('HEXISTS', P .. 'X', id) == 0 then
+    elseif blob and call('HEXISTS', P .. 'X', id) == 0 and not fault(blob) then
       drop(id, blob, tonumber(ARGV[2]))
       answer[#answer + 1] = 1
     else
@@ -78,11 +60,18 @@ elseif verb == 'replay' then -- queue, limit (-1: all), ids or none
   local n = 0
   for _, id in ipairs(ids) do
     local blob = (limit < 0 or n < limit) and call('ZSCORE', P .. 'x:' .. q, id) and call('HGET', P .. 'j', id)
-    if blob and take_unique(id, blob) then
+    if blob and not fault(blob) and take_unique(id, blob) then
       local _, _, level, extras = parse(blob)
       call('ZREM', P .. 'x:' .. q, id)
+      local dead, flags = call('HGET', P .. 'X', id) or '', 'n'
+      local length, text = string.match(dead, '^%a\31%d+\31%d+\31%d+\31%d+\31(%d+)\31%-?%d+\31[^\31]*\31(.*)$')
+      local from = text and string.find(text, '\30', 1, true)
+      if from then
+        flags = 'nh'
+        call('HSET', P .. 'h', id, string.sub(text, from, tonumber(length)))
+      end
       call('HDEL', P .. 'X', id)
-      set_mutable(id, 0, 0, 'n')
+      set_mutable(id, 0, 0, flags)
       ready(id, q, level, extra(extras, 'k') or '')
       inc(q, 'replayed')
       n = n + 1
@@ -111,6 +100,7 @@ elseif verb == 'purge' then -- queue, state, ttl, at most; returns how many, cal
     local ids = call('ZPOPMIN', P .. 'x:' .. q, most)
     for k = 1, #ids, 2 do
       call('HDEL', P .. 'X', ids[k])
+      untag(ids[k], select(4, parse(call('HGET', P .. 'j', ids[k]) or '')) or '', 0)
       call('HDEL', P .. 'j', ids[k])
       ended(ids[k], 'c')
     end
@@ -133,7 +123,10 @@ elseif verb == 'purge' then -- queue, state, ttl, at most; returns how many, cal
       local blob = #ids < most and call('HGET', P .. 'j', id)
       if blob and parse(blob) == q then ids[#ids + 1] = id end
     end
-    for _, id in ipairs(ids) do drop(id, call('HGET', P .. 'j', id), ttl) end
+    for _, id in ipairs(ids) do
+      local blob = call('HGET', P .. 'j', id)
+      if blob and not fault(blob) then drop(id, blob, ttl) else forget(id, q) end
+    end
     flush()
     return { #ids, #ids >= most and 1 or 0 }
   else
@@ -141,7 +134,7 @@ elseif verb == 'purge' then -- queue, state, ttl, at most; returns how many, cal
     local ids = call('ZRANGE', P .. 'd', from, from + most - 1)
     for _, id in ipairs(ids) do
       local blob = call('HGET', P .. 'j', id)
-      if blob and parse(blob) == q then drop(id, blob, ttl); n = n + 1 end
+      if blob and parse(blob) == q and not fault(blob) then drop(id, blob, ttl); n = n + 1 end
     end
     flush()
     return { n, #ids == most and 1 or 0, from + #ids - n }

@@ -65,6 +65,21 @@ local function gates_for(q, type_, key)
   return found
 end
 
+-- The queue whose dead letter takes a damaged record: the one it names, if there is such a one.
+local function home(q)
+  if keep[q] or call('HEXISTS', P .. 'n', q .. ':enqueued') == 1 then return q end
+  return mine[1]
+end
+
+-- Bury a record that cannot be run, its bytes as they are.
+local function refuse(id, q, blob, why)
+  local _, type_, _, extras = parse(blob)
+  local attempts, crashes, flags = mutable(call('HGET', P .. 'm', id))
+  bury(id, q, type_, extras, attempts, crashes, flags, 0, 'unreadable record: ' .. why, keep[q] or -1, blob)
+  expired[#expired + 1] = id; expired[#expired + 1] = type_; expired[#expired + 1] = q
+  expired[#expired + 1] = 'unreadable record: ' .. why
+end
+
 -- 1. what fell due
 local due = call('ZRANGEBYSCORE', P .. 'd', '-inf', string.format('%.3f', exact), 'LIMIT', 0, 1000)
 if #due > 0 then
@@ -73,14 +88,28 @@ if #due > 0 then
   for k, id in ipairs(due) do
     if blobs[k] then
       local q, _, level, extras = parse(blobs[k])
+      local why = fault(blobs[k]) or home(q) ~= q and 'it names a queue that nobody put a job into' or nil
+      if why then q = home(q) end
       inc(q, 'delayed', -1)
-      ready(id, q, level, extra(extras, 'k') or '')
+      if why then refuse(id, q, blobs[k], why) else ready(id, q, level, extra(extras, 'k') or '') end
     end
   end
 end
 
+-- Whether the worker of a lease has renewed others since this one was last renewed: it lives, and does not hold it.
+local function lives_without(held, ends)
+  local card = held and call('HGET', P .. 'wk', (string.match(held, '\31%d+\31(.*)$')))
+  local heard, its = string.match(card or '', '^(%d+)\31.*"l":(%d+)')
+  return its and tonumber(heard) - 3 * its > ends - its + 1
+end
+
 -- 2. leases that ran out
-local gone = call('ZRANGEBYSCORE', P .. 'l', '-inf', now, 'LIMIT', 0, 1000)
+local gone, ends_at = {}, {}
+local overdue = call('ZRANGEBYSCORE', P .. 'l', '-inf', now, 'WITHSCORES', 'LIMIT', 0, 1000)
+for k = 1, #overdue, 2 do
+  gone[#gone + 1] = overdue[k]
+  ends_at[#ends_at + 1] = tonumber(overdue[k + 1])
+end
 if #gone > 0 then
   call('ZREM', P .. 'l', unpack(gone))
   local held, blobs = call('HMGET', P .. 'a', unpack(gone)), call('HMGET', P .. 'j', unpack(gone))
@@ -89,23 +118,33 @@ if #gone > 0 then
     if blobs[k] then
       local q, type_, level, extras = parse(blobs[k])
       local attempts, crashes, flags = mutable(call('HGET', P .. 'm', id))
-      local started = held[k] and string.match(held[k], '\31(%d+)\31')
-      crashes = crashes + 1
+      local started, whose = string.match(held[k] or '', '\31(%d+)\31(.*)$')
+      local lapsed = lives_without(held[k], ends_at[k])
+      if not lapsed then
+        flags = remember(id, flags, run_of(attempts + 1, started or 0,
+          started and string.format('%d', (now - started) * 1000) or 0, 'x', whose or '', ''))
+        crashes = crashes + 1
+      end
       let_go(id)
-      local dead = crashes >= max_crashes
+      local why = fault(blobs[k])
+      if why then q = home(q) end
+      local dead = why or not lapsed and crashes >= max_crashes
       inc(q, 'active', -1)
-      inc(q, 'stalled')
+      inc(q, lapsed and 'lapsed' or 'stalled')
       if call('HEXISTS', P .. 'z', id) == 1 then
         cancelled(id, q, type_, extras, attempts, crashes, flags, started, 'cancelled', ttl, blobs[k])
       elseif dead then
         bury(id, q, type_, extras, attempts, crashes, flags, started,
-          'its worker died ' .. crashes .. ' times while running it', keep[q] or -1, blobs[k])
+          why and 'unreadable record: ' .. why or 'its worker died ' .. crashes .. ' times while running it',
+          keep[q] or -1, blobs[k])
       else
         set_mutable(id, attempts, crashes, flags)
         ready(id, q, level, '', true)
       end
-      stalled[#stalled + 1] = id; stalled[#stalled + 1] = type_; stalled[#stalled + 1] = q
-      stalled[#stalled + 1] = crashes; stalled[#stalled + 1] = dead and 1 or 0
+      if not lapsed then
+        stalled[#stalled + 1] = id; stalled[#stalled + 1] = type_; stalled[#stalled + 1] = q
+        stalled[#stalled + 1] = crashes; stalled[#stalled + 1] = dead and 1 or 0
+      end
     end
   end
 end
@@ -122,7 +161,12 @@ for _, type_ in ipairs(call('HKEYS', P .. 'P')) do
       local blob = call('HGET', P .. 'j', id)
       if blob then
         local q, _, level, extras = parse(blob)
-        if known then
+        local why = fault(blob)
+        if why then
+          q = home(q)
+          inc(q, 'waiting', -1)
+          refuse(id, q, blob, why)
+        elseif known then
           local lane = lane_of(q .. '|' .. level)
           lane.add[#lane.add + 1] = jobs[k + 1]; lane.add[#lane.add + 1] = id
           lane.n = lane.n + 1
@@ -159,9 +203,16 @@ for _, bucket in ipairs(call('ZRANGEBYSCORE', P .. 'G', '-inf', now, 'LIMIT', 0,
     call('HDEL', P .. 'Y', id)
     if blob then
       local q, _, level = parse(blob)
-      local lane = lane_of(q .. '|' .. level)
-      lane.add[#lane.add + 1] = jobs[k + 1]; lane.add[#lane.add + 1] = id
-      lane.n = lane.n + 1
+      local why = fault(blob)
+      if why then
+        q = home(q)
+        inc(q, 'waiting', -1)
+        refuse(id, q, blob, why)
+      else
+        local lane = lane_of(q .. '|' .. level)
+        lane.add[#lane.add + 1] = jobs[k + 1]; lane.add[#lane.add + 1] = id
+        lane.n = lane.n + 1
+      end
     end
   end
   if call('EXISTS', P .. 'B:' .. bucket) == 1 then call('ZADD', P .. 'G', again, bucket)
@@ -189,14 +240,16 @@ for k = 1, #all, 2 do
   end
 end
 local considered, credit = open, {}
+local names = {}
+for k, lane in ipairs(open) do names[k] = lane.name end
+local passed = read(P .. 's', names)
 for _, lane in ipairs(open) do
-  lane.skipped = tonumber(call('HGET', P .. 's', lane.name) or 0)
+  lane.skipped = tonumber(passed[lane.name] or 0)
   lane.before = lane.skipped
 end
-if #open > 1 then
-  if order == 'weighted' then
-    for _, q in ipairs(mine) do credit[q] = tonumber(call('HGET', P .. 'w', q) or 0) end
-  end
+if #open > 1 and order == 'weighted' then
+  local kept = read(P .. 'w', mine)
+  for _, q in ipairs(mine) do credit[q] = tonumber(kept[q] or 0) end
 end
 
 local function higher(a, b)
@@ -285,11 +338,19 @@ local function take(wanted)
   local ends, holds, until_ = {}, {}, string.format('%d', now + lease)
   local held_by, started, running = US .. string.format('%d', now) .. US .. worker, {}, {}
   for k, id in ipairs(ids) do
-    local q, type_, level, extras = parse(blobs[k])
+    local lane, q, type_, level, extras, why = picks[k], nil, nil, nil, '', nil
+    if blobs[k] then
+      q, type_, level, extras = parse(blobs[k])
+      why = fault(blobs[k]) or q ~= lane.q and 'it names another queue than it waited in' or nil
+    end
     local attempts, crashes, flags = mutable(changed[k])
+    if why or not blobs[k] then q = lane.q end
     started[q] = (started[q] or 0) + 1
-    local life = extras ~= '' and extra(extras, 'd')
-    if not types[type_] then
+    local life = extra(extras, 'd')
+    if why or not blobs[k] then
+      if why then refuse(id, q, blobs[k], why) end -- else nothing is left of it but its place
+      room[q] = room[q] + 1
+    elseif not types[type_] then
       inc(q, 'waiting', 1)
       if call('HINCRBY', P .. 'P', type_, 1) == 1 then
         call('HSET', P .. 'T', type_, math.max(now, tonumber(call('HGET', P .. 'T', type_) or 0)))
@@ -361,10 +422,13 @@ for bucket, gate in pairs(gates) do
     end
   end
 end
+local skips, credits = {}, {}
 for _, lane in ipairs(considered) do
-  if lane.skipped ~= lane.before then call('HSET', P .. 's', lane.name, lane.skipped) end
+  if lane.skipped ~= lane.before then skips[#skips + 1] = lane.name; skips[#skips + 1] = lane.skipped end
 end
-for q, value in pairs(credit) do call('HSET', P .. 'w', q, value) end
+for q, value in pairs(credit) do credits[#credits + 1] = q; credits[#credits + 1] = value end
+in_chunks('HSET', P .. 's', skips, 2000)
+in_chunks('HSET', P .. 'w', credits, 2000)
 flush()
 
 -- 5. wake-ups: drop spent ones, pass on what is left over

@@ -8,7 +8,7 @@ for _, name in ipairs(call('HKEYS', P .. 'c')) do
   local blob = id and call('HGET', P .. 'j', id)
   if blob then
     local q, _, _, extras = parse(blob)
-    local born = tonumber(string.match(blob, '^%d+')) + 1000 * (extra(extras, 'w') or 0)
+    local born = (tonumber(string.match(blob, '^%d+')) or now) + 1000 * (extra(extras, 'w') or 0)
     heads[#heads + 1] = q
     heads[#heads + 1] = now - born
   end

@@ -20,14 +20,14 @@ for k = 1, #all, 2 do
     if blob then
       local q, _, level = parse(blob)
       inc(q, 'active', -1)
-      ready(id, q, level, '', true)
+      if fault(blob) then delay(id, q, now) else ready(id, q, level, '', true) end
       n = n + 1
     end
   end
 end
 for _, other in ipairs(call('HKEYS', P .. 'wk')) do
   local text = call('HGET', P .. 'wk', other)
-  if tonumber(string.match(text, '^%d+')) < now then call('HDEL', P .. 'wk', other) end
+  if (tonumber(string.match(text, '^%d+')) or 0) < now then call('HDEL', P .. 'wk', other) end
 end
 flush()
 return n

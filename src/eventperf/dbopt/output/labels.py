@@ -1,22 +1,15 @@
-"""Names and reasons inside comments: one line, whatever they hold."""
+"""How statements are named to people."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
+from eventperf._core.texts import one_line
+
 _LIST: Final = 40  # a select list of fewer letters is worth reading
 _SELECT: Final = re.compile(r"SELECT (DISTINCT )?", re.IGNORECASE)
 _FROM: Final = re.compile(r"\bFROM\b", re.IGNORECASE)
-
-
-def one_line(text: str) -> str:
-    r"""Return ``text`` with what could end a line or steer a terminal written out.
-
-    >>> print(one_line("tick\nDROP TABLE t"))
-    tick\nDROP TABLE t
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def label(statement: str, width: int = 110) -> str:

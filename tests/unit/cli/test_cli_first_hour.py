@@ -1,0 +1,167 @@
+"""``eventperf init`` and ``eventperf doctor``: the first hour in a project that is there already."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventperf.cli.main import main
+
+
+def blocks(text: str) -> dict[str, str]:
+    """Return the printed lines by the file they are for."""
+    parts = text.split("# --- ")[1:]
+    return {p.partition("\n")[0].removesuffix(" (new)"): p.partition("\n")[2] for p in parts}
+
+
+def in_python(code: str, folder: Path) -> str:
+    env = {k: v for k, v in os.environ.items() if k != "REDIS_URL"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_lines_for_django_run_in_the_project_they_were_made_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("django")
+    command = [sys.executable, "-m", "django", "startproject", "shop", str(tmp_path)]
+    subprocess.run(command, check=True)
+    (tmp_path / "requirements.txt").write_text("Django>=5\ncelery[redis]==5.4  # tasks\npsycopg2-binary\n")
+    assert main(["init", "django", "--project", str(tmp_path), "--write"]) == 0
+    said = capsys.readouterr().out
+    assert "queues: celery" in said
+    assert "database: sqlite3, psycopg2-binary" in said
+    lines = blocks(said)
+    assert (tmp_path / "shop" / "eventperf_app.py").read_text() in said
+    for name in ("settings.py", "urls.py"):
+        path = tmp_path / "shop" / name
+        text = lines.get(f"shop/{name}") or lines[name]
+        path.write_text(path.read_text() + "\n" + text.partition("# Then:")[0])
+    code = """
+import os
+os.environ["DJANGO_SETTINGS_MODULE"] = "shop.settings"
+import django
+from django.conf import settings
+settings.ALLOWED_HOSTS = ["*"]
+django.setup()
+from django.core.cache import cache
+from django.core.management import call_command
+from django.test import Client
+call_command("migrate", verbosity=0)
+call_command("check")
+from django.contrib.auth.models import User
+User.objects.create_superuser("ada", password="x")
+client = Client()
+print(client.get("/ops/").status_code)
+client.login(username="ada", password="x")
+print(client.get("/ops/queues").status_code, cache.get_or_set("a", lambda: 1))
+"""
+    assert in_python(code, tmp_path).splitlines()[-2:] == ["403", "200 1"]
+
+
+@pytest.mark.parametrize("framework", ["flask", "fastapi"])
+def test_the_lines_for_the_others_run_too(
+    framework: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip(framework)
+    name = {"flask": "Flask", "fastapi": "FastAPI"}[framework]
+    made = f"from {framework} import {name}\n\nsite = {name}(__name__)\n".replace(
+        "FastAPI(__name__)", "FastAPI()"
+    )
+    (tmp_path / "main.py").write_text(made)
+    assert main(["init", framework, "--project", str(tmp_path), "--write"]) == 0
+    lines = blocks(capsys.readouterr().out)["main.py"].partition("# Then:")[0]
+    (tmp_path / "main.py").write_text(made + lines)
+    asks = {
+        "flask": "print(main.site.test_client().get('/ops/').status_code)",
+        "fastapi": "print([r.path for r in main.site.routes if r.path == '/ops'])",
+    }
+    told = in_python(f"import main; {asks[framework]}", tmp_path)
+    assert told in ("200\n", "['/ops']\n")
+
+
+def test_nothing_of_a_project_is_run_and_nothing_of_it_is_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "main.py").write_text("from flask import Flask\nopen('ran', 'w')\napp = Flask('x')\n")
+    (tmp_path / "broken.py").write_text("def (:\n")
+    (tmp_path / "eventperf_app.py").write_text("mine = 1\n")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert main(["init", "flask", "--project", str(tmp_path)]) == 0
+    assert main(["init", "flask", "--project", str(tmp_path), "--write"]) == 2
+    assert "a file that is not there yet" in capsys.readouterr().err
+    assert (tmp_path / "eventperf_app.py").read_text() == "mine = 1\n"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["broken.py", "eventperf_app.py", "loop", "main.py"]
+
+
+@pytest.mark.parametrize("framework", ["django", "flask", "fastapi"])
+def test_a_folder_without_a_project_is_one_sentence(
+    framework: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", framework, "--project", str(tmp_path)]) == 2
+    assert "--project" in capsys.readouterr().err
+
+
+# --- doctor ---------------------------------------------------------------------------------------
+
+
+def diagnosed(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, dict[tuple[str, str], Any]]:
+    code = main(["doctor", "--json", *options])
+    found = json.loads(capsys.readouterr().out)
+    return code, {(f["part"], f["about"]): f for f in found}
+
+
+def test_a_sound_redis_has_nothing_bad(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = diagnosed(capsys, "--cache", redis_url, "--queues", redis_url)
+    assert code == 0
+    assert found["queues", "eviction"]["state"] == "ok"
+    assert found["cache", "clock"]["state"] == "ok"
+    assert found["queues", "workers"]["cure"]
+
+
+def test_a_server_that_may_lose_jobs_is_bad_and_the_cure_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    from servers import RedisServer, ServerMissing
+
+    try:
+        server = RedisServer(maxmemory="50mb", maxmemory_policy="allkeys-lru")
+    except ServerMissing as reason:
+        pytest.skip(str(reason))
+    with server:
+        code, found = diagnosed(capsys, "--queues", server.url)
+    assert code == 1
+    assert found["queues", "eviction"]["state"] == "bad"
+    assert "noeviction" in found["queues", "eviction"]["cure"]
+    assert found["queues", "persistence"]["state"] == "warn"
+
+
+def test_what_does_not_answer_is_a_finding_and_the_rest_is_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sqlite3
+
+    path = tmp_path / "app.db"
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    code, found = diagnosed(
+        capsys, "--cache", "redis://:secret@127.0.0.1:1/0", "--database", f"sqlite:///{path}"
+    )
+    assert code == 1
+    (dead,) = (f for (part, _), f in found.items() if part == "cache")
+    assert dead["state"] == "bad"
+    assert "secret" not in json.dumps(dead)
+    assert found["database", "schema"]["said"] == "sqlite, 1 tables can be read"
+    assert "QueryRecorder" in found["database", "statements"]["said"]
+
+
+def test_nothing_to_look_at_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 2
+    assert "--cache" in capsys.readouterr().err

@@ -1,0 +1,286 @@
+"""The console: who may look and act, what a page may carry, and what a broken part does to the rest."""
+
+from __future__ import annotations
+
+import logging
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from eventperf.cache import CacheManager
+from eventperf.contrib.console import Console, ConsoleAction, read_only, staff_only
+from eventperf.contrib.console.guard import COOKIE, token_of
+from eventperf.contrib.console.web import Request, Response
+from eventperf.errors import ConfigurationError, StoreUnavailable
+from eventperf.queues import QueueManager
+from eventperf.scaling import AutoScaler, CallableMetrics, SimulatedTarget, TargetTracking
+
+CURE = "0123456789abcdef" * 3
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202e\x1b[31m{{7*7}}"
+
+
+def everything(request: Any, action: str, subject: str | None) -> bool:
+    return True
+
+
+def get(console: Console, path: str, **query: str) -> Response:
+    headers = {"host": "ops.example", "cookie": f"{COOKIE}={CURE}"}
+    given = {k: [v] for k, v in query.items()}
+    return console.respond(Request(method="GET", path=path, base="/ops", query=given, headers=headers))
+
+
+def post(console: Console, path: str, headers: dict[str, str] | None = None, **form: str) -> Response:
+    sent = {"host": "ops.example", "origin": "https://ops.example", "cookie": f"{COOKIE}={CURE}"}
+    fields = {"csrf": token_of(CURE), **form}
+    given = {k: [v] for k, v in fields.items() if v}
+    whole = {k: v for k, v in {**sent, **(headers or {})}.items() if v}
+    return console.respond(Request(method="POST", path=path, base="/ops", form=given, headers=whole))
+
+
+def scaler(rps: float = 300.0) -> AutoScaler:
+    web = SimulatedTarget(replicas=2)
+    return AutoScaler(web, CallableMetrics(rps=lambda: rps), TargetTracking(rps=50), max_replicas=10)
+
+
+class Elements(HTMLParser):
+    """What a browser would make of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def assert_harmless(response: Response) -> Elements:
+    page = Elements(response.body.decode())
+    scripts = [attrs for name, attrs in page.tags if name == "script"]
+    assert all(set(attrs) == {"src", "defer"} for attrs in scripts)
+    assert not [t for t in page.tags if any(a.startswith("on") or a == "style" for a in t[1])]
+    assert {name for name, _ in page.tags}.isdisjoint({"iframe", "object", "embed", "img", "style", "base"})
+    return page
+
+
+@pytest.mark.parametrize("may", [None, True, "staff"])
+def test_it_refuses_to_be_built_without_an_answer_to_who_may(may: Any) -> None:
+    with pytest.raises(ConfigurationError, match="may"):
+        Console(may=may)
+
+
+def test_a_no_to_view_shows_nothing_of_any_part() -> None:
+    queues = QueueManager("memory://", namespace="secret-tenant")
+    console = Console(queues=queues, may=lambda request, action, subject: False)
+    for path in ("/", "/queues", "/nope"):
+        answer = get(console, path)
+        assert answer.status == 403
+        assert b"secret-tenant" not in answer.body
+
+
+@pytest.mark.parametrize("answer", [1, "yes", None, object()])
+def test_only_true_is_a_yes(answer: Any) -> None:
+    assert get(Console(may=lambda *a: answer), "/").status == 403
+
+
+def test_a_raising_may_is_a_no(caplog: pytest.LogCaptureFixture) -> None:
+    def may(request: Any, action: str, subject: str | None) -> bool:
+        raise RuntimeError("database is down")
+
+    assert get(Console(may=may), "/").status == 403
+    assert "taken as a no" in caplog.text
+
+
+def test_read_only_shows_and_does_nothing() -> None:
+    queues, cache = QueueManager("memory://"), CacheManager()
+    cache.set("greeting", "hello secret")
+    console = Console(queues=queues, cache=cache, scaler=scaler(), may=read_only)
+    for path in ("/", "/queues", "/cache", "/scaling"):
+        page = assert_harmless(get(console, path))
+        assert not [t for t in page.tags if t[0] == "form" and t[1].get("method") == "post"]
+    assert b"hello secret" not in get(console, "/cache", key="greeting", **{"in": cache.namespace}).body
+    for path, action in (
+        ("/queues", "queue.pause"),
+        ("/cache", "cache.invalidate"),
+        ("/scaling", "scaling.freeze"),
+    ):
+        assert post(console, path, action=action, subject="normal", manager="default").status == 403
+    assert not any(s.paused for s in queues.status())
+
+
+@pytest.mark.parametrize(
+    ("user", "may"),
+    [((True, True), True), ((True, False), False), ((False, True), False), (None, False)],
+)
+def test_staff_only_asks_the_host_for_active_staff(user: tuple[bool, bool] | None, may: bool) -> None:
+    class Native:
+        pass
+
+    native = Native()
+    if user is not None:
+        native.user = type("User", (), {"is_staff": user[0], "is_active": user[1]})()  # type: ignore[attr-defined]
+    assert staff_only(native, "job.retry", "1") is may
+    assert staff_only({"user": getattr(native, "user", None)}, "view", None) is may
+
+
+@pytest.mark.parametrize(
+    ("headers", "token"),
+    [
+        ({"origin": "https://evil.example"}, None),
+        ({"origin": "null"}, None),
+        ({"origin": "", "referer": "https://evil.example/ops/queues"}, None),
+        ({"origin": ""}, None),
+        ({"origin": "", "sec-fetch-site": "cross-site"}, None),
+        ({"origin": "https://ops.example.evil.example"}, None),
+        ({"cookie": ""}, None),
+        ({"cookie": f"{COOKIE}={'a' * 48}"}, None),
+        ({}, "0" * 64),
+        ({}, ""),
+        ({}, "\udcff"),
+    ],
+)
+def test_a_form_from_elsewhere_does_nothing(headers: dict[str, str], token: str | None) -> None:
+    queues = QueueManager("memory://")
+    console = Console(queues=queues, may=everything)
+    form = {"action": "queue.pause", "subject": "normal", "manager": "default"}
+    if token is not None:
+        form["csrf"] = token
+    assert post(console, "/queues", headers, **form).status == 403
+    assert not any(s.paused for s in queues.status())
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"origin": "", "referer": "https://ops.example/ops/"},
+        {"origin": "", "sec-fetch-site": "same-origin"},
+    ],
+)
+def test_a_form_of_its_own_page_does_what_it_says_and_is_told(headers: dict[str, str]) -> None:
+    queues = QueueManager("memory://")
+    console = Console(queues=queues, may=everything)
+    seen: list[ConsoleAction] = []
+    console.on(seen.append, ConsoleAction)
+    form = {"action": "queue.pause", "subject": "normal", "manager": "default"}
+    answer = post(console, "/queues", headers, **form)
+    assert answer.status == 303
+    assert dict(answer.headers)["Location"].startswith("/ops/queues?done=pause")
+    assert [s.paused for s in queues.status() if s.name == "normal"] == [True]
+    (event,) = seen
+    assert (event.action, event.subject, event.outcome) == ("queue.pause", "normal", "done")
+
+
+def test_the_audit_hears_of_what_was_refused_too(caplog: pytest.LogCaptureFixture) -> None:
+    console = Console(queues=QueueManager("memory://"), may=read_only)
+    seen: list[ConsoleAction] = []
+    console.on(seen.append)
+    with caplog.at_level(logging.INFO, "eventperf.console"):
+        post(console, "/queues", action="queue.pause", subject="a\nb", manager="default")
+    assert [(e.action, e.outcome) for e in seen] == [("queue.pause", "forbidden")]
+    assert len(caplog.records) == 1
+    assert "\n" not in caplog.records[0].getMessage()
+
+
+def test_every_answer_forbids_what_a_page_does_not_need() -> None:
+    console = Console(may=everything)
+    for path in ("/", "/nope", "/console.css", "/console.js"):
+        headers = dict(get(console, path).headers)
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_what_users_typed_stays_text_on_every_page() -> None:
+    queues, cache = QueueManager("memory://", namespace="n"), CacheManager()
+    cache.set("k", {HOSTILE: HOSTILE})
+    odd = scaler()
+    odd.metrics = CallableMetrics(rps=lambda: (_ for _ in ()).throw(RuntimeError(HOSTILE)))
+    odd.tick()
+    console = Console(
+        queues={HOSTILE: queues}, cache={HOSTILE: cache}, scaler={HOSTILE: odd}, title=HOSTILE, may=everything
+    )
+    for path, query in (
+        ("/", {}), ("/queues", {}), ("/cache", {"in": HOSTILE, "key": "k"}),
+        ("/cache", {"key": HOSTILE, "in": HOSTILE}),
+        ("/scaling", {}), (f"/{HOSTILE}", {}), ("/", {"done": HOSTILE, "n": HOSTILE}),
+    ):  # fmt: skip
+        page = assert_harmless(get(console, path, **query))
+        assert "<script>alert(1)</script>" in page.text
+
+
+def test_a_part_that_fails_leaves_the_others_standing() -> None:
+    class Down:
+        namespace = "down"
+
+        def stats(self) -> Any:
+            raise StoreUnavailable("no answer from redis:6379")
+
+    console = Console(queues=QueueManager("memory://"), cache=Down(), may=everything)  # type: ignore[arg-type]
+    answer = get(console, "/")
+    assert answer.status == 200
+    assert b"no answer from redis:6379" in answer.body
+    assert b"critical" in answer.body
+    assert get(console, "/cache").status == 503
+
+
+def test_a_pattern_is_counted_before_anything_goes() -> None:
+    cache = CacheManager()
+    for n in range(5):
+        cache.set(f"user:{n}", n)
+    console = Console(cache=cache, may=everything)
+    form = {"action": "cache.invalidate", "subject": cache.namespace, "by": "pattern", "what": "user:*"}
+    asked = post(console, "/cache", **form)
+    assert asked.status == 200
+    assert b"5 entries" in asked.body
+    assert cache.get("user:3") == 3
+    assert post(console, "/cache", sure="1", **form).status == 303
+    assert cache.get("user:3") is None
+
+
+def test_a_scaler_is_frozen_and_let_go_and_the_overview_says_so() -> None:
+    web = scaler()
+    console = Console(scaler={"web": web}, may=everything)
+    assert post(console, "/scaling", action="scaling.freeze", subject="web").status == 303
+    assert web.frozen
+    web.tick()
+    assert b"is frozen" in get(console, "/").body
+    post(console, "/scaling", action="scaling.unfreeze", subject="web")
+    assert not web.frozen
+
+
+def test_a_log_of_a_scaler_elsewhere_can_be_looked_at_only() -> None:
+    web = scaler()
+    web.tick()
+    console = Console(scaler={"web": web.log}, may=everything)
+    page = get(console, "/scaling").body.decode()
+    assert "2 → 6" in page
+    assert "Freeze" not in page
+    assert post(console, "/scaling", action="scaling.freeze", subject="web").status == 409
+
+
+def test_several_managers_of_one_name_are_told_apart() -> None:
+    console = Console(queues=[QueueManager("memory://"), QueueManager("memory://")], may=everything)
+    page = get(console, "/queues").body.decode()
+    assert re.findall(r"<h2>(.*?)</h2>", page) == ["default", "default 2"]
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "TRACE"])
+def test_other_methods_are_refused(method: str) -> None:
+    answer = Console(may=everything).respond(Request(method=method, path="/", base=""))
+    assert answer.status == 405
+
+
+@pytest.mark.parametrize("given", [object(), ["redis://localhost"], {"a": None}])
+@pytest.mark.parametrize("argument", ["queues", "cache", "scaler"])
+def test_a_manager_that_is_none_is_named(argument: str, given: Any) -> None:
+    with pytest.raises(ConfigurationError, match=argument):
+        Console(may=everything, **{argument: given})

@@ -1,0 +1,76 @@
+"""Files in shared folders: no link is followed, no file of another user written, modes are tight."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from eventperf._core.files import private
+from eventperf.dbopt import Advice, Workload
+from eventperf.scaling import DecisionLog, ScalingDecision
+
+
+def append(path: Path) -> None:
+    with open(path, "a", opener=private) as file:
+        file.write("x")
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    return folder
+
+
+def test_a_link_in_a_shared_folder_is_not_followed(shared: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("")
+    (shared / "log").symlink_to(target)
+    with pytest.raises(OSError, match="log"):
+        append(shared / "log")
+    assert target.read_text() == ""
+    (tmp_path / "own").symlink_to(target)
+    append(tmp_path / "own")
+    assert target.read_text() == "x", "in a folder of one's own a link is one's own choice"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can make another user's file")
+def test_a_file_of_another_user_in_a_shared_folder_is_refused(shared: Path) -> None:
+    trap = shared / "log"
+    trap.write_text("")
+    os.chown(trap, 65534, 65534)
+    with pytest.raises(PermissionError, match="another user"):
+        append(trap)
+    assert trap.read_text() == ""
+
+
+def test_a_new_file_is_nobody_elses_to_read(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        append(tmp_path / "log")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o640
+
+
+def test_the_decision_log_opens_its_file_so(shared: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("")
+    (shared / "log").symlink_to(target)
+    log = DecisionLog(shared / "log")
+    decision = ScalingDecision(at=1.0, target="t", before=1, wanted=2, after=2, reason="r")
+    with pytest.raises(OSError, match="log"):
+        log.write(decision)
+    assert target.read_text() == ""
+    assert log.last == decision
+
+
+def test_workloads_and_plans_are_kept_so(tmp_path: Path) -> None:
+    Advice(dialect="sqlite").save(tmp_path / "plan")
+    Workload.from_sql("SELECT 1").save(tmp_path / "load")
+    for name in ("plan", "load"):
+        assert not stat.S_IMODE((tmp_path / name).stat().st_mode) & 0o007
