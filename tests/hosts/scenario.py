@@ -145,7 +145,8 @@ def migrated(host: Host, advice: Any) -> None:
     try:
         with DatabaseOptimizer(host.engine()) as optimizer:
             report = optimizer.apply(advice)
-            wrong = [a for a in report.skipped if a.reason != "it exists"]
+            there = ("it exists", "already serves it", "another index has this name")
+            wrong = [a for a in report.skipped if not a.reason.endswith(there)]
             assert not report.planned, report.planned
             assert not wrong, wrong
         step(f"migration made {len(report.skipped)} indexes; the host's tool says: {host.drift()}")
