@@ -433,10 +433,10 @@ class Backend(Protocol):
         capabilities: :data:`ENGINE`, or what of it there is (``"claims"``: :class:`WorkerStore`, without
             which it is a :class:`HostBackend`), and features beyond it: ``"limits"``
             (``EngineOptions.limits`` is obeyed), ``"flows"`` (a record's ``flow`` names jobs it waits for:
-            ``{"after": [ids], "when": "success" or "ended"}``), ``"schedules"`` (:class:`ScheduleStore`),
-            ``"wait_replicas"``, ``"transactional_enqueue"``, ``"attempts"`` (a job's info has them),
-            ``"search"`` (:class:`SearchStore`), ``"metrics"`` (:class:`MetricStore`), ``"update"``
-            (:class:`UpdateStore`).
+            ``{"after": [ids], "when": "success", "failure" or "ended"}``), ``"schedules"``
+            (:class:`ScheduleStore`), ``"wait_replicas"``, ``"transactional_enqueue"``, ``"attempts"`` (a
+            job's info has them), ``"search"`` (:class:`SearchStore`), ``"metrics"`` (:class:`MetricStore`),
+            ``"update"`` (:class:`UpdateStore`).
     """
 
     name: str
