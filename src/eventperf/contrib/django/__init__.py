@@ -11,14 +11,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .advice import migration_options
     from .commit import enqueue_on_commit, invalidate_on_commit
+<<<<<<< HEAD
     from .following import follow
+=======
+    from .engine import database_engine
+>>>>>>> main
     from .ready import ready_view
     from .recorder import DjangoRecorder
 
 __all__ = [
     "DjangoRecorder",
+<<<<<<< HEAD
     "enqueue_on_commit",
     "follow",
+=======
+    "database_engine",
+    "enqueue_on_commit",
+>>>>>>> main
     "invalidate_on_commit",
     "migration_options",
     "ready_view",
@@ -29,6 +38,7 @@ _HOMES = {
     "enqueue_on_commit": "commit",
     "DjangoRecorder": "recorder",
     "migration_options": "advice",
+    "database_engine": "engine",
     "ready_view": "ready",
     "follow": "following",
 }
