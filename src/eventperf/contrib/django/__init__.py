@@ -11,23 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .advice import migration_options
     from .commit import enqueue_on_commit, invalidate_on_commit
-<<<<<<< HEAD
-    from .following import follow
-=======
     from .engine import database_engine
->>>>>>> main
+    from .following import follow
     from .ready import ready_view
     from .recorder import DjangoRecorder
 
 __all__ = [
     "DjangoRecorder",
-<<<<<<< HEAD
-    "enqueue_on_commit",
-    "follow",
-=======
     "database_engine",
     "enqueue_on_commit",
->>>>>>> main
+    "follow",
     "invalidate_on_commit",
     "migration_options",
     "ready_view",
