@@ -282,7 +282,7 @@ def cron_expressions(text: str, at: float) -> None:
     assert following is None or at < following < at + 10 * 366 * 86_400
 
 
-_URL = st.lists(st.sampled_from(["redis", "rediss+cluster", "://", ":", "@", "/", "?", "&", "=", "#", "[", "]", "%", ","])
+_URL = st.lists(st.sampled_from(["redis", "rediss+cluster", "://", ":", "@", "/", "?", "&", "=", "#", "[", "]", "%", ",", ":²", ":99999"])
                 | st.text(max_size=6), max_size=14).map("".join)  # fmt: skip
 
 

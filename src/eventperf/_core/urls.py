@@ -105,7 +105,7 @@ def _host(part: str, argument: str, url: str) -> tuple[str, int | None]:
         host, _, port = part.partition(":")
     if not port:
         return host, None
-    if not port.isdigit() or not 0 < int(port) < 65536:
+    if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise ConfigurationError(argument, redact(url), "ports between 1 and 65535")
     return host, int(port)
 
