@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 from typing import Any
 
-from eventperf.queues import QueueManager
+from eventperf.queues import QueueManager, Retry
 
 queues = QueueManager("memory://")
 
@@ -28,3 +29,30 @@ def spin(ctx: Any, data: None) -> None:
 def die(ctx: Any, data: None) -> None:
     """End the process without an answer."""
     os._exit(7)
+
+
+@queues.job("later", cpu=True, attempts=2)
+def later(ctx: Any, data: None) -> None:
+    """Ask for another try in an hour."""
+    raise Retry("1h", reason="not yet")
+
+
+@queues.job("pool", cpu=True, attempts=1)
+def pool(ctx: Any, data: int) -> int:
+    """Use processes of its own, as numeric libraries do."""
+    with multiprocessing.get_context("fork").Pool(2) as workers:
+        return sum(workers.map(abs, range(data)))
+
+
+@queues.job("slow", cpu=True, attempts=1)
+def slow(ctx: Any, data: float) -> int:
+    """Say which process runs it, then take its time."""
+    print("child", os.getpid(), flush=True)
+    time.sleep(data)
+    return os.getpid()
+
+
+@queues.job("needs_state", cpu=True, attempts=1)
+def needs_state(ctx: Any, data: None) -> Any:
+    """Ask for what only the worker has."""
+    return ctx.state

@@ -7,7 +7,7 @@ from typing import Final
 
 _NAMES: Final = (
     "OOM", "MISCONF", "NOREPLICAS", "BUSY", "UNKILLABLE", "READONLY", "LOADING", "CLUSTERDOWN", "MASTERDOWN",
-    "TRYAGAIN",
+    "TRYAGAIN", "UNBLOCKED",
 )  # fmt: skip
 # Scripts pass an error on in their own words: "ERR Error running script ...: -OOM command not allowed".
 _PASSING: Final = re.compile(rf"(?:^|[-:@ ])(?:{'|'.join(_NAMES)})\b")

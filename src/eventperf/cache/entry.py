@@ -17,8 +17,8 @@ class Entry:
         key: The local key; ``None`` once the entry is dead (evicted, expired or invalidated).
         value: The stored object itself.
         soft: Monotonic time until which it is fresh.
-        hits: Times it was served; counted without a lock, so a few may be lost under contention. It is the
-            eviction policy's evidence as well as the statistics.
+        hits: Times it was served since the eviction policy last looked, up to three: its evidence. Readers
+            count without a lock, so one may be lost under contention.
         rank: The eviction policy's own number.
         meta: ``None`` for plain entries, else an :class:`EntryMeta`.
     """

@@ -229,6 +229,14 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
         if not SWEEPER.watch(tables):
             table.pop(at, None)
 
+    def count(self, served: Callable[[], int], owner: object) -> None:
+        """Add to the figures what a cached function answers from its fast table; see ``decorator``."""
+        self._core.tallies.add(served, owner)
+
+    def uncount(self, served: Callable[[], int]) -> None:
+        """End that: the function answers for another manager now."""
+        self._core.tallies.fold(served)
+
     # -- warming -------------------------------------------------------------------------------------
 
     def warmer(

@@ -75,13 +75,6 @@ class LocalStore(Protocol):
 
 
 @runtime_checkable
-class CountsHits(Protocol):
-    """A first tier that counts what it served; without it ``stats()`` shows no hits of process memory."""
-
-    def hits(self) -> int: ...
-
-
-@runtime_checkable
 class Measured(Protocol):
     """A first tier with figures for ``stats()``."""
 

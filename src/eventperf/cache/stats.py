@@ -10,11 +10,12 @@ class Counts:
     """Running totals, without a lock: a few may be lost under contention."""
 
     __slots__ = (
-        "corrupt", "invalidations", "l2_hits", "load_errors", "loads", "misses", "refused", "replayed",
-        "stale", "store_errors", "stores",
+        "corrupt", "invalidations", "l1_hits", "l2_hits", "load_errors", "loads", "misses", "refused",
+        "replayed", "stale", "store_errors", "stores",
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self.l1_hits: int = 0
         self.l2_hits: int = 0
         self.misses: int = 0
         self.loads: int = 0

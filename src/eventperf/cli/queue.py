@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
@@ -46,6 +47,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     worker.add_argument("--grace", default="30s", help="time a stop waits for running jobs")
     worker.add_argument("--burst", action="store_true", help="stop when nothing is left to do")
+    worker.add_argument("--max-jobs", type=int, help="retire after so many jobs")
+    worker.add_argument("--max-memory-mb", type=float, help="retire when the process is larger (MiB)")
+    worker.add_argument("--max-age", help="retire after this time, such as 1d")
+    worker.add_argument(
+        "--processes", type=int, help="keep this many worker processes running; SIGHUP renews them"
+    )
+    worker.add_argument(
+        "--health", metavar="[HOST:]PORT", help="answer probes: GET /healthz and /readyz, 200 or 503"
+    )
+    worker.add_argument("--tethered", action="store_true", help=argparse.SUPPRESS)  # a supervisor's child
     worker.add_argument(
         "--reload",
         action="store_true",
@@ -141,10 +152,46 @@ def load(app: str, namespace: str = "default") -> QueueManager:
 def _worker(queues: QueueManager, args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     chosen = args.queues.split(",") if args.queues else None
-    worker = queues.worker(chosen, args.concurrency, lease=args.lease, grace=args.grace)
+    worker = queues.worker(
+        chosen,
+        args.concurrency,
+        lease=args.lease,
+        grace=args.grace,
+        max_jobs=args.max_jobs,
+        max_memory_mb=args.max_memory_mb,
+        max_age=args.max_age,
+    )
+    if args.processes is not None:
+        return _supervised(args)
     print(f"worker {worker.id}: {', '.join(chosen or queues.queues)}", flush=True)
-    worker.run(burst=args.burst)
+    with contextlib.ExitStack() as stack:
+        if args.tethered:
+            from eventperf.queues.working.tether import Tether
+
+            Tether(worker).start()
+        if args.health:
+            from eventperf.queues.working.health import HealthServer, Pulse
+
+            pulse = Pulse(worker)
+            stack.enter_context(HealthServer(args.health, lambda: [pulse.report()]))
+        worker.run(burst=args.burst)
     return 0
+
+
+def _supervised(args: argparse.Namespace) -> int:
+    from eventperf._core.durations import seconds
+    from eventperf.queues.working.supervisor import Supervisor
+
+    command = [sys.executable, "-m", "eventperf", "queue", "worker", "--tethered", args.app]
+    names = ("namespace", "queues", "concurrency", "lease", "grace", "max_jobs", "max_memory_mb", "max_age")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    command += [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    if args.burst:
+        command.append("--burst")
+    grace_s = seconds(args.grace, name="grace", zero=True)
+    supervisor = Supervisor(command, args.processes, grace_s=grace_s, burst=args.burst, health=args.health)
+    print(f"{args.processes} worker processes", flush=True)
+    return supervisor.run()
 
 
 def _schema(queues: QueueManager, args: argparse.Namespace) -> int:
@@ -218,7 +265,7 @@ def _status(queues: QueueManager, args: argparse.Namespace) -> int:
 
 
 def _show(rows: Any) -> None:
-    counts = ("waiting", "delayed", "active", "completed", "failed", "dead", "workers")
+    counts = ("waiting", "delayed", "active", "completed", "failed", "dead", "trimmed", "workers")
     lines = []
     for row in rows:
         name = row.name + (" (paused)" if row.paused else "")

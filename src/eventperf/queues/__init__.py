@@ -5,10 +5,12 @@
 ['critical', 'high', 'normal', 'low']
 """
 
+from .attempts import Attempt
 from .errors import (
     JobCancelled,
     JobFailed,
     JobNotFound,
+    JobNotWaiting,
     JobTimeout,
     LeaseLost,
     NonRetryable,
@@ -24,9 +26,10 @@ from .errors import (
 )
 from .events import JobEvent
 from .handle import Job
-from .job import Backlog, JobInfo, JobState, QueueStatus
+from .job import Backlog, JobInfo, JobPage, JobState, QueueStatus
 from .limits import Limit
 from .manager import QueueManager
+from .minutes import Histogram, Interval, Metrics
 from .options import (
     DEFAULT_PRIORITY,
     DEFAULT_QUEUES,
@@ -44,8 +47,11 @@ __all__ = [
     "DEFAULT_QUEUES",
     "JOB_TYPES",
     "PRIORITY_BY_TYPE",
+    "Attempt",
     "Backlog",
     "Exponential",
+    "Histogram",
+    "Interval",
     "Job",
     "JobCancelled",
     "JobContext",
@@ -53,11 +59,14 @@ __all__ = [
     "JobFailed",
     "JobInfo",
     "JobNotFound",
+    "JobNotWaiting",
+    "JobPage",
     "JobSpec",
     "JobState",
     "JobTimeout",
     "LeaseLost",
     "Limit",
+    "Metrics",
     "NonRetryable",
     "PayloadError",
     "PayloadTooLarge",

@@ -12,6 +12,7 @@ __all__ = [
     "JobCancelled",
     "JobFailed",
     "JobNotFound",
+    "JobNotWaiting",
     "JobTimeout",
     "LeaseLost",
     "NonRetryable",
@@ -119,6 +120,14 @@ class JobNotFound(_AboutJob):
         super().__init__(job_id, f"no job {job_id!r} (never enqueued, or no longer retained)")
 
 
+class JobNotWaiting(_AboutJob):
+    """The job runs or has ended, so it can no longer be changed; ``state`` says which."""
+
+    def __init__(self, job_id: str, state: str) -> None:
+        self.state = state
+        super().__init__(job_id, f"job {job_id!r} is {state}: only waiting and delayed jobs can be changed")
+
+
 class JobFailed(_AboutJob):
     """The job ended in the dead letter; ``reason`` is the last error's text."""
 
@@ -185,6 +194,11 @@ class Retry(QueueError):
 
 def _retry(delay_s: float | None, count: bool, reason: str) -> Retry:
     return Retry(delay_s, count=count, reason=reason)
+
+
+def timed_follower(delay_s: object) -> ConfigurationError:
+    """Return the error of a time for a job that waits for others."""
+    return ConfigurationError("delay", delay_s, "no time for a job that waits for others")
 
 
 def unknown_parent(job_id: str) -> ConfigurationError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from .attempts import Attempt
 
 
 class JobState(str, Enum):
@@ -33,6 +35,7 @@ class JobRecord:
         key: Fairness key (tenant, customer).
         version: Version of the payload's shape.
         flow: What it waits for: ``{"after": [job ids], "when": "success" or "ended"}``.
+        tags: Words to find it by.
     """
 
     id: str
@@ -49,6 +52,7 @@ class JobRecord:
     version: int = 1
     headers: Mapping[str, str] | None = None
     flow: Mapping[str, Any] | None = None
+    tags: Sequence[str] = ()
     created_at: float = 0.0
 
 
@@ -84,6 +88,11 @@ class JobInfo:
     """A job as people see it.
 
     Times are the store's clock, seconds since the epoch; ``None`` when it has not happened.
+
+    Attributes:
+        attempt: How often it was tried.
+        attempts: The last runs with their tracebacks and logs, oldest first; empty in listings, and where
+            the backend does not declare ``"attempts"``.
     """
 
     id: str
@@ -104,6 +113,8 @@ class JobInfo:
     payload: bytes | None = field(default=None, repr=False)
     key: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    tags: Sequence[str] = ()
+    attempts: Sequence[Attempt] = ()
 
     @property
     def is_finished(self) -> bool:
@@ -112,12 +123,28 @@ class JobInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """Some of the jobs that were asked for.
+
+    Attributes:
+        jobs: At most as many as asked for. A search for a type or a text may hand back fewer, even none,
+            since one call looks at a bounded number of jobs only.
+        cursor: Where the next call goes on; ``None`` at the end.
+    """
+
+    jobs: list[JobInfo]
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStatus:
     """One queue across all processes, every count exact and read in O(1).
 
     ``completed``, ``failed``, ``cancelled`` and ``enqueued`` count since the start of the store; the
-    other counts are now. Rates are per second over the last minute. At any instant ``enqueued -
-    (completed + failed + cancelled) + replayed = waiting + delayed + active``.
+    other counts are now. ``stalled`` counts leases that ended because their worker had died, ``lapsed``
+    those of a worker that lives and no longer knew of the job (no crash is counted), ``trimmed`` dead jobs
+    that were dropped because of ``keep_failed``. Rates are per second over the last minute. At any instant
+    ``enqueued - (completed + failed + cancelled) + replayed = waiting + delayed + active``.
     """
 
     name: str
@@ -130,7 +157,9 @@ class QueueStatus:
     cancelled: int = 0
     retried: int = 0
     stalled: int = 0
+    lapsed: int = 0
     dead: int = 0
+    trimmed: int = 0
     enqueued: int = 0
     replayed: int = 0
     paused: bool = False

@@ -358,7 +358,8 @@ class QueueManager(Operations):
             **options: ``queue``; ``priority`` 0 to 1000, larger is more urgent; ``delay`` or ``at``;
                 ``unique_key`` with ``unique_for`` (``"waiting"``, ``"running"`` or a duration);
                 ``deadline`` after which it must not start; ``fairness_key``; ``attempts``;
-                ``timeout``; ``headers``; ``after``, jobs or ids that must have completed before (or just
+                ``timeout``; ``headers``; ``tags``, up to ten words to find it by; ``after``, jobs or ids that
+                must have completed before (or just
                 ended, with ``after_when="ended"``); ``id``, to make a repeated call harmless.
 
         Raises:
@@ -500,6 +501,8 @@ class QueueManager(Operations):
             self.needs("unique")
         if spec.fairness_key is not None:
             self.needs("fairness")
+        if spec.tags:
+            self.needs("search")
 
     def _prepare_many(
         self, type: str | Iterable[JobSpec], data: Iterable[Any] | None, options: dict[str, Any]
@@ -624,23 +627,36 @@ class QueueManager(Operations):
             ),
         )
 
-    def on(self, kind: str, fn: Callable[[JobEvent], object]) -> Callable[[], None]:
-        """Call ``fn`` with every event of ``kind`` that happens in this process.
+    @overload
+    def on(self, kind: str, fn: Callable[[JobEvent], object], /) -> Callable[[], None]: ...
+    @overload
+    def on(self, listener: Callable[[Any], object], /, *types: type[Any] | str) -> Callable[[], None]: ...
+    def on(self, listener: Any, /, *types: Any) -> Callable[[], None]:
+        """Call a listener with every event that happens in this process.
+
+        Either ``on("failed", fn)``, one kind, or as every manager of the package has it: ``on(fn)`` for all,
+        ``on(fn, JobEvent)`` for classes, ``on(fn, "failed", "stalled")`` for kinds.
 
         Returns:
             A function that ends the subscription.
 
         Raises:
-            ConfigurationError: No such kind of event.
+            ConfigurationError: No such kind of event, or nothing that can be called.
         """
-        if kind not in KINDS:
-            raise ConfigurationError("kind", kind, KINDS)
+        if isinstance(listener, str):
+            listener, types = (types[0] if len(types) == 1 else None), (listener,)
+        if not callable(listener):
+            raise ConfigurationError("listener", listener, "a function of one argument, the event")
+        kinds = {t for t in types if isinstance(t, str)}
+        classes = tuple(t for t in types if isinstance(t, type))
+        for wrong in (t for t in types if t not in KINDS and t not in classes):
+            raise ConfigurationError("kind", wrong, KINDS)
 
-        def deliver(event: JobEvent) -> None:
-            if event.kind == kind:
-                fn(event)
+        def deliver(event: Any) -> None:
+            if getattr(event, "kind", None) in kinds or isinstance(event, classes):
+                listener(event)
 
-        return self.hooks.subscribe(deliver, JobEvent)
+        return self.hooks.subscribe(deliver if kinds else listener, *(() if kinds else classes))
 
     def close(self) -> None:
         """Close what this process opened; a later call opens it again."""

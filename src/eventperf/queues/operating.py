@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 
-from .codec import Codec
-from .errors import JobCancelled, JobFailed, JobNotFound, ResultTimeout, UnknownQueue
+from .errors import JobCancelled, JobFailed, JobNotFound, ResultTimeout
 from .job import Backlog, JobInfo, JobState, QueueStatus
-from .options import QueueConfig
-from .protocols import AsyncJobStore, Backend, JobStore
+from .looking import Looking
 
 
-class Operations:
+class Operations(Looking):
     """Status, results, dead letter, pause: everything that is neither producing nor working."""
-
-    queues: Mapping[str, QueueConfig]
-    codec: Codec
-    _backend: Backend
-
-    def _store(self) -> JobStore:
-        return self._backend.sync()
-
-    def _astore(self) -> AsyncJobStore:
-        return self._backend.aio()
-
-    def _queue(self, name: str, argument: str = "queue") -> str:
-        if name not in self.queues:
-            raise UnknownQueue(argument, name, self.queues)
-        return name
 
     def status(self) -> list[QueueStatus]:
         """Return exact counts of every queue across all processes; one round trip, no scan."""

@@ -15,6 +15,7 @@ from eventperf._core.clock import Clock
 
 from .engine import Engine
 from .job import JobInfo, JobState, Lease, NewJob, QueueStatus
+from .minutes import Interval
 from .options import EngineOptions, QueueConfig, WorkerLife
 
 ENGINE: Final = frozenset({"claims", "priorities", "unique", "fairness", "dead_letter", "pause", "then"})
@@ -25,6 +26,9 @@ UNREADABLE: Final = "unreadable record"
 """Begins the reason of jobs in :attr:`Claimed.expired` that are not what was enqueued."""
 
 OutcomeKind = Literal["done", "retry", "dead", "cancelled", "release"]
+
+LOOKED_AT: Final = 2_000
+"""Jobs that one call of :meth:`SearchStore.find` looks at, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +134,7 @@ class Outcome:
             ``"dead"``; ``"cancelled"``; ``"release"`` hands an unstarted job back to the head of its class.
         followers: Jobs that enter the store in the same step if the outcome is accepted.
         run_s: How long it ran.
+        traceback: Of what the handler raised, and ``log_tail``, its last log lines; bounded by the worker.
     """
 
     job_id: str
@@ -141,6 +146,8 @@ class Outcome:
     count: bool = True
     run_s: float = 0.0
     followers: Sequence[NewJob] = ()
+    traceback: str | None = None
+    log_tail: str | None = None
 
 
 @dataclass(slots=True)
@@ -149,6 +156,50 @@ class Renewed:
 
     lost: list[str] = field(default_factory=list)
     cancel: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobQuery:
+    """Which jobs to find.
+
+    Attributes:
+        states: In the order of the answer; ``queues``: likewise, inside a state where its jobs have a
+            queue's order.
+        text: Part of the id, the error or the encoded payload, as it is written there.
+        after: What the call before answered, to go on from there.
+    """
+
+    states: Sequence[JobState]
+    queues: Sequence[str]
+    type: str | None = None
+    tag: str | None = None
+    text: str | None = None
+    limit: int = 50
+    after: Sequence[Any] | None = None
+
+
+@dataclass(slots=True)
+class Found:
+    """Jobs, and where to go on: plain data, ``None`` at the end."""
+
+    jobs: list[JobInfo]
+    after: Sequence[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What is to change of a job that waits; ``None`` leaves a thing as it is.
+
+    Attributes:
+        delay_s: From now; 0 for at once.
+        payload: With the ``version`` of its shape.
+    """
+
+    delay_s: float | None = None
+    priority: int | None = None
+    queue: str | None = None
+    payload: bytes | None = None
+    version: int = 1
 
 
 class ProducerStore(Protocol):
@@ -257,6 +308,15 @@ class AttentiveStore(Protocol):
         ...
 
 
+@runtime_checkable
+class EndsStore(Protocol):
+    """What an asynchronous face may add that can tell cheaply which of many jobs have ended."""
+
+    async def ended(self, ids: Sequence[str], /) -> list[JobInfo | None]:
+        """Return what is known of those that have ended; ``None`` for all others, unknown ones too."""
+        ...
+
+
 class ScheduleStore(Protocol):
     """What a store adds that declares the capability ``"schedules"``; its asynchronous face has the same."""
 
@@ -269,6 +329,42 @@ class ScheduleStore(Protocol):
 
     def time(self) -> float:
         """Return the store's clock, seconds since the epoch."""
+        ...
+
+
+class SearchStore(Protocol):
+    """What a store adds that declares the capability ``"search"``; its asynchronous face has the same."""
+
+    def find(self, query: JobQuery, /) -> Found:
+        """Return jobs of ``query``, looking at :data:`LOOKED_AT` at most, without their attempts.
+
+        Running ones come by their start or the end of their lease, waiting ones next to run first, delayed
+        ones by their time, ended ones newest first; with a tag, the newest job first whatever its state.
+        Jobs that move meanwhile may come twice or not at all, others come once.
+        """
+        ...
+
+
+class MetricStore(Protocol):
+    """What a store adds that declares the capability ``"metrics"``; its asynchronous face has the same."""
+
+    def minutes(self, span_s: float, /) -> tuple[float, list[Interval]]:
+        """Return the store's time and the minutes of the last ``span_s`` seconds, by queue and type."""
+        ...
+
+
+class UpdateStore(Protocol):
+    """What a store adds that declares the capability ``"update"``; its asynchronous face has the same."""
+
+    def update(self, job_id: str, change: Change, /) -> JobState | None:
+        """Change a job that waits or is delayed, in one step; it goes to the end of its new class.
+
+        Returns:
+            The state it was found in, ``None`` for an unknown job; in any other state nothing has changed.
+
+        Raises:
+            ConfigurationError: A time for a job that waits for others.
+        """
         ...
 
 
@@ -321,7 +417,9 @@ class Backend(Protocol):
             which it is a :class:`HostBackend`), and features beyond it: ``"limits"``
             (``EngineOptions.limits`` is obeyed), ``"flows"`` (a record's ``flow`` names jobs it waits for:
             ``{"after": [ids], "when": "success" or "ended"}``), ``"schedules"`` (:class:`ScheduleStore`),
-            ``"wait_replicas"``, ``"transactional_enqueue"``.
+            ``"wait_replicas"``, ``"transactional_enqueue"``, ``"attempts"`` (a job's info has them),
+            ``"search"`` (:class:`SearchStore`), ``"metrics"`` (:class:`MetricStore`), ``"update"``
+            (:class:`UpdateStore`).
     """
 
     name: str

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from weakref import WeakKeyDictionary
 
 from .errors import JobNotFound
 from .job import JobInfo
-from .protocols import Backend
+from .protocols import Backend, EndsStore
 
 _BATCH = 500
 _FIRST_S, _MOST_S = 0.002, 0.1
+_CHECK_S, _CHECKED = 1.0, 5  # how many jobs are looked at in full beside those that ended, and how often
 
 _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[int, _Watch]] = WeakKeyDictionary()
 
@@ -50,6 +53,8 @@ class _Watch:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._waiting: dict[str, set[asyncio.Future[JobInfo]]] = {}
+        self._new: list[str] = []
+        self._check_at = 0.0
         self._came = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._look())
 
@@ -59,7 +64,10 @@ class _Watch:
 
     def add(self, job_id: str) -> asyncio.Future[JobInfo]:
         future: asyncio.Future[JobInfo] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(job_id, set()).add(future)
+        if job_id not in self._waiting:
+            self._waiting[job_id] = set()
+            self._new.append(job_id)
+        self._waiting[job_id].add(future)
         self._came.set()
         return future
 
@@ -80,29 +88,57 @@ class _Watch:
             if self._came.is_set():
                 self._came.clear()
                 pause = _FIRST_S
-            ids = list(self._waiting)
-            for start in range(0, len(ids), _BATCH):
-                await self._ask(ids[start : start + _BATCH])
+            await self._turn()
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _MOST_S)
 
-    async def _ask(self, ids: list[str]) -> None:
-        """Tell those who wait for ``ids``; an error is theirs, each of whom would have met it alone."""
-        try:
-            found = await self._backend.aio().fetch(ids)
-        except Exception as error:
-            for job_id in ids:
-                for future in self._waiting.pop(job_id, ()):
-                    if not future.done():
-                        future.set_exception(error)
+    async def _turn(self) -> None:
+        """Ask once for all: what each job is, or where the store can tell, only which of them have ended.
+
+        The latter says nothing of jobs that are not there any more: newcomers and a few of the others, by
+        turns, are looked at in full.
+        """
+        store = self._backend.aio()
+        if not isinstance(store, EndsStore):
+            await self._ask(store.fetch, list(self._waiting), knows_all=True)
             return
-        for job_id, info in zip(ids, found, strict=True):
-            if info is not None and not info.is_finished:
+        full, self._new = [job_id for job_id in self._new if job_id in self._waiting], []
+        now = asyncio.get_running_loop().time()
+        if now >= self._check_at:
+            self._check_at = now + _CHECK_S
+            for job_id in list(islice(self._waiting, _CHECKED)):
+                self._waiting[job_id] = self._waiting.pop(job_id)  # to the end of the line
+                full.append(job_id)
+        await self._ask(store.fetch, list(dict.fromkeys(full)), knows_all=True)
+        await self._ask(store.ended, list(self._waiting), knows_all=False)
+
+    async def _ask(
+        self,
+        question: Callable[[Sequence[str]], Awaitable[list[JobInfo | None]]],
+        ids: list[str],
+        *,
+        knows_all: bool,
+    ) -> None:
+        """Tell those who wait for ``ids``; an error is theirs, each of whom would have met it alone."""
+        for start in range(0, len(ids), _BATCH):
+            part = ids[start : start + _BATCH]
+            try:
+                found = await question(part)
+            except Exception as error:
+                for job_id in part:
+                    self._tell(job_id, error)
                 continue
-            for future in self._waiting.pop(job_id, ()):
-                if future.done():
-                    continue
-                if info is None:
-                    future.set_exception(JobNotFound(job_id))
-                else:
-                    future.set_result(info)
+            for job_id, info in zip(part, found, strict=True):
+                if info is not None and info.is_finished:
+                    self._tell(job_id, info)
+                elif info is None and knows_all:
+                    self._tell(job_id, JobNotFound(job_id))
+
+    def _tell(self, job_id: str, answer: JobInfo | Exception) -> None:
+        for future in self._waiting.pop(job_id, ()):
+            if future.done():
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)

@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 
 from eventperf.cache import AsyncCacheStore, CacheManager, escape
+from eventperf.testing.bounded import assert_bounded
 
 FALSY: list[Any] = [None, 0, "", False, 0.0, [], {}, b""]
 ODD_KEYS = ["a b", "line\nbreak", "glob*[x]?\\", "ключ-키-🔑", "x" * 10_000, "{tag}", "a:b:c", "%41", ""]
@@ -194,6 +195,17 @@ class CacheStoreSuite:
         time.sleep(1.0)
         assert cache.get_or_load("k", lambda: "new") == "new"
         assert cache.get("k") == "new"
+
+    def test_nothing_is_remembered_of_what_is_gone(self, cache: CacheManager) -> None:
+        keys = [f"seen:{n}" for n in range(3_000)]
+        for n in range(0, 3_000, 500):
+            cache.get_or_load_many(keys[n : n + 500], lambda part: dict.fromkeys(part, 1), tags=[f"t{n}"])
+        for key in keys[:200]:
+            cache.get_or_load(f"one:{key}", lambda: 1, tags=[key])
+            cache.touch(f"one:{key}")
+            cache.invalidate_tags(key, settle=0.001)
+        cache.invalidate_pattern("*")
+        assert_bounded(cache, most=1_300)
 
     # -- loading -------------------------------------------------------------------------------------
 

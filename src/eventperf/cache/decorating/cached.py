@@ -35,7 +35,9 @@ def wrap(
     calls = Calls(manager_of, recipe, options, overrides)
     is_async = is_coroutine_function(function)
     slow = calls.aslow if is_async else calls.slow
-    wrapper: Any = calls.compile(is_async) or (_async_wrapper if is_async else _wrapper)(calls, slow)
+    wrapper: Any = calls.compile(is_async)
+    if wrapper is None:
+        wrapper, calls.served = (_async_wrapper if is_async else _wrapper)(calls, slow)
     wrapper = _look_like(wrapper, function)
     recipe.identity.adopt(wrapper)
     if recipe.takes_self:
@@ -85,6 +87,7 @@ class Calls:
         self._manager: Manager | None = None
         self._options: CacheOptions | None = None
         self._compiled: Compiled | None = None
+        self.served: Callable[[], int] = int
 
     def compile(self, is_async: bool) -> Any:
         """Return a wrapper with the function's own parameters, or ``None`` when that cannot be."""
@@ -92,7 +95,10 @@ class Calls:
         self._compiled = compile_wrapper(
             recipe.signature, recipe.reaches(), self.fast, slow, is_async=is_async
         )
-        return self._compiled.wrapper if self._compiled is not None else None
+        if self._compiled is None:
+            return None
+        self.served = self._compiled.served
+        return self._compiled.wrapper
 
     def manager(self) -> Manager:
         """Return the manager, and settle the options with it."""
@@ -102,6 +108,9 @@ class Calls:
             self.fast.clear()
             base = self._given if self._given is not None else found.options
             self._options = found.settled(base.but(**self._overrides))
+            if self._manager is not None:
+                self._manager.uncount(self.served)
+            found.count(self.served, self)
             self._manager = found
         return found
 
@@ -184,43 +193,51 @@ class Calls:
         return await manager.arefresh(key, lambda: function(*args, **kwargs), tags=tags, options=options)
 
 
-def _wrapper(calls: Calls, slow: Any) -> Callable[..., Any]:
+def _wrapper(calls: Calls, slow: Any) -> tuple[Callable[..., Any], Callable[[], int]]:
+    served = 0
     fast, dead, missing = calls.fast, DEAD, (KeyError, TypeError)
     dirty, in_one = DIRTY, inside  # enclosed: the globals are those of the host
 
     def cached_call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal served
         # The hot path: no clock (the sweeper takes entries out in time), no lock, no helper.
         if not kwargs:
             try:
                 entry = fast[args]
                 value = entry.value
                 if value is not dead and not (dirty and in_one()):
-                    entry.hits += 1
+                    served += 1
+                    if entry.hits < 3:
+                        entry.hits += 1
                     return value
             except missing:
                 pass  # not there, or an argument that cannot be hashed
         return slow(args, kwargs)
 
-    return cached_call
+    return cached_call, lambda: served
 
 
-def _async_wrapper(calls: Calls, slow: Any) -> Callable[..., Awaitable[Any]]:
+def _async_wrapper(calls: Calls, slow: Any) -> tuple[Callable[..., Awaitable[Any]], Callable[[], int]]:
+    served = 0
     fast, dead, missing = calls.fast, DEAD, (KeyError, TypeError)
     dirty, in_one = DIRTY, inside  # enclosed: the globals are those of the host
 
     async def cached_call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal served
         if not kwargs:
             try:
                 entry = fast[args]
                 value = entry.value
                 if value is not dead and not (dirty and in_one()):
-                    entry.hits += 1
+                    served += 1
+                    if entry.hits < 3:
+                        entry.hits += 1
                     return value
             except missing:
                 pass
         return await slow(args, kwargs)
 
-    return cached_call
+    return cached_call, lambda: served
 
 
 # Arguments of these types may index the fast table: they never change and equal ones give equal keys.

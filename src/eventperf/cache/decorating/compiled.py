@@ -21,12 +21,17 @@ _MISSING: Final = (KeyError, TypeError, AttributeError)
 
 _BODY: Final = """
 def _ep_make({given}):
+    _ep_served = 0
+
     {define} _ep_call({parameters}):
+        nonlocal _ep_served
         try:
             _ep_entry = _ep_table[{at}]
             _ep_value = _ep_entry.value
             if _ep_value is not _ep_dead and not (_ep_dirty and _ep_inside()):
-                _ep_entry.hits += 1
+                _ep_served += 1
+                if _ep_entry.hits < 3:
+                    _ep_entry.hits += 1
                 return _ep_value
         except _ep_missing:
             pass
@@ -35,7 +40,7 @@ def _ep_make({given}):
     def _ep_at({names}):
         return ({parts})
 
-    return _ep_call, _ep_at
+    return _ep_call, _ep_at, lambda: _ep_served
 """
 
 
@@ -46,13 +51,21 @@ class Compiled:
         wrapper: What the host calls.
         parts: From all arguments in the order of the signature, what the key is made of.
         is_single: Whether the one part itself is the index, not a tuple of parts.
+        served: How many calls the table has answered.
     """
 
-    __slots__ = ("is_single", "parts", "wrapper")
+    __slots__ = ("is_single", "parts", "served", "wrapper")
 
-    def __init__(self, wrapper: Any, parts: Callable[..., tuple[Any, ...]], is_single: bool) -> None:
+    def __init__(
+        self,
+        wrapper: Any,
+        parts: Callable[..., tuple[Any, ...]],
+        served: Callable[[], int],
+        is_single: bool,
+    ) -> None:
         self.wrapper: Any = wrapper
         self.parts: Callable[..., tuple[Any, ...]] = parts
+        self.served: Callable[[], int] = served
         self.is_single: bool = is_single
 
 
@@ -101,8 +114,8 @@ def compile_wrapper(
     )
     made: dict[str, Any] = {}
     exec(compile(text, "<eventperf cached call>", "exec"), made)
-    call, place = made["_ep_make"](**space)
-    return Compiled(call, place, len(parts) == 1)
+    call, place, served = made["_ep_make"](**space)
+    return Compiled(call, place, served, len(parts) == 1)
 
 
 def _parameters(parameters: Sequence[inspect.Parameter], space: dict[str, Any]) -> str:

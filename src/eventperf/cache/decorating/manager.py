@@ -40,6 +40,14 @@ class Manager(Protocol):
 
     async def adelete(self, *keys: str, namespace: str | None = None) -> int: ...
 
+    def count(self, served: Callable[[], int], owner: object, /) -> None:
+        """Add to the figures what a cached function answers from its fast table, while ``owner`` lives."""
+        ...
+
+    def uncount(self, served: Callable[[], int], /) -> None:
+        """From now on it answers for another manager."""
+        ...
+
     def alias(self, key: str, table: dict[Any, Any], at: Any, options: CacheOptions, /) -> None:
         """Let the function's fast table point at the entry of ``key``."""
         ...

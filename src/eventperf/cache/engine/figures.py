@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eventperf.cache.entry import Entry
 from eventperf.cache.policy import is_kept
-from eventperf.cache.protocols import CountsHits, Measured
+from eventperf.cache.protocols import Measured
 from eventperf.cache.stats import CacheStats
 
 from .state import Core
@@ -18,10 +18,13 @@ def count_here(core: Core, name: str, amount: int, ttl_s: float) -> int:
         now = core.now()
         entry = core.counters.get(name)
         if entry is None or not is_kept(entry.hard, now):
+            core.counters.pop(name, None)
+            for _ in range(2):  # two go for one that comes: those that have ended never pile up
+                oldest = next(iter(core.counters.values()), None)
+                if oldest is not None and not is_kept(oldest.hard, now):
+                    core.counters.popitem(last=False)
             if len(core.counters) >= COUNTERS_MOST:
-                ended = [key for key, old in core.counters.items() if not is_kept(old.hard, now)]
-                for key in ended or [next(iter(core.counters))]:  # the oldest has to make room
-                    del core.counters[key]
+                core.counters.popitem(last=False)  # the oldest has to make room
             entry = core.counters[name] = Entry(name, 0, now + ttl_s, now + ttl_s)
         entry.value += amount
         return int(entry.value)
@@ -30,7 +33,7 @@ def count_here(core: Core, name: str, amount: int, ttl_s: float) -> int:
 def snapshot(core: Core) -> CacheStats:
     """Return the figures of this process."""
     c, l1 = core.counts, core.l1
-    l1_hits = l1.hits() if isinstance(l1, CountsHits) else 0
+    l1_hits = c.l1_hits + core.tallies.total()
     measured = l1 if isinstance(l1, Measured) else None
     return CacheStats(
         hits=l1_hits + c.l2_hits,

@@ -10,6 +10,7 @@ import os
 import secrets
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from random import Random
 from typing import Any
@@ -45,6 +46,7 @@ from .keeper import Keeper
 from .plain_ways import PlainWays
 from .replay import Replay
 from .tag_copies import TagCopies
+from .tallies import Tallies
 from .tier import Tier
 from .wakes import Wakes
 
@@ -81,13 +83,14 @@ class Core:
         self.random: Random = random
         self.hooks: Hooks = Hooks()
         self.counts: Counts = Counts()
+        self.tallies: Tallies = Tallies()
         self.load_s: float = 0.0
         self.fences: Fences = Fences(clock.monotonic)
         self.flights: Flights = self.fences.flights
         self.wakes: Wakes = Wakes()
         self.tag_cache: TagCopies = TagCopies()
         self.background: Background = Background(self.flights)
-        self.counters: dict[str, Entry] = {}
+        self.counters: OrderedDict[str, Entry] = OrderedDict()
         self.counters_mu: threading.Lock = threading.Lock()
         self._unfollowed: dict[str, str] = {}
         self.enabled = True
@@ -330,6 +333,7 @@ class Core:
         self.wakes.after_fork()
         self.tag_cache = TagCopies()
         self.background.after_fork()
+        self.tallies.after_fork()
         self.counters_mu = threading.Lock()
         if isinstance(self.l1, ForkAware):
             self.l1.after_fork()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
 
@@ -14,7 +15,7 @@ class TagCopies:
 
     def __init__(self, most: int = MOST) -> None:
         self._mu = threading.Lock()
-        self._known: dict[str, str] = {}
+        self._known: OrderedDict[str, str] = OrderedDict()
         self._most = most
 
     def __len__(self) -> int:
@@ -36,7 +37,7 @@ class TagCopies:
         """Remember a version that was read with a ticket that has not been fenced."""
         with self._mu:
             if len(self._known) >= self._most and record not in self._known:
-                del self._known[next(iter(self._known))]
+                self._known.popitem(last=False)
             self._known[record] = version
 
     def forget(self, records: Iterable[str]) -> None:

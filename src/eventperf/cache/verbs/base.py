@@ -61,7 +61,9 @@ class Verbs:
             return DEAD
         value = entry.value
         if value is not DEAD:
-            entry.hits += 1
+            self._core.counts.l1_hits += 1
+            if entry.hits < 3:
+                entry.hits += 1
         return value
 
     def _out(self, space: Space, local: str, value: Any, options: CacheOptions) -> Any:

@@ -45,7 +45,9 @@ class LoadVerbs(Verbs):
             if entry is not None and self._now() < entry.soft:
                 value = entry.value
                 if value is not DEAD:
-                    entry.hits += 1
+                    self._core.counts.l1_hits += 1
+                    if entry.hits < 3:
+                        entry.hits += 1
                     return cast("T", value)
         return cast("T", run(self._load(key, loader, ttl, tags, options, False)))
 
@@ -86,7 +88,9 @@ class LoadVerbs(Verbs):
             if entry is not None and self._now() < entry.soft:
                 value = entry.value
                 if value is not DEAD:
-                    entry.hits += 1
+                    self._core.counts.l1_hits += 1
+                    if entry.hits < 3:
+                        entry.hits += 1
                     return value
         return await arun(self._load(key, loader, ttl, tags, options, False))
 

@@ -32,7 +32,9 @@ class ReadVerbs(Verbs):
             if entry is not None and self._now() < entry.soft:
                 value = entry.value
                 if value is not DEAD:
-                    entry.hits += 1
+                    self._core.counts.l1_hits += 1
+                    if entry.hits < 3:
+                        entry.hits += 1
                     return value
             if self._is_plain and self._core.enabled and not self._core.replay_size():
                 value = self._get_plain(text_of(key))
@@ -57,7 +59,9 @@ class ReadVerbs(Verbs):
             if entry is not None and self._now() < entry.soft:
                 value = entry.value
                 if value is not DEAD:
-                    entry.hits += 1
+                    self._core.counts.l1_hits += 1
+                    if entry.hits < 3:
+                        entry.hits += 1
                     return value
             if self._is_plain and self._core.enabled and not self._core.replay_size():
                 value = await self._aget_plain(text_of(key))
@@ -111,8 +115,10 @@ class ReadVerbs(Verbs):
             if entry is None or now >= entry.soft or (value := entry.value) is DEAD:
                 return None
             out[key] = value
+        self._core.counts.l1_hits += len(keys)
         for entry in filter(None, entries):
-            entry.hits += 1
+            if entry.hits < 3:
+                entry.hits += 1
         return out
 
     def _get_many(self, keys: list[str], options: CacheOptions | None) -> Steps[dict[str, Any]]:

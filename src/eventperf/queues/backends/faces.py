@@ -7,7 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus
-from eventperf.queues.protocols import Claimed, JobStore, Outcome, Renewed, WorkerCard
+from eventperf.queues.minutes import Interval
+from eventperf.queues.protocols import (
+    Change,
+    Claimed,
+    Found,
+    JobQuery,
+    JobStore,
+    Outcome,
+    Renewed,
+    WorkerCard,
+)
 
 T = TypeVar("T")
 
@@ -88,6 +98,21 @@ class AsyncFace:
     async def time(self) -> float:
         store: Any = self._store
         return float(await self._do(store.time))
+
+    async def find(self, query: JobQuery, /) -> Found:
+        store: Any = self._store  # where the backend declares "search", and so on
+        found: Found = await self._do(lambda: store.find(query))
+        return found
+
+    async def minutes(self, span_s: float, /) -> tuple[float, list[Interval]]:
+        store: Any = self._store
+        found: tuple[float, list[Interval]] = await self._do(lambda: store.minutes(span_s))
+        return found
+
+    async def update(self, job_id: str, change: Change, /) -> JobState | None:
+        store: Any = self._store
+        found: JobState | None = await self._do(lambda: store.update(job_id, change))
+        return found
 
     async def nudge(self, worker: str, /) -> None:
         store: Any = self._store  # where the store is attentive

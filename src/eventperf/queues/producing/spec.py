@@ -41,6 +41,7 @@ class JobSpec:
     id: str | None = None
     after: Sequence[Any] | None = None
     after_when: str = "success"
+    tags: Sequence[str] = ()
 
 
 class Recorder:
@@ -79,9 +80,10 @@ class Recorder:
             "version": kind.version,
             "headers": _headers(spec.headers),
             "flow": _flow(spec),
+            "tags": _tags(spec.tags),
         }
         deadline_s = None if spec.deadline is None else seconds(spec.deadline, name="deadline")
-        return fields, _delay_s(spec, now), deadline_s
+        return fields, delay_of(spec, now), deadline_s
 
     def one(self, spec: JobSpec, kind: JobType, job_id: str, now: float) -> NewJob:
         """Return the job that ``spec`` asks for."""
@@ -115,6 +117,18 @@ def _headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:
         if not isinstance(name, str) or not isinstance(value, str):
             raise ConfigurationError("headers", {name: value}, "text to text")
     return dict(headers)
+
+
+def _tags(tags: object) -> tuple[str, ...]:
+    if not tags:
+        return ()
+    if not isinstance(tags, (list, tuple, set, frozenset)) or len(tags) > MAX_TAGS:
+        raise ConfigurationError("tags", tags, f"a list of up to {MAX_TAGS} words")
+    return tuple(sorted({check_name(tag, argument="tags") for tag in tags}))
+
+
+MAX_TAGS = 10
+"""Tags of one job at most: each is an entry of an index of its own."""
 
 
 def _flow(spec: JobSpec) -> dict[str, Any] | None:
@@ -154,7 +168,8 @@ MAX_FLOW = 10_000
 """Jobs of one batch at most: they are stored in one step, which the store does nothing beside."""
 
 
-def _delay_s(spec: JobSpec, now: float) -> float:
+def delay_of(spec: JobSpec, now: float) -> float:
+    """Return the wait in seconds that ``delay`` or ``at`` asks for."""
     if spec.delay is not None and spec.at is not None:
         raise ConfigurationError("at", spec.at, "either delay or at, not both")
     if spec.delay is not None:

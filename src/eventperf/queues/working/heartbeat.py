@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from eventperf.queues.errors import StoreUnavailable
 from eventperf.queues.protocols import AttentiveStore, JobStore, Renewed, WorkerCard
 
+from .guard import Guard
+
 _PATIENCE_S = 0.2
 """How long jobs must run before messages are waited for: shorter ones are over before anybody asks."""
 
@@ -25,6 +27,7 @@ class Heartbeat:
         on_renewed: Called with every renewal's answer that has something to say, and the leases asked for.
         on_store: Called with false when the store is lost and true when it is back.
         on_nudge: Called when the thread waits for messages only and should listen for jobs instead.
+        guard: Renews in this thread's place while it cannot run.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Heartbeat:
         on_renewed: Callable[[Renewed, Mapping[str, int]], object],
         on_store: Callable[[bool], object],
         on_nudge: Callable[[], object] = lambda: None,
+        guard: Guard | None = None,
     ) -> None:
         self._store = store
         self._card = card
@@ -47,6 +51,7 @@ class Heartbeat:
         self._on_renewed = on_renewed
         self._on_store = on_store
         self._on_nudge = on_nudge
+        self._guard = guard
         self._attentive = store if isinstance(store, AttentiveStore) else None
         self._attending = False
         self._listen = threading.Event()
@@ -70,6 +75,8 @@ class Heartbeat:
         """Stop; returns at once, the thread ends within one wait."""
         self._closed = True
         self._poke.set()
+        if self._guard is not None:
+            self._guard.close()
 
     def join(self, timeout_s: float) -> None:
         self._thread.join(timeout_s)
@@ -78,6 +85,8 @@ class Heartbeat:
         every = self._card.lease_s / 3
         due = time.monotonic() + every
         while not self._closed:
+            if (late := time.monotonic() - due) > self._card.lease_s / 2:
+                self._say_held_up(late)
             try:
                 if (left := due - time.monotonic()) > 0:
                     self._idle(left)
@@ -93,6 +102,15 @@ class Heartbeat:
                 _log.exception("heartbeat of worker %s failed; trying again", self._card.id)
                 due = min(due, time.monotonic() + 0.5)
                 time.sleep(0.2)
+
+    def _say_held_up(self, late_s: float) -> None:
+        jobs = ", ".join(job_id for job_id, _ in _snapshot(self._held)[:5]) or "none"
+        guarded = "No guard kept its leases" if self._guard is None else "Its guard kept the leases meanwhile"
+        _log.warning(
+            "worker %s stood still for %.1f s: a call in a handler held the interpreter (a regular "
+            "expression, a C extension) or the machine did not run. %s. Jobs here: %s",
+            self._card.id, late_s, guarded, jobs,
+        )  # fmt: skip
 
     def _idle(self, left: float) -> None:
         if self._listen.is_set():
@@ -120,6 +138,9 @@ class Heartbeat:
     def _renew(self) -> None:
         sent = _snapshot(self._held)
         answer = self._store.renew(self._card.id, sent)
+        if self._guard is not None and not self._closed:
+            self._guard.start()
+            self._guard.beat(sent)
         if (answer.lost or answer.cancel) and not self._closed:
             self._on_renewed(answer, dict(sent))
 

@@ -19,9 +19,11 @@ from eventperf.queues.jobtype import JobType, Middleware
 from eventperf.queues.policy import judge
 from eventperf.queues.protocols import UNREADABLE, AsyncJobStore, JobStore, Outcome, OutcomeKind
 
+from . import logs
 from .context import JobContext
 from .executors import Executors
-from .texts import error_text, safe
+from .logs import LogTail
+from .texts import error_text, safe, trace_text
 from .timeouts import Timeouts
 
 _log = logging.getLogger("eventperf.queues")
@@ -32,7 +34,7 @@ _NEWER_DELAY_S = 1.0  # when a job whose payload is too new for this worker is o
 class Run:
     """One running job."""
 
-    __slots__ = ("ctx", "kind", "lease", "started", "task", "timeout_s", "why")
+    __slots__ = ("ctx", "kind", "lease", "log", "started", "task", "timeout_s", "why")
 
     def __init__(self, lease: Lease, kind: JobType, ctx: JobContext) -> None:
         self.lease: Lease = lease
@@ -41,6 +43,7 @@ class Run:
         self.started: float = time.monotonic()
         self.task: asyncio.Task[None] | None = None
         self.timeout_s: float | None = None
+        self.log: LogTail = LogTail()
         self.why: str = ""  # why it was interrupted: timeout, cancel, lost, stop
 
 
@@ -169,9 +172,10 @@ class Runner:
         for run in list(self._runs.values()):
             job_id = run.lease.record.id
             if (thread := self._executors.thread_of(job_id)) is not None:
+                is_over = run.why == "timeout"
+                left[thread] = self._interrupted(run) if is_over else self._outcome(run, "release")
                 run.ctx.cancelled = True
                 run.why = "left"
-                left[thread] = self._outcome(run, "release")
             elif run.task is not None:
                 self.interrupt(job_id, "stop")
                 tasks.append(run.task)
@@ -190,6 +194,7 @@ class Runner:
     async def _run(self, run: Run) -> None:
         lease, hooks = run.lease, self._engine.hooks
         run.started = time.monotonic()
+        logs.current.set(run.log)
         if hooks.active:
             self._tell(run, "started")
         try:
@@ -274,7 +279,7 @@ class Runner:
     def _outcome(self, run: Run, kind: OutcomeKind, **facts: Any) -> Outcome:
         run_s = time.monotonic() - run.started
         self.mean_run_s += 0.05 * (run_s - self.mean_run_s)
-        return _outcome(run.lease, kind, run_s=run_s, **facts)
+        return _outcome(run.lease, kind, run_s=run_s, log_tail=run.log.text(), **facts)
 
     def _interrupted(self, run: Run) -> Outcome:
         if run.why == "timeout":
@@ -296,14 +301,17 @@ class Runner:
             u=self._engine.random.random(),
         )
         text, name = error_text(error), f"job {lease.record.id} ({lease.record.type})"
+        trace = trace_text(_shown(error))
         tries = f"attempt {lease.attempt} of {lease.record.attempts}"
         if verdict.retry:
             _log.warning(
                 "%s, %s, runs again in %.3g s: %s", name, tries, verdict.delay_s, text, exc_info=_shown(error)
             )
-            return self._outcome(run, "retry", error=text, delay_s=verdict.delay_s, count=verdict.count)
+            return self._outcome(
+                run, "retry", error=text, delay_s=verdict.delay_s, count=verdict.count, traceback=trace
+            )
         _log.error("%s failed for good, %s: %s", name, tries, text, exc_info=_shown(error))
-        return self._outcome(run, "dead", error=text)
+        return self._outcome(run, "dead", error=text, traceback=trace)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
         job_id = run.lease.record.id

@@ -26,9 +26,11 @@ from eventperf.queues.protocols import (
     WorkerPlan,
 )
 
+from . import logs
 from .acks import Acks
 from .dead_letter import DeadLetterWatch
 from .executors import Executors
+from .guard import Guard
 from .heartbeat import Heartbeat
 from .leftovers import Leftovers
 from .life import Ageing
@@ -78,6 +80,7 @@ class StoreSession:
         self._runner.on_dead = self._dead_letter.look
         self._ageing = Ageing(plan.life, engine.random, executors.pids, self.retire)
         self._waiter = backend.waiter(card)
+        self._guard = Guard(backend, card)
         self._heart = Heartbeat(
             self._waiter,
             self._card,
@@ -87,6 +90,7 @@ class StoreSession:
             on_renewed=lambda answer, sent: self.call(self._renewed, answer, sent),
             on_store=lambda up: self.call(self._store_is, up),
             on_nudge=self._nudge,
+            guard=self._guard,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._leftovers: Leftovers | None = None
@@ -123,6 +127,9 @@ class StoreSession:
         self._report_unhandled()
         await self._store.enter(self._card)
         self._acks.start()
+        if not burst:  # a longer one gets its guard with the first renewal
+            self._guard.start()
+            await self._guard.ready()
         self._heart.start()
         self._emit("worker_started")
         if self._engine.schedules and not burst:
@@ -130,10 +137,12 @@ class StoreSession:
             scheduler = Scheduler(self._store, schedules)
             self._tasks.add(self._loop.create_task(supervised("firing schedules", scheduler.run)))
         self._tasks.add(self._loop.create_task(supervised("watching its age", self._ageing.watch)))
+        logs.listen()
         try:
             await self._claims(burst)
         finally:
             await self._close()
+            logs.leave()
 
     def _report_unhandled(self) -> None:
         if not self._card.types:
@@ -182,6 +191,7 @@ class StoreSession:
                 await self._until_wake(min(0.1 * 2**failed, 5.0))
                 continue
             failed = 0
+            self._guard.add(claimed.leases)
             self._told(claimed)
             self._more = len(claimed.leases) == asked or not all(room.values())
             for lease in claimed.leases:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
+from eventperf.queues.attempts import TRACEBACK_BYTES, tail
+
 LIMIT = 2000
+
+_OWN = str(Path(__file__).parent)  # what stands above a handler in its traceback
 
 
 def safe(text: str) -> str:
@@ -25,3 +32,19 @@ def error_text(error: BaseException) -> str:
     except BaseException as trouble:  # user code: anything may come out of it
         said = f"(its text cannot be had: {type(trouble).__name__})"
     return safe(f"{type(error).__name__}: {said}")
+
+
+def trace_text(error: BaseException | None) -> str | None:
+    """Return the end of an error's traceback from the handler on; ``None`` where it has none."""
+    if error is None or error.__traceback__ is None:
+        return None
+    trace = error.__traceback__
+    while trace.tb_next is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN):
+        trace = trace.tb_next
+    try:
+        said = "".join(traceback.format_exception(type(error), error, trace))
+    except BaseException as trouble:  # user code again
+        said = (
+            "".join(traceback.format_tb(trace)) + f"{type(error).__name__} ({type(trouble).__name__} in it)"
+        )
+    return tail(said.rstrip().replace("\0", "\\x00"), TRACEBACK_BYTES)

@@ -96,9 +96,10 @@ class Worker:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            asyncio.run(self._run_signals(burst))
+            pass  # go on outside, lest every error of a job has this one as its context
         else:
             raise ConfigurationError("run()", "called inside a running event loop", "await worker.arun()")
+        asyncio.run(self._run_signals(burst))
 
     async def _run_signals(self, burst: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -115,10 +116,8 @@ class Worker:
             await self._backend.aio().close()
 
     def _signalled(self, number: int) -> None:
-        if self._stop_asked and self._plan is not None:
-            self._plan.grace_s = 0.0
         _log.info("worker %s: signal %s, stopping", self.id, number)
-        self.stop()
+        self.stop(now=self._stop_asked)
 
     async def arun(self, *, burst: bool = False) -> None:
         """Asynchronous twin of :meth:`run`, without signal handlers."""
@@ -159,10 +158,12 @@ class Worker:
                 session.stop()
         await session.run(burst)
 
-    def stop(self) -> None:
-        """Ask for a graceful stop: running jobs get ``grace`` to finish, then are handed back."""
+    def stop(self, *, now: bool = False) -> None:
+        """Ask for a graceful stop: running jobs get ``grace`` to finish (none with ``now``), then go back."""
         with self._mu:
             self._stop_asked = True
+            if now and self._plan is not None:
+                self._plan.grace_s = 0.0
             if self._session is not None:
                 self._session.call(self._session.stop)
             elif self._starting is not None:

@@ -97,7 +97,8 @@ class Calendar:
             ConfigurationError: The expression, the zone or a number is none.
 
         >>> opening = Calendar.cron("0 9 * * mon-fri", min_replicas=40, duration="2h", timezone="Asia/Seoul")
-        >>> [(e.min_replicas, e.until - e.at) for e in opening.around(1_800_000_000 - 3 * 86_400)]
+        >>> nine_in_seoul = 1_799_712_000  # a Tuesday
+        >>> [(e.min_replicas, e.until - e.at) for e in opening.around(nine_in_seoul - 600)]
         [(40, 7200.0)]
         """
         length_s = None if duration is None else seconds(duration, name="duration")

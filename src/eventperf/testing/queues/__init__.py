@@ -19,6 +19,8 @@ from .driven import DrivenTests
 from .endings import EndingTests
 from .features import FlowTests, LimitTests, ReleaseTests, ScheduleTests
 from .life import LifeTests
+from .looking import AttemptTests, MetricTests, SearchTests, UpdateTests
+from .odds import AheadTests, HangingTests, SayingTests
 from .store import CoreTests
 from .tools import LEASE_S, Make, Station, StoreTests, balanced, until
 from .workers import WorkerTests
@@ -26,11 +28,24 @@ from .workers import WorkerTests
 __all__ = ["LEASE_S", "HostedSuite", "JobStoreSuite", "Make", "Station", "StoreTests", "balanced", "until"]
 
 
-class HostedSuite(DrivenTests, WorkerTests, LifeTests, ReleaseTests):
+class HostedSuite(
+    DrivenTests, WorkerTests, LifeTests, ReleaseTests, AttemptTests, SearchTests, UpdateTests, MetricTests
+):
     """What a backend must do whose jobs another system's workers run (no capability ``"claims"``)."""
 
 
-class JobStoreSuite(HostedSuite, CoreTests, ControlTests, EndingTests, LimitTests, FlowTests, ScheduleTests):
+class JobStoreSuite(
+    HostedSuite,
+    CoreTests,
+    ControlTests,
+    EndingTests,
+    AheadTests,
+    HangingTests,
+    SayingTests,
+    LimitTests,
+    FlowTests,
+    ScheduleTests,
+):
     """What every backend must do. Subclasses give the fixture ``make``.
 
     Where a backend does not declare a capability, the tests of it check that asking for it is refused.

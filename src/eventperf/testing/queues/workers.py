@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from eventperf._core.errors import ConfigurationError
 from eventperf.queues import (
     Exponential,
+    JobEvent,
     JobFailed,
     JobState,
     NonRetryable,
@@ -207,6 +209,29 @@ class WorkerTests(StoreTests):
         until(lambda: ("failed", "bad") in seen, 2)
         assert [k for k, t in seen if t == "good"] == ["enqueued", "started", "completed"]
         assert [k for k, t in seen if t == "bad"] == ["enqueued", "started", "retried", "started", "failed"]
+
+    def test_listeners_hear_what_they_asked_for(self, queues: QueueManager) -> None:
+        heard: dict[str, list[str]] = {"all": [], "class": [], "kinds": [], "other": []}
+        queues.on(lambda e: heard["all"].append(e.kind))
+        queues.on(lambda e: heard["class"].append(e.kind), JobEvent)
+        stop = queues.on(lambda e: heard["kinds"].append(e.kind), "enqueued", "completed")
+        queues.on(lambda e: heard["other"].append(e), int)
+
+        @queues.job("good")
+        async def good(ctx: Any, data: None) -> None: ...
+
+        job = good.enqueue(None)
+        run_until(queues, lambda: job.info().is_finished)
+        until(lambda: "worker_stopped" in heard["all"], 2)
+        assert heard["kinds"] == ["enqueued", "completed"]
+        assert heard["all"] == heard["class"]
+        assert heard["other"] == []
+        stop()
+        good.enqueue(None)
+        assert heard["kinds"] == ["enqueued", "completed"]
+        for wrong in ((3,), ("failed",), ("never", print), (print, "never"), (print, 3)):
+            with pytest.raises(ConfigurationError):
+                queues.on(*wrong)
 
     def test_mean_time_to_start_is_short_even_with_full_slots(self, queues: QueueManager) -> None:
         """Peers sleep when their slots are full; 100 jobs of 5 ms on 5 slots need 0.1 s of work."""

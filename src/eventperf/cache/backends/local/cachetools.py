@@ -25,7 +25,6 @@ class CachetoolsStore:
         self._cache = cache
         self._mu = threading.RLock()
         self._tags: dict[str, set[str]] = {}
-        self._hits = 0
 
     def __len__(self) -> int:
         return len(self._cache)
@@ -34,7 +33,6 @@ class CachetoolsStore:
         """Return the entry, whatever its age; the policy notes the use."""
         with self._mu:
             entry: Entry | None = self._cache.get(key)
-            self._hits += entry is not None
             return entry
 
     def put(self, entry: Entry, /) -> None:
@@ -86,7 +84,3 @@ class CachetoolsStore:
         with self._mu:
             self._cache.clear()
             self._tags.clear()
-
-    def hits(self) -> int:
-        """Return how many reads found an entry."""
-        return self._hits

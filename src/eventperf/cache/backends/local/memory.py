@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.cache.entry import DEAD, Alias, Entry, EntryMeta
 
 from .wheel import Wheel
+
+_CHANCES: Final = 8
 
 
 class MemoryStore:
@@ -66,12 +68,12 @@ class MemoryStore:
         self._small: deque[Entry] = deque()
         self._main: deque[Entry] = deque()
         self._small_live = 0
-        self._ghost: dict[int, None] = {}
-        self._groups: dict[str, int] = {}
+        self._ghost: set[int] = set()
+        self._ghosts: deque[int] = deque()  # in the order of their going
+        self._groups: dict[str, OrderedDict[str, None]] = {}
         self.bytes: int = 0
         self.evictions: int = 0
         self.expirations: int = 0
-        self.retired_hits: int = 0
 
     def after_fork(self) -> None:
         """Make a forked child independent: nobody sweeps there yet, and a lock may have been held."""
@@ -110,7 +112,7 @@ class MemoryStore:
                 ghost = hash(key)
                 remembered = ghost in self._ghost
                 if remembered:
-                    del self._ghost[ghost]
+                    self._ghost.remove(ghost)
                 self._append(entry, main=remembered)
             self.table[key] = entry
             meta = entry.meta
@@ -120,6 +122,7 @@ class MemoryStore:
             if self._group_max:
                 self._quota(entry)
             self.wheel.add(entry)
+            self._tidy()
             while len(self.table) > self.max_entries or (
                 self.max_bytes is not None and self.bytes > self.max_bytes and len(self.table) > 1
             ):
@@ -136,7 +139,6 @@ class MemoryStore:
         return True
 
     def _append(self, entry: Entry, *, main: bool) -> None:
-        # rank: which queue and how many hits were already spent; negative means main.
         if main:
             entry.rank = -1
             self._main.append(entry)
@@ -144,10 +146,14 @@ class MemoryStore:
             entry.rank = 0
             self._small.append(entry)
             self._small_live += 1
+
+    def _tidy(self) -> None:
+        """Throw away what is left of the dead where it is the greater part; they may die before their end."""
         if len(self._small) > 2 * self._small_live + 64:
             self._small = deque(e for e in self._small if e.key is not None)
         if len(self._main) > 2 * len(self.table) + 64:
             self._main = deque(e for e in self._main if e.key is not None)
+        self.wheel.compact(self.table.values())
 
     def _evict_one(self) -> None:
         while True:
@@ -158,8 +164,8 @@ class MemoryStore:
                 if entry.hits > 0:
                     self._small_live -= 1
                     entry.rank = -1
+                    entry.hits = 0
                     self._main.append(entry)
-                    self._spend(entry, entry.hits)
                     continue
                 self._remember(entry.key)
                 self._evicted(entry)
@@ -169,22 +175,18 @@ class MemoryStore:
             entry = self._main.popleft()
             if entry.key is None:
                 continue
-            unspent = entry.hits - (-1 - entry.rank)
-            if unspent > 0:
-                self._spend(entry, max(1, unspent - 2))
+            if entry.hits > 0:
+                entry.hits -= 1
                 self._main.append(entry)
                 continue
             self._evicted(entry)
             return
 
-    def _spend(self, entry: Entry, hits: int) -> None:
-        # At most three unspent hits count, as in the paper: the rest is written off here.
-        entry.rank -= hits
-
     def _remember(self, key: str) -> None:
-        self._ghost[hash(key)] = None
-        while len(self._ghost) > self.max_entries:
-            del self._ghost[next(iter(self._ghost))]
+        self._ghost.add(hash(key))
+        self._ghosts.append(hash(key))
+        if len(self._ghosts) > self.max_entries:
+            self._ghost.discard(self._ghosts.popleft())
 
     def _evicted(self, entry: Entry) -> None:
         self.evictions += 1
@@ -196,14 +198,24 @@ class MemoryStore:
         if entry.meta is None:
             entry.meta = EntryMeta()
         entry.meta.group = group
-        count = self._groups[group] = self._groups.get(group, 0) + 1
-        if count > self._group_max:
-            for other in list(self._small) + list(self._main):
-                okey = other.key
-                if okey is not None and other is not entry and other.meta and other.meta.group == group:
-                    self.evictions += 1
-                    self._kill(other)
-                    return
+        line = self._groups.get(group)
+        if line is None:
+            line = self._groups[group] = OrderedDict()
+        line[key] = None
+        if len(line) > self._group_max:
+            self._evicted(self._first_unused(line, key))
+
+    def _first_unused(self, line: OrderedDict[str, None], newcomer: str) -> Entry:
+        """Return who has to go of a group: the oldest, those that were read sent back a few times."""
+        for chance in range(_CHANCES, -1, -1):
+            key = next(iter(line))
+            entry = self.table[key]
+            if key == newcomer or (entry.hits > 0 and chance):
+                entry.hits = max(0, entry.hits - 1)
+                line.move_to_end(key)
+            else:
+                return entry
+        return self.table[next(iter(line))]
 
     def _kill(self, entry: Entry) -> None:
         key = entry.key
@@ -214,17 +226,15 @@ class MemoryStore:
         if entry.rank >= 0:
             self._small_live -= 1
         entry.key = None
-        self.retired_hits += entry.hits
         self.wheel.dead += 1
         meta = entry.meta
         if meta is not None:
             _unalias(entry)
             self.bytes -= meta.size
             if meta.group:
-                left = self._groups[meta.group] - 1
-                if left:
-                    self._groups[meta.group] = left
-                else:
+                line = self._groups[meta.group]
+                del line[key]
+                if not line:
                     del self._groups[meta.group]
             for tag in meta.tags:
                 keys = self._tags.get(tag)
@@ -242,6 +252,7 @@ class MemoryStore:
             if entry is None:
                 return False
             self._kill(entry)
+            self._tidy()
             return True
 
     def alias(self, entry: Entry, table: dict[Any, Any], at: Any) -> None:
@@ -289,16 +300,12 @@ class MemoryStore:
             self._small.clear()
             self._main.clear()
             self._ghost.clear()
+            self._ghosts.clear()
 
     def entries(self) -> Iterator[Entry]:
         """Iterate over a snapshot of the entries."""
         with self.mu:
             return iter(list(self.table.values()))
-
-    def hits(self) -> int:
-        """Return how many hits entries here have served, living and dead."""
-        with self.mu:
-            return self.retired_hits + sum(e.hits for e in self.table.values())
 
     def next_due(self) -> float | None:
         """Return when something is due to expire (monotonic), or ``None``."""

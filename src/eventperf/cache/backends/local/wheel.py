@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from eventperf.cache.entry import Entry
 
@@ -58,9 +58,9 @@ class Wheel:
         """Return when the next bucket comes up."""
         return self._heap[0] / TICKS_PER_S if self._heap else None
 
-    def compact(self, living: Iterable[Entry]) -> None:
+    def compact(self, living: Collection[Entry]) -> None:
         """Throw dead entries away once they are the greater part."""
-        if self.dead < 1024 or self.dead * 2 < self._count:
+        if self.dead < 1024 or self.dead * 2 < max(self._count, len(living)):
             return
         self._buckets, self._heap, self._count, self.dead = {}, [], 0, 0
         for entry in living:

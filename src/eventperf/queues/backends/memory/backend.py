@@ -12,20 +12,21 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from eventperf._core.urls import BackendURL
+from eventperf.queues.attempts import CRASHED, ENDINGS, KEPT, Attempt, Ending
 from eventperf.queues.backends.faces import AsyncFace
 from eventperf.queues.job import Lease
 from eventperf.queues.limits import RECHECK_S
 from eventperf.queues.policy import choose
 from eventperf.queues.protocols import ENGINE, Claimed, Outcome, Renewed, Stalled, StoreSettings, WorkerCard
 
-from .base import MemoryBooks
+from .desk import MemoryDesk
 from .jobs import ACTIVE, CANCELLED, COMPLETED, DELAYED, JobLane, LiveWorker, StoredJob
 
 _REAP_BATCH = 1000
 _HELD_BACK_BATCH = 2000
 
 
-class MemoryStore(MemoryBooks):
+class MemoryStore(MemoryDesk):
     """A :class:`~eventperf.queues.protocols.JobStore` in plain dictionaries behind one lock.
 
     Finished jobs are kept for ``result_ttl_s`` but never more than ``max_finished`` of them.
@@ -182,17 +183,31 @@ class MemoryStore(MemoryBooks):
             if job.lease_until > now:
                 heapq.heappush(heap, (job.lease_until, n, token, job))
                 continue
-            found.append(self._orphan(job, now))
+            lapsed = self._lives_without(job)
+            stalled = self._orphan(job, now, lapsed)
+            if not lapsed:
+                found.append(stalled)
         return found
 
-    def _orphan(self, job: StoredJob, now: float) -> Stalled:
+    def _lives_without(self, job: StoredJob) -> bool:
+        """Tell whether its worker has renewed others since it renewed this: it lives and does not hold it."""
+        worker = self._workers.get(job.worker or "")
+        if worker is None:
+            return False
+        lease_s = worker.card.lease_s
+        return worker.until - 3 * lease_s > job.lease_until - lease_s + 0.001
+
+    def _orphan(self, job: StoredJob, now: float, lapsed: bool) -> Stalled:
         record, queue = job.record, self._queues[job.record.queue]
         queue.active -= 1
-        queue.stalled += 1
-        job.crashes += 1
+        if not lapsed:
+            self._tried(job, "crashed", now - job.started, CRASHED, None, None)
+        queue.lapsed += lapsed
+        queue.stalled += not lapsed
+        job.crashes += not lapsed
         job.token = -job.token
         self._let_go(job, now)
-        dead = job.crashes >= self._options.max_crashes
+        dead = not lapsed and job.crashes >= self._options.max_crashes
         if job.cancel:
             self._end(job, CANCELLED, now)
         elif dead:
@@ -256,6 +271,7 @@ class MemoryStore(MemoryBooks):
             self._runs[1] += outcome.run_s
             if self._runs[0] >= 10_000:  # forget slowly: the mean follows recent jobs
                 self._runs = [self._runs[0] // 2, self._runs[1] / 2]
+            self._remember(job, outcome, now)
         if kind == "done":
             job.attempts += 1
             job.result = outcome.result
@@ -271,6 +287,22 @@ class MemoryStore(MemoryBooks):
         if outcome.followers:
             self._push(outcome.followers, now)
         return True
+
+    def _remember(self, job: StoredJob, outcome: Outcome, now: float) -> None:
+        """Keep what is said of this run, and count it."""
+        kind = "cancelled" if job.cancel and outcome.kind == "retry" else outcome.kind
+        ending, record = ENDINGS[kind], job.record
+        wait_s = job.started - job.ready_at if not job.attempts and not job.crashes else None
+        self._minutes.add(now, record.queue, record.type, ending, outcome.run_s, wait_s)
+        self._tried(job, ending, outcome.run_s, outcome.error, outcome.traceback, outcome.log_tail)
+
+    def _tried(self, job: StoredJob, ending: Ending, run_s: float, *said: str | None) -> None:
+        error, trace, logs = said
+        attempt = Attempt(
+            number=job.attempts + 1, worker=job.worker or "", started_at=job.started, seconds=run_s,
+            outcome=ending, error=error, traceback=trace, log_tail=logs,
+        )  # fmt: skip
+        job.history = [*(job.history or ()), attempt][-KEPT:]
 
     def _again(self, job: StoredJob, outcome: Outcome, now: float) -> None:
         job.token, job.place = -job.token, job.place + 1
@@ -355,7 +387,9 @@ class MemoryBackend:
     """One memory store, shared by the threads and loops of this process; a fork starts an empty one."""
 
     name = "memory"
-    capabilities: frozenset[str] = ENGINE | {"limits", "flows", "schedules"}
+    capabilities: frozenset[str] = ENGINE | {
+        "limits", "flows", "schedules", "attempts", "search", "metrics", "update"
+    }  # fmt: skip
 
     def __init__(self, url: BackendURL | None, settings: StoreSettings) -> None:
         self._settings = settings

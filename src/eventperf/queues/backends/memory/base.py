@@ -11,6 +11,7 @@ from itertools import count, islice
 from eventperf.queues.errors import unknown_parent
 from eventperf.queues.job import JobInfo, JobRecord, JobState, NewJob, QueueStatus
 from eventperf.queues.limits import RECHECK_S, Bucket, Ledger
+from eventperf.queues.minutes import Minutes
 from eventperf.queues.protocols import StoreSettings
 
 from .jobs import (
@@ -62,6 +63,7 @@ class MemoryBooks:
         self._children: dict[str, list[str]] = {}
         self._endings: list[tuple[StoredJob, bool]] = []
         self._fired: dict[str, float] = {}
+        self._minutes = Minutes()
 
     def _now(self) -> float:
         return self._monotonic() + self._epoch
@@ -246,9 +248,9 @@ class MemoryBooks:
     def fetch(self, ids: Sequence[str], /) -> list[JobInfo | None]:
         with self._mu:
             self._forget(self._now())
-            return [None if (job := self._jobs.get(i)) is None else self._info(job) for i in ids]
+            return [None if (job := self._jobs.get(i)) is None else self._info(job, whole=True) for i in ids]
 
-    def _info(self, job: StoredJob) -> JobInfo:
+    def _info(self, job: StoredJob, *, whole: bool = False) -> JobInfo:
         r = job.record
         ran = job.state not in (WAITING, DELAYED) and job.token > 0
         return JobInfo(
@@ -258,7 +260,8 @@ class MemoryBooks:
             started_at=job.started if ran else None,
             finished_at=job.finished or None, worker=job.worker if job.state is ACTIVE else None,
             progress=job.progress, error=job.error, result=job.result, payload=r.payload, key=r.key,
-            headers=dict(r.headers or {}),
+            headers=dict(r.headers or {}), tags=tuple(r.tags),
+            attempts=tuple(job.history or ()) if whole else (),
         )  # fmt: skip
 
     def counts(self) -> list[QueueStatus]:
@@ -273,7 +276,8 @@ class MemoryBooks:
         return QueueStatus(
             name=name, priority=q.config.priority, waiting=q.waiting, delayed=q.delayed, active=q.active,
             completed=q.completed, failed=q.failed, cancelled=q.cancelled, retried=q.retried,
-            stalled=q.stalled, dead=len(q.dead), enqueued=q.enqueued, replayed=q.replayed, paused=q.paused,
+            stalled=q.stalled, lapsed=q.lapsed, trimmed=q.trimmed, dead=len(q.dead),
+            enqueued=q.enqueued, replayed=q.replayed, paused=q.paused,
             workers=sum(name in w.card.room_by_queue and w.until > now for w in self._workers.values()),
             oldest_wait_s=max(0.0, now - min(oldest)) if oldest else 0.0,
             arrival_rate=q.rate(q.arrivals, now, self._born), service_rate=q.rate(q.served, now, self._born),
@@ -297,6 +301,7 @@ class MemoryBooks:
         while keep is not None and len(queue.dead) > keep:
             old = queue.dead.pop(next(iter(queue.dead)))
             del self._jobs[old.record.id]
+            queue.trimmed += 1
             self._followed(old, now, forgotten=True)
 
     def _end(self, job: StoredJob, state: JobState, now: float) -> None:

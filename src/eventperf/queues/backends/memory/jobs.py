@@ -6,6 +6,7 @@ import heapq
 import threading
 from collections import deque
 
+from eventperf.queues.attempts import Attempt
 from eventperf.queues.job import JobRecord, JobState
 from eventperf.queues.limits import Bucket
 from eventperf.queues.options import QueueConfig
@@ -23,7 +24,7 @@ class StoredJob:
     """The changing part of one job; ``place`` grows whenever older heap entries of it become void."""
 
     __slots__ = (
-        "after", "attempts", "cancel", "crashes", "due", "error", "expires", "finished", "lane",
+        "after", "attempts", "cancel", "crashes", "due", "error", "expires", "finished", "history", "lane",
         "lease_until", "listed", "parked", "place", "progress", "ready_at", "record", "result", "started",
         "state", "steps", "tag", "token", "under", "worker",
     )  # fmt: skip
@@ -51,6 +52,7 @@ class StoredJob:
         self.result: bytes | None = None
         self.progress: float | None = None
         self.steps: set[str] | None = None
+        self.history: list[Attempt] | None = None
         self.after: set[str] | None = None  # jobs it still waits for
         self.under: list[Bucket] | None = None  # caps it runs under
 
@@ -119,8 +121,25 @@ class StoredQueue:
     """Counters and finished jobs of one queue."""
 
     __slots__ = (
-        "active", "arrivals", "cancelled", "completed", "config", "dead", "delayed", "done", "enqueued",
-        "failed", "lanes", "paused", "replayed", "retried", "served", "stalled", "waiting",
+        "active",
+        "arrivals",
+        "cancelled",
+        "completed",
+        "config",
+        "dead",
+        "delayed",
+        "done",
+        "enqueued",
+        "failed",
+        "lanes",
+        "lapsed",
+        "paused",
+        "replayed",
+        "retried",
+        "served",
+        "stalled",
+        "trimmed",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, config: QueueConfig) -> None:
@@ -134,6 +153,8 @@ class StoredQueue:
         self.cancelled: int = 0
         self.retried: int = 0
         self.stalled: int = 0
+        self.lapsed: int = 0
+        self.trimmed: int = 0
         self.replayed: int = 0
         self.paused: bool = False
         self.lanes: dict[int, JobLane] = {}

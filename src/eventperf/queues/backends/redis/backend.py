@@ -21,7 +21,18 @@ from eventperf._redis.refusals import is_passing
 from eventperf._redis.url import check
 from eventperf.queues.errors import QueueError, StoreUnavailable
 from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus
-from eventperf.queues.protocols import ENGINE, Claimed, Outcome, Renewed, StoreSettings, WorkerCard
+from eventperf.queues.minutes import MINUTE_S, Interval
+from eventperf.queues.protocols import (
+    ENGINE,
+    Change,
+    Claimed,
+    Found,
+    JobQuery,
+    Outcome,
+    Renewed,
+    StoreSettings,
+    WorkerCard,
+)
 
 from . import wire as wire
 from .client import COMMAND_TIMEOUT_S, build_client, lost, warn_of_eviction
@@ -35,7 +46,9 @@ class RedisBackend:
     ``redis+sentinel://h1:26379,h2:26379/SERVICE``."""
 
     name = "Redis"
-    capabilities: frozenset[str] = ENGINE | {"shared", "limits", "flows", "schedules", "wait_replicas"}
+    capabilities: frozenset[str] = ENGINE | {
+        "shared", "limits", "flows", "schedules", "wait_replicas", "attempts", "search", "metrics", "update"
+    }  # fmt: skip
 
     def __init__(self, url: BackendURL, settings: StoreSettings) -> None:
         require("redis", extra="queues", needed_by="the Redis queue backend")
@@ -48,6 +61,10 @@ class RedisBackend:
         self._aio: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncRedisStore] = (
             weakref.WeakKeyDictionary()
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as what it was made from."""
+        return type(self), (self._url, self._settings)
 
     def _here(self) -> None:
         """Forget the parent's connections after a fork, without closing them."""
@@ -213,7 +230,7 @@ class RedisStore(_Shared):
         found = self._run("admin", ["list", queue, state.value, offset, limit])
         if state is JobState.COMPLETED:
             return wire.listed(found)
-        return [info for info in self.fetch([x.decode() for x in found]) if info is not None]
+        return wire.briefly(self.fetch([x.decode() for x in found]))
 
     def cancel(self, ids: Sequence[str], /) -> list[bool]:
         return [x == 1 for x in self._run("admin", ["cancel", self._ttl(), *ids])] if ids else []
@@ -230,6 +247,16 @@ class RedisStore(_Shared):
             total, at = total + int(n), int(rest[0]) if rest else 0
             if not more:
                 return total
+
+    def find(self, query: JobQuery, /) -> Found:
+        return wire.found(self._run("find", wire.find_args(query)))
+
+    def update(self, job_id: str, change: Change, /) -> JobState | None:
+        return wire.updated(self._run("update", wire.update_args(job_id, change)), change)
+
+    def minutes(self, span_s: float, /) -> tuple[float, list[Interval]]:
+        now = self.time()
+        return wire.measured(self._run("measured", [int((now - span_s) // MINUTE_S)]))
 
     def set_paused(self, queue: str, paused: bool, /) -> None:
         self._run("admin", ["pause", queue, int(paused)])
@@ -407,6 +434,9 @@ class AsyncRedisStore(_Shared):
     async def fetch(self, ids: Sequence[str], /) -> list[JobInfo | None]:
         return wire.infos(ids, await self._run("fetch", ids)) if ids else []
 
+    async def ended(self, ids: Sequence[str], /) -> list[JobInfo | None]:
+        return wire.infos(ids, await self._run("ended", ids)) if ids else []
+
     async def counts(self) -> list[QueueStatus]:
         return wire.statuses(self._settings, await self._run("counts", list(self._settings.queues)))
 
@@ -419,7 +449,7 @@ class AsyncRedisStore(_Shared):
         found = await self._run("admin", ["list", queue, state.value, offset, limit])
         if state is JobState.COMPLETED:
             return wire.listed(found)
-        return [info for info in await self.fetch([x.decode() for x in found]) if info is not None]
+        return wire.briefly(await self.fetch([x.decode() for x in found]))
 
     async def cancel(self, ids: Sequence[str], /) -> list[bool]:
         return [x == 1 for x in await self._run("admin", ["cancel", self._ttl(), *ids])] if ids else []
@@ -439,6 +469,16 @@ class AsyncRedisStore(_Shared):
             total, at = total + int(n), int(rest[0]) if rest else 0
             if not more:
                 return total
+
+    async def find(self, query: JobQuery, /) -> Found:
+        return wire.found(await self._run("find", wire.find_args(query)))
+
+    async def update(self, job_id: str, change: Change, /) -> JobState | None:
+        return wire.updated(await self._run("update", wire.update_args(job_id, change)), change)
+
+    async def minutes(self, span_s: float, /) -> tuple[float, list[Interval]]:
+        now = wire.seconds_of(await self._run("time", []))
+        return wire.measured(await self._run("measured", [int((now - span_s) // MINUTE_S)]))
 
     async def set_paused(self, queue: str, paused: bool, /) -> None:
         await self._run("admin", ["pause", queue, int(paused)])

@@ -6,16 +6,30 @@ The layout of a job's text is written in ``lua/common.lua``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
 from typing import Any
 
 from eventperf._redis.script import read_script
-from eventperf.queues.errors import StoreUnavailable, unknown_parent
+from eventperf.queues.attempts import CRASHED, Attempt, Ending
+from eventperf.queues.errors import QueueError, StoreUnavailable, timed_follower, unknown_parent
 from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob, QueueStatus
+from eventperf.queues.minutes import MINUTE_S, Interval
 from eventperf.queues.options import EngineOptions
-from eventperf.queues.protocols import Claimed, Outcome, Renewed, Stalled, StoreSettings, WorkerCard
+from eventperf.queues.protocols import (
+    LOOKED_AT,
+    Change,
+    Claimed,
+    Found,
+    JobQuery,
+    Outcome,
+    Renewed,
+    Stalled,
+    StoreSettings,
+    WorkerCard,
+)
 from eventperf.queues.soundness import fault, unreadable
 
 US = b"\x1f"
@@ -23,7 +37,10 @@ Args = list[Any]
 
 _STATES = {b"d": JobState.COMPLETED, b"f": JobState.FAILED, b"c": JobState.CANCELLED}
 _LIVE = {b"w": JobState.WAITING, b"d": JobState.DELAYED, b"a": JobState.ACTIVE}
-_PUSHING = ("push", "fire", "finish")
+_PARTS = {
+    "push": ("pushes",), "fire": ("pushes",), "finish": ("pushes", "minutes"), "admin": ("places",),
+    "update": ("places",), "fetch": ("look",), "find": ("places", "look"),
+}  # fmt: skip
 _FAR = 8e15  # due times beyond it belong to jobs that wait for others
 _GROUP = 1000
 _DELAY_CAP_S = 3.15e9  # a century: scores stay exact integers
@@ -31,8 +48,7 @@ _DELAY_CAP_S = 3.15e9  # a century: scores stay exact integers
 
 def script(name: str) -> str:
     """Return the text of one Lua script, with the shared part in front."""
-    parts = ("common", "pushes", name) if name in _PUSHING else ("common", name)
-    return read_script(__package__, *parts).text
+    return read_script(__package__, "common", *_PARTS.get(name, ()), name).text
 
 
 def prefix(settings: StoreSettings) -> str:
@@ -63,6 +79,8 @@ def _header(record: JobRecord, delay_s: float, deadline_s: float | None) -> byte
         extras["h"] = dict(record.headers)
     if record.flow:
         extras["f"] = dict(record.flow)
+    if record.tags:
+        extras["l"] = list(record.tags)
     if delay_s > 0:
         extras["w"] = delay_s
     text = json.dumps(extras, separators=(",", ":")) if extras else ""
@@ -78,7 +96,7 @@ def push_args(jobs: Sequence[NewJob]) -> Args:
         r = new.record
         mark = (
             r.queue, r.type, r.priority, r.key, r.attempts, r.timeout_s, r.unique_key, r.unique_for,
-            r.version, r.headers, r.flow, new.delay_s, new.deadline_s,
+            r.version, r.headers, r.flow, r.tags, new.delay_s, new.deadline_s,
         )  # fmt: skip
         if mark != same or args[count_at] >= _GROUP:
             same = mark
@@ -232,6 +250,7 @@ _SHORT = {
     "v": "version",
     "h": "headers",
     "f": "flow",
+    "l": "tags",
 }
 
 
@@ -240,6 +259,31 @@ def _mutable(text: bytes) -> tuple[int, int, str]:
         return 0, 0, ""
     attempts, crashes, flags = (_text(text) + "::").split(":")[:3]
     return int(_number(attempts.encode(), 0) or 0), int(_number(crashes.encode(), 0) or 0), flags
+
+
+def _runs(text: bytes) -> tuple[Attempt, ...]:
+    found = []
+    for run in text.split(b"\x1e")[1:]:
+        try:
+            found.append(_run(run.decode()))
+        except (ValueError, KeyError, AttributeError):  # damaged since it was written
+            continue
+    return tuple(found)
+
+
+def _run(text: str) -> Attempt:
+    number, started, us, how, worker, details = text.split("\x1f", 5)
+    more = json.loads(details) if details else {}
+    return Attempt(
+        number=int(number), worker=worker, started_at=int(started) / 1000, seconds=int(us) / 1e6,
+        outcome=_HOW[how], error=CRASHED if how == "x" else more.get("e"), traceback=more.get("t"),
+        log_tail=more.get("l"),
+    )  # fmt: skip
+
+
+_HOW: dict[str, Ending] = {
+    "d": "completed", "r": "retried", "f": "failed", "c": "cancelled", "x": "crashed"
+}  # fmt: skip
 
 
 def _final_info(data: bytes) -> JobInfo:
@@ -255,17 +299,18 @@ def _final_parts(data: bytes) -> JobInfo:
     cut, size = int(error_n), int(result_n)
     end = cut + max(0, size)
     r = shown(_text(job_id), rest[end:])
+    error, mark, runs = rest[:cut].partition(b"\x1e")
     return JobInfo(
         id=r.id, type=r.type, queue=r.queue, state=_STATES[state], priority=r.priority, attempt=int(attempts),
         crashes=int(crashes), created_at=r.created_at, started_at=int(started) / 1000 or None,
-        finished_at=int(at) / 1000, error=_text(rest[:cut]) or None,
+        finished_at=int(at) / 1000, error=_text(error) or None,
         result=rest[cut:end] if size >= 0 else None, payload=r.payload, key=r.key,
-        headers=dict(r.headers or {}),
+        headers=dict(r.headers or {}), tags=tuple(r.tags), attempts=_runs(mark + runs),
     )  # fmt: skip
 
 
 def _live_info(job_id: str, row: Sequence[bytes]) -> JobInfo:
-    state, blob, due, held, changed, progress, error = row
+    state, blob, due, held, changed, progress, error, runs = row
     r = shown(job_id, blob)
     attempts, crashes, _ = _mutable(changed)
     started, worker = None, None
@@ -276,8 +321,8 @@ def _live_info(job_id: str, row: Sequence[bytes]) -> JobInfo:
         id=job_id, type=r.type, queue=r.queue, state=_LIVE[state], priority=r.priority,
         attempt=attempts + (state == b"a"), crashes=crashes, created_at=r.created_at,
         due_at=float(due) / 1000 if due and float(due) < _FAR else None, started_at=started, worker=worker,
-        progress=_number(progress), error=_text(error) or None, payload=r.payload,
-        key=r.key, headers=dict(r.headers or {}),
+        progress=_number(progress), error=_text(error) or None, payload=r.payload, key=r.key,
+        headers=dict(r.headers or {}), tags=tuple(r.tags), attempts=_runs(runs),
     )  # fmt: skip
 
 
@@ -295,9 +340,77 @@ def infos(ids: Sequence[str], rows: Sequence[Any]) -> list[JobInfo | None]:
     return found
 
 
+def find_args(query: JobQuery) -> Args:
+    """Build the arguments of ``find.lua``."""
+    states = [state.value for state in query.states]
+    return [
+        query.limit, LOOKED_AT, query.type or "", query.text or "", query.tag or "", len(states), *states,
+        len(query.queues), *query.queues, *(query.after or ()),
+    ]  # fmt: skip
+
+
+def found(reply: Sequence[Any]) -> Found:
+    """Read the answer of ``find.lua``."""
+    jobs = infos([_text(job_id) for job_id, _ in reply[0]], [row for _, row in reply[0]])
+    after = [part.decode() for part in reply[1]] if len(reply) > 1 else None
+    return Found([info for info in jobs if info is not None], after)
+
+
+def update_args(job_id: str, change: Change) -> Args:
+    """Build the arguments of ``update.lua``."""
+    wait = "" if change.delay_s is None else -(-min(change.delay_s, _DELAY_CAP_S) * 1e6 // 1) / 1000
+    priority = "" if change.priority is None else change.priority
+    return [
+        job_id, wait, priority, change.queue or "", int(change.payload is not None), change.payload or b"",
+        change.version,
+    ]  # fmt: skip
+
+
+def updated(reply: bytes, change: Change) -> JobState | None:
+    """Read the answer of ``update.lua``.
+
+    Raises:
+        ConfigurationError: A time for a job that waits for others.
+    """
+    if reply == b"p":
+        raise timed_follower(change.delay_s)
+    if reply == b"x":
+        raise QueueError("the record of this job is damaged: it can only be cancelled")
+    if reply[:1] == b"r":
+        return _STATES[reply[1:]]
+    return _LIVE.get(reply)
+
+
+def measured(reply: Sequence[Any]) -> tuple[float, list[Interval]]:
+    """Read the answer of ``measured.lua``."""
+    names = {int(reply[1][k + 1]): _text(reply[1][k]) for k in range(0, len(reply[1]), 2)}
+    intervals: list[Interval] = []
+    for k in range(0, len(reply[2]), 2):
+        series: dict[int, Interval] = {}
+        for number, what, bucket, by in _ENTRY.findall(_text(reply[2][k + 1])):
+            one = series.get(int(number))
+            if one is None:
+                queue, _, type_ = names.get(int(number), "").partition("\x1f")
+                one = series[int(number)] = Interval(at=int(reply[2][k]) * MINUTE_S, queue=queue, type=type_)
+            if bucket:
+                (one.wait if what == "w" else one.run).add(int(bucket), int(by))
+            else:
+                setattr(one, _HOW[what], int(by))
+        intervals += series.values()
+    return int(reply[0]) / 1000, intervals
+
+
+_ENTRY = re.compile(r"(\d+)([wxdrfc])(\d*)=(\d+)")
+
+
 def listed(records: Iterable[bytes]) -> list[JobInfo]:
-    """Read finished records."""
-    return [_final_info(record) for record in records]
+    """Read finished records, without their attempts."""
+    return [replace(_final_info(record), attempts=()) for record in records]
+
+
+def briefly(infos: Iterable[JobInfo | None]) -> list[JobInfo]:
+    """Return those that are there, without their attempts."""
+    return [replace(info, attempts=()) for info in infos if info is not None]
 
 
 # -- counts ----------------------------------------------------------------------------------------
@@ -330,7 +443,7 @@ def statuses(settings: StoreSettings, reply: Sequence[Any]) -> list[QueueStatus]
     span = max(1.0, min(span, (now_ms - n.get("#born", now_ms)) / 1000 or span))
     fields = (
         "waiting", "delayed", "active", "completed", "failed", "cancelled", "retried", "stalled", "enqueued",
-        "replayed",
+        "replayed", "lapsed", "trimmed",
     )  # fmt: skip
     return [
         QueueStatus(
@@ -372,8 +485,10 @@ def _ms(value_s: float) -> int:
 
 def card_args(card: WorkerCard) -> Args:
     """Return how a worker introduces itself; used by ``enter.lua`` and ``renew.lua``."""
-    text = json.dumps({"q": list(card.room_by_queue), "s": card.slots}, separators=(",", ":"))
-    return [card.id, text, _ms(card.lease_s), len(card.types), *card.types]
+    lease_ms = _ms(card.lease_s)
+    facts = {"q": list(card.room_by_queue), "s": card.slots, "l": lease_ms}
+    text = json.dumps(facts, separators=(",", ":"))
+    return [card.id, text, lease_ms, len(card.types), *card.types]
 
 
 def claim_args(settings: StoreSettings, card: WorkerCard, room: Mapping[str, int], total: int) -> Args:
@@ -438,16 +553,23 @@ def finish_args(settings: StoreSettings, outcomes: Sequence[Outcome]) -> Args:
         if out.kind == "done":
             args.append(f"{out.job_id}\x1f{out.token}\x1fdone\x1f0\x1f1\x1f{int(out.run_s * 1e6)}")
             args.append(out.result or b"")
+            args.append(_details(out) if out.log_tail else "")
         else:
             wait_ms = _ms(min(out.delay_s, _DELAY_CAP_S))
             facts = (out.job_id, out.token, out.kind, wait_ms, int(out.count), int(out.run_s * 1e6))
             args.append("\x1f".join(map(str, facts)))
-            args.append(out.error or "")
+            args.append((out.error or "").replace("\x1e", " "))
+            args.append("" if out.kind == "release" else _details(out))
     for i, out in enumerate(outcomes, 1):
         if out.followers:
             group = push_args(out.followers)
             args += (i, len(group), *group)
     return args
+
+
+def _details(out: Outcome) -> str:
+    said = {"e": out.error, "t": out.traceback, "l": out.log_tail}
+    return json.dumps({name: text for name, text in said.items() if text}, separators=(",", ":"))
 
 
 def renewed(reply: Sequence[Any]) -> Renewed:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import insert, select
+
 from eventperf.queues.job import NewJob
 
 from . import ends, flows, rows
@@ -33,6 +35,14 @@ def push(tx: Tx, jobs: Sequence[NewJob]) -> list[str]:
     return answer
 
 
+def _tag(tx: Tx, tags: Mapping[str, Sequence[str]]) -> None:
+    """Write down by which words jobs are found."""
+    j = s.jobs.c
+    seqs = tx.conn.execute(select(j.seq, j.id).where(j.ns == tx.ns, j.id.in_(sorted(tags)))).all()
+    made = [{"ns": tx.ns, "tag": tag, "job_seq": row.seq} for row in seqs for tag in tags[row.id]]
+    tx.conn.execute(insert(s.tags), made)
+
+
 def _insert(tx: Tx, fresh: list[dict[str, Any]], jobs: Mapping[str, NewJob]) -> None:
     waits = flows.hold(tx, fresh, jobs)
     waiting = [row for row in fresh if row["state"] == s.WAITING]
@@ -41,6 +51,9 @@ def _insert(tx: Tx, fresh: list[dict[str, Any]], jobs: Mapping[str, NewJob]) -> 
         row["tag"] = tag
     tx.lanes({(row["queue"], row["priority"]) for row in fresh})
     inserted = tx.d.insert_jobs(tx.conn, fresh)
+    tagged = {i: words for i in inserted if (words := jobs[i].record.tags)}
+    if tagged:
+        _tag(tx, tagged)
     for row in fresh:
         if row["id"] in inserted:
             due = row["state"] == s.DELAYED

@@ -62,7 +62,8 @@ class SqlBackend:
     """
 
     capabilities: frozenset[str] = ENGINE | {
-        "shared", "limits", "flows", "schedules", "transactional_enqueue"
+        "shared", "limits", "flows", "schedules", "transactional_enqueue", "attempts", "search", "metrics",
+        "update",
     }  # fmt: skip
 
     def __init__(self, url: BackendURL, settings: StoreSettings) -> None:
@@ -74,6 +75,7 @@ class SqlBackend:
             parsed = sa.make_url(url.text)
         except sa.exc.ArgumentError as error:
             raise ConfigurationError("url", str(url), "a URL of SQLAlchemy's") from error
+        self._made_of = url
         self.url: Any = parsed.difference_update_query(_OPTIONS)
         family = parsed.get_backend_name()
         require_driver(parsed)
@@ -92,6 +94,10 @@ class SqlBackend:
         self._writing = Turns()
         self._pooled = False
         self._forget()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as what it was made from."""
+        return type(self), (self._made_of, self.settings)
 
     def _forget(self) -> None:
         from .waiting import Doorbell

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Table, bindparam, delete, literal_column, select, text, update
+from sqlalchemy import LargeBinary, Table, bindparam, cast, delete, func, literal_column, select, text, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
@@ -87,6 +87,17 @@ class Dialect:
         )
         conn.execute(statement, [{"b_key": key, "b_id": job_id} for key, job_id in sorted(held)])
 
+    def has(self, column: Any, text: str) -> Any:
+        """Return the condition that ``column`` contains ``text``, letter by letter."""
+        return func.instr(column, text) > 0
+
+    def has_bytes(self, column: Any, data: bytes) -> Any:
+        """The same of bytes."""
+        return func.instr(column, data) > 0
+
+    def allow_depth(self, conn: Connection) -> None:
+        """Let a recursive question go as deep as chains of jobs do."""
+
     def notify(self, conn: Connection, channel: str, text: str) -> None:
         """Wake workers when this transaction commits, where the server can."""
 
@@ -104,12 +115,13 @@ class Postgres(Dialect):
     )
     _complete = text(
         f"UPDATE {s.jobs.name} AS j SET state = {s.COMPLETED}, attempts = j.attempts + 1, result = v.result, "
-        "finished_at = :now + v.n * 1e-6, progress = NULL, steps = NULL, worker = NULL, "
+        "finished_at = :now + v.n * 1e-6, progress = NULL, steps = NULL, "
         "at = :now + CASE WHEN v.result IS NULL THEN LEAST(:ttl, 60) ELSE :ttl END "
         "FROM unnest(CAST(:id AS text[]), CAST(:token AS bigint[]), CAST(:result AS bytea[])) "
         f"WITH ORDINALITY AS v(id, token, result, n) "
         f"WHERE j.ns = :ns AND j.id = v.id AND j.token = v.token AND j.state = {s.ACTIVE} "
-        "RETURNING j.id, j.queue, j.held_key, j.held_for"
+        "RETURNING j.id, j.queue, j.type, j.attempts, j.crashes, j.started_at, j.ready_at, "
+        "j.held_key, j.held_for"
     )
     _place = text(
         f"UPDATE {s.jobs.name} AS j SET state = v.state, tag = v.tag, ready_at = v.ready FROM unnest("
@@ -144,6 +156,12 @@ class Postgres(Dialect):
         names = ("seq", "state", "tag", "ready")
         conn.execute(self._place, {name: [row["b_" + name] for row in rows] for name in names})
 
+    def has(self, column: Any, text: str) -> Any:
+        return func.strpos(column, text) > 0
+
+    def has_bytes(self, column: Any, data: bytes) -> Any:
+        return func.pg_catalog.position(column, data) > 0
+
     def notify(self, conn: Connection, channel: str, text: str) -> None:
         conn.execute(self._notify, {"channel": channel, "text": text})
 
@@ -154,6 +172,11 @@ class MySQL(Dialect):
 
     def trouble(self, error: DBAPIError) -> Trouble:
         return of_mysql(error.orig)
+
+    def allow_depth(self, conn: Connection) -> None:
+        is_mariadb = getattr(conn.dialect, "is_mariadb", False)
+        name = "max_recursive_iterations" if is_mariadb else "cte_max_recursion_depth"
+        conn.exec_driver_sql(f"SET SESSION {name} = 10000000")
 
     def insert_new(self, conn: Connection, table: Table, rows: Sequence[Row]) -> None:
         conn.execute(mysql.insert(table).prefix_with("IGNORE"), rows)
@@ -168,6 +191,9 @@ class MySQL(Dialect):
 
     def upsert(self, conn: Connection, table: Table, keys: Row, values: Row) -> None:
         conn.execute(mysql.insert(table).values(**keys, **values).on_duplicate_key_update(**values))
+
+    def has(self, column: Any, text: str) -> Any:
+        return func.instr(cast(column, LargeBinary), text.encode()) > 0
 
     def take_key(self, conn: Connection, row: Row, now: float) -> str:
         sql = (

@@ -34,7 +34,7 @@ def free_keys(tx: Tx, found: Iterable[Any], kinds: tuple[str, ...] = ("waiting",
 def end(tx: Tx, found: Sequence[Any], state: int, **values: Any) -> None:
     """Move jobs to a final state, count them, and free or cancel those that waited for them.
 
-    A cancelled job dooms its children and these theirs: one round for each generation.
+    A cancelled job dooms its children and these theirs.
     """
     _close(tx, found, state, values)
     settle(tx, found, state)
@@ -43,14 +43,17 @@ def end(tx: Tx, found: Sequence[Any], state: int, **values: Any) -> None:
 def settle(tx: Tx, found: Sequence[Any], state: int, *, forgotten: bool = False) -> None:
     """Free or cancel the jobs that waited for those that have ended."""
     doomed = flows.after(tx, found, state, forgotten=forgotten)
-    while doomed:
-        cancelled: dict[int, tuple[Any, str]] = {row.seq: (row, why) for row, why in doomed}
-        rows = [row for row, _ in cancelled.values()]
-        flows.forget(tx, rows)
-        for row in rows:
-            tx.tally.add(row.queue, delayed=-1)
-        _close(tx, rows, s.CANCELLED, {}, {seq: why for seq, (_, why) in cancelled.items()})
-        doomed = flows.after(tx, rows, s.CANCELLED)
+    if not doomed:
+        return
+    children: dict[int, tuple[Any, str]] = {row.seq: (row, why) for row, why in doomed}
+    rows = [row for row, _ in children.values()]
+    deeper = flows.below(tx, rows)
+    flows.forget(tx, [*rows, *deeper])
+    for row in (*rows, *deeper):
+        tx.tally.add(row.queue, delayed=-1)
+    _close(tx, rows, s.CANCELLED, {}, {seq: why for seq, (_, why) in children.items()})
+    _close(tx, deeper, s.CANCELLED, {"error": flows.DOOMED})
+    flows.after(tx, [*rows, *deeper], s.CANCELLED)  # those that waited for an end of any kind
 
 
 def doom(tx: Tx, found: Sequence[Any], why: str) -> None:
@@ -91,7 +94,7 @@ def _close(
         return
     ttl = tx.home.settings.options.result_ttl_s
     values = {"finished_at": tx.now, "at": tx.now + min(ttl, 60.0), **values}
-    values |= {"progress": None, "steps": None, "state": state, "worker": None}
+    values |= {"progress": None, "steps": None, "state": state}
     seqs = [row.seq for row in found]
     for i in range(0, len(seqs), _BATCH):
         tx.conn.execute(update(s.jobs).where(_j.seq.in_(seqs[i : i + _BATCH])).values(**values))
@@ -110,6 +113,16 @@ def _close(
     free_keys(tx, found)
 
 
+def delete_jobs(tx: Tx, seqs: Sequence[int], *only: Any) -> int:
+    """Delete jobs with their tags; return how many."""
+    gone = 0
+    for i in range(0, len(seqs), _BATCH):
+        some = seqs[i : i + _BATCH]
+        gone += tx.conn.execute(delete(s.jobs).where(_j.seq.in_(some), *only)).rowcount
+        tx.conn.execute(delete(s.tags).where(s.tags.c.job_seq.in_(some)))
+    return gone
+
+
 def _trim(tx: Tx, config: QueueConfig, keep: int) -> None:
     order = _j.finished_at.desc(), _j.seq.desc()
     old = select(_j.seq, _j.id).where(_j.ns == tx.ns, s.in_state(s.FAILED), _j.queue == config.name)
@@ -117,7 +130,7 @@ def _trim(tx: Tx, config: QueueConfig, keep: int) -> None:
     if not found:
         return
     seqs = [row.seq for row in found]
-    gone = tx.conn.execute(delete(s.jobs).where(_j.seq.in_(seqs), s.in_state(s.FAILED))).rowcount
+    gone = delete_jobs(tx, seqs, s.in_state(s.FAILED))
     tx.tally.add(config.name, dead=-gone, trimmed=gone)
     settle(tx, found, s.FAILED, forgotten=True)
     _say_trimmed(config, gone)

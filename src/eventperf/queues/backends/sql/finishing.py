@@ -8,11 +8,12 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, update
 
+from eventperf.queues.attempts import ENDINGS
 from eventperf.queues.protocols import Outcome
 
 from . import arrivals, ends
 from . import tables as s
-from .rows import MOST_TRIES, clean, names_of
+from .rows import MOST_TRIES, clean, longer, names_of, run_of
 from .tx import Tx
 
 _j = s.jobs.c
@@ -25,7 +26,7 @@ Accepted = set[tuple[str, int]]
 def finish(tx: Tx, outcomes: Sequence[Outcome]) -> list[bool]:
     """Record outcomes; false where the token is no longer the job's."""
     tx.ask_now()
-    plain = [o for o in outcomes if o.kind == "done" and not o.followers]
+    plain = [o for o in outcomes if _is_plain(o)]
     accepted: Accepted = set()
     rest = list(outcomes)
     if plain:
@@ -34,10 +35,14 @@ def finish(tx: Tx, outcomes: Sequence[Outcome]) -> list[bool]:
         ended = tx.d.complete(tx.conn, tx.ns, made, tx.now, ttl)
         if ended is not None:
             accepted = _completed(tx, plain, ended)
-            rest = [o for o in outcomes if o.kind != "done" or o.followers]
+            rest = [o for o in outcomes if not _is_plain(o)]
     if rest:
         accepted |= _each(tx, rest)
     return _first_only(outcomes, accepted)
+
+
+def _is_plain(o: Outcome) -> bool:
+    return o.kind == "done" and not o.followers and not o.log_tail
 
 
 def _completed(tx: Tx, plain: Sequence[Outcome], ended: Mapping[str, Any]) -> Accepted:
@@ -49,6 +54,7 @@ def _completed(tx: Tx, plain: Sequence[Outcome], ended: Mapping[str, Any]) -> Ac
         if row is not None and (o.job_id, o.token) not in accepted:
             accepted.add((o.job_id, o.token))
             tx.tally.add(row.queue, active=-1, completed=1, runs=1, run_s=o.run_s)
+            tx.ran(row, "completed", o.run_s, row.attempts == 1)
     return accepted
 
 
@@ -59,6 +65,7 @@ def _each(tx: Tx, outcomes: Sequence[Outcome]) -> Accepted:
     done: list[tuple[Any, Outcome]] = []
     dead: list[tuple[Any, str, int]] = []
     back: list[Any] = []
+    histories: list[dict[str, Any]] = []
     for o in outcomes:
         row = found.pop(o.job_id, None)
         if row is None or row.token != o.token or row.state != s.ACTIVE:
@@ -66,6 +73,8 @@ def _each(tx: Tx, outcomes: Sequence[Outcome]) -> Accepted:
         accepted.add((o.job_id, o.token))
         runs = {} if o.kind == "release" else {"runs": 1, "run_s": o.run_s}
         tx.tally.add(row.queue, active=-1, **runs)
+        if o.kind != "release":
+            _remember(tx, row, o, histories)
         if o.kind == "done":
             done.append((row, o))
         elif o.kind == "cancelled" or (row.cancel and o.kind in ("retry", "release")):
@@ -78,10 +87,22 @@ def _each(tx: Tx, outcomes: Sequence[Outcome]) -> Accepted:
             _again(tx, row, o)
         if o.followers:
             arrivals.push(tx, o.followers)
+    if histories:
+        write = update(s.jobs).where(_j.seq == bindparam("b_seq")).values(history=bindparam("b_history"))
+        tx.conn.execute(write, histories)
     _complete(tx, done)
     ends.bury(tx, dead)
     tx.ready(back, head=True)
     return accepted
+
+
+def _remember(tx: Tx, row: Any, o: Outcome, histories: list[dict[str, Any]]) -> None:
+    """Count a run, and keep what is said of it; of one that just completed the row itself says all."""
+    ending = ENDINGS["cancelled" if row.cancel and o.kind == "retry" else o.kind]
+    tx.ran(row, ending, o.run_s, row.attempts == 0)
+    if o.kind != "done" or o.log_tail:
+        run = run_of(row, ending, o.run_s, o.error, o.traceback, o.log_tail)
+        histories.append({"b_seq": row.seq, "b_history": longer(row.history, run)})
 
 
 def _complete(tx: Tx, done: Sequence[tuple[Any, Outcome]]) -> None:

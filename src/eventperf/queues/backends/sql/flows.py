@@ -132,6 +132,33 @@ def _free(tx: Tx, parents: Sequence[str], freed: set[str], held: Sequence[Any], 
     tx.ready(ready)
 
 
+def below(tx: Tx, tops: Sequence[Any]) -> list[Any]:
+    """Return the jobs that wait, by way of any number of others, for the success of these.
+
+    One recursive question, for chains of any length; the rows (a part of their columns) are locked.
+    """
+    tx.d.allow_depth(tx.conn)
+    ids = list[str]()
+    for i in range(0, len(tops), BATCH):
+        first = [row.id for row in tops[i : i + BATCH]]
+        fallen = (
+            select(_l.child_id.label("id"))
+            .where(_l.ns == tx.ns, _l.parent_id.in_(first), _l.ended.is_(False))
+            .cte("fallen", recursive=True)
+        )
+        more = select(_l.child_id).where(_l.ns == tx.ns, _l.parent_id == fallen.c.id, _l.ended.is_(False))
+        ids += tx.conn.execute(select(fallen.union(more).c.id)).scalars()
+    known = {row.id for row in tops}
+    ids = [job_id for job_id in dict.fromkeys(ids) if job_id not in known]
+    found = list[Any]()
+    for i in range(0, len(ids), BATCH):
+        rows = select(_j.seq, _j.id, _j.queue, _j.type, _j.held_key, _j.held_for).where(
+            _j.ns == tx.ns, _j.id.in_(ids[i : i + BATCH]), s.in_state(s.DELAYED)
+        )
+        found += tx.conn.execute(rows.order_by(_j.seq).with_for_update()).all()
+    return found
+
+
 def forget(tx: Tx, children: Sequence[Any]) -> None:
     """Drop the links of jobs that wait no longer."""
     ids = [row.id for row in children]

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import delete, select, update
 
+from . import ends
 from . import tables as s
 from .tx import Tx
 
@@ -41,8 +42,7 @@ def forget(tx: Tx) -> bool:
         first = first_listed(tx, queue) if queue in tx.home.settings.queues else None
         for row in ended:
             (seqs if first is None or row.finished_at < first else listed).append(row.seq)
-    for i in range(0, len(seqs), _BATCH):
-        tx.conn.execute(delete(s.jobs).where(_j.seq.in_(seqs[i : i + _BATCH])))
+    ends.delete_jobs(tx, seqs)
     for i in range(0, len(listed), _BATCH):  # a look at each of them every time would cost what they are many
         some = update(s.jobs).where(_j.seq.in_(listed[i : i + _BATCH]))
         tx.conn.execute(some.values(at=tx.now + _LISTED_S))

@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, MetaData, SmallInteger, Table, text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, MetaData, SmallInteger, Table, Text, text
+from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from .columns import BIG, name_type
 
 __all__ = ["STEPS", "Step", "There"]
+
+_LONG = Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), "mysql", "mariadb")
 
 
 class There(Protocol):
@@ -137,5 +140,34 @@ def _third() -> Step:
     )
 
 
-STEPS: Final[dict[int, Step]] = {2: _second(), 3: _third()}
+def _fourth() -> Step:
+    known = MetaData()
+    jobs = Table("eventperf_jobs", known, Column("history", _LONG))
+    tags = Table(
+        "eventperf_tags",
+        known,
+        Column("ns", BigInteger, primary_key=True, autoincrement=False),
+        Column("tag", name_type(), primary_key=True),
+        Column("job_seq", BIG, primary_key=True, autoincrement=False),
+        Index("eventperf_tags_job", "job_seq"),
+        mysql_engine="InnoDB",
+    )
+    minutes = Table(
+        "eventperf_minutes",
+        known,
+        Column("n", BIG, primary_key=True, autoincrement=True),
+        Column("ns", BigInteger, nullable=False),
+        Column("minute", BigInteger, nullable=False),
+        Column("facts", _LONG, nullable=False),
+        Index("eventperf_minutes_at", "ns", "minute"),
+        mysql_engine="InnoDB",
+    )
+    return Step(
+        why="attempts of jobs, tags, minutes of what the queues did",
+        tables=(tags, minutes),
+        columns=tuple(jobs.c),
+    )
+
+
+STEPS: Final[dict[int, Step]] = {2: _second(), 3: _third(), 4: _fourth()}
 """The step that leads to each version. Tables of version 1 are older than any step."""

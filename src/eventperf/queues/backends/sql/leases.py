@@ -11,12 +11,14 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
+from eventperf.queues.attempts import CRASHED
 from eventperf.queues.protocols import Renewed, Stalled, WorkerCard
 
 from . import ends
 from . import tables as s
+from .rows import longer, run_of
 from .tx import Tx
 
 _j, _w = s.jobs.c, s.workers.c
@@ -156,6 +158,9 @@ def _crashed(tx: Tx, found: Sequence[Any]) -> list[Stalled]:
     limit = tx.home.settings.options.max_crashes
     seqs = [row.seq for row in found]
     tx.conn.execute(update(s.jobs).where(_j.seq.in_(seqs)).values(crashes=_j.crashes + 1))
+    lost = [(row, run_of(row, "crashed", tx.now - row.started_at, CRASHED, None, None)) for row in found]
+    write = update(s.jobs).where(_j.seq == bindparam("b_seq")).values(history=bindparam("b_history"))
+    tx.conn.execute(write, [{"b_seq": row.seq, "b_history": longer(row.history, run)} for row, run in lost])
     for row in found:
         tx.tally.add(row.queue, active=-1, stalled=1)
     ends.end(tx, [row for row in found if row.cancel], s.CANCELLED)

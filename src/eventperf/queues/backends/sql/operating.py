@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import select, update
 
 from eventperf.queues.job import JobInfo, JobState
 
@@ -47,7 +47,7 @@ def fetch(tx: Tx, ids: Sequence[str]) -> list[JobInfo | None]:
                 first = listed[row.queue]
                 if first is None or row.finished_at < first:
                     continue
-            found[row.id] = rows.info_of(row)
+            found[row.id] = rows.info_of(row, whole=True)
     return [found.get(i) for i in ids]
 
 
@@ -58,7 +58,7 @@ def listing(tx: Tx, queue: str, state: JobState, offset: int, limit: int) -> lis
         limit = min(limit, tx.home.settings.queues[queue].keep_completed - offset)
     if limit <= 0:
         return []
-    asked = select(s.jobs).where(_j.ns == tx.ns, _j.queue == queue, s.in_state(*_CODES[state]))
+    asked = select(*s.SHOWN).where(_j.ns == tx.ns, _j.queue == queue, s.in_state(*_CODES[state]))
     return [rows.info_of(r) for r in tx.conn.execute(asked.order_by(*order).offset(offset).limit(limit))]
 
 
@@ -129,7 +129,7 @@ def purge(tx: Tx, queue: str, state: JobState) -> int:
     if state in (JobState.WAITING, JobState.DELAYED):
         _drop(tx, found)
     elif found:
-        tx.conn.execute(delete(s.jobs).where(_j.seq.in_([r.seq for r in found])))
+        ends.delete_jobs(tx, [r.seq for r in found])
         if state is JobState.FAILED:
             tx.tally.add(queue, dead=-len(found))
             ends.settle(tx, found, s.FAILED, forgotten=True)

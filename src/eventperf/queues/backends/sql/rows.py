@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import insert
 from sqlalchemy.engine import Connection
 
+from eventperf.queues.attempts import KEPT, Attempt, Ending, dumped, loaded
 from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob
 from eventperf.queues.soundness import fault
 
@@ -75,6 +76,8 @@ def _more(row: Any) -> dict[str, Any]:
     more = json.loads(row.facts) if row.facts else {}
     if not isinstance(more, dict) or not more.keys() <= _FACTS:
         raise ValueError("its facts are not those of a job")
+    if "tags" in more:
+        more["tags"] = tuple(map(str, more["tags"]))
     return more
 
 
@@ -121,8 +124,46 @@ def row_of(new: NewJob, ns: int, now: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def info_of(row: Any) -> JobInfo:
-    """Return what people are shown of ``row``."""
+def history_of(row: Any) -> tuple[Attempt, ...]:
+    """Return the runs of ``row``: those written down, and the last one where it completed."""
+    try:
+        written = loaded(_runs(row.history))
+    except (KeyError, TypeError):
+        written = ()
+    if row.state != s.COMPLETED or row.started_at is None or (written and written[-1].outcome == "completed"):
+        return written
+    last = Attempt(
+        number=row.attempts, worker=row.worker or "", started_at=row.started_at, outcome="completed",
+        seconds=max(0.0, row.finished_at - row.started_at),
+    )  # fmt: skip
+    return (*written, last)[-KEPT:]
+
+
+def _runs(history: str | None) -> list[Any]:
+    try:
+        found = json.loads(history) if history else []
+    except ValueError:  # damaged since it was written
+        return []
+    return found if isinstance(found, list) else []
+
+
+def longer(history: str | None, attempt: Attempt) -> str:
+    """Return a job's written runs with one more, the last of them."""
+    runs = _runs(history)
+    return json.dumps([*runs, dumped(attempt)][-KEPT:], separators=(",", ":"))
+
+
+def run_of(row: Any, ending: Ending, seconds: float, *said: str | None) -> Attempt:
+    """Return the run of ``row`` that ends now, with its error, traceback and log lines."""
+    error, trace, logs = (clean(text) for text in said)
+    return Attempt(
+        number=row.attempts + 1, worker=row.worker or "", started_at=row.started_at or 0.0, seconds=seconds,
+        outcome=ending, error=error, traceback=trace, log_tail=logs,
+    )  # fmt: skip
+
+
+def info_of(row: Any, *, whole: bool = False) -> JobInfo:
+    """Return what people are shown of ``row``; its runs only of the ``whole`` row."""
     state = row.state
     try:
         more = _more(row)
@@ -139,7 +180,8 @@ def info_of(row: Any) -> JobInfo:
         finished_at=row.finished_at, worker=row.worker if state == s.ACTIVE else None,
         progress=row.progress if state == s.ACTIVE else None, error=row.error,
         result=None if row.result is None else bytes(row.result), payload=bytes(row.payload),
-        key=str(more.get("key", "")), headers=headers,
+        key=str(more.get("key", "")), headers=headers, tags=more.get("tags", ()),
+        attempts=history_of(row) if whole else (),
     )  # fmt: skip
 
 

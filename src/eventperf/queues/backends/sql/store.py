@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -10,16 +11,30 @@ from sqlalchemy.engine import Connection
 
 from eventperf.queues.errors import QueueError, SchemaMissing, StoreUnavailable
 from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus
-from eventperf.queues.protocols import Claimed, Outcome, Renewed, WorkerCard
+from eventperf.queues.minutes import Interval
+from eventperf.queues.protocols import Change, Claimed, Found, JobQuery, Outcome, Renewed, WorkerCard
 
-from . import arrivals, claiming, counting, finishing, leases, operating, scheduling
-from .tx import Home, Tx
+from . import (
+    arrivals,
+    changing,
+    claiming,
+    counting,
+    finding,
+    finishing,
+    leases,
+    measuring,
+    operating,
+    scheduling,
+)
+from .tx import Home, Run, Tx
 from .waiting import Ear, House
 
 if TYPE_CHECKING:
     from .waiting import Doorbell
 
 T = TypeVar("T")
+
+_log = logging.getLogger("eventperf.queues")
 
 _BATCH = 1000
 
@@ -54,17 +69,21 @@ class SqlStore:
         self._chores = claiming.Chores()
         self._ear = Ear(database, self._home.channel, self._look)
         self._appended = 0
+        self._counting = measuring.Counting()
 
     def _step(self, work: Callable[[Tx], T], *, repeat: bool = False) -> T:
         """Do ``work`` in a transaction that changes something."""
 
-        def inside(conn: Connection) -> tuple[T, bool, int]:
+        def inside(conn: Connection) -> tuple[T, bool, int, list[Run]]:
             tx = Tx(self._home, conn)
             answer = work(tx)
             appended = tx.end()
-            return answer, tx.tally.woke or tx.tally.called, appended
+            return answer, tx.tally.woke or tx.tally.called, appended, tx.runs
 
-        answer, woke, appended = self._database.run(inside, repeat=repeat, lane=self._lane)
+        answer, woke, appended, runs = self._database.run(inside, repeat=repeat, lane=self._lane)
+        if runs:
+            self._counting.add(runs)
+        self._write_minutes()
         if woke:
             self._database.doorbell.ring()
         self._appended += appended
@@ -72,6 +91,17 @@ class SqlStore:
             self._appended = 0
             self._database.run(lambda conn: counting.fold(Tx(self._home, conn)))
         return answer
+
+    def _write_minutes(self, *, now: bool = False) -> None:
+        def do(work: Callable[[Tx], None]) -> None:
+            self._database.run(lambda conn: work(Tx(self._home, conn)), lane=self._lane)
+
+        try:
+            self._counting.write(do, now=now)
+        except (
+            QueueError
+        ) as error:  # the step they belong to has been done; they are written with a later one
+            _log.debug("minutes are not written yet: %s", error)
 
     def _look(self, work: Callable[[Tx], T]) -> T:
         """Do ``work`` in a transaction that only reads."""
@@ -133,6 +163,18 @@ class SqlStore:
     def set_paused(self, queue: str, paused: bool, /) -> None:
         self._step(lambda tx: operating.set_paused(tx, queue, paused), repeat=True)
 
+    # -- consoles ----------------------------------------------------------------------------------
+
+    def find(self, query: JobQuery, /) -> Found:
+        return self._look(lambda tx: finding.find(tx, query))
+
+    def update(self, job_id: str, change: Change, /) -> JobState | None:
+        return self._step(lambda tx: changing.change(tx, job_id, change))
+
+    def minutes(self, span_s: float, /) -> tuple[float, list[Interval]]:
+        self._write_minutes(now=True)
+        return self._look(lambda tx: measuring.since(tx, span_s))
+
     # -- workers -----------------------------------------------------------------------------------
 
     def adopt(self, card: WorkerCard) -> None:
@@ -144,6 +186,7 @@ class SqlStore:
         self._cards[card.id] = card
 
     def leave(self, worker: str, /) -> None:
+        self._write_minutes(now=True)
         self._cards.pop(worker, None)
         self._chores.forget(worker)
         try:

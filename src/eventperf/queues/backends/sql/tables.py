@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, Meta
 
 from .columns import BIG, BINARY, DOUBLE, FLAG, INTEGER, LONG, SMALL, name_type, text_type
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Version of the tables this release reads and writes; each has its step in :mod:`.sql_steps`."""
 
 WAITING: Final = 0
@@ -67,9 +67,13 @@ jobs: Table = Table(
     Column("error", LONG),
     Column("result", BINARY),
     Column("steps", LONG),
+    Column("history", LONG),  # its last runs, JSON; a first run that completes is not written down
     mysql_engine="InnoDB",
 )
 _c = jobs.c
+
+SHOWN: Final = tuple(column for column in _c if column is not _c.history)
+"""The columns of a listing."""
 
 
 def _index(name: str, *columns: Any, where: Any, unique: bool = False) -> None:
@@ -153,6 +157,29 @@ links: Table = Table(
     mysql_engine="InnoDB",
 )
 """Who waits for whom."""
+
+tags: Table = Table(
+    "eventperf_tags",
+    metadata,
+    Column("ns", BigInteger, primary_key=True, autoincrement=False),
+    Column("tag", name_type(), primary_key=True),
+    Column("job_seq", BIG, primary_key=True, autoincrement=False),
+    Index("eventperf_tags_job", "job_seq"),
+    mysql_engine="InnoDB",
+)
+"""The words by which jobs are found; a row for each of a job's, none for a job without."""
+
+minutes: Table = Table(
+    "eventperf_minutes",
+    metadata,
+    Column("n", BIG, primary_key=True, autoincrement=True),
+    Column("ns", BIG, nullable=False),
+    Column("minute", BIG, nullable=False),
+    Column("facts", LONG, nullable=False),
+    Index("eventperf_minutes_at", "ns", "minute"),
+    mysql_engine="InnoDB",
+)
+"""What ended in a minute by queue and type, JSON; appended about once a second, added up when it is over."""
 
 turns: Table = Table(
     "eventperf_limits",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, select
 from sqlalchemy.engine import Connection
 
+from eventperf.queues.attempts import Ending
+
 from . import tables as s
 from .rows import Tally
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from eventperf.queues.protocols import StoreSettings
 
     from .dialects import Dialect
+
+Run = tuple[float, str, str, Ending, float, float | None]
+"""When a run ended, its queue and type, how, how long it took, how long it had waited."""
 
 _j = s.jobs.c
 
@@ -59,6 +64,7 @@ class Tx:
         self.ns: int = home.ns
         self.d: Dialect = home.dialect
         self.tally: Tally = Tally()
+        self.runs: list[Run] = []
         self.now: float = home.time() if self.d.now is None else 0.0
 
     def ask_now(self) -> float:
@@ -71,6 +77,11 @@ class Tx:
         """Return the store's time, asked anew after a wait for a lock."""
         self.now = 0.0 if self.d.now is not None else self.home.time()
         return self.ask_now()
+
+    def ran(self, row: Any, ending: Ending, run_s: float, is_first: bool) -> None:
+        """Take note of a run that has ended, and of a first one how long the job had waited."""
+        wait_s = max(0.0, row.started_at - row.ready_at) if is_first and not row.crashes else None
+        self.runs.append((self.now, row.queue, row.type, ending, run_s, wait_s))
 
     def end(self) -> int:
         """Write the counters and wake workers, last of all; return how many rows were appended."""

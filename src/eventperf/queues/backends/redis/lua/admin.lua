@@ -1,41 +1,11 @@
 -- ARGV: verb, ...
 local verb = ARGV[1]
-local levels = function(q)
-  local found = {}
-  for _, name in ipairs(call('HKEYS', P .. 'c')) do
-    local queue, level = string.match(name, '^(.*)|(%d+)$')
-    if queue == q then found[#found + 1] = tonumber(level) end
-  end
-  table.sort(found, function(a, b) return a > b end)
-  return found
-end
-
 -- Take a waiting, parked or delayed job out of its order and end it.
 local function drop(id, blob, ttl)
-  local q, type_, level, extras = parse(blob)
+  local q, type_, _, extras = parse(blob)
   local attempts, crashes, flags = mutable(call('HGET', P .. 'm', id))
-  if call('ZREM', P .. 'd', id) == 1 then
-    inc(q, 'delayed', -1)
-    call('HDEL', P .. 'pd', id)
-  else
-    local name = q .. '|' .. level
-    local tag = call('ZSCORE', P .. 'L:' .. name, id)
-    if tag then
-      call('ZREM', P .. 'L:' .. name, id)
-      local is_empty = call('HINCRBY', P .. 'c', name, -1) == 0
-      if is_empty then call('HDEL', P .. 'c', name) end
-      give_turn_back(extras, name, tonumber(tag), is_empty)
-    elseif call('ZREM', P .. 'P:' .. type_, id) == 1 then
-      if call('EXISTS', P .. 'P:' .. type_) == 0 then call('HDEL', P .. 'P', type_) end
-    else
-      local bucket = call('HGET', P .. 'Y', id)
-      if bucket then
-        call('ZREM', P .. 'B:' .. bucket, id)
-        call('HDEL', P .. 'Y', id)
-      end
-    end
-    inc(q, 'waiting', -1)
-  end
+  unplace(id, blob)
+  call('HDEL', P .. 'pd', id)
   cancelled(id, q, type_, extras, attempts, crashes, flags, 0, 'cancelled', ttl, blob)
 end
 
@@ -93,8 +63,15 @@ elseif verb == 'replay' then -- queue, limit (-1: all), ids or none
     if blob and not fault(blob) and take_unique(id, blob) then
       local _, _, level, extras = parse(blob)
       call('ZREM', P .. 'x:' .. q, id)
+      local dead, flags = call('HGET', P .. 'X', id) or '', 'n'
+      local length, text = string.match(dead, '^%a\31%d+\31%d+\31%d+\31%d+\31(%d+)\31%-?%d+\31[^\31]*\31(.*)$')
+      local from = text and string.find(text, '\30', 1, true)
+      if from then
+        flags = 'nh'
+        call('HSET', P .. 'h', id, string.sub(text, from, tonumber(length)))
+      end
       call('HDEL', P .. 'X', id)
-      set_mutable(id, 0, 0, 'n')
+      set_mutable(id, 0, 0, flags)
       ready(id, q, level, extra(extras, 'k') or '')
       inc(q, 'replayed')
       n = n + 1
@@ -123,6 +100,7 @@ elseif verb == 'purge' then -- queue, state, ttl, at most; returns how many, cal
     local ids = call('ZPOPMIN', P .. 'x:' .. q, most)
     for k = 1, #ids, 2 do
       call('HDEL', P .. 'X', ids[k])
+      untag(ids[k], select(4, parse(call('HGET', P .. 'j', ids[k]) or '')) or '', 0)
       call('HDEL', P .. 'j', ids[k])
       ended(ids[k], 'c')
     end

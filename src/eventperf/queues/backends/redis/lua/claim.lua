@@ -96,8 +96,20 @@ if #due > 0 then
   end
 end
 
+-- Whether the worker of a lease has renewed others since this one was last renewed: it lives, and does not hold it.
+local function lives_without(held, ends)
+  local card = held and call('HGET', P .. 'wk', (string.match(held, '\31%d+\31(.*)$')))
+  local heard, its = string.match(card or '', '^(%d+)\31.*"l":(%d+)')
+  return its and tonumber(heard) - 3 * its > ends - its + 1
+end
+
 -- 2. leases that ran out
-local gone = call('ZRANGEBYSCORE', P .. 'l', '-inf', now, 'LIMIT', 0, 1000)
+local gone, ends_at = {}, {}
+local overdue = call('ZRANGEBYSCORE', P .. 'l', '-inf', now, 'WITHSCORES', 'LIMIT', 0, 1000)
+for k = 1, #overdue, 2 do
+  gone[#gone + 1] = overdue[k]
+  ends_at[#ends_at + 1] = tonumber(overdue[k + 1])
+end
 if #gone > 0 then
   call('ZREM', P .. 'l', unpack(gone))
   local held, blobs = call('HMGET', P .. 'a', unpack(gone)), call('HMGET', P .. 'j', unpack(gone))
@@ -106,14 +118,19 @@ if #gone > 0 then
     if blobs[k] then
       local q, type_, level, extras = parse(blobs[k])
       local attempts, crashes, flags = mutable(call('HGET', P .. 'm', id))
-      local started = held[k] and string.match(held[k], '\31(%d+)\31')
-      crashes = crashes + 1
+      local started, whose = string.match(held[k] or '', '\31(%d+)\31(.*)$')
+      local lapsed = lives_without(held[k], ends_at[k])
+      if not lapsed then
+        flags = remember(id, flags, run_of(attempts + 1, started or 0,
+          started and string.format('%d', (now - started) * 1000) or 0, 'x', whose or '', ''))
+        crashes = crashes + 1
+      end
       let_go(id)
       local why = fault(blobs[k])
       if why then q = home(q) end
-      local dead = why or crashes >= max_crashes
+      local dead = why or not lapsed and crashes >= max_crashes
       inc(q, 'active', -1)
-      inc(q, 'stalled')
+      inc(q, lapsed and 'lapsed' or 'stalled')
       if call('HEXISTS', P .. 'z', id) == 1 then
         cancelled(id, q, type_, extras, attempts, crashes, flags, started, 'cancelled', ttl, blobs[k])
       elseif dead then
@@ -124,8 +141,10 @@ if #gone > 0 then
         set_mutable(id, attempts, crashes, flags)
         ready(id, q, level, '', true)
       end
-      stalled[#stalled + 1] = id; stalled[#stalled + 1] = type_; stalled[#stalled + 1] = q
-      stalled[#stalled + 1] = crashes; stalled[#stalled + 1] = dead and 1 or 0
+      if not lapsed then
+        stalled[#stalled + 1] = id; stalled[#stalled + 1] = type_; stalled[#stalled + 1] = q
+        stalled[#stalled + 1] = crashes; stalled[#stalled + 1] = dead and 1 or 0
+      end
     end
   end
 end
@@ -221,14 +240,16 @@ for k = 1, #all, 2 do
   end
 end
 local considered, credit = open, {}
+local names = {}
+for k, lane in ipairs(open) do names[k] = lane.name end
+local passed = read(P .. 's', names)
 for _, lane in ipairs(open) do
-  lane.skipped = tonumber(call('HGET', P .. 's', lane.name) or 0)
+  lane.skipped = tonumber(passed[lane.name] or 0)
   lane.before = lane.skipped
 end
-if #open > 1 then
-  if order == 'weighted' then
-    for _, q in ipairs(mine) do credit[q] = tonumber(call('HGET', P .. 'w', q) or 0) end
-  end
+if #open > 1 and order == 'weighted' then
+  local kept = read(P .. 'w', mine)
+  for _, q in ipairs(mine) do credit[q] = tonumber(kept[q] or 0) end
 end
 
 local function higher(a, b)
@@ -401,10 +422,13 @@ for bucket, gate in pairs(gates) do
     end
   end
 end
+local skips, credits = {}, {}
 for _, lane in ipairs(considered) do
-  if lane.skipped ~= lane.before then call('HSET', P .. 's', lane.name, lane.skipped) end
+  if lane.skipped ~= lane.before then skips[#skips + 1] = lane.name; skips[#skips + 1] = lane.skipped end
 end
-for q, value in pairs(credit) do call('HSET', P .. 'w', q, value) end
+for q, value in pairs(credit) do credits[#credits + 1] = q; credits[#credits + 1] = value end
+in_chunks('HSET', P .. 's', skips, 2000)
+in_chunks('HSET', P .. 'w', credits, 2000)
 flush()
 
 -- 5. wake-ups: drop spent ones, pass on what is left over

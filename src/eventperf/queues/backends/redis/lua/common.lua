@@ -1,6 +1,7 @@
 -- Shared by all scripts. Every key begins with KEYS[1], which holds the hash tag: one slot, one node.
 --   j   hash   id -> created US queue US type US priority US extras(json) US payload   (US = char 31)
---   m   hash   id -> attempts:crashes:flags   only where one of them is not zero; s steps, g progress, n no deadline
+--   m   hash   id -> attempts:crashes:flags   only where one of them is not zero; s steps, g progress, n no deadline,
+--              h runs
 --   a   hash   id -> token US started US worker          l  zset  id by end of lease
 --   d   zset   id by due time                            L:<queue>|<level>  zset  id by virtual start tag
 --   c   hash   <queue>|<level> -> ready jobs             v, s  hash  the same -> virtual time, times skipped
@@ -17,6 +18,10 @@
 --   N   hash   id -> how many jobs wait for it           N:<id>  list  these, each US "success" or "ended"
 --   pd  hash   waiting job -> how many it still waits for
 --   cr  hash   schedule -> last slot fired
+--   h   hash   id -> runs of a job that has not ended well, each RS number US started US us US how US worker US details
+--   C:<queue>  list  of cancelled records            t:<tag>  zset  ids by creation     te:<tag>  zset  ended ids by end
+--   Mn  hash   queue US type -> its number           Mc  the minute that is open
+--   M:<minute>  hash  number and what -> how often   m:<minute>  the same as text, once the minute is over
 -- A bucket is queue US type US key, each possibly empty. A job that waits for others is delayed until FAR.
 local P = KEYS[1]
 local US = '\31'
@@ -68,7 +73,7 @@ end
 local function mutable(text)
   if not text then return 0, 0, '' end
   local a, c, f = string.match(text, '^(%d+):(%d+):(%a*)$')
-  return tonumber(a) or 0, tonumber(c) or 0, f or 'sgn' -- flags of all kinds: nothing is left behind
+  return tonumber(a) or 0, tonumber(c) or 0, f or 'sgnh' -- flags of all kinds: nothing is left behind
 end
 
 local function set_mutable(id, attempts, crashes, flags)
@@ -119,6 +124,18 @@ local function in_chunks(command, key, list, step)
     call(command, key, unpack(list, i, to))
     i = to + 1
   end
+end
+
+-- The fields of a hash as a table, in as few commands as the stack allows.
+local function read(key, names)
+  local found = {}
+  for i = 1, #names, 2000 do
+    local to = math.min(i + 1999, #names)
+    for k, value in ipairs(call('HMGET', key, unpack(names, i, to))) do
+      if value then found[names[i + k - 1]] = value end
+    end
+  end
+  return found
 end
 
 local function wake(queue, n)
@@ -180,7 +197,50 @@ local function extra(extras, name)
   return facts(extras)[name]
 end
 
--- state US finished US attempts US crashes US started US error length US result length US id US error result blob
+-- The runs that are kept of a job, and these with one more: the last ten.
+local function runs_of(id, flags)
+  return string.find(flags, 'h', 1, true) and call('HGET', P .. 'h', id) or ''
+end
+
+local function with_run(runs, run)
+  if runs == '' then return run end
+  local _, n = string.gsub(runs, '\30', '\30')
+  if n >= 10 then runs = string.match(runs, '^\30[^\30]*(.*)$') end
+  return runs .. run
+end
+
+local function run_of(number, started, us, how, worker, details)
+  return '\30' .. number .. US .. started .. US .. us .. US .. how .. US .. worker .. US .. details
+end
+
+local function remember(id, flags, run)
+  call('HSET', P .. 'h', id, with_run(runs_of(id, flags), run))
+  return string.find(flags, 'h', 1, true) and flags or flags .. 'h'
+end
+
+local function tags_of(extras)
+  local found = {}
+  local tags = facts(extras).l
+  for _, tag in ipairs(type(tags) == 'table' and tags or {}) do found[#found + 1] = tostring(tag) end
+  return found
+end
+
+-- Find an ended job by its tags until its record is forgotten, one that is gone no more.
+local function untag(id, extras, life)
+  if extras == '' or not string.find(extras, '"l":', 1, true) then return end
+  for _, tag in ipairs(tags_of(extras)) do
+    call('ZREM', P .. 't:' .. tag, id)
+    if life > 0 then
+      local key = P .. 'te:' .. tag
+      call('ZREMRANGEBYSCORE', key, '-inf', now)
+      call('ZADD', key, now + life, id)
+      if call('PTTL', key) < life then call('PEXPIRE', key, life) end
+    end
+  end
+end
+
+-- state US finished US attempts US crashes US started US error length US result length US id US error runs result blob;
+-- the error's length is that of error and runs
 local function final(id, state, attempts, crashes, started, err, result, blob)
   return table.concat({ state, now, attempts, crashes, started or 0, #err, result and #result or -1,
     id, err .. (result or '') .. blob }, US)
@@ -210,6 +270,7 @@ end
 local function scrub(id, flags)
   if string.find(flags, 's', 1, true) then call('DEL', P .. 'o:' .. id) end
   if string.find(flags, 'g', 1, true) then call('HDEL', P .. 'g', id) end
+  if string.find(flags, 'h', 1, true) then call('HDEL', P .. 'h', id) end
   call('HDEL', P .. 'm', id)
   call('HDEL', P .. 'e', id)
 end
@@ -217,6 +278,7 @@ end
 local function bury(id, queue, type_, extras, attempts, crashes, flags, started, reason, keep, blob)
   free_unique(id, type_, extras, 'w')
   free_unique(id, type_, extras, 'r')
+  reason = reason .. runs_of(id, flags)
   scrub(id, flags)
   call('ZADD', P .. 'x:' .. queue, call('HINCRBY', P .. 'n', '#dead', 1), id)
   call('HSET', P .. 'X', id, final(id, 'f', attempts, crashes, started, reason, nil, ''))
@@ -226,9 +288,11 @@ local function bury(id, queue, type_, extras, attempts, crashes, flags, started,
   if keep >= 0 then
     local over = call('ZCARD', P .. 'x:' .. queue) - keep
     if over > 0 then
+      inc(queue, 'trimmed', over)
       for _, old in ipairs(call('ZRANGE', P .. 'x:' .. queue, 0, over - 1)) do
         call('ZREM', P .. 'x:' .. queue, old)
         call('HDEL', P .. 'X', old)
+        untag(old, select(4, parse(call('HGET', P .. 'j', old) or '')) or '', 0)
         call('HDEL', P .. 'j', old)
         ended(old, 'c')
       end
@@ -239,10 +303,17 @@ end
 local function cancelled(id, queue, type_, extras, attempts, crashes, flags, started, err, ttl, blob)
   free_unique(id, type_, extras, 'w')
   free_unique(id, type_, extras, 'r')
+  err = err .. runs_of(id, flags)
   scrub(id, flags)
   call('HDEL', P .. 'j', id)
   call('HDEL', P .. 'z', id)
-  if ttl > 0 then call('SET', P .. 'r:' .. id, final(id, 'c', attempts, crashes, started, err, nil, blob), 'PX', ttl) end
+  if ttl > 0 then
+    local record, list = final(id, 'c', attempts, crashes, started, err, nil, blob), P .. 'C:' .. queue
+    call('SET', P .. 'r:' .. id, record, 'PX', ttl)
+    if call('LPUSH', list, record) > 100 then call('LTRIM', list, 0, 99) end
+    call('PEXPIRE', list, ttl)
+  end
+  untag(id, extras, ttl)
   inc(queue, 'cancelled')
   rate(queue, 's', 1)
   ended(id, 'c')

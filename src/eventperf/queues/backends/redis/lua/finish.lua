@@ -1,5 +1,6 @@
 -- ARGV: result ttl ms, ttl without a result ms, queues, per queue: name, keep completed, keep failed;
 --       then how many outcomes, each: id US token US kind US delay ms US count US run us; result (done) or error;
+--       details of the run (JSON) or nothing;
 --       then jobs that enter with an outcome: its number, how many arguments, a group as of pushes.lua
 local ttl, short = tonumber(ARGV[1]), tonumber(ARGV[2])
 local keep_done, keep_dead, i = {}, {}, 4
@@ -9,7 +10,7 @@ for _ = 1, tonumber(ARGV[3]) do
 end
 local ids, first, many = {}, i + 1, tonumber(ARGV[i])
 i = first
-for k = 1, many do ids[k] = string.match(ARGV[i], '^[^\31]*'); i = i + 2 end
+for k = 1, many do ids[k] = string.match(ARGV[i], '^[^\31]*'); i = i + 3 end
 local held = call('HMGET', P .. 'a', unpack(ids))
 local blobs, changed = call('HMGET', P .. 'j', unpack(ids)), call('HMGET', P .. 'm', unpack(ids))
 local asked = call('EXISTS', P .. 'z') == 1
@@ -17,11 +18,11 @@ local answer, over, gone, finished, runs, run_us, seen = {}, {}, {}, {}, 0, 0, {
 local stamp, match = string.format('%d', now), string.match
 local active, completed = {}, {}
 for k, id in ipairs(ids) do
-  local at = first + 2 * (k - 1)
+  local at = first + 3 * (k - 1)
   local token, kind, wait, count, us = match(ARGV[at], '\31(%d+)\31(%a+)\31(%d+)\31(%d+)\31(%d+)$')
   local text = ARGV[at + 1]
-  local current, started = false, nil
-  if held[k] and not seen[id] then current, started = match(held[k], '^(%d+)\31(%d+)\31') end
+  local current, started, whose = false, nil, nil
+  if held[k] and not seen[id] then current, started, whose = match(held[k], '^(%d+)\31(%d+)\31(.*)$') end
   if current ~= token or not blobs[k] then
     answer[k] = 0
   else
@@ -32,21 +33,28 @@ for k, id in ipairs(ids) do
     local attempts, crashes, flags = mutable(changed[k])
     active[q] = (active[q] or 0) + 1
     let_go(id)
+    local cancel = asked and call('HEXISTS', P .. 'z', id) == 1
+    if cancel then call('HDEL', P .. 'z', id) end
+    local run = nil
     if kind ~= 'release' then
       runs = runs + 1
       run_us = run_us + tonumber(us)
+      local how = kind == 'done' and 'd' or kind == 'dead' and 'f' or (cancel or kind == 'cancelled') and 'c' or 'r'
+      count_run(q, type_, how, us, attempts + crashes == 0 and waited(blobs[k], extras, started))
+      run = run_of(attempts + 1, started, us, how, whose, ARGV[at + 2])
+      if how ~= 'd' then flags = remember(id, flags, run) end
     end
-    local cancel = asked and call('HEXISTS', P .. 'z', id) == 1
-    if cancel then call('HDEL', P .. 'z', id) end
     if kind == 'done' then
+      run = with_run(runs_of(id, flags), run)
       -- as of final() in common.lua, without a table: this is the line that runs most
-      local record = 'd\31' .. stamp .. US .. (attempts + 1) .. US .. crashes .. US .. started .. '\0310\31' ..
-        (text ~= '' and #text or -1) .. US .. id .. US .. text .. blobs[k]
+      local record = 'd\31' .. stamp .. US .. (attempts + 1) .. US .. crashes .. US .. started .. US .. #run .. US ..
+        (text ~= '' and #text or -1) .. US .. id .. US .. run .. text .. blobs[k]
       if extras ~= '' then free_unique(id, type_, extras, 'r') end
       if changed[k] then scrub(id, flags) end
       gone[#gone + 1] = id
       local life = text ~= '' and ttl or short
       if life > 0 then call('SET', P .. 'r:' .. id, record, 'PX', life) end
+      if extras ~= '' then untag(id, extras, life) end
       local list = finished[q]
       if not list then list = {}; finished[q] = list end
       list[#list + 1] = record
@@ -97,6 +105,7 @@ if runs > 0 then
     call('HINCRBY', P .. 'n', '#run_us', run_us)
   end
 end
+write_minutes()
 while ARGV[i] do
   local last = i + 1 + tonumber(ARGV[i + 1])
   if answer[tonumber(ARGV[i])] == 1 then push_groups(i + 2, last) end

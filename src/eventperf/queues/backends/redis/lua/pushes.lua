@@ -50,7 +50,7 @@ local function push_groups(i, last)
     local links, when, parents = tonumber(ARGV[i + 8]), ARGV[i + 9], {}
     for k = 1, links do parents[k] = ARGV[i + 9 + k] end
     i = i + 10 + links
-    local ids = {}
+    local ids, tags = {}, tags_of((select(4, parse('0' .. header))))
     for k = 1, n do ids[k] = ARGV[i + 2 * (k - 1)] end
     local known = call('HMGET', P .. 'j', unpack(ids))
     local made, put = {}, {}
@@ -80,6 +80,7 @@ local function push_groups(i, last)
         else
           put[#put + 1] = id
           put[#put + 1] = blob
+          for _, tag in ipairs(tags) do call('ZADD', P .. 't:' .. tag, now, id) end
           if waits > 0 then delay(id, queue, FAR)
           elseif delay_ms > 0 then delay(id, queue, exact + delay_ms)
           else ready(id, queue, level, key) end

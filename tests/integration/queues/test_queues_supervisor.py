@@ -1,0 +1,198 @@
+"""``eventperf queue worker --processes N``: processes that are killed, hang, are renewed and stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from eventperf.queues import JobState, QueueManager
+from eventperf.testing.queues import balanced
+from faults import free_port, wait_until
+
+pytestmark = pytest.mark.integration
+
+APP = """
+import asyncio, os, time
+from eventperf.queues import QueueManager
+queues = QueueManager(os.environ["URL"], namespace=os.environ["NAMESPACE"])
+@queues.job("nap")
+async def nap(ctx, data):
+    await asyncio.sleep(data)
+    return os.getpid()
+@queues.job("hang", attempts=1, timeout=0.3)
+def hang(ctx, data):
+    time.sleep(3600)
+"""
+
+
+class Supervised:
+    """The command in a process group of its own."""
+
+    def __init__(self, app: Path, url: str, namespace: str, *options: str) -> None:
+        self.port = free_port()
+        self.log = app.parent / "supervisor.log"
+        command = [sys.executable, "-m", "eventperf", "queue", "worker", f"{app.stem}:queues"]
+        command += [
+            "--concurrency=4",
+            "--lease=2s",
+            "--grace=5s",
+            f"--health=127.0.0.1:{self.port}",
+            *options,
+        ]
+        env = {**os.environ, "URL": url, "NAMESPACE": namespace}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, cwd=app.parent, env=env, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def ask(self, path: str) -> tuple[int, dict[str, Any]]:
+        url = f"http://127.0.0.1:{self.port}{path}"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error) if error.code == 503 else {}
+        except OSError:
+            return 0, {}
+
+    def ready(self, n: int) -> set[str]:
+        """Return the names of the workers that take jobs, once there are ``n``."""
+
+        def names() -> set[str]:
+            found = {w["worker"] for w in self.ask("/readyz")[1].get("workers", ()) if w["is_ready"]}
+            return found if len(found) == n else set()
+
+        return wait_until(names, 40, every=0.1, what=f"{n} workers: {self.log.read_text()}")
+
+    def pids(self) -> list[int]:
+        """Return the worker processes."""
+        found = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=False
+        )
+        return [int(pid) for pid in found.stdout.split()]
+
+
+@pytest.fixture
+def queues(redis_url: str) -> Iterator[QueueManager]:
+    with QueueManager(redis_url, namespace=uuid4().hex) as manager:
+        yield manager
+
+
+@pytest.fixture
+def start(tmp_path: Path, redis_url: str, queues: QueueManager) -> Iterator[Any]:
+    (tmp_path / "supervised_app.py").write_text(APP)
+    started: list[Supervised] = []
+
+    def begin(*options: str) -> Supervised:
+        started.append(Supervised(tmp_path / "supervised_app.py", redis_url, queues.namespace, *options))
+        return started[-1]
+
+    yield begin
+    for one in started:
+        with suppress(ProcessLookupError):
+            os.killpg(one.process.pid, signal.SIGKILL)
+        one.process.wait(10)
+
+
+def test_children_that_are_killed_are_replaced_and_no_job_is_lost(queues: QueueManager, start: Any) -> None:
+    one = start("--processes=2", "--max-jobs=60")
+    one.ready(2)
+    jobs = queues.enqueue_many("nap", [0.02] * 600)
+    killed = 0
+    while killed < 3:
+        time.sleep(0.7)
+        if pids := one.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pids[killed % len(pids)], signal.SIGKILL)
+            killed += 1
+    assert queues.drain("90s"), one.log.read_text()
+    rows = queues.status()
+    assert sum(s.completed for s in rows) == len(jobs)
+    assert sum(s.failed for s in rows) == 0
+    assert balanced(rows)
+    one.process.terminate()
+    assert one.process.wait(20) == 0
+    assert "SIGKILL" in one.log.read_text()
+
+
+def test_stop_of_the_group_lets_jobs_end(queues: QueueManager, start: Any) -> None:
+    one = start("--processes=2")
+    one.ready(2)
+    jobs = queues.enqueue_many("nap", [1.5] * 4)
+    wait_until(lambda: sum(s.active for s in queues.status()) == 4)
+    os.killpg(one.process.pid, signal.SIGTERM)
+    assert one.process.wait(20) == 0
+    infos = [job.info() for job in jobs]
+    assert [(x.state, x.attempt) for x in infos] == [(JobState.COMPLETED, 1)] * 4
+    assert sum(s.workers for s in queues.status()) == 0
+
+
+def test_children_end_with_a_supervisor_that_is_killed(queues: QueueManager, start: Any) -> None:
+    one = start("--processes=2")
+    one.ready(2)
+    pids = one.pids()
+    assert len(pids) == 2
+    one.process.kill()
+
+    def gone() -> bool:
+        return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+    wait_until(gone, 20, what="the children to end")
+    assert sum(s.workers for s in queues.status()) == 0, "in order: they signed off"
+
+
+def test_hangup_renews_all_and_interrupts_none(queues: QueueManager, start: Any) -> None:
+    one = start("--processes=2")
+    before = one.ready(2)
+    job = queues.enqueue("nap", 2.0)
+    wait_until(lambda: job.info().state is JobState.ACTIVE)
+    one.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: not before & {w["worker"] for w in one.ask("/readyz")[1]["workers"]}, 60, every=0.1)
+    one.ready(2)
+    assert job.info().state is JobState.COMPLETED
+    assert job.info().attempt == 1
+
+
+def test_worker_whose_slots_all_hang_is_replaced(queues: QueueManager, start: Any) -> None:
+    one = start("--processes=1", "--grace=0")
+    (before,) = one.ready(1)
+    jobs = queues.enqueue_many("hang", [None] * 4)
+    last = queues.enqueue("nap", 0.0)
+    assert last.result(60), "the new one runs it"
+    assert before not in one.ready(1)
+    assert "hang hold all 4 slots" in one.log.read_text()
+    wait_until(lambda: all(job.info().is_finished for job in jobs), 10)
+    assert {job.info().state for job in jobs} == {JobState.FAILED}, "over their time-out, with one attempt"
+
+
+def test_single_worker_answers_probes(queues: QueueManager, start: Any) -> None:
+    one = start()
+    one.ready(1)
+    assert one.ask("/healthz")[0] == 200
+    assert one.ask("/nothing")[0] == 404
+    job = queues.enqueue("nap", 3.0)
+    wait_until(lambda: job.info().state is JobState.ACTIVE)
+    one.process.terminate()
+    wait_until(lambda: one.ask("/readyz")[0] == 503, 3, what="readiness to end with the stop")
+    assert one.ask("/livez")[0] == 200
+    assert one.process.wait(20) == 0
+    assert job.info().state is JobState.COMPLETED
+
+
+def test_command_that_cannot_start_is_tried_again_with_pauses(queues: QueueManager, start: Any) -> None:
+    one = start("--processes=1", "--lease=0.01")
+    assert one.process.wait(30) == 2, "refused before any process is started"
+    assert "lease" in one.log.read_text()
