@@ -12,8 +12,10 @@ from .analysis.names import analyse
 from .indexes.candidates import candidates, column_weights
 from .indexes.deadline import Deadline
 from .indexes.drops import drops
-from .indexes.prices import NOTHING, Prices, Specs, share
-from .indexes.search import WRITE_S, Choice, Search, Selection
+from .indexes.prices import NOTHING, Prices, share
+from .indexes.search import Search
+from .indexes.selection import Choice, Selection
+from .indexes.states import WRITE_S
 from .options import Limits
 from .output.report import size
 from .partitions import partitions
@@ -51,8 +53,10 @@ class Adviser:
     ) -> None:
         self._dialect, self._schema, self._planner = dialect, schema, planner
         self._limits, self._deadline, self._tell = limits, deadline, tell
-        self._prices = Prices(planner)
+        self._prices = Prices(planner, deadline.expired)
         self._wanted: dict[str, list[IndexSpec]] = {}
+        able = dialect.capabilities
+        self._search = Search(self._prices, self._wanted, schema, able, limits, deadline.expired)
 
     def advise(self, workload: Workload) -> Advice:
         """Return the best that was found when all is looked at, or time is up."""
@@ -94,23 +98,27 @@ class Adviser:
         ranked = sorted(workload, key=lambda s: (-(s.total_s or 0.0), -s.calls, s.fingerprint.id))
         queries: list[Query] = []
         done, size = 0, _FIRST_ROUND
-        selection = Selection([], {}, {}, {}, True)
-        while done < len(ranked) and not self._deadline.expired():
+        self._deadline.watch(self._planner)
+        while done < len(ranked) and not (done and self._deadline.expired()):
             batch = ranked[done : done + size]
-            self._tell(f"analysing {done + len(batch)} of {len(ranked)} statements")
-            taken = self._queries(batch, queries, advice)
+            self._tell(f"analysing {done + 1} to {done + len(batch)} of {len(ranked)} statements")
+            taken, fresh = self._queries(batch, queries, advice)
+            queries += fresh
             done, size = done + taken, size * _GROWTH
-            selection = self._search(queries, frozenset(c.spec for c in selection.choices))
+            self._tell(f"asking the planner about {sum(len(self._wanted[q.id]) for q in fresh)} candidates")
+            self._search.add(fresh, _writes(queries))
         if done < len(ranked):
             advice.warnings.append(f"{len(ranked) - done} statements were not analysed: no time left")
-        return queries, selection
+        return queries, self._search.finish()
 
-    def _queries(self, batch: Sequence[Statement], out: list[Query], advice: Advice) -> int:
-        """Add what can be planned to ``out``; return how many statements were looked at."""
+    def _queries(
+        self, batch: Sequence[Statement], known: Sequence[Query], advice: Advice
+    ) -> tuple[int, list[Query]]:
+        """Return how many statements were looked at, and what of them can be planned."""
         fresh: list[Query] = []
         taken = 0
         for statement in batch:
-            if self._deadline.expired():
+            if taken and self._deadline.expired():
                 break
             taken += 1
             name = statement.fingerprint.id
@@ -126,18 +134,20 @@ class Adviser:
                 continue
             if analysis.is_cut:
                 advice.warnings.append(f"{name} was cut by the server; its end was not analysed")
+            if analysis.unread is not None:
+                where = f"{name}: the parser does not know what is at {analysis.unread!r}"
+                advice.warnings.append(f"{where}; what is before was analysed")
             sample = Sample(analysis.sql, sample.values) if analysis.is_cut else sample
             fresh.append(Query(statement=statement, analysis=analysis, sample=sample))
         if isinstance(self._planner, Expects):
             self._planner.expect(fresh)
         self._weigh(fresh)
-        shared = column_weights([*out, *fresh])
+        shared = column_weights([*known, *fresh])
         able, most = self._dialect.capabilities, self._limits.max_key_columns
         for query in fresh:
             found = candidates(query, self._schema, able, shared, most)
             self._wanted[query.id] = [s for s in found if self._planner.is_real or self._is_large(s.table)]
-        out += fresh
-        return taken
+        return taken, fresh
 
     def _is_large(self, name: str) -> bool:
         """Tell whether an index may pay without a proof: small tables are read at once."""
@@ -166,22 +176,6 @@ class Adviser:
             query.weight = max(measured, query.statement.calls * cost * able.seconds_per_cost)
 
     # --- indexes -------------------------------------------------------------------------------
-
-    def _search(self, queries: Sequence[Query], seed: Specs) -> Selection:
-        """Search among all candidates so far, beginning with what is chosen already."""
-        self._deadline.watch(self._planner)
-        self._tell(f"asking the planner about {sum(map(len, self._wanted.values()))} candidates")
-        search = Search(
-            self._prices,
-            queries,
-            self._wanted,
-            self._schema,
-            self._dialect.capabilities,
-            self._limits,
-            _writes(queries),
-            self._deadline.expired,
-        )
-        return search.run(seed)
 
     def _fill(self, advice: Advice, selection: Selection, queries: Sequence[Query]) -> None:
         total = sum(q.weight for q in queries if q.analysis.uses) or 1.0

@@ -16,7 +16,8 @@ class Limits:
         max_applied: Indexes that one ``apply`` may create.
         max_index_bytes: Bytes of all new indexes together; ``None`` is no bound.
         max_write_cost_ratio: An index may cost writers at most this share of what it gains readers.
-        min_gain_ratio: Least share of the workload's remaining time an index must save beside the others.
+        min_gain_ratio: Least share of the workload's remaining time an index must save beside the others;
+            what no index can help counts for little.
         max_key_columns: Most columns that order an index.
         advise_budget: Time for the search, after which the best so far is returned.
         verify_budget: Time for all measurements of ``apply``, before and after together.

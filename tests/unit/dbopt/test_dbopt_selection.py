@@ -16,6 +16,7 @@ from eventperf.dbopt.analysis.names import analyse
 from eventperf.dbopt.indexes.prices import NOTHING, Prices
 from eventperf.dbopt.protocols import Plan
 from eventperf.dbopt.schema.model import Column, IndexSpec, Key, Schema, Table
+from eventperf.testing import FakeClock
 
 A, B, C = (IndexSpec("t", (Key(name),)) for name in "abc")
 
@@ -173,3 +174,56 @@ def test_two_schemas_may_have_a_table_of_one_name() -> None:
     schema = Schema(dialect="postgres", tables={t.name: t for t in tables})
     (use,) = analyse('SELECT id FROM "Archive".orders WHERE buyer = 7', schema).uses
     assert (use.table, [p.column for p in use.predicates]) == ("Archive.orders", ["buyer"])
+
+
+def many(count: int) -> str:
+    """Return statements in many shapes over one schema, some of them costly."""
+    draw, names = random.Random(2), ["buyer", "state", "placed", "total", "helper"]
+    out: dict[str, None] = {}
+    while len(out) < count:
+        one, two, three = draw.sample(names, 3)
+        read = ", ".join(sorted(draw.sample([*names, "id"], draw.randrange(1, 4))))
+        order = draw.choice(["", f" ORDER BY {three} LIMIT {draw.randrange(5, 90)}"])
+        where = f"{one} = {draw.randrange(30)} AND {two} > {draw.randrange(9)}"
+        text = f"SELECT {read} FROM orders WHERE {where}{order}"
+        out[f"-- calls: {int(10 ** draw.uniform(0, 4))}\n{text}"] = None
+    return ";\n".join(out)
+
+
+def test_planner_calls_grow_slower_than_statements(engine: Engine) -> None:
+    asked = {}
+    for count in (20, 80):
+        work = Workload.from_sql(many(count), "sqlite")
+        with DatabaseOptimizer(engine) as optimizer:
+            advice = optimizer.advise(work, budget="10m")
+        assert advice.is_complete
+        assert advice.gain > 0.5
+        asked[len(work)] = advice.explains / len(work)
+    few, more = asked.values()
+    assert more <= few
+    assert more <= 12  # all of them on one table: each index may matter to each of them
+
+
+@pytest.mark.parametrize("seconds", [0.5, 200.0])
+def test_what_no_index_can_help_does_not_decide_what_is_worth_one(engine: Engine, seconds: float) -> None:
+    work = Workload("sqlite")
+    work.add("SELECT note FROM orders WHERE id = 7", calls=5000, total_s=seconds)  # a slow network
+    work.add("SELECT count(*) FROM orders WHERE buyer = 7", calls=100, total_s=0.5)
+    with DatabaseOptimizer(engine) as optimizer:
+        assert [i.spec.keys[0].name for i in optimizer.advise(work).indexes] == ["buyer"]
+
+
+def test_a_budget_that_is_over_before_the_search_still_has_the_index_of_the_costliest(engine: Engine) -> None:
+    work = Workload.from_sql("SELECT note FROM orders WHERE buyer = 7", "sqlite")
+    clock = FakeClock()
+    began = clock.monotonic
+
+    def leaps() -> float:
+        clock.advance(1.0)  # every look at the clock takes a second
+        return began()
+
+    clock.monotonic = leaps  # type: ignore[method-assign]
+    with DatabaseOptimizer(engine, clock=clock) as optimizer:
+        advice = optimizer.advise(work, budget="2s")
+    assert not advice.is_complete
+    assert [i.spec.keys[0].name for i in advice.indexes] == ["buyer"]

@@ -56,6 +56,31 @@ def test_cut_texts_lose_their_last_clause_and_say_so(text: str) -> None:
     assert parsed.is_cut
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "ip <<= inet '10.7.57.0/24'",
+        "ip >>= '10.7.57.1' AND name ~>=~ 'x'",
+        "v <=> '[1,2]' < 0.5",
+        "a*-1 = b AND c <@> d < 3",
+        "note = 'a <<= b' AND ip <<= $1",
+    ],
+)
+def test_operators_unknown_to_the_parser_are_not_taken_for_a_cut(condition: str) -> None:
+    parsed = parse(f"SELECT id FROM t WHERE {condition} ORDER BY id", "postgres")
+    assert parsed.tree is not None
+    assert (parsed.is_cut, parsed.unread) == (False, None)
+    assert "ORDER BY id" in parsed.sql  # nothing was left out
+    assert "'a OPERATOR" not in parsed.sql
+
+
+def test_what_the_parser_does_not_know_is_named_and_not_taken_for_a_cut() -> None:
+    parsed = parse("SELECT a FROM t WHERE b = 1 GROUP BY a %%% 7 ) c HAVING count(*) > 1", "sqlite")
+    assert parsed.tree is not None
+    assert not parsed.is_cut
+    assert parsed.unread
+
+
 def test_session_settings_in_a_logged_text_are_left_out() -> None:
     assert list(statements("use db; SET timestamp=1; SELECT 1", "mysql")) == ["SELECT 1"]
 

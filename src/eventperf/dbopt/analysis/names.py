@@ -47,6 +47,7 @@ class Analysis:
         written: Table that is changed, with the columns an UPDATE sets.
         unknown: Names that are neither table nor view here.
         views: Views the statement reads, inner ones after those that read them.
+        unread: Where the parser met what it does not know; what is before was analysed.
         error: Why there is nothing to analyse.
         tree: The statement as it is.
         expanded: The same with views replaced by what they select.
@@ -59,6 +60,7 @@ class Analysis:
     unknown: list[str] = field(default_factory=list)
     views: list[str] = field(default_factory=list)
     is_cut: bool = False
+    unread: str | None = None
     error: str | None = None
     tree: Node | None = field(default=None, repr=False)
     expanded: Node | None = field(default=None, repr=False)
@@ -73,7 +75,7 @@ class Analysis:
 def analyse(sql: str, schema: Schema) -> Analysis:
     """Resolve ``sql`` against ``schema``; never raises for a statement it cannot read."""
     parsed = parse(sql, schema.dialect)
-    out = Analysis(parsed.sql, is_cut=parsed.is_cut, error=parsed.error)
+    out = Analysis(parsed.sql, is_cut=parsed.is_cut, unread=parsed.unread, error=parsed.error)
     if parsed.tree is None:
         return out
     out.tree = parsed.tree
@@ -130,7 +132,8 @@ def _analyse(tree: Node, schema: Schema, out: Analysis) -> None:
         identify=False,
         expand_stars=True,
     )
-    if sum(1 for _ in tree.find_all(exp.Connector)) < _LARGE:
+    is_nested = sum(1 for _ in tree.find_all(exp.Select)) > 1
+    if is_nested and sum(1 for _ in tree.find_all(exp.Connector)) < _LARGE:
         try:
             tree = pushdown_predicates(tree, dialect=exact)
         except (SqlglotError, KeyError, AttributeError, ValueError, TypeError):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from eventperf.dbopt.protocols import Plan, Planner, Query
 from eventperf.dbopt.schema.model import IndexSpec
@@ -18,51 +19,67 @@ _WORST = 3.0
 class Prices:
     """Plans and sizes, remembered.
 
+    Args:
+        planner: Who is asked.
+        expired: Whether time is up: from then on the best that is known is the answer.
+
     Attributes:
         reasons: What the planner could not take, and its words.
+        allowed: So many more questions; then the best that is known is the answer, too.
         is_cheapest: More indexes never make a plan dearer.
-        is_tolerant: Take a set that the planner refuses for one that gains nothing, instead of raising.
     """
 
-    def __init__(self, planner: Planner) -> None:
-        self._planner = planner
+    def __init__(self, planner: Planner, expired: Callable[[], bool] = lambda: False) -> None:
+        self._planner, self._expired = planner, expired
         self.is_cheapest: bool = planner.is_cheapest
         self._plans: dict[str, dict[Specs, Plan]] = defaultdict(dict)
         self._sizes: dict[IndexSpec, int] = {}
         self.reasons: dict[IndexSpec, str] = {}
-        self.is_tolerant = False
+        self.allowed: float = math.inf
 
     def plan(self, query: Query, specs: Specs) -> Plan:
-        """Return the plan of ``query`` under ``specs``, asked only where earlier answers do not imply it."""
-        tables = query.analysis.tables
-        relevant = frozenset(s for s in specs if s.table in tables)
-        asked = self._plans[query.id]
+        """Return the plan of ``query`` under ``specs``.
+
+        One set that the planner cannot take must not end the search: it gains nothing.
+        """
+        try:
+            return self._ask(query, specs)
+        except Exception as error:
+            relevant = _relevant(query, specs)
+            if not relevant:
+                raise
+            for spec in relevant:
+                self.reasons.setdefault(spec, refusal(error))
+            plan = self._plans[query.id][relevant] = self._ask(query, NOTHING)
+            return plan
+
+    def _ask(self, query: Query, specs: Specs, *, late: bool = False) -> Plan:
+        """Return a plan, asked only where earlier answers do not imply it.
+
+        When time or questions are used up what is known is the answer, if not asked for ``late``.
+        """
+        relevant, asked = _relevant(query, specs), self._plans[query.id]
         plan = asked.get(relevant) or _implied(asked, relevant)
         if plan is None:
-            try:
-                plan = self._planner.plan(query, sorted(relevant, key=repr))
-            except Exception as error:
-                if not relevant or not self.is_tolerant:
-                    raise
-                # One set that the planner cannot take must not end the search: it gains nothing.
-                for spec in relevant:
-                    self.reasons.setdefault(spec, refusal(error))
-                plan = self.plan(query, NOTHING)
-            asked[relevant] = plan
+            if asked and not late and (self.allowed <= 0 or self._expired()):
+                return self.guess(query, relevant)
+            self.allowed -= 1
+            plan = asked[relevant] = self._planner.plan(query, sorted(relevant, key=repr))
         return plan
 
-    def is_known(self, query: Query) -> bool:
-        """Tell whether today's plan of ``query`` is known."""
-        return NOTHING in self._plans[query.id]
+    def guess(self, query: Query, specs: Specs) -> Plan:
+        """Return the cheapest plan known that needs no more than ``specs``, without asking."""
+        fits = [p for p in self._plans[query.id].values() if p.used <= specs]
+        return min(fits, key=lambda p: p.cost) if fits else self.plan(query, NOTHING)
 
-    def fitting(self, query: Query, specs: Specs) -> Plan | None:
+    def fitting(self, query: Query, specs: Specs, *, late: bool = False) -> Plan | None:
         """Return the plan under those of ``specs`` that the planner takes; ``None`` when it takes none."""
         try:
-            return self.plan(query, specs)
+            return self._ask(query, specs, late=late)
         except Exception:
             for spec in specs:
                 try:
-                    self.plan(query, frozenset((spec,)))
+                    self._ask(query, frozenset((spec,)), late=late)
                 except Exception as error:
                     self.reasons[spec] = refusal(error)
             fine = frozenset(s for s in specs if s not in self.reasons)
@@ -77,8 +94,7 @@ class Prices:
         """Return what the query costs at least under ``specs``: more indexes never made a plan dearer."""
         if not self.is_cheapest:
             return 0.0
-        tables = query.analysis.tables
-        relevant = frozenset(s for s in specs if s.table in tables)
+        relevant = _relevant(query, specs)
         known = [p.cost for more, p in self._plans[query.id].items() if relevant <= more]
         return query.weight * share(max(known, default=0.0), self.plan(query, NOTHING).cost)
 
@@ -87,6 +103,11 @@ class Prices:
         if spec not in self._sizes:
             self._sizes[spec] = max(1, self._planner.size(spec))
         return self._sizes[spec]
+
+
+def _relevant(query: Query, specs: Specs) -> Specs:
+    tables = query.analysis.tables
+    return frozenset(s for s in specs if s.table in tables)
 
 
 def share(after: float, before: float) -> float:

@@ -67,7 +67,11 @@ def rewrites(
             if expired() or time.monotonic() > end:
                 break
             tree = query.analysis.tree
-            if not isinstance(tree, (exp.Select, exp.SetOperation)) or query.analysis.is_cut:
+            if (
+                not isinstance(tree, (exp.Select, exp.SetOperation))
+                or query.analysis.is_cut
+                or query.analysis.unread
+            ):
                 continue
             if is_known(tree) and sum(1 for _ in tree.walk()) <= _LARGEST:
                 promised = _promised(tree, schema, dialect)

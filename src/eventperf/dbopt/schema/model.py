@@ -211,6 +211,7 @@ class Table:
         namespace: Its schema, where the engine has them.
         is_visible: Statements find it without naming its schema.
         is_view: A materialized view: it can have indexes, but no keys.
+        counted: How many value lists sets of columns have, once somebody asked.
     """
 
     name: str
@@ -226,6 +227,7 @@ class Table:
     is_visible: bool = True
     is_view: bool = False
     sample: Sequence[Sequence[Any]] = field(default=(), repr=False)
+    counted: dict[frozenset[str], float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def column(self, name: str) -> Column | None:
         """Return a column by name, whatever its case."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import bisect
+import math
+import operator
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -97,23 +99,30 @@ def _width(value: Any) -> float:
 
 def prefix_distinct(table: Table, columns: Sequence[str]) -> list[float]:
     """Return the estimated number of different value lists for each prefix of ``columns``."""
-    names = list(table.columns)
-    places = [names.index(c) for c in columns if c in names]
+    known = [c for c in columns if c in table.columns]
     out: list[float] = []
-    for length in range(1, len(places) + 1):
-        if table.is_unique(columns[:length]):
-            out.append(float(max(1, table.rows)))
-        elif table.sample:
-            keys = (tuple(_hashable(row[i]) for i in places[:length]) for row in table.sample)
-            out.append(distinct_estimate(keys, table.rows))
-        else:
-            product = 1.0
-            for place in places[:length]:
-                product *= table.columns[names[place]].stats.distinct
-            out.append(min(product, float(max(1, table.rows))))
-        if length > 1:
-            out[-1] = max(out[-1], out[-2])
+    for length in range(1, len(known) + 1):
+        some = frozenset(known[:length])
+        found = table.counted.get(some)
+        if found is None:
+            found = table.counted[some] = _lists(table, some)
+        out.append(max(found, out[-1]) if out else found)
     return out
+
+
+def _lists(table: Table, columns: frozenset[str]) -> float:
+    """Return the estimated number of different value lists in ``columns``, whatever their order."""
+    if table.is_unique(columns):
+        return float(max(1, table.rows))
+    places = [place for place, name in enumerate(table.columns) if name in columns]
+    if not table.sample:
+        distinct = [table.columns[c].stats.distinct for c in columns]
+        return min(math.prod(distinct), float(max(1, table.rows)))
+    values = operator.itemgetter(*places)
+    try:
+        return distinct_estimate(map(values, table.sample), table.rows)
+    except TypeError:  # JSON and arrays
+        return distinct_estimate((str(values(row)) for row in table.sample), table.rows)
 
 
 def selectivity(predicate: Predicate, table: Table, values: Sequence[Any] | None) -> float:

@@ -10,13 +10,56 @@ from typing import Any, Final, NamedTuple
 
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
+from sqlglot.errors import ParseError, SqlglotError
 
 from .lex import Token, bind, split, tokens
 
 _LIST: Final = re.compile(r"\( \?(?: , \?)+ \)")
 _ROWS: Final = re.compile(r"(values \( \? \))(?: , \( \? \))+")
 _LIMIT: Final = re.compile(r"(\blimit\s+(?:\?|:p\d+|\d+)\s*),\s*\.\.\.\s*$", re.IGNORECASE)
+_SHOWN: Final = 40
+#: A run of operator characters, or what may hold some that are none.
+_OPERATOR: Final = re.compile(
+    r"""'(?:[^']|'')*'|"[^"]*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|--[^\n]*|(?P<operator>[-+*/<>=~!@#%^&|`?]{2,})""",
+    re.DOTALL,
+)
+_KNOWN_OPERATORS: Final = frozenset(
+    [
+        "<=",
+        ">=",
+        "<>",
+        "!=",
+        "||",
+        "->",
+        "->>",
+        "#>",
+        "#>>",
+        "#-",
+        "@>",
+        "<@",
+        "&&",
+        "@@",
+        "@?",
+        "?|",
+        "?&",
+        "~*",
+        "!~",
+        "!~*",
+        "~~",
+        "~~*",
+        "!~~",
+        "!~~*",
+        "=>",
+        "<<",
+        ">>",
+        "&<",
+        "&>",
+        "-|-",
+        "<->",
+        "^@",
+        "|/",
+    ]
+)
 _SHORT: Final = 4_000  # longer texts are not kept
 _VALUES_FOLLOW: Final = frozenset(
     {"=", "==", "<>", "!=", "<", ">", "<=", ">=", "||", "like", "glob", "match", "regexp", "is", "between"}
@@ -132,6 +175,7 @@ class Parsed(NamedTuple):
         tree: The parsed statement, or ``None`` when even repair did not help.
         sql: Its text after repair, with ``:pN`` parameters.
         is_cut: The server had cut the text; what is missing was not analysed.
+        unread: Where the parser met what it does not know; the tree ends before it.
         error: Why it does not parse, in one line.
     """
 
@@ -139,6 +183,7 @@ class Parsed(NamedTuple):
     sql: str
     is_cut: bool = False
     error: str | None = None
+    unread: str | None = None
 
 
 def statements(sql: str, dialect: str = "sqlite") -> Iterator[str]:
@@ -162,32 +207,56 @@ def parse(sql: str, dialect: str = "sqlite") -> Parsed:
     True
     """
     text = bind(_repair(sql, dialect), None, dialect).sql
+    text = _operators(text) if dialect == "postgres" else text
     first = next((t.text.lower() for t in tokens(text, dialect) if t.kind in ("word", "op")), "")
     if first not in _READABLE:
         return Parsed(None, text, False, f"not a query or change of data: {text[:40]}")
-    tree, error = _try(text, dialect)
+    tree, error, rest = _try(text, dialect)
     if tree is not None:
         return Parsed(tree, text)
     for values in (2, 3) if "..." in sql else ():  # a digest says "some more values", not how many
         fuller = bind(_repair(sql, dialect, values), None, dialect).sql
-        tree, _ = _try(fuller, dialect)
+        tree, _, _ = _try(fuller, dialect)
         if tree is not None:
             return Parsed(tree, fuller)
     for shorter in _cuts(text, dialect):
-        tree, _ = _try(shorter, dialect)
+        tree, _, _ = _try(shorter, dialect)
         if tree is not None:
-            return Parsed(tree, shorter, True)
+            return Parsed(tree, shorter, not rest, unread=rest or None)
     return Parsed(None, text, False, error)
 
 
-def _try(text: str, dialect: str) -> tuple[Any, str | None]:
+def _try(text: str, dialect: str) -> tuple[Any, str | None, str]:
+    """Return the tree, or an error and the text where it is: empty at the end of the statement."""
     try:
         tree = sqlglot.parse_one(text, read=dialect)
     except (SqlglotError, RecursionError, ValueError) as error:
-        return None, str(error).splitlines()[0][:200]
+        return None, str(error).splitlines()[0][:200], _rest(error)
     if isinstance(tree, exp.Command):
-        return None, f"not a query or change of data: {text[:40]}"
-    return tree, None
+        return None, f"not a query or change of data: {text[:40]}", ""
+    return tree, None, ""
+
+
+def _rest(error: Exception) -> str:
+    """Return what a parser met, if more follows it; a text that was cut fails at its end."""
+    where = error.errors[0] if isinstance(error, ParseError) and error.errors else {}
+    after = str(where.get("end_context") or "").strip()
+    return f"{where.get('highlight') or ''} {after}".strip()[:_SHOWN] if after.strip(" )") else ""
+
+
+def _operators(text: str) -> str:
+    """Write PostgreSQL's operators that the parser does not know in the form that takes any."""
+    return _OPERATOR.sub(_spelled, text) if _OPERATOR.search(text) else text
+
+
+def _spelled(found: re.Match[str]) -> str:
+    name = found["operator"]
+    if name is None:
+        return found.group()  # a text, a name or a comment
+    while name[-1:] in ("+", "-") and len(name) > 1 and not set(name) & set("~!@#%^&|`?"):
+        name = name[:-1]  # a sign
+    rest = found["operator"][len(name) :]
+    return found.group() if len(name) < 2 or name in _KNOWN_OPERATORS else f" OPERATOR({name}) {rest}"
 
 
 def _repair(sql: str, dialect: str, values: int = 1) -> str:
