@@ -10,20 +10,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .alerts.episodes import LogAlerts
     from .alerts.webhook import SlackAlerts, WebhookAlerts
-    from .backends.kubernetes import KubernetesLease, KubernetesMetrics, KubernetesState, KubernetesTarget
+    from .backends.kubernetes import (
+        ConfigMapState,
+        KubernetesLease,
+        KubernetesMetrics,
+        KubernetesState,
+        KubernetesTarget,
+    )
     from .backends.memory import CallableTarget, SimulatedTarget
     from .backends.prometheus import PrometheusMetrics
+    from .backends.redis_state import RedisState
     from .backends.workers import CommandWorker, WorkerPoolTarget
     from .behavior import Behavior, RatePolicy, Rules
     from .calendar import Calendar
     from .deciding import decide
     from .errors import ScalingError, TargetConflict, TargetUnavailable
-    from .fleet import Fleet
+    from .fleet import Fleet, FleetTick
     from .judging.backtest import BacktestReport, PodModel, Trace, backtest
     from .judging.score import Score
     from .judging.shadow import Outcome, ShadowScore
     from .judging.why import why_not
-    from .leader import LeaderElector
+    from .leader import LeaderChanged, LeaderElector
     from .manager import AutoScaler
     from .model import (
         Alert,
@@ -43,9 +50,10 @@ if TYPE_CHECKING:
     from .policies.seasonal import PredictivePolicy
     from .policies.thresholds import ThresholdPolicy
     from .policies.tracking import TargetTracking
-    from .protocols import AlertSink, MetricSource, Policy, ReplicaTarget
+    from .protocols import AlertSink, MetricSource, Policy, ReplicaTarget, StateStore
     from .records.log import DecisionLog
     from .records.sql import SqlDecisionLog
+    from .records.state import FileState, LearnedState
     from .routing.balancer import Balancer, EndpointStats
     from .routing.router import ReplicaRouter
     from .routing.router_async import AsyncReplicaRouter
@@ -66,15 +74,20 @@ __all__ = [
     "CallableTarget",
     "Change",
     "CommandWorker",
+    "ConfigMapState",
     "DecisionLog",
     "EndpointStats",
+    "FileState",
     "Fleet",
+    "FleetTick",
     "KubernetesLease",
     "KubernetesMetrics",
     "KubernetesState",
     "KubernetesTarget",
     "LatencyPolicy",
+    "LeaderChanged",
     "LeaderElector",
+    "LearnedState",
     "LogAlerts",
     "MaxOf",
     "MetricSource",
@@ -90,6 +103,7 @@ __all__ = [
     "QueueMetrics",
     "RatePolicy",
     "Recommendation",
+    "RedisState",
     "ReplicaRouter",
     "ReplicaTarget",
     "Rules",
@@ -101,6 +115,7 @@ __all__ = [
     "SimulatedTarget",
     "SlackAlerts",
     "SqlDecisionLog",
+    "StateStore",
     "TargetConflict",
     "TargetState",
     "TargetTracking",
@@ -122,6 +137,7 @@ _HOMES = {
         "WebhookAlerts",
     ),
     "backends.kubernetes": (
+        "ConfigMapState",
         "KubernetesLease",
         "KubernetesMetrics",
         "KubernetesState",
@@ -132,6 +148,7 @@ _HOMES = {
         "SimulatedTarget",
     ),
     "backends.prometheus": ("PrometheusMetrics",),
+    "backends.redis_state": ("RedisState",),
     "backends.workers": (
         "CommandWorker",
         "WorkerPoolTarget",
@@ -147,7 +164,7 @@ _HOMES = {
         "TargetConflict",
         "TargetUnavailable",
     ),
-    "fleet": ("Fleet",),
+    "fleet": ("Fleet", "FleetTick"),
     "judging.backtest": (
         "BacktestReport",
         "PodModel",
@@ -160,7 +177,7 @@ _HOMES = {
         "ShadowScore",
     ),
     "judging.why": ("why_not",),
-    "leader": ("LeaderElector",),
+    "leader": ("LeaderChanged", "LeaderElector"),
     "deciding": ("decide",),
     "manager": ("AutoScaler",),
     "model": (
@@ -186,9 +203,11 @@ _HOMES = {
         "MetricSource",
         "Policy",
         "ReplicaTarget",
+        "StateStore",
     ),
     "records.log": ("DecisionLog",),
     "records.sql": ("SqlDecisionLog",),
+    "records.state": ("FileState", "LearnedState"),
     "routing.balancer": (
         "Balancer",
         "EndpointStats",

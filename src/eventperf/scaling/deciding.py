@@ -26,6 +26,8 @@ def decide(
         after, limits = behavior.apply(wish.replicas, _floored(observation, floor), paced=wish.paced)
     if wish.blind and after < current <= observation.max_replicas:
         after, limits = current, (*limits, ("blind", current))
+    if observation.state.frozen and after != current:
+        after, limits = current, (*limits, ("frozen", current))
     return ScalingDecision(
         at=at,
         target=target,

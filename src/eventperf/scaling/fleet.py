@@ -212,6 +212,13 @@ class Fleet(Generic[D]):
         for future in [self._pool.submit(round_.work) for _ in range(workers)]:
             future.result()
 
+    def on(self, listener: Callable[[Any], object], *types: type) -> Callable[[], None]:
+        """Call ``listener`` with every :class:`FleetTick`; returns a function that ends it.
+
+        The decisions themselves are events of each scaler: ``scaler.on(...)``.
+        """
+        return self.hooks.subscribe(listener, *types)
+
     async def atick(self) -> FleetTick[D]:
         """Make one round in a worker thread."""
         import asyncio

@@ -186,6 +186,10 @@ class LeaderElector:
         self.hooks: Hooks = Hooks()
         self.last_error: Exception | None = None
 
+    def on(self, listener: Callable[[LeaderChanged], object]) -> Callable[[], None]:
+        """Call ``listener`` whenever somebody else leads; returns a function that ends it."""
+        return self.hooks.subscribe(listener, LeaderChanged)
+
     @property
     def is_leader(self) -> bool:
         """Whether this candidate may act now; ask again before every action."""

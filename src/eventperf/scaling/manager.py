@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -27,6 +27,7 @@ from .model import CalendarEvent, Change, Observation, Sample, ScalingDecision, 
 from .policies.forecast.baseline import Baseline
 from .protocols import AlertSink, MetricSource, Policy, ReplicaTarget
 from .records.log import DecisionLog
+from .records.state import LearnedState
 from .sources import read_source
 
 _log = logging.getLogger("eventperf.scaling")
@@ -52,6 +53,7 @@ class AutoScaler:
         log: Where decisions are kept, and what was learned is found again; in memory when not given. Targets
             that share one need names of their own.
         calendar: Dated events that draw load, for policies that read them; a list is taken as it is.
+        state: Where what was learned is found again, when not in ``log``; one that needs no volume.
         dry_run: Decide and log, but change nothing: the shadow mode.
         max_age: Metrics older than this count as missing.
 
@@ -74,6 +76,7 @@ class AutoScaler:
         alerts: Sequence[AlertSink] = (),
         log: DecisionLog | None = None,
         calendar: Calendar | Sequence[CalendarEvent] | None = None,
+        state: LearnedState | None = None,
         dry_run: bool = False,
         max_age: Duration = 120.0,
         clock: Clock | None = None,
@@ -99,8 +102,12 @@ class AutoScaler:
         self.policy: Policy = policy
         self.behavior: Behavior = behavior or Behavior()
         self.log: DecisionLog = log if log is not None else DecisionLog()
+        self.state: LearnedState | None = state
         self.dry_run = dry_run
-        self.frozen = False
+        self.frozen: bool = False
+        """Set it to change nothing for a while: what was decided is still told and logged."""
+        self.advises: bool = False
+        """Somebody else carries out what a dry run decides (an HPA, KEDA): its changes are no conflict."""
         self.hooks: Hooks = Hooks()
         self._max_age_s = seconds(max_age, name="max_age")
         self._remembers: tuple[Behavior | None, float] = (None, 0.0)
@@ -137,7 +144,8 @@ class AutoScaler:
                 decision = self._unreadable(error)
                 conditions["target_unreadable"] = decision.error or ""
             else:
-                self._find_contenders(conditions)
+                if not self.advises:
+                    self._find_contenders(conditions)
                 observation = self.observe(state, read_source(self.metrics, ("metrics",)), conditions)
                 decision = self._act(self._decide(observation), conditions)
                 conditions.update(self._watch.judge(decision, self._clock.monotonic()))
@@ -154,7 +162,8 @@ class AutoScaler:
         if last_s is not None and now - last_s < _AWAY_S:
             return
         try:
-            record = self.log.recall(self.target.name, dry_run=self.dry_run)
+            keeper = self.log if self.state is None else self.state
+            record = keeper.recall(self.target.name, dry_run=self.dry_run)
         except Exception as error:
             _log.warning("%s: what was learned cannot be read, starting anew: %s", self.target.name, error)
             return
@@ -182,12 +191,14 @@ class AutoScaler:
         self._look_for_pause(state)
         if self._expected is not None and state.replicas != self._expected:
             self._changes.append(Change(at_s=now, delta=state.replicas - self._expected))
-            if conditions is not None and not (was_paused or self._is_paused):
+            if conditions is not None and not (was_paused or self._is_paused or self.advises):
                 text = (
                     f"asked for {self._expected} replicas, found {state.replicas}: somebody else changed it"
                 )
                 conditions["fought_over"] = text
         self._expected = state.replicas
+        if self.frozen and not state.frozen:
+            state = replace(state, frozen=True)
         self._trim(now)
         wall_s = self._clock.time()
         observation = Observation(
@@ -258,9 +269,6 @@ class AutoScaler:
             )  # fmt: skip
         self._recommendations.append((observation.at_s, decision.wanted))
         self._memory = decision.memory
-        if self.frozen and decision.after != decision.before:
-            limits = (*decision.limits, ("frozen", decision.before))
-            decision = replace(decision, after=decision.before, limits=limits)
         return replace(decision, dry_run=True) if self.dry_run else decision
 
     def _checked(self, observation: Observation, at: float) -> Observation:
@@ -314,6 +322,13 @@ class AutoScaler:
             reason="the target could not be read", error=text, dry_run=self.dry_run,
         )  # fmt: skip
 
+    def on(self, listener: Callable[[Any], object], *types: type) -> Callable[[], None]:
+        """Call ``listener`` with every event (of ``types``); returns a function that ends it.
+
+        Events are the :class:`ScalingDecision` of each tick and each :class:`Alert`.
+        """
+        return self.hooks.subscribe(listener, *types)
+
     # -- telling -------------------------------------------------------------------------------------
 
     def _tell(self, decision: ScalingDecision, conditions: dict[str, str]) -> None:
@@ -322,6 +337,11 @@ class AutoScaler:
         except Exception as error:
             _log.exception("decision log failed; the decision itself stands")
             conditions["log_failed"] = f"decisions are not kept: {type(error).__name__}: {error}"
+        if self.state is not None:
+            try:
+                self.state.keep(decision)
+            except Exception as error:
+                conditions["state_failed"] = f"what is learned is not kept: {type(error).__name__}: {error}"
         if self.calendar is not None and self.calendar.error:
             conditions["calendar_unreadable"] = f"the last known dates stand: {self.calendar.error}"
         if decision.action != "none":
@@ -360,6 +380,8 @@ class AutoScaler:
     def close(self) -> None:
         """Let :meth:`run` end after its present tick; the target keeps its replicas."""
         self._stop.set()
+        if self.state is not None:
+            self.state.flush()
         self.log.release(self.target, dry_run=self.dry_run)
 
     def __enter__(self) -> Self:

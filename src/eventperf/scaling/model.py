@@ -118,11 +118,13 @@ class TargetState:
     Attributes:
         replicas: What was asked for (``spec.replicas``).
         ready: How many of them serve; ``starting``: how many have not got there yet.
+        frozen: People asked that nothing is changed, up or down, until they take it back.
     """
 
     replicas: int
     ready: int
     starting: int = 0
+    frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +144,7 @@ class Change:
     level: float = 0.0
 
 
+MOST_TEXT = 100
 AHEAD_S, SAID_S = 180.0, 900.0
 """Replicas that a calendar asks for are started so long before, and kept so long where no end is given."""
 
@@ -181,6 +184,10 @@ class CalendarEvent:
                 raise ConfigurationError(name, value, "seconds, a finite number")
         if not isinstance(self.kind, str) or not self.kind:
             raise ConfigurationError("kind", self.kind, "a word for events that draw load alike")
+        for name in ("kind", "id"):  # both are part of every record
+            text = getattr(self, name)
+            if not isinstance(text, str) or len(text) > MOST_TEXT:
+                raise ConfigurationError(name, str(text)[:40], f"a text of at most {MOST_TEXT} characters")
         number = self.expected
         if number is not None and (
             isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf

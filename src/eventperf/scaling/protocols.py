@@ -74,6 +74,34 @@ class HasBacklog(Protocol):
         ...
 
 
+class StateStore(Protocol):
+    """A few kilobytes by name that outlive the process: what a :class:`LearnedState` is kept in.
+
+    Calls come from several threads. A :meth:`save` replaces what was there under its name as a whole, and
+    leaves other names alone.
+    """
+
+    def load(self, name: str, /) -> bytes | None:
+        """Return what was saved last under ``name``, or ``None``.
+
+        Raises:
+            BackendUnavailable: No answer.
+        """
+        ...
+
+    def save(self, name: str, data: bytes, /) -> None:
+        """Keep ``data`` under ``name``.
+
+        Raises:
+            BackendUnavailable: No answer; it may have been kept.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections that were opened for this."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """What the store holds.

@@ -10,11 +10,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from eventperf.errors import EventPerfError
-from eventperf.scaling import MetricSource, Observation, Policy, ReplicaTarget, Sample, TargetState
+from eventperf.scaling import (
+    MetricSource,
+    Observation,
+    Policy,
+    ReplicaTarget,
+    Sample,
+    StateStore,
+    TargetState,
+)
 
 
 class ReplicaTargetSuite:
@@ -82,6 +91,39 @@ class MetricSourceSuite:
         for sample in source.read().values():
             assert (sample.value is None) == (sample.error is not None)
             assert sample.age_s >= 0
+
+
+class StateStoreSuite:
+    """What every :class:`~eventperf.scaling.StateStore` does; ``reopen`` opens the same place again."""
+
+    @pytest.fixture
+    def reopen(self) -> Callable[[], StateStore]:
+        raise pytest.UsageError("override the fixture 'reopen'")
+
+    def test_what_was_never_saved_is_none(self, reopen: Callable[[], StateStore]) -> None:
+        assert reopen().load("web.1") is None
+
+    @pytest.mark.parametrize("data", [b"x", bytes(range(256)) * 64, b"\x00\xff\n"])
+    def test_what_was_saved_is_found_by_the_next_process(
+        self, reopen: Callable[[], StateStore], data: bytes
+    ) -> None:
+        reopen().save("web.1", data)
+        assert reopen().load("web.1") == data
+
+    def test_the_last_save_stands_and_other_names_are_left_alone(
+        self, reopen: Callable[[], StateStore]
+    ) -> None:
+        store = reopen()
+        store.save("web.1", b"long" * 100)
+        store.save("web.2", b"two")
+        store.save("web.1", b"one")
+        assert (reopen().load("web.1"), reopen().load("web.2")) == (b"one", b"two")
+
+    def test_threads_save_names_of_their_own_at_once(self, reopen: Callable[[], StateStore]) -> None:
+        store, names = reopen(), [f"target-{n}.a" for n in range(12)]
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(lambda name: store.save(name, name.encode()), names))
+        assert [reopen().load(name) for name in names] == [name.encode() for name in names]
 
 
 class PolicySuite:

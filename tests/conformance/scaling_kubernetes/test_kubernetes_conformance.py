@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from eventperf.scaling import MetricSource
+from eventperf.scaling import ConfigMapState, MetricSource, StateStore
 from eventperf.scaling.backends.kubernetes.api import KubernetesApi
 from eventperf.scaling.backends.kubernetes.state import KubernetesState
 from eventperf.scaling.backends.kubernetes.target import KubernetesMetrics, KubernetesTarget
 from eventperf.scaling.backends.prometheus import PrometheusMetrics
 from eventperf.testing.kubernetes import KubernetesServer
-from eventperf.testing.scaling import MetricSourceSuite, ReplicaTargetSuite
+from eventperf.testing.scaling import MetricSourceSuite, ReplicaTargetSuite, StateStoreSuite
 
 pytestmark = pytest.mark.integration
 
@@ -67,3 +67,9 @@ class TestPrometheusMetricsWithoutServer(MetricSourceSuite):
         source = PrometheusMetrics("http://127.0.0.1:1", "up", timeout=0.5)
         yield source
         source.close()
+
+
+class TestConfigMapState(StateStoreSuite):
+    @pytest.fixture
+    def reopen(self, server: KubernetesServer) -> Callable[[], StateStore]:
+        return lambda: ConfigMapState("learned", namespace="default", api=KubernetesApi.at(server.url))

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
-from eventperf.scaling import AutoScaler, Fleet, LeaderElector, Rules, TargetTracking
+from eventperf.scaling import (
+    AutoScaler,
+    ConfigMapState,
+    Fleet,
+    LeaderElector,
+    LearnedState,
+    Rules,
+    TargetTracking,
+)
 from eventperf.scaling.backends.kubernetes.api import KubernetesApi
 from eventperf.scaling.backends.kubernetes.lease import KubernetesLease
 from eventperf.scaling.backends.kubernetes.state import KubernetesState
@@ -64,6 +72,7 @@ def _operate(server: KubernetesServer, *, patience_s: float = 20.0) -> None:
         scaler = AutoScaler(
             target, KubernetesMetrics(target, resources=["cpu"]), TargetTracking(cpu=0.7), max_replicas=9,
             behavior=Behavior(down=Rules()),
+            state=LearnedState(ConfigMapState("eventperf-state", namespace="default", api=api)),
         )  # fmt: skip
         with Fleet([scaler], leader=elector, workers=1) as fleet:
             (decision,) = fleet.tick().decisions

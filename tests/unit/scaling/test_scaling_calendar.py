@@ -222,3 +222,32 @@ def test_five_thousand_entries_are_a_small_record_that_says_the_same() -> None:
     assert sum(e.expected or 0 for e in said) == sum(e.expected or 0 for e in near)
     for t in (9000.0, 9400.0):
         assert max(e.floor(t) for e in found) == max(e.floor(t) for e in events)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [lambda i: "a", lambda i: f"kind-{i}", lambda i: f"{i}".rjust(100, "x")],
+    ids=["one", "each", "long"],
+)
+def test_a_record_stays_small_whatever_the_calendar_holds(kind: Any) -> None:
+    clock = FakeClock()
+    events = [
+        CalendarEvent(at=clock.time() + 7.0 * i, kind=kind(i), expected=100, id=f"event-{i}".rjust(100, "y"))
+        for i in range(5000)
+    ]
+    scaler = AutoScaler(
+        SimulatedTarget(2), CallableMetrics(rps=lambda: 300.0, cpu=lambda: 0.5), CalendarPolicy(),
+        max_replicas=100, calendar=events, clock=clock,
+    )  # fmt: skip
+    largest = 0
+    for _ in range(360):
+        clock.advance(60.0)
+        largest = max(largest, len(scaler.tick().to_json()))
+    assert largest < 500_000
+
+
+def test_texts_of_any_length_are_refused_or_cut() -> None:
+    with pytest.raises(ConfigurationError, match="kind"):
+        CalendarEvent(at=0.0, kind="x" * 101)
+    with pytest.raises(ConfigurationError, match="id"):
+        CalendarEvent(at=0.0, kind="x", id="y" * 101)

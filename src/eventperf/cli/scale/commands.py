@@ -48,6 +48,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--once", action="store_true", help="one tick, printed")
     run.add_argument("--json", action="store_true")
 
+    run.add_argument("--listen", metavar="HOST:PORT", help="with --config: /healthz /readyz /metrics")
+    run.add_argument("--state", metavar="WHERE", help="keeps what is learned: configmap:NAME, redis://...")
+
+    serve = commands.add_parser("serve", help="offer the recommendation to KEDA, an HPA or Prometheus")
+    serve.add_argument("--config", metavar="FILE", required=True, help="as for `run`; nothing is changed")
+    serve.add_argument("--listen", default="127.0.0.1:8080", metavar="HOST:PORT", help="default %(default)s")
+    serve.add_argument("--grpc", metavar="HOST:PORT", help="KEDA's external scaler (extra: keda)")
+    serve.add_argument("--state", metavar="WHERE", help="as for `run`")
+
+    for name, text in (("freeze", "change nothing on a workload"), ("unfreeze", "take that back")):
+        freeze = commands.add_parser(name, help=f"{text}, whoever of this package scales it")
+        freeze.add_argument("targets", nargs="*", metavar="TARGET", help="for example deployment/web")
+        freeze.add_argument("--config", metavar="FILE", help="its targets, all of them if none is named")
+        freeze.add_argument("--namespace", "-n", help="of the targets, without --config")
+        freeze.add_argument("--kubeconfig", metavar="FILE", help="as kubectl finds it by default")
+        freeze.add_argument("--context", help="of that kubeconfig")
+        freeze.add_argument("--json", action="store_true")
+
     carry = commands.add_parser("import", help="an HPA or ScaledObject as a file for `scale run --config`")
     carry.add_argument("manifest", metavar="FILE", help="YAML or JSON, one or several objects")
 
@@ -61,6 +79,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked."""
+    if args.action == "serve":
+        from .serve import serve
+
+        return serve(args)
+    if args.action in ("freeze", "unfreeze"):
+        from .freezing import freeze
+
+        return freeze(args, on=args.action == "freeze")
     return int(
         {"backtest": _backtest, "run": _run, "explain": _explain, "import": _import}[args.action](args)
     )
@@ -152,12 +178,20 @@ def _run(args: argparse.Namespace) -> int:
     scaler = load_object(args.scaler, "scaler")
     if not callable(getattr(scaler, "tick", None)):
         raise ConfigurationError("scaler", args.scaler, "an AutoScaler, or a function that returns one")
-    if not args.once:
-        scaler.run(args.interval)
-        return 0
-    decision = scaler.tick()
-    say(decision.to_json() if args.json else decision.explain())
-    return 1 if decision.error else 0
+    if args.state:
+        from .state import open_state
+
+        scaler.state = open_state(args.state, argument="--state")
+    try:
+        if not args.once:
+            scaler.run(args.interval)
+            return 0
+        decision = scaler.tick()
+        say(decision.to_json() if args.json else decision.explain())
+        return 1 if decision.error else 0
+    finally:
+        if args.state:
+            scaler.state.close()
 
 
 def _import(args: argparse.Namespace) -> int:

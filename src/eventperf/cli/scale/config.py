@@ -22,6 +22,7 @@ from eventperf.scaling import (
     DecisionLog,
     Fleet,
     LeaderElector,
+    LearnedState,
     LogAlerts,
     MaxOf,
     Metrics,
@@ -38,6 +39,7 @@ from eventperf.scaling import (
 from .checks import filled, unseen
 from .objects import load_object
 from .section import Section, named
+from .state import open_state
 
 _POLICIES = {
     "target-tracking": "TargetTracking",
@@ -59,6 +61,7 @@ class Plan:
     lease: str
     dry_run: bool
     stdout: bool
+    learned: LearnedState | None = None
     closing: list[Callable[[], object]] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     """What policies need and can never see, in words."""
@@ -105,20 +108,20 @@ def _toml() -> Callable[[str], Any]:
     )
 
 
-def build(data: Mapping[str, Any], *, dry_run: bool | None = None) -> Plan:
+def build(data: Mapping[str, Any], *, dry_run: bool | None = None, state: str | None = None) -> Plan:
     """Check ``data`` and build the fleet it describes; nothing is opened.
 
     Args:
-        dry_run: Overrules the file.
+        dry_run: Overrules the file, as ``state`` does.
 
     Raises:
         ConfigurationError: The first thing that is wrong, by its key.
     """
-    return _Builder(Section(data, ""), dry_run).build()
+    return _Builder(Section(data, ""), dry_run, state).build()
 
 
 class _Builder:
-    def __init__(self, top: Section, dry_run: bool | None) -> None:
+    def __init__(self, top: Section, dry_run: bool | None, state: str | None) -> None:
         from eventperf.scaling import KubernetesState
         from eventperf.scaling.backends.kubernetes.api import KubernetesApi
 
@@ -131,6 +134,7 @@ class _Builder:
         wish = own.flag("dry_run", False)
         self.dry_run = wish if dry_run is None else dry_run
         self.workers: int = own.whole("workers", 4)
+        kept = state or own.text("state", None)
         own.end()
         cluster = top.section("kubernetes")
         with named("kubernetes"):
@@ -146,6 +150,11 @@ class _Builder:
             )
         cluster.end()
         self.closing += [self.api.close, self.state.close]
+        self.learned: LearnedState | None = None
+        if kept is not None:
+            argument = "--state" if state else "scaler.state"
+            self.learned = open_state(kept, argument=argument, api=self.api, namespace=self.namespace)
+            self.closing.append(self.learned.close)
 
     def build(self) -> Plan:
         top = self.top
@@ -165,7 +174,12 @@ class _Builder:
         top.end()
         with named("scaler"):
             fleet = Fleet(scalers, leader=elector, workers=self.workers)
-        return Plan(fleet, self.interval_s, elector, lease, self.dry_run, stdout, self.closing, self.unseen)
+        if self.learned is not None and elector is not None:
+            self.learned.guard = lambda: elector.is_leader or not elector.leader
+        return Plan(
+            fleet, self.interval_s, elector, lease, self.dry_run, stdout, self.learned, self.closing,
+            self.unseen,
+        )  # fmt: skip
 
     # -- parts ---------------------------------------------------------------------------------------
 
@@ -272,7 +286,7 @@ class _Builder:
                 target, metrics, policy, min_replicas=section.whole("min_replicas", 1),
                 max_replicas=section.whole("max_replicas"), behavior=behavior, alerts=alerts, log=log,
                 dry_run=self.dry_run or section.flag("dry_run", False),
-                max_age=section.duration("max_age", 120.0), calendar=self.calendar,
+                max_age=section.duration("max_age", 120.0), calendar=self.calendar, state=self.learned,
             )  # fmt: skip
         section.end()
         return scaler

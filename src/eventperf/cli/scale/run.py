@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from eventperf._core.errors import ConfigurationError
@@ -17,13 +17,14 @@ from eventperf.scaling import ScalingDecision
 from eventperf.scaling.leader import LeaderChanged
 
 from .config import Plan, build, read_file
+from .listening import listening
 
 _log = logging.getLogger("eventperf.scaling.run")
 
 
 def run_config(args: argparse.Namespace) -> int:
     """Run, check, or tick once, as the arguments say."""
-    plan = build(read_file(args.config), dry_run=True if args.dry_run else None)
+    plan = build(read_file(args.config), dry_run=True if args.dry_run else None, state=args.state)
     try:
         if args.check:
             _show(plan)
@@ -32,7 +33,8 @@ def run_config(args: argparse.Namespace) -> int:
             return 1 if plan.unseen else 0
         if args.once:
             return _once(plan, as_json=args.json)
-        return _serve(plan)
+        with listening(plan, args.listen) if args.listen else nullcontext():
+            return serve_plan(plan)
     finally:
         plan.close()
 
@@ -60,7 +62,8 @@ def _once(plan: Plan, *, as_json: bool) -> int:
     return 1 if report.errors or any(d.error for d in report.decisions) else 0
 
 
-def _serve(plan: Plan) -> int:
+def serve_plan(plan: Plan) -> int:
+    """Run the loop until a signal ends it."""
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

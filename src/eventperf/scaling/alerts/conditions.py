@@ -30,6 +30,8 @@ class Watch:
         if decision.observation is not None:
             if decision.observation.paused:
                 found["paused"] = "somebody set it to 0: nothing is scaled until somebody scales it up again"
+            if decision.observation.state.frozen:
+                found["frozen"] = "frozen by people: nothing is scaled, up or down, until it is unfrozen"
             found.update(self._pinned(decision, decision.observation.max_replicas, now))
             found.update(self._unready(decision, now))
         return found

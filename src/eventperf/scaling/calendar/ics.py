@@ -15,7 +15,7 @@ from typing import Any
 
 from eventperf._core.cron import time_zone
 from eventperf._core.errors import ConfigurationError
-from eventperf.scaling.model import CalendarEvent
+from eventperf.scaling.model import MOST_TEXT, CalendarEvent
 
 _DAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
 _RULES = {"FREQ", "INTERVAL", "COUNT", "UNTIL", "BYDAY", "WKST"}
@@ -114,7 +114,7 @@ def _events(lines: list[Line], moved: set[tuple[str, float]]) -> list[CalendarEv
     if _first(lines, "RECURRENCE-ID") is None:
         skipped |= {at for name, at in moved if name == uid}
     categories, summary = _text(lines, "CATEGORIES").split(",")[0], _text(lines, "SUMMARY")
-    kind = _text(lines, "X-EVENTPERF-KIND") or categories or summary or "event"
+    kind = (_text(lines, "X-EVENTPERF-KIND") or categories or summary or "event")[:MOST_TEXT]
     said: dict[str, Any] = {}
     for name, make in _SAID.items():
         value = _text(lines, f"X-EVENTPERF-{name}")
@@ -122,9 +122,10 @@ def _events(lines: list[Line], moved: set[tuple[str, float]]) -> list[CalendarEv
             said[name.lower().replace("-", "_")] = _number(name, value, make)
     rule = _text(lines, "RRULE")
     dates = _recurring(began, rule) if rule else [began]
+    name = uid[: MOST_TEXT - 20]
     return [
         CalendarEvent(
-            at=at, kind=kind, id=uid if not rule else f"{uid}/{at:.0f}",
+            at=at, kind=kind, id=name if not rule else f"{name}/{at:.0f}",
             until=at + length if length > 0 else None, **said,
         )
         for at in (moment.timestamp() for moment in dates)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from .api import KubernetesApi
+from .configmap import ConfigMapState
 from .endpoints import KubernetesEndpoints
 from .lease import KubernetesLease
 from .state import KubernetesState
 from .target import KubernetesMetrics, KubernetesScale, KubernetesTarget
 
 __all__ = [
+    "ConfigMapState",
     "KubernetesApi",
     "KubernetesEndpoints",
     "KubernetesLease",

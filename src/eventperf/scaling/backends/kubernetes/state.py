@@ -20,6 +20,9 @@ from .names import Reference, namespaced, quantity
 from .pods import Pod, PodIndex, Selector, epoch, extract_pod, requested
 from .watch import WatchedCollection
 
+FROZEN = "eventperf/frozen"
+"""An annotation of the workload: people write ``true`` into it, and nothing is changed until it is gone."""
+
 _FRESH_S = 150.0  # bookmarks come every minute; two of them may be lost
 _SYNC_S = 30.0
 _DRIVERS_S = 5.0
@@ -34,6 +37,7 @@ class ScaleState:
         updated: Pods of the newest template; differs from ``observed`` during a rolling update.
         version: resourceVersion to be carried by a PATCH.
         cpu: Requested cores per pod of the template, memory: bytes; None where not requested.
+        frozen: Whether its annotation asks that nothing is changed.
     """
 
     replicas: int
@@ -45,6 +49,17 @@ class ScaleState:
     uid: str
     cpu: float | None = None
     memory: float | None = None
+    frozen: bool = False
+
+
+def is_frozen(meta: Mapping[str, Any]) -> bool:
+    """Tell whether an object's metadata asks to leave it alone.
+
+    >>> [is_frozen({"annotations": {FROZEN: value}}) for value in ("true", "yes", "false", "")]
+    [True, True, False, False]
+    """
+    value = (meta.get("annotations") or {}).get(FROZEN, "")
+    return str(value).strip().lower() not in ("", "false", "no", "off", "0")
 
 
 def extract_workload(obj: JSON) -> ScaleState:
@@ -61,6 +76,7 @@ def extract_workload(obj: JSON) -> ScaleState:
         meta["uid"],
         requested(pod_spec, "cpu"),
         requested(pod_spec, "memory"),
+        is_frozen(meta),
     )
 
 

@@ -27,12 +27,13 @@ from .events import EventWriter
 from .metrics import sample
 from .names import Reference, namespaced, parse_reference
 from .pods import Pod
-from .state import KubernetesState, ScaleState, extract_scale, extract_workload
+from .state import FROZEN, KubernetesState, ScaleState, extract_scale, extract_workload, is_frozen
 
 _log = logging.getLogger("eventperf.scaling.kubernetes")
 
 _CONFLICTS = 3
 _CONTENDERS_S = 60.0
+_FROZEN_S = 10.0
 _REPLICAS_MAX = 2**31 - 1
 
 
@@ -69,6 +70,7 @@ class KubernetesScale:
         self._wrote: int | None = None
         self._closed_until = float("-inf")
         self._contenders: tuple[float, tuple[str, ...]] = (float("-inf"), ())
+        self._frozen: tuple[float, bool] = (float("-inf"), False)
 
     # -- reading --------------------------------------------------------------------------------------
 
@@ -94,7 +96,33 @@ class KubernetesScale:
     def _get(self) -> ScaleState:
         if self.reference.group == "apps":
             return extract_workload(self._request("GET", self._path()))
-        return self._get_scale()
+        return replace(self._get_scale(), frozen=self._is_frozen())
+
+    def _is_frozen(self) -> bool:
+        """Look at the object itself, whose annotations its Scale view does not show."""
+        now = self._clock.monotonic()
+        if now - self._frozen[0] >= _FROZEN_S:
+            frozen = self._frozen[1]
+            try:
+                frozen = is_frozen(self.api.request("GET", self._path())["metadata"])
+            except KubernetesApiError as error:
+                if self._frozen[0] == float("-inf"):
+                    text = "%s: whether it is frozen cannot be seen (get on %s is needed): %s"
+                    _log.warning(text, self.reference.name, self.reference.plural, error)
+            self._frozen = (now, frozen)
+        return self._frozen[1]
+
+    def freeze(self, on: bool = True) -> None:
+        """Write the annotation ``eventperf/frozen`` (or take it away), which every scaler of it obeys.
+
+        Needs the right to patch the object itself, which a scaler's own account has not.
+
+        Raises:
+            KubernetesApiError: Refused, or no answer.
+        """
+        body: JSON = {"metadata": {"annotations": {FROZEN: "true" if on else None}}}
+        self._request("PATCH", self._path(), body=body, query={"fieldManager": "eventperf-freeze"})
+        self._frozen = (float("-inf"), on)
 
     def _get_scale(self) -> ScaleState:
         return extract_scale(self._request("GET", self._path("scale")))
@@ -335,7 +363,8 @@ class KubernetesTarget:
         """
         state = self.object.read()
         ready = state.observed if state.ready is None else state.ready
-        return TargetState(replicas=state.replicas, ready=ready, starting=max(0, state.replicas - ready))
+        starting = max(0, state.replicas - ready)
+        return TargetState(replicas=state.replicas, ready=ready, starting=starting, frozen=state.frozen)
 
     def scale(self, replicas: int, /, *, reason: str = "") -> None:
         """Ask for ``replicas`` by one PATCH and tell it in one Event; see :meth:`KubernetesScale.write`.

@@ -140,7 +140,7 @@ def _learn(new: dict[str, Any]) -> None:
     leap = new["peak"] - reference
     if found:
         new["doubts"] = shapes.learn_doubt(new["doubts"], new["shapes"], found, reference, leap, said)
-        new["shapes"] = shapes.learn(new["shapes"], found, reference, leap, said)
+        new["shapes"] = shapes.learn(new["shapes"], found, reference, leap, said, number)
     factor = (new["peak"] - said) / max(reference, _TINY_RPS)
     if factor >= _LEAST_KEPT:
         day, at = divmod(number, _DAY)

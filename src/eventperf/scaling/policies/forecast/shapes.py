@@ -28,7 +28,7 @@ _NOISE, _SIZE_NOISE, _DRIFT = 0.05, 0.3, 0.1
 _SURPRISE, _AGREE = 3.0, 2
 _DOUBT, _DOUBT_EVENTS, _DOUBT_GAIN = 0.3, 2.0, 0.1
 _MOST_DOUBT, _TOLD = 1.2, 0.15
-_MOST_KINDS = 64
+_MOST_KINDS, _MOST_SHAPES = 64, 1024
 
 
 def features(number: int, reference: float, events: Sequence[CalendarEvent]) -> list[list[Any]]:
@@ -62,9 +62,12 @@ def explained(shapes: Mapping[str, Any], found: Sequence[Sequence[Any]]) -> floa
 
 
 def learn(
-    shapes: Mapping[str, Any], found: Sequence[Sequence[Any]], reference: float, leap: float, said: float
-) -> dict[str, Any]:
-    """Return the shapes after one more slot: ``{key: [per person, variance, outliers in a row]}``.
+    shapes: Mapping[str, Any], found: Sequence[Sequence[Any]], reference: float, leap: float, said: float,
+    number: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the shapes after slot ``number``: ``{key: [per person, variance, outliers in a row, number]}``.
+
+    Beyond 1,024 figures those that were not met for longest go.
 
     >>> round(learn({}, [["opening|0", 1000.0]], 100.0, 1500.0, 0.0)["opening|0"][0], 2)
     1.5
@@ -76,22 +79,26 @@ def learn(
     surprise, is_first = leap - said, False
     for key, size in found:
         is_first = is_first or (key not in new and key.endswith(_NEAR))
-        mean, variance, streak = new.get(key) or (0.0, (_first_doubt(key) * reference / size) ** 2, 0)
-        new[key] = [mean, variance + (_DRIFT * mean) ** 2, streak]
+        mean, variance, streak, *_ = new.get(key) or (0.0, (_first_doubt(key) * reference / size) ** 2, 0)
+        new[key] = [mean, variance + (_DRIFT * mean) ** 2, streak, number]
     most = _SURPRISE * math.sqrt(noise + sum(new[key][1] * size * size for key, size in found))
     sign = 0 if is_first else (surprise > most) - (surprise < -most)
-    if sign and any(new[key][2] * sign >= _AGREE - 1 for key, _ in found):
-        for key, size in found:  # the site has changed: what was learned is as doubtful as at first
-            new[key] = [new[key][0], max(new[key][1], (_first_doubt(key) * reference / size) ** 2), 0]
+    changed = [pair for pair in found if pair[0] != EVERY and new[pair[0]][2] * sign >= _AGREE - 1]
+    if sign and changed:
+        for key, size in changed:  # the site has changed: what was learned is as doubtful as at first
+            new[key] = [new[key][0], max(new[key][1], (_first_doubt(key) * reference / size) ** 2), 0, number]
         sign = 0
     elif sign:
         surprise = sign * most
     total = noise + sum(new[key][1] * size * size for key, size in found)
     for key, size in found:
-        mean, variance, streak = new[key]
+        mean, variance, streak, _ = new[key]
         gain = variance * size / total if total > 0.0 else 0.0
         streak = streak + sign if sign and streak * sign >= 0 else sign
-        new[key] = [max(0.0, mean + gain * surprise), variance * (1.0 - gain * size), streak]
+        new[key] = [max(0.0, mean + gain * surprise), variance * (1.0 - gain * size), streak, number]
+    if len(new) > _MOST_SHAPES:
+        kept = sorted(new, key=lambda key: (-new[key][3] if len(new[key]) > 3 else 0, key))[:_MOST_SHAPES]
+        return {key: new[key] for key in kept}
     return new
 
 
