@@ -172,6 +172,17 @@ def sbom(session: nox.Session) -> None:
     session.run("cyclonedx-py", "environment", "-o", "dist/sbom.json", str(session.virtualenv.location))
 
 
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Change the pure decisions a little and see whether a test notices; ``-- NAME*`` for some of them.
+
+    What is changed and tried stands in ``pyproject.toml``, what survives and why in ``tests/mutants.md``.
+    """
+    install(session, "test", "mutants")
+    session.run("mutmut", "run", *session.posargs)
+    session.run("mutmut", "results")
+
+
 # --- servers ------------------------------------------------------------------------------------
 
 APT = """

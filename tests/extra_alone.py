@@ -32,10 +32,12 @@ BRINGS = {
     "prometheus": "prometheus_client",
     "opentelemetry": "opentelemetry",
     "console": "",
+    "cachelib": "cachelib cachetools hiredis msgspec redis",
+    "flask-caching": "cachelib cachetools flask_caching flask hiredis msgspec redis",
     "dogpile": "cachetools dogpile hiredis msgspec redis",
 }
 COMES_ALONG = {"fastapi": {"opentelemetry"}}  # newer FastAPIs ask for its API
-NOT_IN_ALL = {"arq", "prometheus", "opentelemetry", "dogpile"}
+NOT_IN_ALL = {"arq", "prometheus", "opentelemetry", "dogpile", "cachelib", "flask-caching"}
 WORK = {
     "": "import eventperf.cache, eventperf.dbopt, eventperf.queues, eventperf.scaling",
     "cache": 'from eventperf import CacheManager; CacheManager("redis://127.0.0.1:1/0").close()',
@@ -63,6 +65,8 @@ from eventperf.scaling.backends.kubernetes import KubernetesApi
     "prometheus": "import eventperf.contrib.prometheus",
     "opentelemetry": "import eventperf.contrib.opentelemetry",
     "console": "from eventperf.contrib.console import Console, read_only; Console(may=read_only)",
+    "cachelib": "import eventperf.contrib.cachelib",
+    "flask-caching": "import eventperf.contrib.flask_caching",
     "dogpile": "import eventperf.contrib.dogpile",
 }
 

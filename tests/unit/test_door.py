@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import eventperf
+import public_names
 
 ROOMS = ("cache", "dbopt", "scaling", "queues")
 DRIVERS = {
@@ -65,3 +66,29 @@ def test_rooms_are_reached_as_attributes(room):
 def test_a_wrong_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'CacheManger'"):
         eventperf.CacheManger  # noqa: B018
+
+
+# -- the names that others rely on -------------------------------------------------------------------
+
+
+def test_public_names_stay():
+    """The list is ``tests/public_names.txt``; a name goes after a minor release that warned."""
+    gone, new = public_names.changes()
+    assert not gone, (
+        f"public names are gone: {', '.join(gone)}. Users rely on them: deprecate first, a name works for "
+        "one more minor release and warns (CONTRIBUTING.md, Removing a name); then it leaves the list."
+    )
+    assert not new, (
+        f"new public names are not on the list: {', '.join(new)}. `python tests/public_names.py` adds them, "
+        "if they are meant to be public; others begin with an underscore or stay out of __all__."
+    )
+
+
+@pytest.mark.parametrize("path", public_names.written_paths())
+def test_every_path_that_docs_examples_and_metadata_name_is_there(path):
+    try:
+        public_names.find(path)
+    except ImportError as error:
+        if (error.name or "eventperf").startswith("eventperf"):
+            raise
+        pytest.skip(f"needs {error.name}")

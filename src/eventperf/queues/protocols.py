@@ -3,6 +3,19 @@
 A backend offers the same verbs twice: :class:`JobStore` for plain threads (producers without an event
 loop, the heartbeat thread of a worker) and :class:`AsyncJobStore` for one event loop. All verbs take
 batches. Times are the store's own clock, so hosts with wrong clocks agree; delays travel as seconds.
+
+What a store keeps, beyond the words of each verb:
+
+* At push it sets ``created_at`` and, from ``deadline_s``, ``deadline_at`` of the record. A job is ``delayed``
+  until it is due, then ``waiting``; ``JobInfo.attempt`` counts tries that ended, and the present one.
+* A unique key belongs to a type and is held as ``unique_for`` says, also while its job is retried. A replay
+  leaves a job alone whose key another one holds by now; it clears attempts, crashes, error and deadline.
+* A job whose cancellation was asked for never runs again: a retry, a release, a lost lease are its end.
+* ``max_crashes`` lost leases, a passed deadline, and a type that no live worker has declared for
+  ``unknown_grace_s`` end in the dead letter, with a reason in ``error``. How many dead jobs are kept is
+  ``keep_failed``; finished ones stay for ``result_ttl_s``, and ``keep_completed`` of them are listed however
+  old they are. Steps and progress end with the job.
+* Waiting and delayed jobs that are purged count as cancelled: every job that came in is in one state.
 """
 
 from __future__ import annotations
@@ -270,7 +283,9 @@ class WorkerStore(Protocol):
         """Hand out up to ``total`` jobs, at most ``room[queue]`` of each queue.
 
         Due jobs become ready, leases that ran out are taken back, then jobs are chosen by
-        :mod:`~eventperf.queues.policy`. Each job goes to exactly one of concurrent callers.
+        :mod:`~eventperf.queues.policy`: classes of queue and priority by its ``choose``; inside a class what
+        was handed back, then fairness keys in turns, each in its order. Each job goes to exactly one of
+        concurrent callers. ``worker`` has entered, and stays known for two leases more.
         """
         ...
 

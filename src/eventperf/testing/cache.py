@@ -267,6 +267,21 @@ class CacheStoreSuite:
 
     # -- tasks ---------------------------------------------------------------------------------------
 
+    def test_tasks_and_threads_add_to_one_counter(self, cache: CacheManager) -> None:
+        async def main() -> None:
+            visits = cache.counter("visits")
+            assert await visits.avalue() == 0
+            assert sorted(await asyncio.gather(*[visits.aincr(2) for _ in range(20)])) == list(
+                range(2, 41, 2)
+            )
+            assert await visits.aincr(-5) == 35
+            assert await visits.aincr() == await visits.avalue() == 36
+            await cache.aclose()
+
+        asyncio.run(main())
+        assert cache.counter("visits").value() == 36
+        assert cache.counter("others").value() == 0
+
     def test_tasks_see_the_same(self, cache: CacheManager) -> None:
         async def main() -> None:
             loads = []

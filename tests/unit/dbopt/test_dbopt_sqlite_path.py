@@ -271,6 +271,45 @@ def test_async_engines_are_recorded_and_advised(path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_task_finds_advises_applies_and_optimizes_while_its_loop_goes_on(
+    engine: Engine, path: Path
+) -> None:
+    workload = drive(engine, BY_EVENT, ODD)
+    optimizer = DatabaseOptimizer(engine, source=workload)
+
+    def indexes() -> int:
+        with sqlite3.connect(path) as db:
+            return int(db.execute("SELECT count(*) FROM sqlite_master WHERE type = 'index'").fetchone()[0])
+
+    async def main() -> None:
+        beats = 0
+
+        async def beat() -> None:
+            nonlocal beats
+            while True:
+                beats += 1
+                await asyncio.sleep(0)
+
+        pulse = asyncio.create_task(beat())
+        found = await optimizer.aslow_queries(limit=1)
+        assert [q.fingerprint for q in found] == [q.fingerprint for q in optimizer.slow_queries(limit=1)]
+        advice = await optimizer.aadvise()
+        planned = await optimizer.aapply(advice)
+        assert (planned.dry_run, len(planned.planned), indexes()) == (True, 2, 0)
+        tried = await optimizer.aoptimize()
+        assert (tried.report.dry_run, tried.indexes_created, indexes()) == (True, 0, 0)
+        before = beats
+        done = await optimizer.aapply(advice, dry_run=False, verify=False)
+        assert beats > before, "the loop was free meanwhile"
+        assert (done.dry_run, len(done.created), done.measured, indexes()) == (False, 2, {}, 2)
+        real = await optimizer.aoptimize(dry_run=False)
+        assert (real.report.dry_run, real.indexes_created, indexes()) == (False, 0, 2), "all is done"
+        pulse.cancel()
+
+    asyncio.run(main())
+    optimizer.close()
+
+
 def test_sqlite_has_no_record_of_its_own(engine: Engine) -> None:
     with pytest.raises(SourceUnavailable, match="QueryRecorder"):
         DatabaseOptimizer(engine).slow_queries()

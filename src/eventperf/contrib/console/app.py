@@ -189,7 +189,8 @@ class Console:
             return self._page(view, say("forbidden"), [_refused(say(f"refused_{why}"))], status=403)
         if part is None:
             return self._page(view, say("not_found"), [], status=404)
-        action, subject = view.request.sent("action"), view.request.sent("subject") or None
+        action = view.request.sent("action") or view.request.sent("all")  # one job or some, or all that match
+        subject = view.request.sent("subject") or None
         if action not in part.actions:
             return self._page(view, say("not_found"), [], status=404)
         if not view.may(action, subject):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from eventperf._pages.html import Html, markup, tag
+from eventperf._pages.html import Html, tag
 
 from .guard import FIELD
 from .texts import say
@@ -47,7 +47,7 @@ class View:
         self.may: Callable[[str, str | None], bool] = may
         self.token: str = token
 
-    def link(self, path: str, text: object, **query: object) -> Html:
+    def link(self, path: str, text: object, /, **query: object) -> Html:
         """Return a link to a page of the console."""
         return tag("a", text, href=self.request.link(path, **query))
 
@@ -155,12 +155,3 @@ def empty(text: str) -> Html:
 def concealed(what: str) -> Html:
     """Return what stands in place of something the asker may not see."""
     return empty(say("hidden", what=what))
-
-
-def tabs(view: View, items: Sequence[tuple[str, str]], current: str) -> Html:
-    """Return links between pages of one part."""
-    links = [
-        tag("a", text, href=view.request.link(path), aria_current="page" if path == current else None)
-        for path, text in items
-    ]
-    return tag("nav", *(markup(link, " ") for link in links), class_="tabs", aria_label=say("overview"))

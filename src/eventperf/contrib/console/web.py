@@ -50,7 +50,7 @@ class Request:
         """Return a field of the form."""
         return self.form[name][0] if self.form.get(name) else default
 
-    def link(self, path: str, **query: object) -> str:
+    def link(self, path: str, /, **query: object) -> str:
         """Return the URL of a page of the console; what is empty stays out of the query."""
         given = {k: v for k, v in query.items() if v not in (None, "")}
         return self.base + path + ("?" + urlencode(given) if given else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 
@@ -10,6 +11,7 @@ import pytest
 from eventperf._core.errors import ConfigurationError
 from eventperf.queues import (
     JobCancelled,
+    JobNotFound,
     JobState,
     PayloadError,
     PayloadTooLarge,
@@ -114,6 +116,37 @@ class ControlTests(StoreTests):
         ids = [queues.enqueue("t", priority=p).id for p in (1, 9, 1)]
         listed = queues.backend.sync().listing("normal", JobState.WAITING, limit=10)
         assert [i.id for i in listed] == [ids[1], ids[0], ids[2]]
+
+    def test_operators_in_tasks_do_the_same(self, queues: QueueManager) -> None:
+        station = Station(queues, "t", lease_s=30)
+        jobs = queues.enqueue_many("t", range(4))
+        for lease in station.take():
+            assert station.end(lease, "dead", error="x")
+
+        async def main() -> None:
+            assert await queues.aretry(jobs[2].id)
+            assert not await queues.aretry(jobs[2].id), "it is out of the dead letter"
+            with pytest.raises(JobNotFound):
+                await queues.aretry("nobody")
+            assert await queues.areplay("normal", limit=1) == 1
+            assert await queues.areplay("normal", [jobs[3].id]) == 1
+            assert [info.id for info in await queues.adead("normal")] == [jobs[1].id]
+            assert not await queues.adrain(0.05), "three wait"
+            waiting = asyncio.create_task(queues.adrain(20))
+            await asyncio.sleep(0.01)
+            assert not waiting.done()
+            assert await queues.apurge("normal") == 3
+            assert await waiting
+            assert await queues.apurge("normal", "failed") == 1
+            with pytest.raises(ConfigurationError, match="state"):
+                await queues.apurge("normal", "active")
+            assert await queues.adrain(0)
+            await queues.aclose()
+
+        asyncio.run(main())
+        assert balanced(queues.status())
+        (row,) = (s for s in queues.status() if s.name == "normal")
+        assert (row.replayed, row.dead, row.waiting, row.cancelled) == (3, 0, 0, 3)
 
     # -- types -------------------------------------------------------------------------------------
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from eventperf._core.clock import Clock
 from eventperf._core.errors import EventPerfError
-from eventperf._pages.html import Html
+from eventperf._pages.html import Html, markup, tag
 from eventperf.contrib.console.texts import say
 from eventperf.contrib.console.view import Attention, Done, View, age, card, cards, listing, section
 
+from . import jobs, minutes
 from .part import NotHere, Refused
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class QueuesPart:
 
     path: str = "/queues"
     title: str = "queues"
-    actions: frozenset[str] = frozenset({"queue.pause", "queue.resume", "job.retry", "job.cancel"})
+    actions: frozenset[str] = frozenset({"queue.pause", "queue.resume"}) | jobs.ACTIONS
 
     def __init__(self, managers: Mapping[str, QueueManager], clock: Clock) -> None:
         self._managers, self._clock = managers, clock
@@ -37,17 +38,48 @@ class QueuesPart:
     def overview(self, view: View) -> Html:
         """Show what waits in each queue."""
         self._seen = {name: manager.status() for name, manager in self._managers.items()}
-        return cards(
+        shown = cards(
             card(s.name, f"{s.waiting:,}", f"waiting; {s.active:,} active, {s.dead:,} dead")
             for rows in self._seen.values()
             for s in rows
         )
+        drawn = [minutes.plots(m) for m in self._managers.values() if "metrics" in m.backend.capabilities]
+        return markup(shown, *drawn)
 
     def show(self, view: View) -> tuple[str, Sequence[object]]:
-        """Show all queues."""
-        if view.request.path.strip("/") != "queues":
+        """Show all queues, the jobs that are asked for, or one of them."""
+        path = view.request.path.strip("/")
+        if path == "queues":
+            body = [section(n, *self._room(view, n, m)) for n, m in self._managers.items()]
+            return say("queues"), body
+        name = view.request.asked("in", next(iter(self._managers)))
+        manager = self._managers.get(name)
+        if manager is None or path not in ("queues/jobs", "queues/job"):
             raise NotHere(say("not_found"))
-        return say("queues"), [section(n, self._status(view, n, m)) for n, m in self._managers.items()]
+        if path == "queues/jobs":
+            return say("jobs"), [self._chooser(view, name), *jobs.page(view, name, manager)]
+        return f"{say('job')} {view.request.asked('id')}", jobs.one(view, name, manager)
+
+    def _room(self, view: View, name: str, manager: QueueManager) -> Iterator[object]:
+        yield self._status(view, name, manager)
+        has = manager.backend.capabilities
+        if "search" in has:
+            yield tag("p", view.link("/queues/jobs", "Find jobs", **{"in": name}))
+        if "metrics" in has:
+            yield minutes.section_of(view, name, manager)
+
+    def _chooser(self, view: View, current: str) -> Html:
+        """Return links to the jobs of the other managers."""
+        if len(self._managers) < 2:
+            return Html("")
+        links = [
+            tag(
+                "a", name, href=view.request.link("/queues/jobs", **{"in": name}),
+                aria_current="page" if name == current else None,
+            )
+            for name in self._managers
+        ]  # fmt: skip
+        return tag("nav", *links, class_="tabs", aria_label="Managers")
 
     def _status(self, view: View, name: str, manager: QueueManager) -> Html:
         rows = []
@@ -58,23 +90,36 @@ class QueuesPart:
                 button = view.button(
                     self.path, verb.capitalize(), action=f"queue.{verb}", subject=s.name, manager=name
                 )
+            state = "paused" if s.paused else ""
+            counts = [f"{n:,}" for n in (s.waiting, s.delayed, s.active)]
+            dead = self._link(view, name, manager, s.name, f"{s.dead:,}", "failed")
+            more = [f"{n:,}" for n in (s.completed, s.retried, s.workers)]
+            rates = [age(s.oldest_wait_s), f"{s.arrival_rate:.3g}", f"{s.service_rate:.3g}"]
             rows.append(
-                (
-                    s.name, "paused" if s.paused else "", f"{s.waiting:,}", f"{s.delayed:,}", f"{s.active:,}",
-                    f"{s.dead:,}", f"{s.completed:,}", f"{s.retried:,}", f"{s.workers:,}",
-                    age(s.oldest_wait_s), f"{s.arrival_rate:.3g}", f"{s.service_rate:.3g}", button,
-                )
-            )  # fmt: skip
+                (self._link(view, name, manager, s.name), state, *counts, dead, *more, *rates, button)
+            )
         columns = (
             "queue", "", "waiting", "delayed", "active", "dead", "completed", "retried", "workers", "oldest",
             "in /s", "out /s", "",
         )  # fmt: skip
         return listing(f"Kept in {manager.backend.name}", columns, rows, range(2, 12))
 
+    def _link(
+        self, view: View, name: str, manager: QueueManager, queue: str, text: str = "", state: str = ""
+    ) -> object:
+        """Return a link to the jobs of a queue, where the store can search."""
+        if "search" not in manager.backend.capabilities:
+            return text or queue
+        return view.link("/queues/jobs", text or queue, **{"in": name}, queue=queue, state=state)
+
     def act(self, view: View, action: str, subject: str | None) -> Done | tuple[str, Sequence[object]]:
-        """Pause or resume a queue."""
+        """Pause or resume a queue, retry or cancel jobs."""
         manager = self._managers.get(view.request.sent("manager"))
-        if manager is None or subject is None:
+        if manager is None:
+            raise Refused(say("not_found"))
+        if action in jobs.ACTIONS:
+            return jobs.act(view, action, manager)
+        if subject is None:
             raise Refused(say("not_found"))
         verb = action.partition(".")[2]
         try:

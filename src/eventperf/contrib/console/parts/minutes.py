@@ -1,0 +1,90 @@
+"""What queues did by the minute, drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from eventperf._pages.html import Html, markup, tag
+from eventperf._pages.svg import lines
+from eventperf.contrib.console.texts import say
+from eventperf.contrib.console.view import View, age, empty, listing
+
+if TYPE_CHECKING:
+    from eventperf.queues import QueueManager
+    from eventperf.queues.minutes import Interval, Metrics
+
+_SPANS: Final = {"1h": "1m", "6h": "5m", "24h": "15m"}
+_DRAWN: Final = 5  # series in one plot: as many as there are colours, and one less
+
+
+def plots(manager: QueueManager, span: str = "1h") -> Html:
+    """Return jobs a minute and waits, by queue."""
+    metrics = manager.metrics(since=span, step=_SPANS[span])
+    if not metrics.intervals:
+        return empty(say("no_minutes"))
+    by_queue: dict[str, dict[float, Interval]] = {}
+    for one in metrics.intervals:
+        kept = by_queue.setdefault(one.queue, {})
+        if one.at in kept:
+            kept[one.at].merge(one)
+        else:
+            kept[one.at] = one
+    busiest = sorted(by_queue, key=lambda q: -sum(_ended(i) for i in by_queue[q].values()))[:_DRAWN]
+    steps = [((at - metrics.until) / 60, at) for at in _steps(metrics)]
+    done, waits = [], []
+    for queue in busiest:
+        kept = by_queue[queue]
+        done.append((queue, [(x, _rate(kept.get(at), metrics.step_s)) for x, at in steps]))
+        waits.append((queue, [(x, v) for x, at in steps if (v := _late(kept.get(at))) is not None]))
+    return tag(
+        "div",
+        tag("div", tag("h3", "Jobs a minute"), lines(done, x="minutes from now", y="jobs")),
+        tag("div", tag("h3", "Wait of 99 in 100"), lines(waits, x="minutes from now", y="seconds")),
+        class_="multiples",
+    )
+
+
+def _steps(metrics: Metrics) -> list[float]:
+    count = int((metrics.until - metrics.since) // metrics.step_s) + 1
+    return [metrics.since + n * metrics.step_s for n in range(count)]
+
+
+def _ended(one: Interval) -> int:
+    return one.completed + one.failed
+
+
+def _rate(one: Interval | None, step_s: float) -> float:
+    return 0.0 if one is None else _ended(one) * 60.0 / step_s
+
+
+def _late(one: Interval | None) -> float | None:
+    return None if one is None else one.wait.percentile(99)
+
+
+def section_of(view: View, name: str, manager: QueueManager) -> Html:
+    """Return plots and a table of the span that the URL asks for."""
+    asked = view.request.asked("span", "1h")
+    span = asked if asked in _SPANS else "1h"
+    links = [
+        tag("a", s, href=view.request.link("/queues", span=s), aria_current="page" if s == span else None)
+        for s in _SPANS
+    ]
+    chooser = tag("nav", *links, class_="tabs", aria_label="How far back")
+    return markup(chooser, plots(manager, span), _table(manager, span))
+
+
+def _table(manager: QueueManager, span: str) -> Html:
+    found = manager.metrics(since=span, step=_SPANS[span]).by("queue", "type")
+    rows = [
+        (
+            i.queue, i.type, f"{i.completed:,}", f"{i.failed:,}", f"{i.retried:,}",
+            *(_time(h.percentile(p)) for h in (i.wait, i.run) for p in (50, 99)),
+        )
+        for i in sorted(found.values(), key=lambda i: -_ended(i))[:50]
+    ]  # fmt: skip
+    columns = ("queue", "type", "completed", "failed", "retried", "wait p50", "p99", "run p50", "p99")
+    return listing(f"By queue and type, the last {span}", columns, rows, range(2, 9)) if rows else Html("")
+
+
+def _time(seconds: float | None) -> str:
+    return "–" if seconds is None else age(seconds)

@@ -1,0 +1,216 @@
+"""What of HTTP a shared cache may keep, and for whom (RFC 9110, RFC 9111). Pure decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from hashlib import sha256
+from typing import Final
+
+Headers = Sequence[tuple[str, str]]
+
+KEPT: Final = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
+"""Statuses that may be kept without being told so (RFC 9110, 15.1), without 206."""
+
+HOPS: Final = frozenset({
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
+    "trailer", "transfer-encoding", "upgrade",
+})  # fmt: skip
+"""What concerns one connection and is never kept (RFC 9111, 3.1)."""
+
+NOT_MODIFIED: Final = frozenset(
+    {"cache-control", "content-location", "date", "etag", "expires", "last-modified", "vary"}
+)
+"""What a 304 tells again (RFC 9110, 15.4.5)."""
+
+UNKEYED: Final = (
+    "forwarded", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix",
+    "x-forwarded-server", "x-host", "x-original-url", "x-rewrite-url", "x-http-method-override",
+)  # fmt: skip
+"""Headers that change what applications answer although caches look at none of them: they are part of the key
+here, so that nobody can put an answer made for him in the place of everybody's."""
+
+CONDITIONS: Final = frozenset(
+    {"if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "if-range", "range"}
+)
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a host said.
+
+    Attributes:
+        ttl_s: Life of answers that do not say one themselves; ``None`` keeps only those that do.
+        stale_s: How long after its life an answer may stand in while one caller has a new one made.
+        grace_s: How long after its life it may stand in for an error (5xx).
+        max_body_bytes: Longest body that is kept.
+        ignore_cookies: Cookies that change nothing (analytics); with any other a request is its own.
+        authorized: Whether answers to requests with ``Authorization`` may be kept where they say ``public``.
+    """
+
+    ttl_s: float | None = None
+    stale_s: float = 0.0
+    grace_s: float = 0.0
+    max_body_bytes: int = 1 << 20
+    ignore_cookies: frozenset[str] = frozenset()
+    authorized: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request.
+
+    Attributes:
+        url: Scheme, host, path and query: what it asks for.
+        path: Scheme, host and path: what a change of it invalidates.
+        headers: By their names in small letters; several of one name joined by commas.
+    """
+
+    method: str
+    url: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def key(self) -> str:
+        """Return what names the answer, before ``Vary``."""
+        extra = [f"{name}={self.headers[name]}" for name in UNKEYED if name in self.headers]
+        return f"http:{self.url}" + (f"|{_digest(extra)}" if extra else "")
+
+    def variant(self, names: Sequence[str]) -> dict[str, str]:
+        """Return what the request says in the headers that an answer varies by."""
+        return {name: _plain(self.headers.get(name, "")) for name in names}
+
+    def variant_key(self, names: Sequence[str]) -> str:
+        """Return what names the answer for this request's variant."""
+        said = self.variant(sorted(names))
+        return f"{self.key()}|{_digest([f'{k}={v}' for k, v in said.items()])}"
+
+
+def _digest(parts: Sequence[str]) -> str:
+    return sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _plain(value: str) -> str:
+    return ",".join(part.strip() for part in value.split(","))
+
+
+def directives(text: str) -> dict[str, str]:
+    """Return the directives of a Cache-Control header; of a doubled one the first, quotes taken away.
+
+    >>> directives('max-age=60, PUBLIC, no-cache="Set-Cookie"')
+    {'max-age': '60', 'public': '', 'no-cache': 'Set-Cookie'}
+    """
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        name, _, value = part.strip().partition("=")
+        if name:
+            found.setdefault(name.strip().lower(), value.strip().strip('"'))
+    return found
+
+
+def bypass(asked: Asked, rules: Rules) -> str:
+    """Return why the cache stays out of a request, empty if it does not."""
+    headers = asked.headers
+    if asked.method not in ("GET", "HEAD"):
+        return "method"
+    if "authorization" in headers and not rules.authorized:
+        return "authorization"
+    for part in headers.get("cookie", "").split(";"):
+        name = part.partition("=")[0].strip()
+        if name and name not in rules.ignore_cookies:
+            return "cookie"
+    if "range" in headers or "if-match" in headers or "if-unmodified-since" in headers:
+        return "partial"
+    if "no-store" in directives(headers.get("cache-control", "")):
+        return "no-store"
+    return "upgrade" if "upgrade" in headers else ""
+
+
+def wants_new(asked: Asked) -> bool:
+    """Tell whether the client asks for an answer made now (a reload)."""
+    said = directives(asked.headers.get("cache-control", ""))
+    if not said and "no-cache" in asked.headers.get("pragma", "").lower():
+        return True
+    return "no-cache" in said or said.get("max-age") == "0"
+
+
+def values(headers: Headers, name: str) -> str:
+    """Return all values of a header, joined by commas; empty where there is none."""
+    return ", ".join(value for key, value in headers if key.lower() == name)
+
+
+def has(headers: Headers, name: str) -> bool:
+    """Tell whether a header is there."""
+    return any(key.lower() == name for key, _ in headers)
+
+
+def lifetime(
+    asked: Asked, status: int, headers: Headers, rules: Rules, ttl_s: float | None, now: float
+) -> float | None:
+    """Return for how many seconds an answer may be kept, ``None`` if not at all.
+
+    Args:
+        ttl_s: What the view said about itself, ``None`` for the rules' own.
+    """
+    said = directives(values(headers, "cache-control"))
+    if "no-store" in said or "private" in said or "no-cache" in said or has(headers, "set-cookie"):
+        return None
+    if status not in KEPT or has(headers, "content-range") or varies(headers) is None:
+        return None
+    if "authorization" in asked.headers and not ({"public", "s-maxage", "must-revalidate"} & said.keys()):
+        return None
+    length = values(headers, "content-length")
+    if length and (not length.isdigit() or int(length) > rules.max_body_bytes):
+        return None
+    if values(headers, "content-type").lower().startswith("text/event-stream"):
+        return None
+    life = _said_life(said, headers, now)
+    if life is None:
+        life = ttl_s if ttl_s is not None else rules.ttl_s
+    if life is None:
+        return None
+    aged = values(headers, "age")
+    left = life - (int(aged) if aged.isdigit() else 0)
+    return left if left > 0 else None
+
+
+def _said_life(said: Mapping[str, str], headers: Headers, now: float) -> float | None:
+    for name in ("s-maxage", "max-age"):
+        if name in said:
+            return float(said[name]) if said[name].isdigit() else 0.0  # what cannot be read is stale
+    if not has(headers, "expires"):
+        return None
+    until, since = _date(values(headers, "expires")), _date(values(headers, "date"))
+    return 0.0 if until is None else until - (now if since is None else since)
+
+
+def _date(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return None
+
+
+def varies(headers: Headers) -> list[str] | None:
+    """Return the request headers that an answer depends on; ``None`` if it depends on more than headers."""
+    names = {part.strip().lower() for part in values(headers, "vary").split(",") if part.strip()}
+    return None if "*" in names else sorted(names)
+
+
+def not_modified(asked: Asked, headers: Headers) -> bool:
+    """Tell whether the client has this answer already (RFC 9110, 13.2.2)."""
+    told = asked.headers.get("if-none-match")
+    if told is not None:
+        tag = values(headers, "etag").removeprefix("W/")
+        known = {part.strip().removeprefix("W/") for part in told.split(",")}
+        return told.strip() == "*" or (bool(tag) and tag in known)
+    since = _date(asked.headers.get("if-modified-since", ""))
+    changed = _date(values(headers, "last-modified"))
+    return since is not None and changed is not None and changed <= since
+
+
+def etag(body: bytes, encoding: str) -> str:
+    """Return a weak validator for a body that came without one."""
+    return f'W/"{sha256(encoding.encode() + b"|" + body).hexdigest()[:32]}"'

@@ -1,0 +1,151 @@
+"""Answers kept in front of a WSGI application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from .flow import HttpCache, Marks, Record, Unstorable, marks
+from .rules import CONDITIONS, Asked, bypass
+
+if TYPE_CHECKING:
+    from eventperf.cache import CacheManager
+
+StartResponse = Callable[..., Any]
+App = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+
+
+class WsgiCacheMiddleware:
+    """Keep the answers of a WSGI application; what and for whom as :class:`HttpCacheMiddleware` does."""
+
+    def __init__(self, app: App, cache: CacheManager, **options: Any) -> None:
+        self.app: App = app
+        self.http: HttpCache = HttpCache(cache, **options)
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        asked = asked_of(environ)
+        if bypass(asked, self.http.rules):
+            return self._around(asked, environ, start_response)
+        if asked.method == "HEAD":
+            kept = self.http.peek(asked)
+            if kept is None:
+                return self._around(asked, environ, start_response)
+            return _respond(self.http, asked, kept, start_response, hit=True)
+        run = _Run(self, asked, environ)
+        try:
+            record = self.http.answer(asked, run.load)
+        except Unstorable:
+            if run.rest is None:  # another's answer, which is not ours to see
+                return self._around(asked, environ, start_response)
+            start_response(*run.start)
+            return run.rest
+        return _respond(self.http, asked, record, start_response, hit=record is not run.record)
+
+    def _around(
+        self, asked: Asked, environ: dict[str, Any], start_response: StartResponse
+    ) -> Iterable[bytes]:
+        def started(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            if self.http.changed(asked, int(status[:3])):
+                self.http.cache.invalidate_tags(self.http.tag(asked))
+            return start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
+
+        token = marks.set(Marks())
+        try:
+            return self.app(environ, started)
+        finally:
+            marks.reset(token)
+
+
+class _Run:
+    """The application at work on an answer that may be kept."""
+
+    def __init__(self, middleware: WsgiCacheMiddleware, asked: Asked, environ: dict[str, Any]) -> None:
+        self._http, self._app, self._asked = middleware.http, middleware.app, asked
+        dropped = {f"HTTP_{name.upper().replace('-', '_')}" for name in CONDITIONS}
+        self._environ = {k: v for k, v in environ.items() if k not in dropped}
+        self.start: tuple[Any, ...] = ()
+        self.rest: Iterable[bytes] | None = None
+        self.record: Record | None = None
+
+    def load(self) -> Record:
+        """Return the answer of the application.
+
+        Raises:
+            Unstorable: It goes through to the client instead: :attr:`start` and :attr:`rest`.
+        """
+        written: list[bytes] = []
+
+        def started(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            self.start = (status, headers, exc_info) if exc_info else (status, headers)
+            return written.append
+
+        said = Marks()
+        token = marks.set(said)
+        try:
+            answer = self._app(self._environ, started)
+            parts = iter(answer)
+            seen = [next(parts, b"")]  # an application may say its status as late as with its first bytes
+        finally:
+            marks.reset(token)
+        seen = [*written, *seen]
+        status, headers = int(self.start[0][:3]), self.start[1]
+        if self._http.life_of(self._asked, status, headers, said) is not None:
+            size = sum(map(len, seen))
+            while size <= self._http.rules.max_body_bytes and (part := next(parts, None)) is not None:
+                seen.append(part)
+                size += len(part)
+            if size <= self._http.rules.max_body_bytes:
+                _close(answer)
+                self.record = self._http.record(self._asked, status, headers, b"".join(seen), said)
+                return self.record
+        self.rest = _Rest(seen, parts, answer)
+        raise Unstorable(status)
+
+
+class _Rest:
+    """What was taken of an answer, and the rest of it."""
+
+    def __init__(self, seen: list[bytes], parts: Iterator[bytes], answer: Iterable[bytes]) -> None:
+        self._parts, self._answer = chain(seen, parts), answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._parts
+
+    def close(self) -> None:
+        """Tell the application that nobody reads on."""
+        _close(self._answer)
+
+
+def _close(answer: Any) -> None:
+    close = getattr(answer, "close", None)
+    if close is not None:
+        close()
+
+
+def _respond(
+    http: HttpCache, asked: Asked, record: Record, start_response: StartResponse, *, hit: bool
+) -> Iterable[bytes]:
+    status, headers, body = http.sent(asked, record, hit=hit)
+    start_response(f"{status} {phrase(status)}", headers)
+    return [body]
+
+
+def phrase(status: int) -> str:
+    """Return the words of a status."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"
+
+
+def asked_of(environ: Mapping[str, Any]) -> Asked:
+    """Return what an environment asks for."""
+    headers = {k[5:].replace("_", "-").lower(): str(v) for k, v in environ.items() if k.startswith("HTTP_")}
+    host = headers.get("host") or f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
+    path = f"{environ.get('SCRIPT_NAME', '')}|{environ.get('PATH_INFO', '')}"
+    where = f"{environ.get('wsgi.url_scheme', 'http')}://{host.lower()}{path}"
+    query = str(environ.get("QUERY_STRING", ""))
+    return Asked(method=environ["REQUEST_METHOD"], url=f"{where}?{query}", path=where, headers=headers)

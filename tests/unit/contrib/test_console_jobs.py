@@ -1,0 +1,142 @@
+"""Jobs on the console: found, looked at and acted on, alone, together or all that match."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from console_asks import CURE, HOSTILE, assert_harmless, everything, get
+from eventperf.contrib.console import Console, ConsoleAction, read_only
+from eventperf.contrib.console.guard import COOKIE, token_of
+from eventperf.contrib.console.web import Request, Response
+from eventperf.queues import JobState, QueueManager
+
+
+@pytest.fixture
+def queues() -> QueueManager:
+    found = QueueManager("memory://")
+
+    @found.job("mail", attempts=1)
+    def mail(ctx: Any, data: str) -> None:
+        if data.startswith("bad"):
+            raise ValueError(f"{HOSTILE} {data}")
+
+    for data in ("bad 1", "bad 2", "good", HOSTILE):
+        found.enqueue("mail", data, tags=["festival"] if data == "good" else [])
+    found.worker().run(burst=True)
+    found.enqueue("report", {"secret": "s3cr3t"}, delay="1h")
+    return found
+
+
+def dead(queues: QueueManager) -> list[str]:
+    return [job.id for job in queues.jobs(state="failed").jobs]
+
+
+def send(console: Console, path: str, **form: str | list[str]) -> Response:
+    fields = {"csrf": token_of(CURE), "manager": "default", **form}
+    headers = {"host": "h", "origin": "https://h", "cookie": f"{COOKIE}={CURE}"}
+    given = {k: v if isinstance(v, list) else [v] for k, v in fields.items()}
+    return console.respond(Request(method="POST", path=path, base="/ops", form=given, headers=headers))
+
+
+def ids_on(answer: Response) -> set[str]:
+    return set(re.findall(r'name="id" value="(.*?)"', answer.body.decode()))
+
+
+def test_filters_find_what_they_name(queues: QueueManager) -> None:
+    console = Console(queues=queues, may=everything)
+    assert ids_on(get(console, "/queues/jobs", state="failed")) == set(dead(queues))
+    (good,) = ids_on(get(console, "/queues/jobs", tag="festival"))
+    assert queues.job_info(good).state is JobState.COMPLETED
+    assert len(ids_on(get(console, "/queues/jobs", type="report"))) == 1
+    assert b"No job matches" in get(console, "/queues/jobs", type="nothing").body
+    odd = get(console, "/queues/jobs", state="<odd>")
+    assert odd.status == 200
+    assert b"waiting" in odd.body, "what is allowed"
+
+
+def test_pages_follow_one_another_to_the_end(queues: QueueManager) -> None:
+    for n in range(120):
+        queues.enqueue("report", n, queue="low")
+    console = Console(queues=queues, may=everything)
+    seen: set[str] = set()
+    query = {"queue": "low", "state": "waiting"}
+    for _ in range(10):
+        answer = get(console, "/queues/jobs", **query)
+        assert not seen & ids_on(answer)
+        seen |= ids_on(answer)
+        cursor = re.search(r"cursor=([\w.%-]+)", answer.body.decode())
+        if cursor is None:
+            break
+        query["cursor"] = cursor[1]
+    assert len(seen) == 120
+
+
+def test_the_chosen_jobs_run_again_and_no_other(queues: QueueManager) -> None:
+    console = Console(queues=queues, may=everything)
+    seen: list[ConsoleAction] = []
+    console.on(seen.append)
+    first, second = dead(queues)
+    answer = send(console, "/queues/jobs", action="job.retry", id=[first])
+    assert answer.status == 303
+    assert "done=retry&n=1" in dict(answer.headers)["Location"]
+    assert queues.job_info(first).state is JobState.WAITING
+    assert queues.job_info(second).state is JobState.FAILED
+    assert [(e.action, e.count) for e in seen] == [("job.retry", 1)]
+
+
+def test_all_that_match_are_counted_first_and_touched_when_sure(queues: QueueManager) -> None:
+    console = Console(queues=queues, may=everything)
+    asked = send(console, "/queues/jobs", all="job.retry", state="failed")
+    assert asked.status == 200
+    assert b"2 jobs match" in asked.body
+    assert len(dead(queues)) == 2
+    done = send(console, "/queues/jobs", all="job.retry", state="failed", sure="1")
+    assert "n=2" in dict(done.headers)["Location"]
+    assert dead(queues) == []
+
+
+def test_nothing_chosen_does_nothing(queues: QueueManager) -> None:
+    assert send(Console(queues=queues, may=everything), "/queues/jobs", action="job.retry").status == 409
+
+
+def test_may_is_asked_for_each_job(queues: QueueManager) -> None:
+    first, second = dead(queues)
+    console = Console(
+        queues=queues, may=lambda r, action, subject: action == "view" or subject in (None, first)
+    )
+    answer = send(console, "/queues/jobs", action="job.retry", id=[first, second])
+    assert answer.status == 409
+    assert len(dead(queues)) == 2, "all or none"
+
+
+def test_a_job_s_page_tells_its_tries(queues: QueueManager) -> None:
+    page = assert_harmless(get(Console(queues=queues, may=everything), "/queues/job", id=dead(queues)[0]))
+    assert "ValueError" in page.text
+    assert "Traceback" in page.text
+    assert get(Console(queues=queues, may=everything), "/queues/job", id="unknown").status == 404
+
+
+def test_payloads_are_hidden_unless_allowed(queues: QueueManager) -> None:
+    (late,) = (job.id for job in queues.jobs(state="delayed").jobs)
+    assert b"s3cr3t" not in get(Console(queues=queues, may=read_only), "/queues/job", id=late).body
+    assert b"s3cr3t" in get(Console(queues=queues, may=everything), "/queues/job", id=late).body
+
+
+def test_payloads_and_errors_stay_text(queues: QueueManager) -> None:
+    console = Console(queues=queues, may=everything)
+    for job in queues.jobs().jobs:
+        assert_harmless(get(console, "/queues/job", id=job.id))
+    assert_harmless(get(console, "/queues/jobs"))
+    assert_harmless(get(console, "/queues/jobs", text=HOSTILE, tag=HOSTILE))
+
+
+def test_minutes_are_drawn_and_listed(queues: QueueManager) -> None:
+    console = Console(queues=queues, may=everything)
+    for span in ("1h", "24h", "nonsense"):
+        page = assert_harmless(get(console, "/queues", span=span))
+        assert "Jobs a minute" in page.text
+        assert "mail" in page.text
+    assert "Jobs a minute" in get(console, "/").body.decode()

@@ -1,0 +1,157 @@
+"""The books of rates and caps, at their borders."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from eventperf.errors import ConfigurationError
+from eventperf.queues import Limit
+from eventperf.queues.limits import Ledger, check_limits
+
+T = ("", "t", "")
+
+
+def test_a_limit_applies_to_what_it_names_and_counts_where_it_does_not_tell_apart() -> None:
+    assert Limit(queue="q", concurrency=1).bucket("q", "t", "k") == ("q", "", "")
+    assert Limit(queue="q", concurrency=1).bucket("other", "t", "k") is None
+    assert Limit(type="t", concurrency=1).bucket("q", "t", "k") == T
+    assert Limit(type="t", concurrency=1).bucket("q", "other", "k") is None
+    both = Limit(queue="q", type="t", per_key=True, rate=1)
+    assert both.bucket("q", "t", "k") == ("q", "t", "k")
+    assert both.bucket("q", "t", "") is None, "jobs without a key are free"
+    assert (both.scope, Limit(per_key=True, rate=1).scope) == (("q", "t", "*"), ("", "", "*"))
+
+
+def test_only_a_limit_of_a_queue_alone_holds_the_whole_queue() -> None:
+    assert Limit(queue="q", rate=1).whole_queue
+    for other in (
+        Limit(type="t", rate=1),
+        Limit(queue="q", type="t", rate=1),
+        Limit(queue="q", per_key=True, rate=1),
+    ):
+        assert not other.whole_queue
+
+
+@pytest.mark.parametrize(
+    ("wrong", "argument"),
+    [
+        ({"rate": 1}, "limit"),
+        ({"type": "t"}, "limit"),
+        ({"queue": "", "rate": 1}, "queue"),
+        ({"type": "", "rate": 1}, "type"),
+        ({"type": "t", "concurrency": 0}, "concurrency"),
+        ({"type": "t", "rate": 0}, "rate"),
+        ({"type": "t", "rate": 1_000_001}, "rate"),
+        ({"type": "t", "rate": 1, "per": 0.0009}, "per"),
+    ],
+)
+def test_a_wrong_limit_is_refused_by_the_argument(wrong: dict[str, object], argument: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Limit(**wrong)  # type: ignore[arg-type]
+    assert caught.value.argument == argument
+
+
+def test_the_smallest_and_largest_limits_are_good() -> None:
+    assert Limit(type="t", concurrency=1, rate=1_000_000, per=0.001).per_s == 0.001
+    assert Limit(type="t", rate=1).per_s == 1.0
+    assert Limit(type="t", rate=1, per="1m").per_s == 60.0
+
+
+def test_limits_must_not_contradict_each_other() -> None:
+    good = [Limit(type="t", rate=1), Limit(type="t", per_key=True, rate=1), Limit(queue="t", rate=1)]
+    assert check_limits(good) == tuple(good)
+    with pytest.raises(ConfigurationError, match="one limit per combination"):
+        check_limits([Limit(type="t", rate=1), Limit(type="t", concurrency=1)])
+    with pytest.raises(ConfigurationError, match="Limit"):
+        check_limits(["t"])  # type: ignore[list-item]
+
+
+def test_the_stricter_of_cap_and_rate_counts_from_the_first_job_on() -> None:
+    for limit, free in (
+        (Limit(type="t", concurrency=3, rate=2), 2),
+        (Limit(type="t", concurrency=2, rate=3), 2),
+        (Limit(type="t", concurrency=4), 4),
+        (Limit(type="t", rate=5), 5),
+    ):
+        ledger = Ledger([limit])
+        assert ledger.free(limit, T, 0.0) == free
+        ledger.start("q", "t", "", 0.0)
+        assert ledger.free(limit, T, 0.0) == free - 1
+
+
+def test_a_rate_lets_the_next_start_through_when_the_first_of_the_span_is_a_span_old() -> None:
+    limit = Limit(type="t", rate=2, per=10)
+    ledger = Ledger([limit])
+    assert ledger.again_at(limit, T, 0.0) is None
+    assert ledger.start("q", "t", "", 0.0) == [], "a rate holds nothing that would have to be given back"
+    assert ledger.again_at(limit, T, 1.0) is None
+    ledger.start("q", "t", "", 4.0)
+    assert ledger.start("q", "t", "", 5.0) == T
+    assert ledger.again_at(limit, T, 5.0) == 10.0
+    assert ledger.again_at(limit, T, 12.0) == 12.0, "never in the past"
+    assert ledger.free(limit, T, 9.999) == 0
+    assert ledger.free(limit, T, 10.0) == 1
+    assert ledger.again_at(limit, T, 10.0) is None
+    assert ledger.free(limit, T, 14.0) == 2
+
+
+def test_a_cap_alone_never_says_when() -> None:
+    limit = Limit(type="t", concurrency=1)
+    ledger = Ledger([limit])
+    ledger.start("q", "t", "", 0.0)
+    assert ledger.again_at(limit, T, 0.0) is None
+
+
+def test_a_job_that_one_limit_holds_back_is_counted_under_none() -> None:
+    wide, narrow = Limit(type="t", concurrency=5), Limit(queue="q", concurrency=1)
+    ledger = Ledger([wide, narrow])
+    held = ledger.start("q", "t", "", 0.0)
+    assert held == [T, ("q", "", "")]
+    assert ledger.start("q", "t", "", 0.0) == ("q", "", "")
+    assert ledger.free(wide, T, 0.0) == 4, "the refused one is not among them"
+    assert ledger.start("other", "u", "", 0.0) == [], "no limit is about it"
+    ledger.end(held)  # type: ignore[arg-type]
+    assert (ledger.free(wide, T, 0.0), ledger.free(narrow, ("q", "", ""), 0.0)) == (5, 1)
+
+
+def test_a_limit_that_does_not_match_lets_the_next_one_be_asked() -> None:
+    ledger = Ledger([Limit(type="other", concurrency=1), Limit(type="t", concurrency=1)])
+    assert ledger.start("q", "t", "", 0.0) == [T]
+    assert ledger.start("q", "t", "", 0.0) == T
+
+
+def test_one_that_ends_frees_its_place_and_the_others_keep_theirs() -> None:
+    limit = Limit(type="t", concurrency=2)
+    ledger = Ledger([limit])
+    first, _ = ledger.start("q", "t", "", 0.0), ledger.start("q", "t", "", 0.0)
+    assert ledger.free(limit, T, 0.0) == 0
+    ledger.end(first)  # type: ignore[arg-type]
+    assert ledger.free(limit, T, 0.0) == 1
+
+
+def test_starts_are_remembered_after_the_job_ended() -> None:
+    limit = Limit(type="t", concurrency=1, rate=1, per=10)
+    ledger = Ledger([limit])
+    ledger.end(ledger.start("q", "t", "", 0.0))  # type: ignore[arg-type]
+    assert ledger.free(limit, T, 5.0) == 0
+    assert ledger.free(limit, T, 10.0) == 1
+
+
+def test_books_of_keys_that_are_gone_are_closed() -> None:
+    limit = Limit(type="t", per_key=True, concurrency=1)
+    ledger = Ledger([limit])
+    for n in range(1000):
+        ledger.end(ledger.start("q", "t", f"k{n}", 0.0))  # type: ignore[arg-type]
+    assert not ledger._counts
+
+
+def test_a_bucket_leads_back_to_its_limit() -> None:
+    keyed, whole = Limit(type="t", per_key=True, rate=1), Limit(type="t", rate=9)
+    ledger = Ledger([whole, keyed])
+    assert ledger.limit_of(("", "t", "k")) is keyed
+    assert ledger.limit_of(T) is whole
+    assert ledger.limit_of(("", "other", "")) is None
+    assert ledger.free(Limit(queue="q", rate=1), ("q", "", ""), 0.0) == 1
+    assert min(math.inf, ledger.free(keyed, ("", "t", "k"), 0.0)) == 1
