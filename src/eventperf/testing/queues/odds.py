@@ -99,7 +99,7 @@ class HangingTests(StoreTests):
             go_on.wait(30)
 
         job = stubborn.enqueue(None)
-        worker = queues.worker(concurrency=2, lease=LEASE_S, grace=0.1)
+        worker = queues.worker(concurrency=2, lease=3.0, grace=0.1)
         thread = threading.Thread(target=worker.run)
         thread.start()
         try:
@@ -108,7 +108,7 @@ class HangingTests(StoreTests):
             thread.join(10)
             assert not thread.is_alive(), "the worker ends in its grace, whatever the handler does"
             other = Station(queues, "stubborn", lease_s=30)
-            end = time.monotonic() + 3 * LEASE_S
+            end = time.monotonic() + 4.5
             while time.monotonic() < end:
                 assert other.take() == [], "its first run goes on"
                 time.sleep(0.05)
@@ -191,6 +191,7 @@ class SayingTests(StoreTests):
             assert "bad" in record.getMessage()
             assert record.exc_info
             assert isinstance(record.exc_info[1], ValueError), "what error trackers take"
+            assert record.exc_info[1].__context__ is None, "with nothing of the worker's own in its traceback"
 
     def test_dead_letter_says_what_it_drops(
         self, queues: QueueManager, caplog: pytest.LogCaptureFixture
@@ -227,8 +228,8 @@ class SayingTests(StoreTests):
             queues.worker().run(burst=True)
             return threading.active_count()
 
-        before = max(once() for _ in range(2))
+        before = max(once() for _ in range(3))
         until(lambda: threading.active_count() <= before)
-        for _ in range(5):
+        for _ in range(12):
             once()
-        until(lambda: threading.active_count() <= before)
+        until(lambda: threading.active_count() < before + 6)  # a pool may fill up; none is left by each run
