@@ -298,6 +298,7 @@ def _applied(index: IndexAdvice, reason: str, speedup: float | None = None, seco
     return Applied(
         name=index.name,
         index=index.spec.label(),
+        table=index.spec.table,
         sql=index.sql,
         reason=reason,
         speedup=speedup,
