@@ -172,7 +172,7 @@ class LoadVerbs(Verbs):
         if not self._core.enabled:
             return (yield from load_only(self._core, loader))
         value = yield from get_or_load(self._core, job)
-        if DIRTY and wants_reads() and not job.has_loaded:  # else it was heard while it loaded
+        if DIRTY and wants_reads():
             used(self._tags_here(space, local))
         return self._out(space, local, value, chosen)
 
