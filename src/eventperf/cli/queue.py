@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 from eventperf._core.errors import ConfigurationError
 
 from . import queue_jobs
+from .addresses import address
 from .output import emit_json, table
 
 if TYPE_CHECKING:
     from eventperf.queues import QueueManager
 
-_APP = "a module and its QueueManager, such as myapp.jobs:queues, or a URL such as redis://host:6379/0"
+_APP = (
+    "a module and its QueueManager, such as myapp.jobs:queues, a URL such as redis://host:6379/0, "
+    "or env:NAME or file:PATH with one"
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +128,7 @@ def load(app: str, namespace: str = "default") -> QueueManager:
     """
     from eventperf.queues import QueueManager
 
+    app = address(app, "app", attributes=False)
     if "://" in app:
         return QueueManager(app, namespace=namespace)
     module, colon, name = app.partition(":")

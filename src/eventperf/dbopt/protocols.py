@@ -261,6 +261,10 @@ class HidesIndexes(Protocol):
         """Return the statement that hides an index."""
         ...
 
+    def show_sql(self, name: str, table: str, /) -> str:
+        """Return the statement that brings it back into plans."""
+        ...
+
 
 @runtime_checkable
 class BuildsInSteps(Protocol):

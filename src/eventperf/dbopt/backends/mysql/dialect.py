@@ -296,7 +296,14 @@ class MysqlDialect:
 
     def hide_sql(self, name: str, table: str, /) -> str:
         """Return the statement that takes an index out of every plan at once; it is not dropped yet."""
-        word = "IGNORED" if self.is_mariadb else "INVISIBLE"
+        return self._alter(name, table, "IGNORED" if self.is_mariadb else "INVISIBLE")
+
+    def show_sql(self, name: str, table: str, /) -> str:
+        """Return the statement that brings it back into plans."""
+        return self._alter(name, table, "NOT IGNORED" if self.is_mariadb else "VISIBLE")
+
+    @staticmethod
+    def _alter(name: str, table: str, word: str) -> str:
         return f"ALTER TABLE {quote(table, 'mysql')} ALTER INDEX {quote(name, 'mysql')} {word}"
 
     # --- changes -------------------------------------------------------------------------------

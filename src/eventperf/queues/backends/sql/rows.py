@@ -137,7 +137,7 @@ def history_of(row: Any) -> tuple[Attempt, ...]:
     """Return the runs of ``row``: those written down, and the last one where it completed."""
     try:
         written = loaded(_runs(row.history))
-    except (KeyError, TypeError):
+    except (*_DAMAGED, KeyError, AttributeError):
         written = ()
     if row.state != s.COMPLETED or row.started_at is None or (written and written[-1].outcome == "completed"):
         return written

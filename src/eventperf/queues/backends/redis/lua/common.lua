@@ -57,6 +57,8 @@ local function facts(extras)
     good, e = pcall(cjson.decode, extras)
     good = good and type(e) == 'table' and type(e.d or 0) == 'number' and type(e.w or 0) == 'number'
       and type(e.k or '') == 'string' and type(e.u or '') == 'string' and type(e.f or none) == 'table'
+      and type(e.l or none) == 'table'
+      and (not e.l or #e.l == 0 or type(e.l[1]) == 'string')
     if not good then e = none end
     read[extras] = e
   end
