@@ -145,9 +145,9 @@ def _flow(spec: JobSpec) -> dict[str, Any] | None:
 
 def check_when(value: object, argument: str = "when") -> str:
     """Return ``value`` if it says what a job waits for."""
-    if value not in ("success", "ended"):
-        raise ConfigurationError(argument, value, ("success", "ended"))
-    return str(value)
+    if value not in ("success", "failure", "any", "ended"):
+        raise ConfigurationError(argument, value, ("success", "failure", "any"))
+    return "ended" if value == "any" else str(value)
 
 
 def check_flow(specs: list[JobSpec]) -> list[JobSpec]:
