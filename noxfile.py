@@ -137,6 +137,15 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def hosts(session: nox.Session) -> None:
+    """eventperf inside real applications from PyPI, each in an environment of its own: ``-- pretalx``."""
+    provide_servers(session)
+    install(session, "test")
+    env = {"HOSTS_FOLDER": session.create_tmp()}
+    session.run("python", "tests/hosts/run.py", *session.posargs, env=env)
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """The slow tests at full length."""
     provide_servers(session)

@@ -126,7 +126,15 @@ def queue_payloads(data: bytes) -> None:
 
 _RECORD = wire._header(
     JobRecord(
-        id="1", type="t", queue="q", priority=5, payload=b"", key="k", headers={"a": "b"}, unique_key="u"
+        id="1",
+        type="t",
+        queue="q",
+        priority=5,
+        payload=b"",
+        key="k",
+        headers={"a": "b"},
+        unique_key="u",
+        tags=("x",),
     ),
     0.0,
     60.0,
@@ -148,7 +156,7 @@ def queue_records(blob: bytes, no_deadline: bool) -> None:
     text=st.binary(max_size=20),
 )
 def queue_answers(row: bytes, text: bytes) -> None:
-    wire.infos(["1", "2", "3"], [[b"r", row], [b"w", row, b"", text, text, text, text], None])
+    wire.infos(["1", "2", "3"], [[b"r", row], [b"w", row, b"", text, text, text, text, text], None])
     wire.cards([row, text, b"9" * 20 + b"\x1f" + text], 0)
     wire.claimed([-1, [b"1", 1, 0, 0, text, row], [text, text, text, 1, 0], [text] * 4])
 
@@ -282,7 +290,7 @@ def cron_expressions(text: str, at: float) -> None:
     assert following is None or at < following < at + 10 * 366 * 86_400
 
 
-_URL = st.lists(st.sampled_from(["redis", "rediss+cluster", "://", ":", "@", "/", "?", "&", "=", "#", "[", "]", "%", ","])
+_URL = st.lists(st.sampled_from(["redis", "rediss+cluster", "://", ":", "@", "/", "?", "&", "=", "#", "[", "]", "%", ",", ":²", ":99999"])
                 | st.text(max_size=6), max_size=14).map("".join)  # fmt: skip
 
 

@@ -64,6 +64,7 @@ class Card:
 class Peer:
     card: WorkerCard
     until: float
+    renewed: float = 0.0
     bell: threading.Event = field(default_factory=threading.Event)
     told: bool = False
 
@@ -173,7 +174,8 @@ class ShelfStore:
             delayed=states[JobState.DELAYED], active=states[JobState.ACTIVE], completed=totals["completed"],
             failed=totals["failed"], cancelled=totals["cancelled"], retried=totals["retried"],
             stalled=totals["stalled"], dead=states[JobState.FAILED], enqueued=totals["enqueued"],
-            replayed=totals["replayed"], paused=name in self.paused,
+            replayed=totals["replayed"], trimmed=totals["trimmed"], lapsed=totals["lapsed"],
+            paused=name in self.paused,
             workers=sum(name in peer.card.room_by_queue for peer in self._live(now)),
             oldest_wait_s=max(0.0, now - oldest), arrival_rate=self._rate(name, ["enqueued"], now),
             service_rate=self._rate(name, ["completed", "failed", "cancelled"], now),
@@ -296,6 +298,11 @@ class ShelfStore:
     def _orphans(self, now: float) -> list[Stalled]:
         found = []
         for card in [c for c in self.cards.values() if c.state is JobState.ACTIVE and c.since <= now]:
+            peer = self.peers.get(card.worker or "")
+            if peer is not None and peer.renewed > card.since - peer.card.lease_s:
+                self.totals[card.record.queue]["lapsed"] += 1  # it lives, and has not asked for this one
+                self._return(card, now)
+                continue
             card.crashes += 1
             dead = card.crashes >= self.options.max_crashes and not card.cancel
             self.totals[card.record.queue]["stalled"] += 1
@@ -428,6 +435,7 @@ class ShelfStore:
             dead = self._of(record.queue, JobState.FAILED)
             for old in dead[: max(0, len(dead) - keep)]:
                 del self.cards[old.record.id]
+                self.totals[record.queue]["trimmed"] += 1
 
     def _forget(self) -> None:
         """Let go of finished jobs that are neither listed nor within their time."""
@@ -443,7 +451,7 @@ class ShelfStore:
         with self.mu:
             now, peer, answer = self.now(), self.peers.get(worker), Renewed()
             if peer is not None:
-                peer.until = now + 3 * peer.card.lease_s
+                peer.until, peer.renewed = now + 3 * peer.card.lease_s, now
             for job_id, token in held:
                 card = self._held(job_id, token)
                 if card is None or peer is None:

@@ -14,6 +14,7 @@ from .errors import ConfigurationError, UnknownScheme
 _SECRET_OPTION: Final = re.compile(
     r"([?&][^=&#]*(?:pass|pwd|secret|token|credential|api_?key)[^=&#]*=)[^&#]*", re.IGNORECASE
 )
+_DATABASE: Final = re.compile(r"(?:postgres|mysql|mariadb|sqlite|oracle|mssql)", re.IGNORECASE)
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 
@@ -42,7 +43,7 @@ class BackendURL:
 
 
 def redact(url: str) -> str:
-    """Return ``url`` with its password replaced by ``***``.
+    """Return ``url`` with its password, or a token in the user's place, replaced by ``***``.
 
     >>> redact("redis://app:s3cret@cache:6379/0")
     'redis://app:***@cache:6379/0'
@@ -53,6 +54,8 @@ def redact(url: str) -> str:
     # Up to the last "@": an unescaped "/" or "?" in a password must not let its rest through.
     userinfo, at, tail = rest.rpartition("@")
     username, colon, _ = userinfo.partition(":")
+    if username and not colon and not _DATABASE.match(scheme):
+        username = "***"  # where a token stands for both
     text = f"{scheme}://{username}{':***' if colon else ''}{at}{tail}"
     return _SECRET_OPTION.sub(r"\1***", text)
 
@@ -105,7 +108,7 @@ def _host(part: str, argument: str, url: str) -> tuple[str, int | None]:
         host, _, port = part.partition(":")
     if not port:
         return host, None
-    if not port.isdigit() or not 0 < int(port) < 65536:
+    if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise ConfigurationError(argument, redact(url), "ports between 1 and 65535")
     return host, int(port)
 

@@ -1,4 +1,4 @@
-"""``eventperf db``: advise, apply, slow, health, lint."""
+"""``eventperf db``: advise, apply, revert, grants, slow, health, lint."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eventperf._core.errors import ConfigurationError
+from eventperf.contrib._advice import advise, workload_of, write
 
 from .output import Progress, emit_json, say, table
 
 if TYPE_CHECKING:
-    from eventperf.dbopt import DatabaseOptimizer, Workload
+    pass
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the commands of this room."""
     commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    advise = commands.add_parser("advise", help="indexes, drops and rewrites for a workload; changes nothing")
-    _source(advise)
-    advise.add_argument("--html", metavar="FILE", help="write one self-contained page")
-    advise.add_argument("--sql", metavar="FILE", help="write a script to apply by hand")
-    advise.add_argument("--plan", metavar="FILE", help="write a plan file for `eventperf db apply`")
-    advise.add_argument("--migration", choices=("django", "alembic"), help="print a migration")
-    advise.add_argument("--budget", default="30s", help="time for the search (default 30s)")
-    advise.add_argument("--unproved", action="store_true", help="show indexes that no planner has proved")
-    advise.add_argument("--max-bytes", type=int, metavar="N", help="bytes of all new indexes together")
+    advised = commands.add_parser("advise", help="indexes, drops and rewrites; changes nothing")
+    _source(advised)
+    advised.add_argument("--html", metavar="FILE", help="write one self-contained page")
+    advised.add_argument("--sql", metavar="FILE", help="write a script to apply by hand")
+    advised.add_argument("--plan", metavar="FILE", help="write a plan file for `eventperf db apply`")
+    advised.add_argument("--migration", choices=("django", "alembic"), help="print a migration")
+    advised.add_argument("--budget", default="30s", help="time for the search (default 30s)")
+    advised.add_argument("--unproved", action="store_true", help="show indexes that no planner has proved")
+    advised.add_argument("--include", action="append", default=[], metavar="TABLE", help="only this")
+    advised.add_argument("--exclude", action="append", default=[], metavar="TABLE", help="not this")
+    advised.add_argument("--max-bytes", type=int, metavar="N", help="bytes of all new indexes together")
 
     apply = commands.add_parser("apply", help="create the indexes of a plan file; a dry run unless --yes")
     apply.add_argument("url")
@@ -38,6 +41,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     apply.add_argument("--workload", metavar="FILE", help="statements with values, to measure with")
     apply.add_argument("--ddl", metavar="URL", help="privileged, direct connection for the changes")
     apply.add_argument("--json", action="store_true")
+
+    revert = commands.add_parser("revert", help="drop indexes that apply made; a dry run unless --yes")
+    revert.add_argument("url")
+    revert.add_argument("report", nargs="?", help="what `apply --json` printed; all of ours when not given")
+    revert.add_argument("--yes", action="store_true", help="really change the database")
+    revert.add_argument("--ddl", metavar="URL", help="privileged, direct connection for the changes")
+    revert.add_argument("--json", action="store_true")
+
+    grants = commands.add_parser("grants", help="statements that make a role for advice alone")
+    grants.add_argument("url")
+    grants.add_argument("--role", default="eventperf", help="its name (default eventperf)")
 
     slow = commands.add_parser("slow", help="statements that cost most: calls x time")
     _source(slow)
@@ -68,40 +82,31 @@ def _source(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one command; 0 done, 1 findings or failures."""
-    actions = {"advise": _advise, "apply": _apply, "slow": _slow, "health": _health, "lint": _lint}
+    actions = {
+        "advise": _advise,
+        "apply": _apply,
+        "revert": _revert,
+        "grants": _grants,
+        "slow": _slow,
+        "health": _health,
+        "lint": _lint,
+    }
     return actions[args.action](args)
-
-
-def _workload(optimizer: DatabaseOptimizer, file: str | None, since: str) -> Workload:
-    from eventperf.dbopt import Workload
-
-    if file is None:
-        return optimizer.workload(since)
-    path = Path(file)
-    if path.suffix == ".json":
-        return Workload.load(path)
-    if path.suffix == ".log":
-        return Workload.from_slow_log(path, since)
-    return Workload.from_sql_file(path, optimizer.dialect.name)
 
 
 def _advise(args: argparse.Namespace) -> int:
     from eventperf.dbopt import DatabaseOptimizer, Limits
 
     progress = Progress(quiet=args.json)
-    limits = Limits(max_index_bytes=args.max_bytes)
+    limits = Limits(max_index_bytes=args.max_bytes, include=args.include, exclude=args.exclude)
     with DatabaseOptimizer(args.url, what_if=args.what_if, limits=limits) as optimizer:
-        workload = _workload(optimizer, args.workload, args.since)
-        advice = optimizer.advise(workload, budget=args.budget, progress=progress.say)
-    if advice.level == "estimated" and advice.indexes and not args.unproved:
-        advice.warnings.append(
-            f"{len(advice.indexes)} indexes rest on statistics alone and are not shown: --what-if URL proves "
-            "them on a copy, --unproved shows them as they are"
+        workload = workload_of(optimizer, args.workload, args.since)
+        advice = advise(
+            optimizer, workload, budget=args.budget, unproved=args.unproved, progress=progress.say
         )
-        advice.indexes.clear()
     for file, text in ((args.html, advice.to_html), (args.sql, advice.to_sql)):
         if file:
-            _write(file, text())
+            write(file, text())
     if args.plan:
         advice.save(args.plan)
     if args.json:
@@ -119,7 +124,7 @@ def _apply(args: argparse.Namespace) -> int:
     progress = Progress(quiet=args.json)
     advice = Advice.load(args.plan)
     with DatabaseOptimizer(args.url, ddl=args.ddl) as optimizer:
-        workload = _workload(optimizer, args.workload, "24h") if args.workload else None
+        workload = workload_of(optimizer, args.workload, "24h") if args.workload else None
         report = optimizer.apply(
             advice, dry_run=not args.yes, verify=not args.no_verify, workload=workload, progress=progress.say
         )
@@ -132,13 +137,41 @@ def _apply(args: argparse.Namespace) -> int:
     return 1 if report.failed or not report.is_complete else 0
 
 
+def _revert(args: argparse.Namespace) -> int:
+    from eventperf.dbopt import ApplyReport, DatabaseOptimizer
+
+    done = ApplyReport.load(args.report) if args.report else None
+    progress = Progress(quiet=args.json)
+    with DatabaseOptimizer(args.url, ddl=args.ddl) as optimizer:
+        report = optimizer.revert(done, dry_run=not args.yes, progress=progress.say)
+    if args.json:
+        emit_json(report.to_dict())
+    else:
+        print(report)
+        if report.dry_run:
+            print("Nothing was changed; add --yes to drop them.")
+    return 1 if report.failed else 0
+
+
+def _grants(args: argparse.Namespace) -> int:
+    from eventperf.dbopt import DatabaseOptimizer
+
+    with DatabaseOptimizer(args.url) as optimizer:
+        statements = optimizer.grants(args.role)
+    for statement in statements:
+        print(f"{statement};")
+    if not statements:
+        print("-- SQLite has no roles: a file that may only be read is enough for advice")
+    return 0
+
+
 def _slow(args: argparse.Namespace) -> int:
     from eventperf.dbopt import DatabaseOptimizer
 
     if args.limit < 1:
         raise ConfigurationError("--limit", args.limit, "a whole number of at least 1")
     with DatabaseOptimizer(args.url, what_if=args.what_if) as optimizer:
-        workload = _workload(optimizer, args.workload, args.since)
+        workload = workload_of(optimizer, args.workload, args.since)
     found = workload.slow_queries(args.limit, redact=not args.show_values)
     if args.json:
         emit_json({"since": workload.since, "queries": [q.to_dict() for q in found]})
@@ -162,7 +195,7 @@ def _health(args: argparse.Namespace) -> int:
     with DatabaseOptimizer(args.url) as optimizer:
         report = optimizer.health()
     if args.html:
-        _write(args.html, report.to_html())
+        write(args.html, report.to_html())
     if args.json:
         emit_json(report.to_dict())
     else:
@@ -183,7 +216,7 @@ def _lint(args: argparse.Namespace) -> int:
             looked_at += len(workload)
             found += lint_workload(workload)
     if args.write_baseline:
-        _write(args.write_baseline, "".join(f"{f.key}\n" for f in found))
+        write(args.write_baseline, "".join(f"{f.key}\n" for f in found))
         return 0
     known = read_baseline(args.baseline) if args.baseline else frozenset()
     fresh = [f for f in found if f.key not in known]
@@ -208,10 +241,3 @@ def _imported(target: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise ConfigurationError("target", target, f"a SQL file, or module:metadata ({error})") from error
     return found
-
-
-def _write(file: str, text: str) -> None:
-    try:
-        Path(file).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError("FILE", file, f"a path that can be written ({error.strerror})") from error

@@ -17,6 +17,8 @@ from eventperf import __version__
 from eventperf._core.errors import EventPerfError
 from eventperf._core.texts import plain
 
+from .addresses import resolve
+
 COMMANDS = {
     "demo": ("eventperf.cli.demo", "run the main job on this machine and print before and after"),
     "cache": ("eventperf.cli.cache", "look into a cache, invalidate by key, tag or pattern"),
@@ -66,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not getattr(args, "command", None):
             parser.print_help()
             return 0
+        resolve(args)
         return int(args.run(args) or 0)
     except SystemExit as leave:  # argparse has said its sentence; --help has printed its page
         return leave.code if isinstance(leave.code, int) else 0

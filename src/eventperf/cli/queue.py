@@ -10,19 +10,22 @@ import os
 import sys
 import time
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eventperf._core.errors import ConfigurationError
-from eventperf._core.texts import plain
 
+from . import queue_jobs
+from .addresses import address
 from .output import emit_json, table
 
 if TYPE_CHECKING:
     from eventperf.queues import QueueManager
 
-_APP = "a module and its QueueManager, such as myapp.jobs:queues, or a URL such as redis://host:6379/0"
+_APP = (
+    "a module and its QueueManager, such as myapp.jobs:queues, a URL such as redis://host:6379/0, "
+    "or env:NAME or file:PATH with one"
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -75,6 +78,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     listed.add_argument("--limit", type=int, default=50)
     listed.add_argument("--offset", type=int, default=0)
     listed.add_argument("--json", action="store_true")
+    queue_jobs.configure(command)
     for name, text in (
         ("cancel", "cancel jobs: at once those that wait, by asking their workers those that run"),
         ("retry", "put dead jobs back with fresh attempts"),
@@ -107,9 +111,11 @@ def run(args: argparse.Namespace) -> int:
     """Run one command."""
     if args.command == "worker" and args.reload:
         return _reload(args)
-    commands = {"worker": _worker, "status": _status, "dead": _dead, "replay": _replay, "ping": _ping}
-    commands |= {"schema": _schema, "relay": _relay, "info": _info, "list": _list}
-    commands |= {"cancel": _each, "retry": _each}
+    shown = queue_jobs
+    commands = {"worker": _worker, "status": _status, "replay": _replay, "ping": _ping, "schema": _schema}
+    commands |= {"relay": _relay, "cancel": _each, "retry": _each}
+    commands |= {"dead": shown.dead, "info": shown.info, "list": shown.listed, "jobs": shown.jobs}
+    commands |= {"update": shown.update, "metrics": shown.metrics}
     with load(args.app, args.namespace) as queues:
         return commands.get(args.command, _control)(queues, args)
 
@@ -122,6 +128,7 @@ def load(app: str, namespace: str = "default") -> QueueManager:
     """
     from eventperf.queues import QueueManager
 
+    app = address(app, "app", attributes=False)
     if "://" in app:
         return QueueManager(app, namespace=namespace)
     module, colon, name = app.partition(":")
@@ -267,77 +274,6 @@ def _show(rows: Any) -> None:
         rates = (f"{row.oldest_wait_s:.1f}", f"{row.arrival_rate:.1f}", f"{row.service_rate:.1f}")
         lines.append((name, *(getattr(row, field) for field in counts), *rates))
     table(("queue", *counts, "oldest s", "in/s", "out/s"), lines)
-
-
-def _dead(queues: QueueManager, args: argparse.Namespace) -> int:
-    if args.limit < 1:
-        raise ConfigurationError("--limit", args.limit, "at least 1")
-    names = [args.queue] if args.queue else list(queues.queues)
-    jobs = [job for name in names for job in queues.dead(name, limit=args.limit)]
-    columns = ("id", "type", "queue", "attempt", "crashes", "error")
-    rows = [(j.id, j.type, j.queue, j.attempt, j.crashes, j.error) for j in jobs]
-    if args.json:
-        emit_json([dict(zip(columns, row, strict=True)) for row in rows])
-    else:
-        table(columns, [(*row[:-1], _line(row[-1])) for row in rows])
-    return 0
-
-
-def _info(queues: QueueManager, args: argparse.Namespace) -> int:
-    facts = asdict(queues.job_info(args.id))
-    facts["state"] = facts["state"].value
-    for name in ("payload", "result"):
-        facts[name] = _data(queues, facts[name])
-    if args.json:
-        emit_json(facts)
-        return 0
-    for name, value in facts.items():
-        if value not in (None, "", {}):
-            print(f"{name:<12} {_when(value) if name.endswith('_at') else plain(str(value))}")
-    return 0
-
-
-def _data(queues: QueueManager, stored: bytes | None) -> Any:
-    """Return what a job carries; bytes that this process cannot read as they are."""
-    from eventperf.queues import PayloadError
-
-    try:
-        return None if stored is None else queues.codec.decode(stored)
-    except PayloadError:
-        return repr(stored)
-
-
-def _when(at: float) -> str:
-    return datetime.fromtimestamp(at).astimezone().isoformat(sep=" ", timespec="milliseconds")
-
-
-def _list(queues: QueueManager, args: argparse.Namespace) -> int:
-    from eventperf.queues import JobState, UnknownQueue
-
-    if args.limit < 1 or args.offset < 0:
-        raise ConfigurationError("--limit", args.limit, "at least 1, with an --offset of at least 0")
-    try:
-        state = JobState(args.state)
-    except ValueError:
-        allowed = [one.value for one in JobState if one is not JobState.CANCELLED]
-        raise ConfigurationError("--state", args.state, allowed) from None
-    if args.queue not in queues.queues:
-        raise UnknownQueue("queue", args.queue, queues.queues)
-    found = queues.backend.sync().listing(args.queue, state, offset=args.offset, limit=args.limit)
-    columns = ("id", "type", "state", "priority", "attempt", "created", "error")
-    rows = [
-        (j.id, j.type, j.state.value, j.priority, j.attempt, _when(j.created_at), _line(j.error))
-        for j in found
-    ]
-    if args.json:
-        emit_json([dict(zip(columns, row, strict=True)) for row in rows])
-    else:
-        table(columns, rows)
-    return 0
-
-
-def _line(error: str | None) -> str:
-    return (error or "").partition("\n")[0]
 
 
 def _each(queues: QueueManager, args: argparse.Namespace) -> int:

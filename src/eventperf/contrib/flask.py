@@ -1,15 +1,16 @@
-"""Flask: an extension with ``init_app`` and the commands ``flask eventperf worker`` and ``status``."""
+"""Flask: an extension with ``init_app``, and ``flask eventperf worker``, ``status`` and ``advise``."""
 
 from __future__ import annotations
 
 import functools
+import json
 import pickle
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from eventperf._core.errors import ConfigurationError
+from eventperf._core.errors import ConfigurationError, EventPerfError
 from eventperf._core.extras import require
 
 from ._jobs import wrap_handlers
@@ -17,7 +18,7 @@ from ._jobs import wrap_handlers
 require("flask", extra="flask", needed_by="eventperf.contrib.flask")
 import click  # noqa: E402
 from flask import Flask, current_app, has_app_context  # noqa: E402
-from flask.cli import AppGroup, ScriptInfo  # noqa: E402
+from flask.cli import AppGroup, ScriptInfo, with_appcontext  # noqa: E402
 
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager
@@ -133,7 +134,7 @@ def _queues_from(app: Flask) -> QueueManager | None:
 
 
 def _commands() -> AppGroup:
-    group = AppGroup("eventperf", help="Workers and queues of eventperf.")
+    group = AppGroup("eventperf", help="Workers, queues and database advice of eventperf.")
 
     @group.command("worker")
     @click.option("--queue", "names", multiple=True, help="Serve this queue only; may be repeated.")
@@ -161,7 +162,81 @@ def _commands() -> AppGroup:
                 f"{s.name:<12}{s.waiting:>9}{s.delayed:>9}{s.active:>8}{s.completed:>11}{s.failed:>8}{s.dead:>6}"
             )
 
+    group.add_command(_advise)
     return group
+
+
+@click.command("advise")
+@click.option("--bind", help="Key of SQLALCHEMY_BINDS; the default database when not given.")
+@click.option(
+    "--workload", metavar="FILE", help="What QueryRecorder(db).workload().save() wrote, SQL, or a slow log."
+)
+@click.option("--since", default="24h")
+@click.option("--what-if", metavar="URL", help="Database where hypothetical objects may be made.")
+@click.option("--budget", default="30s", help="Time for the search.")
+@click.option("--unproved", is_flag=True, help="Show indexes that no planner has proved.")
+@click.option("--include", multiple=True, metavar="TABLE", help="Only this table; may be repeated.")
+@click.option("--exclude", multiple=True, metavar="TABLE", help="Not this table; may be repeated.")
+@click.option(
+    "--migration", is_flag=True, help="Print an Alembic migration after the project's last one instead."
+)
+@click.option("--html", metavar="FILE", help="Write one page.")
+@click.option("--plan", metavar="FILE", help="Write a plan file for `eventperf db apply`.")
+@click.option("--json", "as_json", is_flag=True)
+@with_appcontext
+def _advise(
+    bind: str | None, workload: str | None, since: str, what_if: str | None, budget: str, **options: Any
+) -> None:
+    """Indexes and better statements for the application's own database; changes nothing."""
+    from eventperf.dbopt import DatabaseOptimizer, Limits
+
+    from ._advice import advise, workload_of, write
+
+    try:
+        limits = Limits(include=options["include"], exclude=options["exclude"])
+        with DatabaseOptimizer(_database(current_app, bind), what_if=what_if, limits=limits) as optimizer:
+            statements = workload_of(optimizer, workload, since)
+            advice = advise(optimizer, statements, budget=budget, unproved=options["unproved"])
+        if options["html"]:
+            write(options["html"], advice.to_html())
+        if options["plan"]:
+            advice.save(options["plan"])
+        if options["migration"]:
+            click.echo(advice.to_migration("alembic", down_revision=_last_migration(current_app)))
+        else:
+            click.echo(
+                json.dumps(advice.to_dict(), indent=2, default=str) if options["as_json"] else str(advice)
+            )
+    except EventPerfError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _database(app: Any, bind: str | None) -> Any:
+    """Return Flask-SQLAlchemy's engine, or the URL that the configuration names."""
+    known = app.extensions.get("sqlalchemy")
+    db = known if hasattr(known, "engines") else getattr(known, "db", None)  # Flask-SQLAlchemy 3, or 2
+    if db is not None:
+        engines = getattr(db, "engines", None) or {None: db.engine}
+        if bind not in engines:
+            raise ConfigurationError("--bind", bind, [k for k in engines if k])
+        return engines[bind]
+    url = app.config.get("EVENTPERF_DATABASE_URL") or app.config.get("SQLALCHEMY_DATABASE_URI")
+    if not url:
+        raise ConfigurationError(
+            "database", None, "Flask-SQLAlchemy, or app.config['EVENTPERF_DATABASE_URL']"
+        )
+    return url
+
+
+def _last_migration(app: Any) -> str | None:
+    """Return the head of Flask-Migrate's migrations, which a new one comes after."""
+    migrate = app.extensions.get("migrate")
+    if migrate is None:
+        return None
+    from alembic.script import ScriptDirectory
+
+    head: str | None = ScriptDirectory.from_config(migrate.migrate.get_config()).get_current_head()
+    return head
 
 
 def _setup(context: click.Context) -> functools.partial[Callable[[], AbstractContextManager[Any]]]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         SourceUnavailable,
         StatementRefused,
     )
+    from .events import Advised, DatabaseEvent, IndexChanged
     from .health import Fault, HealthReport, TableHealth
     from .lint.schema import lint_metadata
     from .lint.statements import Finding, lint_workload
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Advice",
     "AdviceMismatch",
+    "Advised",
     "Applied",
     "ApplyReport",
     "Compared",
     "DatabaseError",
+    "DatabaseEvent",
     "DatabaseOptimizer",
     "DatabaseUnavailable",
     "Dialect",
@@ -44,6 +47,7 @@ __all__ = [
     "Fingerprint",
     "HealthReport",
     "IndexAdvice",
+    "IndexChanged",
     "IndexSpec",
     "Key",
     "Limits",
@@ -83,6 +87,7 @@ _HOMES = {
         "SourceUnavailable",
         "StatementRefused",
     ),
+    "events": ("Advised", "DatabaseEvent", "IndexChanged"),
     "statements.fingerprint": ("Fingerprint", "fingerprint"),
     "health": ("Fault", "HealthReport", "TableHealth"),
     "lint.statements": ("Finding", "lint_workload"),
@@ -107,7 +112,7 @@ def __getattr__(name: str) -> Any:
 
             from eventperf._core.extras import require
 
-            if module not in ("errors", "options"):
+            if module not in ("errors", "events", "options"):
                 require("sqlglot", extra="dbopt", needed_by=f"eventperf.dbopt.{name}")
             return getattr(import_module(f".{module}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -39,6 +39,7 @@ class Advice(Findings):
         for name in ("drops", "rewrites", "partitions"):
             out[name] = [asdict(item) for item in getattr(self, name)]
         out["level"], out["copied"] = self.level, list(self.copied)
+        out["tables"] = {name: list(facts) for name, facts in self.tables.items()}
         out["unserved"], out["warnings"] = dict(self.unserved), list(self.warnings)
         return out
 
@@ -86,6 +87,8 @@ class Advice(Findings):
             out.rewrites = [RewriteAdvice(**{**r, "callers": tuple(r["callers"])}) for r in data["rewrites"]]
             out.partitions = [_partition_from(row) for row in data["partitions"]]
             out.level, out.copied = data.get("level", "estimated"), list(data.get("copied", ()))
+            sizes = data.get("tables", {}).items()
+            out.tables = {str(name): (int(rows), int(held)) for name, (rows, held) in sizes}
             out.unserved, out.warnings = dict(data.get("unserved", {})), list(data.get("warnings", ()))
             _check_types(out)
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:

@@ -66,13 +66,17 @@ class Adviser:
         )
         advice.proof, advice.level = planner.method, "planned" if planner.is_real else "estimated"
         advice.warnings += workload.notes
+        advice.warnings += self._unknown()
         queries, selection = self._rounds(workload, advice)
         advice.warnings += [n for n in planner.notes if n not in advice.warnings]
+        touched = {name for query in queries for name in query.analysis.tables}
+        sizes = {n: self._schema.tables[n] for n in sorted(touched) if n in self._schema.tables}
+        advice.tables = {n: (t.rows, t.size_bytes) for n, t in sizes.items()}
         self._fill(advice, selection, queries)
         if isinstance(planner, TellsCopies):
             advice.copied = planner.copied()
         in_use = frozenset(name for plan in selection.before.values() for name in plan.existing)
-        advice.drops = drops(self._schema, dialect, in_use)
+        advice.drops = [d for d in drops(self._schema, dialect, in_use) if self._allows(d.table)]
         if not deadline.expired():
             self._tell("looking for better forms of statements")
             advice.rewrites = rewrites(queries, self._schema, planner, dialect, expired=deadline.expired)
@@ -81,11 +85,29 @@ class Adviser:
             limit = self._limits.partition_rows
             advice.partitions, notes = partitions(queries, self._schema, dialect, min_rows=limit)
             advice.warnings += notes
+            advice.partitions = [p for p in advice.partitions if self._allows(p.table)]
         advice.explains = planner.explains
         advice.is_complete = not deadline.expired()
         if not advice.is_complete:
             advice.warnings.append(f"{deadline.reason}: this is the best found so far")
         return advice
+
+    def _unknown(self) -> list[str]:
+        """Warn of an include or exclude that no table answers to: a slip of the pen would hide everything."""
+        return [
+            f"{pattern} was included or excluded, and no table here has such a name"
+            for pattern in (*self._limits.include, *self._limits.exclude)
+            if not any(map(Limits(include=[pattern]).allows, map(self._full, self._schema.tables)))
+        ]
+
+    def _allows(self, table: str) -> bool:
+        return self._limits.allows(self._full(table))
+
+    def _full(self, name: str) -> str:
+        """Return a table's name with its schema, also where the search path makes it needless."""
+        table = self._schema.tables.get(name)
+        space = table.namespace if table is not None else ""
+        return f"{space}.{name.rpartition('.')[2]}" if space else name
 
     # --- statements ----------------------------------------------------------------------------
 
@@ -134,6 +156,8 @@ class Adviser:
                 continue
             if analysis.is_cut:
                 advice.warnings.append(f"{name} was cut by the server; its end was not analysed")
+            if analysis.tables and not any(map(self._allows, analysis.tables)):
+                continue
             if analysis.unread is not None:
                 where = f"{name}: the parser does not know what is at {analysis.unread!r}"
                 advice.warnings.append(f"{where}; what is before was analysed")
@@ -146,7 +170,11 @@ class Adviser:
         able, most = self._dialect.capabilities, self._limits.max_key_columns
         for query in fresh:
             found = candidates(query, self._schema, able, shared, most)
-            self._wanted[query.id] = [s for s in found if self._planner.is_real or self._is_large(s.table)]
+            self._wanted[query.id] = [
+                s
+                for s in found
+                if self._allows(s.table) and (self._planner.is_real or self._is_large(s.table))
+            ]
         return taken, fresh
 
     def _is_large(self, name: str) -> bool:
@@ -163,7 +191,9 @@ class Adviser:
         able = self._dialect.capabilities
         for query in queries:
             measured = query.statement.total_s or 0.0
-            query.weight = measured or query.statement.calls * 1e-6
+            alone = query.statement.alone
+            measured *= alone
+            query.weight = measured or query.statement.calls * alone * 1e-6
             if not query.analysis.uses or (measured and not able.returns_early):
                 continue
             if self._deadline.expired():
@@ -173,7 +203,7 @@ class Adviser:
             except Exception as error:  # whatever a driver raises; the search meets it again and reports it
                 _log.debug("%s has no plan to weigh it by: %s", query.id, error)
                 continue
-            query.weight = max(measured, query.statement.calls * cost * able.seconds_per_cost)
+            query.weight = max(measured, query.statement.calls * alone * cost * able.seconds_per_cost)
 
     # --- indexes -------------------------------------------------------------------------------
 

@@ -165,6 +165,7 @@ class Findings:
         is_complete: ``False`` when the time budget ended the search.
         unserved: Queries without an index, by fingerprint, with the reason.
         since: The period of the workload.
+        tables: Rows and bytes of the tables that its statements touch.
     """
 
     dialect: str
@@ -183,4 +184,5 @@ class Findings:
     unserved: dict[str, str] = field(default_factory=dict)
     since: str = ""
     statements: int = 0
+    tables: dict[str, tuple[int, int]] = field(default_factory=dict)
     workload: Workload | None = field(default=None, repr=False, compare=False)

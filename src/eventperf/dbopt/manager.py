@@ -17,12 +17,14 @@ from .advising import Adviser
 from .backends.connect import open_engine
 from .changes.apply import Applier
 from .changes.report import ApplyReport
+from .changes.revert import Reverter
 from .changes.verdict import measured_faster
 from .errors import DatabaseError, SourceUnavailable
+from .events import Advised, IndexChanged
 from .health import HealthReport, examine
 from .indexes.deadline import Deadline
 from .options import Limits
-from .protocols import Dialect, StatementSource
+from .protocols import Dialect, StatementSource, TellsRights
 from .statements.recorder import QueryRecorder
 from .statements.workload import SlowQuery, Workload
 
@@ -69,8 +71,8 @@ class DatabaseOptimizer:
     ``apply(dry_run=False)``. Nothing is opened before the first call.
 
     Args:
-        engine_or_url: SQLAlchemy ``Engine`` or ``AsyncEngine``, or a URL (``sqlite:///app.db``,
-            ``postgresql+psycopg://...``, ``mysql+pymysql://...``).
+        engine_or_url: SQLAlchemy ``Engine`` or ``AsyncEngine``, a session, Flask-SQLAlchemy's ``db``, or a
+            URL (``sqlite:///app.db``, ``postgresql+psycopg://...``, ``mysql+pymysql://...``).
         what_if: Engine or URL of a database where hypothetical or sampled objects may be made.
             SQLite needs none. Without one, advice for the servers rests on statistics, and says so.
         ddl: Privileged, direct connection (not through a pooler) for ``apply``.
@@ -111,8 +113,8 @@ class DatabaseOptimizer:
         if limits is not None and not isinstance(limits, Limits):
             raise ConfigurationError("limits", type(limits).__name__, "Limits(...)")
         self._opened = open_engine(engine_or_url, "engine_or_url")
-        self._what_if = open_engine(what_if, "what_if") if what_if is not None else None
-        self._ddl = open_engine(ddl, "ddl") if ddl is not None else None
+        self._what_if = open_engine(what_if, "what_if", beside=self._opened) if what_if is not None else None
+        self._ddl = open_engine(ddl, "ddl", beside=self._opened) if ddl is not None else None
         for name, other in (("what_if", self._what_if), ("ddl", self._ddl)):
             if other is not None and other.dialect != self._opened.dialect:
                 raise ConfigurationError(
@@ -149,6 +151,10 @@ class DatabaseOptimizer:
 
     def __repr__(self) -> str:
         return f"<DatabaseOptimizer of {self._opened.shown}>"
+
+    def on(self, listener: Callable[[Any], object], *types: type) -> Callable[[], None]:
+        """Call ``listener`` with every event (of ``types``); returns a function that ends it."""
+        return self.hooks.subscribe(listener, *types)
 
     @property
     def dialect(self) -> Dialect:
@@ -219,8 +225,37 @@ class DatabaseOptimizer:
                 advice = Adviser(dialect, schema, planner, self._limits, deadline, tell).advise(given)
         finally:
             planner.close()
+        advice.warnings += self._rights()
         advice.seconds = self._clock.monotonic() - began
+        if self.hooks.active:
+            self.hooks.emit(
+                Advised(
+                    indexes=len(advice.indexes),
+                    rewrites=len(advice.rewrites),
+                    gain=advice.gain,
+                    level=advice.level,
+                    is_complete=advice.is_complete,
+                    seconds=advice.seconds,
+                )
+            )
         return advice
+
+    def _rights(self) -> list[str]:
+        """Warn of a connection that may do more than read."""
+        excess = self.dialect.excess() if isinstance(self.dialect, TellsRights) else None
+        if excess is None:
+            return []
+        return [f"{excess}: advice needs to read only, for which this is enough: {'; '.join(self.grants())}"]
+
+    def grants(self, role: str = "eventperf") -> list[str]:
+        """Return the statements that make a role with the least that advice needs; none run here.
+
+        SQLite has no roles: the list is empty, and a file that may only be read is enough.
+        """
+        if not role or "\0" in role:
+            raise ConfigurationError("role", role, "the name of a role")
+        dialect = self.dialect
+        return list(dialect.grants(role)) if isinstance(dialect, TellsRights) else []
 
     def health(self) -> HealthReport:
         """Look at all tables and indexes: what could go, what is missing, what is large. Changes nothing."""
@@ -268,7 +303,51 @@ class DatabaseOptimizer:
         if known is None and isinstance(self._source, (Workload, QueryRecorder)):
             known = self.workload()
         applier = Applier(dialect, dialect.schema(), known, self._limits, self._clock)
-        return applier.run(advice, dry_run=dry_run, verify=verify, progress=progress or _silent)
+        return self._told(applier.run(advice, dry_run=dry_run, verify=verify, progress=progress or _silent))
+
+    def revert(
+        self,
+        report: ApplyReport | None = None,
+        *,
+        dry_run: bool = False,
+        progress: Callable[[str], None] | None = None,
+    ) -> ApplyReport:
+        """Drop the indexes that an ``apply`` created, online; what enforces something is never dropped.
+
+        Args:
+            report: Of that ``apply``, or :meth:`ApplyReport.load`; every index with a name of ours
+                (``ix_ep_...``) when not given.
+            dry_run: Only say what would be done.
+            progress: Called with a line of text as the work goes on.
+
+        Returns:
+            What was dropped is in ``reverted``, what is no longer there in ``skipped``.
+
+        Raises:
+            OptimizerBusy: Another optimizer is applying changes to this database.
+        """
+        if report is not None and not isinstance(report, ApplyReport):
+            raise ConfigurationError("report", type(report).__name__, "the ApplyReport of an apply, or None")
+        dialect = self.dialect
+        reverter = Reverter(dialect, dialect.schema(), None, self._limits, self._clock)
+        return self._told(reverter.revert(report, dry_run=dry_run, progress=progress or _silent))
+
+    def _told(self, report: ApplyReport) -> ApplyReport:
+        """Tell the listeners what became of each index."""
+        if self.hooks.active and not report.dry_run:
+            for outcome in ("created", "reverted", "failed", "skipped"):
+                for a in getattr(report, outcome):
+                    self.hooks.emit(
+                        IndexChanged(
+                            outcome=outcome,
+                            name=a.name,
+                            table=a.table,
+                            reason=a.reason,
+                            speedup=a.speedup,
+                            seconds=a.seconds,
+                        )
+                    )
+        return report
 
     def optimize(self, *, dry_run: bool = True, since: Duration = "24h") -> OptimizationResult:
         """Find slow queries, advise, apply the best and measure; a dry run changes nothing."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
@@ -27,6 +29,8 @@ class Limits:
         partition_rows: Tables with fewer rows are not considered for partitioning.
         min_speedup: An index is kept when the queries that use it got this much faster.
         max_regression: An index is reverted when a query whose plan changed got this much slower.
+        include: Tables that advice may be about, all when empty; ``*`` and ``?`` stand for any letters.
+        exclude: Tables that it may not be about.
     """
 
     max_applied: int = 10
@@ -42,6 +46,20 @@ class Limits:
     partition_rows: int = 1_000_000
     min_speedup: float = 1.1
     max_regression: float = 1.2
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+
+    def allows(self, table: str) -> bool:
+        """Tell whether advice may be about a table; patterns match its name, with or without its schema.
+
+        >>> limits = Limits(include=["shop_*"], exclude=["shop_audit"])
+        >>> [limits.allows(t) for t in ("shop_orders", "tenant.shop_orders", "shop_audit", "users")]
+        [True, True, False, False]
+        """
+        names = (table, table.rpartition(".")[2])
+        if any(fnmatchcase(n, p) for n in names for p in self.exclude):
+            return False
+        return not self.include or any(fnmatchcase(n, p) for n in names for p in self.include)
 
     @property
     def verify_budget_s(self) -> float:
@@ -67,6 +85,11 @@ class Limits:
                 raise ConfigurationError(name, value, "a whole number of at least 1")
         if self.max_index_bytes is not None and self.max_index_bytes <= 0:
             raise ConfigurationError("max_index_bytes", self.max_index_bytes, "a positive number or None")
+        for name in ("include", "exclude"):
+            given = getattr(self, name)
+            if isinstance(given, str) or not all(isinstance(p, str) and p for p in given):
+                raise ConfigurationError(name, given, "a list of names of tables")
+            object.__setattr__(self, name, tuple(given))
         for name in ("max_write_cost_ratio", "min_gain_ratio"):
             if not getattr(self, name) >= 0:
                 raise ConfigurationError(name, getattr(self, name), "zero or a positive number")

@@ -261,6 +261,10 @@ class HidesIndexes(Protocol):
         """Return the statement that hides an index."""
         ...
 
+    def show_sql(self, name: str, table: str, /) -> str:
+        """Return the statement that brings it back into plans."""
+        ...
+
 
 @runtime_checkable
 class BuildsInSteps(Protocol):
@@ -312,6 +316,19 @@ class Promises(Protocol):
 
 
 @runtime_checkable
+class TellsRights(Protocol):
+    """An engine whose roles may do more than advice needs."""
+
+    def excess(self) -> str | None:
+        """Return what the connection may do beyond reading, in words; ``None``: nothing to warn of."""
+        ...
+
+    def grants(self, role: str, /) -> Sequence[str]:
+        """Return the statements that make a role which may read what advice needs, and nothing else."""
+        ...
+
+
+@runtime_checkable
 class TellsCost(Protocol):
     """An engine that tells what it takes a statement to cost, on the real database and without running it."""
 
@@ -339,4 +356,5 @@ __all__ = [
     "StatementSource",
     "TellsCopies",
     "TellsCost",
+    "TellsRights",
 ]

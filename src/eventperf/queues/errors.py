@@ -201,6 +201,10 @@ def timed_follower(delay_s: object) -> ConfigurationError:
     return ConfigurationError("delay", delay_s, "no time for a job that waits for others")
 
 
+NONE_FAILED = "none of the jobs it waited for has failed"
+"""Why a job is cancelled that waited for a failure."""
+
+
 def unknown_parent(job_id: str) -> ConfigurationError:
     """Return what is raised where a job is to wait for one that is not there: a slip, or long forgotten."""
     return ConfigurationError(

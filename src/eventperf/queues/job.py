@@ -34,7 +34,7 @@ class JobRecord:
             ``"running"`` until the job has ended, a number for so many seconds.
         key: Fairness key (tenant, customer).
         version: Version of the payload's shape.
-        flow: What it waits for: ``{"after": [job ids], "when": "success" or "ended"}``.
+        flow: What it waits for: ``{"after": [job ids], "when": "success", "failure" or "ended"}``.
         tags: Words to find it by.
     """
 

@@ -359,8 +359,8 @@ class QueueManager(Operations):
                 ``unique_key`` with ``unique_for`` (``"waiting"``, ``"running"`` or a duration);
                 ``deadline`` after which it must not start; ``fairness_key``; ``attempts``;
                 ``timeout``; ``headers``; ``tags``, up to ten words to find it by; ``after``, jobs or ids that
-                must have completed before (or just
-                ended, with ``after_when="ended"``); ``id``, to make a repeated call harmless.
+                must have completed before: with ``after_when="any"`` ended in any way, with ``"failure"``
+                all ended and one of them dead, else it is cancelled; ``id``, which makes repetition harmless.
 
         Raises:
             ConfigurationError: An argument that cannot work, data that does not fit the type.
@@ -437,7 +437,8 @@ class QueueManager(Operations):
         """Enqueue up to 10,000 jobs and one that runs after them, all in one step; it is the last returned.
 
         Args:
-            then: Runs once all have ended in any way, or with ``when="success"`` once all have completed
+            then: Runs once all have ended in any way, or with ``when="success"`` once all have completed,
+                with ``"failure"`` once all have ended and one of them is dead
                 (dead ones are waited for until they are replayed; a cancelled one cancels it).
         """
         jobs = self._prepare_batch(list(specs), then, when)

@@ -10,6 +10,8 @@ What a store keeps, beyond the words of each verb:
   until it is due, then ``waiting``; ``JobInfo.attempt`` counts tries that ended, and the present one.
 * A unique key belongs to a type and is held as ``unique_for`` says, also while its job is retried. A replay
   leaves a job alone whose key another one holds by now; it clears attempts, crashes, error and deadline.
+* A lease that ran out while its worker has renewed others since has lapsed: the worker lives, no crash is
+  counted, and it is not among the ``stalled``.
 * A job whose cancellation was asked for never runs again: a retry, a release, a lost lease are its end.
 * ``max_crashes`` lost leases, a passed deadline, and a type that no live worker has declared for
   ``unknown_grace_s`` end in the dead letter, with a reason in ``error``. How many dead jobs are kept is
@@ -431,10 +433,10 @@ class Backend(Protocol):
         capabilities: :data:`ENGINE`, or what of it there is (``"claims"``: :class:`WorkerStore`, without
             which it is a :class:`HostBackend`), and features beyond it: ``"limits"``
             (``EngineOptions.limits`` is obeyed), ``"flows"`` (a record's ``flow`` names jobs it waits for:
-            ``{"after": [ids], "when": "success" or "ended"}``), ``"schedules"`` (:class:`ScheduleStore`),
-            ``"wait_replicas"``, ``"transactional_enqueue"``, ``"attempts"`` (a job's info has them),
-            ``"search"`` (:class:`SearchStore`), ``"metrics"`` (:class:`MetricStore`), ``"update"``
-            (:class:`UpdateStore`).
+            ``{"after": [ids], "when": "success", "failure" or "ended"}``), ``"schedules"``
+            (:class:`ScheduleStore`), ``"wait_replicas"``, ``"transactional_enqueue"``, ``"attempts"`` (a
+            job's info has them), ``"search"`` (:class:`SearchStore`), ``"metrics"`` (:class:`MetricStore`),
+            ``"update"`` (:class:`UpdateStore`).
     """
 
     name: str

@@ -30,6 +30,7 @@ _SOUND: Final[tuple[tuple[str, Callable[[Any], bool]], ...]] = (
     ("payload", lambda v: isinstance(v, bytes)), ("attempts", _is_count), ("version", _is_count),
     ("created_at", _is_time), ("timeout_s", lambda v: v is None or (_is_time(v) and v > 0)),
     ("deadline_at", lambda v: v is None or _is_time(v)), ("unique_key", lambda v: v is None or _is_text(v)),
+    ("tags", lambda v: isinstance(v, (list, tuple)) and all(map(_is_text, v))),
     ("unique_for", lambda v: _is_text(v) or _is_time(v)), ("flow", lambda v: v is None or _is_flow(v)),
     ("tags", lambda v: isinstance(v, (list, tuple)) and all(map(_is_text, v))),
     (

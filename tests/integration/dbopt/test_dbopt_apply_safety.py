@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ def made(optimizer: DatabaseOptimizer, table: str = "sales") -> list[str]:
     return sorted(i.name for i in there if not i.primary)
 
 
-def test_an_index_that_does_harm_is_taken_back(engine: Any) -> None:
-    """The planner expects the wanted rows early in the index; they are all at its end."""
+def jobs(engine: Any) -> None:
+    """Fill a table whose late jobs are all at the end of the order in which they are due."""
     rows = 60_000
     with engine.begin() as db:
         db.execute(
@@ -63,6 +64,11 @@ def test_an_index_that_does_harm_is_taken_back(engine: Any) -> None:
     if engine.dialect.name != "mysql":
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
             db.execute(text("ANALYZE"))
+
+
+def test_an_index_that_does_harm_is_taken_back(engine: Any) -> None:
+    """The planner expects the wanted rows early in the index; they are all at its end."""
+    jobs(engine)
     with QueryRecorder(engine) as recorder, engine.connect() as db:
         for state in ("late", "late", "late"):
             db.execute(text("SELECT * FROM jobs WHERE state = :s ORDER BY due LIMIT 10"), {"s": state}).all()
@@ -80,6 +86,53 @@ def test_an_index_that_does_harm_is_taken_back(engine: Any) -> None:
     assert report.created == []
     (compared,) = report.measured.values()
     assert advice.indexes[0].name not in compared.after.indexes  # measured again without it
+
+
+def test_one_bad_index_in_a_plan_costs_no_good_one(engine: Any) -> None:
+    jobs(engine)
+    with engine.begin() as db:
+        columns = "id INT PRIMARY KEY, name VARCHAR(8) NOT NULL, code INT NOT NULL"
+        db.execute(text(f"CREATE TABLE states ({columns})"))
+        names = ["late", "done", *(f"s{n}" for n in range(20_000))]
+        lines = [f"({n},'{name}',{n % 500})" for n, name in enumerate(names)]
+        db.execute(text(f"INSERT INTO states VALUES {','.join(lines)}"))
+    if engine.dialect.name != "mysql":
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+            db.execute(text("ANALYZE"))
+    bad = (
+        "SELECT j.*, (SELECT max(s.code) FROM states s WHERE s.name = :s) AS code FROM jobs j "
+        "WHERE j.state = :s ORDER BY j.due LIMIT 10"
+    )
+    with QueryRecorder(engine) as recorder, engine.connect() as db:
+        for _ in range(3):
+            db.execute(text(bad), {"s": "late"}).all()
+            db.execute(text("SELECT id FROM states WHERE name = :s"), {"s": "late"}).all()
+        workload = recorder.workload()
+    with DatabaseOptimizer(engine, limits=Limits(statement_timeout=5.0, verify_budget=60.0)) as optimizer:
+        dialect: Any = optimizer.dialect
+        both = next(s for s in workload if "jobs" in s.fingerprint.text)
+        single = next(s for s in workload if "jobs" not in s.fingerprint.text)
+        advice = Advice(dialect=dialect.name)
+        advice.indexes = [
+            index(dialect, IndexSpec("jobs", (Key("due"),)), both),
+            index(dialect, IndexSpec("states", (Key("name"),)), single),
+        ]
+        harmful, useful = (i.name for i in advice.indexes)
+        measure = dialect.measure
+
+        def by_the_plan(samples: Any, **how: Any) -> Any:
+            """Run the statement, and take for its time what its plan says: the machine may be busy."""
+            found = measure(samples, **how)
+            slow = 10.0 if harmful in found.indexes else 1.0
+            return replace(found, seconds=slow * (0.1 if useful in found.indexes else 0.5))
+
+        dialect.measure = by_the_plan
+        report = optimizer.apply(advice, dry_run=False, workload=workload)
+        left = made(optimizer, "jobs"), made(optimizer, "states")
+    assert not report.failed, str(report)
+    assert [a.name for a in report.reverted] == [harmful], str(report)
+    assert [a.name for a in report.created] == [useful], str(report)
+    assert left == ([], [useful])
 
 
 def test_two_at_once_make_each_index_once(url: str, tmp_path: Path) -> None:

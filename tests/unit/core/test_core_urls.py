@@ -81,7 +81,10 @@ def test_a_password_never_reaches_text(secret):
 
 def test_redaction_keeps_the_rest():
     assert redact("redis://app:x@h:1/2?db=3&password=y#f") == "redis://app:***@h:1/2?db=3&password=***#f"
-    assert redact("redis://app@h:1/2") == "redis://app@h:1/2"
+    assert redact("postgresql://app@h:1/2") == "postgresql://app@h:1/2"
+    assert redact("redis://token@h:1/2") == "redis://***@h:1/2", (
+        "a user alone is a token where it is no database"
+    )
     assert redact("memory://") == "memory://"
     assert redact("sqlite:///jobs.db") == "sqlite:///jobs.db"
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import fuzzing
+from eventperf.queues import soundness
+from eventperf.queues.job import JobRecord
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -24,3 +27,8 @@ def test_hostile_input_gets_one_of_the_answers_that_are_foreseen(
 @pytest.mark.integration
 def test_lua_takes_any_text_as_data(redis_url: str) -> None:
     FEW(fuzzing.lua(redis_url))()
+
+
+def test_every_field_of_a_record_is_judged_when_it_comes_back() -> None:
+    judged = {name for name, _ in soundness._SOUND}
+    assert judged == {field.name for field in fields(JobRecord)}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 import tracemalloc
 import zlib
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -58,6 +62,44 @@ def test_a_number_is_never_a_size(code: int) -> None:
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
+
+
+def _packed(code: int, body: Any) -> bytes:
+    packed = pytest.importorskip("msgspec").msgpack
+    return bytes(packed.encode(packed.Ext(code, packed.encode(body))))
+
+
+def test_decoding_imports_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lazy module imports what it is asked for."""
+    (tmp_path / "lazy_door.py").write_text(
+        "def __getattr__(name):\n    import lazy_room\n    return lazy_room.Room\n"
+    )
+    (tmp_path / "lazy_room.py").write_text("class Room: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("lazy_door")
+    for code in (10, 11):
+        for path in (
+            ["lazy_door", "Room"],
+            ["lazy_room", "Room"],
+            ["os", "path.join"],
+            ["eventperf", "AutoScaler"],
+        ):
+            with pytest.raises(Undecodable):
+                MsgpackSerializer().loads(_packed(code, [*path, "a", [], None][: 5 if code == 10 else 4]))
+    assert "lazy_room" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "zone", ["America", "../../etc", "", "\x00", 1e300, [1e300, "x"], {}, "Nowhere/At_All", True]
+)
+@pytest.mark.parametrize("code", [6, 8])
+def test_odd_time_zones_are_misses(zone: Any, code: int) -> None:
+    moment = "2026-01-01T00:00:00" if code == 6 else "00:00:00"
+    try:
+        MsgpackSerializer().loads(_packed(code, [moment, 0, zone]))
+    except Undecodable:
+        return
+    assert zone is True, "a number of seconds"
 
 
 def test_a_compressed_entry_inflates_to_the_limit_and_costs_no_more() -> None:

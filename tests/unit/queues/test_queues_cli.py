@@ -67,6 +67,38 @@ def test_job_is_looked_up_listed_cancelled_and_retried(app: str, capsys: pytest.
     assert json.loads(said())["state"] == "cancelled"
 
 
+def test_jobs_are_found_shown_with_attempts_changed_and_measured(
+    app: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*arguments: str, code: int = 0) -> str:
+        assert main(["queue", *arguments]) == code
+        return capsys.readouterr().out
+
+    (row,) = json.loads(said("jobs", app, "--type", "bad", "--json"))["jobs"]
+    said("update", app, row["id"], "--priority", "9", "--queue", "high", "--data", "[1]")
+    (row,) = json.loads(said("jobs", app, "--queue", "high", "--state", "waiting", "--json"))["jobs"]
+    assert (row["queue"], row["priority"]) == ("high", 9)
+    for wrong in (
+        ["--at", "soon"],
+        ["--data", "{"],
+        ["--priority", "-1"],
+        ["--at", "2026-05-01T09:00:00"],
+        [],
+    ):
+        assert main(["queue", "update", app, row["id"], *wrong]) == 2
+    capsys.readouterr()
+    said("worker", app, "--burst")
+    assert row["id"] in said("jobs", app, "--text", "never")
+    shown = said("info", app, row["id"])
+    assert "attempt 1" in shown
+    assert 'raise NonRetryable("never")' in shown
+    assert json.loads(said("info", app, row["id"], "--json"))["attempts"][0]["outcome"] == "failed"
+    (one,) = json.loads(said("metrics", app, "--json"))
+    assert (one["queue"], one["type"], one["failed"]) == ("high", "bad", 1)
+    assert "bad" in said("metrics", app, "--since", "2h", "--step", "10m")
+    assert main(["queue", "update", app, row["id"], "--priority", "1"]) == 2, "it has ended"
+
+
 def test_terminal_gets_no_control_codes_out_of_a_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

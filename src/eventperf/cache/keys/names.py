@@ -85,8 +85,11 @@ def class_text(kind: type) -> str:
 
 
 def find(module: str, qualname: str) -> Any:
-    """Return what a qualified name leads to in a module that is loaded, or ``None``."""
+    """Return what a qualified name leads to in a module that is loaded, or ``None``.
+
+    Only what lies there already: asking a lazy module for a name would import others.
+    """
     at: Any = sys.modules.get(module)
     for name in qualname.split("."):
-        at = getattr(at, name, None)
+        at = getattr(at, "__dict__", {}).get(name)
     return at

@@ -51,7 +51,7 @@ class MsgpackSerializer:
         self._unpack = packer.Decoder(ext_hook=self._untag).decode
         self._errors: tuple[type[BaseException], ...] = (
             msgspec.MsgspecError, Undecodable, ValueError, TypeError, ArithmeticError, RecursionError,
-            LookupError,
+            LookupError, OSError, AttributeError,
         )  # fmt: skip
 
     def dumps(self, value: Any, /) -> bytes:

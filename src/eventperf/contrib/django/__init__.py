@@ -11,16 +11,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .advice import migration_options
     from .commit import enqueue_on_commit, invalidate_on_commit
+    from .engine import database_engine
     from .ready import ready_view
     from .recorder import DjangoRecorder
 
-__all__ = ["DjangoRecorder", "enqueue_on_commit", "invalidate_on_commit", "migration_options", "ready_view"]
+__all__ = [
+    "DjangoRecorder",
+    "database_engine",
+    "enqueue_on_commit",
+    "invalidate_on_commit",
+    "migration_options",
+    "ready_view",
+]
 
 _HOMES = {
     "invalidate_on_commit": "commit",
     "enqueue_on_commit": "commit",
     "DjangoRecorder": "recorder",
     "migration_options": "advice",
+    "database_engine": "engine",
     "ready_view": "ready",
 }
 

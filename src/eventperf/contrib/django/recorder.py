@@ -11,6 +11,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Final
 
+from django.conf import settings
 from django.core.signals import request_started
 from django.db import connections
 from django.db import models as django_models
@@ -19,6 +20,7 @@ from django.db.models import Model, QuerySet
 from django.db.models.fields.related_descriptors import ForwardManyToOneDescriptor, ReverseOneToOneDescriptor
 
 from eventperf._core.errors import ConfigurationError
+from eventperf.dbopt.statements.loaders import Guess
 from eventperf.dbopt.statements.recorder import NPlusOne, QueryRecorder
 from eventperf.dbopt.statements.workload import Workload
 
@@ -55,6 +57,7 @@ class DjangoRecorder:
             raise ConfigurationError("using", f"{using} ({vendor})", f"a database of {', '.join(_DIALECTS)}")
         self._using = using
         self._qmark = vendor == "sqlite"
+        options.setdefault("own", _project())
         self._recorder = QueryRecorder(dialect=_DIALECTS[vendor], **options)
         self._scope: ContextVar[_Scope | None] = ContextVar("eventperf_django_scope", default=None)
         self._started = False
@@ -121,10 +124,18 @@ class DjangoRecorder:
         return result
 
 
+def _project() -> list[str]:
+    """Return the packages of the project: it may be installed, as its libraries are."""
+    named = (getattr(settings, "ROOT_URLCONF", None), os.environ.get("DJANGO_SETTINGS_MODULE"))
+    return sorted({str(name).partition(".")[0] for name in named if name})
+
+
 def eager_loading() -> str:
     """Name what fetches the rows of the running loop at once, from the ORM's frames on the stack."""
     frame: Any = sys._getframe(1)
-    general = "fetch all rows at once: .filter(pk__in=...), in_bulk(), select_related or prefetch_related"
+    general = Guess(
+        "fetch all rows at once: .filter(pk__in=...), in_bulk(), select_related or prefetch_related"
+    )
     called = ""
     while frame is not None:
         if frame.f_code.co_filename.startswith(_ORM):

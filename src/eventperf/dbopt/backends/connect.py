@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from eventperf._core.extras import require
 from eventperf._core.urls import Registry, redact
 from eventperf.dbopt.errors import DatabaseUnavailable
 from eventperf.dbopt.protocols import Dialect
-from eventperf.dbopt.schema.engines import DIALECTS
+from eventperf.dbopt.schema.engines import DIALECTS, engine_behind, sqlalchemy_for
 
 BACKENDS: Final = Registry(
     "dbopt",
@@ -22,12 +23,14 @@ BACKENDS: Final = Registry(
     },
 )
 _ALLOWED: Final = ("sqlite:///file.db", "postgresql+psycopg://", "mysql+pymysql://", "mariadb+pymysql://")
-_DRIVERS: Final = {
-    "postgres": ("psycopg", "postgres", "postgresql+psycopg"),
-    "mysql": ("pymysql", "mysql", "mysql+pymysql"),
+_DRIVERS: Final = {  # SQLAlchemy's name: the module; the first that is installed serves what names no other
+    "postgres": {"psycopg": "psycopg", "psycopg2": "psycopg2"},
+    "mysql": {"pymysql": "pymysql", "mysqldb": "MySQLdb"},
 }
-_OTHERS: Final = ("psycopg2", "psycopg2cffi", "pg8000", "mysqldb", "mysqlconnector")
+_SCHEMES: Final = {"postgres": "postgresql", "mysql": "mysql"}
+_OTHERS: Final = ("psycopg2cffi", "pg8000", "mysqlconnector")
 _ASYNC: Final = ("asyncpg", "aiomysql", "asyncmy", "aiosqlite", "psycopg_async")
+_TLS: Final = {"asyncpg": ("ssl", "sslmode")}  # one wish in the words of two drivers
 
 
 @dataclass(slots=True)
@@ -73,18 +76,26 @@ class Opened:
         return made
 
 
-def open_engine(given: Any, argument: str) -> Opened:
+def open_engine(given: Any, argument: str, *, beside: Opened | None = None) -> Opened:
     """Take an engine or a URL; nothing is connected yet.
+
+    An engine of a driver that a backend knows is used as it is, so that whatever the application set up on
+    it (TLS, tokens, session settings) holds here too. For others we connect to the same place ourselves.
+
+    Args:
+        given: The engine or the URL.
+        argument: What it is called, for errors.
+        beside: What it works with, whose driver it shares.
 
     Raises:
         ConfigurationError: Neither, or a database that no backend serves.
         MissingExtra: The driver is not installed.
     """
-    sqlalchemy = require("sqlalchemy", extra="dbopt", needed_by="DatabaseOptimizer")
+    sqlalchemy = sqlalchemy_for("DatabaseOptimizer")
     require("sqlglot", extra="dbopt", needed_by="DatabaseOptimizer")
     if isinstance(given, (str, sqlalchemy.engine.URL)):
-        return _from_url(sqlalchemy, given, argument)
-    engine = getattr(given, "sync_engine", given)
+        return _from_url(sqlalchemy, given, argument, beside)
+    engine = engine_behind(given)
     name = getattr(getattr(engine, "dialect", None), "name", None)
     if name not in DIALECTS:
         shown = name or type(given).__name__
@@ -94,15 +105,41 @@ def open_engine(given: Any, argument: str) -> Opened:
     if engine.dialect.is_async:
         if dialect == "sqlite" and engine.url.database in (None, "", ":memory:"):
             raise ConfigurationError(argument, shown, "an async SQLite engine on a file, or a sync engine")
-        return _from_url(sqlalchemy, engine.url, argument)
-    wanted = _DRIVERS.get(dialect)
-    if wanted is not None and engine.dialect.driver != wanted[0]:
-        # psycopg2, mysqlclient and others: their connections differ: one of our own goes to the same place.
-        return _from_url(sqlalchemy, engine.url.set(drivername=wanted[2]), argument)
+        return _from_url(sqlalchemy, engine.url, argument, beside)
+    shared = beside.engine.dialect.driver if beside is not None else engine.dialect.driver
+    if dialect in _DRIVERS and (
+        engine.dialect.driver not in _DRIVERS[dialect] or shared != engine.dialect.driver
+    ):
+        return _from_url(sqlalchemy, engine.url, argument, beside)
     return Opened(engine, dialect, shown, False)
 
 
-def _from_url(sqlalchemy: Any, given: Any, argument: str) -> Opened:
+def _driver(url: Any, dialect: str, beside: Opened | None) -> str:
+    """Return SQLAlchemy's name of the driver that serves a URL.
+
+    Raises:
+        MissingExtra: None is installed.
+    """
+    known = _DRIVERS[dialect]
+    if beside is not None and beside.dialect == dialect:
+        return str(beside.engine.dialect.driver)
+    named = url.drivername.partition("+")[2]
+    order = [named, *known] if named in known else list(known)
+    found = next((n for n in order if find_spec(known[n]) is not None), None)
+    if found is None:
+        first = next(iter(known))
+        require(known[first], extra=dialect, needed_by=f"DatabaseOptimizer on {_SCHEMES[dialect]}")
+    return found or ""
+
+
+def _query(url: Any) -> Any:
+    """Return the URL with its options in the words of the driver that takes the place of an async one."""
+    old, new = _TLS.get(url.drivername.partition("+")[2], ("", ""))
+    value = url.query.get(old)
+    return url if value is None else url.difference_update_query([old]).update_query_dict({new: value})
+
+
+def _from_url(sqlalchemy: Any, given: Any, argument: str, beside: Opened | None) -> Opened:
     try:
         url = sqlalchemy.engine.make_url(given)
     except sqlalchemy.exc.ArgumentError as error:
@@ -119,11 +156,9 @@ def _from_url(sqlalchemy: Any, given: Any, argument: str) -> Opened:
     if dialect == "sqlite":
         url = url.set(drivername="sqlite")
     else:
-        module, extra, full = _DRIVERS[dialect]
-        plain = "+" not in url.drivername
-        if plain or url.drivername.partition("+")[2] in (*_ASYNC, *_OTHERS, module):
-            require(module, extra=extra, needed_by=f"DatabaseOptimizer on {backend}")
-            url = url.set(drivername=full)
+        named = url.drivername.partition("+")[2]
+        if named in ("", *_ASYNC, *_OTHERS, *_DRIVERS[dialect]):
+            url = _query(url).set(drivername=f"{_SCHEMES[dialect]}+{_driver(url, dialect, beside)}")
     try:
         engine = sqlalchemy.create_engine(url, **_connect(url, dialect))
     except (TypeError, ImportError, sqlalchemy.exc.ArgumentError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from eventperf._core.clock import Clock
@@ -14,6 +14,7 @@ from eventperf.dbopt.protocols import BuildsInSteps, Dialect, HidesIndexes, Meas
 from eventperf.dbopt.schema.model import Schema
 from eventperf.dbopt.statements.workload import Statement, Workload
 
+from .blame import Blame
 from .report import Applied, ApplyReport
 from .verdict import Compared, judge
 
@@ -228,11 +229,17 @@ class Applier:
         progress: Callable[[str], None],
     ) -> None:
         after = self._measure(made, report, progress, "after")
+        blamed = self._blamed(made, before, after, report, progress)
+        if blamed:
+            after |= self._measure(made, report, progress, "without what does harm")
         report.measured = self._compare(before, after)
         unverified = []
         kept: list[Applied] = []
         doomed: list[tuple[IndexAdvice, Applied]] = []
         for index, applied in zip(made, list(report.created), strict=True):
+            if index.name in blamed:
+                doomed.append((index, _applied(index, blamed[index.name], None, applied.seconds)))
+                continue
             serves = {s.fingerprint for s in index.serves}
             mine = [
                 c
@@ -252,14 +259,66 @@ class Applier:
                 f"not verified, kept on the word of the advice ({made[0].proof}): {', '.join(unverified)}; "
                 "parameters of their queries are not known here: record some with QueryRecorder, or drop them"
             )
-        undone = self._undo(doomed, kept, report)
+        undone = self._undo(doomed, kept, report, gone=blamed if self._hides is None else ())
         report.created = kept
         if undone:
             again = self._measure(undone, report, progress, "after the revert")
             report.measured |= self._compare(before, again)
 
+    def _blamed(
+        self,
+        made: Sequence[IndexAdvice],
+        before: dict[str, Measurement],
+        after: dict[str, Measurement],
+        report: ApplyReport,
+        progress: Callable[[str], None],
+    ) -> dict[str, str]:
+        """Return the indexes that make a query slower beside others, with the reason.
+
+        They are out of every plan by then. What one index alone does to a query is judged later.
+        """
+        compared = self._compare(before, after)
+        took = {a.name: a.seconds for a in report.created}
+        blame = Blame(made, compared.values(), self._limits, self, took)
+        end = self._clock.monotonic() + self._limits.verify_budget_s
+
+        def measure(compared: Compared) -> Measurement | None:
+            left = end - self._clock.monotonic()
+            if left <= 0 or self._workload is None:
+                return None
+            samples = self._workload[compared.fingerprint].measurable[:_SAMPLES]
+            timeout = min(self._limits.statement_timeout_s, left)
+            return self._dialect.measure(samples, runs=3, timeout_s=timeout)
+
+        blamed = blame.find(measure, progress)
+        report.warnings += blame.warnings
+        return blamed
+
+    def off(self, index: IndexAdvice, /) -> None:
+        """Take an index out of every plan: hidden where the engine can, else dropped."""
+        if self._hides is not None:
+            self._hide(index)
+        else:
+            self._ddl(self._dialect.drop_sql(index.name, index.spec.table))
+
+    def on(self, index: IndexAdvice, /) -> None:
+        """Bring an index back into plans."""
+        if self._hides is not None:
+            self._ddl(self._hides.show_sql(index.name, index.spec.table))
+        elif not self._build_parts(index, lambda line: None):
+            self._ddl(index.sql)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether that costs a change of the catalogue only."""
+        return self._hides is not None
+
     def _undo(
-        self, doomed: list[tuple[IndexAdvice, Applied]], kept: list[Applied], report: ApplyReport
+        self,
+        doomed: list[tuple[IndexAdvice, Applied]],
+        kept: list[Applied],
+        report: ApplyReport,
+        gone: Collection[str] = (),
     ) -> list[IndexAdvice]:
         """Take the indexes out of every plan, all of them before the first is dropped; return the dropped."""
         undone: list[IndexAdvice] = []
@@ -267,6 +326,10 @@ class Applier:
             with contextlib.suppress(StatementRefused):  # the drop says why
                 self._hide(index)
         for index, outcome in doomed:
+            if index.name in gone:
+                undone.append(index)
+                report.reverted.append(outcome)
+                continue
             try:
                 self._ddl(self._dialect.drop_sql(index.name, index.spec.table))
             except StatementRefused as error:
@@ -298,6 +361,7 @@ def _applied(index: IndexAdvice, reason: str, speedup: float | None = None, seco
     return Applied(
         name=index.name,
         index=index.spec.label(),
+        table=index.spec.table,
         sql=index.sql,
         reason=reason,
         speedup=speedup,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from eventperf._core.durations import show
+from eventperf._core.errors import ConfigurationError
+from eventperf.dbopt.errors import AdviceMismatch
 from eventperf.dbopt.findings import Level
 from eventperf.dbopt.output.report import Lines, table
 
@@ -19,6 +23,7 @@ class Applied:
     Attributes:
         name: Its name.
         index: What it is, for people.
+        table: Its table.
         sql: The statement.
         reason: Why it was kept, skipped, reverted or failed.
         speedup: How many times faster its queries are, where measured.
@@ -30,6 +35,7 @@ class Applied:
     index: str
     sql: str
     reason: str
+    table: str = ""
     speedup: float | None = None
     level: Level = "estimated"
     seconds: float = 0.0
@@ -93,6 +99,34 @@ class ApplyReport:
             "warnings": self.warnings,
             "is_complete": self.is_complete,
         }
+        return out
+
+    def save(self, path: str | Path) -> None:
+        """Write :meth:`to_dict` as JSON, for a later ``revert``."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> ApplyReport:
+        """Read what :meth:`save`, or ``eventperf db apply --json``, wrote: what became of each index.
+
+        Raises:
+            ConfigurationError: No such file.
+            AdviceMismatch: Not a report of this library.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigurationError("path", str(path), f"a readable report ({error.strerror})") from error
+        except ValueError as error:
+            raise AdviceMismatch(f"{path} is not JSON: {error}") from error
+        try:
+            out = cls(dry_run=bool(data["dry_run"]), warnings=[str(w) for w in data["warnings"]])
+            for kind in ("created", "skipped", "reverted", "failed"):
+                getattr(out, kind).extend(Applied(**row) for row in data[kind])
+            if not all(isinstance(a.name, str) and isinstance(a.table, str) for a in out.created):
+                raise TypeError("names of indexes and tables are text")
+        except (KeyError, TypeError) as error:
+            raise AdviceMismatch(f"{path} is not a report of `eventperf db apply --json`: {error}") from error
         return out
 
     def __str__(self) -> str:

@@ -9,6 +9,8 @@ from eventperf.dbopt.options import Limits
 from eventperf.dbopt.protocols import Measurement
 
 _NOISE_S = 0.001
+#: What an index gains must be so many times what one query loses by it.
+OUTWEIGHS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,12 @@ class Verdict:
     speedup: float | None = None
 
 
+def is_slower(compared: Compared, limits: Limits) -> bool:
+    """Tell whether a new plan made a query slower, beyond noise."""
+    before, after = compared.before.seconds, compared.after.seconds
+    return compared.plan_changed and after > before * limits.max_regression and after - before > _NOISE_S
+
+
 def judge(name: str, compared: Iterable[Compared], limits: Limits) -> Verdict:
     """Decide on one new index from what was measured.
 
@@ -62,15 +70,9 @@ def judge(name: str, compared: Iterable[Compared], limits: Limits) -> Verdict:
     before = sum(c.calls * c.before.seconds for c in mine)
     after = sum(c.calls * c.after.seconds for c in mine)
     speedup = before / max(after, 1e-9)
-    slower = [
-        c
-        for c in mine
-        if c.plan_changed
-        and c.after.seconds > c.before.seconds * limits.max_regression
-        and c.after.seconds - c.before.seconds > _NOISE_S
-    ]
+    slower = [c for c in mine if is_slower(c, limits)]
     loss = sum(c.calls * (c.after.seconds - c.before.seconds) for c in slower)
-    if slower and before - after < 10 * loss:
+    if slower and before - after < OUTWEIGHS * loss:
         worst = max(slower, key=lambda c: 1 / c.speedup)
         return Verdict(False, f"query {worst.fingerprint} became {1 / worst.speedup:.1f}x slower", speedup)
     if speedup < limits.min_speedup:

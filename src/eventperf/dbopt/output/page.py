@@ -7,6 +7,7 @@ from eventperf._pages.html import Html, listed, markup, page, table, tag
 from eventperf._pages.svg import bars
 from eventperf.dbopt.findings import Findings, IndexAdvice, PartitionAdvice, RewriteAdvice, Served
 
+from .labels import label
 from .report import named, size
 
 
@@ -22,6 +23,7 @@ def advice_page(advice: Findings) -> str:
         tag("h1", "Database advice"),
         tag("p", what, class_="muted"),
         *_indexes(advice),
+        *_tables(advice),
         *(_more(d.name, f"could go ({d.kind}): {d.evidence}", d.sql) for d in advice.drops),
         *(_rewrite(r) for r in advice.rewrites),
         *(_partition(p) for p in advice.partitions),
@@ -46,13 +48,27 @@ def _indexes(advice: Findings) -> list[Html]:
         bars([(i.spec.label(), [i.size_bytes]) for i in advice.indexes], title="bytes", show=size),
         tag("h3", "Planner cost of the queries"),
         bars(
-            [(s.statement, [s.cost_before, s.cost_after]) for s in costly],
+            [(label(s.statement, 70), [s.cost_before, s.cost_after]) for s in costly],
             ("before", "after"),
             title="planner cost",
             log=True,
         ),
         *(_index(index) for index in advice.indexes),
     ]
+
+
+def _tables(advice: Findings) -> list[Html]:
+    """Return how large the tables are that the advice is about."""
+    about = {i.spec.table for i in advice.indexes} | {d.table for d in advice.drops}
+    about |= {p.table for p in advice.partitions}
+    known = [(name, *advice.tables[name]) for name in sorted(about) if name in advice.tables]
+    if not known:
+        return []
+    rows = [
+        [name, f"{rows:,}", size(held), ", ".join(i.name for i in advice.indexes if i.spec.table == name)]
+        for name, rows, held in sorted(known, key=lambda k: -k[2])
+    ]
+    return [tag("h2", "Tables"), table(("table", "rows", "size", "new indexes"), rows)]
 
 
 def _index(index: IndexAdvice) -> Html:
@@ -73,7 +89,8 @@ def _served(served: Served) -> Html:
     plans = [[tag("pre", served.plan_before), tag("pre", served.plan_after)]]
     return tag(
         "details",
-        tag("summary", served.statement[:160], " ", tag("span", facts, class_="muted")),
+        tag("summary", label(served.statement, 200), " ", tag("span", facts, class_="muted")),
+        tag("pre", served.statement),
         tag("p", ", ".join(served.callers), class_="muted"),
         table(("before", "after"), plans),
     )

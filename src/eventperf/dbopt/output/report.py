@@ -8,6 +8,8 @@ from eventperf._core.durations import show
 from eventperf._core.texts import one_line
 from eventperf.dbopt.findings import Findings, IndexAdvice
 
+from .labels import label
+
 
 def size(value: float) -> str:
     """Return bytes for people.
@@ -104,13 +106,13 @@ def named(advice: Findings, fingerprint: str) -> str:
     """Return a query's name with its text, where the workload is at hand."""
     if advice.workload is None or fingerprint not in advice.workload:
         return fingerprint
-    return f"{fingerprint} {advice.workload[fingerprint].fingerprint.text[:90]}"
+    return f"{fingerprint} {label(advice.workload[fingerprint].fingerprint.text, 90)}"
 
 
 def _explain(number: int, index: IndexAdvice) -> list[str]:
     lines = [f"{number}. {index.sql}", f"   {index.reason}"]
     for served in index.serves[:3]:
-        lines.append(f"   serves {served.fingerprint} ({served.calls} calls): {served.statement[:110]}")
+        lines.append(f"   serves {served.fingerprint} ({served.calls} calls): {label(served.statement)}")
         lines.append(f"     before: {' / '.join(s.strip() for s in served.plan_before.splitlines())[:150]}")
         lines.append(f"     after:  {' / '.join(s.strip() for s in served.plan_after.splitlines())[:150]}")
     lines += [f"   not chosen: {other}: {why}" for other, why in index.rejected[:3]]

@@ -5,8 +5,15 @@ No database is asked. What an engine does (plans, prices, locks) is known by its
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from eventperf._core.errors import ConfigurationError
+from eventperf._core.extras import require
+
+#: The oldest SQLAlchemy whose engines, connections and events are what is used here.
+SQLALCHEMY_FLOOR: Final = (2, 0, 0)
 
 #: From SQLAlchemy's name of an engine to the name of its SQL here.
 DIALECTS: Final = {"sqlite": "sqlite", "postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
@@ -76,3 +83,30 @@ ENGINES: Final = {
         options="mysql",
     ),
 }
+
+
+def sqlalchemy_for(needed_by: str) -> Any:
+    """Import SQLAlchemy, and refuse one that is too old for what is done with it.
+
+    Raises:
+        MissingExtra: It is not installed.
+        ConfigurationError: It is older than :data:`SQLALCHEMY_FLOOR`.
+    """
+    module = require("sqlalchemy", extra="dbopt", needed_by=needed_by)
+    version = str(module.__version__)
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:3]) < SQLALCHEMY_FLOOR:
+        floor = ".".join(map(str, SQLALCHEMY_FLOOR))
+        allowed = f'{floor} or later for {needed_by}: pip install "sqlalchemy>={floor}"'
+        raise ConfigurationError("sqlalchemy", version, allowed)
+    return module
+
+
+def engine_behind(given: Any) -> Any:
+    """Return the engine behind an async engine, a session, or the ``db`` of Flask-SQLAlchemy."""
+    if hasattr(given, "sync_engine"):
+        return given.sync_engine
+    if hasattr(given, "dialect"):
+        return getattr(given, "engine", given)
+    if hasattr(given, "get_bind"):  # sessions, scoped ones too
+        return engine_behind(given.get_bind())
+    return engine_behind(given.engine) if hasattr(given, "engine") else given

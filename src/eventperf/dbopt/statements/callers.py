@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import sysconfig
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,11 @@ _LIBRARIES: Final = (
 )
 _INSTALLED: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _MINE, _INSTALLED_CODE, _NOBODYS = 0, 1, 2
+_PARTS: Final = ("_core", "cache", "contrib", "dbopt", "queues", "scaling")  # the cache wraps statements too
 _DEEPEST: Final = 400
+_STANDARD: Final = tuple(
+    os.path.normcase(os.path.realpath(sysconfig.get_path(kind))) + os.sep for kind in ("stdlib", "platstdlib")
+)
 
 
 class Callers:
@@ -30,11 +35,13 @@ class Callers:
     Args:
         skip: Names of packages, or folders, whose frames are passed over as well.
         frames: How many frames of the application are told.
+        own: Names of packages that are the application, also where it was installed itself.
     """
 
-    def __init__(self, skip: Iterable[str] = (), frames: int = 1) -> None:
+    def __init__(self, skip: Iterable[str] = (), frames: int = 1, own: Iterable[str] = ()) -> None:
         self._skip = tuple(skip)
         self._frames = frames
+        self._own = _found(own)
         self._places = _places(self._skip)
         self._kinds: dict[str, int] = {}
 
@@ -71,7 +78,9 @@ class Callers:
         whole = _normal(name)
         if whole.startswith(self._places):
             return _NOBODYS
-        return _INSTALLED_CODE if any(part in whole for part in _INSTALLED) else _MINE
+        if any(part in whole for part in _INSTALLED):
+            return _MINE if self._own and whole.startswith(self._own) else _INSTALLED_CODE
+        return _NOBODYS if whole.startswith(_STANDARD) else _MINE
 
 
 def shown(caller: Any) -> str:
@@ -90,14 +99,19 @@ def _places(skip: Iterable[str]) -> tuple[str, ...]:
 
     Real places, not parts of names: an application may live in a folder called eventperf or sqlalchemy.
     """
-    here = Path(__file__).resolve().parent.parent
-    found = [str(here) + os.sep, str(here.parent / "contrib") + os.sep]
-    for name in (*_LIBRARIES, *skip):
+    loaded = (n for n in _LIBRARIES if n.partition(".")[0] in sys.modules)  # finding one would import it
+    here = Path(__file__).resolve().parents[2]
+    mine = (str(here / part) for part in _PARTS)
+    return _found((*mine, *loaded, *skip))
+
+
+def _found(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the files and folders of packages; a name with a separator is a folder or a file itself."""
+    found = []
+    for name in names:
         if os.sep in name:
             found.append(name if name.endswith(".py") else name.rstrip(os.sep) + os.sep)
             continue
-        if name.partition(".")[0] not in sys.modules and name not in skip:
-            continue  # nobody's frames, and finding it would import it
         place = getattr(sys.modules.get(name), "__file__", None)
         if place is None:
             with suppress(ImportError, ValueError, AttributeError):

@@ -15,11 +15,11 @@ from weakref import WeakKeyDictionary
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
-from eventperf.dbopt.schema.engines import DIALECTS
+from eventperf.dbopt.schema.engines import DIALECTS, engine_behind, sqlalchemy_for
 
 from .callers import Callers, shown
 from .fingerprint import Fingerprint, fingerprint, is_read
-from .loaders import general, loader_option
+from .loaders import Guess, general, loader_option
 from .quiet import is_muted
 from .workload import Workload
 
@@ -30,6 +30,7 @@ _HELD: Final = 8_000_000  # bytes of all samples and texts
 _TEXTS: Final = 4_000_000  # bytes of texts whose shape is remembered
 _LONGEST_SHAPE: Final = 65_536
 _PLACES: Final = 64  # callers of one statement
+_TOLD: Final = 20  # loops in the notes of a workload; n_plus_one() has all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +95,14 @@ class QueryRecorder:
     ``dropped``. Samples of long texts and values are left out, and all of them hold at most 8 MB.
 
     Args:
-        engine: SQLAlchemy ``Engine`` or ``AsyncEngine``, or ``None`` to be fed by ``observe`` alone.
+        engine: SQLAlchemy ``Engine`` or ``AsyncEngine``, a session, Flask-SQLAlchemy's ``db``, or ``None`` to
+            be fed by ``observe`` alone.
         dialect: Only without an engine: ``"sqlite"``, ``"postgres"`` or ``"mysql"``.
         max_statements: Most different shapes kept.
         threshold: Same statement from one line this often in one transaction is an N+1 loop.
         skip: Packages (or folders) whose frames are no callers, beside everything that was installed.
         frames: How many frames of the application a caller names, the nearest first.
+        own: Packages that are the application although they were installed, as a host's often is.
         random: Draws of the sampling, for tests.
     """
 
@@ -112,6 +115,7 @@ class QueryRecorder:
         threshold: int = _N_PLUS_ONE,
         skip: Iterable[str] = (),
         frames: int = 1,
+        own: Iterable[str] = (),
         random: Callable[[], float] = random_module.random,
     ) -> None:
         if threshold < 2:
@@ -120,8 +124,9 @@ class QueryRecorder:
             raise ConfigurationError("max_statements", max_statements, "at least 1")
         if frames < 1:
             raise ConfigurationError("frames", frames, "at least 1")
-        if isinstance(skip, str):
-            raise ConfigurationError("skip", skip, f"a list of packages: [{skip!r}]")
+        for name, packages in (("skip", skip), ("own", own)):
+            if isinstance(packages, str):
+                raise ConfigurationError(name, packages, f"a list of packages: [{packages!r}]")
         self.dropped: int = 0
         self._random = random
         self._threshold = threshold
@@ -133,8 +138,8 @@ class QueryRecorder:
         self._groups: dict[tuple[Fingerprint, Any], _Group] = {}
         self._runs: WeakKeyDictionary[Any, dict[Any, int]] = WeakKeyDictionary()
         self._run_name = f"_eventperf_run_{id(self)}"
-        self._caller = Callers(skip, frames).find
-        self._engine = getattr(engine, "sync_engine", engine)
+        self._caller = Callers(skip, frames, own).find
+        self._engine = engine_behind(engine)
         if self._engine is None:
             self.dialect: str = dialect or "sqlite"
         else:
@@ -156,7 +161,7 @@ class QueryRecorder:
             self._engine = None
 
     def _listen(self) -> None:
-        event = require("sqlalchemy", extra="dbopt", needed_by="QueryRecorder").event
+        event = sqlalchemy_for("QueryRecorder").event
         event.listen(self._engine, "before_cursor_execute", self._before)
         event.listen(self._engine, "after_cursor_execute", self._after)
 
@@ -304,12 +309,16 @@ class QueryRecorder:
         """Return what was recorded so far; recording goes on."""
         with self._lock:
             taken = [
-                (e.sql, e.calls, e.total_s, e.max_s, list(e.samples), dict(e.callers))
+                (e.sql, e.calls, e.total_s, e.max_s, list(e.samples), dict(e.callers), e.name.id)
                 for e in self._entries.values()
             ]
             dropped, is_full = self.dropped, self._held > _HELD * 0.95
+            looped: dict[str, int] = {}
+            for (name, _), group in self._groups.items():
+                if not isinstance(group.fix, Guess):  # the ORM has told: one statement would do
+                    looped[name.id] = looped.get(name.id, 0) + group.queries - group.runs
         out = Workload(self.dialect)
-        for sql, calls, total_s, max_s, samples, callers in taken:
+        for sql, calls, total_s, max_s, samples, callers, name_id in taken:
             places = {shown(c): n for c, n in callers.items()}
             texts: dict[str, list[Any]] = {}
             for text, values in samples:
@@ -322,9 +331,15 @@ class QueryRecorder:
                 max_s=max_s,
                 samples=texts.pop(first, ()),
                 callers=places,
+                looped=looped.get(name_id, 0),
             )
             for text, others in texts.items():
                 out.add(text, calls=0, samples=others)
+        for loop in self.n_plus_one()[:_TOLD]:
+            out.notes.append(
+                f"{loop.fingerprint} is an N+1 loop, {loop.queries} statements in {loop.runs} transactions, "
+                f"from {loop.caller}: {loop.fix}"
+            )
         if dropped:
             text = f"more than {self._max} different shapes, and these cost least"
             out.notes.append(f"{dropped} executions were dropped: {text}; max_statements= keeps more")

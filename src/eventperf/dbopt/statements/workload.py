@@ -55,6 +55,7 @@ class Statement:
         rows_examined: Rows read in all.
         samples: Some executions; those with values can be measured.
         callers: Where the application sent it from (``file:line``), with counts.
+        looped: Executions that one statement instead of an N+1 loop would save: they buy no index.
         is_cut: The source had cut the text.
         error: Why it could not be parsed.
     """
@@ -68,8 +69,14 @@ class Statement:
     rows_examined: int | None = None
     samples: list[Sample] = field(default_factory=list)
     callers: dict[str, int] = field(default_factory=dict)
+    looped: int = 0
     is_cut: bool = False
     error: str | None = None
+
+    @property
+    def alone(self) -> float:
+        """The share of its executions that are not the rounds of an N+1 loop."""
+        return max(0.0, 1.0 - self.looped / self.calls) if self.calls else 1.0
 
     @property
     def sql(self) -> str:
@@ -94,6 +101,7 @@ class Statement:
     def absorb(self, other: Statement) -> None:
         """Add another source's figures for the same fingerprint."""
         self.calls += other.calls
+        self.looped += other.looped
         for name in ("total_s", "lock_s", "rows_sent", "rows_examined"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if theirs is not None:
@@ -177,12 +185,14 @@ class Workload:
         rows_examined: int | None = None,
         samples: Sequence[Any] = (),
         callers: Mapping[str, int] | None = None,
+        looped: int = 0,
     ) -> None:
         """Add executions of ``sql``; a text of several statements is taken apart.
 
         Args:
             sql: The text, with parameters of any driver's style.
             samples: Parameter values (sequences or mappings), one per execution that was sampled.
+            looped: Executions that one statement instead of an N+1 loop would save.
         """
         parts = list(statements(sql, self.dialect))
         for part in parts:
@@ -203,6 +213,7 @@ class Workload:
                 rows_examined=rows_examined,
                 samples=kept[:_SAMPLES],
                 callers=dict(callers or {}),
+                looped=looped,
                 is_cut=parsed.is_cut,
                 error=parsed.error,
             )
@@ -400,7 +411,7 @@ def _read(path: str | Path) -> str:
 def _to_json(entry: Statement, values: bool) -> dict[str, Any]:
     row: dict[str, Any] = {
         name: getattr(entry, name)
-        for name in ("calls", "total_s", "max_s", "lock_s", "rows_sent", "rows_examined", "callers")
+        for name in ("calls", "total_s", "max_s", "lock_s", "rows_sent", "rows_examined", "callers", "looped")
     }
     row |= {"fingerprint": list(entry.fingerprint), "is_cut": entry.is_cut, "error": entry.error}
     if values:

@@ -145,9 +145,9 @@ def _flow(spec: JobSpec) -> dict[str, Any] | None:
 
 def check_when(value: object, argument: str = "when") -> str:
     """Return ``value`` if it says what a job waits for."""
-    if value not in ("success", "ended"):
-        raise ConfigurationError(argument, value, ("success", "ended"))
-    return str(value)
+    if value not in ("success", "failure", "any", "ended"):
+        raise ConfigurationError(argument, value, ("success", "failure", "any"))
+    return "ended" if value == "any" else str(value)
 
 
 def check_flow(specs: list[JobSpec]) -> list[JobSpec]:
@@ -186,11 +186,15 @@ def delay_of(spec: JobSpec, now: float) -> float:
 
 
 def new_ids(count: int, bits: Any) -> list[str]:
-    """Return ``count`` ids of 12 URL-safe characters (72 random bits each); ``bits`` is ``getrandbits``."""
+    """Return ``count`` ids of 12 URL-safe characters (72 random bits each); ``bits`` is ``getrandbits``.
+
+    None begins with a dash, which a command line would take for an option.
+    """
     import base64
 
     text = base64.urlsafe_b64encode(bits(72 * count).to_bytes(9 * count, "big")).decode()
-    return [text[i : i + 12] for i in range(0, 12 * count, 12)]
+    ids = [text[i : i + 12] for i in range(0, 12 * count, 12)]
+    return [f"z{one[1:]}" if one[0] == "-" else one for one in ids]
 
 
 def check_job_id(value: object) -> str:

@@ -67,9 +67,9 @@ class Leftovers:
             _log.warning("worker %s could not hand back %d jobs: %s", self._worker, len(outcomes), error)
 
     def _close(self) -> None:
+        self._heart.close()  # before: it would renew for a worker that has left
         try:
             self._store.leave(self._worker)
         except QueueError as error:
             _log.debug("worker %s could not sign off: %s", self._worker, error)
-        self._heart.close()
         self._store.close()

@@ -286,7 +286,7 @@ class Runner:
             return self._failed(run, JobTimeout(run.timeout_s or 0.0))
         if run.why == "cancel":
             return self._outcome(run, "cancelled", error="cancelled while running")
-        if run.why in ("stop", "lost"):
+        if run.why in ("stop", "lost", "left"):
             return self._outcome(run, "release")
         return self._failed(run, asyncio.CancelledError("the handler cancelled itself"))
 

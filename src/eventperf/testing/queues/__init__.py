@@ -19,7 +19,7 @@ from .driven import DrivenTests
 from .endings import EndingTests
 from .features import FlowTests, LimitTests, ReleaseTests, ScheduleTests
 from .life import LifeTests
-from .looking import AttemptTests, MetricTests, SearchTests, UpdateTests
+from .looking import AttemptTests, MetricTests, OutcomeTests, SearchTests, UpdateTests
 from .odds import AheadTests, HangingTests, SayingTests
 from .store import CoreTests
 from .tools import LEASE_S, Make, Station, StoreTests, balanced, until
@@ -29,7 +29,15 @@ __all__ = ["LEASE_S", "HostedSuite", "JobStoreSuite", "Make", "Station", "StoreT
 
 
 class HostedSuite(
-    DrivenTests, WorkerTests, LifeTests, ReleaseTests, AttemptTests, SearchTests, UpdateTests, MetricTests
+    DrivenTests,
+    WorkerTests,
+    LifeTests,
+    ReleaseTests,
+    AttemptTests,
+    SearchTests,
+    UpdateTests,
+    MetricTests,
+    OutcomeTests,
 ):
     """What a backend must do whose jobs another system's workers run (no capability ``"claims"``)."""
 

@@ -514,3 +514,50 @@ class MetricTests(StoreTests):
         assert station.end(station.take()[0])
         station.store.leave(station.id)
         assert asyncio.run(ask()).by()[()].completed == 1
+
+
+class OutcomeTests(StoreTests):
+    """Jobs that wait for an end of one kind."""
+
+    @pytest.fixture
+    def flowing(self, make: Make) -> Any:
+        _needs(make, "flows", lambda queues: queues.enqueue("t", after=["x"]))
+        with make() as queues:
+            yield queues
+
+    @pytest.mark.parametrize("end", ["done", "dead", "cancelled"])
+    @pytest.mark.parametrize("after_when", ["success", "failure", "any"])
+    @pytest.mark.parametrize("late", [False, True])
+    def test_one_parent(self, flowing: QueueManager, end: str, after_when: str, late: bool) -> None:
+        """What becomes of a child, put in before or after its parent has ended."""
+        parent, station = flowing.enqueue("t"), Station(flowing, "t")
+        lease = station.take()[0]
+        if late:
+            assert station.end(lease, end)
+        child = flowing.enqueue("t", after=[parent], after_when=after_when)
+        if not late:
+            assert child.info().state is JobState.DELAYED
+            assert station.end(lease, end)
+        if after_when == "any" or (after_when, end) in {("success", "done"), ("failure", "dead")}:
+            want = JobState.WAITING
+        else:
+            want = JobState.DELAYED if (after_when, end) == ("success", "dead") else JobState.CANCELLED
+        assert child.info().state is want
+        assert balanced(flowing.status())
+
+    def test_one_failure_of_many_is_enough(self, flowing: QueueManager) -> None:
+        parents, station = flowing.enqueue_many("t", range(3)), Station(flowing, "t")
+        alarm = flowing.enqueue("t", after=parents, after_when="failure")
+        calm = flowing.enqueue("t", after=parents[:2], after_when="failure")
+        later = flowing.enqueue("t", after=[calm], after_when="any")
+        never = flowing.enqueue("t", after=[calm])
+        never_again = flowing.enqueue("t", after=[later, calm], after_when="failure")
+        for lease, end in zip(station.take(), ("done", "cancelled", "dead"), strict=True):
+            assert alarm.info().state is JobState.DELAYED
+            assert station.end(lease, end)
+        assert (alarm.info().state, calm.info().state) == (JobState.WAITING, JobState.CANCELLED)
+        assert "failed" in (calm.info().error or "")
+        assert (later.info().state, never.info().state) == (JobState.WAITING, JobState.CANCELLED)
+        assert sorted(station.drain()) == sorted([alarm.id, later.id])
+        assert never_again.info().state is JobState.CANCELLED
+        assert balanced(flowing.status())

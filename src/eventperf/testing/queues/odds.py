@@ -24,23 +24,28 @@ class AheadTests(StoreTests):
 
     def test_jobs_that_may_not_run_now_hold_up_none_that_may(self, make: Make) -> None:
         limits = [Limit(type="limited", rate=1, per="1h"), Limit(type="capped", concurrency=1)]
-        with make(limits=limits) as queues:
+        with make() as queues:
+            limited = "limits" in queues.backend.capabilities
+        with make(limits=limits if limited else []) as queues:
             station = Station(queues, "limited", "capped", "free", lease_s=30)
             queues.enqueue_many("unknown", [None] * _AHEAD)
-            queues.enqueue_many("limited", [None] * _AHEAD)
-            queues.enqueue_many("capped", [None] * _AHEAD)
+            if limited:
+                queues.enqueue_many("limited", [None] * _AHEAD)
+                queues.enqueue_many("capped", [None] * _AHEAD)
             mine = queues.enqueue_many("free", [None] * 3)
             taken: list[Any] = []
             for _ in range(8):
                 taken += station.take(5)
             found = [lease.record.type for lease in taken]
             assert {lease.record.id for lease in taken if lease.record.type == "free"} == {j.id for j in mine}
-            assert (found.count("limited"), found.count("capped")) == (1, 1)
+            assert (found.count("limited"), found.count("capped")) == ((1, 1) if limited else (0, 0))
             newcomer = queues.enqueue("free")
             assert newcomer.id in station.ids(5), "one that comes later passes them at once"
             assert balanced(queues.status())
 
     def test_cancelled_chain_of_any_length_is_counted(self, queues: QueueManager) -> None:
+        if "flows" not in queues.backend.capabilities:
+            pytest.skip("chains are refused, as they must")
         first = queues.enqueue("t", delay=60)
         specs = [JobSpec(type="t", id=f"c-0-{first.id}", after=[first.id])]
         specs += [
@@ -99,7 +104,7 @@ class HangingTests(StoreTests):
             go_on.wait(30)
 
         job = stubborn.enqueue(None)
-        worker = queues.worker(concurrency=2, lease=LEASE_S, grace=0.1)
+        worker = queues.worker(concurrency=2, lease=3.0, grace=0.1)
         thread = threading.Thread(target=worker.run)
         thread.start()
         try:
@@ -108,7 +113,7 @@ class HangingTests(StoreTests):
             thread.join(10)
             assert not thread.is_alive(), "the worker ends in its grace, whatever the handler does"
             other = Station(queues, "stubborn", lease_s=30)
-            end = time.monotonic() + 3 * LEASE_S
+            end = time.monotonic() + 4.5
             while time.monotonic() < end:
                 assert other.take() == [], "its first run goes on"
                 time.sleep(0.05)
@@ -191,6 +196,7 @@ class SayingTests(StoreTests):
             assert "bad" in record.getMessage()
             assert record.exc_info
             assert isinstance(record.exc_info[1], ValueError), "what error trackers take"
+            assert record.exc_info[1].__context__ is None, "with nothing of the worker's own in its traceback"
 
     def test_dead_letter_says_what_it_drops(
         self, queues: QueueManager, caplog: pytest.LogCaptureFixture
@@ -209,8 +215,9 @@ class SayingTests(StoreTests):
     def test_slips_are_refused_in_words(self, queues: QueueManager) -> None:
         with pytest.raises(ConfigurationError, match=r"\['critical'\]"):
             queues.worker("critical")
-        with pytest.raises(ConfigurationError, match="list of jobs"):
-            queues.enqueue("t", after="x")
+        if "flows" in queues.backend.capabilities:
+            with pytest.raises(ConfigurationError, match="list of jobs"):
+                queues.enqueue("t", after="x")
 
         async def inside() -> None:
             with pytest.raises(ConfigurationError, match="arun"):
@@ -227,8 +234,8 @@ class SayingTests(StoreTests):
             queues.worker().run(burst=True)
             return threading.active_count()
 
-        before = max(once() for _ in range(2))
+        before = max(once() for _ in range(3))
         until(lambda: threading.active_count() <= before)
-        for _ in range(5):
+        for _ in range(12):
             once()
-        until(lambda: threading.active_count() <= before)
+        until(lambda: threading.active_count() < before + 6)  # a pool may fill up; none is left by each run

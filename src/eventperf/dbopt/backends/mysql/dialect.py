@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-from eventperf._core.extras import require
 from eventperf.dbopt.errors import OptimizerBusy, SourceUnavailable, StatementRefused
 from eventperf.dbopt.indexes.estimate import StatisticsPlanner
 from eventperf.dbopt.protocols import Capabilities, Measurement, PartitionPlan, Planner, Query
@@ -21,7 +20,7 @@ from eventperf.dbopt.statements.lex import render
 from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
-from . import partitions
+from . import grants, partitions
 from .promises import promised
 from .sources import Digests, SlowLogTable
 from .what_if import Refused, ShadowPlanner
@@ -34,13 +33,13 @@ _TIMED_OUT: Final = (1969, 3024, 1317)
 
 
 class MysqlDialect:
-    """MySQL 8 and MariaDB 10.6 and later through SQLAlchemy and PyMySQL."""
+    """MySQL 8 and MariaDB 10.6 and later through SQLAlchemy and PyMySQL or mysqlclient."""
 
     name = "mysql"
     identifier_limit = 64
 
     def __init__(self, engine: Any, *, ddl: Any = None, what_if: Any = None) -> None:
-        self._pymysql = require("pymysql", extra="mysql", needed_by="DatabaseOptimizer on MySQL or MariaDB")
+        self._pymysql = engine.dialect.dbapi  # or mysqlclient: the errors of both have the same names
         self._engine = engine
         self._ddl = ddl or engine
         self._held = threading.local()
@@ -59,9 +58,16 @@ class MysqlDialect:
     def _connection(self, engine: Any = None) -> Iterator[Any]:
         with muted():
             fairy = (engine or self._engine).raw_connection()
+            db = fairy.driver_connection
             try:
-                yield fairy.driver_connection
+                if engine is None:  # a statement of the application may call anything: it is only measured
+                    db.rollback()
+                    with db.cursor() as cursor:
+                        cursor.execute("START TRANSACTION READ ONLY")
+                yield db
             finally:
+                if engine is None and db.open:
+                    db.rollback()
                 fairy.close()
 
     def _rows(self, sql: str, values: Any = None) -> list[Any]:
@@ -71,6 +77,14 @@ class MysqlDialect:
 
     def close(self) -> None:
         """Nothing to close: the engines are the caller's."""
+
+    def excess(self) -> str | None:
+        """Tell that the connection's user may do everything."""
+        return grants.excess(self._rows)
+
+    def grants(self, role: str, /) -> list[str]:
+        """Return the statements that make a user who only reads."""
+        return grants.grants(self._rows, role)
 
     def source(self, since: Any, /) -> Workload:
         """Read the slow log table, or the digests where it is empty."""
@@ -282,7 +296,14 @@ class MysqlDialect:
 
     def hide_sql(self, name: str, table: str, /) -> str:
         """Return the statement that takes an index out of every plan at once; it is not dropped yet."""
-        word = "IGNORED" if self.is_mariadb else "INVISIBLE"
+        return self._alter(name, table, "IGNORED" if self.is_mariadb else "INVISIBLE")
+
+    def show_sql(self, name: str, table: str, /) -> str:
+        """Return the statement that brings it back into plans."""
+        return self._alter(name, table, "NOT IGNORED" if self.is_mariadb else "VISIBLE")
+
+    @staticmethod
+    def _alter(name: str, table: str, word: str) -> str:
         return f"ALTER TABLE {quote(table, 'mysql')} ALTER INDEX {quote(name, 'mysql')} {word}"
 
     # --- changes -------------------------------------------------------------------------------

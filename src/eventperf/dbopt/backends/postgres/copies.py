@@ -8,7 +8,6 @@ ends, however it ends.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -190,7 +189,7 @@ class Copies:
             names = ", ".join(quote(c, "postgres") for c in copied)
             with db.cursor() as cursor, cursor.copy(f"COPY {short} ({names}) FROM STDIN") as copy:
                 for row in rows:
-                    copy.write_row([_plain(v) for v in row])
+                    copy.write_row(row)
         self._distinct(db, table, short)
         self._indexes(db, source, real, short)
         db.execute(f"VACUUM ANALYZE {short}")  # else no index alone would ever answer a query
@@ -213,7 +212,8 @@ class Copies:
         share = max(_SHARE, _WHOLE / max(1, table.rows))
         pick = "" if share >= 1 or table.is_partitioned else f" TABLESAMPLE SYSTEM ({100 * share:.4f})"
         limit = f" LIMIT {_WHOLE}" if table.is_partitioned else ""
-        wanted = ", ".join(quote(c, "postgres") for c in columns) or "NULL"
+        # As text, which COPY reads back for every type: drivers know neither 'infinity' nor all types.
+        wanted = ", ".join(f"{quote(c, 'postgres')}::text" for c in columns) or "NULL"
         source.execute(f"SET LOCAL statement_timeout = {_READ_MS}")
         found: list[Any] = source.execute(f"SELECT {wanted} FROM {name}{pick}{limit}").fetchall()
         if len(found) < min(table.rows, 1_000):  # few, full pages: a sample of rows instead
@@ -321,8 +321,3 @@ def _is_alias(token: Any) -> bool:
     if token is None or token.kind not in ("word", "ident"):
         return False
     return token.kind == "ident" or token.text.lower() not in _NO_ALIAS
-
-
-def _plain(value: Any) -> Any:
-    is_list = isinstance(value, list) and any(isinstance(v, dict) for v in value)
-    return json.dumps(value) if is_list or isinstance(value, dict) else value

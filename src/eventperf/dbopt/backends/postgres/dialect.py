@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from eventperf._core.extras import require
 from eventperf.dbopt.errors import OptimizerBusy, StatementRefused
 from eventperf.dbopt.indexes.estimate import StatisticsPlanner
 from eventperf.dbopt.protocols import Capabilities, Measurement, PartitionPlan, Planner, Query
@@ -19,10 +18,11 @@ from eventperf.dbopt.statements.lex import render
 from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
-from . import catalog, parted, partitions
+from . import catalog, grants, parted, partitions
+from .drivers import connection_of, sqlstate
 from .promises import promised
 from .sources import COUNTED, UNCOUNTED, PgStatStatements
-from .what_if import HypoPlanner, explain, plan_shape
+from .what_if import HypoPlanner, explain, plan_shape, read_plan
 
 _LOCK = 0x65767066  # "evpf"
 _CONCURRENT = "CREATE INDEX CONCURRENTLY "
@@ -37,13 +37,13 @@ _RETRYABLE = ("55P03", "40P01", "40001", "57014")
 
 
 class PostgresDialect:
-    """PostgreSQL 12 and later through SQLAlchemy and psycopg 3."""
+    """PostgreSQL 12 and later through SQLAlchemy and psycopg or psycopg2."""
 
     name = "postgres"
     identifier_limit = 63
 
     def __init__(self, engine: Any, *, ddl: Any = None, what_if: Any = None) -> None:
-        self._psycopg = require("psycopg", extra="postgres", needed_by="DatabaseOptimizer on PostgreSQL")
+        self._psycopg = engine.dialect.dbapi  # or psycopg2: the errors of both have the same names
         self._engine, self._what_if = engine, what_if
         self._ddl = ddl or engine
         self._held = threading.local()
@@ -71,12 +71,14 @@ class PostgresDialect:
     def _connection(self, engine: Any = None, *, autocommit: bool = False) -> Iterator[Any]:
         with muted():
             fairy = (engine or self._engine).raw_connection()
-            db = fairy.driver_connection
+            db = connection_of(fairy)
             before, is_uncounted = db.autocommit, False
             try:
                 db.rollback()
                 db.autocommit = autocommit
                 is_uncounted = db.execute(UNCOUNTED).fetchone() is not None
+                if engine is None and not autocommit:  # whatever a statement of the application calls
+                    db.execute("SET TRANSACTION READ ONLY")
                 yield db
             finally:
                 if not db.closed:
@@ -94,6 +96,16 @@ class PostgresDialect:
 
     def close(self) -> None:
         """Nothing to close: the engines are the caller's."""
+
+    def excess(self) -> str | None:
+        """Tell that the connection is a superuser's."""
+        with self._cursor() as cursor:
+            return grants.excess(cursor)
+
+    def grants(self, role: str, /) -> list[str]:
+        """Return the statements that make a role which only reads."""
+        with self._cursor() as cursor:
+            return grants.grants(cursor, role)
 
     def source(self, since: Any, /) -> Workload:
         """Read pg_stat_statements; cumulative, so ``since`` cannot narrow it."""
@@ -202,7 +214,7 @@ class PostgresDialect:
                 db.execute(statement)
             except self._psycopg.Error as error:
                 raise StatementRefused(
-                    statement, str(error).splitlines()[0], retryable=error.sqlstate in _RETRYABLE
+                    statement, str(error).splitlines()[0], retryable=sqlstate(error) in _RETRYABLE
                 ) from error
             finally:
                 if not db.closed:
@@ -272,7 +284,7 @@ class PostgresDialect:
             try:
                 db.execute("SET TRANSACTION READ ONLY")
                 sql, values = render(samples[0].sql, samples[0].values, "format", "postgres")
-                plan = db.execute(f"EXPLAIN (FORMAT JSON) {sql}", values or None).fetchone()[0][0]["Plan"]
+                plan = read_plan(db.execute(f"EXPLAIN (FORMAT JSON) {sql}", values or None).fetchone())
                 db.execute(f"SET LOCAL statement_timeout = {max(1, int(timeout_s * 1000))}")
                 for sample in samples:
                     best: list[float] = []

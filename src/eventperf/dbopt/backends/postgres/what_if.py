@@ -6,6 +6,7 @@ application's tables is copied there, when a statement needs it.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample
 
 from .copies import Copies
+from .drivers import connection_of
 
 _STATEMENT_MS: Final = 10_000
 _RECOVERY_S: Final = 30.0
@@ -49,13 +51,18 @@ def plan_shape(plan: dict[str, Any]) -> tuple[str, frozenset[str]]:
     return "\n".join(lines), frozenset(names)
 
 
+def read_plan(row: Any) -> dict[str, Any]:
+    """Return the plan in a row of EXPLAIN; an application's engine may leave JSON as text."""
+    found = json.loads(row[0]) if isinstance(row[0], (str, bytes)) else row[0]
+    plan: dict[str, Any] = found[0]["Plan"]
+    return plan
+
+
 def explain(db: Any, sample: Sample) -> dict[str, Any]:
     """Return a statement's plan; without values the generic one."""
     if sample.values is not None:
         sql, values = render(sample.sql, sample.values, "format", "postgres")
-        found = db.execute(f"EXPLAIN (FORMAT JSON) {sql}", values or None, prepare=False).fetchone()
-        plan: dict[str, Any] = found[0][0]["Plan"]
-        return plan
+        return read_plan(db.execute(f"EXPLAIN (FORMAT JSON) {sql}", values or None, prepare=False).fetchone())
     parts, count = [], 0
     for kind, text in tokens(sample.sql, "postgres"):
         if kind == "param":
@@ -65,11 +72,10 @@ def explain(db: Any, sample: Sample) -> dict[str, Any]:
     db.execute(f"PREPARE eventperf AS {''.join(parts)}")
     try:
         call = f"({', '.join(['NULL'] * count)})" if count else ""
-        plan = db.execute(f"EXPLAIN (FORMAT JSON) EXECUTE eventperf{call}").fetchone()[0][0]["Plan"]
+        return read_plan(db.execute(f"EXPLAIN (FORMAT JSON) EXECUTE eventperf{call}").fetchone())
     finally:
         with suppress(Exception):
             db.execute("DEALLOCATE eventperf")
-    return plan
 
 
 def _entry(width: float, types: Sequence[str]) -> float:
@@ -130,7 +136,7 @@ class HypoPlanner:
     def _open(self) -> None:
         with muted():
             self._fairy = self._engine.raw_connection()
-            self._db = self._fairy.driver_connection
+            self._db = connection_of(self._fairy)
             self._db.rollback()
             self._db.autocommit = True
             self._made.clear()

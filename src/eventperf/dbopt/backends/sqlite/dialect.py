@@ -54,9 +54,17 @@ class SqliteDialect:
     def _connection(self, engine: Any = None) -> Iterator[Any]:
         with muted():
             fairy = (engine or self._engine).raw_connection()
+            db = fairy.driver_connection
+            before = db.execute("PRAGMA query_only").fetchone()[0]
+            # In memory it is the application's one connection, which may write meanwhile.
+            only_reads = engine is None and bool(db.execute("PRAGMA database_list").fetchone()[2])
             try:
-                yield fairy.driver_connection
+                if only_reads:
+                    db.execute("PRAGMA query_only = ON")
+                yield db
             finally:
+                if only_reads:
+                    db.execute(f"PRAGMA query_only = {before}")
                 fairy.close()
 
     def close(self) -> None:

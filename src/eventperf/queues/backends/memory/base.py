@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import count, islice
 
-from eventperf.queues.errors import unknown_parent
+from eventperf.queues.errors import NONE_FAILED, unknown_parent
 from eventperf.queues.job import JobInfo, JobRecord, JobState, NewJob, QueueStatus
 from eventperf.queues.limits import RECHECK_S, Bucket, Ledger
 from eventperf.queues.minutes import Minutes
@@ -111,23 +111,36 @@ class MemoryBooks:
         """Let a job wait for those it comes after; false when they have all ended."""
         flow = job.record.flow or {}
         when, waits = flow["when"], set()
+        any_end = when != "success"
         for parent_id in flow["after"]:
             parent = self._jobs.get(parent_id)
-            if parent is not None and (parent.state is COMPLETED or (when == "ended" and parent.finished)):
+            if parent is not None and (parent.state is COMPLETED or (any_end and parent.finished)):
                 continue
-            if parent is None and when == "ended":
+            if parent is None and any_end:
                 continue
             if parent is None or parent.state is CANCELLED:
                 job.error = "a job it waits for was cancelled or is not known"
                 self._end(job, CANCELLED, now)
                 return True
             waits.add(parent_id)
+        if not waits and self._in_vain(job):
+            job.error = NONE_FAILED
+            self._end(job, CANCELLED, now)
+            return True
         for parent_id in waits:
             self._children.setdefault(parent_id, []).append(job.record.id)
         if waits:
             job.after = waits
             self._delay(job, _NEVER)
         return bool(waits)
+
+    def _in_vain(self, job: StoredJob) -> bool:
+        """Tell whether a job waited for a failure and none of those it waited for has failed."""
+        flow = job.record.flow or {}
+        if flow["when"] != "failure":
+            return False
+        parents = [self._jobs.get(parent_id) for parent_id in flow["after"]]
+        return not any(parent is not None and parent.state is FAILED for parent in parents)
 
     def _followed(self, ended: StoredJob, now: float, *, forgotten: bool = False) -> None:
         """Free, keep or cancel the jobs that wait for one that has ended, and those that wait for them.
@@ -146,9 +159,13 @@ class MemoryBooks:
             child = self._jobs.get(child_id)
             if child is None or child.state is not DELAYED or not child.after or parent_id not in child.after:
                 continue
-            if ended.state is COMPLETED or (child.record.flow or {})["when"] == "ended":
+            if ended.state is COMPLETED or (child.record.flow or {})["when"] != "success":
                 child.after.remove(parent_id)
-                if not child.after:
+                if not child.after and self._in_vain(child):
+                    self._drop(child)
+                    child.error = NONE_FAILED
+                    self._end(child, CANCELLED, now)
+                elif not child.after:
                     self._drop(child)
                     self._ready(child, now)
                     self._wake({child.record.queue})

@@ -266,7 +266,13 @@ def _runs(text: bytes) -> tuple[Attempt, ...]:
     for run in text.split(b"\x1e")[1:]:
         try:
             found.append(_run(run.decode()))
-        except (ValueError, KeyError, AttributeError):  # damaged since it was written
+        except (
+            ValueError,
+            KeyError,
+            AttributeError,
+            TypeError,
+            RecursionError,
+        ):  # damaged since it was written
             continue
     return tuple(found)
 

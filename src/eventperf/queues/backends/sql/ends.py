@@ -43,17 +43,17 @@ def end(tx: Tx, found: Sequence[Any], state: int, **values: Any) -> None:
 def settle(tx: Tx, found: Sequence[Any], state: int, *, forgotten: bool = False) -> None:
     """Free or cancel the jobs that waited for those that have ended."""
     doomed = flows.after(tx, found, state, forgotten=forgotten)
-    if not doomed:
-        return
-    children: dict[int, tuple[Any, str]] = {row.seq: (row, why) for row, why in doomed}
-    rows = [row for row, _ in children.values()]
-    deeper = flows.below(tx, rows)
-    flows.forget(tx, [*rows, *deeper])
-    for row in (*rows, *deeper):
-        tx.tally.add(row.queue, delayed=-1)
-    _close(tx, rows, s.CANCELLED, {}, {seq: why for seq, (_, why) in children.items()})
-    _close(tx, deeper, s.CANCELLED, {"error": flows.DOOMED})
-    flows.after(tx, [*rows, *deeper], s.CANCELLED)  # those that waited for an end of any kind
+    while doomed:
+        children: dict[int, tuple[Any, str]] = {row.seq: (row, why) for row, why in doomed}
+        rows = [row for row, _ in children.values()]
+        deeper = flows.below(tx, rows)
+        flows.forget(tx, [*rows, *deeper])
+        for row in (*rows, *deeper):
+            tx.tally.add(row.queue, delayed=-1)
+        _close(tx, rows, s.CANCELLED, {}, {seq: why for seq, (_, why) in children.items()})
+        _close(tx, deeper, s.CANCELLED, {"error": flows.DOOMED})
+        # Those that waited for an end of any kind; of these, some for a failure that this is not.
+        doomed = flows.after(tx, [*rows, *deeper], s.CANCELLED)
 
 
 def doom(tx: Tx, found: Sequence[Any], why: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select, true
+from sqlalchemy import ColumnElement, and_, or_, select, true
 
 from eventperf.queues.job import JobInfo, JobState
 from eventperf.queues.protocols import LOOKED_AT, Found, JobQuery
@@ -48,7 +48,7 @@ def find(tx: Tx, query: JobQuery) -> Found:
         after = query.after[1:] if query.after and one.name == start else None
         fits = _fits(tx, query, one)
         some = LOOKED_AT - looked if len(fits) else query.limit - len(seqs)
-        for row in tx.conn.execute(_look(one, after, and_(true(), *fits), some)):
+        for row in tx.conn.execute(_look(one, after, and_(true(), *fits), some)).all():
             looked += 1
             if row.fits:
                 seqs.append(row.seq)
@@ -114,10 +114,12 @@ def _strands(tx: Tx, query: JobQuery) -> Iterator[_Strand]:
 
 def _waiting(tx: Tx, query: JobQuery, at: int) -> Iterator[_Strand]:
     """Class by class, as they are handed out inside a queue, then the jobs of types that nobody knows."""
-    waits = exists().where(
-        _j.ns == _lane.ns, s.in_state(s.WAITING), _j.queue == _lane.queue, _j.priority == _lane.priority
+    mine = _j.ns == _lane.ns, s.in_state(s.WAITING), _j.queue == _lane.queue, _j.priority == _lane.priority
+    # Not EXISTS: PostgreSQL would join it, and read all that waits in place of one entry for each class.
+    first = select(_j.tag).where(*mine).order_by(_j.tag).limit(1).scalar_subquery()
+    asked = select(_lane.queue, _lane.priority).where(
+        _lane.ns == tx.ns, _lane.queue.in_(query.queues), first.is_not(None)
     )
-    asked = select(_lane.queue, _lane.priority).where(_lane.ns == tx.ns, _lane.queue.in_(query.queues), waits)
     place = {name: i for i, name in enumerate(query.queues)}
     for row in sorted(tx.conn.execute(asked), key=lambda row: (place[row.queue], -row.priority)):
         mine = _j.ns == tx.ns, s.in_state(s.WAITING), _j.queue == row.queue, _j.priority == row.priority

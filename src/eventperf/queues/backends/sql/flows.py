@@ -7,10 +7,11 @@ from typing import Any
 
 from sqlalchemy import delete, exists, insert, select
 
-from eventperf.queues.errors import unknown_parent
+from eventperf.queues.errors import NONE_FAILED, unknown_parent
 from eventperf.queues.job import NewJob
 
 from . import tables as s
+from .rows import flow_of
 from .tx import Tx
 
 _j, _l = s.jobs.c, s.links.c
@@ -45,11 +46,13 @@ def hold(tx: Tx, fresh: Sequence[dict[str, Any]], jobs: Mapping[str, NewJob]) ->
             state = states.get(parent, s.WAITING)
             if parent in waits and not waits[parent]:
                 state = s.CANCELLED
-            if state == s.COMPLETED or (flow["when"] == "ended" and state in (s.FAILED, s.CANCELLED)):
+            if state == s.COMPLETED or (flow["when"] != "success" and state in (s.FAILED, s.CANCELLED)):
                 continue
             doomed = doomed or state == s.CANCELLED
             parents.append(parent)
-        if parents:
+        failed = any(states.get(parent) == s.FAILED for parent in flow["after"])
+        doomed = doomed or (flow["when"] == "failure" and not parents and not failed)
+        if parents or doomed:
             row["state"], row["at"] = s.DELAYED, s.NEVER
             waits[row["id"]] = [] if doomed else parents
     return waits
@@ -79,7 +82,7 @@ def link(tx: Tx, waits: Mapping[str, Sequence[str]], jobs: Mapping[str, NewJob])
 
 
 def _ended(new: NewJob) -> bool:
-    return bool((new.record.flow or {})["when"] == "ended")
+    return bool((new.record.flow or {})["when"] != "success")
 
 
 def after(tx: Tx, parents: Sequence[Any], state: int, *, forgotten: bool = False) -> list[tuple[Any, str]]:
@@ -110,16 +113,19 @@ def _after(tx: Tx, ids: Sequence[str], state: int, forgotten: bool) -> list[tupl
             freed.add(row.child_id)
         elif state == s.CANCELLED or forgotten:
             doomed.setdefault(row.child_id, row.parent_id)
+    in_vain = list[Any]()
     if freed:
-        _free(tx, ids, freed, [row for job_id, row in held.items() if job_id not in doomed], state)
+        mine_ = [row for job_id, row in held.items() if job_id not in doomed]
+        in_vain = _free(tx, ids, freed, mine_, state)
     return [
         (held[child], f"job {parent}, which it waited for, was cancelled")
         for child, parent in sorted(doomed.items())
         if child in held
-    ]
+    ] + [(row, NONE_FAILED) for row in in_vain]
 
 
-def _free(tx: Tx, parents: Sequence[str], freed: set[str], held: Sequence[Any], state: int) -> None:
+def _free(tx: Tx, parents: Sequence[str], freed: set[str], held: Sequence[Any], state: int) -> list[Any]:
+    """Let those go that wait for none any more; return those that waited for a failure which never came."""
     done = [_l.ns == tx.ns, _l.parent_id.in_(parents)]
     if state != s.COMPLETED:
         done.append(_l.ended)
@@ -127,9 +133,21 @@ def _free(tx: Tx, parents: Sequence[str], freed: set[str], held: Sequence[Any], 
     others = exists().where(_l.ns == _j.ns, _l.child_id == _j.id)
     left = set(tx.conn.execute(select(_j.id).where(_j.ns == tx.ns, _j.id.in_(freed), others)).scalars())
     ready = [row for row in held if row.id in freed and row.id not in left]
+    in_vain = _in_vain(tx, ready)
+    ready = [row for row in ready if row not in in_vain]
     for row in ready:
         tx.tally.add(row.queue, delayed=-1)
     tx.ready(ready)
+    return in_vain
+
+
+def _in_vain(tx: Tx, ready: Sequence[Any]) -> list[Any]:
+    flows = {row.id: flow for row in ready if (flow := flow_of(row)).get("when") == "failure"}
+    if not flows:
+        return []
+    parents = sorted({parent for flow in flows.values() for parent in flow["after"]})
+    failed = {parent for parent, state in _states(tx, parents).items() if state == s.FAILED}
+    return [row for row in ready if row.id in flows and failed.isdisjoint(flows[row.id]["after"])]
 
 
 def below(tx: Tx, tops: Sequence[Any]) -> list[Any]:

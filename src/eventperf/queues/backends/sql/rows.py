@@ -110,6 +110,15 @@ def held_key(record: JobRecord) -> str | None:
     return hashlib.sha256(f"{record.type}\0{record.unique_key}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def flow_of(row: Any) -> Mapping[str, Any]:
+    """Return what a job waits for; nothing of a damaged one."""
+    try:
+        flow = _more(row).get("flow")
+    except _DAMAGED:
+        return {}
+    return flow if isinstance(flow, dict) and isinstance(flow.get("after"), list) else {}
+
+
 def row_of(new: NewJob, ns: int, now: float) -> dict[str, Any]:
     """Return the row of a job that comes in at ``now``; its tag is not known yet."""
     r = new.record
@@ -128,7 +137,7 @@ def history_of(row: Any) -> tuple[Attempt, ...]:
     """Return the runs of ``row``: those written down, and the last one where it completed."""
     try:
         written = loaded(_runs(row.history))
-    except (KeyError, TypeError):
+    except (*_DAMAGED, KeyError, AttributeError):
         written = ()
     if row.state != s.COMPLETED or row.started_at is None or (written and written[-1].outcome == "completed"):
         return written

@@ -347,6 +347,7 @@ local function take(wanted)
     if why or not blobs[k] then q = lane.q end
     started[q] = (started[q] or 0) + 1
     local life = extra(extras, 'd')
+    if blobs[k] and not why then forget_turn(extras, lane.name, tonumber(tags[k])) end
     if why or not blobs[k] then
       if why then refuse(id, q, blobs[k], why) end -- else nothing is left of it but its place
       room[q] = room[q] + 1
@@ -388,7 +389,6 @@ local function take(wanted)
       end
       if #under > 0 then call('HSET', P .. 'b', id, table.concat(under, '\30')) end
       running[q] = (running[q] or 0) + 1
-      forget_turn(extras, q .. '|' .. level, tonumber(tags[k]))
       if extras ~= '' then free_unique(id, type_, extras, 'w') end
       ends[#ends + 1] = until_; ends[#ends + 1] = id
       holds[#holds + 1] = id

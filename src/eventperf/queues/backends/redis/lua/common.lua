@@ -15,7 +15,7 @@
 --   A   hash   bucket -> running jobs under its cap      b   hash  id -> buckets it runs under (split by char 30)
 --   V:<bucket>  list  start times in the rate's window   G   zset  bucket with held-back jobs by time of next look
 --   B:<bucket>  zset  ids held back, by tag              Y   hash  id -> bucket that holds it back
---   N   hash   id -> how many jobs wait for it           N:<id>  list  these, each US "success" or "ended"
+--   N   hash   id -> how many jobs wait for it           N:<id>  list  these, each US "success", "ended" or "failure"
 --   pd  hash   waiting job -> how many it still waits for
 --   cr  hash   schedule -> last slot fired
 --   h   hash   id -> runs of a job that has not ended well, each RS number US started US us US how US worker US details
@@ -57,6 +57,8 @@ local function facts(extras)
     good, e = pcall(cjson.decode, extras)
     good = good and type(e) == 'table' and type(e.d or 0) == 'number' and type(e.w or 0) == 'number'
       and type(e.k or '') == 'string' and type(e.u or '') == 'string' and type(e.f or none) == 'table'
+      and type(e.l or none) == 'table'
+      and (not e.l or #e.l == 0 or type(e.l[1]) == 'string')
     if not good then e = none end
     read[extras] = e
   end
@@ -327,8 +329,17 @@ ended = function(id, how)
   endings[#endings + 1] = how
 end
 
+-- Whether a job waited for a failure, and none of those it waited for has failed.
+local function in_vain(when, parents)
+  if when ~= 'failure' then return false end
+  for _, parent in ipairs(parents or {}) do
+    if call('HEXISTS', P .. 'X', parent) == 1 then return false end
+  end
+  return true
+end
+
 local function let_follow(child, how, when, parent)
-  local free = how == 'd' or when == 'ended'
+  local free = how == 'd' or when ~= 'success'
   if call('HEXISTS', P .. 'pd', child) == 0 then return true end
   if not free and how == 'f' then return false end -- until the dead one is replayed
   if free and call('HINCRBY', P .. 'pd', child, -1) > 0 then return true end
@@ -339,6 +350,8 @@ local function let_follow(child, how, when, parent)
     local queue, type_, level, extras = parse(blob)
     inc(queue, 'delayed', -1)
     if fault(blob) then delay(child, queue, now) -- claim.lua buries it
+    elseif free and in_vain(when, (extra(extras, 'f') or {}).after) then
+      cancelled(child, queue, type_, extras, 0, 0, '', 0, 'none of the jobs it waited for has failed', 60000, blob)
     elseif free then ready(child, queue, level, extra(extras, 'k') or '')
     else
       cancelled(child, queue, type_, extras, 0, 0, '', 0,

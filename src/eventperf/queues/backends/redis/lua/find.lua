@@ -61,15 +61,14 @@ end
 
 local function has(said) return string.find(said, text, 1, true) end
 
-local function fits(id, blob, record)
+local function fits(id, blob, record, said)
   if not blob then return false end
   local q, kind = parse(blob)
   if not queues[q] or (type_ ~= '' and kind ~= type_) then return false end
   if text == '' or has(id) then return true end
   local at = string.match(blob, '^%d+\31[^\31]*\31[^\31]*\31%d+\31[^\31]*\31()') or 1
   if string.find(blob, text, at, true) then return true end
-  record = record or call('HGET', P .. 'X', id) or call('GET', P .. 'r:' .. id)
-  return has(record and error_of(record) or call('HGET', P .. 'e', id) or '')
+  return has(record and error_of(record) or said or '')
 end
 
 local answer, looked, n = {}, 0, 0
@@ -79,9 +78,9 @@ local function show(id, row)
   answer[n] = { id, row }
 end
 
-local function try_job(id, blob)
+local function try_job(id, blob, said, dead)
   if tag == '' then
-    if fits(id, blob) then show(id, look(id, blob)) end
+    if fits(id, blob, dead, said) then show(id, look(id, blob)) end
     return
   end
   local row = look(id, blob)
@@ -91,7 +90,7 @@ local function try_job(id, blob)
     if not letter then return end
     local rest = string.sub(row[2], at + length + math.max(0, result))
     if gone[letter] and fits(id, rest, row[2]) then show(id, row) end
-  elseif live[row[1]] and fits(id, row[2]) then show(id, row) end
+  elseif live[row[1]] and fits(id, row[2], nil, row[7]) then show(id, row) end
 end
 
 local function try_record(record)
@@ -123,8 +122,12 @@ for _, one in ipairs(strands) do
       local count = math.min(type_ == '' and text == '' and limit or 250, most - looked)
       local found, scores = read(one, from, count)
       local blobs = scores and #found > 0 and call('HMGET', P .. 'j', unpack(found)) or {}
+      local said, dead = {}, {}
+      if text ~= '' and scores and #found > 0 then
+        said, dead = call('HMGET', P .. 'e', unpack(found)), call('HMGET', P .. 'X', unpack(found))
+      end
       for k, id in ipairs(found) do
-        if scores then try_job(id, blobs[k]) else try_record(id) end
+        if scores then try_job(id, blobs[k], said[k], dead[k]) else try_record(id) end
         looked = looked + 1
         if n == limit or looked >= most then
           return { answer, { one.name, scores and id or '', scores and scores[k] or string.format('%d', from + k - 1) } }

@@ -1,19 +1,20 @@
 -- Part of the scripts that store jobs.
 -- ARGV from i on: groups, each: header, queue, level, key, delay ms, unique key, unique mode, n, jobs it waits for,
--- "success" or "ended", those jobs' ids, then n x (id, payload)
+-- "success", "ended" or "failure", those jobs' ids, then n x (id, payload)
 
 -- Let `id` wait for `parents`; returns how many are not there yet, or -1 when one of them was cancelled.
 local function link(id, parents, when)
   local left, doomed = {}, false
   for _, parent in ipairs(parents) do
     if call('HEXISTS', P .. 'j', parent) == 1 then
-      if when ~= 'ended' or call('HEXISTS', P .. 'X', parent) == 0 then left[#left + 1] = parent end
-    elseif when ~= 'ended' then
+      if when == 'success' or call('HEXISTS', P .. 'X', parent) == 0 then left[#left + 1] = parent end
+    elseif when == 'success' then
       local record = call('GET', P .. 'r:' .. parent)
       if not record or string.sub(record, 1, 1) == 'c' then doomed = true end
     end
   end
-  if doomed then return -1 end
+  if doomed then return -1, 'a job it waits for was cancelled or is not known' end
+  if #left == 0 and in_vain(when, parents) then return -1, 'none of the jobs it waited for has failed' end
   for _, parent in ipairs(left) do
     call('RPUSH', P .. 'N:' .. parent, id .. US .. when)
     call('HINCRBY', P .. 'N', parent, 1)
@@ -72,11 +73,12 @@ local function push_groups(i, last)
       if not holder then
         made[id] = true
         local blob = string.format('%d', now) .. header .. ARGV[i + 2 * (k - 1) + 1]
-        local waits = links > 0 and link(id, parents, when) or 0
+        local waits, why = 0, nil
+        if links > 0 then waits, why = link(id, parents, when) end
         if waits < 0 then
           local q, type_, _, extras = parse(blob)
           inc(queue, 'enqueued')
-          cancelled(id, q, type_, extras, 0, 0, '', 0, 'a job it waits for was cancelled or is not known', 60000, blob)
+          cancelled(id, q, type_, extras, 0, 0, '', 0, why, 60000, blob)
         else
           put[#put + 1] = id
           put[#put + 1] = blob

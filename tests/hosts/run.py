@@ -1,0 +1,73 @@
+"""Run eventperf inside real applications: ``python tests/hosts/run.py [pretalx ...]``, or ``nox -s hosts``.
+
+Each application gets an environment of its own at pinned versions, a private PostgreSQL and a private Redis.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent))
+
+from servers import PostgresServer, RedisServer  # noqa: E402
+
+HOSTS = {
+    # Its driver is psycopg2 alone: no other may be needed.
+    "pretalx": ("pretalx==2025.2.2", "psycopg2-binary==2.9.13", "redis>=5.0.1,<9", "sqlalchemy>=2.0"),
+}
+
+
+def environment(name: str, folder: Path) -> Path:
+    """Install a host and this tree beside it; an environment that is there is brought up to date."""
+    home = folder / name
+    python = home / "bin" / "python"
+    wanted = [*HOSTS[name], "-e", f"{ROOT}[cache,dbopt,queues]"]
+    uv = shutil.which("uv")
+    if uv:
+        if not python.exists():
+            subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(home)], check=True)
+        subprocess.run([uv, "pip", "install", "-q", "--python", str(python), *wanted], check=True)
+    else:
+        if not python.exists():
+            subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *wanted], check=True)
+    return python
+
+
+def main(names: list[str]) -> int:
+    unknown = sorted(set(names) - HOSTS.keys())
+    if unknown:
+        print(f"{', '.join(unknown)}: no such host; allowed: {', '.join(HOSTS)}", file=sys.stderr)
+        return 2
+    folder = Path(os.environ.get("HOSTS_FOLDER") or tempfile.mkdtemp(prefix="hosts-"))
+    failed = []
+    with PostgresServer() as postgres, RedisServer() as redis:
+        for name in names or list(HOSTS):
+            began = time.monotonic()
+            python = environment(name, folder)
+            with postgres.fresh_database() as database, postgres.fresh_database() as what_if:
+                env = {
+                    **{k: v for k, v in os.environ.items() if not k.startswith(("DJANGO_", "PYTHONPATH"))},
+                    "HOST_DATABASE": database.replace("+psycopg", ""),
+                    "HOST_WHAT_IF": what_if.replace("+psycopg", ""),
+                    "HOST_REDIS": redis.url,
+                    "HOST_FOLDER": tempfile.mkdtemp(prefix=f"{name}-", dir=folder),
+                    "PYTHONWARNINGS": "ignore",
+                }
+                done = subprocess.run([str(python), f"{name}_host.py"], cwd=HERE, env=env, check=False)
+            print(f"{name}: exit {done.returncode} after {time.monotonic() - began:.0f} s", flush=True)
+            if done.returncode:
+                failed.append(name)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
