@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -37,3 +38,26 @@ def in_fork(cache, out):
     cache.set("from-child", 1)
     out.put((cache.get("k"), loaded, cache.get("from-child")))
     cache.close()
+
+
+def add_all(url: str, namespace: str, me: int, start: float, out: str) -> None:
+    with CacheManager(url, namespace=namespace, timeout=5) as cache:
+        cache.get("warm")
+        time.sleep(max(0.0, start - time.time()))
+        won = [n for n in range(200) if cache.add(f"k:{n}", me, ttl=60)]
+        assert all(cache.get(f"k:{n}") == me for n in won)
+        cache.set(f"{out}:{me}", won)
+
+
+def count_up(url: str, namespace: str, rounds: int) -> None:
+    with CacheManager(url, namespace=namespace, timeout=5) as cache:
+        for _ in range(rounds):
+            with cache.lock("number", ttl=10):
+                cache.set("number", (cache.get("number") or 0) + 1)
+
+
+def hold_lock(url: str, namespace: str) -> None:
+    with CacheManager(url, namespace=namespace, timeout=5) as cache:
+        cache.lock("held", ttl=1.5).acquire()
+        cache.set("holds", os.getpid())
+        time.sleep(60)

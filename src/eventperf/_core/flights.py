@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
@@ -35,10 +35,12 @@ class Flight:
         outcome: The value or the exception once it has landed.
         fenced: The key was invalidated after this load began; its result must not be stored.
         fenced_tags: Tags invalidated after this load began.
+        said: Tags that the load has said to have since it began.
     """
 
     __slots__ = (
-        "_landed_with", "_thread", "_waits_on", "_wakers", "fenced", "fenced_tags", "key", "outcome", "state"
+        "_landed_with", "_thread", "_waits_on", "_wakers", "fenced", "fenced_tags", "key", "outcome", "said",
+        "state",
     )  # fmt: skip
 
     def __init__(self, key: object, thread: int) -> None:
@@ -47,6 +49,7 @@ class Flight:
         self.outcome: Any = None
         self.fenced: bool = False
         self.fenced_tags: set[str] = set()
+        self.said: Collection[str] = ()
         self._thread = thread
         self._landed_with: TracebackType | None = None
         self._waits_on: Flight | None = None
@@ -101,7 +104,9 @@ class Flights:
         with self._mu:
             flight = self._open.get(key)
             if flight is not None:
-                late = flight.fenced_tags and (tags is None or not flight.fenced_tags.isdisjoint(tags))
+                late = flight.fenced_tags and (
+                    tags is None or flight.said or not flight.fenced_tags.isdisjoint(tags)
+                )
                 if not late:
                     return flight, False
                 flight.fenced = True

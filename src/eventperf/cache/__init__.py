@@ -13,6 +13,7 @@ from .default import cached, configure
 from .errors import (
     CacheError,
     LoadTimeout,
+    LockTimeout,
     NotCacheable,
     SerializationError,
     StoreUnavailable,
@@ -20,6 +21,7 @@ from .errors import (
     ValueMutated,
     ValueTooLarge,
 )
+from .following import depends, row
 from .keys import escape
 from .manager import CacheManager
 from .options import CacheOptions
@@ -36,6 +38,7 @@ from .stats import (
     StoreTrouble,
 )
 from .values.serializers import PickleSerializer
+from .verbs.lock import AsyncLock, Lock
 from .warming import EVENT_PLATFORM, WarmReport, WarmResult
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ __all__ = [
     "EVENT_PLATFORM",
     "FOREVER",
     "AsyncCacheStore",
+    "AsyncLock",
     "BreakerChanged",
     "CacheError",
     "CacheManager",
@@ -63,6 +67,8 @@ __all__ = [
     "LoadTimeout",
     "Loaded",
     "LocalStore",
+    "Lock",
+    "LockTimeout",
     "MemoryStore",
     "NotCacheable",
     "NotKept",
@@ -80,8 +86,10 @@ __all__ = [
     "WarmResult",
     "cached",
     "configure",
+    "depends",
     "escape",
     "invalidate_on_commit",
+    "row",
 ]
 
 _LATE = {"CachetoolsStore": "local.cachetools", "RedisStore": "redis.store"}

@@ -7,11 +7,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from eventperf._core.durations import Duration
-
 from .decorating.faces import CachedCoroutine, CachedFunction, Decorate
 from .manager import CacheManager, decorate
 from .options import CacheOptions, MoreOptions
+from .verbs.base import Follows, Life
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -74,10 +73,11 @@ def cached(function: Callable[P, R], /) -> CachedFunction[P, R]: ...
 @overload
 def cached(
     *,
-    ttl: Duration | None = None,
+    ttl: Life = None,
     key: str | Callable[..., str] | None = None,
     tags: Sequence[str] | Callable[[Any], Sequence[str]] = (),
     self_key: str | Callable[[Any], Any] | None = None,
+    follows: Follows = (),
     namespace: str | None = None,
     options: CacheOptions | None = None,
     **more: Unpack[MoreOptions],
@@ -88,13 +88,14 @@ def cached(
     function: Callable[..., Any] | None = None,
     /,
     *,
-    ttl: Duration | None = None,
+    ttl: Life = None,
     key: str | Callable[..., str] | None = None,
     tags: Sequence[str] | Callable[[Any], Sequence[str]] = (),
     self_key: str | Callable[[Any], Any] | None = None,
+    follows: Follows = (),
     namespace: str | None = None,
     options: CacheOptions | None = None,
     **more: Unpack[MoreOptions],
 ) -> Any:
     """Remember the results of a function with the configured manager; see :meth:`CacheManager.cached`."""
-    return decorate(current, function, ttl, key, tags, self_key, namespace, options, more)
+    return decorate(current, function, ttl, key, tags, self_key, follows, namespace, options, more)

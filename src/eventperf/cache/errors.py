@@ -8,6 +8,7 @@ from eventperf._core.errors import EventPerfError
 __all__ = [
     "CacheError",
     "LoadTimeout",
+    "LockTimeout",
     "NotCacheable",
     "SerializationError",
     "StoreUnavailable",
@@ -60,6 +61,23 @@ class LoadTimeout(CacheError, TimeoutError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.key, self.after_s)
+
+
+class LockTimeout(CacheError, TimeoutError):
+    """Somebody else held a lock for as long as its caller would wait.
+
+    Attributes:
+        name: The lock.
+        after_s: How long the caller waited, in seconds.
+    """
+
+    def __init__(self, name: str, after_s: float) -> None:
+        self.name = name
+        self.after_s = after_s
+        super().__init__(f"lock {name!r} was not free within {after_s:g} s; wait= says for how long to wait")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.name, self.after_s)
 
 
 class NotCacheable(CacheError, TypeError):

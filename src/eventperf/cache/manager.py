@@ -19,6 +19,7 @@ from .decorating.faces import CachedCoroutine, CachedFunction, Decorate, as_deco
 from .decorating.recipe import Recipe
 from .engine.figures import snapshot
 from .engine.state import Core
+from .following import followed
 from .keys import Space
 from .options import COHERENCE, OPTION_NAMES, CacheOptions, MoreOptions
 from .policy import is_fresh
@@ -27,7 +28,9 @@ from .stats import CacheStats
 from .transactions import watch
 from .values import serializers
 from .values.isolation import SHARE, Marks
+from .verbs.base import Follows, Life
 from .verbs.load import LoadVerbs
+from .verbs.lock import LockVerbs
 from .verbs.read import ReadVerbs
 from .verbs.write import WriteVerbs
 from .warming import Warmers
@@ -59,7 +62,7 @@ BACKENDS: Final = Registry(
 )
 
 
-class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
+class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs, LockVerbs):
     """A cache in process memory, with a second tier shared by processes when it is given a URL.
 
     Threads and tasks of any loop may use one manager at once. Nothing is opened before the first use; the
@@ -164,10 +167,11 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
         self,
         /,
         *,
-        ttl: Duration | None = None,
+        ttl: Life = None,
         key: str | Callable[..., str] | None = None,
         tags: Sequence[str] | Callable[[Any], Sequence[str]] = (),
         self_key: str | Callable[[Any], Any] | None = None,
+        follows: Follows = (),
         namespace: str | None = None,
         options: CacheOptions | None = None,
         **more: Unpack[MoreOptions],
@@ -178,10 +182,11 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
         function: Callable[..., Any] | None = None,
         /,
         *,
-        ttl: Duration | None = None,
+        ttl: Life = None,
         key: str | Callable[..., str] | None = None,
         tags: Sequence[str] | Callable[[Any], Sequence[str]] = (),
         self_key: str | Callable[[Any], Any] | None = None,
+        follows: Follows = (),
         namespace: str | None = None,
         options: CacheOptions | None = None,
         **more: Unpack[MoreOptions],
@@ -190,12 +195,15 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
 
         Args:
             function: Set when used without parentheses.
-            ttl: Life of a result.
+            ttl: Life of a result, or a function of the result that tells it (``None`` or 0: not kept).
             key: A template over the parameters (``"event:{event_id}"``) or a function of the arguments;
                 unset means module, qualified name and bound arguments. Arguments that compare equal share an
                 entry.
             tags: Templates over the parameters, or a function of the result.
             self_key: For methods without ``key``: the attribute, or function, that identifies the object.
+            follows: Models or tables that the result is made of, or ``"auto"`` for those that its loader
+                reads: a commit that writes to them forgets it, where the database is followed
+                (:func:`eventperf.contrib.sqlalchemy.follow`, Django's ``EVENTPERF_FOLLOW``).
             namespace: Overrides the manager's.
             options: Everything else; the arguments above win over it.
             more: Any field of :class:`CacheOptions` by its name, such as ``stale_while_revalidate="30s"``; it
@@ -211,7 +219,7 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
         >>> square(4), square.key(4)
         (16, 'square:4')
         """
-        return decorate(lambda: self, function, ttl, key, tags, self_key, namespace, options, more)
+        return decorate(lambda: self, function, ttl, key, tags, self_key, follows, namespace, options, more)
 
     def alias(self, key: str, table: dict[Any, Any], at: Any, options: CacheOptions) -> None:
         """Let a cached function's fast table point at the entry of ``key``; see ``decorator``."""
@@ -354,22 +362,27 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs):
 def decorate(
     manager_of: Callable[[], CacheManager],
     function: Callable[..., Any] | None,
-    ttl: Duration | None,
+    ttl: Life,
     key: str | Callable[..., str] | None,
     tags: Sequence[str] | Callable[[Any], Sequence[str]],
     self_key: str | Callable[[Any], Any] | None,
+    follows: Follows,
     namespace: str | None,
     options: CacheOptions | None,
     more: MoreOptions,
 ) -> Any:
     """Make the decorator of ``cached``; bad arguments are refused here, not at the first call."""
-    life = None if ttl is None else seconds(ttl, name="ttl", forever=True)
+    by_result = ttl if callable(ttl) else None
+    life = None if ttl is None or callable(ttl) else seconds(ttl, name="ttl", forever=True)
     if options is not None and not isinstance(options, CacheOptions):
         raise ConfigurationError("options", options, "a CacheOptions")
     for name in more.keys() - OPTION_NAMES:
         raise ConfigurationError(name, more.get(name), f"options such as {', '.join(OPTION_NAMES)}")
     overrides = {**more, "ttl": life, "namespace": namespace}
+    if by_result is not None:
+        overrides["ttl_of"] = by_result
     CacheOptions().but(**overrides)
+    followed(follows)
 
     def apply(target: Callable[..., Any]) -> Any:
         if isinstance(target, (staticmethod, classmethod)):
@@ -377,7 +390,7 @@ def decorate(
             raise ConfigurationError("function", kind, f"the function itself: put @{kind} above @cached")
         if not callable(target):
             raise ConfigurationError("function", target, "a function; name the options: cached(ttl=60)")
-        return wrap(manager_of, target, Recipe(target, key, tags, self_key), options, overrides)
+        return wrap(manager_of, target, Recipe(target, key, tags, self_key, follows), options, overrides)
 
     return as_decorate(apply) if function is None else apply(function)
 

@@ -46,6 +46,7 @@ class CacheOptions:
         soft_timeout: How long a caller with a stale value at hand waits for its refresh.
         hard_timeout: How long a caller without one waits.
         negative_ttl: Life of a loaded ``None``; unset means like any value.
+        ttl_of: What ``ttl=`` is when it is a function of the result; ``None`` or 0 from it keeps nothing.
         cache_if: Store only results for which this is true.
         compress_over: Compress payloads above this many bytes in the second tier.
         max_value_bytes: Largest value in the second tier, before compression: a larger one is not stored, and
@@ -72,6 +73,7 @@ class CacheOptions:
     soft_timeout: Duration | None = None
     hard_timeout: Duration | None = None
     negative_ttl: Duration | None = None
+    ttl_of: Callable[[Any], Duration | None] | None = None
     cache_if: Callable[[Any], bool] | None = None
     compress_over: int | None = None
     max_value_bytes: int = 64 << 20
@@ -103,8 +105,9 @@ class CacheOptions:
         for name, size in (("compress_over", self.compress_over), ("max_value_bytes", self.max_value_bytes)):
             if (size is not None or name == "max_value_bytes") and (type(size) is not int or size < 1):
                 raise ConfigurationError(name, size, "a positive number of bytes")
-        if self.cache_if is not None and not callable(self.cache_if):
-            raise ConfigurationError("cache_if", self.cache_if, "a function of the result")
+        for name, function in (("cache_if", self.cache_if), ("ttl_of", self.ttl_of)):
+            if function is not None and not callable(function):
+                raise ConfigurationError(name, function, "a function of the result")
         if self.isolate not in ISOLATE:
             raise ConfigurationError("isolate", self.isolate, [repr(choice) for choice in ISOLATE])
         if self.namespace is not None and not (isinstance(self.namespace, str) and self.namespace):
@@ -128,6 +131,7 @@ class MoreOptions(TypedDict, total=False):
     soft_timeout: Duration | None
     hard_timeout: Duration | None
     negative_ttl: Duration | None
+    ttl_of: Callable[[Any], Duration | None] | None
     cache_if: Callable[[Any], bool] | None
     compress_over: int | None
     max_value_bytes: int

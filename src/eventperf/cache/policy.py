@@ -8,7 +8,11 @@ is :func:`is_fresh` without the call, and a test holds the two together.)
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Final
+
+from eventperf._core.durations import Duration, seconds
+from eventperf._core.errors import ConfigurationError
 
 from .options import CacheOptions
 
@@ -88,9 +92,20 @@ def result_ttl(options: CacheOptions, ttl_s: float, value: Any) -> float | None:
     """Return the TTL of a loaded value, or ``None`` when it must not be stored."""
     if options.cache_if is not None and not options.cache_if(value):
         return None
+    if options.ttl_of is not None:
+        return _said_by(options.ttl_of, value)
     if value is None and options.in_seconds.negative_ttl is not None:
         return options.in_seconds.negative_ttl
     return ttl_s
+
+
+def _said_by(ttl_of: Callable[[Any], Duration | None], value: Any) -> float | None:
+    try:
+        said = ttl_of(value)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        raise ConfigurationError("ttl", text, "a function that takes every result, also None") from error
+    return None if said is None or said == 0 else seconds(said, name="ttl", forever=True)
 
 
 def l1_life(

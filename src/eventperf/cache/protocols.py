@@ -7,9 +7,12 @@ is made; a store without it is served by a plain way that is built on the method
 ability                     without it
 ==========================  ==============================================================================
 :class:`AsyncCacheStore`    tasks call the plain methods in threads
-:class:`SupportsLease`      one load per key and process, not among processes; fences hold in this process
+:class:`SupportsLease`      one load per key and process, not among processes; fences hold in this process;
+                            ``lock`` is refused
 :class:`SupportsTags`       a tag's version is read and written, not swapped atomically
 :class:`SupportsTouch`      an entry is read and written back with its new life
+:class:`SupportsPutNew`     ``add`` has one winner in this process, not among processes
+:class:`SupportsKeys`       ``keys`` is refused
 :class:`SupportsBus`        process memory follows ``coherence="ttl"``
 ==========================  ==============================================================================
 
@@ -237,6 +240,28 @@ class SupportsTouch(Protocol):
     def touch(self, key: str, soft: float, hard: float, ttl_s: float, /) -> bool: ...
 
     async def atouch(self, key: str, soft: float, hard: float, ttl_s: float, /) -> bool: ...
+
+
+@runtime_checkable
+class SupportsPutNew(Protocol):
+    """Writes an entry unless there is one: one winner among concurrent callers in all processes.
+
+    ``times`` are the 24 bytes at offset 34 of an entry that its caller has found of no use: one that still
+    has them is replaced. Leases and marks are no entries.
+    """
+
+    def put_new(self, key: str, blob: bytes, ttl_s: float, times: bytes, /) -> bool: ...
+
+    async def aput_new(self, key: str, blob: bytes, ttl_s: float, times: bytes, /) -> bool: ...
+
+
+@runtime_checkable
+class SupportsKeys(Protocol):
+    """Lists the keys of entries (no leases, no marks) that match a glob; in no order, none twice."""
+
+    def keys(self, pattern: str, /) -> list[str]: ...
+
+    async def akeys(self, pattern: str, /) -> list[str]: ...
 
 
 @runtime_checkable

@@ -12,9 +12,11 @@ from enum import Enum
 from typing import Any, Final
 from uuid import UUID
 
+from eventperf._core.durations import Duration
 from eventperf.cache.entry import DEAD
+from eventperf.cache.following import aside
 from eventperf.cache.options import CacheOptions
-from eventperf.cache.transactions import DIRTY, inside, watch
+from eventperf.cache.transactions import DIRTY, watch
 
 from .bound import CachedMethod, is_coroutine_function
 from .compiled import Compiled, compile_wrapper
@@ -119,8 +121,9 @@ class Calls:
         manager = self.manager()
         recipe = self.recipe
         bound = recipe.bind(args, kwargs)
-        key = recipe.key_of(bound, args, kwargs, is_shared=manager.store is not None)
-        tags = recipe.tags_of_result or (recipe.tags_for(bound) if recipe.has_tags else ())
+        is_shared = manager.store is not None
+        key = recipe.key_of(bound, args, kwargs, is_shared=is_shared)
+        tags = recipe.tags_for(bound, is_shared=is_shared)
         assert self._options is not None
         return manager, key, tags, self._options
 
@@ -150,7 +153,7 @@ class Calls:
     def slow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answer a call that the fast table could not."""
         manager, key, tags, options = self.plan(args, kwargs)
-        function = self.recipe.function
+        function = self.recipe.loader
         value = manager.get_or_load(key, lambda: function(*args, **kwargs), tags=tags, options=options)
         self.point(manager, key, args, kwargs, options)
         return value
@@ -158,7 +161,7 @@ class Calls:
     async def aslow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The same for coroutines."""
         manager, key, tags, options = self.plan(args, kwargs)
-        function = self.recipe.function
+        function = self.recipe.loader
         value = await manager.aget_or_load(key, lambda: function(*args, **kwargs), tags=tags, options=options)
         self.point(manager, key, args, kwargs, options)
         return value
@@ -168,6 +171,8 @@ class Calls:
         target.key = lambda *a, **k: self.plan(a, k)[1]
         target.invalidate = lambda *a, **k: self.invalidate(a, k)
         target.ainvalidate = lambda *a, **k: self.ainvalidate(a, k)
+        target.invalidate_all = self.invalidate_all
+        target.ainvalidate_all = self.ainvalidate_all
         if is_coroutine_function(self.recipe.function):
             target.arefresh = lambda *a, **k: self.arefresh(a, k)
         else:
@@ -182,21 +187,36 @@ class Calls:
         manager, key, _, options = self.plan(args, kwargs)
         await manager.adelete(key, namespace=options.namespace)
 
+    def _whole(self) -> tuple[Manager, str, str | None]:
+        manager = self.manager()
+        assert self._options is not None
+        return manager, self.recipe.own_tag(is_shared=manager.store is not None), self._options.namespace
+
+    def invalidate_all(self, *, settle: Duration | None = None) -> None:
+        """Forget every result of the function, in every process, with one write."""
+        manager, tag, namespace = self._whole()
+        manager.invalidate_tags(tag, settle=settle, namespace=namespace)
+
+    async def ainvalidate_all(self, *, settle: Duration | None = None) -> None:
+        """Forget every result of the function; see :meth:`invalidate_all`."""
+        manager, tag, namespace = self._whole()
+        await manager.ainvalidate_tags(tag, settle=settle, namespace=namespace)
+
     def refresh(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         manager, key, tags, options = self.plan(args, kwargs)
-        function = self.recipe.function
+        function = self.recipe.loader
         return manager.refresh(key, lambda: function(*args, **kwargs), tags=tags, options=options)
 
     async def arefresh(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         manager, key, tags, options = self.plan(args, kwargs)
-        function = self.recipe.function
+        function = self.recipe.loader
         return await manager.arefresh(key, lambda: function(*args, **kwargs), tags=tags, options=options)
 
 
 def _wrapper(calls: Calls, slow: Any) -> tuple[Callable[..., Any], Callable[[], int]]:
     served = 0
     fast, dead, missing = calls.fast, DEAD, (KeyError, TypeError)
-    dirty, in_one = DIRTY, inside  # enclosed: the globals are those of the host
+    dirty, in_one = DIRTY, aside  # enclosed: the globals are those of the host
 
     def cached_call(*args: Any, **kwargs: Any) -> Any:
         nonlocal served
@@ -220,7 +240,7 @@ def _wrapper(calls: Calls, slow: Any) -> tuple[Callable[..., Any], Callable[[], 
 def _async_wrapper(calls: Calls, slow: Any) -> tuple[Callable[..., Awaitable[Any]], Callable[[], int]]:
     served = 0
     fast, dead, missing = calls.fast, DEAD, (KeyError, TypeError)
-    dirty, in_one = DIRTY, inside  # enclosed: the globals are those of the host
+    dirty, in_one = DIRTY, aside  # enclosed: the globals are those of the host
 
     async def cached_call(*args: Any, **kwargs: Any) -> Any:
         nonlocal served

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from eventperf.cache.entry import DEAD
-from eventperf.cache.transactions import DIRTY, inside
+from eventperf.cache.following import aside
+from eventperf.cache.transactions import DIRTY
 
 _REACH: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _OURS: Final = "_ep_"
@@ -97,7 +98,7 @@ def compile_wrapper(
     # Enclosed, not global: the wrapper gets the globals of the function, where frameworks look for names.
     space: dict[str, Any] = {
         "_ep_table": table, "_ep_slow": slow, "_ep_dead": DEAD, "_ep_missing": _MISSING,
-        "_ep_dirty": DIRTY, "_ep_inside": inside,
+        "_ep_dirty": DIRTY, "_ep_inside": aside,
     }  # fmt: skip
     keyword = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]

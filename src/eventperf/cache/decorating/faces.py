@@ -7,6 +7,8 @@ from typing import Any, Concatenate, Generic, Protocol, TypeVar, cast, overload
 
 from typing_extensions import ParamSpec
 
+from eventperf._core.durations import Duration
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -36,6 +38,14 @@ class CachedFunction(Generic[P, R]):
 
     async def ainvalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Forget the result of a call, from a task."""
+        raise NotImplementedError
+
+    def invalidate_all(self, *, settle: Duration | None = None) -> None:
+        """Forget every result of the function, in every process, with one write."""
+        raise NotImplementedError
+
+    async def ainvalidate_all(self, *, settle: Duration | None = None) -> None:
+        """Forget every result of the function, from a task."""
         raise NotImplementedError
 
     @overload
@@ -75,6 +85,14 @@ class CachedCoroutine(Generic[P, R]):
 
     async def bypass(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Await the function; remember nothing."""
+        raise NotImplementedError
+
+    def invalidate_all(self, *, settle: Duration | None = None) -> None:
+        """Forget every result of the function, from a thread without a loop."""
+        raise NotImplementedError
+
+    async def ainvalidate_all(self, *, settle: Duration | None = None) -> None:
+        """Forget every result of the function, in every process, with one write."""
         raise NotImplementedError
 
     @overload

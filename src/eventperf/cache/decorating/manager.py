@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
+from eventperf._core.durations import Duration
 from eventperf.cache.options import CacheOptions
 
 Tags = Sequence[str] | Callable[[Any], Sequence[str]]
@@ -39,6 +40,14 @@ class Manager(Protocol):
     def delete(self, *keys: str, namespace: str | None = None) -> int: ...
 
     async def adelete(self, *keys: str, namespace: str | None = None) -> int: ...
+
+    def invalidate_tags(
+        self, *tags: str, settle: Duration | None = None, namespace: str | None = None
+    ) -> None: ...
+
+    async def ainvalidate_tags(
+        self, *tags: str, settle: Duration | None = None, namespace: str | None = None
+    ) -> None: ...
 
     def count(self, served: Callable[[], int], owner: object, /) -> None:
         """Add to the figures what a cached function answers from its fast table, while ``owner`` lives."""

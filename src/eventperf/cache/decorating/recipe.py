@@ -10,8 +10,11 @@ from typing import Any, Final
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.cache.errors import NotCacheable, UnstableKey
+from eventperf.cache.following import followed, note_reads
 from eventperf.cache.keys import Identity, Template, Unstable, encode
 from eventperf.cache.keys.names import OURS, class_text
+
+from .manager import Tags
 
 
 class Recipe:
@@ -23,6 +26,7 @@ class Recipe:
         key: str | Callable[..., str] | None,
         tags: Sequence[str] | Callable[..., Sequence[str]],
         self_key: str | Callable[[Any], Any] | None,
+        follows: Any = (),
     ) -> None:
         self.function: Callable[..., Any] = function
         self.identity: Identity = Identity(function)
@@ -41,13 +45,14 @@ class Recipe:
             raise ConfigurationError("key", key, "a template such as 'event:{event_id}', or a function")
         self.tags_of_result: Callable[..., Sequence[str]] | None = tags if callable(tags) else None
         self._tags: list[Template] = []
+        self._follows, notes = followed(follows)
+        self.loader: Callable[..., Any] = _noting(function) if notes else function
         if not callable(tags):
             if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
                 raise ConfigurationError("tags", tags, 'a list of texts, such as ["event:{event_id}"]')
             self._tags = [Template(tag, argument="tags") for tag in tags]
             for tag in self._tags:
                 tag.check(names, argument="tags", where=self.name)
-        self.has_tags: bool = bool(self._tags)
         self.steady_tags: list[str] | None = (
             [t.text for t in self._tags] if all(not t.fields for t in self._tags) else None
         )
@@ -121,11 +126,42 @@ class Recipe:
             return names
         return ["self.__class__", f"self.{self.self_key}", *names] if isinstance(self.self_key, str) else None
 
-    def tags_for(self, bound: dict[str, Any]) -> Sequence[str]:
-        """Return the tags of a call that are known before its result."""
+    def tags_for(self, bound: dict[str, Any], *, is_shared: bool) -> Tags:
+        """Return the tags of a call, the function's own too, or what tells them from the result."""
+        own = self.own_tag(is_shared=is_shared)
+        by_result = self.tags_of_result
+        if by_result is not None:
+            return lambda value: [*_as_list(by_result(value)), *self._follows, own]
         if self.steady_tags is not None:
-            return self.steady_tags
-        return [tag.render(bound) for tag in self._tags]
+            return [*self.steady_tags, *self._follows, own]
+        return [*(tag.render(bound) for tag in self._tags), *self._follows, own]
+
+    def own_tag(self, *, is_shared: bool) -> str:
+        """Return the tag of every result of the function.
+
+        Where its name is not told apart from others (closures under a ``key`` of the host's) they share it.
+        """
+        try:
+            return f"@{self.identity.prefix(is_shared=is_shared)}"
+        except Unstable:
+            return f"@{self.name}"
+
+
+def _noting(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a loader that lets the tables it reads count."""
+
+    def load(*args: Any, **kwargs: Any) -> Any:
+        note_reads()
+        return function(*args, **kwargs)
+
+    return load
+
+
+def _as_list(tags: Any) -> list[Any]:
+    """Return what a function of the host made; what is no list of texts is refused where tags are kept."""
+    if tags is None:
+        return []
+    return list(tags) if isinstance(tags, Iterable) and not isinstance(tags, (str, bytes)) else [tags]
 
 
 _LOCAL: Final = "of a class that its name does not lead to (made inside a function, or replaced)"

@@ -16,6 +16,7 @@ from typing_extensions import ParamSpec
 
 from eventperf._core.flights import Flight, Flights
 from eventperf.cache.errors import NotCacheable
+from eventperf.cache.following import Said, listening
 from eventperf.cache.values.single_use import COROUTINE
 
 P = ParamSpec("P")
@@ -65,13 +66,15 @@ class Ask(Generic[P, T]):
 class Load:
     """The host's loader, on behalf of ``flights`` (so that its own reads of these keys do not wait)."""
 
-    __slots__ = ("_flights", "_loader", "_table")
+    __slots__ = ("_flights", "_loader", "_said", "_table")
 
-    def __init__(self, table: Flights, loader: Callable[[], Any], flights: tuple[Flight, ...]) -> None:
-        self._table, self._loader, self._flights = table, loader, flights
+    def __init__(
+        self, table: Flights, loader: Callable[[], Any], flights: tuple[Flight, ...], said: Said
+    ) -> None:
+        self._table, self._loader, self._flights, self._said = table, loader, flights, said
 
     def perform(self) -> Any:
-        with self._table.leading(*self._flights):
+        with self._table.leading(*self._flights), listening(self._said):
             value = self._loader()
         if inspect.isawaitable(value):
             if inspect.iscoroutine(value):
@@ -81,7 +84,7 @@ class Load:
         return value
 
     async def aperform(self) -> Any:
-        with self._table.leading(*self._flights):
+        with self._table.leading(*self._flights), listening(self._said):
             value = self._loader()
             return await value if inspect.isawaitable(value) else value
 
@@ -124,9 +127,14 @@ def ask(verb: Verb[P, T], *args: P.args, **options: P.kwargs) -> Steps[T]:
     return cast("T", (yield Ask(verb, *args, **options)))
 
 
-def load(table: Flights, loader: Callable[[], Any], flights: tuple[Flight, ...]) -> Steps[Any]:
-    """Call the host's loader and return what it makes."""
-    return (yield Load(table, loader, flights))
+def load(
+    table: Flights, loader: Callable[[], Any], flights: tuple[Flight, ...], said: Said | None = None
+) -> Steps[Any]:
+    """Call the host's loader and return what it makes; ``said`` gains the tags that it says meanwhile."""
+    said = Said() if said is None else said
+    for flight in flights:
+        flight.said = said.tags
+    return (yield Load(table, loader, flights, said))
 
 
 def wait(table: Flights, flight: Flight, timeout_s: float | None) -> Steps[bool]:

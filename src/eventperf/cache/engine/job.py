@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from eventperf._core.flights import Flight
+from eventperf.cache.following import Said
 from eventperf.cache.keys import Space
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.policy import may_stand_in
@@ -21,7 +22,7 @@ class Job:
 
     __slots__ = (
         "flight", "has_loaded", "is_private", "key", "loaded", "loader", "local", "options", "outer",
-        "refresh", "seen", "space", "stale", "tags", "ttl_s",
+        "refresh", "said", "seen", "space", "stale", "tags", "ttl_s",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +50,7 @@ class Job:
         self.loaded: Any = None
         self.has_loaded: bool = False
         self.is_private: bool = False
+        self.said: Said = Said()
 
     @property
     def stands_in(self) -> bool:
@@ -65,7 +67,8 @@ class Job:
 
     def tags_for(self, value: Any) -> list[str]:
         """Return the tags of a loaded value."""
-        return list(self.tags(value)) if callable(self.tags) else list(self.tags)
+        known = self.tags(value) if callable(self.tags) else self.tags
+        return list(dict.fromkeys([*known, *self.said.tags]))
 
 
 @dataclass(slots=True)
@@ -78,6 +81,7 @@ class Batch:
     ttl_s: float
     tags: Sequence[str]
     options: CacheOptions
+    said: Said = field(default_factory=Said)
 
     @property
     def inner_tags(self) -> list[str]:

@@ -89,7 +89,7 @@ def keep_loaded(
     try:
         missing = [tag for tag in tags if tag not in versions]
         if missing:
-            if not callable(job.tags):
+            if not callable(job.tags) and not job.said.tags.keys() >= set(missing):
                 return False
             late = yield from tag_versions(core, tier, job.space, missing, create_for_s=hard)
             if len(late) < len(missing) or any(tag_changed_since(v, server_s) for v in late.values()):

@@ -7,7 +7,7 @@ from typing import Any
 
 from eventperf._core.flights import ABANDONED, ERROR, VALUE, Flight
 from eventperf.cache.errors import SerializationError, StoreUnavailable
-from eventperf.cache.policy import is_fresh, l1_life, longest_life, tag_settles
+from eventperf.cache.policy import is_fresh, l1_life, longest_life, tag_changed_since, tag_settles
 from eventperf.cache.protocols import Grant
 from eventperf.cache.transactions import DIRTY, inside
 from eventperf.cache.values.single_use import refuse_single_use
@@ -99,7 +99,9 @@ async def _later(loaded: Any, pick: Callable[[Mapping[str, Any]], Any]) -> Any:
 def _load(core: Core, batch: Batch, keys: list[str], flights: dict[str, Flight]) -> Steps[dict[str, Any]]:
     names = [batch.names[key] for key in keys]
     with counted(core, ",".join(names[:3]), lambda: False):
-        loaded = yield from load(core.flights, lambda: batch.loader(names), tuple(flights.values()))
+        loaded = yield from load(
+            core.flights, lambda: batch.loader(names), tuple(flights.values()), batch.said
+        )
     out = {key: loaded[batch.names[key]] for key in keys if batch.names[key] in loaded}
     for key, value in out.items():
         refuse_single_use(batch.names[key], value)
@@ -115,7 +117,7 @@ def _lead(core: Core, batch: Batch, mine: dict[str, Flight]) -> Steps[dict[str, 
     if tier is None:
         return (yield from _lead_here(core, batch, keys, mine))
     core.ensure_channel()
-    looks = yield from look(core, tier, batch.space, keys, batch.options)
+    looks = yield from look(core, tier, batch.space, keys, batch.options, batch.tags)
     inner = batch.space.inner
     out = {}
     for key, seen in looks.items():
@@ -179,9 +181,9 @@ def _load_alone(core: Core, batch: Batch, keys: list[str], mine: dict[str, Fligh
 def _keep_here(
     core: Core, batch: Batch, loaded: dict[str, Any], mine: dict[str, Flight], *, second_tier: bool
 ) -> None:
-    inner = batch.inner_tags
     if not batch.options.use_l1:
         return
+    inner = list(dict.fromkeys([*batch.inner_tags, *(batch.space.inner + tag for tag in batch.said.tags)]))
     for key, value in loaded.items():
         life = life_of(core, batch.options, batch.ttl_s, value)
         if life is not None and not core.fences.is_settling(key, inner):
@@ -214,6 +216,8 @@ def _load_leased(
             except StoreUnavailable:
                 pass  # stored without versions it could not be compared: _store refuses
         loaded = yield from _load(core, batch, ours, mine)
+        if late := [tag for tag in batch.said.tags if tag not in batch.tags]:
+            versions = yield from _late_versions(core, tier, batch, late, leased, versions)
         kept = yield from _store(core, tier, batch, loaded, leased, mine, token, versions)
         return loaded
     except GeneratorExit:
@@ -223,6 +227,20 @@ def _load_leased(
         core.keeper.drop(token)
         if left := [outer for outer, key in zip(outers, leased, strict=True) if key not in kept]:
             yield from give_back(core, tier, token, left)
+
+
+def _late_versions(
+    core: Core, tier: Tier, batch: Batch, late: list[str], leased: dict[str, Grant], versions: dict[str, str]
+) -> Steps[dict[str, str]]:
+    """Take on the tags that the loader has said; no versions at all when one was invalidated meanwhile."""
+    since = min((grant.wait_s for grant in leased.values()), default=0.0)
+    batch.tags = [*batch.tags, *late]
+    try:
+        life_s = longest_life(batch.options, batch.ttl_s)
+        found = yield from tag_versions(core, tier, batch.space, late, create_for_s=life_s)
+    except StoreUnavailable:
+        return {}
+    return {} if any(tag_changed_since(v, since) for v in found.values()) else versions | found
 
 
 def _store(

@@ -12,7 +12,7 @@ from typing import Any
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.flights import ABANDONED, ERROR, VALUE, Flight
-from eventperf.cache.errors import LoadTimeout, SerializationError, StoreUnavailable
+from eventperf.cache.errors import LoadTimeout, NotCacheable, SerializationError, StoreUnavailable
 from eventperf.cache.policy import (
     is_early,
     is_fresh,
@@ -31,10 +31,11 @@ from .counting import counted
 from .effects import Steps, ask, load, may_wait, wait
 from .job import Job
 from .keep import keep_here, keep_loaded, life_of, not_kept
-from .look import Found, look, tag_versions
+from .look import Found, Look, look, tag_versions
 from .state import Core
 from .tier import Tier
 
+UNSURE = "with follows='auto' the tables of all it reads must be known: name them, follows=[...]"
 PATIENT_LEASES = 6
 """So many leases long a load in the background keeps its lease when nobody waits for it."""
 
@@ -109,13 +110,19 @@ def _find_old(core: Core, tier: Tier, job: Job, flight: Flight) -> Steps[None]:
     """See whether the second tier has an old value that this process has not."""
     core.ensure_channel()
     try:
-        job.seen = (yield from look(core, tier, job.space, [job.local], job.options))[job.local]
+        job.seen = yield from look_for(core, tier, job)
     except BaseException:
         core.flights.land(flight, ABANDONED)
         raise
     found = job.seen.found
     if found is not None and not found.is_fresh:
         job.stale = found
+
+
+def look_for(core: Core, tier: Tier, job: Job) -> Steps[Look]:
+    """Look at the second tier for the job's key."""
+    tags = () if callable(job.tags) else job.tags
+    return (yield from look(core, tier, job.space, [job.local], job.options, tags))[job.local]
 
 
 def _refresh_behind(core: Core, job: Job, flight: Flight) -> Steps[None]:
@@ -163,9 +170,13 @@ def _lead(core: Core, job: Job, flight: Flight, in_background: bool = False) -> 
 def _load(core: Core, job: Job, flights: tuple[Flight, ...]) -> Steps[Any]:
     """Call the loader and count; the host is told."""
     with counted(core, job.key, lambda: job.stands_in):
-        value = yield from load(core.flights, job.loader, flights)
+        value = yield from load(core.flights, job.loader, flights, job.said)
     refuse_single_use(job.key, value)
     job.loaded, job.has_loaded = value, True
+    if job.said.is_unsure:
+        not_kept(core, job.key, NotCacheable(type(value).__name__, job.key, UNSURE))
+        for flight in flights:
+            flight.fenced = True
     if DIRTY and job.options.guard_transactions and inside():
         job.is_private = True  # the loader itself has written, or flushed what waited to be
         for flight in flights:
@@ -209,7 +220,7 @@ def _load_shared(core: Core, tier: Tier, job: Job, flight: Flight, in_background
     while True:
         seen, job.seen = job.seen, None
         if seen is None:
-            seen = (yield from look(core, tier, job.space, [job.local], job.options))[job.local]
+            seen = yield from look_for(core, tier, job)
         found = seen.found
         if found is not None and not flight.fenced_tags.isdisjoint(job.inner(found.tags)):
             found = None  # invalidated while we looked: who joined us since must not get it

@@ -81,16 +81,31 @@ def _corrupt(core: Core, outer: str, reason: str) -> None:
 
 
 def look(
-    core: Core, tier: Tier, space: Space, keys: Sequence[str], options: CacheOptions
+    core: Core,
+    tier: Tier,
+    space: Space,
+    keys: Sequence[str],
+    options: CacheOptions,
+    tags: Sequence[str] = (),
 ) -> Steps[dict[str, Look]]:
-    """Read several local keys from the second tier, compare their tags, keep the fresh in process memory."""
+    """Read several local keys from the second tier, compare their tags, keep the fresh in process memory.
+
+    ``tags`` are those that the values most likely have: versions of them that this process does not know are
+    read in the same round trip.
+    """
     outers = {key: outer_of(space, key) for key in keys}
     tickets = core.fences.open(keys) if core.l1 is not None and options.use_l1 else {}
     try:
         asked = [key for key in keys if not core.is_dirty(outers[key])]
+        records = _records_to_read(core, space, tags) if asked else {}
+        versions: dict[str, str] = {}
         blobs: Sequence[bytes | None]
         try:
-            if len(asked) == 1:
+            if records:
+                replies = yield from ask(tier.get_many, [*(outers[key] for key in asked), *records.values()])
+                blobs, read = replies[: len(asked)], replies[len(asked) :]
+                versions = {tag: r.decode() for tag, r in zip(records, read, strict=True) if r}
+            elif len(asked) == 1:
                 blobs = [(yield from ask(tier.get, outers[asked[0]]))]
             else:
                 blobs = yield from ask(tier.get_many, [outers[key] for key in asked])
@@ -99,7 +114,7 @@ def look(
         looks = {key: Look(None, present=True) for key in keys}
         for key, blob in zip(asked, blobs, strict=True):
             looks[key] = decode(core, outers[key], blob, options)
-        yield from _compare_tags(core, tier, space, looks)
+        yield from _compare_tags(core, tier, space, looks, versions)
         for key, ticket in tickets.items():
             if (found := looks[key].found) is not None:
                 keep_near(core, space, key, found, options, Guard(ticket))
@@ -108,14 +123,24 @@ def look(
         core.fences.shut(tickets)
 
 
-def _compare_tags(core: Core, tier: Tier, space: Space, looks: dict[str, Look]) -> Steps[None]:
-    wanted = {tag for seen in looks.values() if seen.found for tag in seen.found.tags}
-    if not wanted:
-        return
-    try:
-        versions = yield from tag_versions(core, tier, space, wanted)
-    except StoreUnavailable:
-        versions = {}
+def _records_to_read(core: Core, space: Space, tags: Sequence[str]) -> dict[str, str]:
+    """Return the records of tags to be read with each value, where there are no coherent copies."""
+    if not tags or (core.l1_open and core.coherence != "ttl"):
+        return {}
+    owed = core.replay
+    records = {tag: space.tag_prefix + tag for tag in tags}
+    return {tag: r for tag, r in records.items() if not (owed and owed.is_dirty_tag(r))}
+
+
+def _compare_tags(
+    core: Core, tier: Tier, space: Space, looks: dict[str, Look], versions: dict[str, str]
+) -> Steps[None]:
+    wanted = {tag for seen in looks.values() if seen.found for tag in seen.found.tags} - versions.keys()
+    if wanted:
+        try:
+            versions = versions | (yield from tag_versions(core, tier, space, wanted))
+        except StoreUnavailable:
+            pass  # counted by the breaker; what has no version counts as invalidated
     for key, seen in looks.items():
         if seen.found and any(versions.get(tag) != v for tag, v in seen.found.tags.items()):
             looks[key] = Look(None, present=True)

@@ -7,11 +7,18 @@ holds; among processes a load may happen once each, and the later of two writes 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import TypeVar
+
+from typing_extensions import ParamSpec
 
 from eventperf.cache.protocols import AsyncCacheStore, CacheStore, Grant, Item
-from eventperf.cache.values.envelope import SETTLING, VALUE, kind, renewed, settling_mark
+from eventperf.cache.values.envelope import SETTLING, VALUE, kind, renewed, settling_mark, times_of
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 TAG_LIFE_S = 7 * 86400.0
 
@@ -23,6 +30,15 @@ def version(letter: str, at_s: float, salt: str) -> str:
 
 class InThreads:
     """A store without a form for tasks, for tasks: each call takes a thread of the loop's own."""
+
+    @staticmethod
+    def of(plain: Callable[P, T]) -> Callable[P, Awaitable[T]]:
+        """Return one method for tasks."""
+
+        async def task(*args: P.args, **options: P.kwargs) -> T:
+            return await asyncio.to_thread(plain, *args, **options)
+
+        return task
 
     def __init__(self, store: CacheStore) -> None:
         self._store = store
@@ -54,6 +70,7 @@ class PlainWays:
 
     def __init__(self, store: CacheStore) -> None:
         self._store = store
+        self._one_at_a_time = threading.Lock()
 
     def acquire_many(
         self, keys: Sequence[str], token: str, /, *, lease_s: float, force: Collection[str]
@@ -83,6 +100,13 @@ class PlainWays:
     def bump_tags(self, keys: Sequence[str], salt: str, /, *, settle_s: float = 0.0) -> None:
         self._store.set_many(_bumps(keys, salt, settle_s))
 
+    def put_new(self, key: str, blob: bytes, ttl_s: float, times: bytes, /) -> bool:
+        with self._one_at_a_time:
+            if not _is_free(self._store.get(key), times):
+                return False
+            self._store.set_many([(key, blob, ttl_s)])
+            return True
+
     def touch(self, key: str, soft: float, hard: float, ttl_s: float, /) -> bool:
         blob = self._store.get(key)
         new = renewed(blob, soft, hard) if blob is not None else None
@@ -95,8 +119,9 @@ class PlainWays:
 class AsyncPlainWays:
     """The same by tasks."""
 
-    def __init__(self, store: AsyncCacheStore) -> None:
+    def __init__(self, store: AsyncCacheStore, plain: PlainWays) -> None:
         self._store = store
+        self._plain = plain
 
     async def acquire_many(
         self, keys: Sequence[str], token: str, /, *, lease_s: float, force: Collection[str]
@@ -123,6 +148,9 @@ class AsyncPlainWays:
     async def bump_tags(self, keys: Sequence[str], salt: str, /, *, settle_s: float = 0.0) -> None:
         await self._store.aset_many(_bumps(keys, salt, settle_s))
 
+    async def put_new(self, key: str, blob: bytes, ttl_s: float, times: bytes, /) -> bool:
+        return await asyncio.to_thread(self._plain.put_new, key, blob, ttl_s, times)  # a lock for all
+
     async def touch(self, key: str, soft: float, hard: float, ttl_s: float, /) -> bool:
         blob = await self._store.aget(key)
         new = renewed(blob, soft, hard) if blob is not None else None
@@ -130,6 +158,12 @@ class AsyncPlainWays:
             return False
         await self._store.aset_many([(key, new, ttl_s)])
         return True
+
+
+def _is_free(blob: bytes | None, times: bytes) -> bool:
+    if blob is None or kind(blob) != VALUE:
+        return True
+    return bool(times) and times_of(blob) == times
 
 
 def _grants(keys: Sequence[str], blobs: Sequence[bytes | None], force: Collection[str]) -> list[Grant]:

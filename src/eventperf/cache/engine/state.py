@@ -43,6 +43,7 @@ from .breaker import Breaker
 from .fences import Fences, Guard, Ticket
 from .gate import Gate
 from .keeper import Keeper
+from .locks import Locks
 from .plain_ways import PlainWays
 from .replay import Replay
 from .tag_copies import TagCopies
@@ -92,6 +93,8 @@ class Core:
         self.background: Background = Background(self.flights)
         self.counters: OrderedDict[str, Entry] = OrderedDict()
         self.counters_mu: threading.Lock = threading.Lock()
+        self.writing: threading.Lock = threading.Lock()
+        self.locks: Locks = Locks(clock.monotonic)
         self._unfollowed: dict[str, str] = {}
         self.enabled = True
         self.is_fast: bool = type(clock) is SystemClock and self.tables is not None
@@ -335,6 +338,8 @@ class Core:
         self.background.after_fork()
         self.tallies.after_fork()
         self.counters_mu = threading.Lock()
+        self.writing = threading.Lock()
+        self.locks.after_fork()
         if isinstance(self.l1, ForkAware):
             self.l1.after_fork()
         for part in (self.replay, self.breaker, self.keeper):

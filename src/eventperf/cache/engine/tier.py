@@ -13,7 +13,9 @@ from eventperf.cache.protocols import (
     CacheStore,
     Grant,
     SupportsAdd,
+    SupportsKeys,
     SupportsLease,
+    SupportsPutNew,
     SupportsTags,
     SupportsTouch,
 )
@@ -60,11 +62,18 @@ class Tier:
         self.delete = verb("deletions", store.delete, a.adelete)
         self.delete_pattern = verb("scans", store.delete_pattern, a.adelete_pattern)
         self.incr = verb("counters", store.incr, a.aincr)
-        plain, aplain = PlainWays(store), AsyncPlainWays(a)
+        plain = PlainWays(store)
+        aplain = AsyncPlainWays(a, plain)
         self._leases(store, plain, aplain)
         self._tags(store, plain, aplain)
         self._touch(store, plain, aplain)
         self.add: Verb[[str, int | None], tuple[int, int, int]] | None = None
+        self.keys: Verb[[str], list[str]] | None = None
+        if isinstance(store, SupportsKeys):
+            self.keys = verb("scans", store.keys, store.akeys)
+        self.put_new: Verb[[str, bytes, float, bytes], bool] = verb("add", plain.put_new, aplain.put_new)
+        if isinstance(store, SupportsPutNew):
+            self.put_new = verb("add", store.put_new, store.aput_new)  # refused is better than shared
         if isinstance(store, SupportsAdd):
             self.add = verb("numbers", store.add, store.aadd)
 
@@ -76,9 +85,15 @@ class Tier:
         self.settle = verb("settling", plain.settle, aplain.settle)
         self.renew_many: Renew = plain.renew_many
         self.has_leases: bool = False
+        self.take: Verb[..., list[Grant]] | None = None  # as ``acquire_many``, but never a plain way
+        self.renew: Verb[..., None] | None = None
+        self.give_back: Verb[..., None] | None = None
         if not isinstance(store, SupportsLease):
             return
         self.has_leases = True
+        self.take = verb("locks", store.acquire_many, store.aacquire_many)
+        self.renew = verb("locks", store.renew_many, InThreads.of(store.renew_many))
+        self.give_back = verb("locks", store.release_many, store.arelease_many)
         what = "leases"
         self.renew_many = store.renew_many
         self.acquire_many = choose(

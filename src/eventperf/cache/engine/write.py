@@ -15,12 +15,12 @@ from eventperf._core.errors import ConfigurationError
 from eventperf.cache.errors import SerializationError, StoreUnavailable, ValueTooLarge
 from eventperf.cache.keys import FOREIGN, Space, glob
 from eventperf.cache.options import CacheOptions
-from eventperf.cache.policy import is_kept, lifetime
-from eventperf.cache.values.envelope import seal
+from eventperf.cache.policy import is_fresh, is_kept, lifetime
+from eventperf.cache.values.envelope import seal, times_of
 
 from .effects import Steps, ask
 from .fences import FREE, Guard, settling_tag
-from .look import Found, keep_near, outer_of, tag_versions
+from .look import Found, keep_near, look, outer_of, tag_versions
 from .state import Core
 from .tier import Tier
 
@@ -78,8 +78,9 @@ def write_many(
         core.flights.fence(*items)
         inner = [space.inner + tag for tag in tags]
         if options.use_l1:
-            for key, value in items.items():
-                core.hold(key, value, soft, hard, inner, 0.0, FREE)
+            with core.writing:  # between the look of an ``add`` and its deed
+                for key, value in items.items():
+                    core.hold(key, value, soft, hard, inner, 0.0, FREE)
         return
     yield from _write_far(core, core.tier, space, items, (soft, hard), tags, options)
 
@@ -161,6 +162,53 @@ def add_number(core: Core, space: Space, local: str, amount: int | None) -> Step
         core.drop_keys([local])
         yield from tell(core, tier, [outer])
     return answer
+
+
+def add(
+    core: Core,
+    space: Space,
+    local: str,
+    value: Any,
+    ttl_s: float,
+    tags: Sequence[str],
+    options: CacheOptions,
+) -> Steps[bool]:
+    """Store a value unless there is one; tell whether it was stored. One winner among all processes.
+
+    Raises:
+        StoreUnavailable: The second tier did not answer: nobody knows who has won.
+    """
+    soft, hard = lifetime(options, ttl_s, core.random.random() if options.jitter_ratio else 0.0)
+    tier = core.tier
+    if tier is None:
+        with core.writing:
+            entry = core.peek(local)
+            if entry is not None and entry.key is not None and is_fresh(entry.soft, core.now()):
+                return False
+            core.flights.fence(local)
+            core.counts.stores += 1
+            core.hold(local, value, soft, hard, [space.inner + tag for tag in tags], 0.0, FREE)
+        return True
+    outer = outer_of(space, local)
+    seen = (yield from look(core, tier, space, [local], options))[local]
+    if seen.lost or core.is_dirty(outer):
+        raise StoreUnavailable(tier.url, "it does not answer, or an invalidation of this key waits", True)
+    if seen.found is not None and seen.found.is_fresh:
+        return False
+    times = b""
+    if seen.present:  # nobody gets it any more (its tags, its end): it may be replaced, a newer one not
+        times = times_of((yield from ask(tier.get, outer)) or b"")
+    versions: dict[str, str] = {}
+    if tags:
+        versions = yield from tag_versions(core, tier, space, tags, create_for_s=hard)
+    blob = pack(core, value, soft, hard, options, tags=versions)
+    core.drop_keys([local])
+    is_ours = yield from ask(tier.put_new, outer, blob, hard, times)
+    if is_ours:
+        core.counts.stores += 1
+        yield from tell(core, tier, [outer])
+        core.drop_keys([local])
+    return bool(is_ours)
 
 
 # -- invalidations ---------------------------------------------------------------------------------------

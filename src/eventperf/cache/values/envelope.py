@@ -81,6 +81,11 @@ def renewed(blob: bytes, soft: float, hard: float) -> bytes | None:
     return blob[:at] + struct.pack(">dd", soft, hard) + blob[at + 16 :]
 
 
+def times_of(blob: bytes) -> bytes:
+    """Return the bytes of an envelope that tell one value of a key from another."""
+    return blob[HEAD : HEAD + 24]
+
+
 def settling_mark() -> bytes:
     """Return what stands under a key whose loads must not be stored for a while."""
     return MAGIC + b"T0" + b"0" * 29 + b"-"

@@ -17,6 +17,8 @@ from eventperf.cache.values import serializers
 from eventperf.cache.values.isolation import COPY, SHARE, Marks, private
 
 Tags = Sequence[str] | Callable[[Any], Sequence[str]]
+Follows = Sequence[Any] | str
+Life = Duration | Callable[[Any], Duration | None] | None
 
 
 class Verbs:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast, overload
 
-from eventperf._core.durations import Duration
 from eventperf.cache.engine.effects import Steps, arun, run
 from eventperf.cache.engine.job import Batch, Job
 from eventperf.cache.engine.load_many import get_or_load_many, load_only
 from eventperf.cache.engine.load_one import get_or_load
 from eventperf.cache.entry import DEAD
+from eventperf.cache.following import aside, used, wants_reads
+from eventperf.cache.keys import Space
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.transactions import DIRTY, inside, watch
 from eventperf.cache.values.isolation import SHARE
 
-from .base import Tags, Verbs, tag_list, tags_of, text_of
+from .base import Life, Tags, Verbs, tag_list, tags_of, text_of
 
 T = TypeVar("T")
 
@@ -28,19 +29,20 @@ class LoadVerbs(Verbs):
         key: str,
         loader: Callable[[], T],
         *,
-        ttl: Duration | None = None,
+        ttl: Life = None,
         tags: Tags = (),
         options: CacheOptions | None = None,
     ) -> T:
         """Return the value of ``key``, loading and storing it when there is none.
 
         Concurrent callers of one key, in threads, tasks and other processes, cause one load. The loader's
-        error reaches everyone who waited for that load, and is not remembered.
+        error reaches everyone who waited for that load, and is not remembered. ``ttl`` may be a function of
+        the result; ``None`` or 0 from it keeps nothing.
 
         Raises:
             LoadTimeout: ``hard_timeout`` went by.
         """
-        if options is None and not (DIRTY and inside()):
+        if options is None and not (DIRTY and aside()):
             entry = self._table.get(key)
             if entry is not None and self._now() < entry.soft:
                 value = entry.value
@@ -57,7 +59,7 @@ class LoadVerbs(Verbs):
         key: str,
         loader: Callable[[], Awaitable[T]],
         *,
-        ttl: Duration | None = None,
+        ttl: Life = None,
         tags: Tags = (),
         options: CacheOptions | None = None,
     ) -> T: ...
@@ -68,7 +70,7 @@ class LoadVerbs(Verbs):
         key: str,
         loader: Callable[[], T],
         *,
-        ttl: Duration | None = None,
+        ttl: Life = None,
         tags: Tags = (),
         options: CacheOptions | None = None,
     ) -> T: ...
@@ -78,12 +80,12 @@ class LoadVerbs(Verbs):
         key: str,
         loader: Callable[[], Any],
         *,
-        ttl: Duration | None = None,
+        ttl: Life = None,
         tags: Tags = (),
         options: CacheOptions | None = None,
     ) -> Any:
         """Return the value of ``key``, awaiting the loader when there is none; see :meth:`get_or_load`."""
-        if options is None and not (DIRTY and inside()):
+        if options is None and not (DIRTY and aside()):
             entry = self._table.get(key)
             if entry is not None and self._now() < entry.soft:
                 value = entry.value
@@ -99,7 +101,7 @@ class LoadVerbs(Verbs):
         key: str,
         loader: Callable[[], T],
         *,
-        ttl: Duration | None = None,
+        ttl: Life = None,
         tags: Tags = (),
         options: CacheOptions | None = None,
     ) -> T:
@@ -112,7 +114,7 @@ class LoadVerbs(Verbs):
         key: str,
         loader: Callable[[], Awaitable[T]],
         *,
-        ttl: Duration | None = None,
+        ttl: Life = None,
         tags: Tags = (),
         options: CacheOptions | None = None,
     ) -> T: ...
@@ -123,7 +125,7 @@ class LoadVerbs(Verbs):
         key: str,
         loader: Callable[[], T],
         *,
-        ttl: Duration | None = None,
+        ttl: Life = None,
         tags: Tags = (),
         options: CacheOptions | None = None,
     ) -> T: ...
@@ -133,23 +135,28 @@ class LoadVerbs(Verbs):
         key: str,
         loader: Callable[[], Any],
         *,
-        ttl: Duration | None = None,
+        ttl: Life = None,
         tags: Tags = (),
         options: CacheOptions | None = None,
     ) -> Any:
         """Load now and store, whatever is there."""
         return await arun(self._load(key, loader, ttl, tags, options, True))
 
+    def _plan_load(self, options: CacheOptions | None, ttl: Life) -> tuple[CacheOptions, float, Space]:
+        if not callable(ttl):
+            return self._plan(options, ttl)
+        return self._plan((self.options if options is None else options).but(ttl_of=ttl), None)
+
     def _load(
         self,
         key: str,
         loader: Callable[[], Any],
-        ttl: Duration | None,
+        ttl: Life,
         tags: Tags,
         options: CacheOptions | None,
         refresh: bool,
     ) -> Steps[Any]:
-        chosen, life, space = self._plan(options, ttl)
+        chosen, life, space = self._plan_load(options, ttl)
         local = space.local(text_of(key))
         watch()
         if DIRTY and chosen.guard_transactions and inside():
@@ -158,18 +165,30 @@ class LoadVerbs(Verbs):
         if not refresh:
             value = self._hit(local, chosen)
             if value is not DEAD:
+                if DIRTY and wants_reads():
+                    used(self._tags_here(space, local))
                 return self._out(space, local, value, chosen)
         job = Job(space, local, loader, life, tags_of(tags), chosen, refresh)
         if not self._core.enabled:
             return (yield from load_only(self._core, loader))
-        return self._out(space, local, (yield from get_or_load(self._core, job)), chosen)
+        value = yield from get_or_load(self._core, job)
+        if DIRTY and wants_reads() and not job.has_loaded:  # else it was heard while it loaded
+            used(self._tags_here(space, local))
+        return self._out(space, local, value, chosen)
+
+    def _tags_here(self, space: Space, local: str) -> list[str] | None:
+        """Return the tags of what process memory holds, as this manager's loads may have them too."""
+        entry = self._core.peek(local)
+        if entry is None or entry.key is None or space is not self._core.space:
+            return None
+        return list(entry.meta.tags) if entry.meta is not None else []
 
     def get_or_load_many(
         self,
         keys: Iterable[str],
         bulk_loader: Callable[[list[str]], Mapping[str, T]],
         *,
-        ttl: Duration | None = None,
+        ttl: Life = None,
         tags: Sequence[str] = (),
         options: CacheOptions | None = None,
     ) -> dict[str, T]:
@@ -184,7 +203,7 @@ class LoadVerbs(Verbs):
         keys: Iterable[str],
         bulk_loader: Callable[[list[str]], Awaitable[Mapping[str, T]] | Mapping[str, T]],
         *,
-        ttl: Duration | None = None,
+        ttl: Life = None,
         tags: Sequence[str] = (),
         options: CacheOptions | None = None,
     ) -> dict[str, T]:
@@ -195,11 +214,11 @@ class LoadVerbs(Verbs):
         self,
         keys: list[str],
         loader: Any,
-        ttl: Duration | None,
+        ttl: Life,
         tags: Sequence[str],
         options: CacheOptions | None,
     ) -> Steps[dict[str, Any]]:
-        chosen, life, space = self._plan(options, ttl)
+        chosen, life, space = self._plan_load(options, ttl)
         watch()
         if not self._core.enabled or (DIRTY and chosen.guard_transactions and inside()):
             return dict((yield from load_only(self._core, lambda: loader(keys))))

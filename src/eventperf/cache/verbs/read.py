@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, overload
 
-from eventperf.cache.engine.effects import Steps, arun, run
-from eventperf.cache.engine.look import ABSENT, plain_value, read_many
+from eventperf._core.errors import ConfigurationError
+from eventperf.cache.engine.effects import Steps, arun, ask, run
+from eventperf.cache.engine.look import ABSENT, look, plain_value, read_many
+from eventperf.cache.engine.write import local_matcher
 from eventperf.cache.entry import DEAD
 from eventperf.cache.errors import StoreUnavailable
-from eventperf.cache.keys import is_odd
+from eventperf.cache.keys import escape, is_odd
 from eventperf.cache.options import CacheOptions
+from eventperf.cache.policy import is_fresh
 from eventperf.cache.values.isolation import SHARE
 
 from .base import Verbs, text_of
@@ -103,6 +106,72 @@ class ReadVerbs(Verbs):
         if options is None and (found := self._near(keys)) is not None:
             return found
         return await arun(self._get_many(keys, options))
+
+    def exists(self, key: str, *, namespace: str | None = None) -> bool:
+        """Tell whether ``key`` has a value that :meth:`get` would return."""
+        return run(self._left(key, namespace, True)) is not None
+
+    async def aexists(self, key: str, *, namespace: str | None = None) -> bool:
+        """Tell whether ``key`` has a value; see :meth:`exists`."""
+        return await arun(self._left(key, namespace, True)) is not None
+
+    def ttl(self, key: str, *, namespace: str | None = None) -> float | None:
+        """Return for how many seconds the value of ``key`` is fresh: ``inf`` for ever, ``None`` without one.
+
+        With a second tier it is the end there that counts, not the one of the copy in process memory.
+        """
+        return run(self._left(key, namespace, False))
+
+    async def attl(self, key: str, *, namespace: str | None = None) -> float | None:
+        """Return for how many seconds the value of ``key`` is fresh; see :meth:`ttl`."""
+        return await arun(self._left(key, namespace, False))
+
+    def _left(self, key: str, namespace: str | None, any_will_do: bool) -> Steps[float | None]:
+        core = self._core
+        chosen, _, space = self._plan(None, None, namespace)
+        local = space.local(text_of(key))
+        if not core.enabled:
+            return None
+        entry = core.peek(local) if any_will_do or core.tier is None else None
+        if entry is not None and entry.key is not None and is_fresh(entry.soft, self._now()):
+            return entry.soft - self._now()
+        if core.tier is None:
+            return None
+        found = (yield from look(core, core.tier, space, [local], chosen))[local].found
+        return found.soft_s if found is not None and found.is_fresh else None
+
+    def keys(self, pattern: str = "*", *, namespace: str | None = None) -> list[str]:
+        """Return the keys that match a glob, in no order; quote user input with ``escape``.
+
+        Cost is linear in the keys of the server: for tools and tests. Entries whose tag was invalidated may
+        be named until their end, keys written meanwhile may be missing, and of a key over 512 characters it
+        is what is kept: its beginning and a digest.
+
+        Raises:
+            ConfigurationError: The second tier cannot list its keys.
+            StoreUnavailable: It did not answer.
+        """
+        return run(self._keys(pattern, namespace))
+
+    async def akeys(self, pattern: str = "*", *, namespace: str | None = None) -> list[str]:
+        """Return the keys that match a glob; see :meth:`keys`."""
+        return await arun(self._keys(pattern, namespace))
+
+    def _keys(self, pattern: str, namespace: str | None) -> Steps[list[str]]:
+        core, space = self._core, self._plan(None, None, namespace)[2]
+        text_of(pattern, "pattern")
+        if not core.enabled:
+            return []
+        tier = core.tier
+        if tier is None:
+            matches, now = local_matcher(space, pattern), self._now()
+            held = core.l1.keys() if core.l1 is not None else []
+            found = [(key, core.peek(key)) for key in held if matches(key)]
+            return [key[len(space.inner) :] for key, at in found if at is not None and is_fresh(at.soft, now)]
+        if tier.keys is None:
+            raise ConfigurationError("store", core.store, "one with SupportsKeys, such as RedisStore")
+        outers = yield from ask(tier.keys, escape(space.outer) + pattern)
+        return [outer[len(space.outer) :] for outer in outers if not core.is_dirty(outer)]
 
     def _near(self, keys: list[str]) -> dict[str, Any] | None:
         """Return the values of all ``keys`` when process memory has every one of them."""

@@ -11,6 +11,7 @@ from eventperf.cache.engine.effects import Steps, arun, ask, run
 from eventperf.cache.engine.figures import count_here
 from eventperf.cache.engine.state import Core
 from eventperf.cache.engine.write import (
+    add,
     add_number,
     remove_many,
     remove_matching,
@@ -97,6 +98,48 @@ class WriteVerbs(Verbs):
             if chosen.isolate != SHARE:
                 for local, value in locals_.items():
                     self._out(space, local, value, chosen)
+
+    def add(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        options: CacheOptions | None = None,
+    ) -> bool:
+        """Store ``value`` unless the key has one; tell whether it was stored. One winner among all processes.
+
+        Switched off, the cache stores nothing and everybody wins.
+
+        Raises:
+            StoreUnavailable: The second tier did not answer: nobody knows who has won.
+        """
+        return run(self._add(key, value, ttl, tags, options))
+
+    async def aadd(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        options: CacheOptions | None = None,
+    ) -> bool:
+        """Store ``value`` unless the key has one; see :meth:`add`."""
+        return await arun(self._add(key, value, ttl, tags, options))
+
+    def _add(
+        self, key: str, value: Any, ttl: Duration | None, tags: Sequence[str], options: CacheOptions | None
+    ) -> Steps[bool]:
+        chosen, life, space = self._plan(options, ttl)
+        tags = tag_list(tags)
+        refuse_single_use(text_of(key), value)
+        if not self._core.enabled:
+            return True
+        local = space.local(key)
+        kept = private(value) if chosen.isolate == COPY else value
+        return (yield from add(self._core, space, local, kept, life, tags, chosen))
 
     def touch(self, key: str, *, ttl: Duration | None = None, namespace: str | None = None) -> bool:
         """Give an entry a new life; tell whether it was there."""

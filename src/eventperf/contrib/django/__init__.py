@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .advice import migration_options
     from .commit import enqueue_on_commit, invalidate_on_commit
     from .engine import database_engine
+    from .following import follow
     from .ready import ready_view
     from .recorder import DjangoRecorder
 
@@ -19,6 +20,7 @@ __all__ = [
     "DjangoRecorder",
     "database_engine",
     "enqueue_on_commit",
+    "follow",
     "invalidate_on_commit",
     "migration_options",
     "ready_view",
@@ -31,6 +33,7 @@ _HOMES = {
     "migration_options": "advice",
     "database_engine": "engine",
     "ready_view": "ready",
+    "follow": "following",
 }
 
 

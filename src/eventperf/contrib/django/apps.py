@@ -22,6 +22,9 @@ class EventPerfConfig(AppConfig):
     verbose_name = "eventperf"
 
     def ready(self) -> None:
-        """Find the jobs; notice writes, for cached reads inside transactions."""
+        """Find the jobs; notice writes, for cached reads inside transactions; follow the database."""
+        from .following import follow_settings  # late: its models are ready now
+
         watch()
+        follow_settings()
         autodiscover_modules("jobs")

@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
@@ -18,6 +18,8 @@ from eventperf._redis.connect import Wanted, open_client
 from eventperf._redis.url import is_cluster, parse
 
 from .patience import LARGE, LEAST_S, Timeout
+
+T = TypeVar("T")
 
 Command = tuple[Any, ...]
 
@@ -282,11 +284,19 @@ class Links:
 
     def delete_pattern(self, pattern: str, *, dry_run: bool = False) -> int:
         """SCAN and UNLINK on every master, all masters at the same time."""
+        return sum(self._on_masters(lambda node: _sweep(node, pattern, self.is_cluster, dry_run)))
+
+    def keys(self, pattern: str) -> list[str]:
+        """SCAN on every master, all masters at the same time; entries only."""
+        found = {key for part in self._on_masters(lambda node: _entries(node, pattern)) for key in part}
+        return list(found)
+
+    def _on_masters(self, ask: Callable[[Any], T]) -> list[T]:
         masters = self.masters()
         if len(masters) == 1:
-            return _sweep(masters[0], pattern, self.is_cluster, dry_run)
+            return [ask(masters[0])]
         with ThreadPoolExecutor(len(masters), "eventperf-scan") as pool:
-            return sum(pool.map(lambda node: _sweep(node, pattern, self.is_cluster, dry_run), masters))
+            return list(pool.map(ask, masters))
 
     # -- closing -------------------------------------------------------------------------------------
 
@@ -334,6 +344,19 @@ def _moved(reply: Any) -> bool:
         "AskError",
         "TryAgainError",
     )
+
+
+def _entries(node: Any, pattern: str) -> set[str]:
+    cursor: Any = 0
+    out: set[str] = set()
+    while True:
+        cursor, found = node.execute_command("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+        heads = _pipeline(node, [("GETRANGE", key, 0, 2) for key in found]) if found else []
+        out |= {
+            key.decode("utf-8", "replace") for key, head in zip(found, heads, strict=True) if head == b"E1V"
+        }
+        if int(cursor) == 0:
+            return out
 
 
 def _sweep(node: Any, pattern: str, by_slot: bool, dry_run: bool) -> int:

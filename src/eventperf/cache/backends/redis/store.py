@@ -355,6 +355,21 @@ class RedisStore:
         state, total, left = await self._ascript("add", key, "" if amount is None else amount)
         return int(state), int(total), int(left)
 
+    def put_new(self, key: str, blob: bytes, ttl_s: float, times: bytes, /) -> bool:
+        """Write an entry unless there is one, or one with these times; tell whether it was written."""
+        return bool(self._script("put_new", key, blob, life_ms(ttl_s), times))
+
+    async def aput_new(self, key: str, blob: bytes, ttl_s: float, times: bytes, /) -> bool:
+        return bool(await self._ascript("put_new", key, blob, life_ms(ttl_s), times))
+
+    def keys(self, pattern: str, /) -> list[str]:
+        """Return the keys of entries that match, by SCAN on every master at the same time."""
+        with self._edge():
+            return self._links.keys(pattern)
+
+    async def akeys(self, pattern: str, /) -> list[str]:
+        return await asyncio.to_thread(self.keys, pattern)
+
     def delete_pattern(self, pattern: str, /, *, dry_run: bool = False) -> int:
         """Delete what matches, by SCAN and UNLINK on every master at the same time; return the count."""
         with self._edge():

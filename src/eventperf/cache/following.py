@@ -1,0 +1,245 @@
+"""Entries that follow the database: tags of tables and rows, and what a loader says or reads while it runs.
+
+A table's tag is ``table:NAME``; a row's are ``table:NAME:KEY`` and ``table:NAME:*``, which stands for writes
+that do not say their rows. Who follows the database (:mod:`eventperf.contrib.sqlalchemy`, Django) invalidates
+them after each commit.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+from eventperf._core.errors import ConfigurationError
+
+from .keys import fit_tag
+from .transactions import DIRTY, inside
+
+AUTO: Final = "auto"
+ANY_TABLE: Final = "table:*"
+"""The tag of everything that follows a table: for writes whose tables cannot be told."""
+
+
+class Said:
+    """The tags that a load gains while it runs.
+
+    Attributes:
+        tags: In the order of their saying.
+        reads: Whether the tables that it reads count too.
+        is_unsure: It used what nobody knows the tables of: the value is not kept.
+    """
+
+    __slots__ = ("is_unsure", "reads", "tags")
+
+    def __init__(self) -> None:
+        self.tags: dict[str, None] = {}
+        self.reads: bool = False
+        self.is_unsure: bool = False
+
+
+_said: ContextVar[tuple[Said, ...]] = ContextVar("eventperf_cache_said", default=())
+
+
+@contextmanager
+def listening(said: Said) -> Iterator[None]:
+    """Hear what a loader says from here on; loads inside it are heard for it too."""
+    token = _said.set((*_said.get(), said))
+    try:
+        yield
+    finally:
+        DIRTY.pop(("reads", id(said)), None)
+        _said.reset(token)
+
+
+def note_reads() -> None:
+    """Let the tables that the innermost load reads from here on count."""
+    said = _said.get()
+    if said:
+        said[-1].reads = True
+        said[-1].tags[ANY_TABLE] = None
+        DIRTY["reads", id(said[-1])] = [lambda: True]  # fast tables step aside: no tags there
+
+
+def aside() -> bool:
+    """Tell whether this caller must not be answered by a fast table."""
+    return inside() or wants_reads()
+
+
+def used(tags: Iterable[str] | None) -> None:
+    """A load that notes its reads was answered from the cache: its tags count (``None``: unknown)."""
+    for said in _said.get():
+        if said.reads:
+            said.is_unsure |= tags is None
+            said.tags.update(dict.fromkeys(tags or ()))
+
+
+def depends(*tags: str) -> None:
+    """Add tags to the entry that is being loaded: call it in a loader, before reading what they name.
+
+    An invalidation of one of them drops the entry, or refuses it while its load goes on. Cached functions
+    that are called by the loader and load for themselves hand their tags on to it. Outside a loader it does
+    nothing, so that functions can be called with and without a cache.
+
+    Raises:
+        ConfigurationError: A tag is no text.
+
+    >>> from eventperf.cache import CacheManager
+    >>> cache = CacheManager()
+    >>> def load() -> str:
+    ...     depends("event:42", *row("events", 42))
+    ...     return "PyCon"
+    >>> cache.get_or_load("title", load), cache.invalidate_tags("event:42"), cache.get("title")
+    ('PyCon', None, None)
+    """
+    for tag in tags:
+        if not isinstance(tag, str):
+            raise ConfigurationError("tags", tag, "texts, such as 'event:42'; row(Event, 42) names a row")
+    for said in _said.get():
+        said.tags.update(dict.fromkeys(map(fit_tag, tags)))
+
+
+def reads(tables: Iterable[str] | None) -> None:
+    """A statement read these tables (``None``: nobody can tell): loads that follow what they read note it."""
+    for said in _said.get():
+        if said.reads:
+            said.tags.update(dict.fromkeys(table_tags(tables)))
+            said.is_unsure |= tables is None
+
+
+def wants_reads() -> bool:
+    """Tell whether anybody wants to know which tables are read here."""
+    return any(said.reads for said in _said.get())
+
+
+# -- names -----------------------------------------------------------------------------------------------
+
+
+def table_of(model: Any) -> str:
+    """Return the table of a model (SQLAlchemy, Django), of a SQLAlchemy table, or of its name.
+
+    Raises:
+        ConfigurationError: It is nothing of the kind.
+    """
+    name = model if isinstance(model, str) else None
+    if name is None:
+        table = getattr(model, "__table__", None)
+        name = getattr(table if table is not None else model, "name", None)
+        if (meta := getattr(model, "_meta", None)) is not None:
+            name = getattr(meta, "db_table", name)
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError("follows", model, "models, tables or their names, or 'auto'")
+    return plain_name(name)
+
+
+def plain_name(name: str) -> str:
+    """Return a table's name without quotes and schema, in small letters: tables of one name count as one."""
+    return re.sub(r'["`\[\]]', "", name).rpartition(".")[2].strip().lower()
+
+
+def table_tags(tables: Iterable[str] | None) -> list[str]:
+    """Return the tags of tables; of any table for ``None``."""
+    return [ANY_TABLE] if tables is None else [fit_tag(f"table:{plain_name(name)}") for name in tables]
+
+
+def row(model: Any, *key: object) -> tuple[str, str]:
+    """Return the tags of one row: ``depends(*row(Event, 42))``; a key of several columns is given in order.
+
+    >>> row("events", 42)
+    ('table:events:42', 'table:events:*')
+    """
+    table = table_of(model)
+    return fit_tag(f"table:{table}:{','.join(map(str, key))}"), any_row(table)
+
+
+def any_row(table: str) -> str:
+    """Return the tag of every row of a table, for writes that do not say which."""
+    return fit_tag(f"table:{plain_name(table)}:*")
+
+
+def followed(follows: Any) -> tuple[tuple[str, ...], bool]:
+    """Return the tags of ``follows=`` and whether it is ``"auto"``.
+
+    Raises:
+        ConfigurationError: It is neither a list of models or tables, nor ``"auto"``.
+    """
+    if follows is None or follows == ():
+        return (), False
+    if isinstance(follows, str):
+        if follows != AUTO:
+            raise ConfigurationError("follows", follows, "a list such as [Event, 'registrations'], or 'auto'")
+        return (ANY_TABLE,), True
+    if not isinstance(follows, Sequence):
+        raise ConfigurationError("follows", follows, "a list such as [Event, 'registrations'], or 'auto'")
+    return (*table_tags(map(table_of, follows)), ANY_TABLE), False
+
+
+# -- statements ------------------------------------------------------------------------------------------
+
+_IDENT: Final = r'(?:"[^"]+"|`[^`]+`|\[[^\]]+\]|[^\W\d][\w$]*)'
+_NAME: Final = rf"{_IDENT}(?:\s*\.\s*{_IDENT})*"
+_NOISE: Final = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_AFTER: Final = re.compile(
+    rf"\b(?:from|join|into|update|table|truncate|only|using|delete|merge|copy|replace)\s+(?:only\s+)?({_NAME})"
+    rf"((?:\s+(?:as\s+)?{_IDENT})?(?:\s*,\s*(?:lateral\s+)?{_NAME}(?:\s+(?:as\s+)?{_IDENT})?)*)",
+    re.IGNORECASE,
+)
+_MORE: Final = re.compile(rf",\s*(?:lateral\s+)?({_NAME})", re.IGNORECASE)
+_KNOWN: Final = re.compile(r"\s*(?:select|with|insert|update|delete|merge|replace)\b", re.IGNORECASE)
+_INSERT: Final = re.compile(rf"\s*(?:insert|replace)\s+(?:\w+\s+)*?into\s+({_NAME})", re.IGNORECASE)
+
+
+@functools.lru_cache(1_000)
+def tables_in(statement: str) -> frozenset[str] | None:
+    """Return the tables that a statement may touch, rather one too many; ``None`` when none can be told.
+
+    With sqlglot installed what it finds counts too.
+
+    >>> sorted(tables_in('SELECT * FROM "app"."Events" e, seats s JOIN x ON x.id = s.id'))
+    ['events', 'seats', 'x']
+    """
+    text = _NOISE.sub(" ", statement)
+    found = set()
+    for match in _AFTER.finditer(text):
+        found.add(plain_name(match[1]))
+        found.update(plain_name(more[1]) for more in _MORE.finditer(match[2]))
+    found |= _parsed(statement)
+    return frozenset(found) or None
+
+
+def reads_tables(statement: str) -> bool:
+    """Tell whether a reading statement names tables at all (``SELECT 1`` does not)."""
+    return re.search(r"\b(?:from|table|call|exec\w*)\b", statement, re.IGNORECASE) is not None
+
+
+def tables_written(statement: str) -> frozenset[str] | None:
+    """Return the tables that a writing statement may change; ``None`` when none can be told.
+
+    >>> sorted(tables_written("INSERT INTO seats SELECT * FROM events"))
+    ['seats']
+    """
+    plain = _INSERT.match(_NOISE.sub(" ", statement))
+    return frozenset([plain_name(plain[1])]) if plain is not None else tables_in(statement)
+
+
+def _parsed(statement: str) -> set[str]:
+    if not _KNOWN.match(statement):
+        return set()  # it would say in the log that it does not know
+    try:
+        sqlglot = importlib.import_module("sqlglot")
+    except ImportError:
+        return set()
+    try:
+        trees = sqlglot.parse(statement, error_level=sqlglot.ErrorLevel.IGNORE)
+        return {
+            plain_name(t.name) for tree in trees if tree for t in tree.find_all(sqlglot.exp.Table) if t.name
+        }
+    except (sqlglot.errors.SqlglotError, RecursionError, ValueError):
+        return set()
+
+
+__all__ = ["depends", "row"]

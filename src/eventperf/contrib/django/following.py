@@ -1,0 +1,85 @@
+"""Entries of a cache follow Django's databases: the setting ``EVENTPERF_FOLLOW``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from django.conf import settings
+from django.db import connections, transaction
+from django.db.backends.signals import connection_created
+from django.utils.module_loading import import_string
+
+from eventperf._core.errors import ConfigurationError
+from eventperf.cache import CacheManager
+from eventperf.cache.following import (
+    any_row,
+    reads,
+    reads_tables,
+    table_tags,
+    tables_in,
+    tables_written,
+    wants_reads,
+)
+from eventperf.cache.transactions import watch, writes
+
+__all__ = ["follow"]
+
+_PENDING: Final = "_eventperf_follow"
+_caches: list[CacheManager] = []
+
+
+def follow(*caches: CacheManager) -> None:
+    """Invalidate, after each commit, the tags of the tables that this process wrote, by whatever means.
+
+    Which rows a statement writes is not looked at: those who depend on a row of the table are told too. The
+    setting ``EVENTPERF_FOLLOW = "shop.caches.cache"`` (a path, or several) does this at the start.
+    """
+    for cache in caches:
+        if not isinstance(cache, CacheManager):
+            raise ConfigurationError(
+                "EVENTPERF_FOLLOW", cache, "CacheManagers, or paths such as 'shop.caches.cache'"
+            )
+    _caches.extend(cache for cache in caches if cache not in _caches)
+    watch()
+    connection_created.connect(_connected, dispatch_uid="eventperf.contrib.django.following")
+    for connection in connections.all(initialized_only=True):
+        _connected(None, connection)
+
+
+def follow_settings() -> None:
+    """Do what the setting says."""
+    paths = getattr(settings, "EVENTPERF_FOLLOW", ())
+    for path in [paths] if isinstance(paths, (str, CacheManager)) else paths:
+        follow(import_string(path) if isinstance(path, str) else path)
+
+
+def _connected(sender: Any, connection: Any, **rest: Any) -> None:
+    del sender, rest
+    if _executed not in connection.execute_wrappers:
+        connection.execute_wrappers.append(_executed)
+
+
+def _executed(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+    done = execute(sql, params, many, context)
+    text = str(sql)
+    if writes(text):
+        tables = tables_written(text)
+        _note(context["connection"], [*table_tags(tables), *map(any_row, tables or ())])
+    elif wants_reads():
+        reads(tables_in(text) if reads_tables(text) else ())
+    return done
+
+
+def _note(connection: Any, tags: Iterable[str]) -> None:
+    """Say it when the transaction has committed: at once without one, never after a rollback."""
+    if not connection.in_atomic_block:
+        _say(tags)
+        return
+    kept = tuple(tags)
+    transaction.on_commit(lambda: _say(kept), using=connection.alias)
+
+
+def _say(tags: Iterable[str]) -> None:
+    for cache in _caches:
+        cache.invalidate_tags(*tags)

@@ -1,0 +1,488 @@
+"""Entries that follow the database: after a commit and only then, whatever wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+
+from eventperf.cache import CacheManager, CacheOptions, depends, row
+from eventperf.contrib.sqlalchemy import follow
+from eventperf.errors import ConfigurationError
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Event(Base):
+    __tablename__ = "events"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+class Seat(Base):
+    __tablename__ = "seats"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    place: Mapped[str]
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
+def engine(request, tmp_path) -> Iterator[sa.Engine]:
+    url = (
+        f"sqlite:///{tmp_path}/follow.db"
+        if request.param == "sqlite"
+        else request.getfixturevalue("postgres_url")
+    )
+    made = sa.create_engine(url)
+    Base.metadata.drop_all(made)
+    Base.metadata.create_all(made)
+    with Session(made) as session:
+        session.add_all([Event(id=n, name="old") for n in (1, 2)] + [Seat(id=1, place="old")])
+        session.commit()
+    yield made
+    Base.metadata.drop_all(made)
+    made.dispose()
+
+
+class Site:
+    """An application's cached reads."""
+
+    def __init__(self, cache: CacheManager, engine: sa.Engine) -> None:
+        self.cache, self.engine = cache, engine
+        self.loads: list[str] = []
+
+        @cache.cached(follows=[Event])
+        def names() -> list[str]:
+            return self.read("names", "SELECT name FROM events ORDER BY id")
+
+        @cache.cached(follows=["seats"])
+        def places() -> list[str]:
+            return self.read("places", "SELECT place FROM seats")
+
+        @cache.cached
+        def event(pk: int) -> list[str]:
+            depends(*row(Event, pk))
+            return self.read(f"event {pk}", f"SELECT name FROM events WHERE id = {pk}")
+
+        @cache.cached(follows="auto")
+        def page(pk: int) -> list[list[str]]:
+            self.loads.append("page")
+            return [event(pk), self.read("page's", "SELECT place FROM seats")]
+
+        self.names, self.places, self.event, self.page = names, places, event, page
+
+    def read(self, what: str, sql: str) -> list[str]:
+        self.loads.append(what)
+        with self.engine.connect() as connection:
+            return list(connection.scalars(sa.text(sql)))
+
+    def loaded(self) -> list[str]:
+        """Read everything twice; return what had to be loaded."""
+        self.loads.clear()
+        for _ in range(2):
+            self.names(), self.places(), self.event(1), self.event(2), self.page(1)
+        return self.loads[:]
+
+
+ALL = ["names", "places", "event 1", "event 2", "page", "page's"]
+OF_EVENTS = ["names", "event 1", "event 2", "page", "page's"]
+
+
+def core_update(session: Session) -> None:
+    session.connection().execute(sa.update(Event.__table__).values(name="core"))
+
+
+def text(statement: str) -> Callable[[Session], object]:
+    return lambda session: session.execute(sa.text(statement))
+
+
+WRITES: dict[str, Callable[[Session], object]] = {
+    "text": text("UPDATE \"events\" SET name = 'text' -- seats"),
+    "cte": text("WITH x AS (SELECT 1) UPDATE events SET name = 'cte' WHERE id IN (SELECT 1)"),
+    "bulk": lambda s: s.execute(sa.update(Event).where(Event.id == 1).values(name="bulk")),
+    "core": core_update,
+    "delete": lambda s: s.execute(sa.delete(Event).where(Event.id == 2)),
+    "mappings": lambda s: s.bulk_update_mappings(Event, [{"id": 1, "name": "mapping"}]),
+}
+
+
+@pytest.fixture
+def site(engine) -> Iterator[Site]:
+    with CacheManager(ttl=600) as cache:
+        stop = follow(cache, engine)
+        made = Site(cache, engine)
+        assert made.loaded() == ALL
+        assert made.loaded() == []
+        yield made
+        stop()
+
+
+@pytest.mark.parametrize("how", WRITES)
+def test_a_commit_forgets_what_follows_the_table_and_nothing_else(site, how):
+    with Session(site.engine) as session:
+        WRITES[how](session)
+        with_others = threading.Thread(target=lambda: seen.append(site.cache.get(site.names.key())))
+        seen: list[object] = []
+        with_others.start()
+        with_others.join()
+        assert seen == [["old", "old"]]  # nothing is forgotten before the commit
+        session.commit()
+    assert site.loaded() == OF_EVENTS
+    assert site.loaded() == []
+
+
+def test_the_unit_of_work_knows_its_rows(site):
+    with Session(site.engine) as session:
+        session.get(Event, 2).name = "new"
+        session.commit()
+    assert site.loaded() == ["names", "event 2"]
+    with Session(site.engine) as session:
+        session.add(Event(id=3, name="third"))
+        session.delete(session.get(Event, 1))
+        session.commit()
+    assert site.loaded() == ["names", "event 1", "page", "page's"]
+    with Session(site.engine) as session:
+        session.get(Event, 2).id = 1  # both of its names
+        session.commit()
+    assert site.loaded() == ["names", "event 1", "event 2", "page", "page's"]
+
+
+def test_a_bulk_statement_after_a_failed_flush_forgets_all_rows(site):
+    with Session(site.engine) as session:
+        session.add(Event(id=1, name="twice"))
+        with pytest.raises(sa.exc.IntegrityError):
+            session.flush()
+        session.rollback()
+        session.execute(sa.update(Event).values(name="all"))
+        session.commit()
+    assert site.loaded() == OF_EVENTS
+
+
+def test_a_bulk_statement_after_a_flush_without_work_forgets_all_rows(site):
+    with Session(site.engine) as session:
+        one = session.get(Event, 1)
+        one.name = one.name  # dirty, and nothing to write
+        session.add(other := Event(id=9, name="never"))
+        session.expunge(other)
+        session.flush()
+        session.execute(sa.update(Event).values(name="all"))
+        session.commit()
+    assert site.loaded() == OF_EVENTS
+
+
+def test_copies_of_the_engine_with_other_options_are_followed(site):
+    copy = site.engine.execution_options(logging_token="copy")
+    with Session(copy) as session:
+        session.get(Event, 2).name = "new"
+        session.commit()
+    assert site.loaded() == ["names", "event 2"]
+
+
+def test_a_commit_of_which_nobody_knows_whether_it_was_made_forgets_too(site, monkeypatch):
+    from sqlalchemy.engine.default import DefaultDialect
+
+    plain = DefaultDialect.do_commit
+
+    def commit_then_break(self, connection):
+        plain(self, connection)
+        raise ConnectionResetError
+
+    with CacheManager() as cache:
+        engine = sa.create_engine(site.engine.url)
+        with monkeypatch.context() as patch:
+            patch.setattr(DefaultDialect, "do_commit", commit_then_break)
+            follow(cache, engine)
+        cache.set("k", 1, tags=["table:seats"])
+        with pytest.raises(ConnectionResetError), engine.begin() as connection:
+            connection.execute(sa.text("UPDATE seats SET place = 'reached'"))
+        assert not cache.exists("k")
+        engine.dispose()
+
+
+def test_a_rollback_forgets_nothing(site):
+    with Session(site.engine) as session:
+        session.get(Event, 1).name = "never"
+        session.flush()
+        session.execute(sa.text("DELETE FROM seats"))
+        session.rollback()
+        session.execute(sa.text("SELECT 1"))
+        session.commit()
+    with site.engine.connect() as connection:
+        connection.execute(sa.text("DELETE FROM events"))
+    assert site.loaded() == []
+
+
+def test_a_released_savepoint_waits_for_the_commit(site):
+    with Session(site.engine) as session:
+        with session.begin_nested():
+            session.execute(sa.text("UPDATE seats SET place = 'new'"))
+        assert site.cache.exists(site.places.key())
+        session.commit()
+    assert site.loaded() == ["places", "page", "page's"]
+
+
+def test_connections_that_commit_by_themselves_and_blocks_of_core_count(site):
+    with site.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("UPDATE seats SET place = 'auto'"))
+    assert site.loaded() == ["places", "page", "page's"]
+    with site.engine.begin() as connection:
+        connection.execute(sa.insert(Seat), [{"id": 2, "place": "b"}, {"id": 3, "place": "c"}])
+    assert site.loaded() == ["places", "page", "page's"]
+
+
+def test_what_nobody_can_tell_forgets_all_that_follows_a_table(site):
+    statement = "REINDEX" if site.engine.dialect.name == "sqlite" else "DO $$ BEGIN END $$"
+    with site.engine.begin() as connection:
+        connection.execute(sa.text(statement))
+    assert site.loaded() == ["names", "places", "page", "page's"]
+
+
+def test_a_load_that_began_before_the_commit_is_not_kept(site):
+    def commit_meanwhile() -> str:
+        depends("table:events")
+        with Session(site.engine) as session:
+            old = session.get(Event, 1).name
+        with Session(site.engine) as session:
+            session.get(Event, 1).name = "new"
+            session.commit()
+        return old
+
+    done: list[str] = []
+    other = threading.Thread(target=lambda: done.append(site.cache.get_or_load("k", commit_meanwhile)))
+    other.start()
+    other.join()
+    assert done == ["old"]
+    assert not site.cache.exists("k")
+
+
+def test_whoever_joins_after_the_commit_does_not_get_what_was_read_before(site):
+    began, go_on = threading.Event(), threading.Event()
+
+    def load() -> str:
+        depends("table:events")
+        began.set()
+        go_on.wait(10)
+        return "old"
+
+    first = threading.Thread(target=site.cache.get_or_load, args=("k", load))
+    first.start()
+    assert began.wait(10)
+    with site.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE events SET name = 'new'"))
+    assert site.cache.get_or_load("k", lambda: "new") == "new"
+    go_on.set()
+    first.join()
+    assert site.cache.get("k", "new") == "new"
+
+
+def test_readers_beside_writers_and_rollbacks_never_see_less_than_was_committed(site):
+    committed = [0]
+    stop = threading.Event()
+    wrong: list[object] = []
+
+    @site.cache.cached(follows="auto")
+    def number() -> int:
+        with site.engine.connect() as connection:
+            return int(connection.scalar(sa.text("SELECT max(id) FROM seats")))
+
+    def read() -> None:
+        while not stop.is_set():
+            least = committed[0]
+            if (seen := number()) < least or seen > 1_000:
+                wrong.append((seen, least))
+
+    with site.engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM seats"))
+        connection.execute(sa.insert(Seat), {"id": 0, "place": ""})
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for n in range(1, 60):
+        with Session(site.engine) as session:
+            session.add(Seat(id=n + 1_000, place="never"))
+            session.flush()
+            session.rollback()
+            session.add(Seat(id=n, place="new"))
+            session.commit()
+        committed[0] = n
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert wrong == []
+    assert number() == 59
+
+
+def test_sessions_of_every_kind_lead_to_their_engine(engine):
+    with CacheManager() as cache:
+        maker = sessionmaker(engine)
+        for given in (engine, maker, maker(), scoped_session(maker), engine.connect()):
+            follow(cache, given)()
+        for wrong in (None, 7, sessionmaker(), "sqlite://"):
+            with pytest.raises((ConfigurationError, sa.exc.UnboundExecutionError)):
+                follow(cache, wrong)
+
+
+def test_tasks_follow_too(tmp_path):
+    pytest.importorskip("aiosqlite")
+
+    async def main() -> None:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/tasks.db")
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        with CacheManager() as cache:
+            follow(cache, engine)
+            await cache.aset("k", 1, tags=["table:events"])
+            async with AsyncSession(engine) as session:
+                session.add(Event(id=1, name="new"))
+                await session.flush()
+                assert await asyncio.create_task(cache.aget("k")) == 1
+                await session.commit()
+            assert await cache.aget("k") is None
+        await engine.dispose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("l1", [True, False])
+def test_what_is_said_while_loading_holds_in_redis_for_other_processes(redis_url, l1):
+    options = CacheOptions(use_l1=l1)
+    with CacheManager(redis_url, namespace="follow", timeout=5, options=options) as cache:
+        other = CacheManager(redis_url, namespace="follow", timeout=5, l1=None)
+
+        def load() -> str:
+            depends("event:1")
+            return "value"
+
+        def load_many(keys: list[str]) -> dict[str, str]:
+            depends("event:1")
+            return dict.fromkeys(keys, "value")
+
+        def load_and_invalidate() -> str:
+            depends("event:1")
+            other.invalidate_tags("event:1")
+            return "old"
+
+        assert cache.get_or_load("k", load, tags=["t"]) == "value"
+        assert cache.get_or_load_many(["m"], load_many) == {"m": "value"}
+        assert other.get_many(["k", "m"]) == {"k": "value", "m": "value"}
+        other.invalidate_tags("event:1")
+        assert other.get_many(["k", "m"]) == {}
+        assert cache.get_or_load("r", load_and_invalidate) == "old"
+        assert not other.exists("r")
+        cache.clear()
+        other.close()
+
+
+DJANGO = """
+import sys, types
+import django
+from django.conf import settings
+from eventperf.cache import CacheManager, depends, row
+caches = types.ModuleType("shop_caches"); caches.cache = cache = CacheManager(ttl=600)
+sys.modules["shop_caches"] = caches
+settings.configure(
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}, SECRET_KEY="x",
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "eventperf.contrib.django"],
+    USE_TZ=True, EVENTPERF_FOLLOW="shop_caches.cache",
+)
+django.setup()
+from django.contrib.auth.models import Group, User
+from django.core.management import call_command
+from django.db import connection, transaction
+call_command("migrate", verbosity=0)
+User.objects.create(pk=1, username="old")
+loads = []
+
+@cache.cached(follows=[User])
+def users(): loads.append("users"); return list(User.objects.values_list("username", flat=True))
+
+@cache.cached(follows=["auth_group"])
+def groups(): loads.append("groups"); return Group.objects.count()
+
+@cache.cached
+def user(pk): depends(*row(User, pk)); loads.append("user"); return User.objects.get(pk=pk).username
+
+@cache.cached(follows="auto")
+def page(): loads.append("page"); return users(), Group.objects.count()
+
+def loaded():
+    loads.clear()
+    for _ in range(2): users(), groups(), user(1), page()
+    return loads[:]
+
+def bulk(): User.objects.filter(pk=1).update(username="bulk")
+def save(): one = User.objects.get(pk=1); one.username = "saved"; one.save()
+def raw():
+    with connection.cursor() as cursor: cursor.execute("UPDATE auth_user SET username = 'raw' WHERE id = 1")
+def many(): User.objects.bulk_create([User(username=f"n{User.objects.count()}")])
+
+assert loaded() == ["users", "groups", "user", "page"], loads
+assert loaded() == []
+for write in (bulk, save, raw, many):
+    write()
+    assert loaded() == ["users", "user", "page"], (write, loads)
+    with transaction.atomic():
+        with transaction.atomic(): write()
+        assert cache.exists(users.key()) and cache.exists(user.key(1))
+    assert loaded() == ["users", "user", "page"], (write, loads)
+    try:
+        with transaction.atomic(): write(); raise KeyError
+    except KeyError: pass
+    with transaction.atomic():
+        try:
+            with transaction.atomic(): write(); raise KeyError
+        except KeyError: pass
+    assert loaded() == [], (write, loads)
+Group.objects.create(name="g")
+assert loaded() == ["groups", "page"], loads
+from eventperf.contrib.django import follow
+try: follow("shop_caches.cache")
+except Exception as error: assert "EVENTPERF_FOLLOW" in str(error), error
+else: raise AssertionError
+print("right")
+"""
+
+
+def test_django_follows_what_the_setting_says():
+    done = subprocess.run([sys.executable, "-c", DJANGO], capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("right"), done.stderr
+
+
+@pytest.mark.parametrize("follows", ["Auto", 7, [7], [""], [None], b"auto", {"events"}])
+def test_wrong_follows_is_refused_when_it_is_said(follows):
+    with pytest.raises(ConfigurationError, match="follows"):
+        CacheManager().cached(follows=follows)
+
+
+@pytest.mark.parametrize("tag", [7, None, b"t", ("t",)])
+def test_a_tag_that_is_no_text_is_refused(tag):
+    with pytest.raises(ConfigurationError, match="tags"):
+        depends(tag)
+
+
+def test_an_auto_function_that_uses_what_nobody_can_tell_is_not_kept(engine):
+    with CacheManager() as cache:
+        follow(cache, engine)
+        loads: list[int] = []
+
+        @cache.cached(namespace="other", follows=["seats"])
+        def inner() -> int:
+            return 1
+
+        @cache.cached(follows="auto")
+        def outer() -> int:
+            loads.append(1)
+            return inner()
+
+        assert [outer(), outer()] == [1, 1]
+        assert not cache.exists(outer.key())
+        assert len(loads) == 2
