@@ -206,6 +206,7 @@ hypopg=$(apt-cache search --names-only '^postgresql-[0-9]+-hypopg$' | cut -d' ' 
 apt-get install -q -y --no-install-recommends redis-server mariadb-server pgbouncer "${hypopg%-hypopg}"
 apt-get install -q -y --no-install-recommends "$hypopg"
 apt-get install -q -y --no-install-recommends chromium chromium-driver || true  # snaps on Ubuntu
+apt-get install -q -y --no-install-recommends kubernetes-client prometheus || true  # Debian has both
 """
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+import scaling_weeks
+
 from eventperf.scaling import (
     Behavior,
     CalendarEvent,
@@ -144,6 +146,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20_000)
     parser.add_argument("--days", type=int, default=7, help="of the synthetic trace (default 7)")
+    parser.add_argument("--weeks", type=int, default=4, help="random weeks of openings (default 4; 0: none)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     times = measure(max(100, args.rounds))
@@ -153,8 +156,19 @@ def main(argv: list[str]) -> int:
     start = time.process_time()
     scores = backtest(CalendarPolicy(), minutes, calendar=events).to_dict()["scores"]
     spent = time.process_time() - start
+    weeks = scaling_weeks.measure(args.weeks) if args.weeks else []
     if args.json:
-        print(json.dumps({"decision": times, "sweep": rows, "backtest": scores, "backtest_cpu_s": spent}))
+        print(
+            json.dumps(
+                {
+                    "weeks": weeks,
+                    "decision": times,
+                    "sweep": rows,
+                    "backtest": scores,
+                    "backtest_cpu_s": spent,
+                }
+            )
+        )
         return 0
     print(f"{'decision of one target':24}{'p50 us':>10}{'p99 us':>10}")
     for name, row in times.items():
@@ -165,5 +179,9 @@ def main(argv: list[str]) -> int:
             f"{row['policy']:26}{row['lag_s']:6.0f}{row['late_percent']:10.3f}{row['cost']:10.2f}"
             f"{row['flaps_per_day']:10.1f}"
         )
+    title = f"{args.weeks} random weeks, lag 5 s"
+    print(f"\n{title:40}{'late %':>10}{'x oracle':>10}{'flaps/day':>10}")
+    for row in weeks:
+        print(f"{row['policy']:40}{row['late_percent']:10.3f}{row['cost']:10.2f}{row['flaps_per_day']:10.1f}")
     print(f"\n35 days at one minute, six policies: {spent:.1f} s of CPU")
     return 0

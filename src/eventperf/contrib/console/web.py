@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import parse_qs, urlencode
 
 from eventperf._pages.html import Html
@@ -69,6 +69,14 @@ class Response:
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+
+
+class Answers(Protocol):
+    """What an adapter needs of the console."""
+
+    def respond(self, request: Request, /) -> Response:
+        """Answer one request; never raises."""
+        ...
 
 
 def html(text: str | Html, status: int = 200) -> Response:

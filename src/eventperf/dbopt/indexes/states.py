@@ -73,7 +73,7 @@ class States:
         self.by_table: dict[str, list[Query]] = defaultdict(list)
         self.floors: dict[str, float] = {}
         self.failed: dict[str, str] = {}
-        self.total = 0.0
+        self.total: float = 0.0
         self._fixed = 0.0
 
     def left(self, state: State) -> float:

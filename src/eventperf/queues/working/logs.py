@@ -43,6 +43,9 @@ current: ContextVar[LogTail | None] = ContextVar("eventperf_job_log", default=No
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        last = logging.lastResort
+        if last is not None and record.levelno >= last.level and _is_alone(record.name):
+            last.handle(record)  # without this handler the program would have said it there
         log = current.get()
         if log is None or record.name.startswith(
             _OWN
@@ -52,6 +55,16 @@ class _Handler(logging.Handler):
             log.add(_FORMAT.format(record).replace("\0", "\\x00"))
         except Exception:  # a message whose arguments do not fit
             self.handleError(record)
+
+
+def _is_alone(name: str) -> bool:
+    """Tell whether no handler but this package's own hears a logger."""
+    logger: logging.Logger | None = logging.getLogger(name)
+    while logger is not None:
+        if any(handler is not _handler for handler in logger.handlers):
+            return False
+        logger = logger.parent if logger.propagate else None
+    return True
 
 
 _handler = _Handler()

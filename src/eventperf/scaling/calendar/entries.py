@@ -15,6 +15,8 @@ from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf.scaling.model import CalendarEvent
 
+from .files import event_of, open_file
+
 BEFORE_S, AFTER_S = 7200.0, 4 * 3600.0
 """An observation holds the events from ``AFTER_S`` ago to ``BEFORE_S`` ahead, and those that still last."""
 
@@ -70,9 +72,16 @@ class Calendar:
         Raises:
             ConfigurationError: It cannot be read, or holds something that is no calendar.
         """
-        from .files import read_calendar
-
-        return read_calendar(cls, os.fspath(path), refresh_s)
+        name = os.fspath(path)
+        events, recurring = open_file(name)
+        calendar = cls(events, refresh_s=refresh_s)
+        for number, options in enumerate(recurring):
+            try:
+                calendar = calendar + cls.cron(**options)
+            except TypeError as error:
+                text = str(error).removeprefix("Calendar.cron() ")
+                raise ConfigurationError(f"{name}: cron[{number}]", options, text) from None
+        return calendar
 
     @classmethod
     def cron(
@@ -129,18 +138,6 @@ class Calendar:
         kept = tuple(known) if len(known) <= MOST_ENTRIES else _summed(known, now_s)
         self._kept = (now_s, until, kept)
         return kept
-
-
-def event_of(entry: Mapping[str, Any]) -> CalendarEvent:
-    """Make an event of plain data."""
-    try:
-        return CalendarEvent(**entry)
-    except TypeError as error:
-        raise ConfigurationError(
-            "calendar", dict(entry),
-            "at, kind, expected, known_at, id, replicas, min_replicas, rps, until "
-            f"({str(error).removeprefix('CalendarEvent.__init__() ')})",
-        ) from None  # fmt: skip
 
 
 def _order(event: CalendarEvent) -> tuple[float, str, str]:

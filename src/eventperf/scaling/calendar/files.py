@@ -5,31 +5,37 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.scaling.model import CalendarEvent
 
-if TYPE_CHECKING:
-    from .entries import Calendar
-
 _TIMES = ("at", "until", "known_at")
 
 
-def read_calendar(made: type[Calendar], path: str, refresh_s: float) -> Calendar:
-    """Read the file once, so that what is wrong is said now, and again whenever it changes."""
+def open_file(path: str) -> tuple[Callable[[], list[CalendarEvent]], list[dict[str, Any]]]:
+    """Read a file once, so that what is wrong is said now.
+
+    Returns:
+        Its dated events, read again whenever it changes; and the options of its recurring ones.
+    """
     _, recurring = _read(path)
-    calendar = made(_Watched(path), refresh_s=refresh_s)
-    for number, options in enumerate(recurring):
-        try:
-            calendar = calendar + made.cron(**options)
-        except TypeError as error:
-            text = str(error).removeprefix("Calendar.cron() ")
-            raise ConfigurationError(f"{path}: cron[{number}]", options, text) from None
-    return calendar
+    return _Watched(path), recurring
+
+
+def event_of(entry: Mapping[str, Any]) -> CalendarEvent:
+    """Make an event of plain data."""
+    try:
+        return CalendarEvent(**entry)
+    except TypeError as error:
+        raise ConfigurationError(
+            "calendar", dict(entry),
+            "at, kind, expected, known_at, id, replicas, min_replicas, rps, until "
+            f"({str(error).removeprefix('CalendarEvent.__init__() ')})",
+        ) from None  # fmt: skip
 
 
 class _Watched:
@@ -70,7 +76,6 @@ def _read(path: str) -> tuple[list[CalendarEvent], list[dict[str, Any]]]:
 
 
 def _event(path: str, number: int, entry: object) -> CalendarEvent:
-    from .entries import event_of
 
     place = f"{path}: events[{number}]"
     if not isinstance(entry, Mapping):

@@ -21,8 +21,9 @@ _TURNS, _TURNS_S, _CALM_S = 3, 7200.0, 1800.0  # so many steps down taken back i
 _PEAK_S = 240.0
 _SLOT_S = 15.0
 _BEYOND = 1.3  # of the highest load seen: what is covered at most
-_FIRST_RISE, _NEXT_RISE = 2.0, 6.0
-"""What a burst may start, in multiples of the highest load seen: at its first reading, once confirmed."""
+_FIRST_RISE, _KNOWN_RISE, _NEXT_RISE = 2.0, 4.0, 6.0
+"""What a burst may start, in multiples of the highest load seen: at its first reading, of what was seen
+before it, and once confirmed."""
 _DEAD_BAND, _TURN_BAND = 0.04, 0.2
 _TRIM_AFTER_S, _TRIM_SHARE, _TRIM_ROOM = 60.0, 0.75, 1.1
 _STEEP = 1.3
@@ -179,7 +180,8 @@ class LatencyPolicy:
             hedged = outlook.burst and wanted > current * _STEEP and least > current
             if hedged:
                 more = wanted + int((self.hedge - 1.0) * (wanted - current))
-                bound = (_NEXT_RISE if outlook.confirmed else _FIRST_RISE) * outlook.high
+                bound = max(_FIRST_RISE * outlook.high, _KNOWN_RISE * outlook.known)
+                bound = _NEXT_RISE * outlook.high if outlook.confirmed else bound
                 most = min(self._size(bound, capacity), max(wanted, observation.max_replicas))
                 number = max(number, min(more, most))
                 note = f"; a burst: {number} started so that {wanted} serve soon"
@@ -188,19 +190,8 @@ class LatencyPolicy:
             if since_down < min(_TURN_S, since_up) and not memory.get("trimmed"):
                 memory["turns"] = [*(t for t in memory.get("turns", ()) if now - t < _TURNS_S), now]
             memory["up_s"], memory["hedged"] = now, hedged
-        elif self._is_unsteady(memory, now) and not memory.get("hedged"):
-            note = "; the last steps down were taken back, none for a while"
-        elif since_up >= _TURN_S and (now - memory["load"]["began"] >= _TURN_S or memory.get("hedged")):
-            soon = self._size(reserve.soon, capacity) if reserve.soon else 0
-            peak = max(p[1] for p in memory["peaks"])
-            lowest = max(peak, least, soon)
-            if lowest < current * (1.0 - _DEAD_BAND):
-                number = lowest
-        elif since_up >= _TRIM_AFTER_S and memory.get("hedged"):
-            peak = max(p[1] for p in memory["peaks"] if p[0] >= slot - _TRIM_AFTER_S // _SLOT_S)
-            lowest = max(math.ceil(peak * _TRIM_ROOM), least, kept)
-            if lowest < current * _TRIM_SHARE and observation.state.ready >= lowest:
-                number, note = lowest, "; enough of those started for a burst serve"
+        else:
+            number, note = self._fewer(observation, memory, reserve, capacity, least, kept)
         if number < current:
             if blind:
                 number, note = current, ""
@@ -216,6 +207,27 @@ class LatencyPolicy:
         return Recommendation(
             replicas=number, reason=reason, metric="rps", blind=blind, memory=memory, paced=True
         )
+
+    def _fewer(
+        self, observation: Observation, memory: Mapping[str, Any], reserve: Reserve, capacity: float,
+        least: int, kept: int,
+    ) -> tuple[int, str]:  # fmt: skip
+        """Return how many are enough by now, and a note; the present number when it is too early to say."""
+        now, current = observation.at_s, observation.state.replicas
+        since_up, hedged = now - memory.get("up_s", -math.inf), memory.get("hedged")
+        if self._is_unsteady(memory, now) and not hedged:
+            return current, "; the last steps down were taken back, none for a while"
+        if since_up >= _TURN_S and (now - memory["load"]["began"] >= _TURN_S or hedged):
+            soon = self._size(reserve.soon, capacity) if reserve.soon else 0
+            lowest = max(*(p[1] for p in memory["peaks"]), least, soon)
+            return (lowest if lowest < current * (1.0 - _DEAD_BAND) else current), ""
+        if since_up >= _TRIM_AFTER_S and hedged:
+            first = int(now // _SLOT_S) - _TRIM_AFTER_S // _SLOT_S
+            peak = max(p[1] for p in memory["peaks"] if p[0] >= first)
+            lowest = max(math.ceil(peak * _TRIM_ROOM), least, kept)
+            if lowest < current * _TRIM_SHARE and observation.state.ready >= lowest:
+                return lowest, "; enough of those started for a burst serve"
+        return current, ""
 
     def _without_rate(self, observation: Observation, blind: Mapping[str, str]) -> Recommendation:
         """Blind: nothing goes down; CPU and what was due anyway may still ask for more."""

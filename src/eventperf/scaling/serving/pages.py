@@ -59,7 +59,8 @@ class Pages:
     """The server of one process, on the loop it is started on."""
 
     def __init__(self, board: Board, host: str, port: int) -> None:
-        self._board, self._host, self.port = board, host, port
+        self._board, self._host = board, host
+        self.port: int = port
         self._server: asyncio.AbstractServer | None = None
         self._open = 0
 
@@ -76,7 +77,7 @@ class Pages:
         except OSError as error:
             given = f"{self._host}:{self.port}"
             raise ConfigurationError("--listen", given, f"a free HOST:PORT ({error})") from error
-        self.port = server.sockets[0].getsockname()[1]
+        self.port = int(server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -34,12 +34,14 @@ def read_ref(data: bytes) -> Asked:
     'prod'
     """
     found, metadata = {1: "", 2: ""}, dict[str, str]()
-    for number, value in _fields(data):
+    if len(data) > MOST_BYTES:
+        raise ValueError("the message is too long")
+    for number, value in fields(data):
         if number in found and isinstance(value, bytes):
             found[number] = value.decode()
         elif number == 3 and isinstance(value, bytes):
             pair = {1: "", 2: ""}
-            for part, text in _fields(value):
+            for part, text in fields(value):
                 if part in pair and isinstance(text, bytes):
                     pair[part] = text.decode()
             metadata[pair[1]] = pair[2]
@@ -53,7 +55,7 @@ def read_metrics_request(data: bytes) -> Asked:
         ValueError: These bytes are none.
     """
     ref, metric = b"", ""
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number == 1 and isinstance(value, bytes):
             ref += value  # a message that comes in parts is one message
         elif number == 2 and isinstance(value, bytes):
@@ -92,10 +94,13 @@ def _varint(value: int) -> bytes:
     return bytes(made)
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Yield number and value of each field of a message.
+
+    Raises:
+        ValueError: These bytes are none.
+    """
     at, end = 0, len(data)
-    if end > MOST_BYTES:
-        raise ValueError("the message is too long")
     while at < end:
         key, at = _read_varint(data, at)
         number, kind = key >> 3, key & 7

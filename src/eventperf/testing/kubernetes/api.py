@@ -9,11 +9,13 @@ from typing import Any
 from .http import Request, Response, Stream
 from .immutable import check_changed, check_new
 from .mirror import mirror_events
-from .patch import merge, strategic
+from .patch import PatchError, json_patch, merge, strategic
+from .protobuf import MEDIA_TYPE, read
 from .resources import BUILTIN, Resource
 from .schemas import Schemas
 from .selectors import field_matcher, label_matcher, selector_text
 from .store import ApiError, Item, Object, Shelf, Store, dumps
+from .tables import table, wanted
 from .watch import Watch
 
 _PATH = re.compile(
@@ -21,9 +23,11 @@ _PATH = re.compile(
     r"(?:/namespaces/(?P<namespace>[^/]+)(?=/))?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[^/]+))?/?$"
 )
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+JSON_PATCH = "application/json-patch+json"
 _PATCHES = {
     "application/merge-patch+json": merge,
     "application/strategic-merge-patch+json": strategic,
+    JSON_PATCH: json_patch,
 }
 _INT32 = 2**31 - 1
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -87,18 +91,6 @@ class Api:
     def _has(resource: Resource, sub: str) -> bool:
         return (sub == "scale" and resource.scale is not None) or (sub == "status" and resource.has_status)
 
-    def discover(self, path: str) -> Object:
-        """Answer ``/apis/GROUP`` and ``/version``."""
-        if path == "/version":
-            return {"major": "1", "minor": "33", "gitVersion": "v1.33.0-eventperf"}
-        group = path.removeprefix("/apis/").strip("/")
-        versions = sorted({s.resource.version for (g, _), s in self.store.shelves.items() if g == group})
-        if not versions:
-            raise ApiError(404, "NotFound", "the server could not find the requested resource")
-        listed = [{"groupVersion": f"{group}/{v}", "version": v} for v in versions]
-        head = {"kind": "APIGroup", "apiVersion": "v1", "name": group}
-        return {**head, "versions": listed, "preferredVersion": listed[-1]}
-
     def handle(self, route: Route, request: Request) -> Response | Stream:
         """Do what the request asks."""
         with self.store.lock:
@@ -108,6 +100,8 @@ class Api:
                 return self._list(route, request)
             if route.verb == "get":
                 item = self.store.get(route.shelf, route.namespace, route.name)
+                if wanted(request.headers.get("accept", "")) and not route.sub:
+                    return Response(200, dumps(table(route.shelf.resource, [item.obj], {})))
                 return Response(200, self._view(route, item))
             dry_run = request.query.get("dryRun") == "All"
             if route.verb == "create":
@@ -133,6 +127,8 @@ class Api:
         if token:
             meta["continue"] = token
         resource = route.shelf.resource
+        if wanted(request.headers.get("accept", "")):
+            return Response(200, dumps(table(resource, [i.obj for i in items], meta)))
         head = dumps({"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": meta})
         return Response(200, head[:-1] + b',"items":[' + b",".join(i.raw for i in items) + b"]}")
 
@@ -160,11 +156,22 @@ class Api:
 
     @staticmethod
     def _body(request: Request) -> Object:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip()
+        if kind == MEDIA_TYPE:
+            try:
+                found = read(request.body)
+            except ValueError as error:
+                raise ApiError(400, "BadRequest", f"the body cannot be read: {error}") from error
+            if found is not None:
+                return found
+        if kind.startswith("application/vnd.kubernetes") or kind == "application/cbor":
+            text = f"the body of the request was in an unknown format: {kind}; this server reads JSON"
+            raise ApiError(415, "UnsupportedMediaType", text)
         try:
-            body = json.loads(request.body)
+            body: Object = json.loads(request.body)
         except ValueError as error:
             raise ApiError(400, "BadRequest", f"invalid character in body: {error}") from error
-        if not isinstance(body, dict):
+        if not isinstance(body, dict) and kind != JSON_PATCH:
             raise ApiError(400, "BadRequest", "the body is not an object")
         return body
 
@@ -196,7 +203,10 @@ class Api:
                 raise ApiError(
                     415, "UnsupportedMediaType", f"the body of the request was in an unknown format: {kind}"
                 )
-            after: Object = apply(before, body)
+            try:
+                after: Object = apply(before, body)
+            except PatchError as error:
+                raise ApiError(422, "Invalid", f"the server rejected our request: {error}") from error
         else:
             after = body
         self._check_version(route, old, after)
@@ -296,7 +306,8 @@ def _doubled(body: bytes) -> list[str]:
         found.extend(n for at, n in enumerate(names) if n in names[:at])
         return dict(given)
 
-    json.loads(body, object_pairs_hook=pairs)
+    if body.startswith(b"{"):
+        json.loads(body, object_pairs_hook=pairs)
     return found
 
 

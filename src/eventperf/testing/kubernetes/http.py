@@ -46,11 +46,12 @@ class Response:
     headers: str = ""
     delay_s: float = 0.0
     cut: str | None = None
+    content_type: str = "application/json"
 
     def encode(self) -> bytes:
         head = (
             f"HTTP/1.1 {self.status} {_REASONS.get(self.status, 'Status')}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(self.body)}\r\n{self.headers}\r\n"
+            f"Content-Type: {self.content_type}\r\nContent-Length: {len(self.body)}\r\n{self.headers}\r\n"
         )
         return head.encode() + self.body
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+
+class PatchError(ValueError):
+    """A patch that does not fit what it is applied to."""
+
 
 _MERGE_KEYS = {
     "containers": "name", "initContainers": "name", "volumes": "name", "env": "name",
@@ -71,3 +77,69 @@ def _lists(target: Any, patch: list[Any], key: str | None) -> list[Any]:
         else:
             result[at] = strategic(result[at], item)
     return result
+
+
+def json_patch(target: Any, operations: Any) -> Any:
+    """Return ``target`` with a list of operations applied; it is not changed.
+
+    >>> json_patch({"a": [1, 2]}, [{"op": "add", "path": "/a/-", "value": 3}])
+    {'a': [1, 2, 3]}
+
+    Raises:
+        PatchError: A path is not there, or a test does not hold.
+
+    Source: RFC 6902.
+    """
+    if not isinstance(operations, list):
+        raise PatchError("a JSON patch is a list of operations")
+    whole = {"": json.loads(json.dumps(target))}
+    for operation in operations:
+        try:
+            _operate(whole, operation)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise PatchError(f"{json.dumps(operation)[:200]}: {type(error).__name__}: {error}") from error
+    return whole[""]
+
+
+def _operate(whole: dict[str, Any], operation: dict[str, Any]) -> None:
+    kind, path = operation["op"], operation["path"]
+    holder, key = _place(whole, path)
+    if kind == "test":
+        if holder[key] != operation["value"]:
+            raise PatchError("the test does not hold")
+        return
+    if kind in ("move", "copy"):
+        source, name = _place(whole, operation["from"])
+        value = json.loads(json.dumps(source[name]))
+        if kind == "move":
+            del source[name]
+        holder, key = _place(whole, path)
+    elif kind == "remove":
+        del holder[key]
+        return
+    elif kind in ("add", "replace"):
+        value = operation["value"]
+        if kind == "replace":
+            holder[key]
+            holder[key] = value
+            return
+    else:
+        raise PatchError(f"no operation {kind!r}")
+    if isinstance(holder, list):
+        holder.insert(key, value)
+    else:
+        holder[key] = value
+
+
+def _place(whole: dict[str, Any], path: str) -> tuple[Any, Any]:
+    """Return what holds the value at ``path``, and under which key."""
+    if path and not path.startswith("/"):
+        raise PatchError(f"no path: {path!r}")
+    steps = [step.replace("~1", "/").replace("~0", "~") for step in path.split("/")]
+    holder: Any = whole
+    key: Any = steps[0]
+    for step in steps[1:]:
+        holder = holder[key]
+        is_list = isinstance(holder, list)
+        key = (len(holder) if step == "-" else int(step)) if is_list else step
+    return holder, key

@@ -37,6 +37,11 @@ def _workload(plural: str, kind: str) -> Resource:
     return Resource(group="apps", version="v1", plural=plural, kind=kind, scale=_SCALE, has_status=True)
 
 
+def _rbac(plural: str, kind: str, *, namespaced: bool = True) -> Resource:
+    group = "rbac.authorization.k8s.io"
+    return Resource(group=group, version="v1", plural=plural, kind=kind, namespaced=namespaced)
+
+
 BUILTIN = (
     _workload("deployments", "Deployment"),
     _workload("statefulsets", "StatefulSet"),
@@ -44,6 +49,13 @@ BUILTIN = (
     Resource(group="", version="v1", plural="pods", kind="Pod", has_status=True),
     Resource(group="", version="v1", plural="events", kind="Event"),
     Resource(group="", version="v1", plural="configmaps", kind="ConfigMap"),
+    Resource(group="", version="v1", plural="secrets", kind="Secret"),
+    Resource(group="", version="v1", plural="services", kind="Service", has_status=True),
+    Resource(group="", version="v1", plural="serviceaccounts", kind="ServiceAccount"),
+    _rbac("roles", "Role"),
+    _rbac("rolebindings", "RoleBinding"),
+    _rbac("clusterroles", "ClusterRole", namespaced=False),
+    _rbac("clusterrolebindings", "ClusterRoleBinding", namespaced=False),
     Resource(group="", version="v1", plural="namespaces", kind="Namespace", namespaced=False),
     Resource(group="events.k8s.io", version="v1", plural="events", kind="Event"),
     Resource(

@@ -13,6 +13,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from . import discovery
 from .api import Api, Route
 from .faults import Fault
 from .http import Connection, Connections, Request, Response, Stream
@@ -171,13 +172,9 @@ class KubernetesServer:
         answer: Response | Stream
         try:
             self._authenticate(request)
-            if (
-                request.method == "GET"
-                and request.path.count("/") <= 2
-                and not request.path.startswith("/api/")
-            ):
+            if request.method == "GET" and _is_above(request.path):
                 fault = self._struck("get", request.path)
-                answer = self._act(fault, lambda: Response(200, dumps(self._api.discover(request.path))))
+                answer = self._act(fault, lambda: discovery.respond(self.store, request.path))
             else:
                 route = self._api.route(request)
                 verb, group, resource = route.verb, route.shelf.resource.group, route.resource
@@ -357,6 +354,13 @@ class KubernetesServer:
                 self.store.create(shelf, namespace, body)
             else:
                 self.store.replace(shelf, old, body)
+
+
+def _is_above(path: str) -> bool:
+    """Tell whether a path is about the API itself: /api, /api/v1, /apis, /apis/GROUP, /apis/GROUP/VERSION."""
+    steps = path.strip("/").split("/")
+    longest = {"api": 2, "apis": 3}.get(steps[0], 9)
+    return len(steps) <= longest
 
 
 def _allows(allowed: Iterable[str] | None, value: str) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import uuid
 
+from .rollout import Counts, conditions, spread, template_hash
 from .store import Change, Item, Object, Shelf, Store, now
 
 
@@ -38,6 +39,8 @@ def deployment(
 
 
 _SCRAPE_S = 15.0
+_HISTORY = 10
+_REVISION = "deployment.kubernetes.io/revision"
 
 
 class Workloads:
@@ -51,7 +54,7 @@ class Workloads:
         self, store: Store, *, startup_s: float, loop: asyncio.AbstractEventLoop, usage: str | None = None
     ) -> None:
         self._store, self._startup_s, self._loop, self._usage = store, startup_s, loop, usage
-        self._pods = store.shelves["", "pods"]
+        self._pods, self._replica_sets = store.shelves["", "pods"], store.shelves["apps", "replicasets"]
         for (group, plural), shelf in store.shelves.items():
             if group == "apps" and plural in ("deployments", "statefulsets"):
                 shelf.listeners.append(functools.partial(self._soon, shelf))
@@ -98,10 +101,18 @@ class Workloads:
             return
         meta = change.new.obj["metadata"]
         for owner in meta.get("ownerReferences") or ():
-            for shelf in self._store.shelves.values():
-                if shelf.resource.kind == owner["kind"]:
-                    key = (meta["namespace"], owner["name"])
-                    self._loop.call_soon_threadsafe(self._reconcile, shelf, key)
+            self._loop.call_soon_threadsafe(self._again, owner["kind"], (meta["namespace"], owner["name"]))
+
+    def _again(self, kind: str, key: tuple[str, str]) -> None:
+        """Look again at the workload whose pods these are; a ReplicaSet is looked at by its Deployment."""
+        with self._store.lock:
+            if kind == "ReplicaSet":
+                held = self._replica_sets.items.get(key)
+                kind, name = ("", "") if held is None else _owner(held)
+                key = (key[0], name)
+            shelf = next((s for s in self._store.shelves.values() if s.resource.kind == kind), None)
+            if shelf is not None:
+                self._reconcile(shelf, key)
 
     def _index(self, pod: Object, *, add: bool) -> None:
         meta = pod["metadata"]
@@ -114,19 +125,105 @@ class Workloads:
             owner = shelf.items.get(key)
             mine = self._mine(shelf, key)
             if owner is None:
+                for held in self._sets(key):
+                    self._store.delete(self._replica_sets, held)
                 for pod in mine:
                     self._store.delete(self._pods, pod)
                 return
-            want = owner.obj["spec"].get("replicas", 1)
-            for _ in range(want - len(mine)):
-                self._start(shelf, owner)
-            # like the ReplicaSet controller: unready ones go first, then the cheapest
-            for pod in sorted(mine, key=_rank)[: max(0, len(mine) - want)]:
-                self._store.delete(self._pods, pod)
+            if shelf.resource.kind == "Deployment":
+                self._roll(owner, key)
+            else:
+                self._fill(shelf, owner, owner.obj["spec"].get("replicas", 1))
             self._status(shelf, key)
 
+    def _fill(self, shelf: Shelf, owner: Item, want: int) -> None:
+        meta = owner.obj["metadata"]
+        mine = self._pods_of(shelf.resource.kind, (meta["namespace"], meta["name"]))
+        for _ in range(want - len(mine)):
+            self._start(shelf, owner)
+        # like the ReplicaSet controller: unready ones go first, then the cheapest
+        for pod in sorted(mine, key=_rank)[: max(0, len(mine) - want)]:
+            self._store.delete(self._pods, pod)
+
+    def _roll(self, owner: Item, key: tuple[str, str]) -> None:
+        """Take one step of a rolling update; each pod that becomes ready or goes brings the next."""
+        spec, name = owner.obj["spec"], f"{key[1]}-{template_hash(owner.obj)}"
+        new = self._replica_sets.items.get((key[0], name))
+        held = self._sets(key)
+        if new is None and spec.get("paused") and held:
+            new = held[-1]
+        elif new is None:
+            new = self._new_set(owner, name, len(held) + 1)
+        old = [h for h in held if h.obj["metadata"]["name"] != new.obj["metadata"]["name"]]
+        if spec.get("paused"):
+            rest = sum(h.obj["spec"]["replicas"] for h in old)
+            grown, left = max(0, spec.get("replicas", 1) - rest), [h.obj["spec"]["replicas"] for h in old]
+        else:
+            grown, left = spread(spec, self._counts(new), [self._counts(h) for h in old])
+        for item, want in zip((new, *old), (grown, *left), strict=True):
+            if item.obj["spec"]["replicas"] != want:
+                body = {**item.obj, "spec": {**item.obj["spec"], "replicas": want}}
+                item = self._store.replace(self._replica_sets, item, body)
+            self._fill(self._replica_sets, item, want)
+            self._count_set(item)
+        for item in [h for h in self._sets(key) if not self._counts(h).wanted][:-_HISTORY]:
+            self._store.delete(self._replica_sets, item)
+
+    def _counts(self, held: Item) -> Counts:
+        meta = held.obj["metadata"]
+        pods = self._pods_of("ReplicaSet", (meta["namespace"], meta["name"]))
+        return Counts(held.obj["spec"]["replicas"], sum(_is_ready(p) for p in pods))
+
+    def _new_set(self, owner: Item, name: str, revision: int) -> Item:
+        meta, spec = owner.obj["metadata"], owner.obj["spec"]
+        label = {"pod-template-hash": name.rpartition("-")[2]}
+        labels = {**((spec["template"].get("metadata") or {}).get("labels") or {}), **label}
+        reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": meta["name"],
+                     "uid": meta["uid"], "controller": True, "blockOwnerDeletion": True}  # fmt: skip
+        template = {
+            **spec["template"],
+            "metadata": {**(spec["template"].get("metadata") or {}), "labels": labels},
+        }
+        chosen = {**spec["selector"], "matchLabels": {**(spec["selector"].get("matchLabels") or {}), **label}}
+        body = {
+            "metadata": {
+                "name": name, "labels": labels, "ownerReferences": [reference],
+                "annotations": {"deployment.kubernetes.io/revision": str(revision)},
+            },
+            "spec": {"replicas": 0, "selector": chosen, "template": template},
+        }  # fmt: skip
+        return self._store.create(self._replica_sets, meta["namespace"], body)
+
+    def _count_set(self, item: Item) -> None:
+        meta = item.obj["metadata"]
+        now_there = self._replica_sets.items[meta["namespace"], meta["name"]]
+        pods = self._pods_of("ReplicaSet", (meta["namespace"], meta["name"]))
+        ready = sum(_is_ready(p) for p in pods)
+        status = {
+            "replicas": len(pods), "fullyLabeledReplicas": len(pods), "readyReplicas": ready,
+            "availableReplicas": ready, "observedGeneration": now_there.obj["metadata"].get("generation", 1),
+        }  # fmt: skip
+        self._store.replace(self._replica_sets, now_there, {**now_there.obj, "status": status})
+
+    def _sets(self, key: tuple[str, str]) -> list[Item]:
+        """Return the ReplicaSets of a Deployment, the oldest first."""
+        found = [
+            item
+            for (namespace, _), item in self._replica_sets.items.items()
+            if namespace == key[0] and _owner(item) == ("Deployment", key[1])
+        ]
+        return sorted(found, key=lambda i: int(i.obj["metadata"]["annotations"].get(_REVISION, 0)))
+
     def _mine(self, shelf: Shelf, key: tuple[str, str]) -> list[Item]:
-        names = self._owned.get((shelf.resource.kind, *key), ())
+        if shelf.resource.kind != "Deployment":
+            return self._pods_of(shelf.resource.kind, key)
+        pods = self._pods_of("Deployment", key)
+        for held in self._sets(key):
+            pods += self._pods_of("ReplicaSet", (key[0], held.obj["metadata"]["name"]))
+        return pods
+
+    def _pods_of(self, kind: str, key: tuple[str, str]) -> list[Item]:
+        names = self._owned.get((kind, *key), ())
         return [self._pods.items[key[0], name] for name in sorted(names)]
 
     def _start(self, shelf: Shelf, owner: Item) -> None:
@@ -150,12 +247,12 @@ class Workloads:
         name = pod.obj["metadata"]["name"]
         if self._startup_s > 0:
             self._loop.call_later(
-                self._startup_s, self._ready, shelf, (meta["namespace"], name), meta["name"]
+                self._startup_s, self._ready, shelf.resource.kind, (meta["namespace"], name), meta["name"]
             )
         else:
-            self._ready(shelf, (meta["namespace"], name), meta["name"])
+            self._ready(shelf.resource.kind, (meta["namespace"], name), meta["name"])
 
-    def _ready(self, shelf: Shelf, key: tuple[str, str], owner: str) -> None:
+    def _ready(self, kind: str, key: tuple[str, str], owner: str) -> None:
         with self._store.lock:
             pod = self._pods.items.get(key)
             if pod is None:
@@ -163,7 +260,7 @@ class Workloads:
             ready = {"type": "Ready", "status": "True", "lastTransitionTime": now()}
             status = {**pod.obj["status"], "phase": "Running", "conditions": [ready]}
             self._store.replace(self._pods, pod, {**pod.obj, "status": status})
-            self._status(shelf, (key[0], owner))
+            self._loop.call_soon_threadsafe(self._again, kind, (key[0], owner))
 
     def _status(self, shelf: Shelf, key: tuple[str, str]) -> None:
         owner = shelf.items.get(key)
@@ -171,10 +268,24 @@ class Workloads:
             return
         pods = self._mine(shelf, key)
         ready = sum(_is_ready(p) for p in pods)
-        status = {"replicas": len(pods), "readyReplicas": ready, "availableReplicas": ready}
+        status: Object = {"replicas": len(pods), "readyReplicas": ready, "availableReplicas": ready}
+        if shelf.resource.kind == "Deployment":
+            name = f"{key[1]}-{template_hash(owner.obj)}"
+            updated = len(self._pods_of("ReplicaSet", (key[0], name)))
+            status["updatedReplicas"] = updated
+            status["unavailableReplicas"] = max(0, owner.obj["spec"].get("replicas", 1) - ready)
+            status["conditions"] = conditions(owner.obj, len(pods), updated, ready)
         generation = owner.obj["metadata"].get("generation", 1)
         status = {**(owner.obj.get("status") or {}), **status, "observedGeneration": generation}
         self._store.replace(shelf, owner, {**owner.obj, "status": status})
+
+
+def _owner(item: Item) -> tuple[str, str]:
+    """Return kind and name of what controls it."""
+    for owner in item.obj["metadata"].get("ownerReferences") or ():
+        if owner.get("controller"):
+            return owner["kind"], owner["name"]
+    return "", ""
 
 
 def _rank(pod: Item) -> tuple[bool, int]:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from eventperf.contrib.console.web import BODY_LIMIT, Request, parsed, too_large
-
-if TYPE_CHECKING:
-    from eventperf.contrib.console.app import Console
+from eventperf.contrib.console.web import BODY_LIMIT, Answers, Request, parsed, too_large
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -24,7 +21,7 @@ class AsgiApp:
     ever waits for the console.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Answers) -> None:
         self._console = console
         self._pool: ThreadPoolExecutor | None = None
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eventperf._core.extras import require
-from eventperf.contrib.console.web import BODY_LIMIT, Request, too_large
-
-if TYPE_CHECKING:
-    from eventperf.contrib.console.app import Console
+from eventperf.contrib.console.web import BODY_LIMIT, Answers, Request, too_large
 
 
-def urls(console: Console) -> list[Any]:
+def urls(console: Answers) -> list[Any]:
     """Return patterns that answer everything below the prefix they are included at."""
     require("django", extra="django", needed_by="Console.django_urls")
     from django.http import HttpResponse

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eventperf._core.extras import require
-from eventperf.contrib.console.web import BODY_LIMIT, Request, too_large
-
-if TYPE_CHECKING:
-    from eventperf.contrib.console.app import Console
+from eventperf.contrib.console.web import BODY_LIMIT, Answers, Request, too_large
 
 
-def blueprint(console: Console, name: str) -> Any:
+def blueprint(console: Answers, name: str) -> Any:
     """Return a blueprint that answers everything below its prefix."""
     flask = require("flask", extra="flask", needed_by="Console.flask_blueprint")
     found = flask.Blueprint(name, __name__)

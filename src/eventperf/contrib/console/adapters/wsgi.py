@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from eventperf.contrib.console.web import BODY_LIMIT, Request, Response, parsed, too_large
-
-if TYPE_CHECKING:
-    from eventperf.contrib.console.app import Console
+from eventperf.contrib.console.web import BODY_LIMIT, Answers, Request, Response, parsed, too_large
 
 
 class WsgiApp:
     """Answers below the place it is mounted at (``SCRIPT_NAME``)."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Answers) -> None:
         self._console = console
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

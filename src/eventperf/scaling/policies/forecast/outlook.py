@@ -40,7 +40,7 @@ class Outlook:
         rate: Requests per second now, as far as believed; ``expected``: when a replica started now serves.
         cover: Factor on it that the safety asks for; ``trigger``: the smaller one that calls for action.
         burst: Whether the load has just left its usual noise; ``confirmed``: in the reading before, too.
-        high: The highest load seen, slowly forgotten.
+        high: The highest load seen, slowly forgotten; ``known``: the same before this reading.
         doubted: The reading is far beyond everything seen, and nothing has confirmed it yet.
     """
 
@@ -51,6 +51,7 @@ class Outlook:
     burst: bool
     confirmed: bool
     high: float
+    known: float
     doubted: bool
 
 
@@ -90,6 +91,7 @@ def look_ahead(
     confirmed = burst and step_s > 0 and old.get("burst_at") == at_s - step_s
     burst_at = at_s if burst else old.get("burst_at")
     ramp = jump / (at_s - last_s) * ahead_s if burst else 0.0
+    known = high or rate
     high = high if doubted else max(high, rate)
     memory: dict[str, Any] = {
         "began": old["began"], "recent": recent, "noise": noise, "ticks": ticks, "burst_at": burst_at,
@@ -101,7 +103,7 @@ def look_ahead(
     cover, trigger = _cover(memory["errors"], safety)
     most = _STEEPEST * rate if confirmed else max(rate, min(_UNSEEN * high, _STEEPEST * rate))
     expected = rate if doubted else min(rate + max(trend, ramp), most)
-    return memory, Outlook(rate, expected, cover, trigger, burst, confirmed, high, doubted)
+    return memory, Outlook(rate, expected, cover, trigger, burst, confirmed, high, known, doubted)
 
 
 def _believed(rate: float, before: float, high: float, read: float | None) -> float:

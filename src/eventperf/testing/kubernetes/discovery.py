@@ -1,0 +1,116 @@
+"""What the API says of itself: versions, groups, resources, and the OpenAPI that applying needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .http import Response
+from .openapi import MEDIA_TYPE, PARAMETERS, document
+from .resources import Resource
+from .store import ApiError, Object, Store, dumps
+
+_SHORT = {
+    "deployments": ["deploy"], "replicasets": ["rs"], "statefulsets": ["sts"], "pods": ["po"],
+    "configmaps": ["cm"], "namespaces": ["ns"], "serviceaccounts": ["sa"], "services": ["svc"],
+    "events": ["ev"], "horizontalpodautoscalers": ["hpa"],
+}  # fmt: skip
+_ALL = {"deployments", "replicasets", "statefulsets", "pods", "services", "horizontalpodautoscalers"}
+_VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
+_SCHEMA = "com.github.eventperf.Object"
+
+
+def respond(store: Store, path: str) -> Response:
+    """Answer a path above the resources.
+
+    Raises:
+        ApiError: 404, there is no such thing here.
+    """
+    if path == "/openapi/v2":
+        body = document([shelf.resource for shelf in store.shelves.values()])
+        return Response(200, body, content_type=MEDIA_TYPE)
+    return Response(200, dumps(answer(store, path)))
+
+
+def answer(store: Store, path: str) -> Object:
+    """Return what a path above the resources answers.
+
+    Raises:
+        ApiError: 404, there is no such thing here.
+    """
+    resources = [shelf.resource for shelf in store.shelves.values()]
+    path = path.rstrip("/")
+    if path == "/version":
+        return {"major": "1", "minor": "33", "gitVersion": "v1.33.0-eventperf"}
+    if path == "/api":
+        return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
+    if path == "/apis":
+        names = sorted({r.group for r in resources if r.group})
+        groups = [_group(resources, name) for name in names]
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+    if path == "/openapi/v3":
+        versions = sorted({_prefix(r) for r in resources})
+        return {"paths": {v: {"serverRelativeURL": f"/openapi/v3/{v}?hash=1"} for v in versions}}
+    if path.startswith("/openapi/v3/"):
+        return _openapi(resources, path.removeprefix("/openapi/v3/"))
+    served = [r for r in resources if f"/{_prefix(r)}" == path]
+    if served:
+        return _resources(served)
+    if path.startswith("/apis/") and any(r.group == path.removeprefix("/apis/") for r in resources):
+        return {"kind": "APIGroup", "apiVersion": "v1", **_group(resources, path.removeprefix("/apis/"))}
+    raise ApiError(404, "NotFound", "the server could not find the requested resource")
+
+
+def _prefix(resource: Resource) -> str:
+    return f"apis/{resource.group}/{resource.version}" if resource.group else f"api/{resource.version}"
+
+
+def _group(resources: list[Resource], name: str) -> Object:
+    versions = sorted({r.version for r in resources if r.group == name})
+    listed = [{"groupVersion": f"{name}/{v}", "version": v} for v in versions]
+    return {"name": name, "versions": listed, "preferredVersion": listed[-1]}
+
+
+def _resources(served: list[Resource]) -> Object:
+    rows: list[dict[str, Any]] = []
+    for resource in served:
+        head = {"namespaced": resource.namespaced, "kind": resource.kind}
+        row: dict[str, Any] = {
+            "name": resource.plural, "singularName": resource.kind.lower(), **head, "verbs": _VERBS,
+            "shortNames": _SHORT.get(resource.plural, []),
+        }  # fmt: skip
+        if resource.plural in _ALL:
+            row["categories"] = ["all"]
+        rows.append(row)
+        part = {"singularName": "", **head, "verbs": ["get", "patch", "update"]}
+        if resource.has_status:
+            rows.append({"name": f"{resource.plural}/status", **part})
+        if resource.scale is not None:
+            scale = {"kind": "Scale", "group": "autoscaling", "version": "v1"}
+            rows.append({"name": f"{resource.plural}/scale", **part, **scale})
+    version = served[0].api_version
+    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": rows}
+
+
+def _openapi(resources: list[Resource], prefix: str) -> Object:
+    """Return paths, kinds and parameters; of the bodies only that they are objects."""
+    served = [r for r in resources if _prefix(r) == prefix]
+    if not served:
+        raise ApiError(404, "NotFound", "the server could not find the requested resource")
+    paths, schemas = {}, {}
+    query = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in PARAMETERS]
+    for resource in served:
+        kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
+        space = "/namespaces/{namespace}" if resource.namespaced else ""
+        name = f"{_SCHEMA}.{resource.kind}"
+        body = {"schema": {"$ref": f"#/components/schemas/{name}"}}
+        done = {"200": {"description": "OK", "content": {"application/json": body}}}
+        patch = {"parameters": query, "x-kubernetes-group-version-kind": kind, "responses": done}
+        paths[f"/{prefix}{space}/{resource.plural}/{{name}}"] = {
+            "get": {"x-kubernetes-group-version-kind": kind, "responses": done}, "patch": patch,
+        }  # fmt: skip
+        schemas[name] = {
+            "type": "object", "x-kubernetes-group-version-kind": [kind],
+            "x-kubernetes-preserve-unknown-fields": True,
+        }  # fmt: skip
+    info = {"title": "Kubernetes", "version": "v1.33.0-eventperf"}
+    return {"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}

@@ -1,0 +1,153 @@
+"""The stand-in cluster driven by the real kubectl: what the docs tell people to type works on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eventperf.scaling import AutoScaler, CallableMetrics, KubernetesTarget, TargetTracking
+from eventperf.scaling.backends.kubernetes.api import KubernetesApi
+from eventperf.testing.kubernetes import KubernetesServer, deployment
+from eventperf.testing.kubernetes.resources import Resource
+from kubectl import Kubectl
+
+pytestmark = pytest.mark.integration
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "kubernetes"
+
+
+@pytest.fixture
+def cluster() -> Iterator[KubernetesServer]:
+    with KubernetesServer(schemas=True, startup_s=0.1) as server:
+        yield server
+
+
+@pytest.fixture
+def kubectl(cluster: KubernetesServer, tmp_path: Path) -> Kubectl:
+    return Kubectl(cluster, tmp_path)
+
+
+def test_lists_are_tables_and_columns_are_right(cluster: KubernetesServer, kubectl: Kubectl) -> None:
+    cluster.create_deployment("web", replicas=2)
+    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    head, row = kubectl("get", "deploy").splitlines()
+    assert head.split() == ["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"]
+    assert row.split()[:4] == ["web", "2/2", "2", "2"]
+    pods = [line.split() for line in kubectl("get", "pods", "--no-headers").splitlines()]
+    assert [p[1:3] for p in pods] == [["1/1", "Running"]] * 2
+    (held,) = kubectl("get", "rs", "--no-headers").splitlines()
+    assert held.split()[1:4] == ["2", "2", "2"]
+    assert "web" in kubectl("get", "all")
+    assert len(json.loads(kubectl("get", "pods", "-o", "json"))["items"]) == 2
+    assert kubectl("get", "ns", "-o", "name").split() == [
+        "namespace/default", "namespace/kube-node-lease", "namespace/kube-public", "namespace/kube-system",
+    ]  # fmt: skip
+
+
+def test_what_was_applied_twice_is_unchanged_and_a_third_time_configured(
+    cluster: KubernetesServer, kubectl: Kubectl
+) -> None:
+    body = deployment("web", replicas=2)
+    assert kubectl("apply", "-f", "-", given=body) == "deployment.apps/web created\n"
+    assert kubectl("apply", "-f", "-", given=body) == "deployment.apps/web unchanged\n"
+    body["spec"]["replicas"] = 3
+    assert kubectl("apply", "-f", "-", given=body) == "deployment.apps/web configured\n"
+    assert cluster.replicas("deployments", "web") == 3
+    assert kubectl("apply", "--dry-run=server", "-f", "-", given=deployment("other")).endswith(
+        "(server dry run)\n"
+    )
+    assert [d["metadata"]["name"] for d in cluster.list("deployments", group="apps")] == ["web"]
+
+
+def test_a_misspelt_field_is_refused_as_kubectl_asks_by_default(kubectl: Kubectl) -> None:
+    body = deployment("web")
+    body["spec"]["replica"] = 3
+    assert 'unknown field "spec.replica"' in kubectl.refused("apply", "-f", "-", given=body)
+
+
+def test_every_manifest_of_the_examples_is_applied_and_the_scaler_scales_what_kubectl_made(
+    cluster: KubernetesServer, kubectl: Kubectl
+) -> None:
+    cluster.register(
+        Resource(group="keda.sh", version="v1alpha1", plural="scaledobjects", kind="ScaledObject")
+    )
+    kubectl("create", "configmap", "eventperf-scaler", f"--from-file={EXAMPLES / 'scale.toml'}")
+    assert "[scaler]" in cluster.get("configmaps", "eventperf-scaler")["data"]["scale.toml"]
+    kubectl("create", "namespace", "staging")
+    files = sorted(EXAMPLES.rglob("*.yaml"))
+    assert len(files) >= 6
+    for file in files:
+        kinds = [d["kind"] for d in yaml.safe_load_all(file.read_text("utf-8"))]
+        made = kubectl("apply", "-f", file)
+        assert made.count("created") + made.count("configured") == len(kinds), made
+        assert kubectl("apply", "-f", file).count("unchanged") == len(kinds)
+    kubectl("rollout", "status", "deployment/eventperf-scaler", "--timeout=30s")
+
+    kubectl("apply", "-f", "-", given=deployment("web", replicas=2))
+    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    with KubernetesApi.at(cluster.url) as api:
+        target = KubernetesTarget("deployment/web", namespace="default", api=api)
+        scaler = AutoScaler(
+            target, CallableMetrics(rps=lambda: 300.0), TargetTracking(rps=50), max_replicas=9
+        )
+        assert scaler.tick().applied
+    kubectl("wait", "--for=condition=Available", "deployment/web", "--timeout=30s")
+    assert kubectl("get", "deploy", "web", "-o", "jsonpath={.spec.replicas}") == "6"
+    assert "ScaledUp" in kubectl("get", "events")
+    kubectl("annotate", "deployment", "web", "eventperf/frozen=true")
+    with KubernetesApi.at(cluster.url) as api:
+        assert KubernetesTarget("deployment/web", namespace="default", api=api).read().frozen
+
+
+def test_a_rolling_update_goes_pod_by_pod_and_can_be_paused_and_undone(
+    cluster: KubernetesServer, kubectl: Kubectl
+) -> None:
+    body = deployment("web", replicas=4)
+    kubectl("apply", "-f", "-", given=body)
+    kubectl("rollout", "status", "deployment/web", "--timeout=30s")
+    most = [0]
+    ready = [4]
+
+    def count(change: object) -> None:
+        pods = cluster.list("pods")
+        most[0] = max(most[0], len(pods))
+        conditions = [c for p in pods for c in p["status"]["conditions"] if c["type"] == "Ready"]
+        ready[0] = min(ready[0], sum(c["status"] == "True" for c in conditions))
+
+    cluster.store.shelves["", "pods"].listeners.append(count)
+    kubectl("set", "image", "deployment/web", "main=registry.invalid/app:2")
+    kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    images = {c["image"] for p in cluster.list("pods") for c in p["spec"]["containers"]}
+    assert images == {"registry.invalid/app:2"}
+    assert most[0] == 5, "one more than wanted, as maxSurge says"
+    assert ready[0] >= 3, "never fewer than maxUnavailable leaves"
+    assert kubectl("get", "rs", "--no-headers").count("web-") == 2
+
+    kubectl("rollout", "pause", "deployment/web")
+    kubectl("set", "image", "deployment/web", "main=registry.invalid/app:3")
+    assert {c["image"] for p in cluster.list("pods") for c in p["spec"]["containers"]} == images
+    kubectl("rollout", "resume", "deployment/web")
+    kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    assert {c["image"] for p in cluster.list("pods") for c in p["spec"]["containers"]} == {
+        "registry.invalid/app:3"
+    }
+
+
+def test_a_json_patch_and_a_scale_are_done_and_a_bad_one_changes_nothing(
+    cluster: KubernetesServer, kubectl: Kubectl
+) -> None:
+    cluster.create_deployment("web", replicas=2)
+    patch = (
+        '[{"op":"test","path":"/spec/replicas","value":2},{"op":"replace","path":"/spec/replicas","value":3}]'
+    )
+    kubectl("patch", "deployment", "web", "--type=json", "-p", patch)
+    assert cluster.replicas("deployments", "web") == 3
+    assert "test does not hold" in kubectl.refused("patch", "deployment", "web", "--type=json", "-p", patch)
+    kubectl("scale", "deployment/web", "--replicas=0")
+    assert cluster.replicas("deployments", "web") == 0
+    kubectl("delete", "deployment", "web", "--wait=false")
+    assert "not found" in kubectl.refused("get", "deployment", "web")

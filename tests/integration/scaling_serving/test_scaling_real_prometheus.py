@@ -1,0 +1,118 @@
+"""A real Prometheus scrapes what is served, and is read: rates, staleness, redirects. Debian: prometheus."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventperf.scaling import (
+    AutoScaler,
+    CallableMetrics,
+    PrometheusMetrics,
+    Sample,
+    ScalingDecision,
+    SimulatedTarget,
+    TargetTracking,
+)
+from eventperf.scaling.serving.board import Board
+from eventperf.scaling.serving.service import Service
+
+pytestmark = pytest.mark.integration
+
+CONFIG = """
+global: {{scrape_interval: 500ms, scrape_timeout: 400ms}}
+scrape_configs:
+  - job_name: eventperf
+    static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
+"""
+
+
+class Host:
+    """A board that is served, and a Prometheus that scrapes it below /prom."""
+
+    def __init__(self, folder: Path, program: str) -> None:
+        self.board = Board(["prod/deployment/web"])
+        self.service = Service(self.board, listen=("127.0.0.1", 0)).start()
+        target = SimulatedTarget(2, name="prod/deployment/web")
+        load = CallableMetrics(rps=lambda: 300.0)
+        self.scaler = AutoScaler(target, load, TargetTracking(rps=50), max_replicas=40, dry_run=True)
+        self.scaler.on(self.board.put, ScalingDecision)
+        self.scaler.tick()
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.port: int = sock.getsockname()[1]
+        config = folder / "prometheus.yml"
+        config.write_text(CONFIG.format(port=self.service.port))
+        self.process = subprocess.Popen(
+            [
+                program, f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address=127.0.0.1:{self.port}", "--web.external-url=http://127.0.0.1/prom",
+            ],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def sample(self, query: str, *, path: str = "/prom") -> Sample:
+        url = f"http://127.0.0.1:{self.port}{path}"
+        source = PrometheusMetrics(url, query, name="rps", timeout=2.5)
+        try:
+            return source.read()["rps"]
+        finally:
+            source.close()
+
+    def value(self, query: str) -> float | None:
+        return self.sample(query).value
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.service.close()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    program = shutil.which("prometheus")
+    if program is None:
+        text = "NOT RUN: prometheus is not on the PATH (apt: prometheus)"
+        if os.environ.get("CI"):
+            pytest.fail(text)
+        pytest.skip(text)
+    found = Host(tmp_path, program)
+    yield found
+    found.close()
+
+
+def eventually(holds: Callable[[], Any]) -> None:
+    end = time.monotonic() + 90
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def test_what_is_served_is_scraped_read_and_gone_when_the_process_is(host: Host) -> None:
+    gauge = 'eventperf_scaling_recommended_replicas{namespace="prod",target="deployment/web"}'
+    eventually(lambda: host.value(gauge) == 6.0)
+    eventually(
+        lambda: host.value(f"rate({gauge.replace('recommended_replicas', 'decision_age_seconds')}[30s])")
+    )
+    with urllib.request.urlopen(f"http://127.0.0.1:{host.port}/prom/api/v1/targets", timeout=20) as found:
+        assert b'"health":"up"' in found.read()
+    host.service.close()
+    eventually(lambda: host.value(gauge) is None)
+    sample = host.sample(gauge)
+    assert sample.error, "a series that ended is said to be missing, and is never 0"
+
+
+def test_an_address_that_redirects_elsewhere_is_an_error_that_names_it(host: Host) -> None:
+    eventually(lambda: host.value("up") is not None)
+    sample = host.sample("up", path="")
+    assert sample.value is None
+    assert sample.error
