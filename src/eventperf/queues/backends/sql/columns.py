@@ -15,6 +15,9 @@ from sqlalchemy.types import TypeEngine
 
 FAMILY = ("mysql", "mariadb")
 
+PARTIAL = ("postgresql", "sqlite")
+"""Servers on which an index may leave rows out."""
+
 
 def _whole(value: Any) -> Any:
     return value if value is None or type(value) is int else -1
@@ -51,6 +54,7 @@ _STRING, _TEXT = _reading(String, _written), _reading(Text, _written)
 
 INTEGER: TypeEngine[Any] = Integer().with_variant(_INTEGER(), "sqlite")
 BIG: TypeEngine[Any] = BigInteger().with_variant(_INTEGER(), "sqlite")
+WIDE: TypeEngine[Any] = BigInteger().with_variant(_reading(BigInteger, _whole)(), "sqlite")
 SMALL: TypeEngine[Any] = SmallInteger().with_variant(_reading(SmallInteger, _whole)(), "sqlite")
 DOUBLE: TypeEngine[Any] = Double().with_variant(_DOUBLE(), "sqlite")
 FLAG: TypeEngine[Any] = Boolean().with_variant(_reading(Boolean, _flag)(), "sqlite")

@@ -12,12 +12,24 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, MetaData, SmallInteger, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
-from .columns import BIG, name_type
+from .columns import BIG, PARTIAL, name_type
 
 __all__ = ["STEPS", "Step", "There"]
 
@@ -41,12 +53,14 @@ class Step:
         tables: New tables, with their indexes.
         columns: New columns, each with a default, in a table of its own here.
         indexes: New indexes of tables that are there.
+        replaced: Indexes that are of no use any more where an index may leave rows out (``PARTIAL``).
     """
 
     why: str
     tables: Sequence[Table] = ()
     columns: Sequence[Column[Any]] = ()
     indexes: Sequence[Index] = ()
+    replaced: Sequence[str] = ()
 
     def statements(self, dialect: Dialect, there: There) -> Iterator[str]:
         """Yield what has to be said to the server, one statement at a time."""
@@ -57,16 +71,20 @@ class Step:
         for table in self.tables:
             if not there.has_table(table.name):
                 yield words(CreateTable(table))
-            yield from _indexes(table.indexes, there, words)
+            yield from _indexes(table.indexes, there, words, dialect.name)
         for column in self.columns:
             if not there.has_column(column.table.name, column.name):
                 yield f"ALTER TABLE {column.table.name} ADD COLUMN {words(CreateColumn(column))}"
-        yield from _indexes(self.indexes, there, words)
+        yield from _indexes(self.indexes, there, words, dialect.name)
+        if dialect.name in PARTIAL:
+            yield from (f"DROP INDEX IF EXISTS {name}" for name in self.replaced)
 
 
-def _indexes(indexes: Any, there: There, words: Callable[[Any], str]) -> Iterator[str]:
+def _indexes(indexes: Any, there: There, words: Callable[[Any], str], engine: str) -> Iterator[str]:
     for index in sorted(indexes, key=lambda one: str(one.name)):
         assert index.table is not None
+        if engine not in index.info.get("engines", (engine,)):
+            continue
         if not there.has_index(index.table.name, str(index.name)):
             yield words(CreateIndex(index))
 
@@ -162,10 +180,28 @@ def _fourth() -> Step:
         Index("eventperf_minutes_at", "ns", "minute"),
         mysql_engine="InnoDB",
     )
+    waiting = Table(
+        "eventperf_jobs",
+        MetaData(),
+        Column("ns", BigInteger),
+        Column("state", SmallInteger),
+        Column("queue", name_type()),
+        Column("priority", Integer),
+        Column("tag", Double),
+        Column("seq", BIG),
+        Column("turn", Double),
+    )
+    c = waiting.c
+    only: Any = {"postgresql_where": c.state == 0, "sqlite_where": c.state == 0, "info": {"engines": PARTIAL}}
     return Step(
-        why="attempts of jobs, tags, minutes of what the queues did",
+        why="attempts of jobs, tags, minutes of what the queues did; claims at a million jobs",
         tables=(tags, minutes),
         columns=tuple(jobs.c),
+        indexes=(
+            Index("eventperf_jobs_class", c.ns, c.queue, c.priority, c.tag, c.seq, **only),
+            Index("eventperf_jobs_fair", c.ns, c.queue, c.priority, c.turn, c.tag, **only),
+        ),
+        replaced=("eventperf_jobs_next", "eventperf_jobs_turn"),
     )
 
 

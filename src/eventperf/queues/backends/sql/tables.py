@@ -10,7 +10,20 @@ from typing import Any, Final
 
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, String, Table, or_, text
 
-from .columns import BIG, BINARY, DOUBLE, FLAG, INTEGER, LONG, SMALL, name_type, text_type
+from .columns import (
+    BIG,
+    BINARY,
+    DOUBLE,
+    FAMILY,
+    FLAG,
+    INTEGER,
+    LONG,
+    PARTIAL,
+    SMALL,
+    WIDE,
+    name_type,
+    text_type,
+)
 
 VERSION: Final = 4
 """Version of the tables this release reads and writes; each has its step in :mod:`.sql_steps`."""
@@ -40,12 +53,12 @@ jobs: Table = Table(
     "eventperf_jobs",
     metadata,
     Column("seq", BIG, primary_key=True, autoincrement=True),
-    Column("ns", BIG, nullable=False),
+    Column("ns", WIDE, nullable=False),
     Column("id", name_type(), nullable=False),
     Column("type", name_type(), nullable=False),
     Column("queue", name_type(), nullable=False),
     Column("priority", INTEGER, nullable=False),
-    Column("turn", BIG, nullable=False),  # the fairness key, hashed
+    Column("turn", WIDE, nullable=False),  # the fairness key, hashed
     Column("state", SMALL, nullable=False),
     Column("at", DOUBLE, nullable=False),  # due, end of lease, or when it may be forgotten
     Column("tag", DOUBLE, nullable=False),  # place in its class
@@ -58,7 +71,7 @@ jobs: Table = Table(
     Column("facts", LONG),
     _number("attempts"),
     _number("crashes"),
-    _number("token", BIG),
+    _number("token", WIDE),
     Column("worker", name_type()),
     Column("started_at", DOUBLE),
     Column("finished_at", DOUBLE),
@@ -76,18 +89,25 @@ SHOWN: Final = tuple(column for column in _c if column is not _c.history)
 """The columns of a listing."""
 
 
-def _index(name: str, *columns: Any, where: Any, unique: bool = False) -> None:
+def _index(name: str, *columns: Any, where: Any, unique: bool = False, **more: Any) -> None:
     """Index only the rows in ``where`` on servers that can."""
-    Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where)
+    Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where, **more)
+
+
+def _waiting(name: str, whole: str, *columns: Any) -> None:
+    """Index what waits: ``name`` where an index may leave rows out, else ``whole``, with the state in it.
+
+    PostgreSQL drops a condition that the index' own implies: of a column before ``queue`` it then knows
+    nothing, and reads all that waits.
+    """
+    only = {"engines": PARTIAL}
+    _index(name, _c.ns, *columns, where=_c.state == WAITING, info=only)
+    Index(whole, _c.ns, _c.state, *columns, info={"engines": FAMILY})
 
 
 Index("eventperf_jobs_id", _c.ns, _c.id, unique=True)
-_index(
-    "eventperf_jobs_next", _c.ns, _c.state, _c.queue, _c.priority, _c.tag, _c.seq, where=_c.state == WAITING
-)
-_index(
-    "eventperf_jobs_turn", _c.ns, _c.state, _c.queue, _c.priority, _c.turn, _c.tag, where=_c.state == WAITING
-)
+_waiting("eventperf_jobs_class", "eventperf_jobs_next", _c.queue, _c.priority, _c.tag, _c.seq)
+_waiting("eventperf_jobs_fair", "eventperf_jobs_turn", _c.queue, _c.priority, _c.turn, _c.tag)
 _index("eventperf_jobs_time", _c.ns, _c.state, _c.at, where=_c.state != WAITING)
 _index("eventperf_jobs_parked", _c.ns, _c.state, _c.type, _c.at, where=_c.state == PARKED)
 _index("eventperf_jobs_ended", _c.ns, _c.state, _c.queue, _c.finished_at, where=_c.state.in_((3, 4)))
@@ -173,8 +193,8 @@ minutes: Table = Table(
     "eventperf_minutes",
     metadata,
     Column("n", BIG, primary_key=True, autoincrement=True),
-    Column("ns", BIG, nullable=False),
-    Column("minute", BIG, nullable=False),
+    Column("ns", WIDE, nullable=False),
+    Column("minute", WIDE, nullable=False),
     Column("facts", LONG, nullable=False),
     Index("eventperf_minutes_at", "ns", "minute"),
     mysql_engine="InnoDB",
