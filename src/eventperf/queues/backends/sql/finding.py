@@ -115,7 +115,7 @@ def _strands(tx: Tx, query: JobQuery) -> Iterator[_Strand]:
 def _waiting(tx: Tx, query: JobQuery, at: int) -> Iterator[_Strand]:
     """Class by class, as they are handed out inside a queue, then the jobs of types that nobody knows."""
     mine = _j.ns == _lane.ns, s.in_state(s.WAITING), _j.queue == _lane.queue, _j.priority == _lane.priority
-    # Not EXISTS: PostgreSQL would join it, and read all that waits in place of one entry for each class.
+    # One entry for each class, from the index of what waits.
     first = select(_j.tag).where(*mine).order_by(_j.tag).limit(1).scalar_subquery()
     asked = select(_lane.queue, _lane.priority).where(
         _lane.ns == tx.ns, _lane.queue.in_(query.queues), first.is_not(None)
