@@ -39,8 +39,12 @@ def _flask_app() -> Any:
 
 @contextmanager
 def _django_connections() -> Iterator[None]:
+    from django.conf import settings
     from django.db import close_old_connections
 
+    if not settings.configured:  # somebody imported Django, nobody uses its databases
+        yield
+        return
     close_old_connections()
     try:
         yield

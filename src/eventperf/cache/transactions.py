@@ -123,11 +123,12 @@ def mark_session(session: Any) -> None:
 
 
 def _watch_django() -> None:
+    from django.conf import settings
     from django.db import connections
     from django.db.backends.signals import connection_created
 
     connection_created.connect(_connected, dispatch_uid="eventperf.cache.transactions")
-    for connection in connections.all(initialized_only=True):
+    for connection in connections.all(initialized_only=True) if settings.configured else ():
         _connected(None, connection)
 
 

@@ -29,7 +29,7 @@ def containers(*roots: Any) -> dict[str, int]:
     >>> from eventperf.cache import CacheManager
     >>> cache = CacheManager()
     >>> for n in range(7): cache.set(f"k:{n}", n)
-    >>> containers(cache)["_core.l1.table"]
+    >>> containers(cache)["_table"]
     7
     """
     counts: dict[str, int] = {}

@@ -45,5 +45,9 @@ def work(reader: Callable[[str], Any], run: str, length: int) -> float:
 def test_work_grows_with_the_text(name: str) -> None:
     """Four times what is linear is let pass, and what is too short to be measured."""
     reader = READERS[name]
-    slow = [run for run in RUNS if work(reader, run, 8 * SMALL) > 32 * max(work(reader, run, SMALL), 0.02)]
+    slow = RUNS
+    for _ in range(3):  # a collection of garbage is no work with the text
+        slow = [
+            run for run in slow if work(reader, run, 8 * SMALL) > 32 * max(work(reader, run, SMALL), 0.02)
+        ]
     assert slow == []

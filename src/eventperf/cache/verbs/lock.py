@@ -36,6 +36,7 @@ class LockVerbs(Verbs):
         Raises:
             ConfigurationError: The second tier has no leases.
 
+        >>> from eventperf.cache import CacheManager
         >>> cache = CacheManager()
         >>> with cache.lock("report", ttl="30s"):
         ...     cache.lock("report", ttl="30s").acquire(wait=0)
