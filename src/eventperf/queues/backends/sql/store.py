@@ -74,6 +74,8 @@ class SqlStore:
     def _step(self, work: Callable[[Tx], T], *, repeat: bool = False) -> T:
         """Do ``work`` in a transaction that changes something."""
 
+        self._write_minutes()  # of steps before: who waits for this one is answered first
+
         def inside(conn: Connection) -> tuple[T, bool, int, list[Run]]:
             tx = Tx(self._home, conn)
             answer = work(tx)
@@ -83,7 +85,6 @@ class SqlStore:
         answer, woke, appended, runs = self._database.run(inside, repeat=repeat, lane=self._lane)
         if runs:
             self._counting.add(runs)
-        self._write_minutes()
         if woke:
             self._database.doorbell.ring()
         self._appended += appended
