@@ -88,7 +88,8 @@ def tests(session: nox.Session) -> None:
     """
     provide_servers(session)
     install(session, "test")
-    session.run("pytest", "--reruns", "1", "-rR", *session.posargs)
+    # Two processes, each with servers of its own: a class or a module stays in one of them.
+    session.run("pytest", "-n", "2", "--dist", "loadscope", "--reruns", "1", "-rR", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
