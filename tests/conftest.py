@@ -266,21 +266,6 @@ def _count_servers(request: pytest.FixtureRequest) -> Iterator[None]:
         _used[kind.name] += 1
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    output = getattr(session.config, "workeroutput", None)
-    if output is not None:  # one of several processes: the first one tells what all of them used
-        output["servers"] = [dict(_used), dict(_private)]
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any, error: object) -> None:
-    for total, found in zip(
-        (_used, _private), getattr(node, "workeroutput", {}).get("servers", ()), strict=False
-    ):
-        total.update(found)
-
-
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.section("servers")
     for kind in KINDS:
