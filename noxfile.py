@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import nox
@@ -97,9 +98,8 @@ def tests(session: nox.Session) -> None:
 def in_two_processes(session: nox.Session, *command: str) -> None:
     """Run two halves of the suite beside one another, each with servers of its own; both must pass."""
     slow = ["tests/integration", "tests/stateful"]
-    told = Path(session.create_tmp()) / "first-half.txt"
     env = {**os.environ, "PATH": os.pathsep.join([session.bin, os.environ["PATH"]])}
-    with open(told, "w", encoding="utf-8") as out:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as out:
         first = subprocess.Popen(
             [str(Path(session.bin) / command[0]), *command[1:], *(f"--ignore={folder}" for folder in slow)],
             stdout=out, stderr=subprocess.STDOUT, env=env, cwd=ROOT,
@@ -108,7 +108,8 @@ def in_two_processes(session: nox.Session, *command: str) -> None:
             session.run(*command, *slow)
         finally:
             code = first.wait()
-            print(told.read_text("utf-8", "replace"), flush=True)
+            out.seek(0)
+            print(out.read(), flush=True)
     if code:
         session.error(f"the first half failed with exit code {code}")
 
