@@ -40,6 +40,7 @@ class MJob:
     crashes: int = 0
     attempts: int = 0
     token: int = 0
+    worker: str = ""
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Model:
     last: dict[tuple[str, int, str], float] = field(default_factory=dict)
     skipped: dict[tuple[str, int], int] = field(default_factory=dict)
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    beats: dict[str, float] = field(default_factory=dict)  # when each worker was last heard of
 
     def bump(self, queue: str, name: str) -> None:
         self.counts[queue, name] = self.counts.get((queue, name), 0) + 1
@@ -72,13 +74,22 @@ class Model:
         else:
             self.ready(job)
 
-    def turn(self) -> None:
-        """Promote what is due, then take back what was orphaned, as a claim begins with."""
+    def turn(self, worker: str) -> None:
+        """Hear of the worker, promote what is due, take back what was orphaned, as a claim begins with.
+
+        A worker heard of since it took a job lives, and does not hold it any more: no crash of the job.
+        """
+        if self.beats[worker] < self.now - LEASE_S:
+            self.beats[worker] = self.now
         for job in sorted((j for j in self.jobs.values() if j.state == "delayed"), key=lambda j: j.at):
             if job.at <= self.now:
                 self.ready(job)
         for job in self.jobs.values():
             if job.state == "active" and job.at <= self.now:
+                if self.beats[job.worker] > job.at - LEASE_S:
+                    self.bump(job.queue, "lapsed")
+                    self.ready(job, head=True)
+                    continue
                 job.crashes += 1
                 self.bump(job.queue, "stalled")
                 if job.crashes >= MAX_CRASHES:
@@ -106,7 +117,7 @@ class Model:
         self.skipped[best] = 0
         return best
 
-    def take(self, lease: Lease, room: dict[str, int]) -> None:
+    def take(self, lease: Lease, room: dict[str, int], worker: str) -> None:
         """Check that handing out this job now is what the rules say."""
         lane = self.choose(room)
         job = self.jobs[lease.record.id]
@@ -116,7 +127,7 @@ class Model:
         assert job.tag == first
         assert (lease.attempt, lease.crashes) == (job.attempts + 1, job.crashes)
         self.virtual[lane] = max(self.virtual.get(lane, 0.0), job.tag)
-        job.state, job.at, job.token = "active", self.now + LEASE_S, lease.token
+        job.state, job.at, job.token, job.worker = "active", self.now + LEASE_S, lease.token, worker
         room[job.queue] -= 1
 
     def cancel(self, job: MJob) -> None:
@@ -140,6 +151,7 @@ def history(queues: QueueManager, seed: int, turn: Callable[[float], None] | Non
     """Play one random history and compare every answer with the model's."""
     rng, model = Random(seed), Model()
     stations = [Station(queues, "t", lease_s=LEASE_S, room=dict.fromkeys(QUEUES, 50)) for _ in range(2)]
+    model.beats = {station.id: 0.0 for station in stations}
     held: list[Lease] = []
     for step in range(STEPS):
         act = rng.choice(
@@ -151,9 +163,9 @@ def history(queues: QueueManager, seed: int, turn: Callable[[float], None] | Non
             room = {q: rng.randint(0, 3) for q in QUEUES}
             n, station = rng.randint(1, 5), rng.choice(stations)
             claimed = station.store.claim(station.id, {q: k for q, k in room.items() if k}, n)
-            model.turn()
+            model.turn(station.id)
             for lease in claimed.leases:
-                model.take(lease, room)
+                model.take(lease, room, station.id)
             if len(claimed.leases) < n:
                 assert not model.lanes(room), "jobs were left behind"
             held += claimed.leases
@@ -215,7 +227,7 @@ def _compare(queues: QueueManager, model: Model) -> None:
         here = [j.state for j in model.jobs.values() if j.queue == row.name]
         found = (row.waiting, row.delayed, row.active)
         assert found == (here.count("waiting"), here.count("delayed"), here.count("active"))
-        for name in ("enqueued", "completed", "failed", "cancelled", "stalled"):
+        for name in ("enqueued", "completed", "failed", "cancelled", "stalled", "lapsed"):
             assert getattr(row, name) == model.counts.get((row.name, name), 0), name
 
 
