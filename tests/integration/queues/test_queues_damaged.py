@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from eventperf.queues import JobState, QueueManager
+from eventperf.queues import JobState, QueueConfig, QueueManager
 from faults import wait_until
 
 pytestmark = pytest.mark.integration
@@ -78,11 +78,16 @@ class Running:
         assert self.ended == []
 
 
+def options() -> dict[str, Any]:
+    kept = [
+        QueueConfig(name=name, priority=n, keep_failed=None) for n, name in enumerate(("normal", "critical"))
+    ]
+    return {"namespace": f"t-{uuid4().hex[:8]}", "unknown_grace": 0.5, "queues": kept}
+
+
 @pytest.fixture
 def redis_queues(redis_url: str) -> Iterator[QueueManager]:
-    with QueueManager(
-        redis_url, namespace=f"t-{uuid4().hex[:8]}", unknown_grace=0.5, keep_failed=None
-    ) as queues:
+    with QueueManager(redis_url, **options()) as queues:
         yield queues
 
 
@@ -167,7 +172,7 @@ def sql_queues(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[QueueM
         url = f"sqlite:///{tmp_path / 'jobs.db'}"
     else:
         url = request.getfixturevalue(f"{request.param}_jobs")
-    with QueueManager(url, namespace=f"t-{uuid4().hex[:8]}", unknown_grace=0.5, keep_failed=None) as queues:
+    with QueueManager(url, **options()) as queues:
         queues.backend.create_schema()  # type: ignore[attr-defined]
         yield queues
 
