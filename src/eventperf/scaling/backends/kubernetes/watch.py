@@ -158,8 +158,9 @@ class WatchedCollection(Generic[T]):
             except Exception as error:  # no kubeconfig, an object of another shape: told, and tried again
                 _log.exception("watch of %s", self._path)
                 text = f"{type(error).__name__}: {error}"
-                is_told = isinstance(error, EventPerfError)
-                self.error = error if is_told else KubernetesUnavailable("WATCH", self._path, text)
+                self.error = KubernetesUnavailable("WATCH", self._path, text)
+                if isinstance(error, EventPerfError):
+                    self.error = error
                 self._version = ""
                 self._tried.set()
                 pause_s = self._back_off(pause_s)
