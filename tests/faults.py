@@ -31,12 +31,19 @@ __all__ = ["TcpProxy", "Worker", "free_port", "wait_until"]
 T = TypeVar("T")
 
 
-def wait_until(done: Callable[[], T], timeout: float = 10.0, *, every: float = 0.01, what: str = "") -> T:
+def wait_until(
+    done: Callable[[], T],
+    timeout: float = 10.0,
+    *,
+    every: float = 0.01,
+    what: str | Callable[[], object] = "",
+) -> T:
     """Return the first true result of ``done``; fail with ``what`` after ``timeout`` seconds."""
     give_up = time.monotonic() + timeout
     while not (result := done()):
         if time.monotonic() > give_up:
-            raise AssertionError(f"waited {timeout:g} s for {what or getattr(done, '__name__', done)}")
+            told = what() if callable(what) else what
+            raise AssertionError(f"waited {timeout:g} s for {told or getattr(done, '__name__', done)}")
         time.sleep(every)
     return result
 

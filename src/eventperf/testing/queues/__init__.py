@@ -14,15 +14,19 @@ Times are real here: leases are short, and upper bounds are those the guarantees
 
 from __future__ import annotations
 
+from .attempts import AttemptTests, MetricTests
 from .control import ControlTests
 from .driven import DrivenTests
 from .endings import EndingTests
-from .features import FlowTests, LimitTests, ReleaseTests, ScheduleTests
+from .flows import FlowTests
 from .life import LifeTests
-from .looking import AttemptTests, MetricTests, OutcomeTests, SearchTests, UpdateTests
+from .limits import LimitTests
 from .odds import AheadTests, HangingTests, SayingTests
+from .schedules import ReleaseTests, ScheduleTests
+from .search import SearchTests
 from .store import CoreTests
 from .tools import LEASE_S, Make, Station, StoreTests, balanced, until
+from .update import OutcomeTests, UpdateTests
 from .workers import WorkerTests
 
 __all__ = ["LEASE_S", "HostedSuite", "JobStoreSuite", "Make", "Station", "StoreTests", "balanced", "until"]

@@ -11,10 +11,21 @@ from uuid import uuid4
 
 import pytest
 
-from eventperf.queues import QueueManager, QueueStatus
+from eventperf.queues import QueueManager, QueueStatus, Unsupported
 from eventperf.queues.protocols import Claimed, JobStore, Outcome, WorkerCard
 
-__all__ = ["LEASE_S", "Make", "Report", "Station", "StoreTests", "balanced", "run_until", "until"]
+__all__ = [
+    "LEASE_S",
+    "Make",
+    "Report",
+    "Station",
+    "StoreTests",
+    "balanced",
+    "has",
+    "needs",
+    "run_until",
+    "until",
+]
 
 Make = Callable[..., QueueManager]
 
@@ -117,3 +128,19 @@ def run_until(
         worker.stop()
         thread.join(20)
     assert not thread.is_alive()
+
+
+def has(make: Make, capability: str, ask: Callable[[QueueManager], object]) -> bool:
+    """Tell whether the backend declares ``capability``; where it does not, asking for it must be refused."""
+    with make() as queues:
+        if capability in queues.backend.capabilities:
+            return True
+        with pytest.raises(Unsupported, match=capability):
+            ask(queues)
+    return False
+
+
+def needs(make: Make, capability: str, ask: Callable[[QueueManager], object]) -> None:
+    """Leave the test out where ``capability`` is not declared and ``ask`` is refused, as it must be."""
+    if not has(make, capability, ask):
+        pytest.skip("asking for it is refused, as it must")
