@@ -36,7 +36,7 @@ from eventperf.queues.protocols import (
 
 from . import wire as wire
 from .client import COMMAND_TIMEOUT_S, build_client, lost, warn_of_eviction
-from .told import UNTOLD, Told, group_of
+from .told import UNTOLD, Told
 
 _PUSH_BATCH = 1000
 _PURGE_BATCH = 1000
@@ -184,8 +184,7 @@ def _sha(name: str) -> str:
     return sha
 
 
-def _wake_keys(prefix: str, card: WorkerCard) -> list[str]:
-    group = group_of(card)
+def _wake_keys(prefix: str, card: WorkerCard, group: str | None) -> list[str]:
     queues = [f"{prefix}k:{q}" for q in card.room_by_queue] if group is None else [f"{prefix}g:{group}"]
     return [f"{prefix}W:{card.id}", *queues, *(f"{prefix}K:{t}" for t in card.types)]
 
@@ -289,9 +288,10 @@ class RedisStore(_Shared):
 
     def enter(self, card: WorkerCard, held: Sequence[str] = (), /) -> None:
         self._meet(card)
-        self._run("enter", [*wire.card_args(card), *held])
-        if (group := wire.join_args(card)) is not None:
-            self._run("join", group)
+        group = self._known(card.id).group
+        self._run("enter", [*wire.card_args(card, group), *held])
+        if group is not None:
+            self._run("join", wire.join_args(card, group))
 
     def leave(self, worker: str, /) -> None:
         self._run("leave", [worker])
@@ -311,7 +311,8 @@ class RedisStore(_Shared):
 
     def renew(self, worker: str, held: Sequence[tuple[str, int]], /) -> Renewed:
         flat = [x for pair in held for x in pair]
-        return wire.renewed(self._run("renew", [*wire.card_args(self._card(worker)), *flat]))
+        card = wire.card_args(self._card(worker), self._known(worker).group)
+        return wire.renewed(self._run("renew", [*card, *flat]))
 
     def note(
         self, job_id: str, token: int, /, *, progress: float | None = None, step: str | None = None
@@ -326,7 +327,7 @@ class RedisStore(_Shared):
         self._meet(card)
 
     def wait(self, worker: str, timeout_s: float, /) -> bool | str:
-        return self._pop(_wake_keys(self._prefix, self._card(worker)), timeout_s)
+        return self._pop(_wake_keys(self._prefix, self._card(worker), self._known(worker).group), timeout_s)
 
     def attend(self, worker: str, timeout_s: float, /) -> bool | str:
         return self._pop([f"{self._prefix}W:{worker}"], timeout_s)
@@ -524,9 +525,10 @@ class AsyncRedisStore(_Shared):
     async def enter(self, card: WorkerCard, held: Sequence[str] = (), /) -> None:
         self._meet(card)
         await self._look_at_server()
-        await self._run("enter", [*wire.card_args(card), *held])
-        if (group := wire.join_args(card)) is not None:
-            await self._run("join", group)
+        group = self._known(card.id).group
+        await self._run("enter", [*wire.card_args(card, group), *held])
+        if group is not None:
+            await self._run("join", wire.join_args(card, group))
 
     async def leave(self, worker: str, /) -> None:
         await self._run("leave", [worker])
@@ -546,7 +548,8 @@ class AsyncRedisStore(_Shared):
 
     async def renew(self, worker: str, held: Sequence[tuple[str, int]], /) -> Renewed:
         flat = [x for pair in held for x in pair]
-        return wire.renewed(await self._run("renew", [*wire.card_args(self._card(worker)), *flat]))
+        card = wire.card_args(self._card(worker), self._known(worker).group)
+        return wire.renewed(await self._run("renew", [*card, *flat]))
 
     async def note(
         self, job_id: str, token: int, /, *, progress: float | None = None, step: str | None = None

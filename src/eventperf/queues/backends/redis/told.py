@@ -21,34 +21,34 @@ _MANY = 64
 """Beyond so many queues a worker waits at one place for all of them."""
 
 
-def group_of(card: WorkerCard) -> str | None:
-    """Return the name of the place where workers of exactly these queues wait, if they are many."""
-    return digest(sorted(card.room_by_queue)) if len(card.room_by_queue) > _MANY else None
-
-
 def ms(value_s: float) -> int:
     """Return seconds as whole milliseconds."""
     return int(value_s * 1000)
 
 
-def digest(facts: Sequence[Any]) -> str:
+def _digest(facts: Sequence[Any]) -> str:
     """Return a short name of ``facts``."""
     return hashlib.sha1(json.dumps(facts).encode(), usedforsecurity=False).hexdigest()[:20]
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Settings under their digest, and the arguments of ``learn.lua`` that store them there."""
+    """Settings under their digest, and the arguments of ``learn.lua`` that store them there.
+
+    Attributes:
+        group: The name of the place where workers of exactly these queues wait, if they are many.
+    """
 
     digest: str
     args: list[Any]
+    group: str | None
 
     @classmethod
     def of(cls, settings: StoreSettings, card: WorkerCard | None) -> Told:
         """Gather the settings of a worker, or of a store."""
         rooms = {} if card is None else card.room_by_queue
         names = list(rooms or settings.queues)
-        group = None if card is None else group_of(card)
+        group = _digest(sorted(rooms)) if len(rooms) > _MANY else None
         queues = "" if group or card is None else "".join(f"{name}\x1f" for name in names)
         limits = settings.options.limits
         facts: list[Any] = ["", f"{len(limits)}\x1f{group or ''}\x1f{queues}", "1st", names[0]]
@@ -60,5 +60,5 @@ class Told:
             scope = ("l", limit.queue or "", limit.type or "", "1" if limit.per_key else "")
             values = (place, limit.concurrency or -1, limit.rate or -1, ms(limit.per_s))
             facts += ("\x1f".join(scope), "\x1f".join(map(str, values)))
-        name = digest(facts)
-        return cls(name, [name, _LIFE_MS, *facts])
+        name = _digest(facts)
+        return cls(name, [name, _LIFE_MS, *facts], group)

@@ -33,7 +33,7 @@ from eventperf.queues.protocols import (
 )
 from eventperf.queues.soundness import fault, unreadable
 
-from .told import Told, group_of, ms
+from .told import Told, ms
 
 US = b"\x1f"
 Args = list[Any]
@@ -452,10 +452,12 @@ def statuses(settings: StoreSettings, reply: Sequence[Any]) -> list[QueueStatus]
     served = Counter(name for card in workers for name in card["q"])
     span = now_ms / 1000 - (now_ms // 10_000 - 6) * 10.0
     span = max(1.0, min(span, (now_ms - n.get("#born", now_ms)) / 1000 or span))
-    fields = (
-        "waiting", "delayed", "active", "completed", "failed", "cancelled", "retried", "stalled", "enqueued",
-        "replayed", "lapsed", "trimmed",
-    )  # fmt: skip
+    arrivals, services = _by_queue(rates, "a"), _by_queue(rates, "s")
+    counts: dict[str, dict[str, int]] = {}
+    for key, value in n.items():
+        name, _, field = key.rpartition(":")
+        if field in _NO_COUNTS:
+            counts.setdefault(name, {})[field] = value
     return [
         QueueStatus(
             name=name,
@@ -464,12 +466,28 @@ def statuses(settings: StoreSettings, reply: Sequence[Any]) -> list[QueueStatus]
             paused=name in paused,
             workers=served[name],
             oldest_wait_s=max(0.0, oldest.get(name, 0.0)),
-            arrival_rate=sum(r.get(f"{name}:a", 0) for r in rates) / span,
-            service_rate=sum(r.get(f"{name}:s", 0) for r in rates) / span,
-            **{field: n.get(f"{name}:{field}", 0) for field in fields},
+            arrival_rate=arrivals[name] / span,
+            service_rate=services[name] / span,
+            **{**_NO_COUNTS, **counts.get(name, {})},
         )
         for i, (name, config) in enumerate(settings.queues.items())
     ]
+
+
+_NO_COUNTS = dict.fromkeys((
+    "waiting", "delayed", "active", "completed", "failed", "cancelled", "retried", "stalled", "enqueued",
+    "replayed", "lapsed", "trimmed",
+), 0)  # fmt: skip
+
+
+def _by_queue(rates: Iterable[Mapping[str, int]], kind: str) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for rate in rates:
+        for key, by in rate.items():
+            name, _, what = key.rpartition(":")
+            if what == kind:
+                found[name] += by
+    return found
 
 
 def _oldest(flat: Sequence[Any]) -> dict[str, float]:
@@ -490,19 +508,18 @@ def load(reply: Sequence[Any]) -> tuple[int, int, float]:
 # -- workers ---------------------------------------------------------------------------------------
 
 
-def card_args(card: WorkerCard) -> Args:
+def card_args(card: WorkerCard, group: str | None) -> Args:
     """Return how a worker introduces itself; used by ``enter.lua`` and ``renew.lua``."""
     lease_ms = ms(card.lease_s)
-    facts: dict[str, Any] = {} if (group := group_of(card)) is None else {"g": group}
+    facts: dict[str, Any] = {} if group is None else {"g": group}
     facts |= {"q": list(card.room_by_queue), "s": card.slots, "l": lease_ms}
     text = json.dumps(facts, separators=(",", ":"))
     return [card.id, text, lease_ms, len(card.types), *card.types]
 
 
-def join_args(card: WorkerCard) -> Args | None:
+def join_args(card: WorkerCard, group: str) -> Args:
     """Build the arguments of ``join.lua`` for a worker of many queues."""
-    group = group_of(card)
-    return None if group is None else [group, ms(card.lease_s), *card.room_by_queue]
+    return [group, ms(card.lease_s), *card.room_by_queue]
 
 
 def claim_args(
@@ -523,6 +540,8 @@ def _rooms(full: Mapping[str, int], room: Mapping[str, int]) -> tuple[int | str,
     values = set(room.values())
     usual: int | str = values.pop() if len(values) == 1 else ""
     others: Args = []
+    if usual != "" and room.keys() == full.keys():
+        return usual, others
     for name, most in full.items():
         free = room.get(name, 0)
         if free != (most if usual == "" else usual):
