@@ -397,6 +397,7 @@ class Ears:
                     self._told(ear, message)
                 elif isinstance(message, bytes):
                     self._answered(ear, message.decode("ascii", "replace"))
+            ear.heard = time.monotonic()  # what took long was our own work
             if once or not ear.holds_back:
                 return
 
