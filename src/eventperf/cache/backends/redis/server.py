@@ -226,7 +226,7 @@ class Server:
                     out += await self.links.arun(part)
         return out
 
-    def script(self, name: str, key: str, *args: Any) -> Any:
+    def run_script(self, name: str, key: str, *args: Any) -> Any:
         """Run a script for one key; its text travels only where the server has forgotten it."""
         text, digest = script(name)
         try:
@@ -236,7 +236,7 @@ class Server:
                 raise
         return self.do("EVAL", text, 1, key, *args)
 
-    async def ascript(self, name: str, key: str, *args: Any) -> Any:
+    async def arun_script(self, name: str, key: str, *args: Any) -> Any:
         """The same for tasks."""
         text, digest = script(name)
         try:
@@ -246,10 +246,10 @@ class Server:
                 raise
         return await self.ado("EVAL", text, 1, key, *args)
 
-    def scripts(self, name: str, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def run_scripts(self, name: str, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Run one script for several keys in one round trip per node."""
         if len(calls) == 1:
-            return [self.script(name, *calls[0])]
+            return [self.run_script(name, *calls[0])]
         text, digest = script(name)
         replies = self.many([("EVALSHA", digest, 1, *call) for call in calls])
         again = [i for i, reply in enumerate(replies) if self._no_script(reply)]
@@ -258,10 +258,10 @@ class Server:
                 replies[i] = reply
         return self.checked(replies)
 
-    async def ascripts(self, name: str, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+    async def arun_scripts(self, name: str, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
         """The same for tasks."""
         if len(calls) == 1:
-            return [await self.ascript(name, *calls[0])]
+            return [await self.arun_script(name, *calls[0])]
         text, digest = script(name)
         replies = await self.amany([("EVALSHA", digest, 1, *call) for call in calls])
         again = [i for i, reply in enumerate(replies) if self._no_script(reply)]

@@ -147,35 +147,35 @@ class RedisStore:
 
     def touch(self, key: str, soft: float, hard: float, ttl_s: float, /) -> bool:
         """Give an entry a new life; tell whether it was there."""
-        return bool(self._server.script("touch", key, struct.pack(">dd", soft, hard), life_ms(ttl_s)))
+        return bool(self._server.run_script("touch", key, struct.pack(">dd", soft, hard), life_ms(ttl_s)))
 
     async def atouch(self, key: str, soft: float, hard: float, ttl_s: float, /) -> bool:
         return bool(
-            await self._joined().ascript("touch", key, struct.pack(">dd", soft, hard), life_ms(ttl_s))
+            await self._joined().arun_script("touch", key, struct.pack(">dd", soft, hard), life_ms(ttl_s))
         )
 
     def incr(self, key: str, amount: int, /, *, ttl_s: float) -> int:
         """Add to a counter; atomic."""
-        return int(self._server.script("incr", key, amount, life_ms(ttl_s)))
+        return int(self._server.run_script("incr", key, amount, life_ms(ttl_s)))
 
     async def aincr(self, key: str, amount: int, /, *, ttl_s: float) -> int:
-        return int(await self._joined().ascript("incr", key, amount, life_ms(ttl_s)))
+        return int(await self._joined().arun_script("incr", key, amount, life_ms(ttl_s)))
 
     def add(self, key: str, amount: int | None, /) -> tuple[int, int, int]:
         """Add to the number that an entry is; return state, sum and rest of its life (see ``add.lua``)."""
-        state, total, left = self._server.script("add", key, "" if amount is None else amount)
+        state, total, left = self._server.run_script("add", key, "" if amount is None else amount)
         return int(state), int(total), int(left)
 
     async def aadd(self, key: str, amount: int | None, /) -> tuple[int, int, int]:
-        state, total, left = await self._joined().ascript("add", key, "" if amount is None else amount)
+        state, total, left = await self._joined().arun_script("add", key, "" if amount is None else amount)
         return int(state), int(total), int(left)
 
     def put_new(self, key: str, blob: bytes, ttl_s: float, times: bytes, /) -> bool:
         """Write an entry unless there is one, or one with these times; tell whether it was written."""
-        return bool(self._server.script("put_new", key, blob, life_ms(ttl_s), times))
+        return bool(self._server.run_script("put_new", key, blob, life_ms(ttl_s), times))
 
     async def aput_new(self, key: str, blob: bytes, ttl_s: float, times: bytes, /) -> bool:
-        return bool(await self._joined().ascript("put_new", key, blob, life_ms(ttl_s), times))
+        return bool(await self._joined().arun_script("put_new", key, blob, life_ms(ttl_s), times))
 
     def keys(self, pattern: str, /) -> list[str]:
         """Return the keys of entries that match, by SCAN on every master at the same time."""
@@ -201,35 +201,38 @@ class RedisStore:
     ) -> list[Grant]:
         """Ask for the lease of each key; one winner per key among all processes until the lease ends."""
         return [
-            _grant(reply) for reply in self._server.scripts("acquire", _acquires(keys, token, lease_s, force))
+            _grant(reply)
+            for reply in self._server.run_scripts("acquire", _acquires(keys, token, lease_s, force))
         ]
 
     async def aacquire_many(
         self, keys: Sequence[str], token: str, /, *, lease_s: float, force: set[str]
     ) -> list[Grant]:
-        replies = await self._joined().ascripts("acquire", _acquires(keys, token, lease_s, force))
+        replies = await self._joined().arun_scripts("acquire", _acquires(keys, token, lease_s, force))
         return [_grant(reply) for reply in replies]
 
     def store_many(self, token: str, items: Sequence[tuple[str, bytes, float]], /) -> list[bool]:
         """Keep each value whose lease still stands; the others were invalidated or taken over."""
-        return [bool(reply) for reply in self._server.scripts("store", self._stores(token, items))]
+        return [bool(reply) for reply in self._server.run_scripts("store", self._stores(token, items))]
 
     async def astore_many(self, token: str, items: Sequence[tuple[str, bytes, float]], /) -> list[bool]:
-        return [bool(reply) for reply in await self._joined().ascripts("store", self._stores(token, items))]
+        return [
+            bool(reply) for reply in await self._joined().arun_scripts("store", self._stores(token, items))
+        ]
 
     def _stores(self, token: str, items: Iterable[tuple[str, bytes, float]]) -> list[tuple[Any, ...]]:
         return [(key, token, blob, life_ms(ttl_s), self.channel) for key, blob, ttl_s in items]
 
     def release_many(self, token: str, keys: Sequence[str], /) -> None:
         """Give leases back after a failed load, so that the next caller need not wait for their end."""
-        self._server.scripts("release", [(key, token, self.channel) for key in keys])
+        self._server.run_scripts("release", [(key, token, self.channel) for key in keys])
 
     async def arelease_many(self, token: str, keys: Sequence[str], /) -> None:
-        await self._joined().ascripts("release", [(key, token, self.channel) for key in keys])
+        await self._joined().arun_scripts("release", [(key, token, self.channel) for key in keys])
 
     def renew_many(self, token: str, keys: Sequence[str], /, *, lease_s: float) -> None:
         """Keep leases alive while a long load goes on."""
-        self._server.scripts("renew", [(key, token, life_ms(lease_s)) for key in keys])
+        self._server.run_scripts("renew", [(key, token, life_ms(lease_s)) for key in keys])
 
     def settle(self, keys: Sequence[str], /, *, settle_s: float) -> None:
         """Delete keys and refuse to store loads of them for ``settle_s`` seconds."""
@@ -244,17 +247,17 @@ class RedisStore:
 
     def tag_versions(self, keys: Sequence[str], salt: str, life_s: float, /) -> list[str]:
         """Return the version of each tag record, creating those that are missing."""
-        return [r[0].decode() for r in self._server.scripts("tag", _tags(keys, salt, life_s))]
+        return [r[0].decode() for r in self._server.run_scripts("tag", _tags(keys, salt, life_s))]
 
     async def atag_versions(self, keys: Sequence[str], salt: str, life_s: float, /) -> list[str]:
-        return [r[0].decode() for r in await self._joined().ascripts("tag", _tags(keys, salt, life_s))]
+        return [r[0].decode() for r in await self._joined().arun_scripts("tag", _tags(keys, salt, life_s))]
 
     def bump_tags(self, keys: Sequence[str], salt: str, /, *, settle_s: float = 0.0) -> None:
         """Invalidate everything that carries one of the tags: one write per tag."""
-        self._server.scripts("tag", _bumps(keys, salt, settle_s))
+        self._server.run_scripts("tag", _bumps(keys, salt, settle_s))
 
     async def abump_tags(self, keys: Sequence[str], salt: str, /, *, settle_s: float = 0.0) -> None:
-        await self._joined().ascripts("tag", _bumps(keys, salt, settle_s))
+        await self._joined().arun_scripts("tag", _bumps(keys, salt, settle_s))
 
     # -- life ----------------------------------------------------------------------------------------
 
