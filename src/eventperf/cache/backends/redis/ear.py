@@ -31,9 +31,11 @@ class Ear:
 
     def __init__(self, node: Any) -> None:
         self.name: Any = address(node)
-        self.connection, self.resp = _connect(node.connection_pool)
+        connection, resp = _connect(node.connection_pool)
+        self.connection: Any = connection
+        self.resp: int = resp
         self.socket: socket.socket = self.connection._sock
-        self.reader = Reader()
+        self.reader: Reader = Reader()
         self.heard: float = time.monotonic()
         self.asked: float = 0.0
         self.masters: frozenset[Any] | None = None
