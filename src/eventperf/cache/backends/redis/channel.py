@@ -12,12 +12,19 @@ from .ear import REFUSED, UNTRACKED
 from .ears import MOST_PREFIXES, Ears, Member
 
 
+class Hears(Protocol):
+    """A server that many caches hear together."""
+
+    def ears_for(self, member: Member, *, tracks: bool) -> Ears: ...
+
+
 class Mouth(Protocol):
-    """What a channel needs of its store: a way to speak, and ears."""
+    """What a channel needs of its store: a way to speak, and a server."""
 
     channel: str
 
-    def ears_for(self, member: Member, *, tracks: bool) -> Ears: ...
+    @property
+    def server(self) -> Hears: ...
 
     def publish(self, message: bytes, /) -> None: ...
 
@@ -78,7 +85,7 @@ class Channel:
             if self._ears is not None:
                 return
             self._listener = listener
-            ears = self._ears = self._store.ears_for(self, tracks=self._asked_for == "tracking")
+            ears = self._ears = self._store.server.ears_for(self, tracks=self._asked_for == "tracking")
         ears.wait(lambda: self.connected)
 
     def publish(self, message: bytes, /) -> None:

@@ -18,7 +18,6 @@ from eventperf._core.errors import ConfigurationError
 from eventperf.cache.protocols import Grant, InvalidationBus
 
 from .channel import Channel
-from .ears import Ears, Member
 from .given import check_given
 from .links import Links
 from .patience import Timeout
@@ -278,10 +277,6 @@ class RedisStore:
         """Ask for a sign of life from every master, patiently enough to measure a long line."""
         with self._server.edge():
             self.timeout.measured(self._server.links.ping())
-
-    def ears_for(self, member: Member, *, tracks: bool) -> Ears:
-        """Return the ears that hear for ``member`` from now on."""
-        return self._server.ears_for(member, tracks=tracks)
 
     def close(self) -> None:
         """Close the connections, unless other stores of this process share them."""
