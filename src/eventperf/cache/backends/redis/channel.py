@@ -14,7 +14,6 @@ write without telling. ``mode`` says which it is.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import selectors
 import socket
@@ -25,6 +24,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from eventperf._core.extras import require
+from eventperf._core.logs import logger
 from eventperf.cache.protocols import BusState, Listener
 
 from .resp3 import INCOMPLETE, Reader, ReplyError, pack
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .links import Links
     from .patience import Timeout
 
-_log = logging.getLogger("eventperf.cache")
+_log = logger("eventperf.cache")
 
 HEARTBEAT_S = 0.4
 SILENCE_S = 1.5
