@@ -316,7 +316,7 @@ class MemoryBooks:
         queue.dead[job.record.id] = job
         keep = queue.config.keep_failed
         while keep is not None and len(queue.dead) > keep:
-            old = queue.dead.pop(next(iter(queue.dead)))
+            _, old = queue.dead.popitem(last=False)
             del self._jobs[old.record.id]
             queue.trimmed += 1
             self._followed(old, now, forgotten=True)

@@ -323,7 +323,10 @@ local function take(wanted)
   if #picks == 0 then return 0 end
   for name, lane in pairs(used) do
     lane.jobs, lane.at = call('ZPOPMIN', P .. 'L:' .. name, lane.want), 1
-    if call('HINCRBY', P .. 'c', name, -lane.want) == 0 then call('HDEL', P .. 'c', name) end
+    if call('HINCRBY', P .. 'c', name, -lane.want) == 0 then
+      call('HDEL', P .. 'c', name)
+      call('DEL', P .. 'H:' .. name)
+    end
     local v = lane.jobs[#lane.jobs]
     if tonumber(v) > tonumber(call('HGET', P .. 'v', name) or 0) then call('HSET', P .. 'v', name, v) end
     lane.want = 0

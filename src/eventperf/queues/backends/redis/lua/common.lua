@@ -6,6 +6,7 @@
 --   d   zset   id by due time                            L:<queue>|<level>  zset  id by virtual start tag
 --   c   hash   <queue>|<level> -> ready jobs             v, s  hash  the same -> virtual time, times skipped
 --   F:<queue>|<level>  hash  fairness key -> last tag    w  hash  queue -> round-robin credit
+--   H:<queue>|<level>  zset  tags of cancelled jobs, each US its key, until a class is empty or beyond them
 --   P   hash   type -> parked jobs                       P:<type>  zset  id by tag
 --   x:<queue>  zset  dead ids                            X  hash  id -> dead record
 --   r:<id>     finished record, with a time to live      D:<queue>  list  of finished records
@@ -176,14 +177,20 @@ local function free_unique(id, type_, extras, mode)
   end
 end
 
--- A job that was cancelled gives its turn back when it was the last of its key; an empty class remembers none.
+-- A job that was cancelled gives its turn back: its key's last is what waits of it last. Behind the class's time
+-- the tags of a key follow one another but for those given back before, which are kept until time has passed them.
+-- An empty class remembers nothing.
 local function give_turn_back(extras, lane, tag, is_empty)
-  if not string.find(extras, '"k":', 1, true) then return end
-  if is_empty then call('DEL', P .. 'F:' .. lane) return end
-  local key = cjson.decode(extras).k
-  if tonumber(call('HGET', P .. 'F:' .. lane, key) or -1) ~= tag then return end
-  if tag <= tonumber(call('HGET', P .. 'v', lane) or 0) + 1 then call('HDEL', P .. 'F:' .. lane, key)
-  else call('HSET', P .. 'F:' .. lane, key, string.format('%.17g', tag - 1)) end
+  local turns, holes = P .. 'F:' .. lane, P .. 'H:' .. lane
+  if is_empty then call('DEL', turns, holes) return end
+  local key = facts(extras).k or ''
+  local v, last = tonumber(call('HGET', P .. 'v', lane) or 0), tonumber(call('HGET', turns, key) or 0)
+  call('ZREMRANGEBYSCORE', holes, '-inf', string.format('%.17g', v))
+  if tag <= v or tag > last then return end
+  local function hole(at) return string.format('%.17g', at) .. US .. key end
+  if tag < last then call('ZADD', holes, string.format('%.17g', tag), hole(tag)) return end
+  repeat tag = tag - 1 until tag <= v or call('ZREM', holes, hole(tag)) == 0
+  if tag <= v then call('HDEL', turns, key) else call('HSET', turns, key, string.format('%.17g', tag)) end
 end
 
 -- Forget a fairness key's turn with the last of its jobs in a class, so that keys seen once do not stay for ever.
