@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .access import HttpAccess
     from .alerts.episodes import LogAlerts
     from .alerts.webhook import SlackAlerts, WebhookAlerts
     from .backends.kubernetes import (
@@ -80,6 +81,7 @@ __all__ = [
     "FileState",
     "Fleet",
     "FleetTick",
+    "HttpAccess",
     "KubernetesLease",
     "KubernetesMetrics",
     "KubernetesState",
@@ -131,6 +133,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "access": ("HttpAccess",),
     "alerts.episodes": ("LogAlerts",),
     "alerts.webhook": (
         "SlackAlerts",

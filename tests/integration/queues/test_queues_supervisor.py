@@ -204,7 +204,8 @@ SOAK_APP = """
 import asyncio, os, time
 import redis
 from eventperf.queues import Exponential, QueueManager
-queues = QueueManager(os.environ["URL"], namespace=os.environ["NAMESPACE"])
+# On a slow machine a cpu job starts for longer than its worker lives: that is no reason to bury it here.
+queues = QueueManager(os.environ["URL"], namespace=os.environ["NAMESPACE"], max_crashes=100)
 client = redis.Redis.from_url(os.environ["URL"])
 def ran(ctx):
     client.hincrby("ran:" + os.environ["NAMESPACE"], ctx.job_id, 1)
@@ -243,17 +244,20 @@ def test_ten_minutes_with_a_child_killed_every_five_seconds(
     sent: list[str] = []
     kills = 0
     while (spent := time.monotonic() - begun) < float(os.environ.get("EVENTPERF_SOAK_S", "600")):
-        for n in range(8):
+        behind = sum(row.waiting for row in queues.status())
+        for n in range(8 if behind < 200 else 0):  # as fast as they can, on a machine of any load
             parent = queues.enqueue(kinds[(len(sent) + n) % len(kinds)], 0.02 * n)
-            child = queues.enqueue("coroutine", 0.0, after=[parent], priority=n, delay=None)
+            child = queues.enqueue("coroutine", 0.0, after=[parent], priority=n)
             sent += [parent.id, child.id]
         if spent > 5 * (kills + 1) and (pids := one.pids()):
             with suppress(ProcessLookupError):
                 os.kill(pids[kills % len(pids)], signal.SIGKILL)
             kills += 1
         time.sleep(0.5)
-    assert queues.drain("180s"), one.log.read_text()[-4000:]
+    drained = queues.drain("180s")
     rows = queues.status()
+    dead = [(info.type, info.error) for info in queues.dead("normal")]
+    assert drained, f"{dead} {rows} {one.log.read_text()[-4000:]}"
     ran = {k.decode(): int(v) for k, v in redis_client.hgetall(f"ran:{queues.namespace}").items()}
     print(f"{len(sent)} jobs, {kills} kills, {sum(ran.values()) - len(ran)} ran twice, rows {rows}")
     assert set(ran) == set(sent)

@@ -40,8 +40,12 @@ class Timeout:
         self._url = url
         self.seconds: float = LEAST_S if self.is_auto else seconds(given, name="timeout", maximum=60)
         self.round_trip_s: float | None = None
-        self._mu = threading.Lock()
         self._on_change: list[Callable[[], None]] = []
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Make a lock that no thread of the parent holds."""
+        self._mu = threading.Lock()
 
     def on_change(self, renew: Callable[[], None]) -> None:
         """Call ``renew`` when connections that are open have an outdated time-out."""

@@ -112,7 +112,10 @@ class MemoryStore(MemoryDesk):
                 job.parked = True
                 if record.type not in self._parked:
                     self._parked[record.type] = deque()
-                    self._known_until[record.type] = max(now, self._known_until.get(record.type, 0.0))
+                    until_ = self._known_until[record.type] = max(
+                        now, self._known_until.get(record.type, 0.0)
+                    )
+                    self._look_for(record.type, until_)
                 self._parked[record.type].append((job.place, job))
                 continue
             queue = self._queues[record.queue]
@@ -220,23 +223,41 @@ class MemoryStore(MemoryDesk):
     def _unpark(
         self, card: WorkerCard, now: float, total: int, expired: list[tuple[str, str, str, str]]
     ) -> None:
-        for type_ in list(self._parked):
-            jobs, known = self._parked[type_], type_ in card.types
-            late = not known and now >= self._known_until.get(type_, now) + self._options.unknown_grace_s
-            for _ in range(min(len(jobs), total if known else _REAP_BATCH if late else 0)):
+        for type_ in card.types & self._parked.keys():
+            jobs = self._parked[type_]
+            for _ in range(min(len(jobs), total)):
                 place, job = jobs.popleft()
-                if job.place != place:
-                    continue
-                job.parked = False
-                if known and job.lane is not None:
+                if job.place == place and job.lane is not None:
+                    job.parked = False
                     job.lane.put(job, next(self._n))
-                else:
+            if not jobs:
+                del self._parked[type_], self._parked_look[type_]
+        grace_s, looks = self._options.unknown_grace_s, self._parked_looks
+        while looks and looks[0][0] + grace_s <= now and len(expired) < _REAP_BATCH:
+            at, type_ = heapq.heappop(looks)
+            if self._parked_look.get(type_) == at:
+                self._judge_unknown(type_, now, expired)
+
+    def _look_for(self, type_: str, known_until: float) -> None:
+        self._parked_look[type_] = known_until
+        heapq.heappush(self._parked_looks, (known_until, type_))
+
+    def _judge_unknown(self, type_: str, now: float, expired: list[tuple[str, str, str, str]]) -> None:
+        """Bury the jobs of a type that nobody has known for the grace time, some at a time."""
+        until, jobs = self._known_until.get(type_, now), self._parked[type_]
+        if now >= until + self._options.unknown_grace_s:
+            for _ in range(min(len(jobs), _REAP_BATCH)):
+                place, job = jobs.popleft()
+                if job.place == place:
+                    job.parked = False
                     job.place += 1
                     self._queues[job.record.queue].waiting -= 1
                     self._bury(job, f"no live worker knows the job type {type_!r}", now)
                     expired.append((job.record.id, type_, job.record.queue, "unknown type"))
-            if not jobs:
-                del self._parked[type_]
+        if jobs:
+            self._look_for(type_, until)
+        else:
+            del self._parked[type_], self._parked_look[type_]
 
     def _next_in(self, now: float) -> float | None:
         heap = self._leases

@@ -51,6 +51,8 @@ class MemoryBooks:
         self._due: list[tuple[float, int, int, StoredJob]] = []
         self._leases: list[tuple[float, int, int, StoredJob]] = []
         self._parked: dict[str, deque[tuple[int, StoredJob]]] = {}
+        self._parked_look: dict[str, float] = {}  # until when a parked type was known at its last look
+        self._parked_looks: list[tuple[float, str]] = []
         self._known_until: dict[str, float] = {}
         self._finished: deque[str] = deque()
         self._workers: dict[str, LiveWorker] = {}

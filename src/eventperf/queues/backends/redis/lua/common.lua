@@ -8,10 +8,12 @@
 --   F:<queue>|<level>  hash  fairness key -> last tag    w  hash  queue -> round-robin credit
 --   H:<queue>|<level>  zset  tags of cancelled jobs, each US its key, until a class is empty or beyond them
 --   P   hash   type -> parked jobs                       P:<type>  zset  id by tag
+--   PT  zset   parked type by the time until which it was known when last looked at
 --   x:<queue>  zset  dead ids                            X  hash  id -> dead record
 --   r:<id>     finished record, with a time to live      D:<queue>  list  of finished records
 --   n   hash   counters                                  R:<bucket>  hash  arrivals and services of 10 s
 --   u:<type>|<key>  unique key -> id                     k:<queue>, K:<type>, W:<worker>  wake-up lists
+--   kq  hash   queue -> groups of workers that wait for it  kg  hash  group -> until   g:<group>  wake-up list
 --   T   hash   type -> known until                       wk  hash  worker -> until and card
 --   A   hash   bucket -> running jobs under its cap      b   hash  id -> buckets it runs under (split by char 30)
 --   V:<bucket>  list  start times in the rate's window   G   zset  bucket with held-back jobs by time of next look
@@ -141,9 +143,17 @@ local function read(key, names)
   return found
 end
 
+local function ring(key, n, life)
+  if call('LLEN', key) >= math.min(n, 8) then return end
+  call('RPUSH', key, '1')
+  if life then call('PEXPIRE', key, life) end
+end
+
+-- Workers of few queues wait at each of these; those of many wait at one place, their group's.
 local function wake(queue, n)
-  local key = P .. 'k:' .. queue
-  if call('LLEN', key) < math.min(n, 8) then call('RPUSH', key, '1') end
+  ring(P .. 'k:' .. queue, n)
+  local groups = call('HGET', P .. 'kq', queue)
+  for group in string.gmatch(groups or '', '%x+') do ring(P .. 'g:' .. group, n, 60000) end
 end
 
 local function rate(queue, field, by)

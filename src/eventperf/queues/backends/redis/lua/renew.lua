@@ -2,6 +2,8 @@
 local worker, lease = ARGV[1], tonumber(ARGV[3])
 local until_ = now + 3 * lease
 call('HSET', P .. 'wk', worker, until_ .. US .. ARGV[2])
+local group = string.match(ARGV[2], '^{"g":"(%x+)"')
+if group then call('HSET', P .. 'kg', group, until_) end
 local i = 5
 for _ = 1, tonumber(ARGV[4]) do
   if tonumber(call('HGET', P .. 'T', ARGV[i]) or 0) < until_ then call('HSET', P .. 'T', ARGV[i], until_) end
