@@ -3,8 +3,8 @@
 Connections are made by redis-py, so that URLs, TLS, users and databases mean what they mean elsewhere; only
 ``GET``, ``MGET`` and the commands of tasks then go over them directly. Threads take a connection each from a
 small stock and ask all nodes of a cluster before they read the first answer. The tasks of a loop share one
-connection per node: what they ask for in one turn of the loop leaves in one write. Anything but a plain answer
-(a moved slot, a server that is loading) is asked for again through redis-py, which knows what to do about it.
+connection per node: what they ask for in one turn of the loop leaves in one write. Anything but a plain
+answer (a moved slot, a server that is loading) is asked for again through redis-py, which knows what to do.
 
 Longer than the rest: a protocol for threads and one for tasks, which share the packing and the doubts.
 """
