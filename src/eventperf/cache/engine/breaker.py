@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import weakref
 from typing import Any, Final, Protocol
 
+from eventperf._core.logs import logger
 from eventperf.cache.errors import StoreUnavailable
 
-_log = logging.getLogger("eventperf.cache")
+_log = logger("eventperf.cache")
 _SAID_MOST: Final = 64
 
 

@@ -6,13 +6,13 @@ answer: it degrades the one ability, is said once, and keeps nobody else from th
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from typing_extensions import ParamSpec
 
 from eventperf._core.events import Hooks
+from eventperf._core.logs import logger
 from eventperf.cache.errors import StoreUnavailable
 from eventperf.cache.protocols import CacheStore
 from eventperf.cache.stats import BreakerChanged, Counts, StoreTrouble
@@ -23,7 +23,7 @@ from .effects import Verb
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_log = logging.getLogger("eventperf.cache")
+_log = logger("eventperf.cache")
 
 
 class Gate:

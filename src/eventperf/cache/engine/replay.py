@@ -7,19 +7,19 @@ When there are too many to name, the whole namespace takes their place: nothing 
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
+from eventperf._core.logs import logger
 from eventperf.cache.errors import StoreUnavailable
 from eventperf.cache.keys import glob
 from eventperf.cache.protocols import CacheStore
 
 V = TypeVar("V", bound=tuple[int, Any])
 
-_log = logging.getLogger("eventperf.cache")
+_log = logger("eventperf.cache")
 
 MOST: Final = 10_000
 _CHUNK: Final = 500

@@ -14,7 +14,6 @@ write without telling.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import selectors
 import socket
@@ -24,6 +23,8 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from eventperf._core.logs import logger
+
 from .ear import HEARTBEAT_S, REFUSED, ROUND_TRIP, UNTRACKED, Ear, address, text_of, tracking
 from .resp3 import INCOMPLETE, ReplyError, pack
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from .links import Links
     from .patience import Timeout
 
-_log = logging.getLogger("eventperf.cache")
+_log = logger("eventperf.cache")
 
 RETRY_S: Final = 0.1
 TOPOLOGY_S: Final = 1.0

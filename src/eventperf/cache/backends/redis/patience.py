@@ -7,7 +7,6 @@ seconds that a large value needs on its way, are no silence.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import threading
 from collections.abc import Callable
@@ -15,8 +14,9 @@ from types import TracebackType
 from typing import Any, Final
 
 from eventperf._core.durations import Duration, seconds
+from eventperf._core.logs import logger
 
-_log = logging.getLogger("eventperf.cache")
+_log = logger("eventperf.cache")
 
 LEAST_S: Final = 0.05
 MOST_S: Final = 1.0
