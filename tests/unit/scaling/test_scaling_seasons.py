@@ -258,6 +258,14 @@ def test_a_burst_is_hedged_and_the_surplus_goes_when_enough_serve() -> None:
     assert told[-1][2] < 15
 
 
+def test_a_burst_is_hedged_more_where_such_a_load_was_seen_before() -> None:
+    def most(*starts: float) -> int:
+        told = play(LatencyPolicy(capacity_rps=40), burst_at(*starts, size=1200.0), until_s=6 * 3600.0)
+        return max(after for t, _, after, _ in told if t >= 5 * 3600.0)
+
+    assert most(3600.0, 5 * 3600.0 + 10.0) > 1.5 * most(5 * 3600.0 + 10.0)
+
+
 def test_rules_that_were_set_bind_a_policy_that_paces_itself() -> None:
     from eventperf.scaling import RatePolicy, Rules
 
