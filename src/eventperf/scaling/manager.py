@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.events import Hooks
+from eventperf._core.logs import Lines, logger
 
 from .alerts.conditions import Watch
 from .alerts.episodes import Episodes
@@ -30,7 +30,7 @@ from .records.log import DecisionLog
 from .records.state import LearnedState
 from .sources import read_source
 
-_log = logging.getLogger("eventperf.scaling")
+_log = logger("eventperf.scaling")
 
 _REMEMBER_S = 3600.0
 _AWAY_S = 300.0
@@ -345,7 +345,7 @@ class AutoScaler:
         if self.calendar is not None and self.calendar.error:
             conditions["calendar_unreadable"] = f"the last known dates stand: {self.calendar.error}"
         if decision.action != "none":
-            _log.info("%s", decision.explain())
+            _log.info("%s", Lines(decision.explain()))
         self.hooks.emit(decision)
         for alert in self._episodes.update(conditions, decision.at):
             self.hooks.emit(alert)

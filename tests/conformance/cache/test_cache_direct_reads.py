@@ -50,7 +50,7 @@ def test_answers_are_in_order_and_absent_is_none(redis_url):
 def test_a_wrong_type_is_an_error_and_the_connection_goes_on(redis_url):
     store = filled(redis_url)
     try:
-        store._do("RPUSH", "list", "a")
+        store.server.do("RPUSH", "list", "a")
         with pytest.raises(StoreUnavailable, match="WRONGTYPE") as caught:
             store.get("list")
         assert not caught.value.silent

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from typing_extensions import TypedDict
 
 from eventperf.errors import ConfigurationError, UnknownScheme
-from eventperf.queues import Backlog, Exponential, NonRetryable, QueueManager, Retry, RetryRule
+from eventperf.queues import (
+    Backlog,
+    EnqueueOptions,
+    Exponential,
+    JobSpec,
+    NonRetryable,
+    QueueManager,
+    Retry,
+    RetryRule,
+)
 from eventperf.queues.codec import Codec, fit
 from eventperf.queues.errors import PayloadError
 from eventperf.queues.policy import Lane, Verdict, choose, job_priority, judge
@@ -247,3 +256,9 @@ def test_a_slip_in_the_name_of_a_job_is_told_once(caplog: pytest.LogCaptureFixtu
     (said,) = [record.getMessage() for record in caplog.records]
     assert "'send_invocie_mail'" in said
     assert "'send_invoice_mail'" in said
+
+
+def test_what_type_checkers_know_of_enqueue_is_what_a_spec_has() -> None:
+    spec = {name: kind for name, kind in JobSpec.__annotations__.items() if name not in ("type", "data")}
+    assert {name: kind.__forward_arg__ for name, kind in EnqueueOptions.__annotations__.items()} == spec
+    assert not EnqueueOptions.__required_keys__

@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.logs import logger
 from eventperf.cli.output import say, table
 from eventperf.scaling import ScalingDecision
 from eventperf.scaling.leader import LeaderChanged
@@ -20,7 +21,7 @@ from .config import Plan, build, read_file
 from .listening import listening
 from .reading import readings
 
-_log = logging.getLogger("eventperf.scaling.run")
+_log = logger("eventperf.scaling.run")
 
 
 def run_config(args: argparse.Namespace) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections import deque
@@ -13,6 +12,7 @@ from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
+from eventperf._core.logs import logger
 from eventperf._core.urls import redact
 from eventperf.scaling.model import ScalingDecision
 from eventperf.scaling.records.log import DecisionLog
@@ -20,7 +20,7 @@ from eventperf.scaling.records.log import DecisionLog
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-_log = logging.getLogger("eventperf.scaling")
+_log = logger("eventperf.scaling")
 
 _WAITING = 1000
 

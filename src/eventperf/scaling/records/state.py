@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 import threading
@@ -15,10 +14,11 @@ from pathlib import Path
 
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
+from eventperf._core.logs import logger
 from eventperf.scaling.model import ScalingDecision
 from eventperf.scaling.protocols import StateStore
 
-_log = logging.getLogger("eventperf.scaling")
+_log = logger("eventperf.scaling")
 
 _MOST_BYTES = 8 << 20
 

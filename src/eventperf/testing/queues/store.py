@@ -83,13 +83,11 @@ class CoreTests(StoreTests):
 
     def test_priority_is_the_callers_then_the_types_then_the_maps(self, queues: QueueManager) -> None:
         queues.declare("mine", priority=8)
-        got = {
-            name: queues.enqueue(name, **options).info().priority
-            for name, options in {
-                "mine": {}, "emergency_alert": {}, "user_report": {}, "data_backup": {}, "other": {},
-                "real_time_notification": {"priority": 0},
-            }.items()
+        asked = {
+            "mine": None, "emergency_alert": None, "user_report": None, "data_backup": None, "other": None,
+            "real_time_notification": 0,
         }  # fmt: skip
+        got = {name: queues.enqueue(name, priority=asks).info().priority for name, asks in asked.items()}
         assert got == {
             "mine": 8, "emergency_alert": 10, "user_report": 5, "data_backup": 1, "other": 3,
             "real_time_notification": 0,

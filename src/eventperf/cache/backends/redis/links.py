@@ -132,6 +132,10 @@ class Links:
             if not self.is_cluster:
                 await client.connection_pool.disconnect()
 
+    def after_fork(self) -> None:
+        """Make a lock that no thread of the parent holds."""
+        self._mu = threading.Lock()
+
     def client_pid_check(self) -> None:
         """Forget what belongs to the parent process after a fork."""
         with self._mu:
@@ -317,14 +321,13 @@ class Links:
             if not self.is_cluster:
                 client.connection_pool.disconnect()
 
-    async def aclose(self) -> None:
-        """Close them, those of the running loop included."""
+    async def aclose_here(self) -> None:
+        """Close what belongs to the running loop."""
         import asyncio
 
         found = self._loops.pop(asyncio.get_running_loop(), None)
         if found is not None:
             await found[1].aclose()
-        self.close()
 
 
 def _pipeline(client: Any, commands: Sequence[Command]) -> list[Any]:

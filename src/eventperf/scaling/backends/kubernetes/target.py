@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.logs import logger
 from eventperf.scaling.model import Sample, TargetState
 
 from .api import JSON, MERGE_PATCH, KubernetesApi, pod_namespace
@@ -29,7 +29,7 @@ from .names import Reference, namespaced, parse_reference
 from .pods import Pod
 from .state import FROZEN, KubernetesState, ScaleState, extract_scale, extract_workload, is_frozen
 
-_log = logging.getLogger("eventperf.scaling.kubernetes")
+_log = logger("eventperf.scaling.kubernetes")
 
 _CONFLICTS = 3
 _CONTENDERS_S = 60.0

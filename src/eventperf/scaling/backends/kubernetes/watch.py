@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random as _random
 import threading
 from collections.abc import Callable
@@ -10,11 +9,12 @@ from typing import Any, Generic, TypeVar
 
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.errors import EventPerfError
+from eventperf._core.logs import logger
 
 from .api import JSON, KubernetesApi, KubernetesStream
 from .errors import KubernetesApiError, KubernetesGone, KubernetesThrottled, KubernetesUnavailable
 
-_log = logging.getLogger("eventperf.scaling.kubernetes")
+_log = logger("eventperf.scaling.kubernetes")
 
 T = TypeVar("T")
 Key = tuple[str, str]
