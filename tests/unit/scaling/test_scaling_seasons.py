@@ -318,6 +318,16 @@ def test_the_first_slot_of_all_teaches_nothing() -> None:
     assert state["leaps"] == {}
 
 
+def test_a_record_of_an_older_version_goes_on() -> None:
+    older = {**seasons.start(0.0), "slots": [[0, 400.0, 0.0, 0.0, []]], "seen": 0, "peak": 800.0}
+    assert "since" not in older
+    state = seasons.roll(
+        older, time_s=300.0, measured_s=300.0, rate=400.0, last_rate=400.0, lead_s=100.0, quantile=0.94,
+        events=None,
+    )  # fmt: skip
+    assert state["leaps"] == {"0": [[0, 2.0]]}
+
+
 def test_leaps_are_expected_at_their_hour_and_fade() -> None:
     leaps = {"100": [[d, 2.0] for d in range(5)]}
     soon = seasons.leap_quantile(leaps, 5 * 288 + 100, 0, 0.9)
