@@ -89,15 +89,9 @@ class MemoryStore(MemoryDesk):
         expired: list[tuple[str, str, str, str]],
     ) -> list[Lease]:
         card, order, aging = me.card, self._options.order, self._options.aging
-        left = {name: free for name, free in room.items() if free > 0 and not self._queues[name].paused}
-        for limit in self._whole:
-            name = limit.queue or ""
-            if name in left:
-                left[name] = int(min(left[name], self._ledger.free(limit, (name, "", ""), now)))
-                if left[name] <= 0:
-                    del left[name]
-        held_back = 0
-        lanes = [lane for name in left for lane in self._queues[name].lanes.values() if lane.size]
+        left, lanes, held_back = self._open(room, now), [], 0
+        for name in left:
+            lanes += [lane for lane in self._queues[name].lanes.values() if lane.size]
         until = now + card.lease_s
         leases: list[Lease] = []
         while lanes and len(leases) < total and held_back < _HELD_BACK_BATCH:
@@ -146,6 +140,20 @@ class MemoryStore(MemoryDesk):
                 lanes = [one for one in lanes if one.queue != record.queue]
         return leases
 
+    def _open(self, room: Mapping[str, int], now: float) -> dict[str, int]:
+        """Return the queues with work in line and their room, looking at no others."""
+        found = {}
+        for name in list(self._busy):
+            queue = self._queues[name]
+            if not any(lane.size for lane in queue.lanes.values()):
+                self._busy.discard(name)
+            elif (free := room.get(name, 0)) > 0 and not queue.paused:
+                limit = self._whole.get(name)
+                most = free if limit is None else self._ledger.free(limit, (name, "", ""), now)
+                if (free := int(min(free, most))) > 0:
+                    found[name] = free
+        return found
+
     def _let_through(self, now: float) -> None:
         """Put jobs that a limit held back into line again, as many as it lets through by now."""
         while self._looks and self._looks[0][0] <= now:
@@ -160,7 +168,7 @@ class MemoryStore(MemoryDesk):
                 if job.place == place and job.lane is not None:
                     free -= 1
                     job.parked = False
-                    job.lane.put(job, next(self._n))
+                    self._line_up(job, job.lane)
             if not waiting:
                 del self._held_back[bucket]
             elif limit is not None:
@@ -229,7 +237,7 @@ class MemoryStore(MemoryDesk):
                 place, job = jobs.popleft()
                 if job.place == place and job.lane is not None:
                     job.parked = False
-                    job.lane.put(job, next(self._n))
+                    self._line_up(job, job.lane)
             if not jobs:
                 del self._parked[type_], self._parked_look[type_]
         grace_s, looks = self._options.unknown_grace_s, self._parked_looks
@@ -268,8 +276,8 @@ class MemoryStore(MemoryDesk):
             times.append(self._due[0][0])
         if self._looks:
             times.append(self._looks[0][0])
-        for limit in self._whole:
-            again = self._ledger.again_at(limit, (limit.queue or "", "", ""), now)
+        for name in self._busy & self._whole.keys():
+            again = self._ledger.again_at(self._whole[name], (name, "", ""), now)
             if again is not None:
                 times.append(again)
         return max(0.0, min(times) - now) if times else None
