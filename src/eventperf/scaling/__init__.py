@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .protocols import AlertSink, MetricSource, Policy, ReplicaTarget, StateStore
     from .records.log import DecisionLog
     from .records.sql import SqlDecisionLog
+    from .records.sql_state import SqlState
     from .records.state import FileState, LearnedState
     from .routing.balancer import Balancer, EndpointStats
     from .routing.router import ReplicaRouter
@@ -117,6 +118,7 @@ __all__ = [
     "SimulatedTarget",
     "SlackAlerts",
     "SqlDecisionLog",
+    "SqlState",
     "StateStore",
     "TargetConflict",
     "TargetState",
@@ -210,6 +212,7 @@ _HOMES = {
     ),
     "records.log": ("DecisionLog",),
     "records.sql": ("SqlDecisionLog",),
+    "records.sql_state": ("SqlState",),
     "records.state": ("FileState", "LearnedState"),
     "routing.balancer": (
         "Balancer",

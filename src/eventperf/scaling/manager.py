@@ -127,6 +127,7 @@ class AutoScaler:
         self._expected: int | None = None
         self._watch = Watch()
         self._is_paused: bool | None = None  # not known before the first look
+        self._is_held = False
         self.log.claim(target, dry_run=dry_run)
         self._one_tick = threading.Lock()
         self._stop = threading.Event()
@@ -146,6 +147,7 @@ class AutoScaler:
             else:
                 if not self.advises:
                     self._find_contenders(conditions)
+                self._look_for_hold(conditions)
                 observation = self.observe(state, read_source(self.metrics, ("metrics",)), conditions)
                 decision = self._act(self._decide(observation), conditions)
                 conditions.update(self._watch.judge(decision, self._clock.monotonic()))
@@ -197,7 +199,7 @@ class AutoScaler:
                 )
                 conditions["fought_over"] = text
         self._expected = state.replicas
-        if self.frozen and not state.frozen:
+        if (self.frozen or self._is_held) and not state.frozen:
             state = replace(state, frozen=True)
         self._trim(now)
         wall_s = self._clock.time()
@@ -231,6 +233,22 @@ class AutoScaler:
             _log.info("%s: set to 0 by somebody: paused until it is scaled up again", self.target.name)
         elif self._is_paused is None:
             self._is_paused = bool(getattr(self.target, "zero_pauses", False))
+
+    def _look_for_hold(self, conditions: dict[str, str]) -> None:
+        """Note whether people hold the target by the state that all its scalers share.
+
+        Not where the target itself says so. A store that is away changes nothing about what was known.
+        """
+        if self.state is None or getattr(self.target, "carries_freeze", False):
+            return
+        try:
+            self._is_held = self.state.is_frozen(self.target.name)
+        except Exception as error:
+            known = "frozen" if self._is_held else "not frozen"
+            text = (
+                f"whether it is frozen cannot be read, it counts as {known}: {type(error).__name__}: {error}"
+            )
+            conditions["state_failed"] = text
 
     def _find_contenders(self, conditions: dict[str, str]) -> None:
         """Note other autoscalers on the same target, where the target can tell."""

@@ -120,6 +120,15 @@ def test_worker_of_many_queues_is_woken_at_once(redis_url: str) -> None:
         assert min(done) < 2, f"not by its look every five seconds: {done}"
 
 
+def test_group_that_was_forgotten_joins_again_when_it_renews(redis_url: str, redis_client: Any) -> None:
+    with _declared(redis_url, 100) as queues:
+        station = Station(queues, "t", lease_s=30)
+        redis_client.delete(*redis_client.scan_iter(f"*{queues.namespace}*:k[gq]"))
+        station.store.renew(station.id, [])
+        queues.enqueue("t", queue="t7")
+        assert station.wait(2.0) is True
+
+
 def test_types_parked_by_an_older_release_are_found(redis_url: str, redis_client: Any) -> None:
     with _declared(redis_url, 1, unknown_grace=0) as queues:
         queues.enqueue("strange")

@@ -66,6 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         freeze.add_argument("--namespace", "-n", help="of the targets, without --config")
         freeze.add_argument("--kubeconfig", metavar="FILE", help="as kubectl finds it by default")
         freeze.add_argument("--context", help="of that kubeconfig")
+        freeze.add_argument("--state", metavar="WHERE", help="of other targets: what their scalers share")
         freeze.add_argument("--json", action="store_true")
 
     carry = commands.add_parser("import", help="an HPA or ScaledObject as a file for `scale run --config`")

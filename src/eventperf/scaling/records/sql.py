@@ -90,7 +90,7 @@ class SqlDecisionLog(DecisionLog):
             self._begin()  # connections of the parent are not this process' to use
         if self._engine is None:
             assert self._url is not None
-            self._engine = _engine(self._sa, self._url)
+            self._engine = engine_of(self._sa, self._url)
         return self._engine
 
     def _store(self, decision: ScalingDecision) -> None:
@@ -163,7 +163,8 @@ class SqlDecisionLog(DecisionLog):
             self._made = False
 
 
-def _engine(sa: Any, text: str) -> Any:
+def engine_of(sa: Any, text: str) -> Any:
+    """Return an engine that waits 5 s for a connection at most."""
     url = sa.engine.make_url(text)
     options: dict[str, Any] = {}
     if url.get_backend_name() in ("postgresql", "mysql", "mariadb"):

@@ -311,8 +311,11 @@ class RedisStore(_Shared):
 
     def renew(self, worker: str, held: Sequence[tuple[str, int]], /) -> Renewed:
         flat = [x for pair in held for x in pair]
-        card = wire.card_args(self._card(worker), self._known(worker).group)
-        return wire.renewed(self._run("renew", [*card, *flat]))
+        card, group = self._card(worker), self._known(worker).group
+        reply = self._run("renew", [*wire.card_args(card, group), *flat])
+        if group is not None and reply[2]:
+            self._run("join", wire.join_args(card, group))
+        return wire.renewed(reply)
 
     def note(
         self, job_id: str, token: int, /, *, progress: float | None = None, step: str | None = None
@@ -548,8 +551,11 @@ class AsyncRedisStore(_Shared):
 
     async def renew(self, worker: str, held: Sequence[tuple[str, int]], /) -> Renewed:
         flat = [x for pair in held for x in pair]
-        card = wire.card_args(self._card(worker), self._known(worker).group)
-        return wire.renewed(await self._run("renew", [*card, *flat]))
+        card, group = self._card(worker), self._known(worker).group
+        reply = await self._run("renew", [*wire.card_args(card, group), *flat])
+        if group is not None and reply[2]:
+            await self._run("join", wire.join_args(card, group))
+        return wire.renewed(reply)
 
     async def note(
         self, job_id: str, token: int, /, *, progress: float | None = None, step: str | None = None

@@ -332,6 +332,7 @@ class KubernetesTarget:
         clock: Clock | None = None,
     ) -> None:
         self.zero_pauses: bool = True
+        self.carries_freeze: bool = True  # by its annotation
         self.object: KubernetesScale = KubernetesScale(
             target, namespace=namespace, api=api, state=state, events=events, clock=clock
         )
