@@ -6,15 +6,12 @@ import argparse
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.contrib._advice import advise, workload_of, write
 
 from .output import Progress, emit_json, say, table
-
-if TYPE_CHECKING:
-    pass
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

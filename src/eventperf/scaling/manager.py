@@ -151,6 +151,8 @@ class AutoScaler:
                 observation = self.observe(state, read_source(self.metrics, ("metrics",)), conditions)
                 decision = self._act(self._decide(observation), conditions)
                 conditions.update(self._watch.judge(decision, self._clock.monotonic()))
+                if "not_ready" in conditions:
+                    conditions["not_ready"] += self._why_stuck()
             self._tell(decision, conditions)
             return decision
 
@@ -260,6 +262,16 @@ class AutoScaler:
             return
         if found:
             conditions["fought_over"] = f"{', '.join(found)} scales it too"
+
+    def _why_stuck(self) -> str:
+        """Return what the target knows of replicas that do not become ready, where it can tell."""
+        ask = getattr(self.target, "stuck", None)
+        try:
+            found = ask() if callable(ask) else ""
+        except Exception as error:
+            _log.info("%s: cannot tell why replicas are not ready: %s", self.target.name, error)
+            return ""
+        return f". They say: {found}" if found else ""
 
     def _trim(self, now: float) -> None:
         if self._remembers[0] is not self.behavior:  # a frozen object: another one, or the same answer

@@ -60,7 +60,7 @@ def test_many_caches_share_connections_and_one_thread(private_redis):
             for n, cache in enumerate(caches):
                 await cache.aset("task", n, ttl=600)
                 assert await cache.aget("task") == n
-                assert await cache.aget_or_load("more", lambda: 1) == 1
+            await asyncio.gather(*(cache.aget_or_load("more", lambda: 1) for cache in caches))
             return connections(server)
 
         assert asyncio.run(use()) <= 8
@@ -81,6 +81,7 @@ def test_many_caches_on_a_cluster_share_connections_to_each_node(redis_cluster):
             for n, cache in enumerate(caches):
                 await cache.aset("task", n, ttl=600)
                 assert await cache.aget("task") == n
+            await asyncio.gather(*(cache.aget_or_load("more", lambda: 1) for cache in caches))
             return [connections(node) for node in redis_cluster.nodes]
 
         during = asyncio.run(use())

@@ -7,6 +7,7 @@ import os
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -107,26 +108,44 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StateStore
             yield kept
 
 
-def test_a_leader_that_dies_without_a_word_leaves_its_shapes_and_the_next_one_is_ready(
-    store: StateStore,
-) -> None:
-    clock = FakeClock()
-    target = SimulatedTarget(8)
-    first = _scaler(clock, LearnedState(store, every="1h", clock=clock), target=target)
+@dataclass(frozen=True)
+class Left:
+    """What a leader that was killed at 11:40 of its fourth day has left."""
+
+    lived_s: float
+    kept: dict[str, bytes]
+    learned: Any
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
+    clock, folder = FakeClock(), tmp_path_factory.mktemp("left")
+    begun_s = clock.time()
+    first = _scaler(clock, LearnedState(FileState(folder), every="1h", clock=clock))
     _pass(first, clock, DAY_S - clock.time() % DAY_S, step=300.0)
     for _ in range(3):  # nights in long steps
         _pass(first, clock, 39_600, step=300.0)
         _pass(first, clock, 7200.0)
         _pass(first, clock, DAY_S - 46_800, step=300.0)
     _pass(first, clock, 39_600, step=300.0)
-    _pass(first, clock, 2400.0)  # killed here, at 11:40: nothing is closed
-    learned = first._memory
-    second = _scaler(clock, LearnedState(store, clock=clock), target=target)
+    _pass(first, clock, 2400.0)  # killed here: nothing is closed
+    kept = {file.name: file.read_bytes() for file in folder.iterdir()}
+    return Left(clock.time() - begun_s, kept, first._memory)
+
+
+def test_a_leader_that_dies_without_a_word_leaves_its_shapes_and_the_next_one_is_ready(
+    store: StateStore, left: Left
+) -> None:
+    clock = FakeClock()
+    clock.advance(left.lived_s)
+    for name, data in left.kept.items():
+        store.save(name, data)
+    second = _scaler(clock, LearnedState(store, clock=clock), target=SimulatedTarget(8))
     other = _scaler(clock, LearnedState(FileState("/nonexistent"), clock=clock), target=SimulatedTarget(8))
     while (clock.time() + 60.0) % DAY_S < 43_200:  # to a minute before noon
         clock.advance(60.0)
         made, knows_nothing = second.tick(), other.tick()
-    assert second._memory["season"]["leaps"] == learned["season"]["leaps"]
+    assert second._memory["season"]["leaps"] == left.learned["season"]["leaps"]
     assert made.after >= 50, "ready before noon, for the leap of the days before"
     assert knows_nothing.after < 20
 
@@ -197,12 +216,10 @@ def test_what_is_no_state_is_told_and_left(
     assert "cannot be read" in caplog.text
 
 
-def test_a_state_of_a_learning_policy_is_small(tmp_path: Path) -> None:
-    clock = FakeClock()
-    scaler = _scaler(clock, LearnedState(FileState(tmp_path), clock=clock))
-    _pass(scaler, clock, 2 * DAY_S, step=300.0)
-    (name,) = os.listdir(tmp_path)
-    assert (tmp_path / name).stat().st_size < 20_000
+def test_a_state_of_a_learning_policy_is_small_and_its_owner_s_alone(left: Left, tmp_path: Path) -> None:
+    ((name, data),) = left.kept.items()
+    assert len(data) < 20_000, "after more than three days"
+    FileState(tmp_path).save(name, data)
     assert (tmp_path / name).stat().st_mode & 0o077 == 0
 
 

@@ -200,7 +200,7 @@ class Links:
         groups: dict[str, tuple[Any, list[int]]] = {}  # by name: nodes of redis-py 5 cannot be hashed
         slots: dict[int, Any] = {}
         for i, command in enumerate(commands):
-            slot = client.keyslot(_key(command))
+            slot = client.keyslot(key_of(command))
             node = slots.get(slot)
             if node is None:
                 node = slots[slot] = client.nodes_manager.get_node_from_slot(slot)
@@ -337,7 +337,8 @@ def _pipeline(client: Any, commands: Sequence[Command]) -> list[Any]:
     return list(pipe.execute(raise_on_error=False))
 
 
-def _key(command: Command) -> Any:
+def key_of(command: Command) -> Any:
+    """Return the key that a command is about, the first of several."""
     return command[3] if command[0] in ("EVALSHA", "EVAL") else command[1]
 
 

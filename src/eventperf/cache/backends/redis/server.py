@@ -26,8 +26,8 @@ from .coalesce import Coalescer
 from .cures import cure_of
 from .direct_reads import REDO, AsyncReads, Reads
 from .ears import Ears, Member
-from .links import Links
-from .patience import Patience, Timeout, weight
+from .links import Links, key_of
+from .patience import LARGE, Patience, Timeout, weight
 
 Command = tuple[Any, ...]
 
@@ -206,8 +206,26 @@ class Server:
     async def ado(self, *command: Any) -> Any:
         """The same for a task, without counting the time for which its loop was busy."""
         with self.edge():
-            async with Patience(self.timeout.for_bytes(weight(command))):
-                return await self.links.aexecute(*command)
+            size = weight(command)
+            async with Patience(self.timeout.for_bytes(size)):
+                reply = REDO if size > LARGE else await self._piped(command)
+                return await self.links.aexecute(*command) if reply is REDO else reply
+
+    async def _piped(self, command: Command) -> Any:
+        """Return the answer to a command that went with others over the one connection of this loop."""
+        here = self._loops.get(asyncio.get_running_loop())
+        if here is None or here.reads is None:
+            return REDO
+        try:
+            reply = await here.reads.run(command, key_of(command))
+        except self.trouble as error:
+            self._may_redo(error)
+            return REDO
+        if not isinstance(reply, Exception):
+            return reply
+        if str(reply).startswith("NOSCRIPT"):
+            raise self._redis.exceptions.NoScriptError(str(reply))
+        return REDO  # nothing was done, and redis-py knows what the error means
 
     def many(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands in parts, so that a server at work on many is not taken for a silent one."""

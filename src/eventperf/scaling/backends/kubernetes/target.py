@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -34,6 +35,7 @@ _log = logger("eventperf.scaling.kubernetes")
 _CONFLICTS = 3
 _CONTENDERS_S = 60.0
 _FROZEN_S = 10.0
+_STUCK_MOST = 3
 _REPLICAS_MAX = 2**31 - 1
 
 
@@ -387,6 +389,17 @@ class KubernetesTarget:
     def contenders(self) -> tuple[str, ...]:
         """Return the other autoscalers (HPA, KEDA) that drive this target; asked at most once a minute."""
         return self.object.contenders()
+
+    def stuck(self) -> str:
+        """Say what the cluster says of pods that do not get ready, the most frequent first.
+
+        Empty without a shared state, which knows the pods.
+        """
+        if self.state is None:
+            return ""
+        pods = self.state.pods(self.object.namespace, self.object.read().selector)
+        said = Counter(pod.stuck for pod in pods if pod.stuck and not pod.is_leaving)
+        return "; ".join(f"{number} x {text}" for text, number in said.most_common(_STUCK_MOST))
 
     def close(self) -> None:
         """Close the connection if it is this target's own."""
