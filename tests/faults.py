@@ -16,9 +16,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from processes import free_port
@@ -26,7 +26,7 @@ from processes import free_port
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["TcpProxy", "Worker", "free_port", "wait_until"]
+__all__ = ["TcpProxy", "Worker", "free_port", "stopped", "wait_until"]
 
 T = TypeVar("T")
 
@@ -46,6 +46,18 @@ def wait_until(
             raise AssertionError(f"waited {timeout:g} s for {told or getattr(done, '__name__', done)}")
         time.sleep(every)
     return result
+
+
+@contextlib.contextmanager
+def stopped(server: Any) -> Iterator[None]:
+    """SIGSTOP a Redis: the kernel still accepts, nobody answers."""
+    pid = server.execute("INFO", "server")
+    pid = pid["process_id"] if isinstance(pid, dict) else int(pid.split(b"process_id:")[1].split()[0])
+    os.kill(int(pid), signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(int(pid), signal.SIGCONT)
 
 
 class _Link:

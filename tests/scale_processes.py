@@ -65,7 +65,6 @@ class Group:
             "run",
             "--config",
             str(self.config),
-            *arguments,
         ]
         number = len(list(self.folder.glob("out*")))
         with (

@@ -1,4 +1,4 @@
-"""Cache benchmarks B1 to B11: floors and peers side by side in one run; ratios decide.
+"""Cache benchmarks B1 to B14: floors and peers side by side in one run; ratios decide.
 
 Ends with a table of targets, measured figures and verdicts. Peers that are not installed are named. Servers
 are private ones; nothing is asserted, a missed target is printed as such.
@@ -15,6 +15,7 @@ from pathlib import Path
 import cache_far
 import cache_many
 import cache_near
+import cache_shared
 import cache_trouble
 from cache_report import Report
 
@@ -47,6 +48,11 @@ class Servers:
         for server in (self._one, self._many):
             if server is not None:
                 server.close()
+
+
+def _many_managers(report: Report, servers: Servers) -> None:
+    cache_shared.managers(report, servers.one.url, [servers.one], "one server")
+    cache_shared.managers(report, servers.many.url, servers.many.nodes, "cluster")
 
 
 Case = Callable[[Report, Servers], None]
@@ -83,6 +89,12 @@ CASES: dict[str, tuple[str, Case]] = {
     ),
     "B10": ("hit ratio of process memory", lambda report, _: cache_near.hit_ratio(report)),
     "B11": ("memory per entry", lambda report, _: cache_near.memory(report)),
+    "B12": ("hits on a busy loop", lambda report, servers: cache_shared.busy_loop(report, servers.one.url)),
+    "B13": (
+        "a write among many namespaces",
+        lambda report, servers: cache_shared.namespaces(report, servers.one.url),
+    ),
+    "B14": ("many managers on one server", _many_managers),
 }
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-_log = logging.getLogger("eventperf.events")
+from .logs import logger
+
+_log = logger("eventperf.events")
 
 E = TypeVar("E")
 

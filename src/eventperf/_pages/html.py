@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from html import escape
+from typing import Final
 
 from .style import STYLE
 
+#: Control and direction characters, and halves of characters: they would turn the words around them.
+_STEERS: Final = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _VOID = frozenset({"br", "col", "hr", "img", "input", "link", "meta", "rect", "line", "polyline", "path"})
 
 
@@ -20,12 +26,18 @@ class Html(str):
 
 
 def markup(*parts: object) -> Html:
-    """Join ``parts``; whatever is no :class:`Html` is text and gets escaped.
+    r"""Join ``parts``; whatever is no :class:`Html` is text and gets escaped.
 
-    >>> markup("a < b ", tag("b", "&"))
-    'a &lt; b <b>&amp;</b>'
+    Characters that would turn the direction of a line are written out.
+
+    >>> markup("a < b ", tag("b", "&\u202e"))
+    'a &lt; b <b>&amp;\\u202e</b>'
     """
-    return Html("".join(p if isinstance(p, Html) else escape(str(p)) for p in parts))
+    return Html("".join(p if isinstance(p, Html) else escape(_STEERS.sub(_written, str(p))) for p in parts))
+
+
+def _written(found: re.Match[str]) -> str:
+    return found.group().encode("unicode_escape").decode()
 
 
 def tag(name: str, *children: object, **attributes: object) -> Html:

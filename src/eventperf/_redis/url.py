@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Final
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
+from eventperf._core.logs import logger
 from eventperf._core.urls import BackendURL, parse_url, redact
 
-_log = logging.getLogger("eventperf.redis")
+_log = logger("eventperf.redis")
 
 SENTINEL: Final = ("redis+sentinel", "rediss+sentinel")
 SCHEMES: Final = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster", *SENTINEL)

@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.logs import hush
 
 from .keys import fit_tag
 from .transactions import DIRTY, inside
@@ -228,9 +229,10 @@ def tables_written(statement: str) -> frozenset[str] | None:
 
 def _parsed(statement: str) -> set[str]:
     if not _KNOWN.match(statement):
-        return set()  # it would say in the log that it does not know
+        return set()
     try:
         sqlglot = importlib.import_module("sqlglot")
+        hush("sqlglot")  # what it cannot read it would show in the log, with its values
     except ImportError:
         return set()
     try:

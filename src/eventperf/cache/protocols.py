@@ -13,6 +13,7 @@ ability                     without it
 :class:`SupportsTouch`      an entry is read and written back with its new life
 :class:`SupportsPutNew`     ``add`` has one winner in this process, not among processes
 :class:`SupportsKeys`       ``keys`` is refused
+:class:`SharesServer`       each cache finds out for itself that its server is away
 :class:`SupportsBus`        process memory follows ``coherence="ttl"``
 ==========================  ==============================================================================
 
@@ -275,6 +276,18 @@ class SupportsAdd(Protocol):
     def add(self, key: str, amount: int | None, /) -> tuple[int, int, int]: ...
 
     async def aadd(self, key: str, amount: int | None, /) -> tuple[int, int, int]: ...
+
+
+@runtime_checkable
+class SharesServer(Protocol):
+    """One of several stores that talk to one server over the same connections.
+
+    Stores whose ``server`` is the same object (hashable, held weakly) are away together: one of them finds
+    out for all, and it is told once.
+    """
+
+    @property
+    def server(self) -> object: ...
 
 
 class BusState(NamedTuple):

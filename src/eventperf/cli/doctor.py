@@ -246,28 +246,24 @@ def _database(url: str, what_if: str | None) -> Iterator[Finding]:
 def _scaling(path: str) -> Iterator[Finding]:
     """Read every target and every metric once; nothing is changed."""
     from .scale.config import build, read_file
+    from .scale.reading import readings
 
     plan = build(read_file(path), dry_run=True)
     try:
         for text in plan.unseen:
             yield Finding(part="scaling", about=path, state="bad", said=f"can never work: {text}")
-        for scaler in plan.scalers:
-            name = scaler.target.name
-            try:
-                state = scaler.target.read()
-            except Exception as error:
-                yield Finding(part="scaling", about=name, state="bad", said=f"cannot be read: {error}")
+        for reading in readings(plan.scalers):
+            name, state = reading.target, reading.state
+            if state is None:
+                said = f"cannot be read: {reading.error}"
+                yield Finding(part="scaling", about=name, state="bad", said=said)
                 continue
             said = f"{state.replicas} replicas, {state.ready} ready"
             yield Finding(part="scaling", about=name, state="ok", said=said)
-            for metric, sample in scaler.metrics.read().items():
-                fault = sample.fault(120.0)
+            for metric, said, is_value in reading.metrics():
+                kind: Literal["ok", "bad"] = "ok" if is_value else "bad"
+                cure = "" if is_value else "mend its query or source"
                 about = f"{name} {metric}"
-                if fault:
-                    yield Finding(
-                        part="scaling", about=about, state="bad", said=fault, cure="mend its query or source"
-                    )
-                else:
-                    yield Finding(part="scaling", about=about, state="ok", said=f"{sample.value:.4g}")
+                yield Finding(part="scaling", about=about, state=kind, said=said, cure=cure)
     finally:
         plan.close()

@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final
 
+from eventperf._core.texts import one_line
+
 LABELS: Final = ("queue", "type", "namespace", "target", "tier", "outcome", "direction", "state")
 """Fields that may become metric labels: names a program declares, never what its users type."""
 
@@ -84,7 +86,9 @@ def plain(value: object) -> str:
     """Return a label value as text: the value of an enum, nothing for ``None``."""
     if value is None:
         return ""
-    return str(value.value if isinstance(value, enum.Enum) else value)
+    text = str(value.value if isinstance(value, enum.Enum) else value)
+    # One half of a character would fail the whole scrape, and steer whoever reads it in a terminal.
+    return text if text.isprintable() else one_line(text)
 
 
 def _shape(event: object) -> tuple[str, tuple[str, ...]]:

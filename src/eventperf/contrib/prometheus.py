@@ -121,9 +121,9 @@ class StatsCollector:
         try:
             records = read()
         except Exception:  # one unreachable server must not hide the other sources from the scrape
-            failed.add_metric((source,), 1.0)
+            failed.add_metric((plain(source),), 1.0)
             return
-        failed.add_metric((source,), 0.0)
+        failed.add_metric((plain(source),), 0.0)
         for value, record in records:
             for field, number in numbers(record).items():
                 name = f"eventperf_{label}_{field}"
@@ -133,7 +133,7 @@ class StatsCollector:
 
 
 def _one(name: str, cache: _HasStats) -> list[tuple[str, Any]]:
-    return [(name, cache.stats())]
+    return [(plain(name), cache.stats())]
 
 
 def _each(queues: _HasStatus) -> list[tuple[str, Any]]:

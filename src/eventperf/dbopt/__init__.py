@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from eventperf._core.logs import hush
+
 if TYPE_CHECKING:
     from .advice import Advice, DropAdvice, IndexAdvice, PartitionAdvice, RewriteAdvice, Served
     from .changes.report import Applied, ApplyReport
@@ -103,6 +105,9 @@ _HOMES = {
 }
 """Where each name lives. The door is lazy: analysis brings sqlglot, which an application that only imports
 this package, to catch an error say, should neither need nor pay for."""
+
+
+hush("sqlglot")  # what it cannot read it would show in the log, with its values
 
 
 def __getattr__(name: str) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Final
+
+from eventperf._core.logs import logger
 
 from .advice import Advice, IndexAdvice, Served
 from .analysis.names import analyse
@@ -27,7 +28,7 @@ from .statements.workload import Sample, Statement, Workload
 _FIRST_ROUND: Final = 20
 _GROWTH: Final = 6
 _UNPROVED_BYTES: Final = 100_000
-_log = logging.getLogger("eventperf.dbopt")
+_log = logger("eventperf.dbopt")
 
 
 class Adviser:
@@ -53,7 +54,7 @@ class Adviser:
     ) -> None:
         self._dialect, self._schema, self._planner = dialect, schema, planner
         self._limits, self._deadline, self._tell = limits, deadline, tell
-        self._prices = Prices(planner, deadline.expired)
+        self._prices = Prices(planner, deadline.expired, dialect.name)
         self._wanted: dict[str, list[IndexSpec]] = {}
         able = dialect.capabilities
         self._search = Search(self._prices, self._wanted, schema, able, limits, deadline.expired)
@@ -201,7 +202,7 @@ class Adviser:
             try:
                 cost = self._prices.plan(query, NOTHING).cost
             except Exception as error:  # whatever a driver raises; the search meets it again and reports it
-                _log.debug("%s has no plan to weigh it by: %s", query.id, error)
+                _log.debug("%s has no plan to weigh it by: %s", query.id, self._prices.refusal(query, error))
                 continue
             query.weight = max(measured, query.statement.calls * alone * cost * able.seconds_per_cost)
 

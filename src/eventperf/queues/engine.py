@@ -46,7 +46,7 @@ class Engine:
     middlewares: Sequence[Middleware]
     upcasters: Mapping[str, Mapping[int, Callable[[Any], Any]]]
     schedules: Mapping[str, Schedule]
-    follow: Callable[[str, Any, dict[str, Any]], NewJob]
+    follow: Callable[[str, Any, Mapping[str, Any]], NewJob]
     process_setup: Setup | None = None
     startups: Sequence[WorkerHook] = ()
     shutdowns: Sequence[WorkerHook] = ()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from eventperf._core.durations import Duration
 
 from .job import JobInfo
+from .options import EnqueueOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # of typing from Python 3.11 on
 
 D = TypeVar("D")
 R = TypeVar("R")
@@ -77,8 +81,18 @@ class Job:
 class Enqueues(Protocol):
     """Where a job function puts its jobs."""
 
-    def enqueue(self, type: str, data: Any = None, **options: Any) -> Job: ...
-    def aenqueue(self, type: str, data: Any = None, **options: Any) -> Awaitable[Job]: ...
+    def enqueue(
+        self,
+        type: str,
+        data: Any = None,
+        *,
+        session: Any = None,
+        using: Any = None,
+        **options: Unpack[EnqueueOptions],
+    ) -> Job: ...
+    def aenqueue(
+        self, type: str, data: Any = None, *, session: Any = None, **options: Unpack[EnqueueOptions]
+    ) -> Awaitable[Job]: ...
 
 
 class JobFunction(Generic[D, R]):
@@ -102,13 +116,15 @@ class JobFunction(Generic[D, R]):
     def __call__(self, ctx: Any, data: D) -> R:
         return self.fn(ctx, data)
 
-    def enqueue(self, data: D, **options: Any) -> Job:
+    def enqueue(
+        self, data: D, *, session: Any = None, using: Any = None, **options: Unpack[EnqueueOptions]
+    ) -> Job:
         """Enqueue one job of this type; options as of :meth:`QueueManager.enqueue`."""
-        return self._queues.enqueue(self.name, data, **options)
+        return self._queues.enqueue(self.name, data, session=session, using=using, **options)
 
-    def aenqueue(self, data: D, **options: Any) -> Awaitable[Job]:
+    def aenqueue(self, data: D, *, session: Any = None, **options: Unpack[EnqueueOptions]) -> Awaitable[Job]:
         """Asynchronous twin of :meth:`enqueue`."""
-        return self._queues.aenqueue(self.name, data, **options)
+        return self._queues.aenqueue(self.name, data, session=session, **options)
 
     def __repr__(self) -> str:
         return f"<job {self.name!r}: {self.__module__}.{self.__qualname__}>"

@@ -105,7 +105,14 @@ class Ledger:
 
     def __init__(self, limits: Sequence[Limit]) -> None:
         self.limits: Sequence[Limit] = limits
+        self._places = {limit.scope: place for place, limit in enumerate(limits)}
         self._counts: dict[Bucket, _Count] = {}
+
+    def matching(self, queue: str, type: str, key: str) -> list[Limit]:
+        """Return the limits that a job is subject to, in their order, however many there are."""
+        marks = ("", "*") if key else ("",)
+        scopes = {(q, t, mark) for q in (queue, "") for t in (type, "") for mark in marks}
+        return [self.limits[place] for place in sorted(self._places[s] for s in scopes if s in self._places)]
 
     def free(self, limit: Limit, bucket: Bucket, now: float) -> float:
         """Return how many jobs may start under ``limit`` now."""
@@ -131,12 +138,11 @@ class Ledger:
     def start(self, queue: str, type: str, key: str, now: float) -> Bucket | list[Bucket]:
         """Count a start; or return the one bucket, a tuple, that holds the job back."""
         found: list[tuple[Limit, Bucket]] = []
-        for limit in self.limits:
-            bucket = limit.bucket(queue, type, key)
-            if bucket is not None:
-                if self.free(limit, bucket, now) <= 0:
-                    return bucket
-                found.append((limit, bucket))
+        for limit in self.matching(queue, type, key):
+            bucket = limit.queue or "", limit.type or "", key if limit.per_key else ""
+            if self.free(limit, bucket, now) <= 0:
+                return bucket
+            found.append((limit, bucket))
         held = []
         for limit, bucket in found:
             count = self._counts.setdefault(bucket, _Count())
@@ -159,4 +165,5 @@ class Ledger:
         """Return the limit that ``bucket`` belongs to."""
         queue, type_, key = bucket
         scope = (queue, type_, "*" if key else "")
-        return next((limit for limit in self.limits if limit.scope == scope), None)
+        place = self._places.get(scope)
+        return None if place is None else self.limits[place]

@@ -29,6 +29,7 @@ from .operating import Operations
 from .options import (
     DEFAULT_QUEUES,
     EngineOptions,
+    EnqueueOptions,
     Order,
     QueueConfig,
     WorkerLife,
@@ -41,6 +42,8 @@ from .protocols import Backend, StoreSettings, TransactionalBackend
 from .schedules import Schedule, parse_when
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack  # of typing from Python 3.11 on
+
     from .working.worker import Worker
 
 D = TypeVar("D")
@@ -310,7 +313,7 @@ class QueueManager(Operations):
         *,
         timezone: str | tzinfo = "UTC",
         catch_up: Duration = 60.0,
-        **options: Any,
+        **options: Unpack[EnqueueOptions],
     ) -> None:
         """Enqueue a job again and again; every slot once over all workers, by the store's clock.
 
@@ -344,7 +347,13 @@ class QueueManager(Operations):
     # -- producing ---------------------------------------------------------------------------------
 
     def enqueue(
-        self, type: str, data: Any = None, *, session: Any = None, using: Any = None, **options: Any
+        self,
+        type: str,
+        data: Any = None,
+        *,
+        session: Any = None,
+        using: Any = None,
+        **options: Unpack[EnqueueOptions],
     ) -> Job:
         """Enqueue one job.
 
@@ -369,14 +378,22 @@ class QueueManager(Operations):
         jobs = self.prepare([self.spec(type, data, options)])
         return self._handles(jobs, self._push(jobs, session, using))[0]
 
-    async def aenqueue(self, type: str, data: Any = None, *, session: Any = None, **options: Any) -> Job:
+    async def aenqueue(
+        self, type: str, data: Any = None, *, session: Any = None, **options: Unpack[EnqueueOptions]
+    ) -> Job:
         """Asynchronous twin of :meth:`enqueue`."""
         jobs = self.prepare([self.spec(type, data, options)])
         return self._handles(jobs, await self._apush(jobs, session))[0]
 
     @overload
     def enqueue_many(
-        self, type: str, data: Iterable[Any], *, session: Any = None, using: Any = None, **options: Any
+        self,
+        type: str,
+        data: Iterable[Any],
+        *,
+        session: Any = None,
+        using: Any = None,
+        **options: Unpack[EnqueueOptions],
     ) -> list[Job]: ...
     @overload
     def enqueue_many(
@@ -389,7 +406,7 @@ class QueueManager(Operations):
         *,
         session: Any = None,
         using: Any = None,
-        **options: Any,
+        **options: Unpack[EnqueueOptions],
     ) -> list[Job]:
         """Enqueue many jobs: of one type with the same options, or a list of :class:`JobSpec`.
 
@@ -408,7 +425,7 @@ class QueueManager(Operations):
         data: Iterable[Any] | None = None,
         *,
         session: Any = None,
-        **options: Any,
+        **options: Unpack[EnqueueOptions],
     ) -> list[Job]:
         """Asynchronous twin of :meth:`enqueue_many`."""
         jobs = self._prepare_many(type, data, options)
@@ -462,7 +479,7 @@ class QueueManager(Operations):
         jobs[-1].record.flow = {"after": [j.record.id for j in jobs[:-1]], "when": check_when(when)}
         return jobs
 
-    def spec(self, type: str, data: Any, options: dict[str, Any]) -> JobSpec:
+    def spec(self, type: str, data: Any, options: Mapping[str, Any]) -> JobSpec:
         """Return what :meth:`enqueue` is asked for as a :class:`JobSpec`, refusing unknown options."""
         try:
             return JobSpec(type=type, data=data, **options)
@@ -506,7 +523,7 @@ class QueueManager(Operations):
             self.needs("search")
 
     def _prepare_many(
-        self, type: str | Iterable[JobSpec], data: Iterable[Any] | None, options: dict[str, Any]
+        self, type: str | Iterable[JobSpec], data: Iterable[Any] | None, options: Mapping[str, Any]
     ) -> list[NewJob]:
         if not isinstance(type, str):
             specs = list(type)
@@ -578,7 +595,7 @@ class QueueManager(Operations):
             shutdowns=self.shutdowns,
         )
 
-    def _follow(self, type: str, data: Any, options: dict[str, Any]) -> NewJob:
+    def _follow(self, type: str, data: Any, options: Mapping[str, Any]) -> NewJob:
         self.needs("then")
         return self.prepare([self.spec(type, data, options)])[0]
 

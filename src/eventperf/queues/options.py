@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from datetime import datetime
+from typing import Any, Final, Literal, TypedDict
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
@@ -133,6 +134,29 @@ class RetryRule:
             raise ConfigurationError("on", self.on, "an exception class or a tuple of them")
         if self.attempts is not None:
             check_int(self.attempts, argument="attempts", low=1)
+
+
+class EnqueueOptions(TypedDict, total=False):
+    """What ``enqueue`` takes by keyword, for type checkers and for wrappers of your own.
+
+    The fields of :class:`~eventperf.queues.JobSpec` but ``type`` and ``data``, which have their own places.
+    """
+
+    queue: str | None
+    priority: int | None
+    delay: Duration | None
+    at: datetime | float | None
+    unique_key: str | None
+    unique_for: str | Duration
+    deadline: Duration | None
+    fairness_key: str | None
+    attempts: int | None
+    timeout: Duration | None
+    headers: Mapping[str, str] | None
+    id: str | None
+    after: Sequence[Any] | None
+    after_when: str
+    tags: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,13 +23,16 @@ class Every:
 
     def after(self, moment: float) -> float:
         """Return the first slot later than ``moment``."""
-        slot = round((moment // self.step_s + 1) * self.step_s, 3)
-        return slot if slot > moment else round(slot + self.step_s, 3)
+        near = moment // self.step_s
+        return next(slot for n in (0, 1, 2) if (slot := self._slot(near + n)) > moment)
 
     def before(self, moment: float) -> float:
         """Return the last slot not later than ``moment``."""
-        slot = round(moment // self.step_s * self.step_s, 3)
-        return slot if slot <= moment else round(slot - self.step_s, 3)
+        near = moment // self.step_s
+        return next(slot for n in (1, 0, -1) if (slot := self._slot(near + n)) <= moment)
+
+    def _slot(self, number: float) -> float:
+        return round(number * self.step_s, 3)  # whole milliseconds: equal on all hosts and in every store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

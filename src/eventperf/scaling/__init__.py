@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .access import HttpAccess
     from .alerts.episodes import LogAlerts
     from .alerts.webhook import SlackAlerts, WebhookAlerts
     from .backends.kubernetes import (
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from .protocols import AlertSink, MetricSource, Policy, ReplicaTarget, StateStore
     from .records.log import DecisionLog
     from .records.sql import SqlDecisionLog
+    from .records.sql_state import SqlState
     from .records.state import FileState, LearnedState
     from .routing.balancer import Balancer, EndpointStats
     from .routing.router import ReplicaRouter
@@ -80,6 +82,7 @@ __all__ = [
     "FileState",
     "Fleet",
     "FleetTick",
+    "HttpAccess",
     "KubernetesLease",
     "KubernetesMetrics",
     "KubernetesState",
@@ -115,6 +118,7 @@ __all__ = [
     "SimulatedTarget",
     "SlackAlerts",
     "SqlDecisionLog",
+    "SqlState",
     "StateStore",
     "TargetConflict",
     "TargetState",
@@ -131,6 +135,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "access": ("HttpAccess",),
     "alerts.episodes": ("LogAlerts",),
     "alerts.webhook": (
         "SlackAlerts",
@@ -207,6 +212,7 @@ _HOMES = {
     ),
     "records.log": ("DecisionLog",),
     "records.sql": ("SqlDecisionLog",),
+    "records.sql_state": ("SqlState",),
     "records.state": ("FileState", "LearnedState"),
     "routing.balancer": (
         "Balancer",

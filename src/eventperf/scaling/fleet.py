@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -17,8 +16,9 @@ from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.events import Hooks
+from eventperf._core.logs import logger
 
-_log = logging.getLogger("eventperf.scaling.fleet")
+_log = logger("eventperf.scaling.fleet")
 
 _REST_S = 1.0
 

@@ -16,7 +16,6 @@ Source: the protocol of Kubernetes' own components (client-go, tools/leaderelect
 
 from __future__ import annotations
 
-import logging
 import os
 import random as _random
 import secrets
@@ -31,6 +30,7 @@ from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import BackendUnavailable, ConfigurationError
 from eventperf._core.events import Hooks
+from eventperf._core.logs import logger
 
 from .protocols import Lease, LeaseConflict, LeaseStore
 
@@ -44,7 +44,7 @@ class LeaderChanged:
     is_leader: bool
 
 
-_log = logging.getLogger("eventperf.scaling.leader")
+_log = logger("eventperf.scaling.leader")
 
 READ = "read"
 Op = str | Lease

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.events import Hooks
+from eventperf._core.logs import Lines, logger
 
 from .alerts.conditions import Watch
 from .alerts.episodes import Episodes
@@ -30,7 +30,7 @@ from .records.log import DecisionLog
 from .records.state import LearnedState
 from .sources import read_source
 
-_log = logging.getLogger("eventperf.scaling")
+_log = logger("eventperf.scaling")
 
 _REMEMBER_S = 3600.0
 _AWAY_S = 300.0
@@ -127,6 +127,7 @@ class AutoScaler:
         self._expected: int | None = None
         self._watch = Watch()
         self._is_paused: bool | None = None  # not known before the first look
+        self._is_held = False
         self.log.claim(target, dry_run=dry_run)
         self._one_tick = threading.Lock()
         self._stop = threading.Event()
@@ -146,9 +147,12 @@ class AutoScaler:
             else:
                 if not self.advises:
                     self._find_contenders(conditions)
+                self._look_for_hold(conditions)
                 observation = self.observe(state, read_source(self.metrics, ("metrics",)), conditions)
                 decision = self._act(self._decide(observation), conditions)
                 conditions.update(self._watch.judge(decision, self._clock.monotonic()))
+                if "not_ready" in conditions:
+                    conditions["not_ready"] += self._why_stuck()
             self._tell(decision, conditions)
             return decision
 
@@ -197,7 +201,7 @@ class AutoScaler:
                 )
                 conditions["fought_over"] = text
         self._expected = state.replicas
-        if self.frozen and not state.frozen:
+        if (self.frozen or self._is_held) and not state.frozen:
             state = replace(state, frozen=True)
         self._trim(now)
         wall_s = self._clock.time()
@@ -232,6 +236,22 @@ class AutoScaler:
         elif self._is_paused is None:
             self._is_paused = bool(getattr(self.target, "zero_pauses", False))
 
+    def _look_for_hold(self, conditions: dict[str, str]) -> None:
+        """Note whether people hold the target by the state that all its scalers share.
+
+        Not where the target itself says so. A store that is away changes nothing about what was known.
+        """
+        if self.state is None or getattr(self.target, "carries_freeze", False):
+            return
+        try:
+            self._is_held = self.state.is_frozen(self.target.name)
+        except Exception as error:
+            known = "frozen" if self._is_held else "not frozen"
+            text = (
+                f"whether it is frozen cannot be read, it counts as {known}: {type(error).__name__}: {error}"
+            )
+            conditions["state_failed"] = text
+
     def _find_contenders(self, conditions: dict[str, str]) -> None:
         """Note other autoscalers on the same target, where the target can tell."""
         ask = getattr(self.target, "contenders", None)
@@ -242,6 +262,16 @@ class AutoScaler:
             return
         if found:
             conditions["fought_over"] = f"{', '.join(found)} scales it too"
+
+    def _why_stuck(self) -> str:
+        """Return what the target knows of replicas that do not become ready, where it can tell."""
+        ask = getattr(self.target, "stuck", None)
+        try:
+            found = ask() if callable(ask) else ""
+        except Exception as error:
+            _log.info("%s: cannot tell why replicas are not ready: %s", self.target.name, error)
+            return ""
+        return f". They say: {found}" if found else ""
 
     def _trim(self, now: float) -> None:
         if self._remembers[0] is not self.behavior:  # a frozen object: another one, or the same answer
@@ -345,7 +375,7 @@ class AutoScaler:
         if self.calendar is not None and self.calendar.error:
             conditions["calendar_unreadable"] = f"the last known dates stand: {self.calendar.error}"
         if decision.action != "none":
-            _log.info("%s", decision.explain())
+            _log.info("%s", Lines(decision.explain()))
         self.hooks.emit(decision)
         for alert in self._episodes.update(conditions, decision.at):
             self.hooks.emit(alert)

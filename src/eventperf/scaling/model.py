@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.texts import one_line
 
 METRICS = ("cpu", "memory", "rps", "backlog")
 """Names of metrics: ``cpu`` and ``memory`` as a share of what was requested (1.0 is all of it), ``rps`` in
@@ -391,7 +392,7 @@ class ScalingDecision:
             lines.append(f"  not applied: {self.error}")
         elif self.dry_run and self.action != "none":
             lines.append("  dry run: not applied")
-        return "\n".join(lines)
+        return "\n".join(map(one_line, lines))
 
     def to_json(self) -> str:
         """Return one line of JSON; :meth:`from_json` reads it back."""

@@ -50,7 +50,7 @@ def test_answers_are_in_order_and_absent_is_none(redis_url):
 def test_a_wrong_type_is_an_error_and_the_connection_goes_on(redis_url):
     store = filled(redis_url)
     try:
-        store._do("RPUSH", "list", "a")
+        store.server.do("RPUSH", "list", "a")
         with pytest.raises(StoreUnavailable, match="WRONGTYPE") as caught:
             store.get("list")
         assert not caught.value.silent
@@ -215,3 +215,48 @@ def test_a_cluster_answers_in_order(redis_cluster_url):
     finally:
         store.delete(KEYS)
         store.close()
+
+
+def test_commands_of_tasks_go_over_one_connection_and_errors_over_redis_py(private_redis):
+    server = private_redis()
+    store = RedisStore(server.url, timeout=5)
+
+    async def go():
+        try:
+            big = bytes(200_000)
+            await asyncio.gather(*(store.aset_many([(f"k{n}", b"%d" % n, 600)]) for n in range(200)))
+            assert await asyncio.gather(*(store.aincr(f"n{n % 5}", 1, ttl_s=60) for n in range(200)))
+            assert await store.aget("k7") == b"7"
+            with server.client() as client:
+                assert sum(one["cmd"] != "client|list" for one in client.client_list()) <= 2
+                client.script_flush()
+            assert await store.aincr("n0", 1, ttl_s=60) == 41
+            await store.aset_many([("big", big, 600)])
+            assert await store.aget("big") == big
+            await store.server.ado("RPUSH", "list", "a")
+            with pytest.raises(StoreUnavailable, match="WRONGTYPE") as caught:
+                await store.server.ado("INCR", "list")
+            assert not caught.value.silent
+            assert await store.adelete(["k7"]) == 1
+            return await store.aget("k7")
+        finally:
+            await store.aclose()
+
+    assert asyncio.run(go()) is None
+
+
+def test_a_command_after_its_connection_was_cut_finds_another(private_redis):
+    server = private_redis()
+    store = RedisStore(server.url, timeout=5)
+
+    async def go():
+        try:
+            await store.aset_many([("k", b"1", 600)])
+            with server.client() as client:
+                client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await store.aset_many([("k", b"2", 600)])
+            return await store.aget("k")
+        finally:
+            await store.aclose()
+
+    assert asyncio.run(go()) == b"2"

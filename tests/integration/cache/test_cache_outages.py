@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import threading
 import time
-from contextlib import contextmanager
 from uuid import uuid4
 
 import pytest
 
 from eventperf.cache import CacheManager, CacheOptions, RedisStore, StoreUnavailable
-from faults import TcpProxy, wait_until
+from faults import TcpProxy, stopped, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -22,18 +19,6 @@ def manager(url, timeout=1.0, **options):
     return CacheManager(
         RedisStore(url, timeout=timeout), namespace=options.pop("namespace", None) or uuid4().hex, **options
     )
-
-
-@contextmanager
-def stopped(server):
-    """SIGSTOP: the kernel still accepts, nobody answers."""
-    pid = server.execute("INFO", "server")
-    pid = pid["process_id"] if isinstance(pid, dict) else int(pid.split(b"process_id:")[1].split()[0])
-    os.kill(int(pid), signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(int(pid), signal.SIGCONT)
 
 
 def test_a_stopped_redis_costs_one_time_out_and_returns_without_stale_values(private_redis):

@@ -91,7 +91,36 @@ def _no_snapshots(server: Any, client: Any) -> Iterator[None]:
             client.config_set("stop-writes-on-bgsave-error", "no")
 
 
+@contextmanager
+def _loading(server: Any, client: Any) -> Iterator[None]:
+    keys = 3_000
+    client.mset({f"filler:{n}": n for n in range(keys)})
+    client.config_set("key-load-delay", int(2 * AWAY_S / keys * 1e6))  # microseconds
+    client.config_set("loading-process-events-interval-bytes", 1024)
+
+    def load() -> None:
+        with server.client() as other:
+            other.execute_command("DEBUG", "RELOAD")
+
+    def refuses() -> bool:
+        try:
+            client.get("filler:0")
+        except redis.BusyLoadingError:
+            return True
+        return False
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        wait_until(refuses, 10)
+        yield
+        assert refuses(), "it was over too early"
+    finally:
+        thread.join(30)
+
+
 REFUSALS = {
+    "LOADING": _loading,
     "OOM": _full,
     "NOREPLICAS": _without_replicas,
     "READONLY": _read_only,

@@ -24,6 +24,8 @@ from faults import free_port, wait_until
 
 pytestmark = pytest.mark.integration
 
+SOAK = os.environ.get("EVENTPERF_SOAK", "") not in ("", "0")
+
 APP = """
 import asyncio, os, time
 from eventperf.queues import QueueManager
@@ -196,3 +198,72 @@ def test_command_that_cannot_start_is_tried_again_with_pauses(queues: QueueManag
     one = start("--processes=1", "--lease=0.01")
     assert one.process.wait(30) == 2, "refused before any process is started"
     assert "lease" in one.log.read_text()
+
+
+SOAK_APP = """
+import asyncio, os, time
+import redis
+from eventperf.queues import Exponential, QueueManager
+# On a slow machine a cpu job starts for longer than its worker lives: that is no reason to bury it here.
+queues = QueueManager(os.environ["URL"], namespace=os.environ["NAMESPACE"], max_crashes=100)
+client = redis.Redis.from_url(os.environ["URL"])
+def ran(ctx):
+    client.hincrby("ran:" + os.environ["NAMESPACE"], ctx.job_id, 1)
+@queues.job("coroutine")
+async def coroutine(ctx, data):
+    await asyncio.sleep(data)
+    ran(ctx)
+@queues.job("thread")
+def thread(ctx, data):
+    time.sleep(data)
+    ran(ctx)
+@queues.job("process", cpu=True)
+def process(ctx, data):
+    time.sleep(data)
+    ran(ctx)
+@queues.job("flaky", attempts=2, backoff=Exponential(0.05, jitter=0))
+async def flaky(ctx, data):
+    if ctx.attempt == 1:
+        raise ValueError(data)
+    ran(ctx)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not SOAK, reason="ten minutes: nox -s soak")
+def test_ten_minutes_with_a_child_killed_every_five_seconds(
+    queues: QueueManager, start: Any, tmp_path: Path, redis_client: Any
+) -> None:
+    """Each job that completed has run, none is lost or dead, and only what a kill interrupted ran twice."""
+    (tmp_path / "supervised_app.py").write_text(SOAK_APP)
+    one = start("--processes=4")
+    one.ready(4)
+    kinds = ("coroutine", "thread", "coroutine", "flaky", "thread", "process")
+    begun = time.monotonic()
+    sent: list[str] = []
+    kills = 0
+    while (spent := time.monotonic() - begun) < float(os.environ.get("EVENTPERF_SOAK_S", "600")):
+        behind = sum(row.waiting for row in queues.status())
+        for n in range(8 if behind < 200 else 0):  # as fast as they can, on a machine of any load
+            parent = queues.enqueue(kinds[(len(sent) + n) % len(kinds)], 0.02 * n)
+            child = queues.enqueue("coroutine", 0.0, after=[parent], priority=n)
+            sent += [parent.id, child.id]
+        if spent > 5 * (kills + 1) and (pids := one.pids()):
+            with suppress(ProcessLookupError):
+                os.kill(pids[kills % len(pids)], signal.SIGKILL)
+            kills += 1
+        time.sleep(0.5)
+    drained = queues.drain("180s")
+    rows = queues.status()
+    dead = [(info.type, info.error) for info in queues.dead("normal")]
+    assert drained, f"{dead} {rows} {one.log.read_text()[-4000:]}"
+    ran = {k.decode(): int(v) for k, v in redis_client.hgetall(f"ran:{queues.namespace}").items()}
+    print(f"{len(sent)} jobs, {kills} kills, {sum(ran.values()) - len(ran)} ran twice, rows {rows}")
+    assert set(ran) == set(sent)
+    assert sum(s.completed for s in rows) == len(sent)
+    assert sum(s.failed for s in rows) == 0
+    assert sum(ran.values()) - len(ran) <= kills * 4
+    assert balanced(rows)
+    one.process.terminate()
+    assert one.process.wait(20) == 0

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import uuid
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from eventperf._core.errors import BackendUnavailable, ConfigurationError
+from eventperf.cli.main import main
 from eventperf.cli.scale.state import open_state
 from eventperf.scaling import (
     Alert,
@@ -22,6 +27,7 @@ from eventperf.scaling import (
     RedisState,
     ScalingDecision,
     SimulatedTarget,
+    SqlState,
     StateStore,
 )
 from eventperf.testing import FakeClock
@@ -50,6 +56,25 @@ class TestRedisClusterState(StateStoreSuite):
         return lambda: RedisState(redis_cluster_url, namespace=request.node.nodeid)
 
 
+class TestSqlState(StateStoreSuite):
+    @pytest.fixture(params=["sqlite", "postgres", "mariadb"])
+    def reopen(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], StateStore]]:
+        url = f"sqlite:///{tmp_path / 'state.db'}"
+        if request.param != "sqlite":
+            url = str(request.getfixturevalue(f"{request.param}_url"))
+        table, opened = f"state_{uuid.uuid4().hex[:12]}", list[SqlState]()
+
+        def reopen() -> StateStore:
+            opened.append(SqlState(url, table=table))
+            return opened[-1]
+
+        yield reopen
+        with contextlib.suppress(sa.exc.SQLAlchemyError), opened[0]._open().begin() as connection:
+            connection.execute(sa.text(f"DROP TABLE {table}"))
+        for store in opened:
+            store.close()
+
+
 def _scaler(clock: FakeClock, state: LearnedState, **options: Any) -> AutoScaler:
     def rate() -> float:
         at = clock.time() % DAY_S
@@ -62,35 +87,65 @@ def _scaler(clock: FakeClock, state: LearnedState, **options: Any) -> AutoScaler
     )  # fmt: skip
 
 
-def _pass(scaler: AutoScaler, clock: FakeClock, seconds: float) -> list[ScalingDecision]:
+def _pass(
+    scaler: AutoScaler, clock: FakeClock, seconds: float, *, step: float = 60.0
+) -> list[ScalingDecision]:
     made = []
-    for _ in range(int(seconds / 60.0)):
-        clock.advance(60.0)
+    for _ in range(int(seconds / step)):
+        clock.advance(step)
         made.append(scaler.tick())
     return made
 
 
-@pytest.fixture(params=["file", "redis"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> StateStore:
+@pytest.fixture(params=["file", "redis", "sql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StateStore]:
     if request.param == "file":
-        return FileState(tmp_path / "state")
-    return RedisState(request.getfixturevalue("redis_url"), namespace=request.node.nodeid)
+        yield FileState(tmp_path / "state")
+    elif request.param == "redis":
+        yield RedisState(request.getfixturevalue("redis_url"), namespace=request.node.nodeid)
+    else:
+        with contextlib.closing(SqlState(f"sqlite:///{tmp_path / 'state.db'}")) as kept:
+            yield kept
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a leader that was killed at 11:40 of its fourth day has left."""
+
+    lived_s: float
+    kept: dict[str, bytes]
+    learned: Any
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
+    clock, folder = FakeClock(), tmp_path_factory.mktemp("left")
+    begun_s = clock.time()
+    first = _scaler(clock, LearnedState(FileState(folder), every="1h", clock=clock))
+    _pass(first, clock, DAY_S - clock.time() % DAY_S, step=300.0)
+    for _ in range(3):  # nights in long steps
+        _pass(first, clock, 39_600, step=300.0)
+        _pass(first, clock, 7200.0)
+        _pass(first, clock, DAY_S - 46_800, step=300.0)
+    _pass(first, clock, 39_600, step=300.0)
+    _pass(first, clock, 2400.0)  # killed here: nothing is closed
+    kept = {file.name: file.read_bytes() for file in folder.iterdir()}
+    return Left(clock.time() - begun_s, kept, first._memory)
 
 
 def test_a_leader_that_dies_without_a_word_leaves_its_shapes_and_the_next_one_is_ready(
-    store: StateStore,
+    store: StateStore, left: Left
 ) -> None:
     clock = FakeClock()
-    target = SimulatedTarget(8)
-    first = _scaler(clock, LearnedState(store, clock=clock), target=target)
-    _pass(first, clock, 3 * DAY_S - clock.time() % DAY_S + 42_000)  # killed here: nothing is closed
-    learned = first._memory
-    second = _scaler(clock, LearnedState(store, clock=clock), target=target)
+    clock.advance(left.lived_s)
+    for name, data in left.kept.items():
+        store.save(name, data)
+    second = _scaler(clock, LearnedState(store, clock=clock), target=SimulatedTarget(8))
     other = _scaler(clock, LearnedState(FileState("/nonexistent"), clock=clock), target=SimulatedTarget(8))
-    for _ in range(19):  # to a minute before noon
+    while (clock.time() + 60.0) % DAY_S < 43_200:  # to a minute before noon
         clock.advance(60.0)
         made, knows_nothing = second.tick(), other.tick()
-    assert second._memory["season"]["leaps"] == learned["season"]["leaps"]
+    assert second._memory["season"]["leaps"] == left.learned["season"]["leaps"]
     assert made.after >= 50, "ready before noon, for the leap of the days before"
     assert knows_nothing.after < 20
 
@@ -161,12 +216,10 @@ def test_what_is_no_state_is_told_and_left(
     assert "cannot be read" in caplog.text
 
 
-def test_a_state_of_a_learning_policy_is_small(tmp_path: Path) -> None:
-    clock = FakeClock()
-    scaler = _scaler(clock, LearnedState(FileState(tmp_path), clock=clock))
-    _pass(scaler, clock, 2 * DAY_S)
-    (name,) = os.listdir(tmp_path)
-    assert (tmp_path / name).stat().st_size < 20_000
+def test_a_state_of_a_learning_policy_is_small_and_its_owner_s_alone(left: Left, tmp_path: Path) -> None:
+    ((name, data),) = left.kept.items()
+    assert len(data) < 20_000, "after more than three days"
+    FileState(tmp_path).save(name, data)
     assert (tmp_path / name).stat().st_mode & 0o077 == 0
 
 
@@ -179,9 +232,86 @@ def test_any_name_of_a_target_is_a_name_in_the_store(tmp_path: Path, hostile: st
     assert os.listdir(tmp_path) == ["in"]
 
 
-@pytest.mark.parametrize(
-    "wrong", ["configmap:", "configmap:Not_A_Name", "http://h/x", "postgresql://h/x", ""]
-)
+@pytest.mark.parametrize("wrong", ["configmap:", "configmap:Not_A_Name", "http://h/x", "mongodb://h/x", ""])
 def test_a_place_that_is_none_is_refused_by_name(wrong: str) -> None:
     with pytest.raises(ConfigurationError, match="--state"):
         open_state(wrong, argument="--state")
+
+
+class Stuck:
+    """A store that can be told to give no answer."""
+
+    def __init__(self, store: StateStore) -> None:
+        self._store, self.is_away = store, False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.is_away:
+            raise BackendUnavailable("away")
+        return getattr(self._store, name)
+
+
+def test_a_target_that_people_hold_is_left_alone_by_every_scaler_and_the_one_that_follows(
+    store: StateStore,
+) -> None:
+    clock, told = FakeClock(), list[Alert]()
+    target = SimulatedTarget(2)
+    first = _scaler(clock, LearnedState(store, clock=clock), target=target, alerts=[told.append])
+    LearnedState(store).freeze("simulated")
+    assert not _pass(first, clock, 300)[-1].applied
+    assert target.read().replicas == 2
+    assert [a.kind for a in told] == ["frozen"]
+    second = _scaler(clock, LearnedState(store, clock=clock), target=target)  # the first was killed
+    made = _pass(second, clock, 300)
+    assert not any(d.applied for d in made)
+    assert made[-1].wanted > 2, "what is decided is still told"
+    LearnedState(store).freeze("simulated", on=False)
+    assert _pass(second, clock, 60)[-1].applied
+    assert target.read().replicas > 2
+    assert not LearnedState(store).is_frozen("another")
+
+
+def test_a_store_that_is_away_changes_nothing_about_what_is_held(tmp_path: Path) -> None:
+    clock, told = FakeClock(), list[Alert]()
+    store = Stuck(FileState(tmp_path))
+    scaler = _scaler(clock, LearnedState(store, clock=clock), target=SimulatedTarget(2), alerts=[told.append])
+    LearnedState(store).freeze("simulated")
+    _pass(scaler, clock, 60)
+    store.is_away = True
+    assert not _pass(scaler, clock, 300)[-1].applied
+    assert "state_failed" in [a.kind for a in told]
+    store.is_away = False
+    LearnedState(store).freeze("simulated", on=False)
+    assert _pass(scaler, clock, 60)[-1].applied
+
+
+def test_what_is_held_in_redis_stays_held_however_long(redis_url: str, redis_client: Any) -> None:
+    store = RedisState(redis_url, namespace="held", ttl_s=60)
+    LearnedState(store).freeze("web")
+    _scaler(FakeClock(), LearnedState(store), target=SimulatedTarget(2)).tick()
+    lasts = {key.endswith(b".frozen"): redis_client.ttl(key) for key in redis_client.keys("held:*")}
+    assert lasts[True] == -1
+    assert 0 < lasts[False] <= 60
+
+
+@pytest.mark.parametrize("kind", ["file", "redis", "sql"])
+def test_the_command_holds_what_is_no_workload_of_a_cluster(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = str(tmp_path / "state") if kind == "file" else f"sqlite:///{tmp_path / 'state.db'}"
+    if kind == "redis":
+        where = request.getfixturevalue("redis_url")
+    name = f"workers-{uuid.uuid4().hex[:6]}"
+    clock, state = FakeClock(), open_state(where, argument="state")
+    scaler = _scaler(clock, state, target=SimulatedTarget(2, name=name))
+    assert main(["scale", "freeze", name, "--state", where]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"{name}: frozen\n"
+    assert "spelt" in shown.err, "nothing is known of this name yet"
+    assert not _pass(scaler, clock, 120)[-1].applied
+    assert main(["scale", "freeze", name, "--state", where]) == 0
+    assert "spelt" not in capsys.readouterr().err
+    assert main(["scale", "unfreeze", name, "--state", where]) == 0
+    assert _pass(scaler, clock, 60)[-1].applied
+    assert main(["scale", "freeze", "--state", where]) == 2
+    assert main(["scale", "freeze", name, "--state", where, "--context", "prod"]) == 2
+    state.close()

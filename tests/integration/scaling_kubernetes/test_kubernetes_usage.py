@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from eventperf._core.errors import ConfigurationError
+from eventperf.scaling import Alert, AutoScaler, CallableMetrics, TargetTracking
 from eventperf.scaling.backends.kubernetes.api import KubernetesApi
 from eventperf.scaling.backends.kubernetes.errors import KubernetesNotFound
 from eventperf.scaling.backends.kubernetes.metrics import sample
@@ -15,7 +16,9 @@ from eventperf.scaling.backends.kubernetes.pods import Pod
 from eventperf.scaling.backends.kubernetes.state import KubernetesState, PodUsage
 from eventperf.scaling.backends.kubernetes.target import KubernetesMetrics, KubernetesTarget
 from eventperf.scaling.model import Sample
-from eventperf.testing.kubernetes import KubernetesServer
+from eventperf.testing import FakeClock
+from eventperf.testing.kubernetes import KubernetesServer, deployment
+from eventperf.testing.kubernetes.workloads import ready_pod
 
 pytestmark = pytest.mark.integration
 
@@ -176,3 +179,32 @@ def test_the_age_is_that_of_the_oldest_sample() -> None:
     pods = [_pod("a"), _pod("b")]
     usage = {"a": PodUsage(0.1, 1.0, NOW - 5, 15.0), "b": PodUsage(0.1, 1.0, NOW - 50, 15.0)}
     assert sample("cpu", pods, usage, now=NOW, max_age_s=120).age_s == 50.0
+
+
+def test_replicas_that_stay_pending_are_one_alert_that_says_what_the_cluster_says() -> None:
+    full = "0/3 nodes are available: 3 Insufficient cpu."
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": full}
+    image = {"name": "main", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
+    clock, told = FakeClock(), list[Alert]()
+    with KubernetesServer(pods=False) as server:
+        server.create_deployment("web", replicas=5)
+        for number in range(4):
+            pod = ready_pod(f"web-{number}", deployment("web"))
+            if number:
+                pod["status"] = {"phase": "Pending", "conditions": [scheduled]}
+            server.create("pods", pod)
+        pulling = ready_pod("web-4", deployment("web"))
+        pulling["status"] = {"phase": "Pending", "conditions": [], "containerStatuses": [image]}
+        server.create("pods", pulling)
+        with KubernetesApi.at(server.url) as own, KubernetesState(own) as state:
+            scaler = AutoScaler(
+                KubernetesTarget("deployment/web", namespace="default", state=state),
+                CallableMetrics(rps=lambda: 250.0), TargetTracking(rps=50), max_replicas=9, clock=clock,
+                alerts=[told.append],
+            )  # fmt: skip
+            for _ in range(45):
+                clock.advance(15.0)
+                scaler.tick()
+    (alert,) = told
+    assert alert.kind == "not_ready"
+    assert f"They say: 3 x Unschedulable: {full}; 1 x ImagePullBackOff: no such image" in alert.text

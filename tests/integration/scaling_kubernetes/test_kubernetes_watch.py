@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -202,3 +203,30 @@ def test_a_forked_child_watches_for_itself(server: KubernetesServer, state: Kube
 
     eventually(over, 30.0)
     assert os.waitstatus_to_exitcode(ended[0][1]) == 0
+
+
+def test_without_a_way_into_a_cluster_a_reader_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    broken = tmp_path / "config"
+    broken.write_text("clusters: 3")
+    for given in (broken, tmp_path / "none"):
+        with KubernetesApi(kubeconfig=str(given)) as api, KubernetesState(api) as state:
+            with pytest.raises(KubernetesUnavailable, match="no way into a cluster"):
+                state.scale(WEB, "default")
+            (watched,) = state._collections.values()
+            assert watched.is_running, "it tries again by itself"
+
+
+def test_an_object_of_another_shape_is_told_and_does_not_end_the_watch(
+    server: KubernetesServer, state: KubernetesState
+) -> None:
+    server.create_deployment("web", replicas=3)
+    eventually(_sees(state, 3))
+    server.update("deployments", "web", {"metadata": {"name": "web"}, "spec": 3}, group="apps")
+    watched = state._follow("apps", "v1", "deployments", "default", None)
+    eventually(lambda: watched.error is not None)
+    server.delete("deployments", "web", group="apps")
+    server.create_deployment("web", replicas=4)
+    eventually(_sees(state, 4))

@@ -131,7 +131,7 @@ class Model:
         room[job.queue] -= 1
 
     def cancel(self, job: MJob) -> None:
-        """End a waiting or delayed job; it gives its turn back when it was the last of its key."""
+        """End a waiting or delayed job; the next of its key comes after what waits of it last."""
         waited = job.state == "waiting"
         self.end(job, "cancelled")
         lane, mine = (job.queue, job.level), (job.queue, job.level, job.key)
@@ -139,8 +139,9 @@ class Model:
             return
         if lane not in self.lanes(dict.fromkeys(QUEUES, 1)):
             self.last = {k: tag for k, tag in self.last.items() if k[:2] != lane}
-        elif self.last.get(mine) == job.tag:
-            self.last[mine] = max(job.tag - 1, self.virtual.get(lane, 0.0))
+        else:
+            same = [j for j in self.jobs.values() if (j.queue, j.level, j.key, j.state) == (*mine, "waiting")]
+            self.last[mine] = max((j.tag for j in same), default=0.0)
 
     def end(self, job: MJob, state: str) -> None:
         job.state = state

@@ -265,8 +265,12 @@ def test_what_can_never_work_is_found_by_check(
     path = tmp_path / "scale.json"
     path.write_text(json.dumps({"targets": [target]}))
     assert main(["scale", "run", "--config", str(path), "--check"]) == (1 if missing else 0)
-    said = capsys.readouterr().err
+    shown = capsys.readouterr()
+    said = shown.err
     assert said.count("can never work") == len(missing)
+    read = shown.out.partition("Read once, nothing changed")[2]
+    assert set(metrics) < set(read.replace("│", " ").split()), "each was read, or tried"
+    assert "could not be read now" in said
     for name in missing:
         assert name in said
 

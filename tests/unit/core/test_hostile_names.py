@@ -32,16 +32,8 @@ from eventperf.dbopt.schema.engines import ENGINES
 from eventperf.dbopt.schema.model import IndexSpec, Key
 from eventperf.queues import QueueManager
 from eventperf.queues.events import JobEvent
+from hostile import NAMES
 
-ATTACKS = (
-    "\n", "\r\n", "\u2028", "\x85", "'", '"', "`", "]", "\\", "\\'", "\x00", "\x1b[2J\x1b]0;x\x07", "\u202e",
-    "\u2066",
-    "\x1e", "\x1f", "/*", "*/", "-- ", "#", ";", "$1", ":a", "%s", "%(a)s", "{{", "}}", "{0}",
-    "{x!r}", "<script>",
-    "&amp;", "]]>", "'''", '"""', "\nimport os\nos.abort()\n", "'); DROP TABLE t; --", "\ud800", "\xa0", "N'",
-    "é", "e\u0301", "|", "*",
-)  # fmt: skip
-NAMES = st.lists(st.sampled_from(ATTACKS) | st.text(max_size=4), min_size=1, max_size=4).map("".join)
 SQL_NAMES = NAMES.filter(lambda n: "\x00" not in n and not re.search("[\ud800-\udfff]", n))
 """No server has names with NUL or halves of characters."""
 DIALECTS = sorted(ENGINES)

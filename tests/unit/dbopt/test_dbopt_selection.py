@@ -6,6 +6,7 @@ import random
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from sqlalchemy import Engine, create_engine
 from eventperf.dbopt import DatabaseOptimizer, Limits, Workload
 from eventperf.dbopt.analysis.names import analyse
 from eventperf.dbopt.indexes.prices import NOTHING, Prices
-from eventperf.dbopt.protocols import Plan
+from eventperf.dbopt.indexes.search import Search
+from eventperf.dbopt.protocols import Capabilities, Plan
 from eventperf.dbopt.schema.model import Column, IndexSpec, Key, Schema, Table
 from eventperf.testing import FakeClock
 
@@ -65,6 +67,63 @@ def test_what_a_larger_set_answered_is_not_asked_again() -> None:
     assert planner.explains == 3
     # A set is worth no more than one that holds it.
     assert prices.floor(query, frozenset((C,))) == pytest.approx(1.0)  # type: ignore[arg-type]
+
+
+class Priced:
+    """A planner that knows what each statement costs with each index."""
+
+    is_real, is_cheapest, method = True, True, "made up"
+
+    def __init__(self, **costs: dict[IndexSpec, float]) -> None:
+        self.costs = costs
+
+    def plan(self, query: Any, specs: Any) -> Plan:
+        known = {spec: cost for spec, cost in self.costs[query.id].items() if spec in specs}
+        if not known:
+            return Plan(cost=100.0, text="scan")
+        best = min(known, key=lambda spec: known[spec])
+        return Plan(cost=known[best], text=best.label(), used=frozenset((best,)))
+
+    def size(self, spec: IndexSpec) -> int:
+        return 5_000_000 if spec == A else 20_000_000
+
+    def close(self) -> None:
+        return None
+
+
+def searched(planner: Priced, **limits: Any) -> Search:
+    """A search over one statement for each of the planner's, on ``t``, with all indexes as candidates."""
+    columns = {name: Column(name=name, type="int") for name in "abc"}
+    table = Table(name="t", columns=columns, rows=100_000, size_bytes=100_000_000)
+    schema = Schema(dialect="sqlite", tables={"t": table})
+    queries: list[Any] = [
+        SimpleNamespace(
+            id=name, weight=1.0, analysis=analyse("SELECT 1 FROM t WHERE a = 1 AND b = 2", schema)
+        )
+        for name in planner.costs
+    ]
+    wanted = {q.id: list(planner.costs[q.id]) for q in queries}
+    any_planner: Any = planner
+    search = Search(Prices(any_planner), wanted, schema, Capabilities(), Limits(**limits), lambda: False)
+    search.add(queries, lambda spec: 0.0)
+    return search
+
+
+def test_what_was_chosen_early_goes_when_a_later_choice_does_its_work_as_well() -> None:
+    # By gain and bytes the narrow A comes first; B, which the third needs, then carries all three.
+    search = searched(Priced(one={A: 10.0, B: 10.1}, two={A: 10.0, B: 10.1}, three={B: 10.0}))
+    grown = search._state.specs
+    assert grown == {A, B}, "growing alone keeps both"
+    found = search.finish()
+    assert [choice.spec for choice in found.choices] == [B]
+    assert found.choices[0].rejected == [(A, "beside the chosen ones none is the better buy")]
+    assert {plan.used for plan in found.after.values()} == {frozenset((B,))}
+
+
+def test_what_still_earns_its_bytes_stays() -> None:
+    search = searched(Priced(one={A: 1.0, B: 60.0}, two={A: 1.0, B: 60.0}, three={B: 10.0}))
+    found = search.finish()
+    assert [choice.spec for choice in found.choices] == [A, B]
 
 
 @pytest.fixture

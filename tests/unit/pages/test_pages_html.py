@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -39,12 +40,23 @@ def read(text: str) -> Read:
     return parser
 
 
+STEERS = "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+
+
 @given(st.text(), st.text())
 def test_text_and_attributes_come_back_as_they_went_in(text, value):
     found = read(tag("p", text, title=value))
     assert found.tags == ["p"]
-    assert found.text == text
+    assert found.text == re.sub(STEERS, lambda c: c[0].encode("unicode_escape").decode(), text)
     assert found.attributes == [value]
+
+
+@pytest.mark.parametrize("steers", ["\u202e", "\u2066", "\x1b", "\x85", "\ud800"])
+def test_what_turns_or_hides_the_words_around_it_is_written_out(steers):
+    assert read(tag("p", f"pay {steers}evil")).text == f"pay {steers.encode('unicode_escape').decode()}evil"
+    assert read(tag("p", "\tfine\n \u00e9 \u05d0\u05d1 \U0001f469\u200d\U0001f680")).text == (
+        "\tfine\n \u00e9 \u05d0\u05d1 \U0001f469\u200d\U0001f680"
+    )
 
 
 @pytest.mark.parametrize(

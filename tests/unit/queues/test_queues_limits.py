@@ -155,3 +155,17 @@ def test_a_bucket_leads_back_to_its_limit() -> None:
     assert ledger.limit_of(("", "other", "")) is None
     assert ledger.free(Limit(queue="q", rate=1), ("q", "", ""), 0.0) == 1
     assert min(math.inf, ledger.free(keyed, ("", "t", "k"), 0.0)) == 1
+
+
+@pytest.mark.parametrize("key", ["", "k"])
+def test_limits_of_a_job_are_those_that_apply_in_their_order(key: str) -> None:
+    limits = [
+        Limit(queue=q, type=t, per_key=per_key, concurrency=1)
+        for per_key in (True, False)
+        for t in ("other", "t", None)
+        for q in (None, "q", "other")
+        if q or t or per_key
+    ]
+    wanted = [limit for limit in limits if limit.bucket("q", "t", key) is not None]
+    assert Ledger(limits).matching("q", "t", key) == wanted
+    assert len(wanted) == (7 if key else 3)

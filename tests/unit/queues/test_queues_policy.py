@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -14,10 +14,19 @@ from hypothesis import strategies as st
 from typing_extensions import TypedDict
 
 from eventperf.errors import ConfigurationError, UnknownScheme
-from eventperf.queues import Backlog, Exponential, NonRetryable, QueueManager, Retry, RetryRule
+from eventperf.queues import (
+    Backlog,
+    EnqueueOptions,
+    Exponential,
+    JobSpec,
+    NonRetryable,
+    QueueManager,
+    Retry,
+    RetryRule,
+)
 from eventperf.queues.codec import Codec, fit
 from eventperf.queues.errors import PayloadError
-from eventperf.queues.policy import Lane, choose, judge
+from eventperf.queues.policy import Lane, Verdict, choose, job_priority, judge
 
 
 def lanes(*ranks: int) -> list[Lane]:
@@ -45,23 +54,114 @@ def test_weighted_shares_are_exact_over_one_round(ranks: list[int]) -> None:
     }
 
 
+def test_strict_order_is_by_queue_then_name_then_level_and_marks_who_was_passed_over() -> None:
+    low, high, higher = Lane("b", 1, 1, 5), Lane("c", 1, 1, 0), Lane("c", 1, 1, 9)
+    assert choose([low, high, higher], "strict", None, {}) is higher
+    assert [lane.skipped for lane in (low, high, higher)] == [1, 1, 0]
+    urgent = Lane("a", 2, 1, 0, skipped=7)
+    assert choose([low, high, higher, urgent], "strict", None, {}) is urgent
+    assert [lane.skipped for lane in (low, high, higher, urgent)] == [2, 2, 1, 0]
+
+
+def test_a_class_alone_is_served_and_has_not_been_passed_over() -> None:
+    alone = Lane("a", 0, 1, 0, skipped=4)
+    assert choose([alone], "strict", 3, {}) is alone
+    assert alone.skipped == 0
+
+
+def test_a_class_comes_first_once_it_was_passed_over_the_bound_and_not_before() -> None:
+    served = [choose(classes, "strict", 3, {}).queue for classes in [lanes(9, 0)] for _ in range(9)]
+    assert served == ["q0", "q0", "q0", "q1"] * 2 + ["q0"]
+    assert choose([Lane("a", 9, 1, 0), Lane("b", 0, 1, 0, skipped=1)], "weighted", 1, {}).queue == "b"
+
+
 @pytest.mark.parametrize(
-    ("error", "attempt", "retried"),
+    ("first", "others"),
     [
-        (ValueError(), 1, True),
-        (ValueError(), 3, False),
-        (NonRetryable(), 1, False),
-        (Retry(5), 1, True),
-        (Retry(5), 3, False),
-        (Retry(5, count=False), 3, True),
-        (KeyError(), 1, False),
-        (OSError(), 5, True),
+        (Lane("a", 5, 1, 5, skipped=4), [Lane("b", 0, 1, 0, skipped=3)]),
+        (Lane("a", 0, 1, 5, skipped=3), [Lane("b", 5, 1, 0, skipped=3)]),
+        (Lane("b", 1, 1, 5, skipped=3), [Lane("a", 1, 1, 0, skipped=3)]),
+        (Lane("a", 1, 1, 0, skipped=3), [Lane("a", 1, 1, 5, skipped=3)]),
+    ],
+    ids=["passed over more often", "lower queue", "later name", "lower level"],
+)
+def test_of_several_starved_classes_the_one_that_waits_worst_comes_first(
+    first: Lane, others: list[Lane]
+) -> None:
+    for order in ([first, *others], [*others, first]):
+        assert choose([replace(lane) for lane in order], "strict", 3, {}) == replace(first, skipped=0)
+
+
+def test_weighted_order_spreads_services_and_takes_the_highest_level_of_a_queue() -> None:
+    classes = [Lane("a", 0, 5, 1), Lane("a", 0, 5, 8), Lane("b", 0, 1, 0), Lane("c", 0, 1, 0)]
+    credit = dict[str, int]()
+    served = [choose(classes, "weighted", None, credit) for _ in range(7)]
+    assert [lane.queue for lane in served] == ["a", "a", "c", "a", "b", "a", "a"]
+    assert {lane.level for lane in served if lane.queue == "a"} == {8}
+    assert credit == {"a": 0, "b": 0, "c": 0}, "a round leaves nobody ahead"
+
+
+@pytest.mark.parametrize(
+    ("asked", "of_type", "type_", "priority"),
+    [
+        (7, 9, "emergency_alert", 7),
+        (0, 9, "emergency_alert", 0),
+        (None, 9, "emergency_alert", 9),
+        (None, 0, "emergency_alert", 0),
+        (None, None, "emergency_alert", 10),
+        (None, None, "data_backup", 1),
+        (None, None, "x", 3),
     ],
 )
-def test_verdicts(error: BaseException, attempt: int, retried: bool) -> None:
-    rules = [RetryRule(on=KeyError, attempts=1), RetryRule(on=OSError, attempts=9)]
-    verdict = judge(error, attempt=attempt, attempts=3, backoff=Exponential(), rules=rules, u=0.5)
-    assert verdict.retry is retried
+def test_the_nearest_word_about_priority_counts(
+    asked: int | None, of_type: int | None, type_: str, priority: int
+) -> None:
+    assert job_priority(asked, of_type, type_) == priority
+
+
+PLAIN = Exponential("1s", jitter=0)
+STEADY = Exponential("7s", factor=1, jitter=0)
+
+
+@pytest.mark.parametrize(
+    ("error", "attempt", "verdict"),
+    [
+        (ValueError(), 1, Verdict(True, 1.0)),
+        (ValueError(), 2, Verdict(True, 2.0)),
+        (ValueError(), 3, Verdict(False, 4.0)),
+        (NonRetryable(), 1, Verdict(False)),
+        (Retry(5), 1, Verdict(True, 5.0)),
+        (Retry(5), 3, Verdict(False, 5.0)),
+        (Retry(), 2, Verdict(True, 2.0)),
+        (Retry(0), 2, Verdict(True, 0.0)),
+        (Retry(5, count=False), 3, Verdict(True, 5.0, False)),
+        (Retry(count=False), 3, Verdict(True, 1.0, False)),
+        (KeyError(), 1, Verdict(False, 1.0)),
+        (ConnectionError(), 8, Verdict(True, 7.0)),
+        (OSError(), 9, Verdict(False, 7.0)),
+        (LookupError(), 2, Verdict(True, 7.0)),
+        (IndexError(), 3, Verdict(False, 7.0)),
+    ],
+    ids=repr,
+)
+def test_verdicts(error: BaseException, attempt: int, verdict: Verdict) -> None:
+    rules = [
+        RetryRule(on=KeyError, attempts=1),
+        RetryRule(on=OSError, attempts=9, backoff=STEADY),
+        RetryRule(on=LookupError, backoff=STEADY),
+        RetryRule(on=ConnectionError, attempts=1),
+    ]
+    assert judge(error, attempt=attempt, attempts=3, backoff=PLAIN, rules=rules, u=0.0) == verdict
+
+
+@pytest.mark.parametrize("error", [ValueError(), KeyError(), Retry(), Retry(count=False)], ids=repr)
+def test_delays_are_spread_by_the_draw(error: BaseException) -> None:
+    def delay_s(u: float) -> float:
+        spread = Exponential("10s", factor=1, jitter=0.5)
+        rules = [RetryRule(on=KeyError, backoff=spread)]
+        return judge(error, attempt=1, attempts=3, backoff=spread, rules=rules, u=u).delay_s
+
+    assert (delay_s(0.0), delay_s(0.5), delay_s(1.0)) == (5.0, 10.0, 15.0)
 
 
 @given(st.integers(1, 2000), st.floats(0, 1, exclude_max=True))
@@ -156,3 +256,9 @@ def test_a_slip_in_the_name_of_a_job_is_told_once(caplog: pytest.LogCaptureFixtu
     (said,) = [record.getMessage() for record in caplog.records]
     assert "'send_invocie_mail'" in said
     assert "'send_invoice_mail'" in said
+
+
+def test_what_type_checkers_know_of_enqueue_is_what_a_spec_has() -> None:
+    spec = {name: kind for name, kind in JobSpec.__annotations__.items() if name not in ("type", "data")}
+    assert {name: kind.__forward_arg__ for name, kind in EnqueueOptions.__annotations__.items()} == spec
+    assert not EnqueueOptions.__required_keys__

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from eventperf.errors import ConfigurationError
 from eventperf.queues import QueueManager
 from eventperf.queues.errors import StoreUnavailable
-from eventperf.queues.schedules import Cron, Every, Schedule
+from eventperf.queues.schedules import Cron, Every, Schedule, parse_when
 from eventperf.queues.working.scheduler import Scheduler
 from eventperf.testing import FakeClock
 
@@ -81,6 +83,50 @@ def test_every_is_aligned_on_all_hosts() -> None:
         600,
         600,
     )
+
+
+@pytest.mark.parametrize("step_s", [0.1, 0.3, 1 / 3, 0.7, 1.1, 60.0, 86_400.0])
+def test_every_has_the_same_slots_forwards_backwards_and_from_between(step_s: float) -> None:
+    every = Every(step_s)
+    for start in (0, int(1_795_879_000 / step_s)):
+        slots = [round(n * step_s, 3) for n in range(start, start + 200)]
+        for slot, later in pairwise(slots):
+            between = (slot + later) / 2
+            assert (every.after(slot), every.after(between)) == (later, later)
+            assert (every.before(slot), every.before(between)) == (slot, slot)
+
+
+@pytest.mark.parametrize(
+    ("when", "slots"),
+    [
+        ("*/5 9 * * mon", Cron("*/5 9 * * mon", PARIS)),
+        ("@daily", Cron("@daily", PARIS)),
+        ("10m", Every(600.0)),
+        (90, Every(90.0)),
+        (timedelta(hours=1), Every(3600.0)),
+        (0.1, Every(0.1)),
+    ],
+)
+def test_a_schedule_is_a_cron_expression_in_its_zone_or_a_duration(when: Any, slots: Cron | Every) -> None:
+    assert parse_when(when, PARIS) == slots
+    assert parse_when(when, "Europe/Paris") == slots
+
+
+@pytest.mark.parametrize(
+    ("when", "argument", "allowed"),
+    [
+        (0.09, "when", "at least 0.1 s"),
+        ("50ms", "when", "at least 0.1 s"),
+        ("daily", "when", "timedelta"),
+        ("61 * * * *", "cron", "0 to 59"),
+        ("@sometimes", "cron", "minute"),
+    ],
+)
+def test_what_is_neither_is_refused_with_what_was_given(when: Any, argument: str, allowed: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_when(when, "UTC")
+    assert (caught.value.argument, caught.value.given) == (argument, when)
+    assert allowed in caught.value.allowed
 
 
 class JumpyStore:

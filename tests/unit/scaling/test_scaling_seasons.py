@@ -223,15 +223,30 @@ def turns(told: list[tuple[float, int, int, Recommendation]]) -> int:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_load_that_swings_is_not_followed_to_and_fro(policy: type[LatencyPolicy]) -> None:
-    """A step down that had to be taken back is not tried again for half an hour."""
+    """Replicas stay at what the last minutes needed."""
 
     def load(t: float) -> float:
         return 800.0 + 90.0 * math.sin(t / 70.0) + 60.0 * math.sin(t / 13.0)
 
     told = play(policy(capacity_rps=40), load, until_s=6 * 3600.0)
     late = [t for t, before, _, _ in told if t > 900 and load(t) > 40 * before]
-    assert turns(told) <= 12
-    assert len(late) <= 0.01 * len(told)
+    assert turns(told) == 0
+    assert not late
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_rise_soon_after_a_step_down_is_met(policy: type[LatencyPolicy]) -> None:
+    """The rest after a step down is for noise: what one forecast in a few was off by is still covered."""
+
+    def load(t: float) -> float:
+        base = 2000.0 if t < 7200.0 else min(1400.0 + max(0.0, t - 7900.0) * 1.2, 2000.0)
+        return base * (1.0 + 0.06 * math.sin(t / 45.0) + 0.05 * math.sin(t / 140.0))
+
+    told = play(policy(capacity_rps=40), load, until_s=9000.0)
+    downs = [t for t, before, after, _ in told if after < before]
+    assert 7700.0 < downs[-1] < 7900.0
+    late = [t for t, _, after, _ in told if t > 7900.0 and load(t + 45.0) > 40 * after]
+    assert not late
 
 
 def test_a_burst_is_hedged_and_the_surplus_goes_when_enough_serve() -> None:
@@ -279,6 +294,20 @@ def test_records_replay_bit_for_bit_through_json(policy: type[LatencyPolicy]) ->
         # A restarted scaler goes on from its record: the state survives JSON as it is.
         memory = json.loads(json.dumps(decision.memory)) if tick % 50 == 0 else dict(decision.memory)
         replicas = decision.after
+
+
+def test_the_first_slot_of_all_teaches_nothing() -> None:
+    """A scaler starts in the middle of a slot, on a metric whose window is still filling."""
+    state = None
+    for tick in range(120):
+        t = 150.0 + 15.0 * tick
+        rate = 1000.0 if tick else 400.0
+        state = seasons.roll(
+            state or seasons.start(t), time_s=t, measured_s=t, rate=rate, last_rate=rate, lead_s=100.0,
+            quantile=0.94, events=None,
+        )  # fmt: skip
+    assert state is not None
+    assert state["leaps"] == {}
 
 
 def test_leaps_are_expected_at_their_hour_and_fade() -> None:

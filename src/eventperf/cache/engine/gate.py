@@ -6,14 +6,15 @@ answer: it degrades the one ability, is said once, and keeps nobody else from th
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from typing_extensions import ParamSpec
 
 from eventperf._core.events import Hooks
+from eventperf._core.logs import logger
 from eventperf.cache.errors import StoreUnavailable
+from eventperf.cache.protocols import CacheStore
 from eventperf.cache.stats import BreakerChanged, Counts, StoreTrouble
 
 from .breaker import Breaker
@@ -22,18 +23,28 @@ from .effects import Verb
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_log = logging.getLogger("eventperf.cache")
-_SAID_MOST: Final = 64
+_log = logger("eventperf.cache")
 
 
 class Gate:
-    """Guards every verb of one second tier."""
+    """Guards every verb of one second tier.
 
-    def __init__(self, url: str, breaker: Breaker, counts: Counts, hooks: Hooks) -> None:
-        self.url: str = url
+    Args:
+        store: What it guards.
+        breaker: Shared with the other caches on its server.
+        owed: Says to the store what could not be said while it was silent.
+        counts: Where failed commands are counted.
+        hooks: Who is told of them.
+    """
+
+    def __init__(
+        self, store: CacheStore, breaker: Breaker, owed: Callable[[], None], counts: Counts, hooks: Hooks
+    ) -> None:
+        self.url: str = store.url
         self.breaker: Breaker = breaker
+        self.probe: Callable[[], None] = store.ping
+        self.caught_up: Callable[[], None] = owed
         self._counts, self._hooks = counts, hooks
-        self._said: set[tuple[str, str]] = set()
         self._has_plain: set[str] = set()
 
     def verb(self, what: str, plain: Callable[P, T], task: Callable[P, Awaitable[T]]) -> Verb[P, T]:
@@ -69,16 +80,17 @@ class Gate:
             plain: As it can be done with the methods that every store has.
             loss: What the plain way does not give.
         """
-        chosen = [own]
+        chosen, breaker = [own], self.breaker
         self._has_plain.add(what)
 
         def instead(error: StoreUnavailable) -> Verb[P, T]:
             if not error.permanent or chosen[0] is plain:
                 raise error
             chosen[0] = plain
-            _log.warning(
-                "cache at %s: %s is refused (%s); from now on %s", self.url, what, error.reason, loss
-            )
+            if breaker.is_news(f"{what} at all", error.reason):
+                _log.warning(
+                    "cache at %s: %s is refused (%s); from now on %s", self.url, what, error.reason, loss
+                )
             return plain
 
         def choose(*args: P.args, **options: P.kwargs) -> T:
@@ -101,24 +113,17 @@ class Gate:
         self._counts.store_errors += 1
         if error.silent:
             self.breaker.trip(error.reason)
-        elif not (error.permanent and what in self._has_plain):
-            kind = (what, error.reason.split(":", 1)[0][:40])
-            if kind not in self._said and len(self._said) < _SAID_MOST:
-                self._said.add(kind)
-                _log.warning("cache at %s refuses %s: %s", self.url, what, error.reason)
+        elif error.permanent and what in self._has_plain:
+            pass  # said by whoever takes the plain way
+        elif self.breaker.is_news(what, error.reason):
+            _log.warning("cache at %s refuses %s: %s", self.url, what, error.reason)
         if self._hooks.active:
             self._hooks.emit(StoreTrouble(error))
 
     def _is_open(self) -> StoreUnavailable:
         return StoreUnavailable(self.url, "circuit breaker is open", True)
 
-    def changed(self, state: str, reason: str) -> None:
-        """Say that the breaker opened or closed."""
-        if state == "open":
-            _log.warning(
-                "cache at %s does not answer (%s): loads go on without it until it does", self.url, reason
-            )
-        else:
-            _log.info("cache at %s answers again", self.url)
+    def changed(self, state: str) -> None:
+        """The breaker opened or closed."""
         if self._hooks.active:
             self._hooks.emit(BreakerChanged(state))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable
 from typing import Any
 
 from eventperf._core.flights import Flight
+from eventperf._core.logs import logger
 from eventperf.cache.errors import StoreUnavailable
 from eventperf.cache.keys import Space
 from eventperf.cache.options import CacheOptions
@@ -22,7 +22,7 @@ from .state import Core
 from .tier import Tier
 from .write import pack, tell
 
-_log = logging.getLogger("eventperf.cache")
+_log = logger("eventperf.cache")
 _said: set[str] = set()
 _SAID_MOST = 100
 

@@ -19,6 +19,7 @@ class Renew(Protocol):
 
 @dataclass(slots=True)
 class _Lease:
+    renew: Renew
     keys: list[str]
     lease_s: float
     due: float
@@ -32,8 +33,7 @@ class Keeper:
     load that nobody wants any more.
     """
 
-    def __init__(self, renew: Renew) -> None:
-        self._renew = renew
+    def __init__(self) -> None:
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -46,12 +46,17 @@ class Keeper:
         return len(self._leases)
 
     def keep(
-        self, outers: Collection[str], token: str, lease_s: float, is_wanted: Callable[[], bool]
+        self,
+        renew: Renew,
+        outers: Collection[str],
+        token: str,
+        lease_s: float,
+        is_wanted: Callable[[], bool],
     ) -> None:
         """Renew the leases of ``outers`` until :meth:`drop`, or until nobody wants the load."""
         with self._wake:
             due = time.monotonic() + lease_s / 3
-            self._leases[token] = _Lease(list(outers), lease_s, due, is_wanted)
+            self._leases[token] = _Lease(renew, list(outers), lease_s, due, is_wanted)
             if not self._running:
                 try:
                     threading.Thread(target=self._run, name="eventperf-cache-lease", daemon=True).start()
@@ -76,9 +81,9 @@ class Keeper:
             time.sleep(min(1.0, shortest / 6))
             for token, lease in self._due():
                 try:
-                    self._renew(token, lease.keys, lease_s=lease.lease_s)
+                    lease.renew(token, lease.keys, lease_s=lease.lease_s)
                 except CacheError:
-                    break  # the server is away; nothing can be stored under these leases anyway
+                    continue  # the server is away; nothing can be stored under this lease anyway
 
     def _due(self) -> list[tuple[str, _Lease]]:
         now = time.monotonic()

@@ -205,7 +205,8 @@ def _load_leased(
     outers = [outer_of(space, key) for key in leased]
     assert core.keeper is not None
     if outers:
-        core.keeper.keep(outers, token, batch.options.in_seconds.lease, lambda: True)
+        lease_s = batch.options.in_seconds.lease
+        core.keeper.keep(tier.renew_many, outers, token, lease_s, lambda: True)
     kept: set[str] = set()
     try:
         versions: dict[str, str] = {}

@@ -280,9 +280,8 @@ def _load_leased(
     core: Core, tier: Tier, job: Job, flight: Flight, token: str, server_s: float, in_background: bool
 ) -> Steps[Any]:
     assert core.keeper is not None
-    core.keeper.keep(
-        [job.outer], token, job.options.in_seconds.lease, _wanted(core, job, flight, in_background)
-    )
+    lease_s, is_wanted = job.options.in_seconds.lease, _wanted(core, job, flight, in_background)
+    core.keeper.keep(tier.renew_many, [job.outer], token, lease_s, is_wanted)
     done = False
     try:
         # Versions of the tags that are known before the load: an invalidation during it makes them old.

@@ -7,18 +7,19 @@ When there are too many to name, the whole namespace takes their place: nothing 
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
+from eventperf._core.logs import logger
 from eventperf.cache.errors import StoreUnavailable
 from eventperf.cache.keys import glob
 from eventperf.cache.protocols import CacheStore
 
 V = TypeVar("V", bound=tuple[int, Any])
 
-_log = logging.getLogger("eventperf.cache")
+_log = logger("eventperf.cache")
 
 MOST: Final = 10_000
 _CHUNK: Final = 500
@@ -35,6 +36,7 @@ class Replay:
         tell: Tells other processes what was said.
         whole_of: The pattern of the whole namespace of an outer key or tag record.
         now: Monotonic time.
+        again: Where it is run again and again while something is owed.
     """
 
     def __init__(
@@ -46,9 +48,12 @@ class Replay:
         tell: Callable[[list[str]], None],
         whole_of: Callable[[str], str],
         now: Callable[[], float],
+        again: Again,
     ) -> None:
         self._store, self._bump, self._settle, self._tell = store, bump, settle, tell
         self._whole_of, self._now = whole_of, now
+        self._again = again
+        self._closed = False
         self.replayed: int = 0
         self.after_fork()
 
@@ -56,8 +61,6 @@ class Replay:
         """A child owes nothing: the parent says it."""
         self._mu = threading.Lock()
         self._serial = itertools.count()
-        self._stop = threading.Event()
-        self._running = False
         self._keys: dict[str, tuple[int, float]] = {}  # value: serial, and until when it settles
         self._tags: dict[str, tuple[int, float]] = {}
         self._patterns: dict[str, tuple[int, Callable[[str], bool]]] = {}
@@ -87,7 +90,8 @@ class Replay:
                             self._give_up_names(whole)
                         continue
                     owed[name] = (next(self._serial), max(until, owed.get(name, (0, 0.0))[1]))
-        self._start()
+        if not self._closed:
+            self._again.watch(self)
 
     def _add_pattern(self, pattern: str) -> None:
         if len(self._patterns) >= MOST // 10 and pattern not in self._patterns:
@@ -172,33 +176,84 @@ class Replay:
                     del owed[name]
         self.replayed += len(names)
 
-    def _start(self) -> None:
-        """Try again now and then, also when the breaker never opened (the store refuses, not sleeps)."""
-        with self._mu:
-            if self._running or self._stop.is_set():
-                return
-            self._running = True
-        try:
-            threading.Thread(target=self._again, name="eventperf-cache-replay", daemon=True).start()
-        except RuntimeError:
-            self._running = False  # no new threads at interpreter shutdown
-
-    def _again(self) -> None:
-        pause = _FIRST_S
-        while not self._stop.wait(pause):
-            try:
-                self.run()
-            except StoreUnavailable:
-                pause = min(_LAST_S, pause * 1.6)
-                continue
-            with self._mu:
-                if not len(self):
-                    self._running = False
-                    return
-
     def close(self) -> None:
         """Stop trying."""
-        self._stop.set()
+        self._closed = True
+        self._again.drop(self)
+
+
+class Again:
+    """Runs the replays of one server again and again, each until it owes nothing.
+
+    This is for a store that refuses and does not sleep; when a silent one answers again, its breaker says so.
+    The daemon thread runs only while something is owed.
+    """
+
+    def __init__(self) -> None:
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Forget the parent's thread."""
+        self._changed = threading.Condition(threading.Lock())
+        self._pauses: dict[Replay, tuple[float, float]] = {}  # when it is due, and the pause before
+        self._running = False
+
+    def __len__(self) -> int:
+        return len(self._pauses)
+
+    def watch(self, replay: Replay) -> None:
+        """Run ``replay`` in a moment, if it is not expected yet."""
+        with self._changed:
+            if replay in self._pauses:
+                return
+            self._pauses[replay] = (time.monotonic() + _FIRST_S, _FIRST_S)
+            self._changed.notify_all()
+            if self._running:
+                return
+            try:
+                threading.Thread(target=self._run, name="eventperf-cache-replay", daemon=True).start()
+            except RuntimeError:
+                return  # no new threads at interpreter shutdown
+            self._running = True
+
+    def drop(self, replay: Replay) -> None:
+        """Expect nothing of it any more."""
+        with self._changed:
+            self._pauses.pop(replay, None)
+            self._changed.notify_all()
+
+    def _next(self) -> Replay | None:
+        """Wait for the next replay that is due; ``None`` when there is none left, which ends the thread."""
+        with self._changed:
+            while self._pauses:
+                replay = min(self._pauses, key=lambda one: self._pauses[one][0])
+                left = self._pauses[replay][0] - time.monotonic()
+                if left <= 0:
+                    return replay
+                self._changed.wait(left)
+            self._running = False
+            return None
+
+    def _run(self) -> None:
+        while (replay := self._next()) is not None:
+            silent = False
+            try:
+                replay.run()
+            except StoreUnavailable as error:
+                silent = error.silent
+            self._ran(replay, silent)
+
+    def _ran(self, replay: Replay, silent: bool) -> None:
+        """Drop what is done and put off the rest; with a silent server the others wait as well."""
+        with self._changed:
+            if replay in self._pauses and not len(replay):
+                del self._pauses[replay]
+            for other in list(self._pauses) if silent else [one for one in self._pauses if one is replay]:
+                due, pause = self._pauses[other]
+                now = time.monotonic()
+                if due <= now:
+                    pause = min(_LAST_S, pause * 1.6)
+                    self._pauses[other] = (now + pause, pause)
 
 
 def _chunks(names: Iterable[str]) -> Iterable[list[str]]:

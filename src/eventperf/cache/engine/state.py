@@ -38,8 +38,10 @@ from eventperf.cache.protocols import (
 )
 from eventperf.cache.stats import CoherenceChanged, Counts
 
+from . import common
 from .background import Background
 from .breaker import Breaker
+from .common import Common, common_of
 from .fences import Fences, Guard, Ticket
 from .gate import Gate
 from .keeper import Keeper
@@ -111,11 +113,14 @@ class Core:
     def _link(self, store: CacheStore | None, coherence: str) -> None:
         """Build what a second tier needs; nothing is opened yet."""
         self.store = store
+        self.common: Common | None = None
         self.replay: Replay | None = None
         self.breaker: Breaker | None = None
         self.keeper: Keeper | None = None
+        self.gate: Gate | None = None
         if store is None:
             return
+        shared = self.common = common_of(store)
         plain = PlainWays(store)
         tags = store if isinstance(store, SupportsTags) else plain
         leases = store if isinstance(store, SupportsLease) else plain
@@ -135,11 +140,12 @@ class Core:
             tell=self._tell_replayed,
             whole_of=self.space.whole_of,
             now=self.now,
+            again=shared.again,
         )
-        self.breaker = Breaker(store.ping, self._breaker_changed, self.replay.run)
-        self.gate: Gate = Gate(store.url, self.breaker, self.counts, self.hooks)
+        self.breaker, self.keeper = shared.breaker, shared.keeper
+        self.gate = Gate(store, self.breaker, self.replay.run, self.counts, self.hooks)
+        self.breaker.join(self.gate)
         self.tier = Tier(store, self.gate)
-        self.keeper = Keeper(self.tier.renew_many)
         if isinstance(store, SupportsBus):
             channel = f"{self.space.tag_prefix[:-2]}x:bus"  # outside every prefix that is followed
             self.bus = store.bus(coherence=coherence, wants_l1=self.l1 is not None, channel=channel)
@@ -148,9 +154,6 @@ class Core:
         elif coherence != "ttl":
             self.coherence = "ttl"  # a store that cannot tell us of writes
             self.l1_open = self.l1 is not None
-
-    def _breaker_changed(self, state: str, reason: str) -> None:
-        self.gate.changed(state, reason)
 
     # -- process memory ------------------------------------------------------------------------------
 
@@ -342,7 +345,7 @@ class Core:
         self.locks.after_fork()
         if isinstance(self.l1, ForkAware):
             self.l1.after_fork()
-        for part in (self.replay, self.breaker, self.keeper):
+        for part in (self.replay, self.common):
             if part is not None:
                 part.after_fork()
         if self.bus is not None:
@@ -353,9 +356,10 @@ class Core:
 
     def shut(self) -> None:
         """Stop background work and drop what process memory holds."""
-        for part in (self.breaker, self.replay):
-            if part is not None:
-                part.close()
+        if self.breaker is not None and self.gate is not None:
+            self.breaker.leave(self.gate)
+        if self.replay is not None:
+            self.replay.close()
         if self.bus is not None:
             self.bus.close()
             self.l1_open = False
@@ -367,6 +371,7 @@ _cores: weakref.WeakSet[Core] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
+    common.after_fork()
     for core in list(_cores):
         core.after_fork()
 

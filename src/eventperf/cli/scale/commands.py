@@ -42,7 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "scaler", nargs="?", metavar="MODULE:OBJECT", help="an AutoScaler, or a function that returns one"
     )
     run.add_argument("--config", metavar="FILE", help="targets on Kubernetes, from a TOML file")
-    run.add_argument("--check", action="store_true", help="only say whether the file is valid")
+    run.add_argument(
+        "--check", action="store_true", help="say whether the file is valid and what its metrics say now"
+    )
     run.add_argument("--dry-run", action="store_true", help="decide and log, change nothing")
     run.add_argument("--interval", default="15s", help="of MODULE:OBJECT (default 15s); a file has its own")
     run.add_argument("--once", action="store_true", help="one tick, printed")
@@ -64,6 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         freeze.add_argument("--namespace", "-n", help="of the targets, without --config")
         freeze.add_argument("--kubeconfig", metavar="FILE", help="as kubectl finds it by default")
         freeze.add_argument("--context", help="of that kubeconfig")
+        freeze.add_argument("--state", metavar="WHERE", help="of other targets: what their scalers share")
         freeze.add_argument("--json", action="store_true")
 
     carry = commands.add_parser("import", help="an HPA or ScaledObject as a file for `scale run --config`")

@@ -21,6 +21,7 @@ from eventperf.scaling import (
     Calendar,
     DecisionLog,
     Fleet,
+    HttpAccess,
     LeaderElector,
     LearnedState,
     LogAlerts,
@@ -329,12 +330,11 @@ class _Builder:
         query = filled(
             query, section.at("query"), namespace=target.object.namespace, name=target.object.reference.name
         )
-        bearer, org = section.secret("bearer"), section.text("org", None)
-        headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
-        headers |= {"X-Scope-OrgID": org} if org else {}
+        org = section.text("org", None)
         with named(section.at("")[:-1]):
             source = PrometheusMetrics(
-                section.text("prometheus"), query, name=metric, headers=headers,
+                section.text("prometheus"), query, name=metric,
+                headers={"X-Scope-OrgID": org} if org else {}, access=_access(section),
                 timeout=section.duration("timeout", 3.0), max_age=section.duration("max_age", 60.0),
             )  # fmt: skip
         section.end()
@@ -366,6 +366,23 @@ class _Builder:
         with named(path):
             policy = made(**options)
             return policy
+
+
+def _access(section: Section) -> HttpAccess | None:
+    """Read the keys that let one in; files stay files, so that what is rotated counts."""
+    options: dict[str, Any] = {
+        name: section.text(name, None) for name in ("ca_file", "cert_file", "key_file")
+    }
+    for name in ("bearer", "username", "password"):
+        if section.has(f"{name}_file") and not (section.has(name) or section.has(f"{name}_env")):
+            options[f"{name}_file"] = section.text(f"{name}_file")
+        else:
+            options[name] = section.secret(name)
+    if not any(options.values()):
+        return None
+    access = HttpAccess(**options)
+    access.headers(), access.context()  # what cannot be read now is said now
+    return access
 
 
 def _known_policies() -> dict[str, Any]:

@@ -1,30 +1,60 @@
-"""``eventperf scale freeze`` and ``unfreeze``: the annotation that every scaler of a workload obeys."""
+"""``eventperf scale freeze`` and ``unfreeze``: what every scaler of a target obeys.
+
+On Kubernetes an annotation of the workload; for any other target a mark in the state its scalers share.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.cli.output import emit_json, say
 
 from .config import build, read_file
+from .state import open_state
 
 if TYPE_CHECKING:
     from eventperf.scaling.backends.kubernetes.target import KubernetesScale
 
 
 def freeze(args: argparse.Namespace, *, on: bool) -> int:
-    """Write or take away the annotation of each target; the first refusal ends it."""
+    """Hold each target or let it go on; the first refusal ends it."""
     done = []
-    for target in _targets(args):
-        target.freeze(on)
-        done.append(f"{target.namespace}/{target.reference.plural}/{target.reference.name}")
+    for name in _shared(args, on) if args.state else _annotated(args, on):
+        done.append(name)
         if not args.json:
-            say(f"{done[-1]}: {'frozen' if on else 'no longer frozen'}")
+            say(f"{name}: {'frozen' if on else 'no longer frozen'}")
     if args.json:
         emit_json({"frozen" if on else "unfrozen": done})
     return 0
+
+
+def _annotated(args: argparse.Namespace, on: bool) -> Iterator[str]:
+    for target in _targets(args):
+        target.freeze(on)
+        yield f"{target.namespace}/{target.reference.plural}/{target.reference.name}"
+
+
+def _shared(args: argparse.Namespace, on: bool) -> Iterator[str]:
+    other = [o for o in ("config", "namespace", "kubeconfig", "context") if getattr(args, o)]
+    if other:
+        raise ConfigurationError("--state", f"and --{other[0]}", "one: workloads of a cluster are annotated")
+    if not args.targets:
+        raise ConfigurationError("TARGET", "none", "the names as decisions show them")
+    state = open_state(args.state, argument="--state")
+    try:
+        for name in args.targets:
+            if on and not any(state.recall(name, dry_run=dry) for dry in (False, True)):
+                text = (
+                    f"{name}: nobody has kept anything under this name yet; is it spelt as in the decisions?"
+                )
+                say(text, error=True)
+            state.freeze(name, on)
+            yield name
+    finally:
+        state.close()
 
 
 def _targets(args: argparse.Namespace) -> list[KubernetesScale]:

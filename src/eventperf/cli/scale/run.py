@@ -12,14 +12,16 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.logs import logger
 from eventperf.cli.output import say, table
 from eventperf.scaling import ScalingDecision
 from eventperf.scaling.leader import LeaderChanged
 
 from .config import Plan, build, read_file
 from .listening import listening
+from .reading import readings
 
-_log = logging.getLogger("eventperf.scaling.run")
+_log = logger("eventperf.scaling.run")
 
 
 def run_config(args: argparse.Namespace) -> int:
@@ -27,10 +29,7 @@ def run_config(args: argparse.Namespace) -> int:
     plan = build(read_file(args.config), dry_run=True if args.dry_run else None, state=args.state)
     try:
         if args.check:
-            _show(plan)
-            for text in plan.unseen:
-                say(f"can never work: {text}", error=True)
-            return 1 if plan.unseen else 0
+            return _check(plan)
         if args.once:
             return _once(plan, as_json=args.json)
         with listening(plan, args.listen) if args.listen else nullcontext():
@@ -48,6 +47,29 @@ def _show(plan: Plan) -> None:
     valid = "Valid" if not plan.unseen else "Readable, with faults"
     title = f"{valid}: {len(rows)} targets every {plan.interval_s:g} s; lease: {lease}"
     table(("target", "min", "max", "policy", "dry run"), rows, title=title)
+
+
+def _check(plan: Plan) -> int:
+    """Say whether the file is valid and what each of its metrics says now; 1 when it can never work.
+
+    A source that is away does not make a file wrong: ``eventperf doctor --scale-config`` ends with 1 then.
+    """
+    _show(plan)
+    for text in plan.unseen:
+        say(f"can never work: {text}", error=True)
+    rows, silent = [], 0
+    for reading in readings(plan.scalers):
+        state = reading.state
+        said = reading.error if state is None else f"{state.replicas} replicas, {state.ready} ready"
+        rows.append((reading.target, "replicas", said))
+        silent += state is None
+        for metric, text, is_value in reading.metrics():
+            rows.append((reading.target, metric, text if is_value else f"no value: {text}"))
+            silent += not is_value
+    table(("target", "read", "now"), rows, title="Read once, nothing changed")
+    if silent:
+        say(f"{silent} of {len(rows)} could not be read now; the file itself is not at fault", error=True)
+    return 1 if plan.unseen else 0
 
 
 def _once(plan: Plan, *, as_json: bool) -> int:

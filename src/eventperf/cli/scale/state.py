@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from eventperf.scaling.backends.kubernetes.api import KubernetesApi
     from eventperf.scaling.protocols import StateStore
 
+_DATABASES = ("postgresql", "mysql", "mariadb", "sqlite")
+_ALLOWED = "configmap:NAME, redis://..., the URL of a database (such as postgresql://...), or a folder"
+
 
 def open_state(
     where: str, *, argument: str, api: KubernetesApi | None = None, namespace: str | None = None
 ) -> LearnedState:
-    """Return the state that ``where`` names: ``configmap:NAME``, a Redis URL, or a folder.
+    """Return the state that ``where`` names: ``configmap:NAME``, the URL of a Redis or database, or a folder.
 
     Raises:
         ConfigurationError: It names none of them.
@@ -33,13 +36,16 @@ def _store(where: str, argument: str, api: KubernetesApi | None, namespace: str 
 
         return ConfigMapState(name, namespace=namespace, api=api)
     if "://" in where:
-        if not kind.startswith(("redis", "rediss", "unix")):
-            allowed = "configmap:NAME, redis://..., or a folder (a database keeps it as [log] database)"
-            raise ConfigurationError(argument, redact(where), allowed)
-        from eventperf.scaling import RedisState
+        if kind.startswith(("redis", "rediss", "unix")):
+            from eventperf.scaling import RedisState
 
-        return RedisState(where)
+            return RedisState(where)
+        if not kind.startswith(_DATABASES):
+            raise ConfigurationError(argument, redact(where), _ALLOWED)
+        from eventperf.scaling import SqlState
+
+        return SqlState(where)
     folder = name if kind == "file" and name else where
     if not folder:
-        raise ConfigurationError(argument, where, "configmap:NAME, redis://..., or a folder")
+        raise ConfigurationError(argument, where, _ALLOWED)
     return FileState(folder)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.events import Hooks
+from eventperf._core.logs import logger
 from eventperf._pages.html import Html, tag
 from eventperf._pages.style import STYLE
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from .adapters.asgi import AsgiApp
     from .adapters.wsgi import WsgiApp
 
-_log = logging.getLogger("eventperf.console")
+_log = logger("eventperf.console")
 
 _ASSETS: Final = {
     "/console.css": ("text/css; charset=utf-8", "console.css"),

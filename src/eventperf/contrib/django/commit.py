@@ -11,8 +11,10 @@ from eventperf.cache.transactions import mark_django, watch
 from eventperf.cache.verbs.base import tag_list, text_of
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack  # of typing from Python 3.11 on
+
     from eventperf.cache import CacheManager
-    from eventperf.queues import QueueManager
+    from eventperf.queues import EnqueueOptions, QueueManager
 
 __all__ = ["enqueue_on_commit", "invalidate_on_commit"]
 
@@ -45,7 +47,12 @@ def invalidate_on_commit(
 
 
 def enqueue_on_commit(
-    queues: QueueManager, type: str, data: Any = None, *, using: str | None = None, **options: Any
+    queues: QueueManager,
+    type: str,
+    data: Any = None,
+    *,
+    using: str | None = None,
+    **options: Unpack[EnqueueOptions],
 ) -> None:
     """Enqueue after the current transaction of ``using`` has committed.
 

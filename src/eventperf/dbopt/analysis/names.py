@@ -16,6 +16,7 @@ from sqlglot.schema import MappingSchema
 from eventperf.dbopt.schema.conditions import Predicate, PredicateKind
 from eventperf.dbopt.schema.model import Schema, Table
 from eventperf.dbopt.statements.fingerprint import parse
+from eventperf.dbopt.statements.told import reason
 
 from .predicates import (
     Node,
@@ -82,8 +83,7 @@ def analyse(sql: str, schema: Schema) -> Analysis:
     try:
         _analyse(parsed.tree.copy(), schema, out)
     except (SqlglotError, RecursionError, KeyError, AttributeError, ValueError, TypeError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        out.error = f"names could not be resolved: {said[:160]}"
+        out.error = f"names could not be resolved: {reason(error, sql, schema.dialect)[:160]}"
     return out
 
 

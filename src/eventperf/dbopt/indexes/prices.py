@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from eventperf.dbopt.protocols import Plan, Planner, Query
 from eventperf.dbopt.schema.model import IndexSpec
+from eventperf.dbopt.statements.told import reason
 
 Specs = frozenset[IndexSpec]
 NOTHING: Specs = frozenset()
@@ -22,6 +23,7 @@ class Prices:
     Args:
         planner: Who is asked.
         expired: Whether time is up: from then on the best that is known is the answer.
+        dialect: Of the statements.
 
     Attributes:
         reasons: What the planner could not take, and its words.
@@ -29,8 +31,10 @@ class Prices:
         is_cheapest: More indexes never make a plan dearer.
     """
 
-    def __init__(self, planner: Planner, expired: Callable[[], bool] = lambda: False) -> None:
-        self._planner, self._expired = planner, expired
+    def __init__(
+        self, planner: Planner, expired: Callable[[], bool] = lambda: False, dialect: str = "sqlite"
+    ) -> None:
+        self._planner, self._expired, self._dialect = planner, expired, dialect
         self.is_cheapest: bool = planner.is_cheapest
         self._plans: dict[str, dict[Specs, Plan]] = defaultdict(dict)
         self._sizes: dict[IndexSpec, int] = {}
@@ -49,9 +53,13 @@ class Prices:
             if not relevant:
                 raise
             for spec in relevant:
-                self.reasons.setdefault(spec, refusal(error))
+                self.reasons.setdefault(spec, self.refusal(query, error))
             plan = self._plans[query.id][relevant] = self._ask(query, NOTHING)
             return plan
+
+    def refusal(self, query: Query, error: Exception) -> str:
+        """Return the planner's refusal in one line, without values."""
+        return f"the planner refused it: {reason(error, query.sample.sql, self._dialect)[:160]}"
 
     def _ask(self, query: Query, specs: Specs, *, late: bool = False) -> Plan:
         """Return a plan, asked only where earlier answers do not imply it.
@@ -81,7 +89,7 @@ class Prices:
                 try:
                     self._ask(query, frozenset((spec,)), late=late)
                 except Exception as error:
-                    self.reasons[spec] = refusal(error)
+                    self.reasons[spec] = self.refusal(query, error)
             fine = frozenset(s for s in specs if s not in self.reasons)
             return self.plan(query, fine) if fine != specs else None
 
@@ -126,9 +134,3 @@ def _implied(asked: Mapping[Specs, Plan], specs: Specs) -> Plan | None:
         if plan.used <= specs <= more:
             return plan
     return None
-
-
-def refusal(error: Exception) -> str:
-    """Return a planner's refusal in one line: its first, or the error's kind where it says nothing."""
-    said = (str(error).splitlines() or [type(error).__name__])[0][:160]
-    return f"the planner refused it: {said}"

@@ -12,7 +12,7 @@ from eventperf.dbopt.options import Limits
 from eventperf.dbopt.protocols import Plan, Query
 from eventperf.dbopt.schema.model import IndexSpec, Schema
 
-from .prices import NOTHING, Prices, Specs, refusal
+from .prices import NOTHING, Prices, Specs
 
 #: What maintaining one index costs per row written, in seconds: about one b-tree insert.
 WRITE_S: Final = 12e-6
@@ -90,7 +90,7 @@ class States:
                 plan = self._prices.plan(query, NOTHING)
             except Exception as error:
                 # One statement that the planner refuses must not end the search for the others.
-                self.failed[query.id] = refusal(error)
+                self.failed[query.id] = self._prices.refusal(query, error)
                 continue
             self.queries.append(query)
             for table in query.analysis.tables:

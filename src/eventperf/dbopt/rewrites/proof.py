@@ -19,6 +19,7 @@ from typing import Any, Final
 from sqlglot import exp
 
 from eventperf.dbopt.schema.model import Schema, Table
+from eventperf.dbopt.statements.told import reason
 
 from .lab import Lab
 from .made import domains, draw_rows
@@ -98,7 +99,7 @@ def compare(
             with Lab(connection, schema, known, schema.dialect) as lab:
                 return _try(lab, before, after, known, random.Random(seed), rounds // 3, schema.dialect)
         except Exception as error:
-            note = str(error).splitlines()[0][:120]
+            note = _said(error, before, schema.dialect)
     else:
         note = ""
     own = sqlite3.connect(":memory:", isolation_level=None)
@@ -107,7 +108,7 @@ def compare(
             where = "sqlite" if schema.dialect == "sqlite" else f"SQLite, translated from {schema.dialect}"
             return _try(lab, before, after, known, random.Random(seed), rounds, where)
     except Exception as error:  # a statement this engine cannot run proves nothing, and says so
-        return Trial(None, note=note or str(error).splitlines()[0][:120])
+        return Trial(None, note=note or _said(error, before, "sqlite"))
     finally:
         own.close()
 
@@ -160,9 +161,13 @@ def sample_rows(
             one, two = (multiset(lab.rows(t)) for t in (before, after))
             return Trial(one == two, 1, int(bool(one)), where="SQLite")
     except Exception as error:
-        return Trial(None, note=str(error).splitlines()[0][:120])
+        return Trial(None, note=_said(error, before, "sqlite"))
     finally:
         own.close()
+
+
+def _said(error: Exception, tree: Node, dialect: str) -> str:
+    return reason(error, tree.sql(dialect=dialect), dialect)[:120]
 
 
 def _storable(value: Any) -> Any:

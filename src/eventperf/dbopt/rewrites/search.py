@@ -8,7 +8,6 @@ difference shows nothing.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -18,10 +17,12 @@ from typing import Any, Final
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from eventperf._core.logs import logger
 from eventperf.dbopt.analysis.names import analyse
 from eventperf.dbopt.findings import RewriteAdvice
 from eventperf.dbopt.protocols import Dialect, Measurement, Planner, Promises, Query, Scratch, TellsCost
 from eventperf.dbopt.schema.model import Schema
+from eventperf.dbopt.statements.told import reason
 from eventperf.dbopt.statements.workload import Sample
 
 from .known import is_known
@@ -31,7 +32,7 @@ from .rules.words import hints
 from .tree import Form, Node, has_parameters, text_of
 from .verify import TIMEOUT_S, Rows
 
-_log = logging.getLogger("eventperf.dbopt")
+_log = logger("eventperf.dbopt")
 
 _LARGEST: Final = 2_000  # parts of a statement: each rule looks at all of them, in each step
 _LEAST_S: Final = 0.1
@@ -187,7 +188,8 @@ class _Bench:
             query = replace_sample(self._query, text, analysis)
             return self._planner.plan(query, ()).cost
         except Exception as error:  # whatever a driver raises at a form that the engine refuses
-            _log.debug("no cost for a form of %s: %s", self._query.id, error)
+            said = reason(error, text, self._dialect.name)
+            _log.debug("no cost for a form of %s: %s", self._query.id, said)
             return None
 
     # --- proof ---------------------------------------------------------------------------------

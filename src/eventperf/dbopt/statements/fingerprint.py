@@ -13,6 +13,7 @@ from sqlglot import exp
 from sqlglot.errors import ParseError, SqlglotError
 
 from .lex import Token, bind, split, tokens
+from .told import reason
 
 _LIST: Final = re.compile(r"\( \?(?: , \?)+ \)")
 _ROWS: Final = re.compile(r"(values \( \? \))(?: , \( \? \))+")
@@ -210,7 +211,7 @@ def parse(sql: str, dialect: str = "sqlite") -> Parsed:
     text = _operators(text) if dialect == "postgres" else text
     first = next((t.text.lower() for t in tokens(text, dialect) if t.kind in ("word", "op")), "")
     if first not in _READABLE:
-        return Parsed(None, text, False, f"not a query or change of data: {text[:40]}")
+        return Parsed(None, text, False, _no_query(text, dialect))
     tree, error, rest = _try(text, dialect)
     if tree is not None:
         return Parsed(tree, text)
@@ -231,17 +232,23 @@ def _try(text: str, dialect: str) -> tuple[Any, str | None, str]:
     try:
         tree = sqlglot.parse_one(text, read=dialect)
     except (SqlglotError, RecursionError, ValueError) as error:
-        return None, str(error).splitlines()[0][:200], _rest(error)
+        return None, reason(error, text, dialect)[:200], _rest(error, dialect)
     if isinstance(tree, exp.Command):
-        return None, f"not a query or change of data: {text[:40]}", ""
+        return None, _no_query(text, dialect), ""
     return tree, None, ""
 
 
-def _rest(error: Exception) -> str:
-    """Return what a parser met, if more follows it; a text that was cut fails at its end."""
+def _no_query(text: str, dialect: str) -> str:
+    return f"not a query or change of data: {fingerprint(text, dialect).text[:_SHOWN]}"
+
+
+def _rest(error: Exception, dialect: str) -> str:
+    """Return what a parser met, without values, if more follows it; a text that was cut fails at its end."""
     where = error.errors[0] if isinstance(error, ParseError) and error.errors else {}
     after = str(where.get("end_context") or "").strip()
-    return f"{where.get('highlight') or ''} {after}".strip()[:_SHOWN] if after.strip(" )") else ""
+    if not after.strip(" )"):
+        return ""
+    return fingerprint(f"{where.get('highlight') or ''} {after}", dialect).text[:_SHOWN]
 
 
 def _operators(text: str) -> str:

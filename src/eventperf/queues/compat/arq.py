@@ -13,7 +13,6 @@ arq workers. :func:`dumps` and :func:`loads` are for stock ends beside a manager
 from __future__ import annotations
 
 import asyncio
-import logging
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
+from eventperf._core.logs import logger
 from eventperf.queues.backends.arq.wire import as_call, dumps, error_of
 from eventperf.queues.backends.arq.wire import loads as _loads
 from eventperf.queues.errors import NonRetryable, PayloadError
@@ -75,7 +75,7 @@ __all__ = [
 
 get_kwargs: Callable[[Any], dict[str, Any]] = _worker.get_kwargs
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 _LOST = (_redis.ConnectionError, _redis.TimeoutError, OSError)
 _CLAIM_S = 60

@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-import logging
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,6 +22,7 @@ from eventperf._core.clock import Clock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
+from eventperf._core.logs import logger
 from eventperf._core.urls import redact
 from eventperf.queues.checks import check_int
 from eventperf.queues.errors import QueueError, StoreUnavailable
@@ -37,7 +37,7 @@ __all__ = ["TABLE", "Relay", "create_table", "write", "write_django"]
 TABLE = "eventperf_outbox"
 """Name of the outbox table."""
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(JobRecord) if f.default is not dataclasses.MISSING}
 _INSERT = f"INSERT INTO {TABLE} (namespace, created_at, body) VALUES ({{}}, {{}}, {{}})"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, get_type_hints
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.logs import logger
 from eventperf.queues.checks import check_int, check_name
 from eventperf.queues.jobtype import DEFAULT_BACKOFF, JobType
 from eventperf.queues.options import MAX_PRIORITY, Exponential, RetryRule
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 _looked_at: set[str] = set()
 

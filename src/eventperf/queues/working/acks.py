@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from eventperf._core.logs import logger
 from eventperf.queues.errors import StoreUnavailable
 from eventperf.queues.job import Lease
 from eventperf.queues.protocols import AsyncJobStore, Outcome
 
 from .supervise import supervised
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 _ACK_BATCH = 500
 _REFUSED: Final = "it ended, but the store refused its outcome; the worker's log has the reason"

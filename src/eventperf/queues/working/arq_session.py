@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -16,6 +15,7 @@ from arq.constants import retry_key_prefix
 from arq.worker import Function, JobExecutionFailed, Retry
 from redis.asyncio import ConnectionPool
 
+from eventperf._core.logs import logger
 from eventperf.queues.backends.arq.store import ArqPlace, ArqStore
 from eventperf.queues.backends.arq.worker import Worker as _ArqWorker
 from eventperf.queues.backends.faces import AsyncFace
@@ -31,7 +31,7 @@ from .life import Ageing
 from .runs import Runner
 from .scheduler import Scheduler
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 _EVER_S = 10 * 365 * 86_400  # time-outs and tries are the runner's; arq must not add its own
 _UNKNOWN_PAUSE_S = 1.0

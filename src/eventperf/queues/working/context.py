@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.queues.engine import Engine
 from eventperf.queues.errors import JobCancelled, LeaseLost, QueueError
 from eventperf.queues.job import JobInfo, Lease, NewJob
+from eventperf.queues.options import EnqueueOptions
 from eventperf.queues.protocols import AsyncJobStore, JobStore
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # of typing from Python 3.11 on
 
 
 class JobContext:
@@ -125,7 +129,7 @@ class JobContext:
         decode = self._engine.codec.decode
         return [None if i is None or i.result is None else decode(i.result) for i in infos]
 
-    def then(self, type: str, data: Any = None, **options: Any) -> str:
+    def then(self, type: str, data: Any = None, **options: Unpack[EnqueueOptions]) -> str:
         """Enqueue a job in the same step that records this one's completion, or not at all; return its id.
 
         Options are those of :meth:`QueueManager.enqueue`. A run that fails, or finishes too late, leaves

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping
 
+from eventperf._core.logs import logger
 from eventperf.queues.errors import QueueError
 from eventperf.queues.protocols import AsyncJobStore
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 _LOOK_S = 0.5
 """Jobs often fail together: one look for all of them."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import pickle
 import socket
@@ -21,10 +20,11 @@ from contextlib import suppress
 from multiprocessing import spawn
 from pathlib import Path
 
+from eventperf._core.logs import logger
 from eventperf.queues.job import Lease
 from eventperf.queues.protocols import Backend, WorkerCard
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 _PROGRAM = Path(__file__).with_name("guard_process.py")
 _MOST_BYTES = 1 << 20

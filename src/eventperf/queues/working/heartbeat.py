@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 
+from eventperf._core.logs import logger
 from eventperf.queues.errors import StoreUnavailable
 from eventperf.queues.protocols import AttentiveStore, JobStore, Renewed, WorkerCard
 
@@ -15,7 +15,7 @@ from .guard import Guard
 _PATIENCE_S = 0.2
 """How long jobs must run before messages are waited for: shorter ones are over before anybody asks."""
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 
 class Heartbeat:

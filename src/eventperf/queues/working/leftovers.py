@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from eventperf._core.logs import logger
 from eventperf.queues.errors import QueueError
 from eventperf.queues.protocols import JobStore, Outcome
 
 from .heartbeat import Heartbeat
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 
 class Leftovers:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import os
 import sys
 import time
@@ -13,11 +12,12 @@ from contextlib import suppress
 from random import Random
 from typing import Any
 
+from eventperf._core.logs import logger
 from eventperf.queues.engine import Engine
 from eventperf.queues.jobtype import WorkerHook
 from eventperf.queues.options import WorkerLife
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 _LOOK_S = 1.0
 

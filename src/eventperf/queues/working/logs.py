@@ -1,84 +1,93 @@
-"""The last log lines of each running job: one handler of a process, told apart by the job's context."""
+"""The last log lines of each running job, told apart by the job's context.
+
+Heard where a logger hands a record to its handlers, after its own filters. A handler on the root logger would
+make a later ``logging.basicConfig()`` of the program do nothing, and a ``dictConfig()`` would take it away.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from eventperf.queues.attempts import LOG_BYTES, tail
 
 _OWN = "eventperf.queues"
 _FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+_Call = Callable[[logging.Logger, logging.LogRecord], None]
 
 
 class LogTail:
     """The last lines that one job logged, in its own bounds whatever it logs."""
 
-    __slots__ = ("_lines", "_size")
+    __slots__ = ("_lines", "_mu", "_size")
 
     def __init__(self) -> None:
+        self._mu = threading.RLock()  # a signal or a destructor may log while a line is kept
         self._lines: deque[str] | None = None
         self._size = 0
 
     def add(self, line: str) -> None:
-        """Keep ``line``; called from any thread of the job, under the handler's lock."""
-        if self._lines is None:
-            self._lines = deque()
+        """Keep ``line``; called from any thread of the job."""
         line = tail(line, LOG_BYTES)
-        self._lines.append(line)
-        self._size += len(line)
-        while self._size > 2 * LOG_BYTES:
-            self._size -= len(self._lines.popleft())
+        with self._mu:
+            if self._lines is None:
+                self._lines = deque()
+            self._lines.append(line)
+            self._size += len(line)
+            while self._size > 2 * LOG_BYTES:
+                self._size -= len(self._lines.popleft())
 
     def text(self) -> str | None:
         """Return what is kept; ``None`` when the job logged nothing."""
-        return None if not self._lines else tail("\n".join(list(self._lines)), LOG_BYTES)
+        with self._mu:
+            return None if not self._lines else tail("\n".join(self._lines), LOG_BYTES)
 
 
 current: ContextVar[LogTail | None] = ContextVar("eventperf_job_log", default=None)
 """The log of the job that runs here."""
 
 
-class _Handler(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        last = logging.lastResort
-        if last is not None and record.levelno >= last.level and _is_alone(record.name):
-            last.handle(record)  # without this handler the program would have said it there
-        log = current.get()
-        if log is None or record.name.startswith(
-            _OWN
-        ):  # what the worker says of the job is kept as its error
-            return
-        try:
-            log.add(_FORMAT.format(record).replace("\0", "\\x00"))
-        except Exception:  # a message whose arguments do not fit
-            self.handleError(record)
+def _keep(record: logging.LogRecord) -> None:
+    log = current.get()
+    if log is None or record.name.startswith(_OWN):  # what the worker says of the job is kept as its error
+        return
+    try:
+        line = _FORMAT.format(record)
+    except Exception:  # a message whose arguments do not fit: the program's own handlers complain of it
+        line = f"{record.levelname} {record.name}: {record.msg!r} (its arguments do not fit)"
+    log.add(line.replace("\0", "\\x00"))
 
 
-def _is_alone(name: str) -> bool:
-    """Tell whether no handler but this package's own hears a logger."""
-    logger: logging.Logger | None = logging.getLogger(name)
-    while logger is not None:
-        if any(handler is not _handler for handler in logger.handlers):
-            return False
-        logger = logger.parent if logger.propagate else None
-    return True
-
-
-_handler = _Handler()
-_mu = threading.Lock()
+_mu = threading.RLock()
 _users = 0
+
+
+def _hear() -> None:
+    """Put an ear between loggers and their handlers, once for the life of the process."""
+    hand_on: _Call = logging.Logger.callHandlers
+
+    def call_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
+        if _users:
+            _keep(record)
+        hand_on(self, record)
+
+    logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]
 
 
 def listen() -> None:
     """Begin to keep what jobs log; each call needs its :func:`leave`."""
-    global _users
+    global _users, _is_heard
     with _mu:
+        if not _is_heard:
+            _is_heard = True
+            _hear()
         _users += 1
-        if _users == 1:
-            logging.getLogger().addHandler(_handler)
+
+
+_is_heard = False
 
 
 def leave() -> None:
@@ -86,5 +95,3 @@ def leave() -> None:
     global _users
     with _mu:
         _users -= 1
-        if not _users:
-            logging.getLogger().removeHandler(_handler)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from eventperf._core.logs import Lines, logger
 from eventperf._core.texts import one_line
 from eventperf.queues.engine import Engine
 from eventperf.queues.errors import JobTimeout, NonRetryable, PayloadError, Retry
@@ -26,7 +26,7 @@ from .logs import LogTail
 from .texts import error_text, safe, trace_text
 from .timeouts import Timeouts
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 _NEWER_DELAY_S = 1.0  # when a job whose payload is too new for this worker is offered again
 
@@ -137,7 +137,8 @@ class Runner:
             record = run.lease.record
             _log.warning(
                 "job %s (%s) is over its time-out of %g s, and a thread cannot be stopped: its slot stays "
-                "taken until the handler ends. It is here:\n%s", record.id, record.type, run.timeout_s, stack,
+                "taken until the handler ends. It is here:\n%s",
+                record.id, record.type, run.timeout_s, Lines(stack),
             )  # fmt: skip
         run.ctx.cancelled = True
         run.ctx.lost = run.ctx.lost or why == "lost"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from eventperf._core.logs import logger
 from eventperf.queues.errors import StoreUnavailable
 from eventperf.queues.schedules import Schedule
 
 if TYPE_CHECKING:
     from eventperf.queues.protocols import AsyncJobStore
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 
 class Scheduler:

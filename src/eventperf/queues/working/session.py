@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from eventperf._core.logs import logger
 from eventperf._core.texts import one_line
 from eventperf.queues.engine import Engine
 from eventperf.queues.errors import StoreUnavailable
@@ -38,7 +38,7 @@ from .runs import Run, Runner
 from .scheduler import Scheduler
 from .supervise import supervised
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 _LOOK_AHEAD_S = 0.002
 _LOOK_AHEAD_MAX = 1000

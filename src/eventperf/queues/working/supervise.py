@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 
-_log = logging.getLogger("eventperf.queues")
+from eventperf._core.logs import logger
+
+_log = logger("eventperf.queues")
 
 _PAUSE_S, _MOST_S = 0.1, 5.0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import selectors
 import signal
 import socket
@@ -15,12 +14,13 @@ from dataclasses import fields
 from types import FrameType
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.logs import logger
 from eventperf.queues.checks import check_int
 
 from .health import PATIENCE_S, HealthServer, Report
 from .tether import NOW, RETIRE, STOP
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 _TICK_S = 0.2
 _FIRST_WORD_S = 300.0  # importing an application and its start may take long

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 import threading
 import time
 from dataclasses import asdict
 
+from eventperf._core.logs import logger
+
 from .health import Pulse
 from .worker import Worker
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 EVERY_S = 1.0
 STOP, NOW, RETIRE = b"stop\n", b"now\n", b"retire\n"

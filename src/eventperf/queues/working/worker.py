@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -13,6 +12,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.logs import logger
 from eventperf.queues.checks import check_int, check_name
 from eventperf.queues.engine import Engine
 from eventperf.queues.options import QueueConfig, WorkerLife
@@ -28,7 +28,7 @@ from eventperf.queues.protocols import (
 from .life import Starting, shut_down, start_up
 from .session import StoreSession
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 
 class Worker:

@@ -11,12 +11,14 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eventperf._core.logs import logger
+from eventperf._core.texts import one_line
 from eventperf.scaling.model import Alert
 from eventperf.scaling.protocols import AlertSink
 
 _RELAPSE_S, _CALM_S = 3600.0, 600.0
 
-_log = logging.getLogger("eventperf.scaling")
+_log = logger("eventperf.scaling")
 
 
 class LogAlerts:
@@ -30,7 +32,7 @@ class LogAlerts:
         self._logger = logging.getLogger(logger)
 
     def __call__(self, alert: Alert, /) -> None:
-        self._logger.log(logging.INFO if alert.recovered else logging.WARNING, "%s", alert)
+        self._logger.log(logging.INFO if alert.recovered else logging.WARNING, "%s", one_line(str(alert)))
 
     def __repr__(self) -> str:
         return f"LogAlerts({self._logger.name!r})"

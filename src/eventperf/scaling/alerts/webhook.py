@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import logging
 import math
 import os
 import random as _random
@@ -21,10 +20,11 @@ from typing_extensions import Self
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.logs import logger
 from eventperf.scaling.http import TimedHTTPHandler, TimedHTTPSHandler, checked_headers
 from eventperf.scaling.model import Alert
 
-_log = logging.getLogger("eventperf.scaling")
+_log = logger("eventperf.scaling")
 
 _KEYS = 10_000
 _PER_POST = 500

@@ -18,6 +18,7 @@ from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import BackendUnavailable, ConfigurationError
 from eventperf._core.urls import redact
+from eventperf.scaling.access import HttpAccess
 from eventperf.scaling.errors import ScalingError
 from eventperf.scaling.http import TimedHTTPConnection, TimedHTTPSConnection, checked_headers
 from eventperf.scaling.model import Sample
@@ -68,7 +69,8 @@ class PrometheusQuery:
         timeout: Longest wait, for the connection and for the whole answer each.
         max_age: Samples older than this do not count (sent as ``lookback_delta``, known to Prometheus
             2.45 and later; and an evaluation time that stands still this long is stale too).
-        headers: Sent along, for example ``{"Authorization": "Bearer ..."}`` or ``X-Scope-OrgID``.
+        headers: Sent along, for example ``X-Scope-OrgID``.
+        access: Token, password and certificates; from files, they may be rotated.
 
     Source: Prometheus HTTP API, ``/api/v1/query``.
     """
@@ -81,6 +83,7 @@ class PrometheusQuery:
         timeout: Duration = 3.0,
         max_age: Duration = 60.0,
         headers: Mapping[str, str] | None = None,
+        access: HttpAccess | None = None,
         context: ssl.SSLContext | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -95,11 +98,18 @@ class PrometheusQuery:
         self._path = f"{parts.path.rstrip('/')}/api/v1/query"
         self._headers = {"Accept": "application/json", "User-Agent": "eventperf", **checked_headers(headers)}
         if parts.username is not None:
+            if access is not None and access.has_credentials:
+                raise ConfigurationError("access", access, "no other credentials beside those in the url")
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self._headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        if access is not None and access.has_certificates and (not self._tls or context is not None):
+            given = "both" if context is not None else self.url
+            raise ConfigurationError("access", given, "certificates only for https, and without context")
+        self._access = access
         self._timeout_s = seconds(timeout, name="timeout")
         self._max_age_s = seconds(max_age, name="max_age")
         self._context = context
+        self._mark: tuple[object, ...] = ()
         self._clock = clock or SystemClock()
         self._mu = threading.Lock()
         self._connection: http.client.HTTPConnection | None = None
@@ -113,14 +123,14 @@ class PrometheusQuery:
             PrometheusUnavailable: No answer in time, or an error instead of one.
         """
         with self._mu:
-            status, body = self._fetch()
+            status, body, elsewhere = self._fetch()
         try:
             answer = json.loads(body)
         except (ValueError, RecursionError):
             answer = {}
         if status != 200 or not isinstance(answer, dict) or answer.get("status") != "success":
             text = answer.get("error") if isinstance(answer, dict) else None
-            text = text if isinstance(text, str) and text else f"HTTP {status}, no answer of this API"
+            text = text if isinstance(text, str) and text else _refusal(status, elsewhere)
             raise PrometheusUnavailable(self.url, text[:_TEXT_MAX], status=status)
         doubts = _doubts(answer.get("warnings"))
         if doubts:
@@ -158,36 +168,53 @@ class PrometheusQuery:
             self._evaluated = (evaluated_at, now)
         return now - self._evaluated[1] > self._max_age_s
 
-    def _fetch(self) -> tuple[int, bytes]:
+    def _fetch(self) -> tuple[int, bytes, str]:
         query = {
             "query": self.query,
             "timeout": _spelled(self._timeout_s),
             "lookback_delta": _spelled(self._max_age_s),
         }
         target = f"{self._path}?{urlencode(query)}"
+        headers = self._admitted()
         reused = self._connection is not None and self._pid == os.getpid()
         try:
-            return self._exchange(target)
+            return self._exchange(target, headers)
         except (OSError, http.client.HTTPException) as error:
             self._drop()
             if not reused or isinstance(error, TimeoutError):
                 raise PrometheusUnavailable(self.url, f"{type(error).__name__}: {error}") from error
         try:  # the server had closed the idle connection: a query may be asked again
-            return self._exchange(target)
+            return self._exchange(target, headers)
         except (OSError, http.client.HTTPException) as error:
             self._drop()
             raise PrometheusUnavailable(self.url, f"{type(error).__name__}: {error}") from error
 
-    def _exchange(self, target: str) -> tuple[int, bytes]:
+    def _admitted(self) -> dict[str, str]:
+        """Return the headers as the files are now; a changed certificate ends the connection made with it."""
+        access = self._access
+        if access is None:
+            return self._headers
+        try:
+            headers = {**self._headers, **access.headers()}
+            if access.has_certificates and (self._context is None or self._mark != access.mark()):
+                mark = access.mark()
+                self._context = access.context()
+                self._drop()
+                self._mark = mark
+        except ConfigurationError as error:
+            raise PrometheusUnavailable(self.url, str(error)) from error
+        return headers
+
+    def _exchange(self, target: str, headers: Mapping[str, str]) -> tuple[int, bytes, str]:
         if self._connection is None or self._pid != os.getpid():
             self._connection, self._pid = self._connect(), os.getpid()
-        self._connection.request("GET", target, headers=self._headers)
+        self._connection.request("GET", target, headers=dict(headers))
         response = self._connection.getresponse()
         body = response.read(_ANSWER_MAX + 1)
         if len(body) > _ANSWER_MAX:
             self._drop()
             raise PrometheusUnavailable(self.url, f"an answer of more than {_ANSWER_MAX} bytes")
-        return response.status, body
+        return response.status, body, response.getheader("Location", "")
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._tls:
@@ -208,6 +235,20 @@ class PrometheusQuery:
 
     def __repr__(self) -> str:
         return f"PrometheusQuery({self.url!r}, {self.query!r})"
+
+
+def _refusal(status: int, elsewhere: str) -> str:
+    """Say what an answer means that is none of this API's."""
+    if 300 <= status < 400 and elsewhere:
+        # credentials are never carried to where an answer points
+        return (
+            f"HTTP {status}, it points to {redact(elsewhere.partition('?')[0])}: give the address behind it"
+        )
+    if status in (401, 403):
+        return f"HTTP {status}: the credentials are missing, wrong or not enough"
+    if status == 503:
+        return "HTTP 503: the server is not ready (it may be starting)"
+    return f"HTTP {status}, no answer of this API"
 
 
 def _spelled(duration_s: float) -> str:

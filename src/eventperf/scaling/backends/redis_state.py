@@ -9,6 +9,7 @@ from eventperf._core.extras import require
 from eventperf._core.urls import redact
 from eventperf._redis.connect import Wanted, open_client, reason
 from eventperf._redis.url import parse
+from eventperf.scaling.records.state import FROZEN
 
 _TIMEOUT_S = 2.0
 _MOST_BYTES = 8 << 20
@@ -35,7 +36,8 @@ class RedisState:
         return bytes(data) if data else None
 
     def save(self, name: str, data: bytes, /) -> None:
-        self._call("set", self._key(name), data, ex=self._ttl_s)
+        holds = bool(data) and name.endswith(FROZEN)  # what people hold stays held
+        self._call("set", self._key(name), data, ex=None if holds else self._ttl_s)
 
     def _key(self, name: str) -> str:
         return f"{self._namespace}:{name}"

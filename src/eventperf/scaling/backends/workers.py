@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
@@ -13,10 +12,11 @@ from typing import Protocol
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.logs import logger
 from eventperf.scaling.errors import ScalingError
 from eventperf.scaling.model import TargetState, check_replicas
 
-_log = logging.getLogger("eventperf.scaling")
+_log = logger("eventperf.scaling")
 
 
 class PoolWorker(Protocol):

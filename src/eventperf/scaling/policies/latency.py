@@ -18,7 +18,7 @@ __all__ = ["LatencyPolicy", "Reserve", "late_share", "replicas_for"]
 
 _TURN_S = 600.0  # a reversal sooner than this is a flap
 _TURNS, _TURNS_S, _CALM_S = 3, 7200.0, 1800.0  # so many steps down taken back in two hours: a rest from them
-_PEAK_S = 240.0
+_PEAK_S = 300.0
 _SLOT_S = 15.0
 _BEYOND = 1.3  # of the highest load seen: what is covered at most
 _FIRST_RISE, _KNOWN_RISE, _NEXT_RISE = 2.0, 4.0, 6.0
@@ -161,7 +161,7 @@ class LatencyPolicy:
         backlog = observation.value("backlog") or 0.0
         waiting = backlog / self.drain_s
         since_up, since_down = now - memory.get("up_s", -math.inf), now - memory.get("down_s", -math.inf)
-        trigger = outlook.trigger if since_down >= _TURN_S else 1.0
+        trigger = outlook.trigger if since_down >= _TURN_S else outlook.guard
         least = self._size(outlook.expected * trigger + waiting, capacity)
         most_rps = max(_BEYOND * outlook.high, outlook.expected)
         least = min(least, self._size(most_rps + waiting, capacity))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import threading
@@ -16,12 +15,13 @@ from typing import Any
 from typing_extensions import Self
 
 from eventperf._core.files import private
+from eventperf._core.logs import logger
 from eventperf.scaling.model import ScalingDecision
 from eventperf.scaling.protocols import ReplicaTarget
 
 from .tail import Tail
 
-_log = logging.getLogger("eventperf.scaling")
+_log = logger("eventperf.scaling")
 
 _CHECKPOINT_S = 900.0
 _LOOK_S = 60.0

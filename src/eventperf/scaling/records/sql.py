@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections import deque
@@ -13,6 +12,7 @@ from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
+from eventperf._core.logs import logger
 from eventperf._core.urls import redact
 from eventperf.scaling.model import ScalingDecision
 from eventperf.scaling.records.log import DecisionLog
@@ -20,7 +20,7 @@ from eventperf.scaling.records.log import DecisionLog
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-_log = logging.getLogger("eventperf.scaling")
+_log = logger("eventperf.scaling")
 
 _WAITING = 1000
 
@@ -90,7 +90,7 @@ class SqlDecisionLog(DecisionLog):
             self._begin()  # connections of the parent are not this process' to use
         if self._engine is None:
             assert self._url is not None
-            self._engine = _engine(self._sa, self._url)
+            self._engine = engine_of(self._sa, self._url)
         return self._engine
 
     def _store(self, decision: ScalingDecision) -> None:
@@ -163,7 +163,8 @@ class SqlDecisionLog(DecisionLog):
             self._made = False
 
 
-def _engine(sa: Any, text: str) -> Any:
+def engine_of(sa: Any, text: str) -> Any:
+    """Return an engine that waits 5 s for a connection at most."""
     url = sa.engine.make_url(text)
     options: dict[str, Any] = {}
     if url.get_backend_name() in ("postgresql", "mysql", "mariadb"):

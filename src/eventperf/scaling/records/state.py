@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 import threading
@@ -15,12 +14,15 @@ from pathlib import Path
 
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
+from eventperf._core.logs import logger
 from eventperf.scaling.model import ScalingDecision
 from eventperf.scaling.protocols import StateStore
 
-_log = logging.getLogger("eventperf.scaling")
+_log = logger("eventperf.scaling")
 
 _MOST_BYTES = 8 << 20
+FROZEN = ".frozen"
+"""What a name of the store ends with that holds a target; a store that forgets keeps these."""
 
 
 class LearnedState:
@@ -97,6 +99,24 @@ class LearnedState:
             is_due = now - self._saved_at.get(key, float("-inf")) >= self._every_s
         if is_due or decision.applied:
             self._save(key)
+
+    def freeze(self, target: str, on: bool = True) -> None:
+        """Hold the replicas of ``target``, whichever process scales it and whoever follows; or let it go on.
+
+        Every scaler that has this state obeys at its next tick.
+
+        Raises:
+            BackendUnavailable: It could not be written.
+        """
+        self.store.save(_key(target, False) + FROZEN, b"frozen" if on else b"")
+
+    def is_frozen(self, target: str) -> bool:
+        """Return whether somebody holds ``target``.
+
+        Raises:
+            BackendUnavailable: The store gave no answer.
+        """
+        return bool(self.store.load(_key(target, False) + FROZEN))
 
     def flush(self) -> None:
         """Write what was not due yet; a store that gives no answer is told in the log."""

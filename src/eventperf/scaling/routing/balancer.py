@@ -9,7 +9,6 @@ makes the request inside :meth:`Balancer.pick`.
 from __future__ import annotations
 
 import heapq
-import logging
 import math
 import threading
 from bisect import bisect_right
@@ -23,6 +22,7 @@ from typing import Generic, TypeVar
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.logs import logger
 from eventperf.scaling.errors import ScalingError
 
 from .health import Ejection, Endpoint, Pool
@@ -31,7 +31,7 @@ E = TypeVar("E", bound=Hashable)
 _STRATEGIES = ("p2c-ewma", "least-connections", "round-robin", "random")
 _SAME = 1.2  # costs this close are one cost: else the one measured longest ago always won
 _TRIES = 16
-_log = logging.getLogger("eventperf.scaling.balancer")
+_log = logger("eventperf.scaling.balancer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import count
@@ -89,9 +90,9 @@ class Pool(Generic[E]):
         self.version: int = (
             0  # changes whenever ``inside`` does, so that whatever is built on it is built anew
         )
-        self._outside: dict[E, Endpoint[E]] = {}  # in the order of their last use
+        self._outside: OrderedDict[E, Endpoint[E]] = OrderedDict()  # in the order of their last use
         self._returns: list[tuple[float, int, Endpoint[E]]] = []
-        self._back: dict[E, Endpoint[E]] = {}
+        self._back: OrderedDict[E, Endpoint[E]] = OrderedDict()
         self._order = count()
         self._credit = 1.0
 
@@ -125,7 +126,7 @@ class Pool(Generic[E]):
         self._credit = min(1.0, self._credit + _CREDIT)
         if not self._back or (self.inside and self._credit < 1.0 - 1e-9):
             return None
-        endpoint = self._back.pop(next(iter(self._back)))
+        _, endpoint = self._back.popitem(last=False)
         self._credit -= 1.0
         endpoint.state = "probed"
         return endpoint
@@ -134,9 +135,9 @@ class Pool(Generic[E]):
         """Return the one longest untried, when none is in: better a doubtful endpoint than none."""
         for place in (self._back, self._outside):
             if place:
-                endpoint = place.pop(next(iter(place)))
-                place[endpoint.name] = endpoint
-                return endpoint
+                name = next(iter(place))
+                place.move_to_end(name)
+                return place[name]
         return next(iter(self.known.values()), None)
 
     @property

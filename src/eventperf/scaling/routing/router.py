@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +15,7 @@ from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
+from eventperf._core.logs import logger
 from eventperf._core.urls import redact
 from eventperf.scaling.errors import ScalingError
 from eventperf.scaling.routing.balancer import Balancer, EndpointStats
@@ -25,7 +25,7 @@ from eventperf.scaling.routing.replication import MySQLReplication, PostgresRepl
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-_log = logging.getLogger("eventperf.scaling.replicas")
+_log = logger("eventperf.scaling.replicas")
 
 _UNKNOWN = 2**64
 _ASK_AGAIN_S = 0.02

@@ -170,4 +170,5 @@ _GAUGES: tuple[tuple[str, str, Callable[[ScalingDecision, float, float], float |
 
 
 def _escaped(text: str) -> str:
+    text = text.encode("utf-8", "replace").decode()  # a half of a character cannot be sent
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -103,7 +103,7 @@ class Pages:
             status, kind, body = respond(self._board, words[0], words[1])
         else:
             status, kind, body = 400, _TEXT, "no request\n"
-        data = body.encode()
+        data = body.encode("utf-8", "replace")
         lines = [
             f"HTTP/1.1 {status} {_WORDS[status]}",
             f"Content-Type: {kind}",

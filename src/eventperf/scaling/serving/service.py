@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from concurrent.futures import Future
 
 from typing_extensions import Self
 
+from eventperf._core.logs import logger
+
 from .board import Board
 from .keda import ExternalScaler
 from .pages import Pages
 
-_log = logging.getLogger("eventperf.scaling.serving")
+_log = logger("eventperf.scaling.serving")
 
 _REST_S = 1.0
 

@@ -6,16 +6,20 @@ import json
 import re
 from typing import Any
 
+from eventperf._core.extras import require
+
+from .apply import applied, updated
 from .http import Request, Response, Stream
 from .immutable import check_changed, check_new
 from .mirror import mirror_events
 from .patch import PatchError, json_patch, merge, strategic
 from .protobuf import MEDIA_TYPE, read
-from .resources import BUILTIN, Resource
+from .rbac import Rule, Wish, allows, person, review, rules_of
+from .resources import BUILTIN, REVIEWS_GROUP, Resource
 from .schemas import Schemas
 from .selectors import field_matcher, label_matcher, selector_text
 from .store import ApiError, Item, Object, Shelf, Store, dumps
-from .tables import table, wanted
+from .tables import scale_table, table, wanted
 from .watch import Watch
 
 _PATH = re.compile(
@@ -24,6 +28,7 @@ _PATH = re.compile(
 )
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 JSON_PATCH = "application/json-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
 _PATCHES = {
     "application/merge-patch+json": merge,
     "application/strategic-merge-patch+json": strategic,
@@ -57,6 +62,8 @@ class Api:
 
     def __init__(self, store: Store, *, schemas: Schemas | None, bookmark_s: float) -> None:
         self.store = store
+        self.rules: list[Rule] | None = None
+        """All that may be done, by who speaks for nobody else; None for everything."""
         self._schemas = schemas
         self._bookmark_s = bookmark_s
         for resource in BUILTIN:
@@ -94,26 +101,67 @@ class Api:
     def handle(self, route: Route, request: Request) -> Response | Stream:
         """Do what the request asks."""
         with self.store.lock:
+            if route.shelf.resource.group == REVIEWS_GROUP:
+                return self._review(route, request)
             if route.verb == "watch":
                 return self._watch(route, request)
             if route.verb == "list":
                 return self._list(route, request)
             if route.verb == "get":
                 item = self.store.get(route.shelf, route.namespace, route.name)
-                if wanted(request.headers.get("accept", "")) and not route.sub:
-                    return Response(200, dumps(table(route.shelf.resource, [item.obj], {})))
+                if wanted(request.headers.get("accept", "")):
+                    return Response(200, dumps(self._row(route, item)))
                 return Response(200, self._view(route, item))
             dry_run = request.query.get("dryRun") == "All"
             if route.verb == "create":
                 return self._create(route, self._body(request), request, dry_run)
+            if route.verb == "patch" and _media_type(request) == APPLY_PATCH and not route.sub:
+                return self._apply(route, request, dry_run)
             old = self.store.get(route.shelf, route.namespace, route.name)
             if route.verb == "delete":
+                if not dry_run and route.shelf.resource.plural == "namespaces":
+                    self._empty(route.name)
                 self.store.delete(route.shelf, old, dry_run=dry_run)
                 return Response(200, dumps({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
-            new = self._changed(route, old, request)
+            version = "autoscaling/v1" if route.sub == "scale" else route.shelf.resource.api_version
+            new = updated(old.obj, self._changed(route, old, request), _manager(request), version, route.sub)
             return Response(
                 200, self._view(route, self.store.replace(route.shelf, old, new, dry_run=dry_run))
             )
+
+    def authorize(self, route: Route, request: Request) -> None:
+        """Refuse what the rules do not allow.
+
+        Raises:
+            ApiError: 403.
+        """
+        who, group = person(request.headers), route.shelf.resource.group
+        if group == REVIEWS_GROUP or (not who.name and self.rules is None):
+            return  # everybody may ask what he may do
+        with self.store.lock:
+            rules = rules_of(self.store, who, route.namespace) if who.name else self.rules or ()
+        if not allows(rules, Wish(route.verb, group, route.resource, route.namespace, route.name)):
+            what = f'cannot {route.verb} resource "{route.resource}" in API group "{group}"'
+            text = f'User "{who.name or "test"}" {what}'
+            raise ApiError(
+                403, "Forbidden", text + (f" in the namespace {route.namespace}" if who.name else "")
+            )
+
+    def _review(self, route: Route, request: Request) -> Response:
+        if route.verb != "create":
+            raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the resource")
+        resource = route.shelf.resource
+        body, who = self._body(request), person(request.headers)
+        found = review(self.store, resource.plural, body, who, self.rules, route.namespace)
+        head = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": {}}
+        return Response(201, dumps({**found, **head}))
+
+    def _empty(self, namespace: str) -> None:
+        """Delete what is in a namespace that goes."""
+        for shelf in self.store.shelves.values():
+            for item in self.store.select(shelf, namespace) if shelf.resource.namespaced else ():
+                if (namespace, item.obj["metadata"]["name"]) in shelf.items:  # an event is on two shelves
+                    self.store.delete(shelf, item)
 
     def _list(self, route: Route, request: Request) -> Response:
         query, limit = request.query, int(request.query.get("limit") or 0)
@@ -156,7 +204,7 @@ class Api:
 
     @staticmethod
     def _body(request: Request) -> Object:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip()
+        kind = _media_type(request)
         if kind == MEDIA_TYPE:
             try:
                 found = read(request.body)
@@ -176,6 +224,13 @@ class Api:
         return body
 
     def _create(self, route: Route, body: Object, request: Request, dry_run: bool) -> Response:
+        body = self._new(route, body, request)
+        meta = {k: v for k, v in (body.get("metadata") or {}).items() if k != "managedFields"}
+        body = updated(None, {**body, "metadata": meta}, _manager(request), route.shelf.resource.api_version)
+        return Response(201, self.store.create(route.shelf, route.namespace, body, dry_run=dry_run).raw)
+
+    def _new(self, route: Route, body: Object, request: Request) -> Object:
+        """Check what shall be created."""
         resource = route.shelf.resource
         if resource.namespaced and not route.namespace:
             raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the resource")
@@ -190,14 +245,44 @@ class Api:
         self._check_fields(request, typed)
         check_new(resource, body)
         self._check(resource, typed)
-        return Response(201, self.store.create(route.shelf, route.namespace, body, dry_run=dry_run).raw)
+        return body
+
+    def _apply(self, route: Route, request: Request, dry_run: bool) -> Response:
+        """Server-side apply: make it, or take over what its manager says of it."""
+        resource, wanted_obj = route.shelf.resource, _yaml(request.body)
+        manager = request.query.get("fieldManager", "")
+        meta = wanted_obj.get("metadata") or {}
+        if not manager:
+            text = "fieldManager: Required value: is required for apply patch"
+            raise ApiError(422, "Invalid", f'PatchOptions.meta.k8s.io "" is invalid: {text}')
+        if meta.get("managedFields"):
+            raise ApiError(400, "BadRequest", "metadata.managedFields must be nil")
+        if meta.get("name", route.name) != route.name:
+            text = (
+                f"the name of the object ({meta['name']}) does not match the name on the URL ({route.name})"
+            )
+            raise ApiError(400, "BadRequest", text)
+        wanted_obj = {**wanted_obj, "metadata": {**meta, "name": route.name}}
+        old = route.shelf.items.get((route.namespace, route.name))
+        after = applied(
+            None if old is None else old.obj, wanted_obj, manager, resource.api_version,
+            force=request.query.get("force") in ("1", "true", "True"), has_status=resource.has_status,
+        )  # fmt: skip
+        if old is None:
+            body = self._new(route, after, request)
+            return Response(201, self.store.create(route.shelf, route.namespace, body, dry_run=dry_run).raw)
+        self._check_version(route, old, wanted_obj)
+        self._check_fields(request, {**wanted_obj, "kind": resource.kind, "apiVersion": resource.api_version})
+        check_changed(resource, old.obj, after)
+        self._check(resource, after)
+        return Response(200, self.store.replace(route.shelf, old, after, dry_run=dry_run).raw)
 
     def _changed(self, route: Route, old: Item, request: Request) -> Object:
         scaling = route.sub == "scale"
         before = self.scale_view(route.shelf.resource, old.obj) if scaling else old.obj
         body = self._body(request)
         if route.verb == "patch":
-            kind = request.headers.get("content-type", "").partition(";")[0].strip()
+            kind = _media_type(request)
             apply = _PATCHES.get(kind)
             if apply is None:
                 raise ApiError(
@@ -280,6 +365,12 @@ class Api:
             return dumps(self.scale_view(route.shelf.resource, item.obj))
         return item.raw
 
+    def _row(self, route: Route, item: Item) -> Object:
+        resource = route.shelf.resource
+        if route.sub == "scale":
+            return scale_table(self.scale_view(resource, item.obj))
+        return table(resource, [item.obj], {})
+
     @staticmethod
     def scale_view(resource: Resource, obj: Object) -> Object:
         """Return the ``autoscaling/v1`` Scale of ``obj``."""
@@ -296,6 +387,29 @@ class Api:
             "spec": {"replicas": want if want is not None else 1},
             "status": status,
         }
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip()
+
+
+def _manager(request: Request) -> str:
+    """Return who writes: as it says, or as its program is called."""
+    return request.query.get("fieldManager") or request.headers.get("user-agent", "").partition("/")[0]
+
+
+def _yaml(body: bytes) -> Object:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        loader = require("yaml", extra="kubernetes", needed_by="server-side apply of YAML")
+        try:
+            found = loader.safe_load(body)
+        except loader.YAMLError as error:
+            raise ApiError(400, "BadRequest", f"error decoding YAML: {error}") from error
+    if not isinstance(found, dict):
+        raise ApiError(400, "BadRequest", "the body is not an object")
+    return found
 
 
 def _doubled(body: bytes) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from .http import Response
 from .openapi import MEDIA_TYPE, PARAMETERS, document
-from .resources import Resource
+from .resources import REVIEWS_GROUP, Resource
 from .store import ApiError, Object, Store, dumps
 
 _SHORT = {
@@ -28,6 +28,8 @@ def respond(store: Store, path: str) -> Response:
     if path == "/openapi/v2":
         body = document([shelf.resource for shelf in store.shelves.values()])
         return Response(200, body, content_type=MEDIA_TYPE)
+    if path.rstrip("/") in ("/healthz", "/livez", "/readyz"):
+        return Response(200, b"ok", content_type="text/plain")
     return Response(200, dumps(answer(store, path)))
 
 
@@ -39,6 +41,9 @@ def answer(store: Store, path: str) -> Object:
     """
     resources = [shelf.resource for shelf in store.shelves.values()]
     path = path.rstrip("/")
+    if not path:
+        versions = sorted({f"/{_prefix(r)}" for r in resources})
+        return {"paths": ["/api", "/apis", *versions, "/healthz", "/livez", "/readyz", "/version"]}
     if path == "/version":
         return {"major": "1", "minor": "33", "gitVersion": "v1.33.0-eventperf"}
     if path == "/api":
@@ -75,7 +80,8 @@ def _resources(served: list[Resource]) -> Object:
     for resource in served:
         head = {"namespaced": resource.namespaced, "kind": resource.kind}
         row: dict[str, Any] = {
-            "name": resource.plural, "singularName": resource.kind.lower(), **head, "verbs": _VERBS,
+            "name": resource.plural, "singularName": resource.kind.lower(), **head,
+            "verbs": ["create"] if resource.group == REVIEWS_GROUP else _VERBS,
             "shortNames": _SHORT.get(resource.plural, []),
         }  # fmt: skip
         if resource.plural in _ALL:

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+REVIEWS_GROUP = "authorization.k8s.io"
+REVIEWS = {
+    "selfsubjectaccessreviews": "SelfSubjectAccessReview",
+    "subjectaccessreviews": "SubjectAccessReview",
+    "localsubjectaccessreviews": "LocalSubjectAccessReview",
+    "selfsubjectrulesreviews": "SelfSubjectRulesReview",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
@@ -64,6 +72,10 @@ BUILTIN = (
     Resource(
         group="autoscaling", version="v2", plural="horizontalpodautoscalers",
         kind="HorizontalPodAutoscaler", has_status=True,
+    ),
+    *(
+        Resource(group=REVIEWS_GROUP, version="v1", plural=name, kind=kind, namespaced=name[:5] == "local")
+        for name, kind in REVIEWS.items()
     ),
     Resource(group="discovery.k8s.io", version="v1", plural="endpointslices", kind="EndpointSlice"),
     Resource(group="metrics.k8s.io", version="v1beta1", plural="pods", kind="PodMetrics"),

@@ -14,7 +14,7 @@ from typing import Any
 from typing_extensions import Self
 
 from . import discovery
-from .api import Api, Route
+from .api import Api
 from .faults import Fault
 from .http import Connection, Connections, Request, Response, Stream
 from .mirror import mirror_events
@@ -83,7 +83,6 @@ class KubernetesServer:
         self.port: int = port
         self._connections = Connections()
         self._faults: list[Fault] = []
-        self._rules: list[Mapping[str, Any]] | None = None
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
         self.calls: deque[Call] = deque(maxlen=100_000)
@@ -179,7 +178,7 @@ class KubernetesServer:
                 route = self._api.route(request)
                 verb, group, resource = route.verb, route.shelf.resource.group, route.resource
                 namespace, name = route.namespace, route.name
-                self._authorize(route)
+                self._api.authorize(route, request)
                 fault = self._struck(verb, request.path)
                 answer = self._act(fault, lambda: self._api.handle(route, request))
         except ApiError as error:
@@ -229,22 +228,6 @@ class KubernetesServer:
         if self._token is not None and request.headers.get("authorization") != f"Bearer {self._token}":
             raise ApiError(401, "Unauthorized", "Unauthorized")
 
-    def _authorize(self, route: Route) -> None:
-        if self._rules is None:
-            return
-        group = route.shelf.resource.group
-        for rule in self._rules:
-            names = rule.get("resourceNames")
-            if (
-                _allows(rule.get("apiGroups"), group)
-                and _allows(rule.get("resources"), route.resource)
-                and _allows(rule.get("verbs"), route.verb)
-                and (not names or route.name in names)
-            ):
-                return
-        text = f'User "test" cannot {route.verb} resource "{route.resource}" in API group "{group}"'
-        raise ApiError(403, "Forbidden", text)
-
     # -- the test's side ------------------------------------------------------------------------------
 
     def script(self, **fault: Any) -> Fault:
@@ -259,7 +242,7 @@ class KubernetesServer:
 
     def enforce(self, rules: Iterable[Mapping[str, Any]] | None) -> None:
         """Answer 403 to whatever these Role rules do not allow; None allows everything."""
-        self._rules = None if rules is None else list(rules)
+        self._api.rules = None if rules is None else list(rules)
 
     def register(self, resource: Resource) -> None:
         """Serve a custom resource; before :meth:`start` or while nobody uses it."""
@@ -361,7 +344,3 @@ def _is_above(path: str) -> bool:
     steps = path.strip("/").split("/")
     longest = {"api": 2, "apis": 3}.get(steps[0], 9)
     return len(steps) <= longest
-
-
-def _allows(allowed: Iterable[str] | None, value: str) -> bool:
-    return any(a in (value, "*") for a in allowed or ())

@@ -21,7 +21,16 @@ Object = dict[str, Any]
 class ApiError(Exception):
     """A request the API refuses; becomes a ``Status`` object."""
 
-    def __init__(self, status: int, reason: str, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        details: Object | None = None,
+    ) -> None:
+        self.details: Object | None = details
         self.status: int = status
         self.reason: str = reason
         self.message: str = message
@@ -29,10 +38,11 @@ class ApiError(Exception):
         super().__init__(message)
 
     def body(self) -> Object:
-        return {
+        body = {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.status,
         }  # fmt: skip
+        return body if self.details is None else {**body, "details": self.details}
 
 
 def dumps(value: Any) -> bytes:

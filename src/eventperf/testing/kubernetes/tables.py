@@ -20,7 +20,10 @@ def wanted(accept: str) -> bool:
 
 def table(resource: Resource, objects: Iterable[Object], meta: Object) -> Object:
     """Return a ``meta.k8s.io/v1`` Table of ``objects``."""
-    columns = _COLUMNS.get(resource.plural, ())
+    return _table(_COLUMNS.get(resource.plural, ()), objects, meta)
+
+
+def _table(columns: tuple[Column, ...], objects: Iterable[Object], meta: Object) -> Object:
     every: tuple[Column, ...] = (("Name", lambda o: o["metadata"]["name"]), *columns, ("Age", _age))
     rows = []
     for obj in objects:
@@ -33,6 +36,13 @@ def table(resource: Resource, objects: Iterable[Object], meta: Object) -> Object
     ]  # fmt: skip
     head = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta}
     return {**head, "columnDefinitions": definitions, "rows": rows}
+
+
+def scale_table(scale: Object) -> Object:
+    """Return the Table of a Scale view."""
+    return _table(
+        (("Desired", _of("spec", "replicas")), ("Available", _of("status", "replicas"))), [scale], {}
+    )
 
 
 def _age(obj: Object) -> str:

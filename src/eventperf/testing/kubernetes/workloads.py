@@ -55,8 +55,8 @@ class Workloads:
     ) -> None:
         self._store, self._startup_s, self._loop, self._usage = store, startup_s, loop, usage
         self._pods, self._replica_sets = store.shelves["", "pods"], store.shelves["apps", "replicasets"]
-        for (group, plural), shelf in store.shelves.items():
-            if group == "apps" and plural in ("deployments", "statefulsets"):
+        for (group, _), shelf in store.shelves.items():
+            if group == "apps":
                 shelf.listeners.append(functools.partial(self._soon, shelf))
                 for key in list(shelf.items):
                     loop.call_soon(self._reconcile, shelf, key)
@@ -68,6 +68,8 @@ class Workloads:
             loop.call_soon(self._measure)
 
     def _soon(self, shelf: Shelf, change: Change) -> None:
+        if shelf is self._replica_sets and _owner(change.new)[0]:
+            return  # its Deployment looks after it
         meta = change.new.obj["metadata"]
         self._loop.call_soon_threadsafe(self._reconcile, shelf, (meta.get("namespace", ""), meta["name"]))
 
@@ -108,8 +110,9 @@ class Workloads:
         with self._store.lock:
             if kind == "ReplicaSet":
                 held = self._replica_sets.items.get(key)
-                kind, name = ("", "") if held is None else _owner(held)
-                key = (key[0], name)
+                owner = ("", "") if held is None else _owner(held)
+                if owner[0]:
+                    kind, key = owner[0], (key[0], owner[1])
             shelf = next((s for s in self._store.shelves.values() if s.resource.kind == kind), None)
             if shelf is not None:
                 self._reconcile(shelf, key)
@@ -123,6 +126,8 @@ class Workloads:
     def _reconcile(self, shelf: Shelf, key: tuple[str, str]) -> None:
         with self._store.lock:
             owner = shelf.items.get(key)
+            if owner is not None and shelf is self._replica_sets and _owner(owner)[0]:
+                return
             mine = self._mine(shelf, key)
             if owner is None:
                 for held in self._sets(key):

@@ -32,7 +32,7 @@ class LimitTests(StoreTests):
         with limited(Limit(queue="low", concurrency=3)) as queues:
             queues.enqueue_many("t", range(8), queue="low")
             other = queues.enqueue("t")
-            a, b = Station(queues, "t"), Station(queues, "t")
+            a, b = Station(queues, "t", lease_s=30), Station(queues, "t", lease_s=30)
             first = a.take(2)
             second = b.take()
             assert [x.record.queue for x in first] == ["normal", "low"], "the cap is of one queue only"
@@ -46,7 +46,7 @@ class LimitTests(StoreTests):
         with limited(Limit(type="slow", concurrency=2)) as queues:
             slow = [j.id for j in queues.enqueue_many("slow", range(5))]
             quick = [j.id for j in queues.enqueue_many("quick", range(3))]
-            station = Station(queues, "slow", "quick")
+            station = Station(queues, "slow", "quick", lease_s=30)
             leases = station.take()
             assert [x.record.id for x in leases] == [*slow[:2], *quick]
             assert sum(s.waiting for s in queues.status()) == 3
@@ -59,7 +59,7 @@ class LimitTests(StoreTests):
         with limited(Limit(type="t", per_key=True, concurrency=1)) as queues:
             for key in ("a", "b", None):
                 queues.enqueue_many("t", range(3), fairness_key=key)
-            station = Station(queues, "t")
+            station = Station(queues, "t", lease_s=30)
             leases = station.take()
             assert Counter(x.record.key for x in leases) == {"a": 1, "b": 1, "": 3}
             for _ in range(2):
@@ -90,7 +90,7 @@ class LimitTests(StoreTests):
     def test_held_back_jobs_can_be_cancelled_and_purged(self, limited: Callable[..., QueueManager]) -> None:
         with limited(Limit(type="t", concurrency=1)) as queues:
             jobs = queues.enqueue_many("t", range(5))
-            station = Station(queues, "t")
+            station = Station(queues, "t", lease_s=30)
             (lease,) = station.take()
             assert jobs[2].cancel()
             assert station.end(lease)

@@ -83,13 +83,11 @@ class CoreTests(StoreTests):
 
     def test_priority_is_the_callers_then_the_types_then_the_maps(self, queues: QueueManager) -> None:
         queues.declare("mine", priority=8)
-        got = {
-            name: queues.enqueue(name, **options).info().priority
-            for name, options in {
-                "mine": {}, "emergency_alert": {}, "user_report": {}, "data_backup": {}, "other": {},
-                "real_time_notification": {"priority": 0},
-            }.items()
+        asked = {
+            "mine": None, "emergency_alert": None, "user_report": None, "data_backup": None, "other": None,
+            "real_time_notification": 0,
         }  # fmt: skip
+        got = {name: queues.enqueue(name, priority=asks).info().priority for name, asks in asked.items()}
         assert got == {
             "mine": 8, "emergency_alert": 10, "user_report": 5, "data_backup": 1, "other": 3,
             "real_time_notification": 0,
@@ -131,6 +129,21 @@ class CoreTests(StoreTests):
         order = Station(queues, "t", lease_s=30).drain()
         assert max(order.index(i) for i in small) < 20
         assert [i for i in order if i in small[:5]] == small[:5], "FIFO within a key"
+
+    def test_cancelled_jobs_leave_no_turn_of_their_key_behind(self, queues: QueueManager) -> None:
+        for key in ("a", None):
+            for kept, gone in (
+                (0, (0, 1, 2, 3, 4)),
+                (0, (4, 3, 2, 1, 0)),
+                (0, (2, 0, 4, 3, 1)),
+                (1, (2, 1, 3, 4)),
+            ):
+                queues.enqueue_many("t", range(5), fairness_key="other")
+                mine = queues.enqueue_many("t", range(5), fairness_key=key)
+                assert all(queues.cancel(mine[n].id) for n in gone)
+                again = queues.enqueue("t", fairness_key=key)
+                served = Station(queues, "t", lease_s=30).drain()
+                assert served.index(again.id) <= 1 + 2 * kept, f"{key}: {gone} cancelled"
 
     def test_claims_respect_room_per_queue(self, queues: QueueManager) -> None:
         queues.enqueue_many("t", range(9), queue="critical")

@@ -1,10 +1,12 @@
-"""Plain reads from Redis with less in between: packed by hand, parsed by hiredis, pipelined by themselves.
+"""Reads from Redis, and single commands of tasks, with less in between: packed by hand, parsed by hiredis.
 
 Connections are made by redis-py, so that URLs, TLS, users and databases mean what they mean elsewhere; only
-``GET`` and ``MGET`` then go over them directly. Threads take a connection each from a small stock and ask
-all nodes of a cluster before they read the first answer. The tasks of a loop share one connection per node:
-what they ask for in one turn of the loop leaves in one write. Anything but a plain answer (a moved slot, a
-server that is loading) is asked for again through redis-py, which knows what to do about it.
+``GET``, ``MGET`` and the commands of tasks then go over them directly. Threads take a connection each from a
+small stock and ask all nodes of a cluster before they read the first answer. The tasks of a loop share one
+connection per node: what they ask for in one turn of the loop leaves in one write. Anything but a plain
+answer (a moved slot, a server that is loading) is asked for again through redis-py, which knows what to do.
+
+Longer than the rest: a protocol for threads and one for tasks, which share the packing and the doubts.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from eventperf._core.extras import require
 
 from .patience import Patience, Timeout
+from .resp3 import pack
 
 if TYPE_CHECKING:
     from .links import Links
@@ -450,6 +453,20 @@ class AsyncReads:
             pipe = await self._pipe_of(key)  # it had been idle, or the server restarted: once more
             reply = await pipe.ask(command)
         return reply if type(reply) is bytes or reply is None else REDO
+
+    async def run(self, command: Sequence[Any], key: str) -> Any:
+        """Return the answer to one command about ``key``, an error as it is; or ``REDO``."""
+        if self._hiredis is None:
+            return REDO
+        pipe = self._only
+        if pipe is None or not pipe.is_alive:
+            pipe = await self._pipe_of(key)
+        data = pack(*command)
+        try:
+            return await pipe.ask(data)
+        except ConnectionError:
+            pipe = await self._pipe_of(key)  # as redis-py does, once
+            return await pipe.ask(data)
 
     async def get_many(self, keys: Sequence[str]) -> list[Any]:
         """Return bytes, ``None`` or ``REDO`` for each key, in order."""

@@ -132,6 +132,10 @@ class Links:
             if not self.is_cluster:
                 await client.connection_pool.disconnect()
 
+    def after_fork(self) -> None:
+        """Make a lock that no thread of the parent holds."""
+        self._mu = threading.Lock()
+
     def client_pid_check(self) -> None:
         """Forget what belongs to the parent process after a fork."""
         with self._mu:
@@ -196,7 +200,7 @@ class Links:
         groups: dict[str, tuple[Any, list[int]]] = {}  # by name: nodes of redis-py 5 cannot be hashed
         slots: dict[int, Any] = {}
         for i, command in enumerate(commands):
-            slot = client.keyslot(_key(command))
+            slot = client.keyslot(key_of(command))
             node = slots.get(slot)
             if node is None:
                 node = slots[slot] = client.nodes_manager.get_node_from_slot(slot)
@@ -317,14 +321,13 @@ class Links:
             if not self.is_cluster:
                 client.connection_pool.disconnect()
 
-    async def aclose(self) -> None:
-        """Close them, those of the running loop included."""
+    async def aclose_here(self) -> None:
+        """Close what belongs to the running loop."""
         import asyncio
 
         found = self._loops.pop(asyncio.get_running_loop(), None)
         if found is not None:
             await found[1].aclose()
-        self.close()
 
 
 def _pipeline(client: Any, commands: Sequence[Command]) -> list[Any]:
@@ -334,7 +337,8 @@ def _pipeline(client: Any, commands: Sequence[Command]) -> list[Any]:
     return list(pipe.execute(raise_on_error=False))
 
 
-def _key(command: Command) -> Any:
+def key_of(command: Command) -> Any:
+    """Return the key that a command is about, the first of several."""
     return command[3] if command[0] in ("EVALSHA", "EVAL") else command[1]
 
 

@@ -7,7 +7,6 @@ seconds that a large value needs on its way, are no silence.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import threading
 from collections.abc import Callable
@@ -15,8 +14,9 @@ from types import TracebackType
 from typing import Any, Final
 
 from eventperf._core.durations import Duration, seconds
+from eventperf._core.logs import logger
 
-_log = logging.getLogger("eventperf.cache")
+_log = logger("eventperf.cache")
 
 LEAST_S: Final = 0.05
 MOST_S: Final = 1.0
@@ -40,8 +40,12 @@ class Timeout:
         self._url = url
         self.seconds: float = LEAST_S if self.is_auto else seconds(given, name="timeout", maximum=60)
         self.round_trip_s: float | None = None
-        self._mu = threading.Lock()
         self._on_change: list[Callable[[], None]] = []
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Make a lock that no thread of the parent holds."""
+        self._mu = threading.Lock()
 
     def on_change(self, renew: Callable[[], None]) -> None:
         """Call ``renew`` when connections that are open have an outdated time-out."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from arq import worker as _worker
 from redis import exceptions as _redis
 
-_log = logging.getLogger("eventperf.queues")
+from eventperf._core.logs import logger
+
+_log = logger("eventperf.queues")
 
 _LOST = (_redis.ConnectionError, _redis.TimeoutError, OSError)
 

@@ -89,15 +89,9 @@ class MemoryStore(MemoryDesk):
         expired: list[tuple[str, str, str, str]],
     ) -> list[Lease]:
         card, order, aging = me.card, self._options.order, self._options.aging
-        left = {name: free for name, free in room.items() if free > 0 and not self._queues[name].paused}
-        for limit in self._whole:
-            name = limit.queue or ""
-            if name in left:
-                left[name] = int(min(left[name], self._ledger.free(limit, (name, "", ""), now)))
-                if left[name] <= 0:
-                    del left[name]
-        held_back = 0
-        lanes = [lane for name in left for lane in self._queues[name].lanes.values() if lane.size]
+        left, lanes, held_back = self._open(room, now), [], 0
+        for name in left:
+            lanes += [lane for lane in self._queues[name].lanes.values() if lane.size]
         until = now + card.lease_s
         leases: list[Lease] = []
         while lanes and len(leases) < total and held_back < _HELD_BACK_BATCH:
@@ -112,7 +106,10 @@ class MemoryStore(MemoryDesk):
                 job.parked = True
                 if record.type not in self._parked:
                     self._parked[record.type] = deque()
-                    self._known_until[record.type] = max(now, self._known_until.get(record.type, 0.0))
+                    until_ = self._known_until[record.type] = max(
+                        now, self._known_until.get(record.type, 0.0)
+                    )
+                    self._look_for(record.type, until_)
                 self._parked[record.type].append((job.place, job))
                 continue
             queue = self._queues[record.queue]
@@ -143,6 +140,20 @@ class MemoryStore(MemoryDesk):
                 lanes = [one for one in lanes if one.queue != record.queue]
         return leases
 
+    def _open(self, room: Mapping[str, int], now: float) -> dict[str, int]:
+        """Return the queues with work in line and their room, looking at no others."""
+        found = {}
+        for name in list(self._busy):
+            queue = self._queues[name]
+            if not any(lane.size for lane in queue.lanes.values()):
+                self._busy.discard(name)
+            elif (free := room.get(name, 0)) > 0 and not queue.paused:
+                limit = self._whole.get(name)
+                most = free if limit is None else self._ledger.free(limit, (name, "", ""), now)
+                if (free := int(min(free, most))) > 0:
+                    found[name] = free
+        return found
+
     def _let_through(self, now: float) -> None:
         """Put jobs that a limit held back into line again, as many as it lets through by now."""
         while self._looks and self._looks[0][0] <= now:
@@ -157,7 +168,7 @@ class MemoryStore(MemoryDesk):
                 if job.place == place and job.lane is not None:
                     free -= 1
                     job.parked = False
-                    job.lane.put(job, next(self._n))
+                    self._line_up(job, job.lane)
             if not waiting:
                 del self._held_back[bucket]
             elif limit is not None:
@@ -220,23 +231,41 @@ class MemoryStore(MemoryDesk):
     def _unpark(
         self, card: WorkerCard, now: float, total: int, expired: list[tuple[str, str, str, str]]
     ) -> None:
-        for type_ in list(self._parked):
-            jobs, known = self._parked[type_], type_ in card.types
-            late = not known and now >= self._known_until.get(type_, now) + self._options.unknown_grace_s
-            for _ in range(min(len(jobs), total if known else _REAP_BATCH if late else 0)):
+        for type_ in card.types & self._parked.keys():
+            jobs = self._parked[type_]
+            for _ in range(min(len(jobs), total)):
                 place, job = jobs.popleft()
-                if job.place != place:
-                    continue
-                job.parked = False
-                if known and job.lane is not None:
-                    job.lane.put(job, next(self._n))
-                else:
+                if job.place == place and job.lane is not None:
+                    job.parked = False
+                    self._line_up(job, job.lane)
+            if not jobs:
+                del self._parked[type_], self._parked_look[type_]
+        grace_s, looks = self._options.unknown_grace_s, self._parked_looks
+        while looks and looks[0][0] + grace_s <= now and len(expired) < _REAP_BATCH:
+            at, type_ = heapq.heappop(looks)
+            if self._parked_look.get(type_) == at:
+                self._judge_unknown(type_, now, expired)
+
+    def _look_for(self, type_: str, known_until: float) -> None:
+        self._parked_look[type_] = known_until
+        heapq.heappush(self._parked_looks, (known_until, type_))
+
+    def _judge_unknown(self, type_: str, now: float, expired: list[tuple[str, str, str, str]]) -> None:
+        """Bury the jobs of a type that nobody has known for the grace time, some at a time."""
+        until, jobs = self._known_until.get(type_, now), self._parked[type_]
+        if now >= until + self._options.unknown_grace_s:
+            for _ in range(min(len(jobs), _REAP_BATCH)):
+                place, job = jobs.popleft()
+                if job.place == place:
+                    job.parked = False
                     job.place += 1
                     self._queues[job.record.queue].waiting -= 1
                     self._bury(job, f"no live worker knows the job type {type_!r}", now)
                     expired.append((job.record.id, type_, job.record.queue, "unknown type"))
-            if not jobs:
-                del self._parked[type_]
+        if jobs:
+            self._look_for(type_, until)
+        else:
+            del self._parked[type_], self._parked_look[type_]
 
     def _next_in(self, now: float) -> float | None:
         heap = self._leases
@@ -247,8 +276,8 @@ class MemoryStore(MemoryDesk):
             times.append(self._due[0][0])
         if self._looks:
             times.append(self._looks[0][0])
-        for limit in self._whole:
-            again = self._ledger.again_at(limit, (limit.queue or "", "", ""), now)
+        for name in self._busy & self._whole.keys():
+            again = self._ledger.again_at(self._whole[name], (name, "", ""), now)
             if again is not None:
                 times.append(again)
         return max(0.0, min(times) - now) if times else None

@@ -51,12 +51,15 @@ class MemoryBooks:
         self._due: list[tuple[float, int, int, StoredJob]] = []
         self._leases: list[tuple[float, int, int, StoredJob]] = []
         self._parked: dict[str, deque[tuple[int, StoredJob]]] = {}
+        self._parked_look: dict[str, float] = {}  # until when a parked type was known at its last look
+        self._parked_looks: list[tuple[float, str]] = []
         self._known_until: dict[str, float] = {}
         self._finished: deque[str] = deque()
         self._workers: dict[str, LiveWorker] = {}
         self._runs = [0, 0.0]
         self._ledger = Ledger(settings.options.limits)
-        self._whole = [limit for limit in settings.options.limits if limit.whole_queue]
+        self._whole = {limit.queue or "": limit for limit in settings.options.limits if limit.whole_queue}
+        self._busy: set[str] = set()  # all queues with jobs in line, and some that have none any more
         self._held_back: dict[Bucket, list[tuple[float, int, int, StoredJob]]] = {}
         self._looks: list[tuple[float, int, Bucket]] = []
         self._look_at: dict[Bucket, float] = {}
@@ -225,7 +228,11 @@ class MemoryBooks:
         job.state, job.lane, job.ready_at = WAITING, lane, now
         job.tag = lane.tag(record.key) if tag is None else lane.virtual
         queue.waiting += 1
+        self._line_up(job, lane)
+
+    def _line_up(self, job: StoredJob, lane: JobLane) -> None:
         lane.put(job, next(self._n))
+        self._busy.add(job.record.queue)
 
     def _delay(self, job: StoredJob, due: float) -> None:
         job.state, job.due = DELAYED, due
@@ -316,7 +323,7 @@ class MemoryBooks:
         queue.dead[job.record.id] = job
         keep = queue.config.keep_failed
         while keep is not None and len(queue.dead) > keep:
-            old = queue.dead.pop(next(iter(queue.dead)))
+            _, old = queue.dead.popitem(last=False)
             del self._jobs[old.record.id]
             queue.trimmed += 1
             self._followed(old, now, forgotten=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 
 from eventperf.queues.attempts import Attempt
 from eventperf.queues.job import JobRecord, JobState
@@ -63,13 +63,14 @@ class JobLane(Lane):
     Source of the tags: Golestani, "A Self-Clocked Fair Queueing Scheme", INFOCOM 1994.
     """
 
-    __slots__ = ("heap", "last", "size", "virtual", "waits")
+    __slots__ = ("heap", "holes", "last", "size", "virtual", "waits")
 
     def __init__(self, queue: str, rank: int, weight: int, level: int) -> None:
         super().__init__(queue, rank, weight, level)
         self.waits: deque[tuple[int, StoredJob]] = deque()
         self.heap: list[tuple[float, int, int, StoredJob]] = []
         self.last: dict[str, float] = {}
+        self.holes: set[tuple[str, float]] = set()  # tags of cancelled jobs that time has not passed
         self.virtual: float = 0.0
         self.size: int = 0
 
@@ -78,21 +79,37 @@ class JobLane(Lane):
         return tag
 
     def leave(self, key: str, tag: float) -> None:
-        """Take a cancelled job out: the last of its key gives its turn back, an empty class forgets all."""
+        """Take a cancelled job out: its key's last is what waits of it last; an empty class forgets all.
+
+        Behind the class's time the tags of a key follow one another but for those given back before.
+        """
         self.size -= 1
+        last = self.last.get(key, 0.0)
         if not self.size:
-            self.last.clear()
-        elif self.last.get(key) == tag:
-            if tag <= self.virtual + 1.0:
-                del self.last[key]
+            self._forget()
+        elif self.virtual < tag < last:
+            self.holes.add((key, tag))
+        elif self.virtual < tag == last:
+            tag -= 1.0
+            while tag > self.virtual and (key, tag) in self.holes:
+                self.holes.remove((key, tag))
+                tag -= 1.0
+            if tag > self.virtual:
+                self.last[key] = tag
             else:
-                self.last[key] = tag - 1.0
+                del self.last[key]
+
+    def _forget(self) -> None:
+        self.last.clear()
+        self.holes.clear()
 
     def serve(self, tag: float) -> None:
         if tag > self.virtual:
             self.virtual = tag
             if len(self.last) > 1024 and len(self.last) > 2 * self.size:
                 self.last = {k: v for k, v in self.last.items() if v > tag}
+            if len(self.holes) > 1024 and len(self.holes) > 2 * self.size:
+                self.holes = {hole for hole in self.holes if hole[1] > tag}
 
     def put(self, job: StoredJob, n: int) -> None:
         heapq.heappush(self.heap, (job.tag, n, job.place, job))
@@ -158,7 +175,7 @@ class StoredQueue:
         self.replayed: int = 0
         self.paused: bool = False
         self.lanes: dict[int, JobLane] = {}
-        self.dead: dict[str, StoredJob] = {}
+        self.dead: OrderedDict[str, StoredJob] = OrderedDict()
         self.done: deque[StoredJob] = deque()
         self.arrivals: dict[int, int] = {}
         self.served: dict[int, int] = {}

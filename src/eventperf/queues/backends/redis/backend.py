@@ -36,6 +36,7 @@ from eventperf.queues.protocols import (
 
 from . import wire as wire
 from .client import COMMAND_TIMEOUT_S, build_client, lost, warn_of_eviction
+from .told import UNTOLD, Told
 
 _PUSH_BATCH = 1000
 _PURGE_BATCH = 1000
@@ -117,6 +118,7 @@ class _Shared:
         self._url = url
         self._prefix = wire.prefix(settings)
         self._cards: dict[str, WorkerCard] = {}
+        self._told: dict[str, Told] = {}
         self.on_close: Callable[[], object] = lambda: None
         self._looked = False
         self._noscript: type[Exception] = errors.NoScriptError
@@ -152,6 +154,22 @@ class _Shared:
     def _card(self, worker: str) -> WorkerCard:
         return self._cards[worker]
 
+    def _known(self, worker: str = "") -> Told:
+        """Return the settings of a worker, or without one the store's: gathered once."""
+        told = self._told.get(worker)
+        if told is None:
+            card = self._cards[worker] if worker else None
+            told = self._told[worker] = Told.of(self._settings, card)
+        return told
+
+    def _meet(self, card: WorkerCard) -> None:
+        self._cards[card.id] = card
+        self._told.pop(card.id, None)
+
+    def _part(self, worker: str) -> None:
+        self._cards.pop(worker, None)
+        self._told.pop(worker, None)
+
     def _ttl(self) -> int:
         return int(min(self._settings.options.result_ttl_s, 60.0) * 1000)
 
@@ -166,8 +184,8 @@ def _sha(name: str) -> str:
     return sha
 
 
-def _wake_keys(prefix: str, card: WorkerCard) -> list[str]:
-    queues = [f"{prefix}k:{q}" for q in card.room_by_queue]
+def _wake_keys(prefix: str, card: WorkerCard, group: str | None) -> list[str]:
+    queues = [f"{prefix}k:{q}" for q in card.room_by_queue] if group is None else [f"{prefix}g:{group}"]
     return [f"{prefix}W:{card.id}", *queues, *(f"{prefix}K:{t}" for t in card.types)]
 
 
@@ -185,6 +203,13 @@ class RedisStore(_Shared):
                 return self._client.execute_command("EVAL", wire.script(name), 1, self._prefix, *args)
         except self._refused as error:
             raise self._error(error) from error
+
+    def _run_told(self, name: str, told: Told, args: Sequence[Any]) -> Any:
+        reply = self._run(name, args)
+        if reply == UNTOLD:
+            self._run("learn", told.args)
+            reply = self._run(name, args)
+        return reply
 
     def push(self, jobs: Sequence[NewJob], /) -> list[str]:
         args = wire.push_args(jobs)
@@ -262,25 +287,35 @@ class RedisStore(_Shared):
         self._run("admin", ["pause", queue, int(paused)])
 
     def enter(self, card: WorkerCard, held: Sequence[str] = (), /) -> None:
-        self._cards[card.id] = card
-        self._run("enter", [*wire.card_args(card), *held])
+        self._meet(card)
+        group = self._known(card.id).group
+        self._run("enter", [*wire.card_args(card, group), *held])
+        if group is not None:
+            self._run("join", wire.join_args(card, group))
 
     def leave(self, worker: str, /) -> None:
         self._run("leave", [worker])
-        self._cards.pop(worker, None)
+        self._part(worker)
 
     def claim(self, worker: str, room: Mapping[str, int], total: int, /) -> Claimed:
-        args = wire.claim_args(self._settings, self._card(worker), room, min(total, _PUSH_BATCH))
-        return wire.claimed(self._run("claim", args))
+        told = self._known(worker)
+        args = wire.claim_args(self._settings, told, self._card(worker), room, min(total, _PUSH_BATCH))
+        return wire.claimed(self._run_told("claim", told, args))
 
     def finish(self, outcomes: Sequence[Outcome], /) -> list[bool]:
         if not outcomes:
             return []
-        return [x == 1 for x in self._run("finish", wire.finish_args(self._settings, outcomes))]
+        told = self._known()
+        args = wire.finish_args(self._settings, told, outcomes)
+        return [x == 1 for x in self._run_told("finish", told, args)]
 
     def renew(self, worker: str, held: Sequence[tuple[str, int]], /) -> Renewed:
         flat = [x for pair in held for x in pair]
-        return wire.renewed(self._run("renew", [*wire.card_args(self._card(worker)), *flat]))
+        card, group = self._card(worker), self._known(worker).group
+        reply = self._run("renew", [*wire.card_args(card, group), *flat])
+        if group is not None and reply[2]:
+            self._run("join", wire.join_args(card, group))
+        return wire.renewed(reply)
 
     def note(
         self, job_id: str, token: int, /, *, progress: float | None = None, step: str | None = None
@@ -292,10 +327,10 @@ class RedisStore(_Shared):
 
     def adopt(self, card: WorkerCard) -> None:
         """Know a worker that introduced itself on another connection."""
-        self._cards[card.id] = card
+        self._meet(card)
 
     def wait(self, worker: str, timeout_s: float, /) -> bool | str:
-        return self._pop(_wake_keys(self._prefix, self._card(worker)), timeout_s)
+        return self._pop(_wake_keys(self._prefix, self._card(worker), self._known(worker).group), timeout_s)
 
     def attend(self, worker: str, timeout_s: float, /) -> bool | str:
         return self._pop([f"{self._prefix}W:{worker}"], timeout_s)
@@ -339,6 +374,13 @@ class AsyncRedisStore(_Shared):
                 return await self._client.execute_command("EVAL", wire.script(name), 1, self._prefix, *args)
         except self._refused as error:
             raise self._error(error) from error
+
+    async def _run_told(self, name: str, told: Told, args: Sequence[Any]) -> Any:
+        reply = await self._run(name, args)
+        if reply == UNTOLD:
+            await self._run("learn", told.args)
+            reply = await self._run(name, args)
+        return reply
 
     async def push(self, jobs: Sequence[NewJob], /) -> list[str]:
         loop = asyncio.get_running_loop()
@@ -484,26 +526,36 @@ class AsyncRedisStore(_Shared):
         await self._run("admin", ["pause", queue, int(paused)])
 
     async def enter(self, card: WorkerCard, held: Sequence[str] = (), /) -> None:
-        self._cards[card.id] = card
+        self._meet(card)
         await self._look_at_server()
-        await self._run("enter", [*wire.card_args(card), *held])
+        group = self._known(card.id).group
+        await self._run("enter", [*wire.card_args(card, group), *held])
+        if group is not None:
+            await self._run("join", wire.join_args(card, group))
 
     async def leave(self, worker: str, /) -> None:
         await self._run("leave", [worker])
-        self._cards.pop(worker, None)
+        self._part(worker)
 
     async def claim(self, worker: str, room: Mapping[str, int], total: int, /) -> Claimed:
-        args = wire.claim_args(self._settings, self._card(worker), room, min(total, _PUSH_BATCH))
-        return wire.claimed(await self._run("claim", args))
+        told = self._known(worker)
+        args = wire.claim_args(self._settings, told, self._card(worker), room, min(total, _PUSH_BATCH))
+        return wire.claimed(await self._run_told("claim", told, args))
 
     async def finish(self, outcomes: Sequence[Outcome], /) -> list[bool]:
         if not outcomes:
             return []
-        return [x == 1 for x in await self._run("finish", wire.finish_args(self._settings, outcomes))]
+        told = self._known()
+        args = wire.finish_args(self._settings, told, outcomes)
+        return [x == 1 for x in await self._run_told("finish", told, args)]
 
     async def renew(self, worker: str, held: Sequence[tuple[str, int]], /) -> Renewed:
         flat = [x for pair in held for x in pair]
-        return wire.renewed(await self._run("renew", [*wire.card_args(self._card(worker)), *flat]))
+        card, group = self._card(worker), self._known(worker).group
+        reply = await self._run("renew", [*wire.card_args(card, group), *flat])
+        if group is not None and reply[2]:
+            await self._run("join", wire.join_args(card, group))
+        return wire.renewed(reply)
 
     async def note(
         self, job_id: str, token: int, /, *, progress: float | None = None, step: str | None = None

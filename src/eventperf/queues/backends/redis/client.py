@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from eventperf._core.extras import require
+from eventperf._core.logs import logger
 from eventperf._core.urls import BackendURL, redact
 from eventperf._redis.connect import Wanted, open_client, reason
 from eventperf.queues.errors import StoreUnavailable
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 COMMAND_TIMEOUT_S = 5.0
 _CONNECT_TIMEOUT_S = 2.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
@@ -32,13 +33,16 @@ from eventperf.queues.protocols import (
 )
 from eventperf.queues.soundness import fault, unreadable
 
+from .told import Told, ms
+
 US = b"\x1f"
 Args = list[Any]
 
 _STATES = {b"d": JobState.COMPLETED, b"f": JobState.FAILED, b"c": JobState.CANCELLED}
 _LIVE = {b"w": JobState.WAITING, b"d": JobState.DELAYED, b"a": JobState.ACTIVE}
 _PARTS = {
-    "push": ("pushes",), "fire": ("pushes",), "finish": ("pushes", "minutes"), "admin": ("places",),
+    "push": ("pushes",), "fire": ("pushes",), "claim": ("settings",),
+    "finish": ("pushes", "minutes", "settings"), "admin": ("places",),
     "update": ("places",), "fetch": ("look",), "find": ("places", "look"),
 }  # fmt: skip
 _FAR = 8e15  # due times beyond it belong to jobs that wait for others
@@ -445,26 +449,45 @@ def statuses(settings: StoreSettings, reply: Sequence[Any]) -> list[QueueStatus]
     now_ms, n = int(reply[0]), _pairs(reply[1])
     paused, dead = {_text(q) for q in reply[2]}, [int(x) for x in reply[3]]
     workers, rates, oldest = cards(reply[4], now_ms), [_pairs(r) for r in reply[5]], _oldest(reply[6])
+    served = Counter(name for card in workers for name in card["q"])
     span = now_ms / 1000 - (now_ms // 10_000 - 6) * 10.0
     span = max(1.0, min(span, (now_ms - n.get("#born", now_ms)) / 1000 or span))
-    fields = (
-        "waiting", "delayed", "active", "completed", "failed", "cancelled", "retried", "stalled", "enqueued",
-        "replayed", "lapsed", "trimmed",
-    )  # fmt: skip
+    arrivals, services = _by_queue(rates, "a"), _by_queue(rates, "s")
+    counts: dict[str, dict[str, int]] = {}
+    for key, value in n.items():
+        name, _, field = key.rpartition(":")
+        if field in _NO_COUNTS:
+            counts.setdefault(name, {})[field] = value
     return [
         QueueStatus(
             name=name,
             priority=config.priority,
             dead=dead[i],
             paused=name in paused,
-            workers=sum(name in card["q"] for card in workers),
+            workers=served[name],
             oldest_wait_s=max(0.0, oldest.get(name, 0.0)),
-            arrival_rate=sum(r.get(f"{name}:a", 0) for r in rates) / span,
-            service_rate=sum(r.get(f"{name}:s", 0) for r in rates) / span,
-            **{field: n.get(f"{name}:{field}", 0) for field in fields},
+            arrival_rate=arrivals[name] / span,
+            service_rate=services[name] / span,
+            **{**_NO_COUNTS, **counts.get(name, {})},
         )
         for i, (name, config) in enumerate(settings.queues.items())
     ]
+
+
+_NO_COUNTS = dict.fromkeys((
+    "waiting", "delayed", "active", "completed", "failed", "cancelled", "retried", "stalled", "enqueued",
+    "replayed", "lapsed", "trimmed",
+), 0)  # fmt: skip
+
+
+def _by_queue(rates: Iterable[Mapping[str, int]], kind: str) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for rate in rates:
+        for key, by in rate.items():
+            name, _, what = key.rpartition(":")
+            if what == kind:
+                found[name] += by
+    return found
 
 
 def _oldest(flat: Sequence[Any]) -> dict[str, float]:
@@ -485,33 +508,45 @@ def load(reply: Sequence[Any]) -> tuple[int, int, float]:
 # -- workers ---------------------------------------------------------------------------------------
 
 
-def _ms(value_s: float) -> int:
-    return int(value_s * 1000)
-
-
-def card_args(card: WorkerCard) -> Args:
+def card_args(card: WorkerCard, group: str | None) -> Args:
     """Return how a worker introduces itself; used by ``enter.lua`` and ``renew.lua``."""
-    lease_ms = _ms(card.lease_s)
-    facts = {"q": list(card.room_by_queue), "s": card.slots, "l": lease_ms}
+    lease_ms = ms(card.lease_s)
+    facts: dict[str, Any] = {} if group is None else {"g": group}
+    facts |= {"q": list(card.room_by_queue), "s": card.slots, "l": lease_ms}
     text = json.dumps(facts, separators=(",", ":"))
     return [card.id, text, lease_ms, len(card.types), *card.types]
 
 
-def claim_args(settings: StoreSettings, card: WorkerCard, room: Mapping[str, int], total: int) -> Args:
+def join_args(card: WorkerCard, group: str) -> Args:
+    """Build the arguments of ``join.lua`` for a worker of many queues."""
+    return [group, ms(card.lease_s), *card.room_by_queue]
+
+
+def claim_args(
+    settings: StoreSettings, told: Told, card: WorkerCard, room: Mapping[str, int], total: int
+) -> Args:
     """Build the arguments of ``claim.lua``."""
     o = settings.options
-    args: Args = [
-        card.id, _ms(card.lease_s), total, o.order, -1 if o.aging is None else o.aging, o.max_crashes,
-        _ms(o.unknown_grace_s), _ms(min(o.result_ttl_s, 60.0)), len(room), len(o.limits),
+    usual, others = _rooms(card.room_by_queue, room)
+    return [
+        told.digest, card.id, ms(card.lease_s), total, o.order, -1 if o.aging is None else o.aging,
+        o.max_crashes, ms(o.unknown_grace_s), ms(min(o.result_ttl_s, 60.0)), usual, len(others) // 2,
+        *others, *card.types,
     ]  # fmt: skip
-    for name, free in room.items():
-        q = settings.queues[name]
-        args += (name, free, q.priority, q.share, -1 if q.keep_failed is None else q.keep_failed)
-    for limit in o.limits:
-        cap, rate = limit.concurrency or -1, limit.rate or -1
-        args += (limit.queue or "", limit.type or "", int(limit.per_key), cap, rate, _ms(limit.per_s))
-    args += card.types
-    return args
+
+
+def _rooms(full: Mapping[str, int], room: Mapping[str, int]) -> tuple[int | str, Args]:
+    """Return the room of most queues (nothing: their full one) and those that differ."""
+    values = set(room.values())
+    usual: int | str = values.pop() if len(values) == 1 else ""
+    others: Args = []
+    if usual != "" and room.keys() == full.keys():
+        return usual, others
+    for name, most in full.items():
+        free = room.get(name, 0)
+        if free != (most if usual == "" else usual):
+            others += (name, free)
+    return usual, others
 
 
 def claimed(reply: Sequence[Any]) -> Claimed:
@@ -548,12 +583,10 @@ def claimed(reply: Sequence[Any]) -> Claimed:
     )
 
 
-def finish_args(settings: StoreSettings, outcomes: Sequence[Outcome]) -> Args:
+def finish_args(settings: StoreSettings, told: Told, outcomes: Sequence[Outcome]) -> Args:
     """Build the arguments of ``finish.lua``."""
     o = settings.options
-    args: Args = [_ms(o.result_ttl_s), _ms(min(o.result_ttl_s, 60.0)), len(settings.queues)]
-    for q in settings.queues.values():
-        args += (q.name, q.keep_completed, -1 if q.keep_failed is None else q.keep_failed)
+    args: Args = [told.digest, ms(o.result_ttl_s), ms(min(o.result_ttl_s, 60.0))]
     args.append(len(outcomes))
     for out in outcomes:
         if out.kind == "done":
@@ -561,7 +594,7 @@ def finish_args(settings: StoreSettings, outcomes: Sequence[Outcome]) -> Args:
             args.append(out.result or b"")
             args.append(_details(out) if out.log_tail else "")
         else:
-            wait_ms = _ms(min(out.delay_s, _DELAY_CAP_S))
+            wait_ms = ms(min(out.delay_s, _DELAY_CAP_S))
             facts = (out.job_id, out.token, out.kind, wait_ms, int(out.count), int(out.run_s * 1e6))
             args.append("\x1f".join(map(str, facts)))
             args.append((out.error or "").replace("\x1e", " "))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import random
 import threading
@@ -22,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.logs import logger
 from eventperf._core.urls import BackendURL, redact
 from eventperf.queues.backends.faces import AsyncFace
 from eventperf.queues.backends.turns import Turns
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 _TRIES = 12
 _OPTIONS = ("poll", "notify", "pool")

@@ -163,7 +163,9 @@ class _Taking:
         if not lanes:
             return
         if self._options.limits:
-            self._books = Books(self._tx, self._options.limits)
+            served = {"", *(lane.queue for lane in lanes)}
+            limits = [limit for limit in self._options.limits if (limit.queue or "") in served]
+            self._books = Books(self._tx, limits)
         weighted = self._options.order == "weighted"
         credit = self._choose(lanes, self._credit() if weighted else {})
         parking.park(self._tx, self._strange)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, delete, select, update
 
+from eventperf._core.logs import logger
 from eventperf.queues.options import QueueConfig
 
 from . import flows
@@ -16,7 +16,7 @@ from . import tables as s
 from .rows import clean
 from .tx import Tx
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 _j = s.jobs.c
 
 _BATCH = 1000

@@ -47,6 +47,9 @@ def forget(tx: Tx) -> bool:
         some = update(s.jobs).where(_j.seq.in_(listed[i : i + _BATCH]))
         tx.conn.execute(some.values(at=tx.now + _LISTED_S))
     tx.conn.execute(delete(s.unique).where(_u.ns == tx.ns, _u.until <= tx.now))
+    if spans := [limit.per_s for limit in tx.home.settings.options.limits if limit.rate is not None]:
+        mine = s.starts.c.ns == tx.ns, s.starts.c.at < tx.now - max(spans)
+        tx.conn.execute(delete(s.starts).where(*mine))  # of limits whose queues have no work any more
     gone = tx.now - _FORGET_WORKER_S - tx.home.settings.options.unknown_grace_s
     tx.conn.execute(delete(s.workers).where(_w.ns == tx.ns, _w.until < gone))
     return max(len(found), len(done)) >= _MOST

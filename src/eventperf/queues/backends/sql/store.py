@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sqlalchemy.engine import Connection
 
+from eventperf._core.logs import logger
 from eventperf.queues.errors import QueueError, SchemaMissing, StoreUnavailable
 from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus
 from eventperf.queues.minutes import Interval
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_log = logging.getLogger("eventperf.queues")
+_log = logger("eventperf.queues")
 
 _BATCH = 1000
 

@@ -268,12 +268,17 @@ class KubernetesApi:
         config = require("kubernetes.config", extra="kubernetes", needed_by="KubernetesApi")
         configuration = client.Configuration()
         inside = "KUBERNETES_SERVICE_HOST" in os.environ and os.path.exists(_TOKEN)
-        if inside and self._kubeconfig is None and self._context is None:
-            config.load_incluster_config(client_configuration=configuration)
-        else:
-            config.load_kube_config(
-                config_file=self._kubeconfig, context=self._context, client_configuration=configuration
-            )
+        try:
+            if inside and self._kubeconfig is None and self._context is None:
+                config.load_incluster_config(client_configuration=configuration)
+            else:
+                config.load_kube_config(
+                    config_file=self._kubeconfig, context=self._context, client_configuration=configuration
+                )
+        except Exception as error:  # the client has many words for a file that is missing or broken
+            text = f"no way into a cluster: {error}; name a kubeconfig and a context of it"
+            where = self._kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+            raise KubernetesUnavailable("OPEN", str(where), text) from error
         return configuration
 
     def close(self) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
+
+from eventperf._core.logs import logger
 
 from .api import MERGE_PATCH, KubernetesApi
 from .errors import KubernetesApiError, KubernetesNotFound
 from .names import namespaced
 
-_log = logging.getLogger("eventperf.scaling.kubernetes")
+_log = logger("eventperf.scaling.kubernetes")
 
 ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 _COST_MAX = 2**31 - 1

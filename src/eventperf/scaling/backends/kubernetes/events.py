@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import uuid
 from datetime import datetime, timezone
 
 from eventperf._core.clock import Clock, SystemClock
+from eventperf._core.logs import logger
 
 from .api import JSON, KubernetesApi
 from .errors import KubernetesApiError, KubernetesForbidden
 from .names import Reference, namespaced
 
-_log = logging.getLogger("eventperf.scaling.kubernetes")
+_log = logger("eventperf.scaling.kubernetes")
 
 _NOTE_BYTES = 1024
 _REFUSED_S = 600.0

@@ -13,6 +13,8 @@ from typing import Literal
 from .api import JSON
 from .names import quantity
 
+_WHY_MAX = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Pod:
@@ -25,6 +27,7 @@ class Pod:
         cpu: Requested cores, None when a container requests none; memory: requested bytes.
         owner: The workload that controls it as ``Kind/name`` (not its ReplicaSet); empty without one.
         containers: Requested cores and bytes of each single container.
+        stuck: Why it does not get on, as the cluster says it; empty while it does.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Pod:
     memory: float | None
     owner: str = ""
     containers: tuple[tuple[str, float | None, float | None], ...] = ()
+    stuck: str = ""
 
     def request(self, resource: str, container: str | None) -> float | None:
         """Return what the pod, or one container of it, requests."""
@@ -73,7 +77,20 @@ def extract_pod(obj: JSON) -> Pod:
         requested(spec, "memory"),
         next((_workload(o) for o in owners if o.get("controller")), ""),
         tuple((c["name"], _request(c, "cpu"), _request(c, "memory")) for c in running_containers(spec)),
+        "" if ready else _stuck(status),
     )
+
+
+def _stuck(status: JSON) -> str:
+    """Return why a pod that is not ready waits: no node takes it, an image, a crash."""
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"{condition.get('reason', '')}: {condition.get('message', '')}"[:_WHY_MAX].strip(": ")
+    for part in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        waiting = (part.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return f"{waiting['reason']}: {waiting.get('message', '')}"[:_WHY_MAX].strip(": ")
+    return ""
 
 
 def _workload(owner: JSON) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.logs import logger
 from eventperf.scaling.model import Sample, TargetState
 
 from .api import JSON, MERGE_PATCH, KubernetesApi, pod_namespace
@@ -29,11 +30,12 @@ from .names import Reference, namespaced, parse_reference
 from .pods import Pod
 from .state import FROZEN, KubernetesState, ScaleState, extract_scale, extract_workload, is_frozen
 
-_log = logging.getLogger("eventperf.scaling.kubernetes")
+_log = logger("eventperf.scaling.kubernetes")
 
 _CONFLICTS = 3
 _CONTENDERS_S = 60.0
 _FROZEN_S = 10.0
+_STUCK_MOST = 3
 _REPLICAS_MAX = 2**31 - 1
 
 
@@ -332,6 +334,7 @@ class KubernetesTarget:
         clock: Clock | None = None,
     ) -> None:
         self.zero_pauses: bool = True
+        self.carries_freeze: bool = True  # by its annotation
         self.object: KubernetesScale = KubernetesScale(
             target, namespace=namespace, api=api, state=state, events=events, clock=clock
         )
@@ -386,6 +389,17 @@ class KubernetesTarget:
     def contenders(self) -> tuple[str, ...]:
         """Return the other autoscalers (HPA, KEDA) that drive this target; asked at most once a minute."""
         return self.object.contenders()
+
+    def stuck(self) -> str:
+        """Say what the cluster says of pods that do not get ready, the most frequent first.
+
+        Empty without a shared state, which knows the pods.
+        """
+        if self.state is None:
+            return ""
+        pods = self.state.pods(self.object.namespace, self.object.read().selector)
+        said = Counter(pod.stuck for pod in pods if pod.stuck and not pod.is_leaving)
+        return "; ".join(f"{number} x {text}" for text, number in said.most_common(_STUCK_MOST))
 
     def close(self) -> None:
         """Close the connection if it is this target's own."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random as _random
 import threading
 from collections.abc import Callable
@@ -10,11 +9,12 @@ from typing import Any, Generic, TypeVar
 
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.errors import EventPerfError
+from eventperf._core.logs import logger
 
 from .api import JSON, KubernetesApi, KubernetesStream
-from .errors import KubernetesApiError, KubernetesGone, KubernetesThrottled
+from .errors import KubernetesApiError, KubernetesGone, KubernetesThrottled, KubernetesUnavailable
 
-_log = logging.getLogger("eventperf.scaling.kubernetes")
+_log = logger("eventperf.scaling.kubernetes")
 
 T = TypeVar("T")
 Key = tuple[str, str]
@@ -154,9 +154,19 @@ class WatchedCollection(Generic[T]):
                 self._tried.set()
                 _log.warning("watch of %s: %s", self._path, error)
                 asked = error.retry_after_s if isinstance(error, KubernetesThrottled) else None
-                pause_s = asked or min(_BACKOFF_MAX_S, max(0.25, pause_s * 2)) * self._random.uniform(
-                    0.5, 1.0
-                )
+                pause_s = asked or self._back_off(pause_s)
+            except Exception as error:  # no kubeconfig, an object of another shape: told, and tried again
+                _log.exception("watch of %s", self._path)
+                text = f"{type(error).__name__}: {error}"
+                self.error = KubernetesUnavailable("WATCH", self._path, text)
+                if isinstance(error, EventPerfError):
+                    self.error = error
+                self._version = ""
+                self._tried.set()
+                pause_s = self._back_off(pause_s)
+
+    def _back_off(self, pause_s: float) -> float:
+        return min(_BACKOFF_MAX_S, max(0.25, pause_s * 2)) * self._random.uniform(0.5, 1.0)
 
     def _list(self) -> None:
         items: dict[Key, T] = {}

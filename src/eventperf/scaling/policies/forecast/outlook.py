@@ -22,13 +22,14 @@ _NOISE_S = 3600.0
 _ERRORS_S = 6 * 3600.0
 _GAIN_S = 6 * 3600.0
 _GAIN_PRIOR = 0.02
+_GUARD = 0.5  # of the error that one forecast in twenty exceeds
 _MOST_COVER = 0.9  # as a logarithm: 2.5 times
 _WORTH, _PATIENCE, _LEAST_EXCESS = 0.125, 4.0, 0.002
 _BURST_SIGMA, _BURST_SHARE, _BURST_REST_S = 8.0, 0.08, 300.0
 _WARM_S = 300.0
 _LEAST_RPS = 1e-3
 _UNSEEN = 2.0
-_HIGH_S = 7 * 86400.0
+_HIGH_S = 60 * 86400.0
 _STEEPEST = 6.0
 
 
@@ -38,7 +39,8 @@ class Outlook:
 
     Attributes:
         rate: Requests per second now, as far as believed; ``expected``: when a replica started now serves.
-        cover: Factor on it that the safety asks for; ``trigger``: the smaller one that calls for action.
+        cover: Factor on it that the safety asks for; ``trigger``: the smaller one that calls for action;
+            ``guard``: the smallest, soon after a step down.
         burst: Whether the load has just left its usual noise; ``confirmed``: in the reading before, too.
         high: The highest load seen, slowly forgotten; ``known``: the same before this reading.
         doubted: The reading is far beyond everything seen, and nothing has confirmed it yet.
@@ -48,6 +50,7 @@ class Outlook:
     expected: float
     cover: float
     trigger: float
+    guard: float
     burst: bool
     confirmed: bool
     high: float
@@ -100,10 +103,10 @@ def look_ahead(
     said = [*old["said"], [at_s + ahead_s - past_s, rate + trend, rate, rise]]
     calm = burst_at is None or at_s - burst_at > _BURST_REST_S
     _check(memory, old, said, at_s - past_s, rate, calm=calm and not doubted)
-    cover, trigger = _cover(memory["errors"], safety)
+    cover, trigger, guard = _cover(memory["errors"], safety)
     most = _STEEPEST * rate if confirmed else max(rate, min(_UNSEEN * high, _STEEPEST * rate))
     expected = rate if doubted else min(rate + max(trend, ramp), most)
-    return memory, Outlook(rate, expected, cover, trigger, burst, confirmed, high, known, doubted)
+    return memory, Outlook(rate, expected, cover, trigger, guard, burst, confirmed, high, known, doubted)
 
 
 def _believed(rate: float, before: float, high: float, read: float | None) -> float:
@@ -171,8 +174,8 @@ def _edge(at: float) -> float:
 _PRIOR, _PRIOR_BIN = 20.0, _bin(0.1)  # before anything is known: twenty errors of 10 %
 
 
-def _cover(errors: list[float], safety: float) -> tuple[float, float]:
-    """Return the factors on a forecast that are covered, and that call for action.
+def _cover(errors: list[float], safety: float) -> tuple[float, float, float]:
+    """Return the factors on a forecast that are covered, that call for action, and that do after a step down.
 
     One late request is worth ``1 / (8 * (1 - safety))`` times what it costs to be ready for one more: up to
     there more cover saves more than it costs. Beyond the largest twentieth of the errors the tail is taken as
@@ -180,7 +183,7 @@ def _cover(errors: list[float], safety: float) -> tuple[float, float]:
     """
     total = sum(errors)
     if total <= 0.0:
-        return 1.0, 1.0
+        return 1.0, 1.0, 1.0
     worth = _WORTH / (1.0 - safety)
     far, seen, beyond, at = _TAIL * total, 0.0, 0.0, BINS - 1
     while seen + errors[at] <= far:
@@ -192,7 +195,7 @@ def _cover(errors: list[float], safety: float) -> tuple[float, float]:
     excess = max(_LEAST_EXCESS, (beyond + (far - seen) * 0.5 * (top + edge)) / far - edge)
     full = edge + excess * math.log(max(1.0, worth * _TAIL / excess))
     soon = edge + excess * math.log(max(1.0, worth * _TAIL / (_PATIENCE * excess)))
-    return _factor(full), _factor(soon)
+    return _factor(full), _factor(soon), _factor(_GUARD * edge)
 
 
 def _factor(error: float) -> float:

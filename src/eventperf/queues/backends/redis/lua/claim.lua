@@ -1,23 +1,12 @@
--- ARGV: worker, lease ms, total, order, aging, max crashes, grace ms, cancelled ttl ms, queues,
---       limits, then per queue: name, room, rank, weight, keep failed; per limit: queue, type, per key, cap, rate,
---       window ms; then the worker's types
-local worker, lease, total, order = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
-local aging, max_crashes, grace = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local ttl = tonumber(ARGV[8])
-local room, rank, weight, keep, types = {}, {}, {}, {}, {}
-local i, mine, rules = 11, {}, {}
-for _ = 1, tonumber(ARGV[9]) do
-  local q = ARGV[i]
-  mine[#mine + 1] = q
-  room[q], rank[q], weight[q] = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
-  keep[q] = tonumber(ARGV[i + 4])
-  i = i + 5
-end
-for k = 1, tonumber(ARGV[10]) do
-  rules[k] = { q = ARGV[i], t = ARGV[i + 1], key = ARGV[i + 2] == '1', cap = tonumber(ARGV[i + 3]),
-    rate = tonumber(ARGV[i + 4]), per = tonumber(ARGV[i + 5]) }
-  i = i + 6
-end
+-- ARGV: digest of the settings, worker, lease ms, total, order, aging, max crashes, grace ms, cancelled ttl ms,
+--       room in each queue (nothing: as in the settings), how many queues differ, each: name, room;
+--       then the worker's types. Answers '?' when the settings are not known (any more).
+if not knows(ARGV[1]) then return '?' end
+local worker, lease, total, order = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local aging, max_crashes, grace = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local ttl, usual = tonumber(ARGV[9]), tonumber(ARGV[10])
+local i, room, types = 12 + 2 * tonumber(ARGV[11]), {}, {}
+for k = 12, i - 1, 2 do room[ARGV[k]] = tonumber(ARGV[k + 1]) end
 while ARGV[i] do types[ARGV[i]] = true; i = i + 1 end
 local leases, stalled, expired = {}, {}, {}
 local next_at = nil
@@ -55,27 +44,25 @@ end
 -- The gates a job must pass; a second result is the bucket that holds it back.
 local function gates_for(q, type_, key)
   local found = {}
-  for _, rule in ipairs(rules) do
-    if (rule.q == '' or rule.q == q) and (rule.t == '' or rule.t == type_) and (not rule.key or key ~= '') then
-      local bucket = rule.q .. US .. rule.t .. US .. (rule.key and key or '')
-      if gate_of(rule, bucket).free <= 0 then return nil, bucket end
-      found[#found + 1] = bucket
-    end
+  for _, rule in ipairs(rules_for(q, type_, key ~= '')) do
+    local bucket = rule.q .. US .. rule.t .. US .. (rule.key and key or '')
+    if gate_of(rule, bucket).free <= 0 then return nil, bucket end
+    found[#found + 1] = bucket
   end
   return found
 end
 
 -- The queue whose dead letter takes a damaged record: the one it names, if there is such a one.
 local function home(q)
-  if keep[q] or call('HEXISTS', P .. 'n', q .. ':enqueued') == 1 then return q end
-  return mine[1]
+  if call('HEXISTS', P .. 'n', q .. ':enqueued') == 1 or queue_of(q) then return q end
+  return call('HGET', stored, '1st')
 end
 
 -- Bury a record that cannot be run, its bytes as they are.
 local function refuse(id, q, blob, why)
   local _, type_, _, extras = parse(blob)
   local attempts, crashes, flags = mutable(call('HGET', P .. 'm', id))
-  bury(id, q, type_, extras, attempts, crashes, flags, 0, 'unreadable record: ' .. why, keep[q] or -1, blob)
+  bury(id, q, type_, extras, attempts, crashes, flags, 0, 'unreadable record: ' .. why, kept_dead(q), blob)
   expired[#expired + 1] = id; expired[#expired + 1] = type_; expired[#expired + 1] = q
   expired[#expired + 1] = 'unreadable record: ' .. why
 end
@@ -136,7 +123,7 @@ if #gone > 0 then
       elseif dead then
         bury(id, q, type_, extras, attempts, crashes, flags, started,
           why and 'unreadable record: ' .. why or 'its worker died ' .. crashes .. ' times while running it',
-          keep[q] or -1, blobs[k])
+          kept_dead(q), blobs[k])
       else
         set_mutable(id, attempts, crashes, flags)
         ready(id, q, level, '', true)
@@ -149,10 +136,27 @@ if #gone > 0 then
   end
 end
 
--- 3. jobs parked because their workers did not know the type
-for _, type_ in ipairs(call('HKEYS', P .. 'P')) do
+-- 3. jobs parked because their workers did not know the type: of the types known here, and of those that nobody has
+-- known for the grace time. Releases before this one did not keep when.
+local parked = {}
+local kinds = call('HLEN', P .. 'P')
+if kinds > 0 then
+  if call('ZCARD', P .. 'PT') ~= kinds then
+    call('DEL', P .. 'PT')
+    for _, type_ in ipairs(call('HKEYS', P .. 'P')) do call('ZADD', P .. 'PT', 0, type_) end
+  end
+  local names = {}
+  for type_ in pairs(types) do names[#names + 1] = type_ end
+  for type_ in pairs(read(P .. 'P', names)) do parked[#parked + 1] = type_ end
+  for _, type_ in ipairs(call('ZRANGEBYSCORE', P .. 'PT', '-inf', now - grace, 'LIMIT', 0, 100)) do
+    if not types[type_] then parked[#parked + 1] = type_ end
+  end
+end
+for _, type_ in ipairs(parked) do
   local known = types[type_]
-  local late = not known and now >= tonumber(call('HGET', P .. 'T', type_) or 0) + grace
+  local until_ = known and 0 or tonumber(call('HGET', P .. 'T', type_) or 0)
+  local late = not known and now >= until_ + grace
+  if not known and not late then call('ZADD', P .. 'PT', until_, type_) end
   local n = known and total or late and 1000 or 0
   if n > 0 then
     local jobs = call('ZPOPMIN', P .. 'P:' .. type_, n)
@@ -174,27 +178,33 @@ for _, type_ in ipairs(call('HKEYS', P .. 'P')) do
           inc(q, 'waiting', -1)
           local attempts, crashes, flags = mutable(call('HGET', P .. 'm', id))
           bury(id, q, type_, extras, attempts, crashes, flags, 0,
-            "no live worker knows the job type '" .. type_ .. "'", keep[q] or -1, blob)
+            "no live worker knows the job type '" .. type_ .. "'", kept_dead(q), blob)
           expired[#expired + 1] = id; expired[#expired + 1] = type_; expired[#expired + 1] = q
           expired[#expired + 1] = 'unknown type'
         end
       end
     end
-    if call('EXISTS', P .. 'P:' .. type_) == 0 then call('HDEL', P .. 'P', type_) end
+    if call('EXISTS', P .. 'P:' .. type_) == 0 then
+      call('HDEL', P .. 'P', type_)
+      call('ZREM', P .. 'PT', type_)
+    end
   end
 end
 
 -- 3b. jobs that a limit held back, as many as it lets through by now
-for _, bucket in ipairs(call('ZRANGEBYSCORE', P .. 'G', '-inf', now, 'LIMIT', 0, 100)) do
+local looked_at, scopes = call('ZRANGEBYSCORE', P .. 'G', '-inf', now, 'LIMIT', 0, 100), {}
+for k, bucket in ipairs(looked_at) do
   local bq, bt, bk = string.match(bucket, '^([^\31]*)\31([^\31]*)\31(.*)$')
-  local free, again = 1000, now + 1000
-  for _, rule in ipairs(rules) do
-    if rule.q == bq and rule.t == bt and rule.key == (bk ~= '') then
-      local gate = gate_of(rule, bucket)
-      free = math.min(gate.free, 1000)
-      if free <= 0 then again = again_at(gate)
-      elseif rule.rate >= 0 then again = now + math.max(1, math.min(1000, math.floor(rule.per / rule.rate))) end
-    end
+  scopes[k] = scope_of(bq, bt, bk ~= '')
+end
+learn(none, scopes)
+for at, bucket in ipairs(looked_at) do
+  local free, again, rule = 1000, now + 1000, of_scope[scopes[at]]
+  if rule then
+    local gate = gate_of(rule, bucket)
+    free = math.min(gate.free, 1000)
+    if free <= 0 then again = again_at(gate)
+    elseif rule.rate >= 0 then again = now + math.max(1, math.min(1000, math.floor(rule.per / rule.rate))) end
   end
   local jobs = free > 0 and call('ZPOPMIN', P .. 'B:' .. bucket, free) or {}
   for k = 1, #jobs, 2 do
@@ -222,21 +232,32 @@ flush()
 counts, lanes, woken = {}, {}, {}
 
 -- 4. choose classes, then take that many from each
-local paused = {}
-for _, q in ipairs(call('HKEYS', P .. 'p')) do paused[q] = true end
-for _, rule in ipairs(rules) do
-  if rule.q ~= '' and rule.t == '' and not rule.key and room[rule.q] then
-    local gate = gate_of(rule, rule.q .. US .. US)
-    room[rule.q] = math.max(0, math.min(room[rule.q], gate.free))
-  end
-end
-local open, held_back = {}, 0
+local classes, waiting_in, seen = {}, {}, {}
 local all = call('HGETALL', P .. 'c')
 for k = 1, #all, 2 do
   local q, level = string.match(all[k], '^(.*)|(%d+)$')
   local n = tonumber(all[k + 1])
-  if n > 0 and room[q] and room[q] > 0 and not paused[q] then
-    open[#open + 1] = { name = all[k], q = q, level = tonumber(level), n = n, want = 0 }
+  if n > 0 then
+    classes[#classes + 1] = { name = all[k], q = q, level = tonumber(level), n = n, want = 0 }
+    if not seen[q] then seen[q] = true; waiting_in[#waiting_in + 1] = q end
+  end
+end
+local whole = {}
+for k, q in ipairs(limited and waiting_in or none) do whole[k] = scope_of(q, '') end
+learn(waiting_in, whole)
+local paused = read(P .. 'p', waiting_in)
+for _, q in ipairs(waiting_in) do
+  local known = of_queue[q]
+  if not known or known.room < 0 then room[q] = 0
+  else room[q] = room[q] or usual or known.room end
+  local rule = room[q] > 0 and of_scope[scope_of(q, '')]
+  if rule then room[q] = math.max(0, math.min(room[q], gate_of(rule, q .. US .. US).free)) end
+end
+local open, held_back = {}, 0
+for _, lane in ipairs(classes) do
+  if room[lane.q] > 0 and not paused[lane.q] then
+    lane.rank, lane.weight = of_queue[lane.q].rank, of_queue[lane.q].weight
+    open[#open + 1] = lane
   end
 end
 local considered, credit = open, {}
@@ -248,12 +269,12 @@ for _, lane in ipairs(open) do
   lane.before = lane.skipped
 end
 if #open > 1 and order == 'weighted' then
-  local kept = read(P .. 'w', mine)
-  for _, q in ipairs(mine) do credit[q] = tonumber(kept[q] or 0) end
+  local kept = read(P .. 'w', waiting_in)
+  for _, lane in ipairs(open) do credit[lane.q] = tonumber(kept[lane.q] or 0) end
 end
 
 local function higher(a, b)
-  if rank[a.q] ~= rank[b.q] then return rank[a.q] > rank[b.q] end
+  if a.rank ~= b.rank then return a.rank > b.rank end
   if a.q ~= b.q then return a.q > b.q end
   return a.level > b.level
 end
@@ -272,8 +293,8 @@ local function choose()
     for _, lane in ipairs(open) do
       if not seen[lane.q] then
         seen[lane.q] = true
-        credit[lane.q] = credit[lane.q] + weight[lane.q]
-        sum = sum + weight[lane.q]
+        credit[lane.q] = credit[lane.q] + lane.weight
+        sum = sum + lane.weight
       end
     end
     for name in pairs(seen) do
@@ -323,7 +344,10 @@ local function take(wanted)
   if #picks == 0 then return 0 end
   for name, lane in pairs(used) do
     lane.jobs, lane.at = call('ZPOPMIN', P .. 'L:' .. name, lane.want), 1
-    if call('HINCRBY', P .. 'c', name, -lane.want) == 0 then call('HDEL', P .. 'c', name) end
+    if call('HINCRBY', P .. 'c', name, -lane.want) == 0 then
+      call('HDEL', P .. 'c', name)
+      call('DEL', P .. 'H:' .. name)
+    end
     local v = lane.jobs[#lane.jobs]
     if tonumber(v) > tonumber(call('HGET', P .. 'v', name) or 0) then call('HSET', P .. 'v', name, v) end
     lane.want = 0
@@ -354,7 +378,9 @@ local function take(wanted)
     elseif not types[type_] then
       inc(q, 'waiting', 1)
       if call('HINCRBY', P .. 'P', type_, 1) == 1 then
-        call('HSET', P .. 'T', type_, math.max(now, tonumber(call('HGET', P .. 'T', type_) or 0)))
+        local known_until = math.max(now, tonumber(call('HGET', P .. 'T', type_) or 0))
+        call('HSET', P .. 'T', type_, known_until)
+        call('ZADD', P .. 'PT', known_until, type_)
       end
       call('ZADD', P .. 'P:' .. type_, tags[k], id)
       if call('LLEN', P .. 'K:' .. type_) < 8 then
@@ -366,13 +392,13 @@ local function take(wanted)
     elseif life and not string.find(flags, 'n', 1, true)
       and now >= tonumber(string.match(blobs[k], '^%d+')) + life * 1000 then
       bury(id, q, type_, extras, attempts, crashes, flags, 0,
-        'deadline passed before it could start', keep[q] or -1, blobs[k])
+        'deadline passed before it could start', kept_dead(q), blobs[k])
       expired[#expired + 1] = id; expired[#expired + 1] = type_; expired[#expired + 1] = q
       expired[#expired + 1] = 'deadline'
       room[q] = room[q] + 1
     else
       local through, bucket = nil, nil
-      if #rules > 0 then through, bucket = gates_for(q, type_, extra(extras, 'k') or '') end
+      if limited then through, bucket = gates_for(q, type_, extra(extras, 'k') or '') end
       if bucket then
         inc(q, 'waiting', 1)
         call('ZADD', P .. 'B:' .. bucket, tags[k], id)
@@ -432,18 +458,23 @@ in_chunks('HSET', P .. 'w', credits, 2000)
 flush()
 
 -- 5. wake-ups: drop spent ones, pass on what is left over
-local ready_in = {}
-local left = call('HGETALL', P .. 'c')
+local ready_in, is_left, left = {}, false, call('HGETALL', P .. 'c')
 for k = 1, #left, 2 do
   local q = string.match(left[k], '^(.*)|')
-  if tonumber(left[k + 1]) > 0 then ready_in[q] = true end
+  local known = tonumber(left[k + 1]) > 0 and queue_of(q)
+  if known and known.room >= 0 then
+    ready_in[q] = true
+    is_left = is_left or not paused[q]
+  end
 end
 local spent = {}
-for _, q in ipairs(mine) do
+for _, q in ipairs(group and waiting_in or served) do
   if not ready_in[q] then spent[#spent + 1] = P .. 'k:' .. q
-  elseif #leases > 0 and not paused[q] then wake(q, 1) end
+  elseif not group and #leases > 0 and not paused[q] then ring(P .. 'k:' .. q, 1) end
 end
-if #spent > 0 then call('DEL', unpack(spent)) end
+if group and not is_left then spent[#spent + 1] = P .. 'g:' .. group
+elseif group and #leases > 0 then ring(P .. 'g:' .. group, 1, 60000) end
+for k = 1, #spent, 2000 do call('DEL', unpack(spent, k, math.min(k + 1999, #spent))) end
 
 for _, key in ipairs({ 'd', 'l', 'G' }) do
   local first = call('ZRANGE', P .. key, 0, 0, 'WITHSCORES')[2]

@@ -6,11 +6,14 @@
 --   d   zset   id by due time                            L:<queue>|<level>  zset  id by virtual start tag
 --   c   hash   <queue>|<level> -> ready jobs             v, s  hash  the same -> virtual time, times skipped
 --   F:<queue>|<level>  hash  fairness key -> last tag    w  hash  queue -> round-robin credit
+--   H:<queue>|<level>  zset  tags of cancelled jobs, each US its key, until a class is empty or beyond them
 --   P   hash   type -> parked jobs                       P:<type>  zset  id by tag
+--   PT  zset   parked type by the time until which it was known when last looked at
 --   x:<queue>  zset  dead ids                            X  hash  id -> dead record
 --   r:<id>     finished record, with a time to live      D:<queue>  list  of finished records
 --   n   hash   counters                                  R:<bucket>  hash  arrivals and services of 10 s
 --   u:<type>|<key>  unique key -> id                     k:<queue>, K:<type>, W:<worker>  wake-up lists
+--   kq  hash   queue -> groups of workers that wait for it  kg  hash  group -> until   g:<group>  wake-up list
 --   T   hash   type -> known until                       wk  hash  worker -> until and card
 --   A   hash   bucket -> running jobs under its cap      b   hash  id -> buckets it runs under (split by char 30)
 --   V:<bucket>  list  start times in the rate's window   G   zset  bucket with held-back jobs by time of next look
@@ -140,9 +143,17 @@ local function read(key, names)
   return found
 end
 
+local function ring(key, n, life)
+  if call('LLEN', key) >= math.min(n, 8) then return end
+  call('RPUSH', key, '1')
+  if life then call('PEXPIRE', key, life) end
+end
+
+-- Workers of few queues wait at each of these; those of many wait at one place, their group's.
 local function wake(queue, n)
-  local key = P .. 'k:' .. queue
-  if call('LLEN', key) < math.min(n, 8) then call('RPUSH', key, '1') end
+  ring(P .. 'k:' .. queue, n)
+  local groups = call('HGET', P .. 'kq', queue)
+  for group in string.gmatch(groups or '', '%x+') do ring(P .. 'g:' .. group, n, 60000) end
 end
 
 local function rate(queue, field, by)
@@ -176,14 +187,20 @@ local function free_unique(id, type_, extras, mode)
   end
 end
 
--- A job that was cancelled gives its turn back when it was the last of its key; an empty class remembers none.
+-- A job that was cancelled gives its turn back: its key's last is what waits of it last. Behind the class's time
+-- the tags of a key follow one another but for those given back before, which are kept until time has passed them.
+-- An empty class remembers nothing.
 local function give_turn_back(extras, lane, tag, is_empty)
-  if not string.find(extras, '"k":', 1, true) then return end
-  if is_empty then call('DEL', P .. 'F:' .. lane) return end
-  local key = cjson.decode(extras).k
-  if tonumber(call('HGET', P .. 'F:' .. lane, key) or -1) ~= tag then return end
-  if tag <= tonumber(call('HGET', P .. 'v', lane) or 0) + 1 then call('HDEL', P .. 'F:' .. lane, key)
-  else call('HSET', P .. 'F:' .. lane, key, string.format('%.17g', tag - 1)) end
+  local turns, holes = P .. 'F:' .. lane, P .. 'H:' .. lane
+  if is_empty then call('DEL', turns, holes) return end
+  local key = facts(extras).k or ''
+  local v, last = tonumber(call('HGET', P .. 'v', lane) or 0), tonumber(call('HGET', turns, key) or 0)
+  call('ZREMRANGEBYSCORE', holes, '-inf', string.format('%.17g', v))
+  if tag <= v or tag > last then return end
+  local function hole(at) return string.format('%.17g', at) .. US .. key end
+  if tag < last then call('ZADD', holes, string.format('%.17g', tag), hole(tag)) return end
+  repeat tag = tag - 1 until tag <= v or call('ZREM', holes, hole(tag)) == 0
+  if tag <= v then call('HDEL', turns, key) else call('HSET', turns, key, string.format('%.17g', tag)) end
 end
 
 -- Forget a fairness key's turn with the last of its jobs in a class, so that keys seen once do not stay for ever.

@@ -1,14 +1,11 @@
--- ARGV: result ttl ms, ttl without a result ms, queues, per queue: name, keep completed, keep failed;
+-- ARGV: digest of the settings, result ttl ms, ttl without a result ms;
 --       then how many outcomes, each: id US token US kind US delay ms US count US run us; result (done) or error;
 --       details of the run (JSON) or nothing;
---       then jobs that enter with an outcome: its number, how many arguments, a group as of pushes.lua
-local ttl, short = tonumber(ARGV[1]), tonumber(ARGV[2])
-local keep_done, keep_dead, i = {}, {}, 4
-for _ = 1, tonumber(ARGV[3]) do
-  keep_done[ARGV[i]], keep_dead[ARGV[i]] = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  i = i + 3
-end
-local ids, first, many = {}, i + 1, tonumber(ARGV[i])
+--       then jobs that enter with an outcome: its number, how many arguments, a group as of pushes.lua.
+--       Answers '?' when the settings are not known (any more).
+if not knows(ARGV[1]) then return '?' end
+local ttl, short = tonumber(ARGV[2]), tonumber(ARGV[3])
+local ids, i, first, many = {}, 5, 5, tonumber(ARGV[4])
 i = first
 for k = 1, many do ids[k] = string.match(ARGV[i], '^[^\31]*'); i = i + 3 end
 local held = call('HMGET', P .. 'a', unpack(ids))
@@ -63,7 +60,7 @@ for k, id in ipairs(ids) do
     elseif kind == 'cancelled' or (cancel and kind ~= 'dead') then
       cancelled(id, q, type_, extras, attempts, crashes, flags, started, text, short, blobs[k])
     elseif kind == 'dead' then
-      bury(id, q, type_, extras, attempts + 1, crashes, flags, started, text, keep_dead[q] or -1, blobs[k])
+      bury(id, q, type_, extras, attempts + 1, crashes, flags, started, text, kept_dead(q), blobs[k])
     elseif fault(blobs[k]) then delay(id, q, now) -- damaged since it was claimed: claim.lua buries it
     elseif kind == 'release' then
       ready(id, q, level, '', true)
@@ -87,7 +84,8 @@ if #over > 0 then
 end
 if #gone > 0 then call('HDEL', P .. 'j', unpack(gone)) end
 for q, list in pairs(finished) do
-  local keep = keep_done[q] or 0
+  local known = queue_of(q)
+  local keep = known and known.done or 0
   if keep > 0 then
     local from = math.max(1, #list - keep + 1)
     call('LPUSH', P .. 'D:' .. q, unpack(list, from))

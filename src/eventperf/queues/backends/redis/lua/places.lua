@@ -14,7 +14,10 @@ local function unplace(id, blob)
     if is_empty then call('HDEL', P .. 'c', name) end
     give_turn_back(extras, name, tonumber(tag), is_empty)
   elseif call('ZREM', P .. 'P:' .. type_, id) == 1 then
-    if call('EXISTS', P .. 'P:' .. type_) == 0 then call('HDEL', P .. 'P', type_) end
+    if call('EXISTS', P .. 'P:' .. type_) == 0 then
+      call('HDEL', P .. 'P', type_)
+      call('ZREM', P .. 'PT', type_)
+    end
   else
     local bucket = call('HGET', P .. 'Y', id)
     if bucket then

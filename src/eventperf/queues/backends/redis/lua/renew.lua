@@ -2,6 +2,8 @@
 local worker, lease = ARGV[1], tonumber(ARGV[3])
 local until_ = now + 3 * lease
 call('HSET', P .. 'wk', worker, until_ .. US .. ARGV[2])
+local group = string.match(ARGV[2], '^{"g":"(%x+)"')
+local is_new = group and call('HSET', P .. 'kg', group, until_) == 1 -- forgotten meanwhile: it must join again
 local i = 5
 for _ = 1, tonumber(ARGV[4]) do
   if tonumber(call('HGET', P .. 'T', ARGV[i]) or 0) < until_ then call('HSET', P .. 'T', ARGV[i], until_) end
@@ -22,4 +24,4 @@ while ARGV[i] do
   i = i + 2
 end
 in_chunks('ZADD', P .. 'l', keep, 2000)
-return { lost, cancel }
+return { lost, cancel, is_new and 1 or 0 }

@@ -1,0 +1,87 @@
+"""What stands in the application's log: names from outside as data, nothing of what users typed into SQL."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from .texts import one_line, plain
+
+
+class Lines(str):
+    """A text whose line ends are meant: a stack, an explanation."""
+
+    __slots__ = ()
+
+
+class _Shown:
+    """An argument of a log record that would steer a terminal or forge a line as it is."""
+
+    __slots__ = ("_given",)
+
+    def __init__(self, given: str | BaseException) -> None:
+        self._given = given
+
+    def __str__(self) -> str:
+        text = str(self._given)
+        return plain(text) if isinstance(self._given, Lines) else one_line(text)
+
+    def __repr__(self) -> str:
+        return repr(self._given)
+
+
+class _NamesAreData(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(map(_shown, record.args))
+        return True
+
+
+def _shown(given: object) -> object:
+    return (
+        _Shown(given) if isinstance(given, (str, BaseException)) and not str(given).isprintable() else given
+    )
+
+
+_names_are_data = _NamesAreData()
+
+
+def logger(name: str) -> logging.Logger:
+    r"""Return a logger of ours: texts and errors that it is given end no line and steer no terminal.
+
+    >>> record = logging.makeLogRecord({"msg": "%s of %d", "args": ("a\nb", 2)})
+    >>> logger("eventperf.doctest").filter(record), record.getMessage()
+    (True, 'a\\nb of 2')
+    """
+    found = logging.getLogger(name)
+    found.addFilter(_names_are_data)  # the same one once
+    return found
+
+
+class _NotOurs(logging.Filter):
+    """Let records of a library pass unless a call of ours led to them."""
+
+    def __init__(self, library: str) -> None:
+        super().__init__()
+        self._own = ("logging", library, __name__)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the nearest caller outside of the library and of logging is another's."""
+        frame = sys._getframe(1)
+        while frame.f_back is not None:
+            module = str(frame.f_globals.get("__name__", ""))
+            if not any(module == name or module.startswith(f"{name}.") for name in self._own):
+                return not module.startswith("eventperf.")
+            frame = frame.f_back
+        return True
+
+
+def hush(library: str) -> None:
+    """Keep what ``library`` says of our calls out of the log.
+
+    The parser of SQL warns with statements as they stand, and with what users typed into them. We report
+    ourselves what it could not read, without values. What the application asks it stays in its log.
+    """
+    found = logging.getLogger(library)
+    if not any(isinstance(f, _NotOurs) for f in found.filters):
+        found.addFilter(_NotOurs(library))
