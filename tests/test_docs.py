@@ -52,6 +52,27 @@ def test_page_runs(page, request, tmp_path):
     run_script(tmp_path, pages.__file__, page, *(f"{name}={url}" for name, url in urls.items()))
 
 
+def test_the_page_about_testing_shows_every_suite():
+    """Each with a row and with its fixtures; the page about backends says how to use it."""
+    suites = {
+        f"{module}.{name}"
+        for path in (ROOT / "src/eventperf/testing").rglob("*.py")
+        if (
+            module := ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
+        )
+        for name in re.findall(r"^class ([A-Z]\w*Suite)\b", path.read_text("utf-8"), re.MULTILINE)
+    }
+    reference, how_to = (
+        (ROOT / f"docs/{p}.md").read_text("utf-8") for p in ("reference/testing", "how-to/backends")
+    )
+    assert len(suites) >= 9
+    assert {s for s in suites if f"| `{s}` |" not in reference} == set()
+    assert {s for s in suites if f".. autoclass:: {s}\n" not in reference} == set()
+    assert {s for s in suites if s.rpartition(".")[2] not in how_to} == {
+        "eventperf.testing.queues.HostedSuite"
+    }
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=relative)
 def test_example_runs(example, request, tmp_path):
     """An example says what it needs (``# needs: redis``) and finds it in ``REDIS_URL``."""

@@ -86,11 +86,6 @@ class Flights:
     def __contains__(self, key: object) -> bool:
         return key in self._open
 
-    def waited_for(self) -> list[Any]:
-        """Return the keys of the loads under way."""
-        with self._mu:
-            return list(self._open)
-
     def join(self, key: object, tags: Iterable[str] | None = ()) -> tuple[Flight, bool]:
         """Return the open flight of ``key`` and whether the caller leads it (and must land it).
 

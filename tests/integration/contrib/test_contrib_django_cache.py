@@ -150,3 +150,18 @@ def test_no_addition_of_many_processes_is_lost_and_all_see_the_sum(redis_url):
     assert [run.wait(60) for run in runs] == [0, 0, 0]
     cache.incr("n")
     assert cache.get("n") == 601
+
+
+def test_tasks_load_delete_and_clear_as_threads_do(cache):
+    async def main() -> None:
+        assert await cache.aget_or_set("a", lambda: 1, 60) == 1
+        assert await cache.aget_or_set("a", lambda: 2, 60) == 1
+        await cache.aset_many({"b": 2, "c": 3}, 60)
+        await cache.adelete_many(["a", "b", "none"])
+        assert await cache.aget_many(["a", "b", "c"]) == {"c": 3}
+        await cache.adelete_many([])
+        await cache.aclear()
+        assert await cache.aget("c") is None
+
+    asyncio.run(main())
+    assert cache.get_many(["a", "b", "c"]) == {}

@@ -181,8 +181,6 @@ def test_a_new_flight_has_nothing_yet(flights):
     assert (flight.fenced, flight.fenced_tags, flight.is_awaited) == (False, set(), False)
     assert "k" in flights
     assert "other" not in flights
-    flights.join(("k", 2))
-    assert flights.waited_for() == ["k", ("k", 2)]
 
 
 @pytest.mark.parametrize(

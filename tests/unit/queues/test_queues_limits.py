@@ -35,22 +35,31 @@ def test_only_a_limit_of_a_queue_alone_holds_the_whole_queue() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "argument"),
+    ("wrong", "argument", "allowed"),
     [
-        ({"rate": 1}, "limit"),
-        ({"type": "t"}, "limit"),
-        ({"queue": "", "rate": 1}, "queue"),
-        ({"type": "", "rate": 1}, "type"),
-        ({"type": "t", "concurrency": 0}, "concurrency"),
-        ({"type": "t", "rate": 0}, "rate"),
-        ({"type": "t", "rate": 1_000_001}, "rate"),
-        ({"type": "t", "rate": 1, "per": 0.0009}, "per"),
+        ({"rate": 1}, "limit", "a queue, a type or per_key=True"),
+        ({"type": "t"}, "limit", "concurrency, rate or both"),
+        ({"queue": "", "rate": 1}, "queue", "1 to "),
+        ({"type": "", "rate": 1}, "type", "1 to "),
+        ({"type": "t", "concurrency": 0}, "concurrency", "a whole number of at least 1"),
+        ({"type": "t", "rate": 0}, "rate", "a whole number from 1 to 1000000"),
+        ({"type": "t", "rate": 1_000_001}, "rate", "a whole number from 1 to 1000000"),
+        ({"type": "t", "rate": 1, "per": 0.0009}, "per", "at least a millisecond"),
+        ({"type": "t", "rate": 1, "per": "soon"}, "per", "a positive number of seconds"),
     ],
 )
-def test_a_wrong_limit_is_refused_by_the_argument(wrong: dict[str, object], argument: str) -> None:
+def test_a_wrong_limit_is_refused_with_what_was_given_and_what_is_allowed(
+    wrong: dict[str, object], argument: str, allowed: str
+) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Limit(**wrong)  # type: ignore[arg-type]
     assert caught.value.argument == argument
+    assert caught.value.allowed.startswith(allowed)
+    if argument == "limit":
+        assert isinstance(caught.value.given, Limit)
+        assert wrong.items() <= {"type": caught.value.given.type, "rate": caught.value.given.rate}.items()
+    else:
+        assert caught.value.given == wrong[argument]
 
 
 def test_the_smallest_and_largest_limits_are_good() -> None:
@@ -62,10 +71,14 @@ def test_the_smallest_and_largest_limits_are_good() -> None:
 def test_limits_must_not_contradict_each_other() -> None:
     good = [Limit(type="t", rate=1), Limit(type="t", per_key=True, rate=1), Limit(queue="t", rate=1)]
     assert check_limits(good) == tuple(good)
-    with pytest.raises(ConfigurationError, match="one limit per combination"):
-        check_limits([Limit(type="t", rate=1), Limit(type="t", concurrency=1)])
-    with pytest.raises(ConfigurationError, match="Limit"):
-        check_limits(["t"])  # type: ignore[list-item]
+    for wrong, allowed in (
+        (Limit(type="t", concurrency=1), "one limit per combination of queue, type and per_key"),
+        ("t", "a list of Limit(...)"),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            check_limits([Limit(type="t", rate=1), wrong])  # type: ignore[list-item]
+        assert (caught.value.argument, caught.value.given) == ("limits", wrong)
+        assert caught.value.allowed == allowed
 
 
 def test_the_stricter_of_cap_and_rate_counts_from_the_first_job_on() -> None:
@@ -114,6 +127,14 @@ def test_a_job_that_one_limit_holds_back_is_counted_under_none() -> None:
     assert ledger.start("other", "u", "", 0.0) == [], "no limit is about it"
     ledger.end(held)  # type: ignore[arg-type]
     assert (ledger.free(wide, T, 0.0), ledger.free(narrow, ("q", "", ""), 0.0)) == (5, 1)
+
+
+def test_keys_are_counted_each_by_itself_where_the_limit_says_so() -> None:
+    ledger = Ledger([Limit(type="t", per_key=True, concurrency=1)])
+    assert ledger.start("q", "t", "one", 0.0) == [("", "t", "one")]
+    assert ledger.start("q", "t", "two", 0.0) == [("", "t", "two")]
+    assert ledger.start("q", "t", "one", 0.0) == ("", "t", "one")
+    assert ledger.start("q", "t", "", 0.0) == [], "without a key it is free"
 
 
 def test_a_limit_that_does_not_match_lets_the_next_one_be_asked() -> None:

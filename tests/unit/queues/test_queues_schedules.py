@@ -96,6 +96,12 @@ def test_every_has_the_same_slots_forwards_backwards_and_from_between(step_s: fl
             assert (every.before(slot), every.before(between)) == (slot, slot)
 
 
+def test_a_moment_before_a_slot_that_was_rounded_up_is_before_it() -> None:
+    every = Every(1 / 3)
+    assert (every.before(0.6668), every.after(0.6668)) == (0.333, 0.667)
+    assert (every.before(0.667), every.after(0.667)) == (0.667, 1.0)
+
+
 @pytest.mark.parametrize(
     ("when", "slots"),
     [
@@ -118,6 +124,7 @@ def test_a_schedule_is_a_cron_expression_in_its_zone_or_a_duration(when: Any, sl
         (0.09, "when", "at least 0.1 s"),
         ("50ms", "when", "at least 0.1 s"),
         ("daily", "when", "timedelta"),
+        ("5 minutes", "cron", "five cron fields"),
         ("61 * * * *", "cron", "0 to 59"),
         ("@sometimes", "cron", "minute"),
     ],

@@ -258,6 +258,14 @@ def test_a_burst_is_hedged_and_the_surplus_goes_when_enough_serve() -> None:
     assert told[-1][2] < 15
 
 
+def test_a_burst_is_hedged_more_where_such_a_load_was_seen_before() -> None:
+    def most(*starts: float) -> int:
+        told = play(LatencyPolicy(capacity_rps=40), burst_at(*starts, size=1200.0), until_s=6 * 3600.0)
+        return max(after for t, _, after, _ in told if t >= 5 * 3600.0)
+
+    assert most(3600.0, 5 * 3600.0 + 10.0) > 1.5 * most(5 * 3600.0 + 10.0)
+
+
 def test_rules_that_were_set_bind_a_policy_that_paces_itself() -> None:
     from eventperf.scaling import RatePolicy, Rules
 
@@ -308,6 +316,16 @@ def test_the_first_slot_of_all_teaches_nothing() -> None:
         )  # fmt: skip
     assert state is not None
     assert state["leaps"] == {}
+
+
+def test_a_record_of_an_older_version_goes_on() -> None:
+    older = {**seasons.start(0.0), "slots": [[0, 400.0, 0.0, 0.0, []]], "seen": 0, "peak": 800.0}
+    assert "since" not in older
+    state = seasons.roll(
+        older, time_s=300.0, measured_s=300.0, rate=400.0, last_rate=400.0, lead_s=100.0, quantile=0.94,
+        events=None,
+    )  # fmt: skip
+    assert state["leaps"] == {"0": [[0, 2.0]]}
 
 
 def test_leaps_are_expected_at_their_hour_and_fade() -> None:

@@ -23,7 +23,6 @@ from eventperf.cache.errors import ValueMutated
 
 SHARE: Final = "share"
 COPY: Final = "copy"
-CHECK: Final = "check"
 
 _FIXED: Final = frozenset(
     {str, int, float, bool, bytes, complex, type(None), UUID, date, datetime, time, timedelta, Decimal}

@@ -21,9 +21,9 @@ _TURNS, _TURNS_S, _CALM_S = 3, 7200.0, 1800.0  # so many steps down taken back i
 _PEAK_S = 300.0
 _SLOT_S = 15.0
 _BEYOND = 1.3  # of the highest load seen: what is covered at most
-_FIRST_RISE, _KNOWN_RISE, _NEXT_RISE = 2.0, 4.0, 6.0
-"""What a burst may start, in multiples of the highest load seen: at its first reading, of what was seen
-before it, and once confirmed."""
+_FIRST_RISE, _KNOWN_RISE, _SEEN_RISE, _NEXT_RISE = 2.0, 4.0, 8.0, 6.0
+"""What a burst may start, in multiples of the highest load seen: at its first reading; of what was seen
+before it; of that, to a load that was seen before; and once confirmed."""
 _DEAD_BAND, _TURN_BAND = 0.04, 0.2
 _TRIM_AFTER_S, _TRIM_SHARE, _TRIM_ROOM = 60.0, 0.75, 1.1
 _STEEP = 1.3
@@ -180,8 +180,9 @@ class LatencyPolicy:
             hedged = outlook.burst and wanted > current * _STEEP and least > current
             if hedged:
                 more = wanted + int((self.hedge - 1.0) * (wanted - current))
-                bound = max(_FIRST_RISE * outlook.high, _KNOWN_RISE * outlook.known)
-                bound = _NEXT_RISE * outlook.high if outlook.confirmed else bound
+                usual = _SEEN_RISE if outlook.rate <= outlook.known else _KNOWN_RISE
+                bound = max(_FIRST_RISE * outlook.high, usual * outlook.known)
+                bound = max(bound, _NEXT_RISE * outlook.high) if outlook.confirmed else bound
                 most = min(self._size(bound, capacity), max(wanted, observation.max_replicas))
                 number = max(number, min(more, most))
                 note = f"; a burst: {number} started so that {wanted} serve soon"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
@@ -104,6 +104,3 @@ def of_mysql(error: Any) -> Trouble:
     if 2000 <= code < 3000 or (code == 0 and type(error).__name__ in _LOST):
         return Trouble.AWAY
     return Trouble.REFUSED
-
-
-Judge = Callable[[Any], Trouble]

@@ -24,7 +24,7 @@ _GAIN_S = 6 * 3600.0
 _GAIN_PRIOR = 0.02
 _GUARD = 0.5  # of the error that one forecast in twenty exceeds
 _MOST_COVER = 0.9  # as a logarithm: 2.5 times
-_WORTH, _PATIENCE, _LEAST_EXCESS = 0.125, 4.0, 0.002
+_WORTH, _PATIENCE, _LEAST_EXCESS = 0.1, 4.0, 0.002
 _BURST_SIGMA, _BURST_SHARE, _BURST_REST_S = 8.0, 0.08, 300.0
 _WARM_S = 300.0
 _LEAST_RPS = 1e-3
@@ -177,7 +177,7 @@ _PRIOR, _PRIOR_BIN = 20.0, _bin(0.1)  # before anything is known: twenty errors 
 def _cover(errors: list[float], safety: float) -> tuple[float, float, float]:
     """Return the factors on a forecast that are covered, that call for action, and that do after a step down.
 
-    One late request is worth ``1 / (8 * (1 - safety))`` times what it costs to be ready for one more: up to
+    One late request is worth ``1 / (10 * (1 - safety))`` times what it costs to be ready for one more: up to
     there more cover saves more than it costs. Beyond the largest twentieth of the errors the tail is taken as
     exponential, so that few figures do not decide about rare ones.
     """

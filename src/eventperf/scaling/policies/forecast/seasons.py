@@ -119,7 +119,8 @@ def roll(
         new["peak"], new["seen"] = 0.0, None  # a slot that was not seen whole teaches nothing
     number = int((time_s + lead_s) // SLOT_S)
     slots = new["slots"]
-    new.setdefault("since", number)  # nothing could be started ahead of the first slot: it teaches nothing
+    if not slots:  # nothing could be started ahead of the first one: it teaches nothing
+        new.setdefault("since", number)
     if not slots or slots[-1][0] != number:
         ahead, first_day = new["ahead"], new["first_day"]
         leaps = {}
@@ -135,7 +136,7 @@ def roll(
 
 def _learn(new: dict[str, Any]) -> None:
     slot = next((s for s in new["slots"] if s[0] == new["seen"]), None)
-    if slot is None or slot[1] < _LEAST_RPS or slot[0] <= new["since"]:
+    if slot is None or slot[1] < _LEAST_RPS or slot[0] <= new.get("since", -1):
         return
     number, reference, _, said, found = slot
     leap = new["peak"] - reference
