@@ -6,10 +6,12 @@ those that start here are used, the others are skipped.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -208,10 +210,30 @@ def audit(session: nox.Session) -> None:
     """Known holes of the floors in pyproject, and, where advisories can be reached, of what is installed."""
     install(session, also=("pip-audit",))
     session.run("python", "tests/audit_floors.py")
-    if os.environ.get("EVENTPERF_OFFLINE"):
-        session.log("EVENTPERF_OFFLINE is set: what is installed is not compared with advisories")
+    if why := _offline():
+        session.warn(f"OFFLINE: the floors alone were checked, what is installed was NOT compared ({why})")
         return
     session.run("pip-audit", "--local", "--skip-editable", "--progress-spinner=off")
+
+
+def _offline() -> str:
+    """Return why advisories cannot be had, empty where they can."""
+    if os.environ.get("EVENTPERF_OFFLINE"):
+        return "EVENTPERF_OFFLINE is set"
+    try:
+        with urllib.request.urlopen("https://pypi.org/pypi/pip/json", timeout=10) as answer:
+            return "" if "vulnerabilities" in json.load(answer) else "the registry tells no vulnerabilities"
+    except (OSError, ValueError) as error:
+        return f"https://pypi.org does not answer as it should: {error}"
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Build wheel and source into ``dist``, the bill of materials (``sbom``) beside them; sends nothing."""
+    session.install("build", "twine")
+    session.run("python", "-m", "build", "--outdir", "dist")
+    session.run("twine", "check", "--strict", *(str(p) for p in (ROOT / "dist").glob("eventperf-*")))
+    session.notify("sbom")
 
 
 @nox.session

@@ -23,3 +23,9 @@ def private(path: str, flags: int) -> int:
         os.close(descriptor)
         raise PermissionError(f"{path} belongs to another user, in a folder that everybody may write to")
     return descriptor
+
+
+def write(path: str | os.PathLike[str], text: str) -> None:
+    """Write a whole file through :func:`private`."""
+    with open(path, "w", encoding="utf-8", opener=private) as file:
+        file.write(text)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.files import write as write_file
 
 if TYPE_CHECKING:
     from eventperf.dbopt import Advice, DatabaseOptimizer, Workload
@@ -48,6 +49,6 @@ def advise(
 def write(file: str, text: str) -> None:
     """Write a file that an option names."""
     try:
-        Path(file).write_text(text, encoding="utf-8")
+        write_file(file, text)
     except OSError as error:
         raise ConfigurationError("FILE", file, f"a path that can be written ({error.strerror})") from error

@@ -13,12 +13,13 @@ def check_name(value: object, *, argument: str) -> str:
     """Return ``value`` if it can name a queue, a job type or a namespace.
 
     Raises:
-        ConfigurationError: Not text, empty, over 200 characters, or with control characters or braces.
+        ConfigurationError: Not text, empty, over 200 characters, or with control characters, braces, or a
+            blank at its end.
     """
-    allowed = "1 to 200 printable characters without braces, commas or '|'"
+    allowed = "1 to 200 printable characters without braces, commas or '|', the last one no blank"
     if not isinstance(value, str) or not 0 < len(value) <= 200 or not value.isprintable():
         raise ConfigurationError(argument, value, allowed)
-    if any(c in "{}|," for c in value):
+    if any(c in "{}|," for c in value) or value[-1] == " ":  # MariaDB takes "a " for "a"
         raise ConfigurationError(argument, value, allowed)
     return value
 

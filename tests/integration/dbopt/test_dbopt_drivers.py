@@ -17,6 +17,8 @@ from eventperf.dbopt import (
     IndexChanged,
     Limits,
     QueryRecorder,
+    Sample,
+    Workload,
 )
 
 pytestmark = pytest.mark.integration
@@ -182,3 +184,30 @@ def test_the_role_of_the_grants_can_advise_and_nothing_more(engine: Any, postgre
             quoted = '"' + role.replace('"', '""') + '"'
             db.exec_driver_sql(f"DROP OWNED BY {quoted}")
             db.exec_driver_sql(f"DROP ROLE {quoted}")
+
+
+def test_a_superuser_plans_and_measures_as_a_role_that_only_reads(engine: Any) -> None:
+    """A recorded statement may call anybody's function, which runs with the rights of whoever calls it."""
+    with engine.begin() as db:
+        db.exec_driver_sql(
+            "CREATE FUNCTION lesser() RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN "
+            "IF current_setting('is_superuser') = 'on' THEN RAISE 'as a superuser'; END IF; RETURN 7; END $$"
+        )
+    calls = "SELECT id FROM visits WHERE page = lesser()"
+    with DatabaseOptimizer(engine) as optimizer:
+        dialect = optimizer.dialect
+        assert dialect.measure([Sample(calls, ())], runs=1, timeout_s=5)
+        assert dialect.cost(calls, ()) is not None
+        assert dialect.cost("SELECT id FROM visits WHERE page = lesser() + $1", None) is not None
+        assert list(dialect.rows("SELECT lesser()", timeout_s=5, limit=1)) == [(7,)]
+        for forbidden in ("SELECT pg_read_file('PG_VERSION')", "DELETE FROM visits"):
+            assert dialect.measure([Sample(forbidden, ())], runs=1, timeout_s=5) is None
+        work = Workload.from_sql(calls, dialect="postgres")
+        assert not [w for w in optimizer.advise(work).warnings if "refused" in w]
+    with engine.connect() as db:
+        assert db.exec_driver_sql("SELECT current_setting('is_superuser')").scalar() == "on", (
+            "given back as it was"
+        )
+    with DatabaseOptimizer(engine, what_if=engine) as optimizer:
+        told = str(optimizer.advise(work))
+        assert "as a superuser" not in told

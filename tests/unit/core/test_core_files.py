@@ -7,10 +7,12 @@ import stat
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
-from eventperf._core.files import private
-from eventperf.dbopt import Advice, Workload
+from eventperf._core.files import private, write
+from eventperf.dbopt import Advice, DatabaseOptimizer, Workload
 from eventperf.scaling import DecisionLog, ScalingDecision
+from eventperf.scaling.records.state import FileState
 
 
 def append(path: Path) -> None:
@@ -74,3 +76,23 @@ def test_workloads_and_plans_are_kept_so(tmp_path: Path) -> None:
     Workload.from_sql("SELECT 1").save(tmp_path / "load")
     for name in ("plan", "load"):
         assert not stat.S_IMODE((tmp_path / name).stat().st_mode) & 0o007
+
+
+def test_the_lock_of_an_optimizer_and_kept_state_go_through_no_link(shared: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"somebody else's")
+    with create_engine(f"sqlite:///{shared}/db").begin() as db:
+        db.exec_driver_sql("CREATE TABLE t (a INT)")
+    (shared / "db-eventperf-lock").symlink_to(target)
+    dialect = DatabaseOptimizer(f"sqlite:///{shared}/db").dialect
+    with pytest.raises(OSError, match="lock"), dialect.exclusive():
+        pytest.fail("the lock was taken through a link")
+    (shared / "state").symlink_to(target)
+    with pytest.raises(OSError, match="state"):
+        FileState(shared).load("state")
+    FileState(shared).save("state", b"ours")
+    assert FileState(shared).load("state") == b"ours", "a write takes the link's place"
+    with pytest.raises(OSError, match="report"):
+        (shared / "report").symlink_to(target)
+        write(shared / "report", "x")
+    assert target.read_bytes() == b"somebody else's"

@@ -19,6 +19,7 @@ from eventperf.cache.engine.write import (
     touch,
     write_many,
 )
+from eventperf.cache.keys import fit
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.values.isolation import COPY, SHARE, private
 from eventperf.cache.values.single_use import refuse_single_use
@@ -284,7 +285,7 @@ class Counter:
 
     def __init__(self, core: Core, name: str, ttl_s: float | None) -> None:
         self._core = core
-        self._name = name
+        self._name = fit(name)
         self._ttl_s = float("inf") if ttl_s is None else ttl_s
 
     def incr(self, amount: int = 1) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from eventperf._core.errors import ConfigurationError, EventPerfError
 from eventperf._core.extras import require
+from eventperf._core.files import write
 from eventperf.cli.output import Progress, emit_json
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if report is not None:
         from .report import report_page
 
-        report.write_text(report_page(outcome), encoding="utf-8")
+        write(report, report_page(outcome))
         if not args.json:
             print(f"Report: {report}")
     return 0 if outcome.is_clean else 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.files import write
 from eventperf.cli.output import Progress, emit_json, say, table
 
 from .objects import load_object
@@ -130,7 +130,7 @@ def _backtest(args: argparse.Namespace) -> int:
     for option, name, text in (("--plot", args.plot, report.plot), ("--html", args.html, report.to_html)):
         if name:
             try:
-                Path(name).write_text(text(), encoding="utf-8")
+                write(name, text())
             except OSError as error:
                 raise ConfigurationError(option, name, f"a file that can be written ({error})") from error
     if args.json:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from .flow import HttpCache, Marks, Record, Unstorable, marks
-from .rules import CONDITIONS, SAFE, Asked, bypass
+from .rules import CONDITIONS, SAFE, Asked, bypass, place
 
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager
@@ -201,9 +201,7 @@ def asked_of(scope: Mapping[str, Any]) -> Asked:
         headers[key] = f"{headers[key]}{'; ' if key == 'cookie' else ', '}{text}" if key in headers else text
     path = scope.get("raw_path") or str(scope["path"]).encode("utf-8", "surrogateescape")
     base = str(scope.get("root_path", ""))
-    where = (
-        f"{scope.get('scheme', 'http')}://{headers.get('host', '').lower()}{base}|{path.decode('latin-1')}"
-    )
+    where = place(str(scope.get("scheme", "http")), headers.get("host", ""), base, path.decode("latin-1"))
     query = bytes(scope.get("query_string", b"")).decode("latin-1")
     return Asked(method=scope["method"], url=f"{where}?{query}", path=where, headers=headers)
 

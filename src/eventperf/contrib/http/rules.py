@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -74,9 +75,15 @@ class Asked:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def key(self) -> str:
-        """Return what names the answer, before ``Vary``."""
+        """Return what names the answer, before ``Vary``.
+
+        What the URL does not say stands before it: whatever a visitor writes into a URL comes after.
+        """
+        return f"http:{self._unkeyed()}|{self.url}"
+
+    def _unkeyed(self) -> str:
         extra = [f"{name}={self.headers[name]}" for name in UNKEYED if name in self.headers]
-        return f"http:{self.url}" + (f"|{_digest(extra)}" if extra else "")
+        return _digest(extra) if extra else ""
 
     def variant(self, names: Sequence[str]) -> dict[str, str]:
         """Return what the request says in the headers that an answer varies by."""
@@ -85,7 +92,19 @@ class Asked:
     def variant_key(self, names: Sequence[str]) -> str:
         """Return what names the answer for this request's variant."""
         said = self.variant(sorted(names))
-        return f"{self.key()}|{_digest([f'{k}={v}' for k, v in said.items()])}"
+        return f"http:{self._unkeyed()}.{_digest([f'{k}={v}' for k, v in said.items()])}|{self.url}"
+
+
+def place(scheme: str, host: str, base: str, path: str) -> str:
+    """Return scheme, host and path so that no part reads as the next one, whatever stands in it."""
+    return f"{scheme}://{_MEANT.sub(_coded, host.lower())}{base}|{_MEANT.sub(_coded, path)}"
+
+
+_MEANT: Final = re.compile(r"[%|?\s]")
+
+
+def _coded(found: re.Match[str]) -> str:
+    return f"%{ord(found[0]):02X}"
 
 
 def _digest(parts: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from .flow import HttpCache, Marks, Record, Unstorable, marks
-from .rules import CONDITIONS, Asked, bypass
+from .rules import CONDITIONS, Asked, bypass, place
 
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager
@@ -145,7 +145,7 @@ def asked_of(environ: Mapping[str, Any]) -> Asked:
     """Return what an environment asks for."""
     headers = {k[5:].replace("_", "-").lower(): str(v) for k, v in environ.items() if k.startswith("HTTP_")}
     host = headers.get("host") or f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
-    path = f"{environ.get('SCRIPT_NAME', '')}|{environ.get('PATH_INFO', '')}"
-    where = f"{environ.get('wsgi.url_scheme', 'http')}://{host.lower()}{path}"
+    base, path = str(environ.get("SCRIPT_NAME", "")), str(environ.get("PATH_INFO", ""))
+    where = place(str(environ.get("wsgi.url_scheme", "http")), host, base, path)
     query = str(environ.get("QUERY_STRING", ""))
     return Asked(method=environ["REQUEST_METHOD"], url=f"{where}?{query}", path=where, headers=headers)

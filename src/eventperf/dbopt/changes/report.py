@@ -9,6 +9,7 @@ from typing import Any
 
 from eventperf._core.durations import show
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.files import write
 from eventperf.dbopt.errors import AdviceMismatch
 from eventperf.dbopt.findings import Level
 from eventperf.dbopt.output.report import Lines, table
@@ -103,7 +104,7 @@ class ApplyReport:
 
     def save(self, path: str | Path) -> None:
         """Write :meth:`to_dict` as JSON, for a later ``revert``."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> ApplyReport:

@@ -94,8 +94,9 @@ class Recorder:
 
 def check_text(value: object, argument: str) -> str:
     """Return ``value`` if it is text of 1 to 500 characters that no store reads as its own separators."""
-    if not isinstance(value, str) or not 0 < len(value) <= 500 or _CONTROL.search(value):
-        raise ConfigurationError(argument, value, "text of 1 to 500 characters, none a control character")
+    allowed = "text of 1 to 500 characters, none a control character, the last one no blank"
+    if not isinstance(value, str) or not 0 < len(value) <= 500 or _CONTROL.search(value) or value[-1] == " ":
+        raise ConfigurationError(argument, value, allowed)  # MariaDB takes "a " for "a"
     return value
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
+from eventperf._core.files import private
 from eventperf._core.logs import logger
 from eventperf.scaling.model import ScalingDecision
 from eventperf.scaling.protocols import StateStore
@@ -167,7 +168,7 @@ class FileState:
 
     def load(self, name: str, /) -> bytes | None:
         try:
-            with open(self._folder / name, "rb") as file:
+            with open(self._folder / name, "rb", opener=private) as file:
                 return file.read(_MOST_BYTES)
         except FileNotFoundError:
             return None

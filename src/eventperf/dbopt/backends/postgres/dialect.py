@@ -174,7 +174,7 @@ class PostgresDialect:
         """Return the planner's cost of a statement on the real database; EXPLAIN runs and writes nothing."""
         with self._connection() as db:
             try:
-                db.execute("SET TRANSACTION READ ONLY")
+                grants.lessen(db)
                 db.execute("SET LOCAL plan_cache_mode = force_generic_plan")
                 return float(
                     explain(db, Sample(sql, None if values is None else tuple(values)))["Total Cost"]
@@ -282,7 +282,7 @@ class PostgresDialect:
         capped = False
         with self._connection() as db:
             try:
-                db.execute("SET TRANSACTION READ ONLY")
+                grants.lessen(db)
                 sql, values = render(samples[0].sql, samples[0].values, "format", "postgres")
                 plan = read_plan(db.execute(f"EXPLAIN (FORMAT JSON) {sql}", values or None).fetchone())
                 db.execute(f"SET LOCAL statement_timeout = {max(1, int(timeout_s * 1000))}")
@@ -326,7 +326,7 @@ class PostgresDialect:
         """Yield the rows of one SELECT, at most ``limit``."""
         with self._connection() as db:
             try:
-                db.execute("SET TRANSACTION READ ONLY")
+                grants.lessen(db)
                 db.execute(f"SET LOCAL statement_timeout = {max(1, int(timeout_s * 1000))}")
                 yield from db.execute(sql).fetchmany(limit)
             except self._psycopg.Error as error:

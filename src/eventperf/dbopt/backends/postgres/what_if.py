@@ -6,6 +6,7 @@ application's tables is copied there, when a statement needs it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
@@ -25,8 +26,10 @@ from eventperf.dbopt.statements.workload import Sample
 
 from .copies import Copies
 from .drivers import connection_of
+from .grants import lessen
 
 _STATEMENT_MS: Final = 10_000
+_numbers: Final = itertools.count()
 _RECOVERY_S: Final = 30.0
 _FIXED: Final = ("int", "small", "big", "date", "time", "bool", "real", "double", "float", "uuid", "oid")
 
@@ -69,13 +72,14 @@ def explain(db: Any, sample: Sample) -> dict[str, Any]:
             count += 1
             text = f"${count}"
         parts.append(text)
-    db.execute(f"PREPARE eventperf AS {''.join(parts)}")
+    name = f"eventperf_{next(_numbers)}"  # one of a transaction that failed is still there
+    db.execute(f"PREPARE {name} AS {''.join(parts)}")
     try:
         call = f"({', '.join(['NULL'] * count)})" if count else ""
-        return read_plan(db.execute(f"EXPLAIN (FORMAT JSON) EXECUTE eventperf{call}").fetchone())
+        return read_plan(db.execute(f"EXPLAIN (FORMAT JSON) EXECUTE {name}{call}").fetchone())
     finally:
         with suppress(Exception):
-            db.execute("DEALLOCATE eventperf")
+            db.execute(f"DEALLOCATE {name}")
 
 
 def _entry(width: float, types: Sequence[str]) -> float:
@@ -282,6 +286,17 @@ class HypoPlanner:
         for spec in wanted:
             self._ensure(spec)
 
+    def _explained(self, sample: Sample) -> dict[str, Any]:
+        if self._copies is not None:
+            return explain(self._db, sample)
+        self._db.execute("BEGIN")  # in the application's database a statement may call anybody's function
+        try:
+            lessen(self._db)
+            return explain(self._db, sample)
+        finally:
+            if not self._db.closed:
+                self._db.execute("ROLLBACK")
+
     def plan(self, query: Query, specs: Sequence[IndexSpec], /) -> Plan:
         """EXPLAIN with exactly these hypothetical indexes."""
         if self._fallback is not None:
@@ -298,7 +313,7 @@ class HypoPlanner:
                 sample = query.sample
                 if self._copies is not None:
                     sample = Sample(self._copies.local(sample.sql), sample.values)
-                plan = explain(self._db, sample)
+                plan = self._explained(sample)
             except self._psycopg.Error:
                 if self._db.closed:
                     self._poison.add((query.id, wanted))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from eventperf._core.extras import require
+from eventperf._core.files import private
 from eventperf.dbopt.errors import OptimizerBusy, SourceUnavailable, StatementRefused
 from eventperf.dbopt.protocols import Capabilities, Measurement
 from eventperf.dbopt.schema.ddl import create_index_sql, normal_expression, quote
@@ -413,7 +414,7 @@ def _where(sql: str) -> int:
 def _file_lock(path: Path) -> Iterator[None]:
     """Hold a lock file; it is gone afterwards, and a process that died leaves one that locks nobody out."""
     while True:
-        with path.open("a+b") as file:
+        with open(path, "a+b", opener=private) as file:
             _lock(file)
             if not _is_at(file, path):
                 continue  # its last holder removed it between our opening and our locking it
