@@ -11,8 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import nox
@@ -94,26 +94,44 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", "--reruns", "1", "-rR", *session.posargs)
     else:
-        in_two_processes(session, "pytest", "--reruns", "1", "-rR")
+        in_processes(session, "pytest", "--reruns", "1", "-rR", "--durations=25")
 
 
-def in_two_processes(session: nox.Session, *command: str) -> None:
-    """Run two halves of the suite beside one another, each with servers of its own; both must pass."""
-    slow = ["tests/integration", "tests/stateful"]
+SHARES = (  # much of the suite waits, for time-outs, leases and servers that come back
+    ("tests/integration/queues", "tests/integration/queues_sql", "tests/stateful"),
+    ("tests/integration",),
+    ("tests/conformance",),
+    ("tests",),
+)
+
+
+def in_processes(session: nox.Session, *command: str) -> None:
+    """Run the shares of the suite beside one another, each with servers of its own; all must pass."""
     env = {**os.environ, "PATH": os.pathsep.join([session.bin, os.environ["PATH"]])}
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as out:
-        first = subprocess.Popen(
-            [str(Path(session.bin) / command[0]), *command[1:], *(f"--ignore={folder}" for folder in slow)],
-            stdout=out, stderr=subprocess.STDOUT, env=env, cwd=ROOT,
-        )  # fmt: skip
-        try:
-            session.run(*command, *slow)
-        finally:
-            code = first.wait()
-            out.seek(0)
-            print(out.read(), flush=True)
-    if code:
-        session.error(f"the first half failed with exit code {code}")
+    named = [path for share in SHARES for path in share]
+
+    def run(share: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+        others = [p for p in named if p not in share and any(p.startswith(f"{mine}/") for mine in share)]
+        call = [str(Path(session.bin) / command[0]), *command[1:], *share, *(f"--ignore={p}" for p in others)]
+        return subprocess.run(
+            call,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=env,
+            cwd=ROOT,
+        )
+
+    failed = []
+    with ThreadPoolExecutor(len(SHARES)) as pool:
+        shares = {pool.submit(run, share): " ".join(share) for share in SHARES}
+        for done in as_completed(shares):
+            print(f"{shares[done]}\n{done.result().stdout}", flush=True)
+            if done.result().returncode:
+                failed.append(shares[done])
+    if failed:
+        session.error(f"failed: {'; '.join(failed)}")
 
 
 @nox.session(python=PYTHONS)

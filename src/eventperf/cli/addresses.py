@@ -45,12 +45,23 @@ def address(text: str, argument: str, *, attributes: bool = True) -> str:
         found = os.environ.get(rest, "").strip()
         if not found:
             raise ConfigurationError(argument, text, "env:NAME of an environment variable that is set")
-        return found
+        return found if argument == "log" else _sound(found, argument, text)
     if kind == "file":
-        return _first_line(Path(rest.removeprefix("//")), argument, text)
+        found = _first_line(Path(rest.removeprefix("//")), argument, text)
+        return found if argument == "log" else _sound(found, argument, text)
     if attributes and _ATTRIBUTE.fullmatch(text):
         return _attribute(text, argument)
     return text
+
+
+def _sound(found: str, argument: str, text: str) -> str:
+    """Refuse what is no address here, where it is not shown: it may be a password by itself."""
+    if "://" not in found and not _ATTRIBUTE.fullmatch(found):
+        kind = text.partition(":")[0]
+        raise ConfigurationError(
+            argument, text, f"{kind}: of an address such as redis://host/0; it holds none"
+        )
+    return found
 
 
 def _first_line(path: Path, argument: str, text: str) -> str:

@@ -17,7 +17,11 @@ from .output import Progress, emit_json, say, table
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the commands of this room."""
     commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _advise_and_change(commands)
+    _look(commands)
 
+
+def _advise_and_change(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     advised = commands.add_parser("advise", help="indexes, drops and rewrites; changes nothing")
     _source(advised)
     advised.add_argument("--html", metavar="FILE", help="write one self-contained page")
@@ -50,6 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     grants.add_argument("url")
     grants.add_argument("--role", default="eventperf", help="its name (default eventperf)")
 
+
+def _look(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     slow = commands.add_parser("slow", help="statements that cost most: calls x time")
     _source(slow)
     slow.add_argument("--limit", type=int, default=50)

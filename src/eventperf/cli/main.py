@@ -16,6 +16,7 @@ from typing import NoReturn
 from eventperf import __version__
 from eventperf._core.errors import EventPerfError
 from eventperf._core.texts import plain
+from eventperf._core.urls import redact
 
 from .addresses import resolve
 
@@ -42,7 +43,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments"):
-            given = message.partition(": ")[2].split()[0]
+            given = redact(message.partition(": ")[2].split()[0])
             message = f"{given}: unknown option or argument; allowed: {', '.join(self._options())}"
         self.exit(2, f"{self.prog}: {message}\n")
 

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,10 @@ _APP = (
 )
 
 
+Command = Callable[[str, str], argparse.ArgumentParser]
+"""Adds a command by its name and one line about it."""
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the commands of this room."""
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -38,6 +43,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         added.add_argument("--namespace", default="default", help="with a URL: the manager's namespace")
         return added
 
+    _work(command)
+    _look(command)
+    queue_jobs.configure(command)
+    _act(command)
+    _keep(command)
+
+
+def _work(command: Command) -> None:
     worker = command("worker", "run a worker until SIGTERM or Ctrl-C")
     worker.add_argument("--queues", help="comma-separated; all by default")
     worker.add_argument("--concurrency", type=int, help="slots in all; by default each queue has its own")
@@ -61,6 +74,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="start again when a Python file below here changes (development)",
     )
+
+
+def _look(command: Command) -> None:
     status = command("status", "show exact counts of every queue")
     status.add_argument("--watch", action="store_true", help="again and again until Ctrl-C")
     status.add_argument("--interval", type=float, default=1.0, help="seconds between two looks")
@@ -78,7 +94,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     listed.add_argument("--limit", type=int, default=50)
     listed.add_argument("--offset", type=int, default=0)
     listed.add_argument("--json", action="store_true")
-    queue_jobs.configure(command)
+    ping = command("ping", "exit 0 when the store answers (and enough workers live), else 1: for probes")
+    ping.add_argument("--workers", type=int, default=0, help="live workers that must be there")
+
+
+def _act(command: Command) -> None:
     for name, text in (
         ("cancel", "cancel jobs: at once those that wait, by asking their workers those that run"),
         ("retry", "put dead jobs back with fresh attempts"),
@@ -95,6 +115,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     purge = command("purge", "forget all jobs of a queue in one state")
     purge.add_argument("queue")
     purge.add_argument("--state", default="waiting", help="waiting, delayed, failed or completed")
+
+
+def _keep(command: Command) -> None:
     schema = command("schema", "make or upgrade the tables of the SQL job store")
     schema.add_argument("--check", action="store_true", help="change nothing; exit 1 when not up to date")
     schema.add_argument("--sql", action="store_true", help="only print the statements")
@@ -103,8 +126,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     relay.add_argument("--database", required=True, help="URL of the database with the outbox")
     relay.add_argument("--create", action="store_true", help="make the outbox table first")
     relay.add_argument("--burst", action="store_true", help="stop when the outbox is empty")
-    ping = command("ping", "exit 0 when the store answers (and enough workers live), else 1: for probes")
-    ping.add_argument("--workers", type=int, default=0, help="live workers that must be there")
 
 
 def run(args: argparse.Namespace) -> int:

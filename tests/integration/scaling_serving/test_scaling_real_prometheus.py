@@ -6,9 +6,11 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +38,21 @@ scrape_configs:
 """
 
 
-class Host:
-    """A board that is served, and a Prometheus that scrapes it below /prom."""
+class Prometheus:
+    """The real one, scraping a port of this machine, below /prom."""
 
-    def __init__(self, folder: Path, program: str) -> None:
-        self.board = Board(["prod/deployment/web"])
-        self.service = Service(self.board, listen=("127.0.0.1", 0)).start()
-        target = SimulatedTarget(2, name="prod/deployment/web")
-        load = CallableMetrics(rps=lambda: 300.0)
-        self.scaler = AutoScaler(target, load, TargetTracking(rps=50), max_replicas=40, dry_run=True)
-        self.scaler.on(self.board.put, ScalingDecision)
-        self.scaler.tick()
+    def __init__(self, folder: Path, scraped: int) -> None:
+        program = shutil.which("prometheus")
+        if program is None:
+            text = "NOT RUN: prometheus is not on the PATH (apt: prometheus)"
+            if os.environ.get("CI"):
+                pytest.fail(text)
+            pytest.skip(text)
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             self.port: int = sock.getsockname()[1]
         config = folder / "prometheus.yml"
-        config.write_text(CONFIG.format(port=self.service.port))
+        config.write_text(CONFIG.format(port=scraped))
         self.process = subprocess.Popen(
             [
                 program, f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}",
@@ -74,20 +75,49 @@ class Host:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+class Host(Prometheus):
+    """A board that is served, and a Prometheus that scrapes it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.board = Board(["prod/deployment/web"])
+        self.service = Service(self.board, listen=("127.0.0.1", 0)).start()
+        target = SimulatedTarget(2, name="prod/deployment/web")
+        load = CallableMetrics(rps=lambda: 300.0)
+        self.scaler = AutoScaler(target, load, TargetTracking(rps=50), max_replicas=40, dry_run=True)
+        self.scaler.on(self.board.put, ScalingDecision)
+        self.scaler.tick()
+        super().__init__(folder, self.service.port)
+
+    def close(self) -> None:
+        super().close()
         self.service.close()
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    program = shutil.which("prometheus")
-    if program is None:
-        text = "NOT RUN: prometheus is not on the PATH (apt: prometheus)"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
-    found = Host(tmp_path, program)
+    found = Host(tmp_path)
     yield found
     found.close()
+
+
+class Pods(BaseHTTPRequestHandler):
+    """Each answer is that of other pods: the series of the answer before end, as in a rolling update."""
+
+    generation = 0
+
+    def do_GET(self) -> None:
+        type(self).generation += 1
+        lines = [f'inflight{{pod="web-{self.generation}-{n}"}} 25' for n in range(4)]
+        body = "\n".join([*lines, ""]).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
 
 
 def eventually(holds: Callable[[], Any]) -> None:
@@ -116,3 +146,24 @@ def test_an_address_that_redirects_elsewhere_is_an_error_that_names_it(host: Hos
     sample = host.sample("up", path="")
     assert sample.value is None
     assert sample.error
+
+
+def test_pods_that_come_and_go_are_counted_once_each(tmp_path: Path) -> None:
+    pods = ThreadingHTTPServer(("127.0.0.1", 0), Pods)
+    thread = threading.Thread(target=pods.serve_forever, daemon=True)
+    thread.start()
+    prometheus = Prometheus(tmp_path, pods.server_address[1])
+    try:
+        eventually(lambda: prometheus.value("sum(inflight)") is not None)
+        first, seen = Pods.generation, []
+        while Pods.generation < first + 5:
+            seen.append(prometheus.value("sum(inflight)"))
+        assert set(seen) == {100.0}, "the series of pods that are gone are not in the sum"
+        several = prometheus.sample("inflight")
+        assert several.value is None
+        assert "aggregate" in (several.error or ""), "the cure is named"
+    finally:
+        prometheus.close()
+        pods.shutdown()
+        pods.server_close()
+        thread.join()

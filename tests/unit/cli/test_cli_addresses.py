@@ -63,6 +63,24 @@ def test_what_leads_nowhere_is_one_sentence(value: str, capsys: pytest.CaptureFi
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", [["db", "health"], ["queue", "status"], ["cache", "ping"]])
+def test_what_is_no_address_is_not_shown(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APP_URL", "hunter2")
+    Path("url").write_text("hunter2\n")
+    for place in ("env:APP_URL", "file:url"):
+        assert main([*command, place]) == 2
+        said = capsys.readouterr().err
+        assert place in said
+        assert "hunter2" not in said
+
+
+def test_an_argument_too_many_shows_no_token(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "redis://hunter2@h"]) == 2
+    assert "hunter2" not in capsys.readouterr().err
+
+
 def test_commands_use_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APP_URL", "sqlite:///jobs.db")
     assert main(["queue", "schema", "env:APP_URL"]) == 0
