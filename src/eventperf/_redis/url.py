@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
 from typing import Any, Final
 
 from eventperf._core.errors import ConfigurationError
@@ -36,6 +40,11 @@ def check(parsed: BackendURL) -> BackendURL:
     if parsed.options.get("decode_responses", "").lower() in ("true", "t", "yes", "y", "1"):
         given = parsed.options["decode_responses"]
         raise ConfigurationError("decode_responses in the URL", given, "nothing: values are bytes here")
+    if parsed.options and (known := _options(parsed.scheme)):
+        for name in parsed.options.keys() - known:  # its value may be a password under a mistyped name
+            near = get_close_matches(name, known) or ["socket_timeout"]
+            allowed = f"what redis-py takes for {parsed.scheme}://, such as {', '.join(near)}"
+            raise ConfigurationError("url", f"the option {name!r}", allowed)
     if parsed.scheme == "unix":
         return parsed
     if not parsed.hosts:
@@ -49,6 +58,25 @@ def check(parsed: BackendURL) -> BackendURL:
     elif parsed.path and not is_cluster(parsed) and not parsed.path.isdigit():
         raise ConfigurationError("url", shown, "a database number after the host, such as /0")
     return parsed
+
+
+@cache
+def _options(scheme: str) -> frozenset[str]:
+    """Names of options that the redis-py here takes for this kind of URL; none without redis-py."""
+    kind = "UnixDomainSocketConnection" if scheme == "unix" else "Connection"
+    wanted = ["SSLConnection" if scheme.startswith("rediss") else kind, "BlockingConnectionPool"]
+    names = {"sentinel_username", "sentinel_password"} if scheme in SENTINEL else set[str]()
+    try:
+        modules = [import_module(f"{package}.connection") for package in ("redis", "redis.asyncio")]
+        if scheme.endswith("cluster"):
+            modules += [import_module(f"{package}.cluster") for package in ("redis", "redis.asyncio")]
+            wanted.append("RedisCluster")
+    except ImportError:
+        return frozenset()  # told, with the extra's name, when a client is made
+    for made in [getattr(module, name) for module in modules for name in wanted if hasattr(module, name)]:
+        for base in made.__mro__[:-1]:
+            names |= {*inspect.signature(base.__init__).parameters}
+    return frozenset(names - {"self", "args", "kwargs", "connection_kwargs"})
 
 
 def is_cluster(url: BackendURL) -> bool:

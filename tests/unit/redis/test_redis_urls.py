@@ -20,6 +20,14 @@ from eventperf.errors import ConfigurationError
         ("redis://h/mydb", "database number"),
         ("redis+sentinel://a:26379", "SERVICE"),
         ("redis://h?decode_responses=True", "values are bytes"),
+        ("redis://h?socket_timout=2", "such as socket_timeout"),
+        (
+            "redis://h?pasword=geheim",
+            "the option 'pasword'\"; allowed: what redis-py takes for redis://, such as password",
+        ),
+        ("redis://h?ssl_ca_certs=/ca.pem", "for redis://"),
+        ("redis://h?sentinel_password=x", "for redis://"),
+        ("redis+cluster://h?x=1", "the option 'x'"),
         ("redis+sentinel://a:26379/service/first", "SERVICE"),
     ],
 )
@@ -58,3 +66,17 @@ def test_the_name_is_checked_unless_the_url_says_otherwise(options, checked, cap
 
 def test_plain_connections_have_nothing_to_check():
     assert trust(parse("redis://h")) == {}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h/0?socket_timeout=2&protocol=3&health_check_interval=5&max_connections=3&client_name=a&timeout=1",
+        "rediss://h?ssl_ca_certs=/x&ssl_cert_reqs=none&ssl_check_hostname=no&socket_keepalive=yes",
+        "unix:///tmp/redis.sock?db=2&username=u",
+        "redis+cluster://h?cluster_error_retry_attempts=3&require_full_coverage=no&socket_connect_timeout=1",
+        "rediss+sentinel://h/main?sentinel_username=u&sentinel_password=p&ssl_ca_certs=/x&socket_timeout=1",
+    ],
+)
+def test_options_of_redis_py_are_taken(url: str) -> None:
+    assert parse(url).options
