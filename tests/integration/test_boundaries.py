@@ -7,6 +7,7 @@ collation, a normal form or a padded comparison would take for one another.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +16,15 @@ import pytest
 from eventperf._core.errors import ConfigurationError
 from eventperf.cache import CacheManager, escape
 from eventperf.queues import Limit, QueueManager
+from eventperf.scaling import (
+    AutoScaler,
+    CallableMetrics,
+    LearnedState,
+    SimulatedTarget,
+    SqlDecisionLog,
+    SqlState,
+    TargetTracking,
+)
 from eventperf.testing.queues.search import found as found_jobs
 from eventperf.testing.queues.tools import Station
 
@@ -198,3 +208,42 @@ def test_namespaces_of_the_cache_do_not_reach_each_other(place: str | None) -> N
     finally:
         for cache in made.values():
             cache.close()
+
+
+# --- scaling --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
+def database(request: pytest.FixtureRequest, tmp_path: Any) -> str:
+    return (
+        f"sqlite:///{tmp_path}/s.db"
+        if request.param == "sqlite"
+        else request.getfixturevalue(f"{request.param}_url")
+    )
+
+
+def test_decisions_and_learned_state_of_a_target_are_its_own(database: str) -> None:
+    table = f"d{uuid4().hex[:8]}"
+    names = list(dict.fromkeys((*NAMES, *RAW, "y" * 400, "y" * 401)))
+    with SqlDecisionLog(database, table=table) as log:
+        made = {name: _scaler(log, name).tick() for name in names}
+        assert len(log.find(limit=1000)) == len(names)
+        for name, decision in made.items():
+            assert log.find(target=name) == [decision], ascii(name)
+            assert log.recall(name) == decision, ascii(name)
+    with closing(SqlState(database, table=f"s{table}")) as rows:
+        state = LearnedState(rows)
+        some = names[::5]
+        for name in some:
+            state.keep(made[name])
+        state.freeze(some[0])
+        for name in some:
+            kept = state.recall(name)
+            assert kept is not None
+            assert kept.target == name
+        assert [name for name in names if state.is_frozen(name)] == some[:1]
+
+
+def _scaler(log: SqlDecisionLog, name: str) -> AutoScaler:
+    rps = CallableMetrics(rps=lambda: 350.0)
+    return AutoScaler(SimulatedTarget(2, name=name), rps, TargetTracking(rps=50), max_replicas=9, log=log)

@@ -6,6 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from eventperf._core.clock import Clock, SystemClock
@@ -122,19 +123,26 @@ class SqlDecisionLog(DecisionLog):
         sa, columns = self._sa, self._table.c
         query = sa.select(columns.record).order_by(columns.id.desc()).limit(limit)
         if target is not None:
-            query = query.where(columns.target == target)
+            query = query.where(*self._is(target))
         if since is not None:
             query = query.where(columns.at >= since)
         with self._open().connect() as connection:
             found = list(connection.execute(query).scalars())
         return [ScalingDecision.from_json(record) for record in reversed(found)]
 
+    def _is(self, target: str) -> list[Any]:
+        """Return the conditions of this target's rows alone: MariaDB takes ``a`` for ``A`` and for ``a ``."""
+        column, text = self._table.c.target, _target(target)
+        if self._open().dialect.name not in ("mysql", "mariadb"):
+            return [column == text]
+        return [column == text, self._sa.func.hex(column) == text.encode().hex().upper()]
+
     def recall(self, target: str, *, dry_run: bool = False) -> ScalingDecision | None:
         """Return the newest decision for ``target``, of whichever process: what a new leader goes on from."""
         if not self._sa.inspect(self._open()).has_table(self._table.name):
             return None  # the first write makes it
         sa, columns = self._sa, self._table.c
-        query = sa.select(columns.record).where(columns.target == target[:255], columns.dry_run == dry_run)
+        query = sa.select(columns.record).where(*self._is(target), columns.dry_run == dry_run)
         with self._open().connect() as connection:
             records = connection.execute(query.order_by(columns.id.desc()).limit(20)).scalars()
             found = (ScalingDecision.from_json(record) for record in records)
@@ -197,16 +205,29 @@ def _table(sa: Any, name: str) -> Any:
     )
 
 
+def _text(text: str) -> str:
+    """Return what any database can hold of it: no NUL, no halves of characters."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
+def _target(target: str) -> str:
+    """Return how a target is written in its column; the record has it whole."""
+    shown = _text(target)
+    if shown == target and len(shown) <= 255:
+        return shown
+    return f"{shown[:240]}.{sha256(target.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+
 def _row(decision: ScalingDecision) -> dict[str, Any]:
     return {
         "at": decision.at,
-        "target": decision.target[:255],
+        "target": _target(decision.target),
         "action": decision.action,
         "replicas_before": decision.before,
         "replicas_wanted": decision.wanted,
         "replicas_after": decision.after,
         "applied": decision.applied,
         "dry_run": decision.dry_run,
-        "reason": decision.reason,
+        "reason": _text(decision.reason),
         "record": decision.to_json(),
     }
