@@ -159,6 +159,12 @@ def test_what_may_not_be_kept_goes_through_whole(
     [
         {"cookie": "session=alice"},
         {"authorization": "Bearer alice"},
+        {"proxy_authorization": "Basic alice"},
+        {"x_api_key": "alice"},
+        {"remote_user": "alice"},
+        {"x_forwarded_user": "alice"},
+        {"x_auth_request_email": "alice@example.org"},
+        {"cf_access_jwt_assertion": "alice"},
         {"cookie": "_ga=1; session=alice"},
         {"cache_control": "no-store"},
         {"range": "bytes=0-1"},
@@ -169,16 +175,26 @@ def test_what_may_not_be_kept_goes_through_whole(
     ids=str,
 )
 def test_an_answer_made_for_one_is_never_another_s(kind: str, mine: dict[str, str]) -> None:
-    site = Site(kind, lambda sent: (200, {"cache-control": "max-age=60"}, f"for {sent.get('cookie', '-')}"))
+    def made(sent: dict[str, str]) -> tuple[int, dict[str, str], str]:
+        return 200, {"cache-control": "max-age=60"}, "for alice" if "alice" in str(sent) else "for all"
+
+    site = Site(kind, made)
     site.ask(**mine)
-    assert site.ask()[2] == "for -"
+    assert site.ask()[2] == "for all"
     site.ask(**mine)
     assert site.calls >= 3, "kept answers are not handed to such requests either"
 
 
 @pytest.mark.parametrize(
     "header",
-    ["x-forwarded-host", "x-forwarded-proto", "x-original-url", "x-http-method-override", "forwarded"],
+    [
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-original-url",
+        "x-http-method-override",
+        "forwarded",
+        "x-script-name",
+    ],
 )
 def test_a_header_outside_the_key_poisons_nobody(kind: str, header: str) -> None:
     def made(sent: dict[str, str]) -> tuple[int, dict[str, str], str]:

@@ -56,7 +56,8 @@ class HttpCache:
         grace: How long after its life it may stand in for an error (5xx).
         max_body_bytes: Longest body that is kept.
         ignore_cookies: Cookies that change nothing; with any other a request is answered by the application.
-        authorized: Whether answers to requests with ``Authorization`` may be kept where they say ``public``.
+        authorized: Whether answers to requests that say who asks (``Authorization``, ``X-Api-Key`` and their
+            like) may be kept where they say ``public``.
         clock: Time, for tests.
 
     Raises:

@@ -27,10 +27,24 @@ NOT_MODIFIED: Final = frozenset(
 
 UNKEYED: Final = (
     "forwarded", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix",
-    "x-forwarded-server", "x-host", "x-original-url", "x-rewrite-url", "x-http-method-override",
+    "x-forwarded-server", "x-forwarded-scheme", "x-forwarded-ssl", "x-forwarded-path", "x-host",
+    "x-original-host", "x-original-url", "x-rewrite-url", "x-script-name", "x-http-method",
+    "x-http-method-override", "x-method-override", "x-tenant", "x-tenant-id",
 )  # fmt: skip
 """Headers that change what applications answer although caches look at none of them: they are part of the key
 here, so that nobody can put an answer made for him in the place of everybody's."""
+
+CREDENTIALS: Final = frozenset({
+    "authorization", "proxy-authorization", "remote-user", "x-remote-user", "x-user", "x-user-id",
+    "api-key", "x-api-key", "x-auth-token", "x-access-token", "x-id-token", "x-session-token",
+    "x-forwarded-user", "x-forwarded-email", "x-forwarded-groups", "x-forwarded-preferred-username",
+    "x-forwarded-access-token", "x-forwarded-client-cert", "x-client-cert", "x-goog-iap-jwt-assertion",
+})  # fmt: skip
+"""Headers that say who asks: of the client, of gateways, of proxies that have judged who it is."""
+CREDENTIAL_STARTS: Final = (
+    "x-auth-request-", "x-authenticated-", "x-amzn-oidc-", "x-goog-authenticated-user-", "cf-access-",
+    "x-ms-client-principal", "x-ms-token-", "ssl-client-", "x-ssl-client-",
+)  # fmt: skip
 
 CONDITIONS: Final = frozenset(
     {"if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "if-range", "range"}
@@ -48,7 +62,8 @@ class Rules:
         grace_s: How long after its life it may stand in for an error (5xx).
         max_body_bytes: Longest body that is kept.
         ignore_cookies: Cookies that change nothing (analytics); with any other a request is its own.
-        authorized: Whether answers to requests with ``Authorization`` may be kept where they say ``public``.
+        authorized: Whether answers to requests that say who asks (``Authorization``, ``X-Api-Key`` and their
+            like) may be kept where they say ``public``.
     """
 
     ttl_s: float | None = None
@@ -73,6 +88,13 @@ class Asked:
     url: str
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def says_who(self) -> bool:
+        """Whether the request says who asks, so that its answer may be for him alone."""
+        return not CREDENTIALS.isdisjoint(self.headers) or any(
+            name.startswith(CREDENTIAL_STARTS) for name in self.headers
+        )
 
     def key(self) -> str:
         """Return what names the answer, before ``Vary``.
@@ -134,7 +156,7 @@ def bypass(asked: Asked, rules: Rules) -> str:
     headers = asked.headers
     if asked.method not in ("GET", "HEAD"):
         return "method"
-    if "authorization" in headers and not rules.authorized:
+    if asked.says_who and not rules.authorized:
         return "authorization"
     for part in headers.get("cookie", "").split(";"):
         name = part.partition("=")[0].strip()
@@ -178,7 +200,7 @@ def lifetime(
         return None
     if status not in KEPT or has(headers, "content-range") or varies(headers) is None:
         return None
-    if "authorization" in asked.headers and not ({"public", "s-maxage", "must-revalidate"} & said.keys()):
+    if asked.says_who and not ({"public", "s-maxage", "must-revalidate"} & said.keys()):
         return None
     length = values(headers, "content-length")
     if length and (not length.isdigit() or int(length) > rules.max_body_bytes):

@@ -144,6 +144,8 @@ def phrase(status: int) -> str:
 def asked_of(environ: Mapping[str, Any]) -> Asked:
     """Return what an environment asks for."""
     headers = {k[5:].replace("_", "-").lower(): str(v) for k, v in environ.items() if k.startswith("HTTP_")}
+    if user := environ.get("REMOTE_USER"):  # said by the server that has judged who asks
+        headers["remote-user"] = str(user)
     host = headers.get("host") or f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
     base, path = str(environ.get("SCRIPT_NAME", "")), str(environ.get("PATH_INFO", ""))
     where = place(str(environ.get("wsgi.url_scheme", "http")), host, base, path)
