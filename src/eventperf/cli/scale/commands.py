@@ -22,7 +22,11 @@ POLICIES = ("latency", "predictive", "calendar", "hpa-cpu", "hpa-rps", "threshol
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the commands of this room."""
     commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _look(commands)
+    _scale(commands)
 
+
+def _look(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     backtest = commands.add_parser("backtest", help="judge a policy on a recorded load")
     backtest.add_argument("trace", help="CSV file, its last column requests per second")
     backtest.add_argument("--policy", default="latency", help=f"{', '.join(POLICIES)} or module:object")
@@ -37,6 +41,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     backtest.add_argument("--html", metavar="FILE", help="write a page with scores, curves and violations")
     backtest.add_argument("--json", action="store_true")
 
+    carry = commands.add_parser("import", help="an HPA or ScaledObject as a file for `scale run --config`")
+    carry.add_argument("manifest", metavar="FILE", help="YAML or JSON, one or several objects")
+
+    explain = commands.add_parser("explain", help="why the decisions in a log came out as they did")
+    explain.add_argument("log", help="a file of DecisionLog(path), or the URL of SqlDecisionLog's database")
+    explain.add_argument("--target", help="only decisions on this target")
+    explain.add_argument("--why-not", type=int, metavar="N", help="why the last one did not come out at N")
+    explain.add_argument("--last", type=int, default=10, help="how many (default 10)")
+    explain.add_argument("--json", action="store_true")
+
+
+def _scale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     run = commands.add_parser("run", help="scale until interrupted, as a file or your program says")
     run.add_argument(
         "scaler", nargs="?", metavar="MODULE:OBJECT", help="an AutoScaler, or a function that returns one"
@@ -68,16 +84,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         freeze.add_argument("--context", help="of that kubeconfig")
         freeze.add_argument("--state", metavar="WHERE", help="of other targets: what their scalers share")
         freeze.add_argument("--json", action="store_true")
-
-    carry = commands.add_parser("import", help="an HPA or ScaledObject as a file for `scale run --config`")
-    carry.add_argument("manifest", metavar="FILE", help="YAML or JSON, one or several objects")
-
-    explain = commands.add_parser("explain", help="why the decisions in a log came out as they did")
-    explain.add_argument("log", help="a file of DecisionLog(path), or the URL of SqlDecisionLog's database")
-    explain.add_argument("--target", help="only decisions on this target")
-    explain.add_argument("--why-not", type=int, metavar="N", help="why the last one did not come out at N")
-    explain.add_argument("--last", type=int, default=10, help="how many (default 10)")
-    explain.add_argument("--json", action="store_true")
 
 
 def run(args: argparse.Namespace) -> int:

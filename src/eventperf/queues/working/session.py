@@ -195,17 +195,7 @@ class StoreSession:
             self._told(claimed)
             self._more = len(claimed.leases) == asked or not all(room.values())
             for lease in claimed.leases:
-                if lease.unreadable:
-                    self._runner.refuse(lease)
-                    facts = {"job_id": lease.record.id, "queue": lease.record.queue}
-                    self._emit("failed", **facts, error=lease.unreadable)
-                    continue
-                self._room[lease.record.queue] -= 1
-                if self._free > 0:
-                    self._begin(lease)
-                else:
-                    self._runner.hold(lease)
-                    self._ahead.append(lease)
+                self._place(lease)
             if self._ahead and self._stuck_check is None:
                 self._stuck_check = self._loop.call_later(_STUCK_S, self._unstick, self._ageing.begun)
             if len(claimed.leases) == asked:
@@ -216,6 +206,19 @@ class StoreSession:
                 await self._acks.flushed()
             else:
                 await self._until_wake(claimed.next_in_s, listen=True)
+
+    def _place(self, lease: Lease) -> None:
+        if lease.unreadable:
+            self._runner.refuse(lease)
+            facts = {"job_id": lease.record.id, "queue": lease.record.queue}
+            self._emit("failed", **facts, error=lease.unreadable)
+            return
+        self._room[lease.record.queue] -= 1
+        if self._free > 0:
+            self._begin(lease)
+        else:
+            self._runner.hold(lease)
+            self._ahead.append(lease)
 
     def _look_ahead(self) -> int:
         """How many jobs to hold ready beyond the slots, so that none of them waits for a round trip.

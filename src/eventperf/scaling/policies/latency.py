@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,10 +168,7 @@ class LatencyPolicy:
         wanted = self._size(min(outlook.expected * outlook.cover, most_rps) + waiting, capacity)
         level = self._size(min(outlook.rate * outlook.cover, most_rps) + waiting, capacity)
         kept = self._size(reserve.now, capacity) if reserve.now else 0
-        slot = int(now // _SLOT_S)
-        peaks = [p for p in memory.get("peaks", ()) if slot - _PEAK_S / _SLOT_S <= p[0] < slot]
-        last = memory["peaks"][-1] if memory.get("peaks") else None
-        memory["peaks"] = [*peaks, [slot, max(level, last[1]) if last and last[0] == slot else level]]
+        memory["peaks"] = _peaks(memory.get("peaks", ()), int(now // _SLOT_S), level)
 
         number, note = current, ""
         band = _DEAD_BAND if since_down >= _TURN_S else _TURN_BAND
@@ -286,3 +283,10 @@ class LatencyPolicy:
             f"concurrency={self.concurrency}, capacity_rps={capacity}, startup_s={self.startup_s:g}, "
             f"safety={self.safety:g}, hedge={self.hedge:g})"
         )
+
+
+def _peaks(peaks: Sequence[list[int]], slot: int, level: int) -> list[list[int]]:
+    """Return the highest level of each slot that still counts, this one's included."""
+    before = [peak for peak in peaks if slot - _PEAK_S / _SLOT_S <= peak[0] < slot]
+    same = [peak[1] for peak in peaks[-1:] if peak[0] == slot]
+    return [*before, [slot, max([level, *same])]]

@@ -102,15 +102,7 @@ class MemoryStore(MemoryDesk):
                 lanes.remove(lane)
             record = job.record
             if record.type not in card.types:
-                job.place += 1
-                job.parked = True
-                if record.type not in self._parked:
-                    self._parked[record.type] = deque()
-                    until_ = self._known_until[record.type] = max(
-                        now, self._known_until.get(record.type, 0.0)
-                    )
-                    self._look_for(record.type, until_)
-                self._parked[record.type].append((job.place, job))
+                self._park(job, now)
                 continue
             queue = self._queues[record.queue]
             if record.deadline_at is not None and record.deadline_at <= now:
@@ -139,6 +131,17 @@ class MemoryStore(MemoryDesk):
             if not left[record.queue]:
                 lanes = [one for one in lanes if one.queue != record.queue]
         return leases
+
+    def _park(self, job: StoredJob, now: float) -> None:
+        """Set a job aside whose type this worker does not know."""
+        type_ = job.record.type
+        job.place += 1
+        job.parked = True
+        if type_ not in self._parked:
+            self._parked[type_] = deque()
+            until = self._known_until[type_] = max(now, self._known_until.get(type_, 0.0))
+            self._look_for(type_, until)
+        self._parked[type_].append((job.place, job))
 
     def _open(self, room: Mapping[str, int], now: float) -> dict[str, int]:
         """Return the queues with work in line and their room, looking at no others."""
