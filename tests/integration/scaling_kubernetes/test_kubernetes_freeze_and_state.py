@@ -59,7 +59,7 @@ def test_frozen_holds_across_failover_until_it_is_taken_back(
     group: Group, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli(group, "freeze", "deployment/web") == 0
-    assert capsys.readouterr().out == "default/deployments/web: frozen\n"
+    assert capsys.readouterr().out == "default/deployment/web: frozen\n"
     group.data["alerts"] = [{"type": "log"}]
     first, second = group.start(), group.start()
     leader = eventually(group.leader)

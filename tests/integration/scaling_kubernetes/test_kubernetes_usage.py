@@ -64,7 +64,12 @@ def test_usage_is_a_share_of_the_requests(server: KubernetesServer, state: Kuber
     assert web["memory"].value == pytest.approx(0.75)
     assert web["memory"].age_s < 10
     api = _read(state, "api", 1)
-    assert api["memory"].error == "no ready pod has a sample"
+    assert api["memory"].error == (
+        "no ready pod has a sample of memory (of 1: 1 have none in metrics.k8s.io)"
+    )
+    assert (
+        web["cpu"].error == "no ready pod has a sample of cpu (of 4: 4 are not ready or too young to count)"
+    )
     assert server.counts["list", "pods"] == 2  # once the pods, once the metrics of the whole namespace
 
 

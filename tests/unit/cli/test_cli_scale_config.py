@@ -183,7 +183,7 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("targets[0].policy.cpu", "targets.0.policy", {"type": "target-tracking", "cpu": "much"}),
         ("targets[0].policy", "targets.0.policy", "no.such.module:x"),
         ("targets[0].policy.policies[1].type", "targets.0.policy", MAX_OF),
-        ("targets[0].metrics.metrics", "targets.0.metrics", {}),
+        ("targets[0].metrics", "targets.0.metrics", {}),
         ("targets[0].metrics.gpu", "targets.0.metrics.gpu", "kubernetes"),
         ("targets[0].metrics.rps", "targets.0.metrics.rps", "kubernetes"),
         ("targets[0].metrics.rps.query", "targets.0.metrics.rps", {"prometheus": "http://p"}),

@@ -174,3 +174,32 @@ def test_a_file_that_holds_no_autoscaler_is_refused(
     (tmp_path / "x.yaml").write_text("kind: ConfigMap\nmetadata: {name: x}\n")
     assert main(["scale", "import", str(tmp_path / "x.yaml")]) == 2
     assert "HorizontalPodAutoscaler" in capsys.readouterr().err
+
+
+def test_an_old_scaled_object_names_its_deployment_and_one_without_a_name_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = {"apiVersion": "keda.k8s.io/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "so"}}
+    path = tmp_path / "so.json"
+    for reference, said in (
+        ({"deploymentName": "consumer"}, 'name = "deployment/consumer"'),
+        ({}, "scaleTargetRef.name"),
+    ):
+        path.write_text(json.dumps({**old, "spec": {"scaleTargetRef": reference, "triggers": []}}))
+        code = main(["scale", "import", str(path)])
+        out, err = capsys.readouterr()
+        assert said in out + err
+        assert code == (0 if reference else 2)
+
+
+def test_a_file_without_a_metric_says_what_to_add(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, made = tmp_path / "so.json", tmp_path / "scale.toml"
+    rabbit = {"type": "rabbitmq", "metadata": {"queueName": "hello"}}
+    spec = {"scaleTargetRef": {"name": "consumer"}, "triggers": [rabbit]}
+    path.write_text(json.dumps({"kind": "ScaledObject", "metadata": {"name": "so"}, "spec": spec}))
+    assert main(["scale", "import", str(path)]) == 0
+    text, said = capsys.readouterr()
+    assert "rabbitmq" in said
+    made.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"targets\[0\]\.metrics: got 'no metric'"):
+        build(read_file(str(made)))

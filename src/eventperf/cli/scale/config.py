@@ -320,8 +320,12 @@ class _Builder:
             else:
                 sources[name] = self._prometheus(Section(given, section.at(name)), name, target)
         section.end()
-        with named(section.at("")[:-1]):
-            return Metrics(**sources)
+        if not sources:
+            allowed = (
+                'one or more, such as cpu = "kubernetes", rps = { prometheus = "http://...", query = "..." }'
+            )
+            raise ConfigurationError(section.at("")[:-1], "no metric", allowed)
+        return Metrics(**sources)
 
     def _prometheus(self, section: Section, metric: str, target: Any) -> Any:
         from eventperf.scaling import PrometheusMetrics

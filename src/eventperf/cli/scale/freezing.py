@@ -34,7 +34,7 @@ def freeze(args: argparse.Namespace, *, on: bool) -> int:
 def _annotated(args: argparse.Namespace, on: bool) -> Iterator[str]:
     for target in _targets(args):
         target.freeze(on)
-        yield f"{target.namespace}/{target.reference.plural}/{target.reference.name}"
+        yield f"{target.namespace}/{target.reference.kind.lower()}/{target.reference.name}"
 
 
 def _shared(args: argparse.Namespace, on: bool) -> Iterator[str]:

@@ -32,7 +32,8 @@ def carried_over(path: str) -> tuple[str, list[str]]:
         parts.append(made.text())
         remarks += made.remarks
     if not parts:
-        raise ConfigurationError("FILE", path, "a HorizontalPodAutoscaler or a ScaledObject")
+        allowed = "a HorizontalPodAutoscaler or a ScaledObject"
+        raise ConfigurationError("FILE", path, allowed if remarks else f"{allowed}: it holds no object")
     return "\n\n".join(parts), remarks
 
 
@@ -155,7 +156,10 @@ class _Carried:
         if slash and group != "apps":
             kind = f"{kind}s.{version}.{group}"
             self._say(f"its target is of kind {kind}: check the plural")
-        lines = ["[[targets]]", f'name = "{kind}/{reference.get("name", "?")}"']
+        name = reference.get("name") or reference.get("deploymentName")  # the latter in keda.k8s.io/v1alpha1
+        if not name:
+            raise ConfigurationError(f"{self._title}: spec.scaleTargetRef.name", "nothing", "what it scales")
+        lines = ["[[targets]]", f"name = {json.dumps(f'{kind}/{name}')}"]
         if self._meta.get("namespace"):
             lines.append(f"namespace = {json.dumps(self._meta['namespace'])}")
         lines += [f"min_replicas = {self._low}", f"max_replicas = {self._high}"]
@@ -166,6 +170,10 @@ class _Carried:
             lines += ["", "[targets.metrics]", *(f"{n} = {source}" for n, source in self._sources.items())]
         else:
             self._say("no metric could be carried over: add a policy and [targets.metrics]")
+            lines += [
+                '# policy = { type = "target-tracking", rps = 100 }', "", "[targets.metrics]",
+                '# rps = { prometheus = "http://prometheus:9090", query = "sum(rate(requests_total[1m]))" }',
+            ]  # fmt: skip
         return "\n".join([*lines, *self._rules()])
 
     def _rules(self) -> list[str]:

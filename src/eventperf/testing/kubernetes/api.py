@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from eventperf._core.errors import MissingExtra
 from eventperf._core.extras import require
 
 from .apply import applied, updated
@@ -350,7 +351,10 @@ class Api:
 
     def _fields(self) -> Schemas:
         if self._strict is None:
-            self._strict = Schemas()
+            try:
+                self._strict = Schemas()
+            except MissingExtra as error:
+                raise ApiError(500, "InternalError", f"fieldValidation=Strict: {error}") from error
         return self._strict
 
     def _check(self, resource: Resource, obj: Object) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from eventperf.scaling.model import PodSample, Sample
 
-from .pods import Pod, group_pods
+from .pods import Group, Pod, group_pods
 from .state import PodUsage
 
 
@@ -67,8 +67,18 @@ def sample(
         text = f"pod {without} has {which} requests {'no ' if container is None else ''}{resource}"
         return Sample(pods=tuple(seen), error=text)
     if not asked:
-        return Sample(pods=tuple(seen), error="no ready pod has a sample" if pods else "no pods")
+        return Sample(pods=tuple(seen), error=_nothing(groups, resource))
     return Sample(value=used / asked, age_s=now - oldest, pods=tuple(seen))
+
+
+def _nothing(groups: Sequence[Group], resource: str) -> str:
+    """Say why no pod counts."""
+    if not groups:
+        return "no pods"
+    starting, missing = groups.count("unready"), groups.count("missing")
+    why = [f"{starting} are not ready or too young to count"] if starting else []
+    why += [f"{missing} have none in metrics.k8s.io"] if missing else []
+    return f"no ready pod has a sample of {resource} (of {len(groups)}: {', '.join(why) or 'all leave'})"
 
 
 def _whole(amount: float | None, is_cpu: bool) -> int | None:
