@@ -132,15 +132,18 @@ class Registry:
         """Return every known scheme, sorted."""
         return tuple(sorted({*self._targets, *self._entry_points()}))
 
-    def resolve(self, scheme: str, *, argument: str = "url") -> Any:
-        """Return the object that serves ``scheme``.
+    def resolve(self, scheme: str, *, argument: str = "url", given: str = "") -> Any:
+        """Return the object that serves ``scheme``; an error shows ``given``, a URL without its password.
 
         Raises:
             UnknownScheme: No backend of this room answers to it.
         """
         target = self._targets.get(scheme) or self._entry_points().get(scheme)
         if target is None:
-            raise UnknownScheme(argument, f"{scheme}://", [f"{s}://" for s in self.schemes()])
+            known = self.schemes()
+            near = _near(scheme, known)
+            said = (given or f"{scheme}://") + (f" (write {near}://)" if near else "")
+            raise UnknownScheme(argument, said, [f"{s}://" for s in known])
         module, _, name = target.partition(":")
         return getattr(importlib.import_module(module), name)
 
@@ -148,3 +151,17 @@ class Registry:
         from importlib.metadata import entry_points  # late: 45 ms of imports few programs need
 
         return {p.name: p.value for p in entry_points(group=f"eventperf.{self._room}")}
+
+
+def _near(scheme: str, known: tuple[str, ...]) -> str | None:
+    """Return the scheme that is probably meant: the same database with the driver that serves it, or a slip.
+
+    >>> _near("postgresql", ("mysql+pymysql", "postgresql+psycopg")), _near("reddis", ("memory", "redis"))
+    ('postgresql+psycopg', 'redis')
+    """
+    from difflib import get_close_matches  # late: only an error needs it
+
+    base = scheme.partition("+")[0]
+    base = {"postgres": "postgresql"}.get(base, base)
+    drivers = [s for s in known if s.startswith(f"{base}+") and base not in known]
+    return next(iter(drivers or get_close_matches(scheme, known, 1, 0.75)), None)

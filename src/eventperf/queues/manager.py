@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
-from eventperf._core.errors import ConfigurationError, UnknownScheme
+from eventperf._core.errors import ConfigurationError
 from eventperf._core.events import Hooks
 from eventperf._core.urls import BackendURL, Registry, parse_url
 
@@ -166,10 +166,7 @@ class QueueManager(Enqueuing):
             namespace=self.namespace, queues=self.queues, options=self.options, clock=self.clock
         )
         parsed: BackendURL = parse_url(url)
-        try:
-            factory = backends.resolve(parsed.scheme)
-        except UnknownScheme as error:
-            raise UnknownScheme("url", str(parsed), [f"{s}://" for s in backends.schemes()]) from error
+        factory = backends.resolve(parsed.scheme, given=str(parsed))
         built: Backend = factory(parsed, settings)
         return built
 

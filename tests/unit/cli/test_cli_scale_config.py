@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from eventperf.cli.main import main
 from eventperf.cli.scale.config import build, read_file
+from eventperf.cli.scale.reading import readings
 from eventperf.errors import ConfigurationError
 from eventperf.scaling import LatencyPolicy, MaxOf, TargetTracking, ThresholdPolicy
 
@@ -293,3 +295,88 @@ def test_a_query_with_a_placeholder_that_nothing_fills_is_refused(query: str, wr
         build({"targets": [target]})
     assert caught.value.argument == "targets[0].metrics.rps.query"
     assert wrong is None or wrong in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "key", "near"),
+    [
+        ({"max_replica": 8, "max_replicas": None}, "targets[0].max_replica", "max_replicas"),
+        ({"metric": {"cpu": "kubernetes"}, "metrics": None}, "targets[0].metric", "metrics"),
+        ({"metrics": {"rps": {"prometheus": "http://h", "query_": "x"}}},
+         "targets[0].metrics.rps.query_", "query"),
+        ({"behavior": {"up": {"policies": [{"typ": "pods", "value": 1}]}}},
+         "targets[0].behavior.up.policies[0].typ", "type"),
+    ],
+)  # fmt: skip
+def test_a_slip_is_named_and_not_the_key_it_leaves_missing(data: dict[str, Any], key: str, near: str) -> None:
+    whole = small(**data)
+    whole["targets"][0] = {k: v for k, v in whole["targets"][0].items() if v is not None}
+    with pytest.raises(ConfigurationError, match="an unknown key") as error:
+        build(whole)
+    assert error.value.argument == key
+    assert near in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"), [("target", "targets"), ("logs", "log"), ("default", "defaults"), ("alert", "alerts")]
+)
+def test_a_slip_in_the_name_of_a_table_is_named(wrong: str, near: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"is {near} meant") as error:
+        build({wrong: []})
+    assert error.value.argument == wrong
+
+
+def test_what_an_import_left_open_is_an_error_of_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hpa = {
+        "kind": "HorizontalPodAutoscaler",
+        "apiVersion": "autoscaling/v2",
+        "metadata": {"name": "web", "namespace": "prod"},
+        "spec": {
+            "scaleTargetRef": {"kind": "Deployment", "name": "web"},
+            "maxReplicas": 8,
+            "metrics": [
+                {
+                    "type": "Pods",
+                    "pods": {
+                        "metric": {"name": "hits"},
+                        "target": {"type": "AverageValue", "averageValue": "50"},
+                    },
+                }
+            ],
+        },
+    }
+    (tmp_path / "hpa.json").write_text(json.dumps(hpa))
+    assert main(["scale", "import", str(tmp_path / "hpa.json")]) == 0
+    (tmp_path / "scale.toml").write_text(capsys.readouterr().out)
+    assert main(["scale", "run", "--config", str(tmp_path / "scale.toml"), "--check"]) != 0
+    said = capsys.readouterr()
+    assert "targets[0].metrics.rps.query" in said.err
+    assert "Valid" not in said.out + said.err
+
+
+def test_readings_end_at_their_limit_and_name_what_was_not_read() -> None:
+    go = threading.Event()
+    asked = []
+
+    class Slow:
+        metrics = None
+
+        def __init__(self, number: int) -> None:
+            self.target = self
+            self.name = f"t{number}"
+
+        def read(self) -> None:
+            asked.append(self.name)
+            go.wait(20)
+
+    many: Any = tuple(Slow(n) for n in range(2000))
+    try:
+        found = list(readings(many, limit_s=0.05))
+    finally:
+        go.set()
+    assert [r.target for r in found] == [s.name for s in many]
+    assert not any(r.is_read for r in found)
+    assert "not read within 0.05 s" in found[-1].error
+    assert len(asked) <= 8

@@ -160,3 +160,11 @@ def test_third_party_backend_answers_by_entry_point(third_party):
     assert registry.resolve("acme").__module__ == third_party
     assert registry.resolve("redis").__name__ == "dumps", "a third party must not replace a built-in backend"
     assert Registry("queues", {}).schemes() == (), "entry points are kept by room"
+
+
+@pytest.mark.parametrize("given", ["postgresql", "postgres", "postgresql+psycopg2", "postgresql+asyncpg"])
+def test_a_database_without_its_driver_is_told_what_to_write(given: str) -> None:
+    from eventperf.queues import QueueManager
+
+    with pytest.raises(UnknownScheme, match=r"write postgresql\+psycopg://"):
+        QueueManager(f"{given}://app@h/shop").status()

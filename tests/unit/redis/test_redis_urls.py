@@ -22,8 +22,8 @@ from eventperf.errors import ConfigurationError
         ("redis://h?decode_responses=True", "values are bytes"),
         ("redis://h?socket_timout=2", "such as socket_timeout"),
         (
-            "redis://h?pasword=geheim",
-            "the option 'pasword'\"; allowed: what redis-py takes for redis://, such as password",
+            "redis://h?passwords=geheim",
+            "the option 'passwords'\"; allowed: what redis-py takes for redis://, such as password",
         ),
         ("redis://h?ssl_ca_certs=/ca.pem", "for redis://"),
         ("redis://h?sentinel_password=x", "for redis://"),

@@ -8,6 +8,9 @@ from collections.abc import Collection, Iterator
 from eventperf._core.errors import ConfigurationError
 from eventperf.scaling import CalendarPolicy, LatencyPolicy, MaxOf, Policy, TargetTracking, ThresholdPolicy
 
+REPLACE = "REPLACE ME"
+"""What ``scale import`` writes where people have to give a query."""
+
 _PLACEHOLDER = re.compile(r"\$(?:\{(\w+)\}|(\w+))|\{\{\s*([^{}]*?)\s*\}\}")
 
 
@@ -15,8 +18,11 @@ def filled(query: str, path: str, **values: str) -> str:
     """Fill ``$name`` and ``$namespace`` (or ``${name}``) into a query.
 
     Raises:
-        ConfigurationError: It holds a placeholder that nothing fills in, as those of a dashboard are.
+        ConfigurationError: It holds a placeholder that nothing fills in, as those of a dashboard are, or
+            is the one that ``scale import`` wrote for a query it could not know.
     """
+    if REPLACE in query:
+        raise ConfigurationError(path, query, "the PromQL query that stands for what was imported")
 
     def put(found: re.Match[str]) -> str:
         word = found[1] or found[2] or found[3]

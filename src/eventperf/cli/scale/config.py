@@ -39,7 +39,7 @@ from eventperf.scaling import (
 
 from .checks import filled, unseen
 from .objects import load_object
-from .section import Section, named
+from .section import Section, named, unknown_key
 from .state import open_state
 
 _POLICIES = {
@@ -50,6 +50,11 @@ _POLICIES = {
     "calendar": "CalendarPolicy",
 }
 _METRICS = ("cpu", "memory", "rps", "backlog")
+_TABLES = ("scaler", "kubernetes", "log", "alerts", "calendar", "defaults", "targets", "leader")
+_TARGET = (
+    "name", "namespace", "events", "metrics", "policy", "behavior", "min_replicas", "max_replicas", "dry_run",
+    "max_age",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -129,6 +134,7 @@ class _Builder:
         self.closing: list[Callable[[], object]] = []
         self.unseen: list[str] = []
         self.top = top
+        top.only(*_TABLES)
         own = top.section("scaler")
         self.interval_s: float = own.duration("interval", 15.0)
         self.namespace: str | None = own.text("namespace", None)
@@ -163,6 +169,7 @@ class _Builder:
         alerts = [self._alert(s) for s in top.sections("alerts")]
         self.calendar = self._calendar(top.section("calendar"))
         defaults = top.section("defaults")
+        defaults.only(*_TARGET)
         shared = defaults.rest()
         scalers = [self._scaler(section, shared, log, alerts) for section in top.sections("targets")]
         if not scalers:
@@ -271,6 +278,7 @@ class _Builder:
         from eventperf.scaling import KubernetesTarget
 
         path = section.at("")[:-1]
+        section.only(*_TARGET)
         section = Section({**shared, **section.rest()}, path)
         name = section.text("name")
         with named(path):
@@ -366,7 +374,7 @@ class _Builder:
         allowed = sorted(set(inspect.signature(made).parameters))
         for key in options:
             if key not in allowed:
-                raise ConfigurationError(f"{path}.{key}", "an unknown key", allowed)
+                raise unknown_key(f"{path}.{key}", key, allowed)
         with named(path):
             policy = made(**options)
             return policy
@@ -420,6 +428,7 @@ def _rules(section: Section) -> Rules:
     path = section.at("")[:-1]
     policies = []
     for part in section.sections("policies"):
+        part.only("type", "value", "period")
         with named(part.at("")[:-1]):
             policies.append(
                 RatePolicy(

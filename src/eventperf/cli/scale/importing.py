@@ -13,6 +13,8 @@ from eventperf.scaling import Behavior, Rules
 from eventperf.scaling.backends.kubernetes.names import quantity
 from eventperf.scaling.behavior import HPA_DOWN, HPA_UP, PLAIN_UP
 
+from .checks import REPLACE
+
 _SPARE = ("rps", "backlog")
 
 
@@ -115,7 +117,7 @@ class _Carried:
         self._targets[slot] = quantity(str(target.get("averageValue", target.get("value", 0))))
         if "averageValue" not in target:
             self._totals.append(slot)
-        self._sources[slot] = '{ prometheus = "http://prometheus:9090", query = "REPLACE ME" }'
+        self._sources[slot] = f'{{ prometheus = "http://prometheus:9090", query = "{REPLACE}" }}'
         self._say(f"{kind} metric {name} became {slot}: give its PromQL query, a total over all pods")
 
     def _keda(self) -> None:

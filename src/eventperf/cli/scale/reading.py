@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 _AT_ONCE = 8
 _OLDEST_S = 120.0
 
+LIMIT_S = 60.0
+"""For all readings together; what is not read by then is said not to be."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -24,6 +28,7 @@ class Reading:
     state: TargetState | None
     error: str = ""
     samples: Mapping[str, Sample] = field(default_factory=dict)
+    is_read: bool = True
 
     def metrics(self) -> Iterator[tuple[str, str, bool]]:
         """Yield each metric with what it said, and whether that is a value."""
@@ -32,10 +37,21 @@ class Reading:
             yield name, fault or f"{sample.value:.4g}", not fault
 
 
-def readings(scalers: tuple[AutoScaler, ...]) -> Iterator[Reading]:
-    """Yield one reading of each, in order; eight are read at once."""
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="eventperf-check") as pool:
-        yield from pool.map(_read, scalers)
+def readings(scalers: tuple[AutoScaler, ...], *, limit_s: float = LIMIT_S) -> Iterator[Reading]:
+    """Yield one reading of each, in order; eight are read at once, and none is begun after ``limit_s``."""
+    pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="eventperf-check")
+    end = time.monotonic() + limit_s
+    try:
+        reads = [(scaler, pool.submit(_read, scaler)) for scaler in scalers]
+        for scaler, read in reads:
+            wait([read], max(0.0, end - time.monotonic()))
+            if read.done():
+                yield read.result()
+            else:
+                read.cancel()
+                yield Reading(scaler.target.name, None, f"not read within {limit_s:g} s", is_read=False)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _read(scaler: AutoScaler) -> Reading:

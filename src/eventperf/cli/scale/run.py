@@ -19,7 +19,7 @@ from eventperf.scaling.leader import LeaderChanged
 
 from .config import Plan, build, read_file
 from .listening import listening
-from .reading import readings
+from .reading import LIMIT_S, readings
 
 _log = logger("eventperf.scaling.run")
 
@@ -57,18 +57,25 @@ def _check(plan: Plan) -> int:
     _show(plan)
     for text in plan.unseen:
         say(f"can never work: {text}", error=True)
-    rows, silent = [], 0
+    rows, silent, left = [], 0, 0
     for reading in readings(plan.scalers):
         state = reading.state
         said = reading.error if state is None else f"{state.replicas} replicas, {state.ready} ready"
         rows.append((reading.target, "replicas", said))
         silent += state is None
+        left += not reading.is_read
         for metric, text, is_value in reading.metrics():
             rows.append((reading.target, metric, text if is_value else f"no value: {text}"))
             silent += not is_value
     table(("target", "read", "now"), rows, title="Read once, nothing changed")
+    if left:
+        say(
+            f"{left} of {len(plan.scalers)} targets were not read: the check ends after {LIMIT_S:g} s",
+            error=True,
+        )
     if silent:
-        say(f"{silent} of {len(rows)} could not be read now; the file itself is not at fault", error=True)
+        whose = "" if plan.unseen else "; the file itself is not at fault"
+        say(f"{silent} of {len(rows)} could not be read now{whose}", error=True)
     return 1 if plan.unseen else 0
 
 

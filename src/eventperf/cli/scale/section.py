@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from eventperf._core.durations import seconds
 from eventperf._core.errors import ConfigurationError, EventPerfError
 
 _MISSING: Any = object()
+_NEAR = 0.75  # "namespace" is no slip of "name"
 
 
 class Section:
@@ -35,6 +37,8 @@ class Section:
         if key in self._data:
             return self._data[key]
         if default is _MISSING:
+            for near in get_close_matches(key, [k for k in self._data if k not in self._asked], 1, _NEAR):
+                raise ConfigurationError(self.at(near), "an unknown key", f"{key}, which is needed")
             raise ConfigurationError(self.at(key), "nothing", "a value: this key is needed")
         return default
 
@@ -95,11 +99,27 @@ class Section:
         self._asked += found
         return found
 
+    def only(self, *known: str) -> None:
+        """Refuse other keys before any is read: a slip is named, not the key that it leaves missing."""
+        for key in self._data:
+            if key not in known:
+                raise unknown_key(self.at(key), key, known)
+
     def end(self) -> None:
         """Refuse keys nobody has asked for."""
-        for key in self._data:
-            if key not in self._asked:
-                raise ConfigurationError(self.at(key), "an unknown key", sorted(set(self._asked)))
+        self.only(*self._asked)
+
+
+def unknown_key(path: str, key: object, known: Iterable[str]) -> ConfigurationError:
+    """Return the error about a key nobody knows; the one that is probably meant comes first.
+
+    >>> print(unknown_key("log.files", "files", ["stdout", "file"]))
+    log.files: got 'an unknown key, is file meant?'; allowed: file, stdout
+    """
+    names = sorted(set(known))
+    near = get_close_matches(str(key), names, 1, _NEAR)
+    given = f"an unknown key, is {near[0]} meant?" if near else "an unknown key"
+    return ConfigurationError(path, given, [*near, *(name for name in names if name not in near)])
 
 
 @contextmanager
