@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -72,7 +73,10 @@ def build(args: argparse.Namespace) -> Console:
 
         options["optimizer"] = DatabaseOptimizer(args.database, what_if=args.what_if)
     if args.scale_log:
-        options["scaler"] = {path: FileLog(path) for path in args.scale_log}
+        logs = {path: FileLog(path) for path in args.scale_log}
+        for log in filter(None, (log.absent for log in logs.values())):
+            print(log, file=sys.stderr)
+        options["scaler"] = logs
     if len(options) == 1:
         raise ConfigurationError("console", "", "at least one of --queues, --cache, --database, --scale-log")
     return Console(**options)
@@ -84,10 +88,19 @@ class FileLog:
     def __init__(self, path: str) -> None:
         self._path = path
 
+    @property
+    def absent(self) -> str:
+        """Say that the file is not there, empty when it is."""
+        if Path(self._path).exists():
+            return ""
+        return (
+            f"{self._path} is not there: it comes with the first decision of a scaler, or its name is wrong"
+        )
+
     def __iter__(self) -> Any:
         from eventperf.scaling import DecisionLog
 
-        return DecisionLog.read(self._path)
+        return iter(()) if self.absent else DecisionLog.read(self._path)
 
 
 def _everything(request: Any, action: str, subject: str | None) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from console_asks import HOSTILE, assert_harmless, everything, get, post
 from eventperf.cache import CacheManager
+from eventperf.cli import console as command
 from eventperf.contrib.console import Console, ConsoleAction, read_only, staff_only
 from eventperf.contrib.console.guard import COOKIE
 from eventperf.contrib.console.web import Request
@@ -219,6 +223,37 @@ def test_a_log_of_a_scaler_elsewhere_can_be_looked_at_only() -> None:
     assert "2 → 6" in page
     assert "Freeze" not in page
     assert post(console, "/scaling", action="scaling.freeze", subject="web").status == 409
+
+
+def test_targets_of_one_log_are_named_and_can_be_chosen() -> None:
+    web = scaler()
+    web.tick()
+    one = next(iter(web.log))
+    console = Console(scaler={"day": [one, replace(one, target="api")]}, may=everything)
+    page = get(console, "/scaling").body.decode()
+    assert f"<td>{one.target}</td>" in page
+    assert "<td>api</td>" in page
+    assert page.count("<pre>") == 2
+    assert "?target=api" in page
+    alone = get(console, "/scaling", target="api").body.decode()
+    assert "<td>api</td>" in alone
+    assert f"<td>{one.target}</td>" not in alone
+    overview = get(console, "/").body.decode()
+    assert ">api<" in overview
+    assert f">{one.target}<" in overview
+
+
+def test_a_log_that_is_not_there_yet_is_said_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "none.jsonl"
+    parser = argparse.ArgumentParser()
+    command.configure(parser)
+    console = command.build(parser.parse_args(["--scale-log", str(path)]))
+    assert "is not there" in capsys.readouterr().err
+    page = get(console, "/scaling")
+    assert page.status == 200
+    assert "is not there" in page.body.decode()
 
 
 def test_several_managers_of_one_name_are_told_apart() -> None:

@@ -35,12 +35,12 @@ class ScalingPart:
 
     def __init__(self, scalers: Mapping[str, Any], clock: Clock) -> None:
         self._scalers, self._clock = scalers, clock
-        self._seen: dict[str, ScalingDecision] = {}
+        self._seen: list[tuple[str, ScalingDecision]] = []
 
     def attention(self) -> list[Attention]:
         """Name targets that are blind, frozen or cannot be scaled."""
         found = []
-        for name, last in self._seen.items():
+        for name, last in self._seen:
             for metric, why in last.blind.items():
                 text = say("blind", target=last.target, why=f"{metric}: {why}")
                 found.append(Attention(level="bad", text=text, path=self.path))
@@ -55,15 +55,15 @@ class ScalingPart:
     def overview(self, view: View) -> Html:
         """Show replicas and the last reason of each target."""
         shown: list[Html] = []
-        self._seen = {}
+        self._seen = []
         for name, scaler in self._scalers.items():
-            last = _newest(scaler, 1)
-            if not last:
-                shown.append(card(name, "–", say("no_decisions")))
-                continue
-            self._seen[name] = last[0]
-            level = "bad" if last[0].error or last[0].blind else None
-            shown.append(card(last[0].target, last[0].after, "replicas", level))
+            newest = _by_target(_newest(scaler, _POINTS))
+            if not newest:
+                shown.append(card(name, "–", _nothing(scaler)))
+            for last in newest.values():
+                self._seen.append((name, last))
+                level = "bad" if last.error or last.blind else None
+                shown.append(card(last.target, last.after, "replicas", level))
         return cards(shown)
 
     def show(self, view: View) -> tuple[str, Sequence[object]]:
@@ -82,15 +82,29 @@ class ScalingPart:
             yield tag("p", say("frozen", target=name), class_="warn") if scaler.frozen else ""
             yield view.button(self.path, verb.capitalize(), action=f"scaling.{verb}", subject=name)
         if not decisions:
-            yield empty(say("no_decisions"))
+            yield empty(_nothing(scaler))
             return
-        yield _plot(decisions, self._clock.time())
+        newest, chosen = _by_target(decisions), view.request.asked("target")
+        if len(newest) > 1:
+            yield self._switch(view, newest, chosen)
+        if chosen in newest:
+            decisions, newest = [d for d in decisions if d.target == chosen], {chosen: newest[chosen]}
+        if len(newest) == 1:  # replicas of several in one line would say nothing
+            yield _plot(decisions, self._clock.time())
         rows = [_row(d) for d in decisions[:_DECISIONS] if d.action != "none" or d.error or d.blind]
-        columns = ("when", "replicas", "wanted", "decided by", "why")
+        columns = ("when", "target", "replicas", "wanted", "decided by", "why")
         yield listing("Decisions that changed something, or could not", columns, rows[:50])
-        yield tag("details", tag("summary", "The newest in full"), tag("pre", decisions[0].explain()))
+        full = (tag("pre", last.explain()) for last in islice(newest.values(), 50))
+        yield tag("details", tag("summary", "The newest in full"), *full)
         yield tag("h3", "Calendar")
         yield self._calendar(scaler)
+
+    def _switch(self, view: View, targets: Iterable[str], chosen: str) -> Html:
+        links = [
+            tag("strong", text) if target == chosen else view.link(self.path, text, target=target)
+            for target, text in (("", "all"), *((t, t) for t in targets))
+        ]
+        return tag("p", "Target: ", *(part for link in links for part in (link, " ")))
 
     def _calendar(self, scaler: Any) -> Html:
         calendar, now = getattr(scaler, "calendar", None), self._clock.time()
@@ -121,6 +135,19 @@ def _newest(scaler: Any, most: int) -> list[ScalingDecision]:
     return list(islice(reversed(list(log)), most))
 
 
+def _by_target(decisions: Iterable[ScalingDecision]) -> dict[str, ScalingDecision]:
+    """Return the newest of each target, by name; ``decisions`` are newest first."""
+    found: dict[str, ScalingDecision] = {}
+    for decision in decisions:
+        found.setdefault(decision.target, decision)
+    return dict(sorted(found.items()))
+
+
+def _nothing(scaler: Any) -> str:
+    """Say why there is no decision."""
+    return getattr(scaler, "absent", "") or say("no_decisions")
+
+
 def _row(decision: ScalingDecision) -> tuple[object, ...]:
     why = markup(
         decision.reason,
@@ -131,7 +158,14 @@ def _row(decision: ScalingDecision) -> tuple[object, ...]:
         markup(tag("br"), tag("span", decision.error, class_="bad")) if decision.error else "",
     )
     change = f"{decision.before} → {decision.after}" + (" (dry run)" if decision.dry_run else "")
-    return moment(decision.at), change, decision.wanted, decision.binding or decision.metric or "–", why
+    return (
+        moment(decision.at),
+        decision.target,
+        change,
+        decision.wanted,
+        decision.binding or decision.metric or "–",
+        why,
+    )
 
 
 def _said(event: Any) -> str:
