@@ -94,11 +94,16 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", "--reruns", "1", "-rR", *session.posargs)
     else:
-        in_processes(session, "pytest", "--reruns", "1", "-rR", "--durations=25")
+        in_processes(session, "pytest", "-m", "not long", "--reruns", "1", "-rR", "--durations=25")
 
 
 SHARES = (  # much of the suite waits, for time-outs, leases and servers that come back
     ("tests/integration/queues", "tests/integration/queues_sql", "tests/stateful"),
+    (
+        "tests/integration/scaling",
+        "tests/integration/scaling_kubernetes",
+        "tests/integration/scaling_serving",
+    ),
     ("tests/integration",),
     ("tests/conformance",),
     ("tests",),
@@ -194,7 +199,7 @@ def soak(session: nox.Session) -> None:
     provide_servers(session)
     install(session, "test")
     env = {"EVENTPERF_SOAK": "1"}
-    session.run("pytest", "-m", "slow", "-o", "timeout=3600", *session.posargs, env=env)
+    session.run("pytest", "-m", "slow or long", "-o", "timeout=3600", *session.posargs, env=env)
 
 
 @nox.session

@@ -154,7 +154,8 @@ def _queues(app: str, namespace: str) -> Iterator[Finding]:
             yield _tables(queues.backend)
         workers = max((s.workers for s in status), default=0)
         waits = sum(s.waiting for s in status)
-        cure = "" if workers else f"start one: eventperf queue worker {redact(app)}"
+        module = "myapp.jobs:queues (the module that has the jobs)" if "://" in app else redact(app)
+        cure = "" if workers else f"start one: eventperf queue worker {module}"
         state: Literal["ok", "warn", "bad"] = "ok" if workers else "bad" if waits else "warn"
         said = f"{workers} alive, {waits:,} jobs wait"
         yield Finding(part="queues", about="workers", state=state, said=said, cure=cure)

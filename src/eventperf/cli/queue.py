@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.urls import redact
 
 from . import queue_jobs
 from .addresses import address
@@ -184,6 +185,9 @@ def _worker(queues: QueueManager, args: argparse.Namespace) -> int:
         max_memory_mb=args.max_memory_mb,
         max_age=args.max_age,
     )
+    if "://" in (app := address(args.app, "app", attributes=False)):
+        allowed = "the module that has the jobs, such as myapp.jobs:queues: a URL brings no handlers"
+        raise ConfigurationError("app", redact(app), allowed)
     if args.processes is not None:
         return _supervised(args)
     print(f"worker {worker.id}: {', '.join(chosen or queues.queues)}", flush=True)

@@ -24,9 +24,20 @@ def connections(server):
         return sum(not set(one["flags"]) & set("SM") for one in client.client_list()) - 1
 
 
+others = set()
+
+
+@pytest.fixture(autouse=True)
+def not_ours():
+    """Threads that other tests of this process have left."""
+    gc.collect()
+    others.clear()
+    others.update(threading.enumerate())
+
+
 def threads():
     """Name the threads there are for good; those that renew leases end by themselves, ten seconds later."""
-    names = (thread.name for thread in threading.enumerate())
+    names = (thread.name for thread in threading.enumerate() if thread not in others)
     return [name for name in names if name.startswith("eventperf-cache") and not name.endswith("-lease")]
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 django = pytest.importorskip("django")
+pytestmark = pytest.mark.long
 
 MODULE = """
 from django.test import TestCase, override_settings

@@ -149,5 +149,7 @@ def test_a_json_patch_and_a_scale_are_done_and_a_bad_one_changes_nothing(
     assert "test does not hold" in kubectl.refused("patch", "deployment", "web", "--type=json", "-p", patch)
     kubectl("scale", "deployment/web", "--replicas=0")
     assert cluster.replicas("deployments", "web") == 0
+    kubectl("delete", "deployment", "web", "--wait=false", "--dry-run=server")
+    assert "web" in kubectl("get", "deployment", "web")
     kubectl("delete", "deployment", "web", "--wait=false")
     assert "not found" in kubectl.refused("get", "deployment", "web")

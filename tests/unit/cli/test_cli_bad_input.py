@@ -57,6 +57,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("queue worker memory:// --burst --concurrency -1", ["concurrency", "-1"]),
         ("queue worker memory:// --burst --lease=-1", ["lease", "-1"]),
         ("queue worker memory:// --queues nosuch", ["nosuch", "critical"]),
+        ("queue worker memory:// --burst", ["memory://", "myapp.jobs:queues"]),
         ("queue pause memory:// nosuch", ["nosuch", "critical"]),
         ("queue dead memory:// critical --limit -1", ["--limit", "-1"]),
         ("queue status memory:// --nonsense", ["--nonsense"]),

@@ -203,3 +203,24 @@ def test_a_file_without_a_metric_says_what_to_add(tmp_path: Path, capsys: pytest
     made.write_text(text)
     with pytest.raises(ConfigurationError, match=r"targets\[0\]\.metrics: got 'no metric'"):
         build(read_file(str(made)))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"apiVersion": "autoscaling/v1", "spec": {"targetCPUUtilizationPercentage": 60}}, "cpu = 0.6"),
+        ({"spec": {"maxReplicas": None}}, "spec.maxReplicas: got 'nothing'"),
+        (
+            {"spec": {"metrics": [external(averageValue="lots")]}},
+            "target of queue: got 'lots'; allowed: a quantity",
+        ),
+    ],
+)
+def test_what_the_manifest_says_is_read_or_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], said: str
+) -> None:
+    made = hpa()
+    path = tmp_path / "hpa.json"
+    path.write_text(json.dumps({**made, **change, "spec": {**made["spec"], **change["spec"]}}))
+    main(["scale", "import", str(path)])
+    assert said in "".join(capsys.readouterr())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.scaling import (
@@ -130,3 +132,24 @@ def test_bad_arguments_are_named(argument: str, given: object) -> None:
     with pytest.raises(ConfigurationError) as caught:
         LatencyPolicy(**{argument: given})  # type: ignore[arg-type]
     assert caught.value.argument == argument
+
+
+@given(
+    rate=st.floats(0.01, 3e3), capacity=st.floats(0.5, 500), slots=st.integers(1, 64),
+    wait=st.floats(0.001, 5), share=st.floats(1e-6, 0.1),
+)  # fmt: skip
+def test_the_number_found_is_the_first_that_will_do(
+    rate: float, capacity: float, slots: int, wait: float, share: float
+) -> None:
+    def late(n: int) -> float:
+        return late_share(rate, n * capacity, n * slots, wait)
+
+    found = replicas_for(rate, capacity_rps=capacity, concurrency=slots, wait_s=wait, share=share)
+    assert late(found) <= share
+    assert found == max(1, math.ceil(rate / capacity)) or late(found - 1) > share
+
+
+def test_an_absurd_load_takes_no_longer_than_another() -> None:
+    """One by one it would be 20 million steps."""
+    found = replicas_for(4.5e8, capacity_rps=1e-6, concurrency=4, wait_s=0.25, share=0.001)
+    assert found > 4.5e14

@@ -78,7 +78,10 @@ class _Carried:
     # -- reading -------------------------------------------------------------------------------------
 
     def _hpa(self, obj: Mapping[str, Any]) -> None:
-        if obj.get("apiVersion") not in ("autoscaling/v2", None):
+        if obj.get("apiVersion") == "autoscaling/v1":
+            percent = self._spec.get("targetCPUUtilizationPercentage", 80)
+            self._spec = {**self._spec, "metrics": [_resource("cpu", percent)]}
+        elif obj.get("apiVersion") not in ("autoscaling/v2", None):
             self._say(f"{obj.get('apiVersion')} is read as autoscaling/v2: convert it first")
         self._low, self._high = self._spec.get("minReplicas", 1), self._spec.get("maxReplicas")
         metrics = self._spec.get("metrics")
@@ -114,7 +117,11 @@ class _Carried:
         if slot is None:
             self._say(f"{name}: no more than two metrics beside cpu and memory; left out")
             return
-        self._targets[slot] = quantity(str(target.get("averageValue", target.get("value", 0))))
+        given = target.get("averageValue", target.get("value", 0))
+        try:
+            self._targets[slot] = quantity(str(given))
+        except ValueError:
+            raise ConfigurationError(f"{self._title}: target of {name}", given, "a quantity") from None
         if "averageValue" not in target:
             self._totals.append(slot)
         self._sources[slot] = f'{{ prometheus = "http://prometheus:9090", query = "{REPLACE}" }}'
@@ -164,6 +171,8 @@ class _Carried:
         lines = ["[[targets]]", f"name = {json.dumps(f'{kind}/{name}')}"]
         if self._meta.get("namespace"):
             lines.append(f"namespace = {json.dumps(self._meta['namespace'])}")
+        if self._high is None:
+            raise ConfigurationError(f"{self._title}: spec.maxReplicas", "nothing", "a whole number")
         lines += [f"min_replicas = {self._low}", f"max_replicas = {self._high}"]
         if self._targets:
             wanted = "".join(f", {n} = {v:g}" for n, v in self._targets.items())

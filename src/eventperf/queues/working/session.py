@@ -15,7 +15,6 @@ from eventperf.queues.engine import Engine
 from eventperf.queues.errors import StoreUnavailable
 from eventperf.queues.events import JobEvent
 from eventperf.queues.job import Lease
-from eventperf.queues.options import PRIORITY_BY_TYPE
 from eventperf.queues.protocols import (
     UNREADABLE,
     AsyncJobStore,
@@ -150,9 +149,6 @@ class StoreSession:
         missing = sorted(set(self._engine.types) - self._card.types)
         if missing:
             _log.warning("worker %s has no handler for declared types: %s", self._card.id, ", ".join(missing))
-        mapped = sorted(set(PRIORITY_BY_TYPE) - self._card.types)
-        if mapped:
-            _log.info("worker %s has no handler for prioritised types: %s", self._card.id, ", ".join(mapped))
 
     # -- claiming ----------------------------------------------------------------------------------
 

@@ -38,10 +38,21 @@ def replicas_for(rate: float, *, capacity_rps: float, concurrency: int, wait_s: 
     >>> replicas_for(400, capacity_rps=40, concurrency=4, wait_s=0.4, share=0.001)
     11
     """
+
+    def is_late(replicas: int) -> bool:
+        return late_share(rate, replicas * capacity_rps, replicas * concurrency, wait_s) > share
+
     low = max(1, math.ceil(rate / capacity_rps))
-    while late_share(rate, low * capacity_rps, low * concurrency, wait_s) > share:
-        low += 1
-    return low
+    if not is_late(low):
+        return low
+    step = 1
+    while is_late(low + step):  # twice as far each time: there may be millions between, for an absurd load
+        step *= 2
+    low, high = low + step // 2, low + step
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if is_late(middle) else (low, middle)
+    return high
 
 
 @lru_cache(maxsize=1 << 15)

@@ -113,7 +113,9 @@ class Api:
                 if wanted(request.headers.get("accept", "")):
                     return Response(200, dumps(self._row(route, item)))
                 return Response(200, self._view(route, item))
-            dry_run = request.query.get("dryRun") == "All"
+            dry_run = request.query.get("dryRun") == "All" or (
+                route.verb == "delete" and _asks_dry_run(request)
+            )
             if route.verb == "create":
                 return self._create(route, self._body(request), request, dry_run)
             if route.verb == "patch" and _media_type(request) == APPLY_PATCH and not route.sub:
@@ -457,3 +459,12 @@ def _check_event(obj: Object) -> None:
         wrong = "regarding.namespace: does not match event.namespace"
     if wrong:
         raise ApiError(422, "Invalid", f"Event is invalid: {wrong}")
+
+
+def _asks_dry_run(request: Request) -> bool:
+    """Tell whether a DELETE's options ask for a dry run: kubectl says so in the body."""
+    try:
+        options = json.loads(request.body or b"{}")
+    except ValueError:
+        return False
+    return isinstance(options, dict) and options.get("dryRun") == ["All"]
