@@ -253,5 +253,8 @@ def _name(shape: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception as error:  # a value nested too deeply, or a repr of the user's own
+        return f"<{type(value).__name__} without a repr: {type(error).__name__}>"
     return text if len(text) <= 80 else text[:77] + "..."

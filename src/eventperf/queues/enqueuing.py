@@ -272,6 +272,8 @@ class Enqueuing(Operations):
             return self.prepare(specs) if specs else []
         if data is None or isinstance(data, (str, bytes, Mapping)):
             raise ConfigurationError("data", data, "a list with the data of each job")
+        if options.get("id") is not None:
+            raise ConfigurationError("id", options["id"], "nothing here: JobSpec(id=...) names each job")
         items = list(data)
         if not items:
             return []

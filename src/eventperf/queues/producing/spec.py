@@ -18,6 +18,7 @@ from eventperf.queues.jobtype import JobType
 from eventperf.queues.options import MAX_PRIORITY, QueueConfig
 from eventperf.queues.policy import job_priority
 
+_HALF: Final = re.compile(r"[\ud800-\udfff]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -114,9 +115,13 @@ def _unique_for(value: str | Duration) -> str | float:
 def _headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:
     if not headers:
         return None
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError("headers", type(headers).__name__, "a mapping of text to text")
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ConfigurationError("headers", {name: value}, "text to text")
+        if _HALF.search(name) or _HALF.search(value):  # the record could not be read back
+            raise ConfigurationError("headers", {name: value}, "text without halves of characters")
     return dict(headers)
 
 

@@ -1,0 +1,50 @@
+"""What a producer gets wrong is refused where it was made, and a value without a repr is still named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from eventperf.errors import ConfigurationError
+from eventperf.queues import JobState, PayloadError, QueueManager
+
+
+@pytest.mark.parametrize("headers", [{"a": "\udc80"}, {"\ud800": "a"}, {"a": 1}, "text", [("a", "b")]])
+def test_headers_that_no_worker_could_read_are_refused(headers: Any) -> None:
+    queues = QueueManager("memory://")
+    with pytest.raises(ConfigurationError, match="headers"):
+        queues.enqueue("t", headers=headers)
+    assert sum(status.waiting for status in queues.status()) == 0
+
+
+def test_one_id_for_many_jobs_is_refused() -> None:
+    queues = QueueManager("memory://")
+    with pytest.raises(ConfigurationError, match="JobSpec"):
+        queues.enqueue_many("t", [1, 2], id="same")
+    assert sum(status.waiting for status in queues.status()) == 0
+
+
+def _deep() -> list[Any]:
+    made: list[Any] = []
+    for _ in range(3000):
+        made = [made]
+    return made
+
+
+def test_data_nested_too_deeply_is_a_payload_error() -> None:
+    with pytest.raises(PayloadError, match="data"):
+        QueueManager("memory://").enqueue("t", _deep())
+
+
+def test_a_handler_whose_result_is_nested_too_deeply_runs_once() -> None:
+    queues, runs = QueueManager("memory://"), list[int]()
+
+    @queues.job("deep", attempts=3)
+    def deep(ctx: Any, data: Any) -> list[Any]:
+        runs.append(1)
+        return _deep()
+
+    job = queues.enqueue("deep")
+    queues.worker().run(burst=True)
+    assert (job.info().state, runs) == (JobState.FAILED, [1])
