@@ -159,7 +159,7 @@ def test_what_vanishes_under_a_load_is_no_error(url: str) -> None:
     for kind in OTHER_TYPES:
         with manager(url) as cache:
 
-            def load() -> str:
+            def load(cache: CacheManager = cache, kind: str = kind) -> str:
                 plant(cache, entry(cache), kind)  # another program writes while we load
                 return "good"
 
