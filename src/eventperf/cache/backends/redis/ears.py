@@ -96,6 +96,7 @@ class Ears:
         self._pid = os.getpid()
         # What follows is written by the thread alone.
         self.way: str | None = None
+        self._is_odd_told = False
         self._confirmed = 0
         self._prefixes: dict[str, int] = {}
         self._names: set[str] = set()
@@ -377,7 +378,15 @@ class Ears:
 
     def _said(self, channel: str, text: str) -> None:
         # Scripts say one key as it is; we say a list. Namespaces are quoted, so no key begins like one.
-        words = json.loads(text) if text.startswith("[") else (text,)
+        words = _words(text)
+        if words is None:
+            words = ("*",)
+            if not self._is_odd_told:
+                self._is_odd_told = True
+                _log.warning(
+                    "cache channel %s: a message that no cache of ours sends (%s): taken for a write of "
+                    "anything; keep other programs off this channel", channel, text[:80],
+                )  # fmt: skip
         for one in self._room(channel):
             for word in words:
                 if word.startswith("*"):
@@ -438,6 +447,17 @@ class Ears:
         if ear.resp == 3:
             ear.asked = time.monotonic()
             ear.socket.send(pack("CLUSTER", "SLOTS"))
+
+
+def _words(text: str) -> Sequence[str] | None:
+    """Return the words of a message, ``None`` for one that is none of ours."""
+    if not text.startswith("["):
+        return (text,)
+    try:
+        words = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
 
 
 def _heads(member: Member) -> set[str]:
