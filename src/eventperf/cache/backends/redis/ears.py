@@ -13,7 +13,6 @@ write without telling.
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import socket
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from eventperf._core.logs import logger
 
-from .ear import HEARTBEAT_S, REFUSED, ROUND_TRIP, UNTRACKED, Ear, address, text_of, tracking
+from .ear import HEARTBEAT_S, REFUSED, ROUND_TRIP, UNTRACKED, Ear, address, text_of, tracking, words_of
 from .resp3 import INCOMPLETE, ReplyError, pack
 
 if TYPE_CHECKING:
@@ -378,17 +377,13 @@ class Ears:
 
     def _said(self, channel: str, text: str) -> None:
         # Scripts say one key as it is; we say a list. Namespaces are quoted, so no key begins like one.
-        words = _words(text)
-        if words is None:
-            words = ("*",)
-            if not self._is_odd_told:
-                self._is_odd_told = True
-                _log.warning(
-                    "cache channel %s: a message that no cache of ours sends (%s): taken for a write of "
-                    "anything; keep other programs off this channel", channel, text[:80],
-                )  # fmt: skip
+        words = words_of(text)
+        if words is None and not self._is_odd_told:
+            self._is_odd_told = True
+            text = f"{text[:80]!r} comes from no cache and counts as a write of anything"
+            _log.warning("cache channel %s: %s; keep other programs off it", channel, text)
         for one in self._room(channel):
-            for word in words:
+            for word in ("*",) if words is None else words:
                 if word.startswith("*"):
                     one.on_keys(None)
                 else:
@@ -447,17 +442,6 @@ class Ears:
         if ear.resp == 3:
             ear.asked = time.monotonic()
             ear.socket.send(pack("CLUSTER", "SLOTS"))
-
-
-def _words(text: str) -> Sequence[str] | None:
-    """Return the words of a message, ``None`` for one that is none of ours."""
-    if not text.startswith("["):
-        return (text,)
-    try:
-        words = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
 
 
 def _heads(member: Member) -> set[str]:
