@@ -34,6 +34,10 @@ queues = QueueManager(os.environ["URL"], namespace=os.environ["NAMESPACE"])
 async def nap(ctx, data):
     await asyncio.sleep(data)
     return os.getpid()
+@queues.job("until")
+async def until(ctx, data):
+    while not os.path.exists(data):
+        await asyncio.sleep(0.02)
 @queues.job("hang", attempts=1, timeout=0.3)
 def hang(ctx, data):
     time.sleep(3600)
@@ -130,12 +134,16 @@ def test_children_that_are_killed_are_replaced_and_no_job_is_lost(queues: QueueM
     assert "SIGKILL" in one.log.read_text()
 
 
-def test_stop_of_the_group_lets_jobs_end(queues: QueueManager, start: Any) -> None:
-    one = start("--processes=2")
+def test_stop_of_the_group_lets_jobs_end(queues: QueueManager, start: Any, tmp_path: Path) -> None:
+    one = start("--processes=2", "--grace=60s")
     one.ready(2)
-    jobs = queues.enqueue_many("nap", [1.5] * 4)
+    end = tmp_path / "end"
+    jobs = queues.enqueue_many("until", [str(end)] * 4)
     wait_until(lambda: sum(s.active for s in queues.status()) == 4)
     os.killpg(one.process.pid, signal.SIGTERM)
+    wait_until(lambda: one.ask("/readyz")[0] == 503, 30, what="readiness to end with the stop")
+    assert sum(s.active for s in queues.status()) == 4
+    end.touch()
     assert one.process.wait(20) == 0
     infos = [job.info() for job in jobs]
     assert [(x.state, x.attempt) for x in infos] == [(JobState.COMPLETED, 1)] * 4
@@ -156,12 +164,16 @@ def test_children_end_with_a_supervisor_that_is_killed(queues: QueueManager, sta
     assert sum(s.workers for s in queues.status()) == 0, "in order: they signed off"
 
 
-def test_hangup_renews_all_and_interrupts_none(queues: QueueManager, start: Any) -> None:
-    one = start("--processes=2")
+def test_hangup_renews_all_and_interrupts_none(queues: QueueManager, start: Any, tmp_path: Path) -> None:
+    one = start("--processes=2", "--grace=60s")
     before = one.ready(2)
-    job = queues.enqueue("nap", 2.0)
+    end = tmp_path / "end"
+    job = queues.enqueue("until", str(end))
     wait_until(lambda: job.info().state is JobState.ACTIVE)
     one.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "its supervisor renews it" in one.log.read_text(), 30, what="the renewal to begin")
+    assert job.info().state is JobState.ACTIVE
+    end.touch()
     wait_until(lambda: not before & {w["worker"] for w in one.ask("/readyz")[1]["workers"]}, 60, every=0.1)
     one.ready(2)
     assert job.info().state is JobState.COMPLETED
@@ -180,16 +192,18 @@ def test_worker_whose_slots_all_hang_is_replaced(queues: QueueManager, start: An
     assert {job.info().state for job in jobs} == {JobState.FAILED}, "over their time-out, with one attempt"
 
 
-def test_single_worker_answers_probes(queues: QueueManager, start: Any) -> None:
-    one = start()
+def test_single_worker_answers_probes(queues: QueueManager, start: Any, tmp_path: Path) -> None:
+    one = start("--grace=60s")
     one.ready(1)
     assert one.ask("/healthz")[0] == 200
     assert one.ask("/nothing")[0] == 404
-    job = queues.enqueue("nap", 3.0)
+    end = tmp_path / "end"
+    job = queues.enqueue("until", str(end))
     wait_until(lambda: job.info().state is JobState.ACTIVE)
     one.process.terminate()
-    wait_until(lambda: one.ask("/readyz")[0] == 503, 3, what="readiness to end with the stop")
+    wait_until(lambda: one.ask("/readyz")[0] == 503, 30, what="readiness to end with the stop")
     assert one.ask("/livez")[0] == 200
+    end.touch()
     assert one.process.wait(20) == 0
     assert job.info().state is JobState.COMPLETED
 
