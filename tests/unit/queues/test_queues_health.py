@@ -10,6 +10,7 @@ import pytest
 
 from eventperf.queues.protocols import Renewed, WorkerCard, WorkerFacts
 from eventperf.queues.working import health
+from eventperf.queues.working.contact import Contact
 from eventperf.queues.working.heartbeat import Heartbeat
 
 
