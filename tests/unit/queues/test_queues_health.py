@@ -106,7 +106,7 @@ def test_no_renewal_lands_after_close() -> None:
         poll_s=1.0,
         on_wake=lambda: None,
         on_renewed=lambda answer, asked: None,
-        on_store=lambda up: None,
+        contact=Contact("w", lambda up: None),
     )
     heart.start()
     assert store.begun.wait(30)
