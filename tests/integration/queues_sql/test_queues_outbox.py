@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from eventperf.cli.main import main
-from eventperf.errors import ConfigurationError, StoreUnavailable
+from eventperf.errors import ConfigurationError, OutboxMissing, StoreUnavailable
 from eventperf.queues import JobState, QueueManager
+from eventperf.queues.backends.sql import engines
 from eventperf.queues.outbox import Relay, create_table
 from eventperf.testing.queues import Station
 from faults import Worker, wait_until
@@ -153,6 +154,26 @@ def test_relay_command_and_bad_databases(
         assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "mariadb"])
+def test_an_outbox_without_its_table_is_one_sentence(
+    queues: QueueManager, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    fixture = "" if kind == "sqlite" else request.getfixturevalue(f"{kind}_url")
+    url = fixture or f"sqlite:///{tmp_path / 'app.db'}"
+    engine = create_engine(url, poolclass=NullPool)
+    with Relay(queues, url) as relay:
+        for call in (relay.once, relay.waiting, lambda: relay.run(burst=True)):
+            with pytest.raises(OutboxMissing, match="--create"):
+                call()
+        with engine.connect() as conn, pytest.raises(OutboxMissing, match="create_table"):
+            queues.enqueue("ship", 1, session=conn)
+        create_table(url)
+        with engine.begin() as conn:
+            queues.enqueue("ship", 1, session=conn)
+        assert (relay.waiting(), relay.once()) == (1, 1)
+    engine.dispose()
+
+
 def test_django_transaction(redis_url: str, tmp_path: Path) -> None:
     url = tmp_path / "django.db"
     with Worker(DJANGO, redis_url, url) as program:
@@ -171,7 +192,16 @@ settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3"
 django.setup()
 from django.db import transaction, connections
 from eventperf.queues import QueueManager
+from eventperf.errors import ConfigurationError, OutboxMissing
 from eventperf.queues.outbox import create_table
+with QueueManager(sys.argv[1], namespace="dj") as queues:
+    for using, error in (("default", OutboxMissing), ("never", ConfigurationError)):
+        try:
+            queues.enqueue("ship", "lost", using=using)
+        except error as told:
+            assert "--create" in str(told) or "default" in str(told)
+        else:
+            raise AssertionError(using)
 create_table(f"sqlite:///{sys.argv[2]}")
 with QueueManager(sys.argv[1], namespace="dj") as queues:
     with transaction.atomic():
@@ -184,3 +214,22 @@ with QueueManager(sys.argv[1], namespace="dj") as queues:
         pass
 connections.close_all()
 """
+
+
+@pytest.mark.parametrize("there", ["psycopg", "psycopg2"])
+def test_a_url_without_a_driver_takes_the_one_that_is_installed(
+    queues: QueueManager, app: Any, postgres_url: str, monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    """``postgresql://`` names another driver in each SQLAlchemy; an application has one of the two."""
+    monkeypatch.setattr(engines, "find_spec", lambda name: name if name == there else None)
+    plain = postgres_url.replace("+psycopg", "")
+    create_table(plain)
+    with Session(app) as session:
+        queues.enqueue("ship", 1, session=session)
+        session.commit()
+    with Relay(queues, plain) as relay:
+        assert relay.run(burst=True) == 1
+        assert relay._url.get_driver_name() == there
+    assert engines.with_driver(make_url("postgresql+asyncpg://h/d")).drivername == "postgresql+asyncpg"
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    assert engines.with_driver(make_url("postgresql://h/d")).drivername == "postgresql"
