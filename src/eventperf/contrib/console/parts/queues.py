@@ -59,8 +59,8 @@ class QueuesPart:
         if path == "queues/jobs":
             return say("jobs"), [self._chooser(view, path, name), *jobs.page(view, name, manager)]
         if path == "queues/rules":
-            body = [self._chooser(view, path, name), *rules.page(name, manager, self._clock.time())]
-            return say("rules"), body
+            shown = rules.page(name, manager, self._clock.time())
+            return say("rules"), [self._chooser(view, path, name), *shown]
         return f"{say('job')} {view.request.asked('id')}", jobs.one(view, name, manager)
 
     def _room(self, view: View, name: str, manager: QueueManager) -> Iterator[object]:
