@@ -105,7 +105,7 @@ def test_the_four_calls_answer_what_was_decided(host: Host) -> None:
     assert next(iter(host.client.StreamIsActive(host.ref(), timeout=10))).result is True
 
 
-@pytest.mark.parametrize("key", ["targt", "Target", "activationThreshold", "", "\u202e"])
+@pytest.mark.parametrize("key", ["tgt", "Target", "activationThreshold", "", "\u202e"])
 def test_metadata_that_nothing_reads_is_named_with_what_is_allowed(host: Host, key: str) -> None:
     host.scaler.tick()
     ref = host.ref(**{key: "deployment/web", "target": "deployment/web"})
