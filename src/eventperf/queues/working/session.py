@@ -127,10 +127,14 @@ class StoreSession:
         )
 
     async def run(self, burst: bool) -> None:
-        self._report_unhandled()
         # It cannot know that the store was not away just now; a worker that renews does so within this time.
         spare_s = self._card.lease_s / 3 if self._is_shared and not burst else 0.0
-        await self._store.enter(replace(self._card, spare_s=spare_s))
+        try:
+            await self._store.enter(replace(self._card, spare_s=max(spare_s, self._card.spare_s)))
+        except BaseException:
+            self._waiter.close()
+            raise
+        self._report_unhandled()
         self._acks.start()
         if not burst:  # a longer one gets its guard with the first renewal
             self._guard.start()
