@@ -122,10 +122,12 @@ def test_computing_is_what_holds_the_interpreter(monkeypatch: pytest.MonkeyPatch
     assert "no handler's fault" in turn.why(7.5, 7.4)
 
 
-def test_outcome_goes_out_under_the_lease_its_job_has_by_now() -> None:
-    """The store lost the lease, the job ended, and the same worker was handed the job again."""
+@pytest.mark.parametrize("is_new", [False, True])
+def test_outcome_goes_out_under_the_lease_its_job_has_by_now(is_new: bool) -> None:
+    """While a job's end is reported, the same worker is handed it again: its lease had ended, or it runs anew."""
     sent: list[int] = []
     settled: list[int] = []
+    again: list[int] = []
     asked = asyncio.Event()
 
     class Store:
@@ -133,14 +135,15 @@ def test_outcome_goes_out_under_the_lease_its_job_has_by_now() -> None:
             sent.append(outcomes[0].token)
             asked.set()
             await asyncio.sleep(0)
-            return [outcomes[0].token == 2]
+            return [is_new or outcomes[0].token == 2]
 
     async def main() -> None:
         from eventperf.queues.protocols import Outcome
 
         refused: list[Lease] = []
         store: Any = Store()
-        acks = Acks(store, refused.append, lambda lease: settled.append(lease.token), Contact("w", print))
+        settle, anew = (lambda lease: settled.append(lease.token)), (lambda lease: again.append(lease.token))
+        acks = Acks(store, refused.append, settle, Contact("w", print), anew)
         acks.start()
         record = JobRecord(id="a", type="t", queue="normal", priority=3, payload=b"", created_at=0.0)
         acks.add(Lease(record, 1, 1), Outcome("a", 1), None)
@@ -151,7 +154,7 @@ def test_outcome_goes_out_under_the_lease_its_job_has_by_now() -> None:
         assert not refused
 
     asyncio.run(main())
-    assert (sent, settled) == ([1, 2], [2])
+    assert (sent, settled, again) == (([1], [1], [2]) if is_new else ([1, 2], [2], []))
 
 
 def test_book_in_an_error_does_not_go_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
