@@ -124,7 +124,7 @@ def test_computing_is_what_holds_the_interpreter(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("is_new", [False, True])
 def test_outcome_goes_out_under_the_lease_its_job_has_by_now(is_new: bool) -> None:
-    """While a job's end is reported, the same worker is handed it again: its lease had ended, or it runs anew."""
+    """A worker is handed a job whose end it is reporting: its lease had ended, or it runs anew."""
     sent: list[int] = []
     settled: list[int] = []
     again: list[int] = []

@@ -75,8 +75,9 @@ class StoreSession:
         self._more = False  # the last claim may have left jobs that fit the next free slot
         self._was_lost = False  # since the last claim that got through
         self._contact = contact = Contact(card.id, lambda up: self.call(self._store_is, up))
-        settle = lambda lease: self._runner.settle(lease)  # noqa: E731 - there is none yet
-        self._acks = Acks(self._store, self._refused, settle, contact, self._take)
+        self._acks = Acks(
+            self._store, self._refused, lambda lease: self._runner.settle(lease), contact, self._take
+        )
         executors = Executors(engine.codec, card.slots, engine.process_setup)
         self._runner = Runner(engine, card.id, self._store, backend.sync, executors, self._acks)
         self._runner.on_end = self._freed
