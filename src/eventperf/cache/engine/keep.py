@@ -95,14 +95,15 @@ def keep_loaded(
             if len(late) < len(missing) or any(tag_changed_since(v, server_s) for v in late.values()):
                 return _refused(core, flight)
             versions = {**versions, **late}
-        blob = pack(core, value, soft, hard, job.options, load_s=load_s, tags={t: versions[t] for t in tags})
+        mine = {t: versions[t] for t in tags}
+        blob = pack(core, job.outer, value, soft, hard, job.options, load_s=load_s, tags=mine)
         if flight.fenced:
             return _refused(core, flight)
         kept = (yield from ask(tier.store_many, token, [(job.outer, blob, hard)]))[0]
         yield from settle_up(core, tier, [(job.outer, kept)])
         if kept:
             yield from take_back_fenced(core, tier, [job.outer] if flight.fenced else [])
-            found = Found(value, soft, hard, {t: versions[t] for t in tags}, load_s)
+            found = Found(value, soft, hard, mine, load_s)
             guard = Guard(tickets[job.local], flight)
             yield from near(core, tier, job.space, {job.local: (found, guard)}, job.options)
         else:

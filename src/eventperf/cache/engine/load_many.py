@@ -280,7 +280,7 @@ def _store(
     items = []
     for key, one in list(found.items()):
         try:
-            blob = pack(core, one.value, one.soft_s, one.hard_s, batch.options, tags=versions)
+            blob = pack(core, outers[key], one.value, one.soft_s, one.hard_s, batch.options, tags=versions)
             items.append((outers[key], blob, one.hard_s))
         except SerializationError as error:
             not_kept(core, batch.names[key], error)
