@@ -121,10 +121,13 @@ class Job:
     def __init__(
         self, engine: Engine, settings: Settings, progress: Progress, window: Window | None = None
     ) -> None:
-        self.engine, self.settings, self.progress, self.window = engine, settings, progress, window
-        self.size = size = dataset.Size.at(settings.scale)
-        self.ids = count(size.registrations + 1)
-        self.rate = 0.0
+        self.engine: Engine = engine
+        self.settings: Settings = settings
+        self.progress: Progress = progress
+        self.window: Window | None = window
+        self.size: dataset.Size = dataset.Size.at(settings.scale)
+        self.ids: Iterator[int] = count(self.size.registrations + 1)
+        self.rate: float = 0.0
 
     def run(self) -> Outcome:
         """Build the platform, then run every stage."""
