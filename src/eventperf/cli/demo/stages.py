@@ -126,7 +126,7 @@ class Job:
         self.progress: Progress = progress
         self.window: Window | None = window
         self.size: dataset.Size = dataset.Size.at(settings.scale)
-        self.ids: Iterator[int] = count(self.size.registrations + 1)
+        self.ids: count[int] = count(self.size.registrations + 1)
         self.rate: float = 0.0
 
     def run(self) -> Outcome:
