@@ -210,14 +210,14 @@ class Change:
 
     Attributes:
         delay_s: From now; 0 for at once.
-        payload: With the ``version`` of its shape.
+        payload: With the ``version`` of its shape; ``None`` leaves that as it was.
     """
 
     delay_s: float | None = None
     priority: int | None = None
     queue: str | None = None
     payload: bytes | None = None
-    version: int = 1
+    version: int | None = None
 
 
 class ProducerStore(Protocol):
@@ -327,6 +327,17 @@ class AttentiveStore(Protocol):
         The asynchronous face has ``await nudge(worker)``, which ends a running call.
         """
         ...
+
+
+@runtime_checkable
+class BoundedStore(Protocol):
+    """What a backend may add whose calls fail by themselves after a time, however the server behaves.
+
+    Attributes:
+        answer_s: That time; a caller with less patience is not made to wait for it.
+    """
+
+    answer_s: float
 
 
 @runtime_checkable

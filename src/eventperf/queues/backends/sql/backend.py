@@ -291,7 +291,7 @@ class SqlBackend:
             return mismatch
         kind = StoreUnavailable if trouble.passes else QueueError
         reason = error.orig or error
-        return kind(f"{self.where} {trouble.value}: {type(reason).__name__}: {reason}")
+        return kind(f"{self.where} {trouble.value}: {type(reason).__name__}: {str(reason)[:500]}")
 
     def _mismatch(self) -> SchemaMissing | None:
         """Look whether the tables are those of this release, after one or a column of one was not found."""
@@ -313,7 +313,7 @@ class SqlBackend:
     def lost(self, error: Exception) -> StoreUnavailable:
         """Return the error of a server that does not answer."""
         reason = getattr(error, "orig", None) or error
-        return StoreUnavailable(f"{self.where} does not answer: {type(reason).__name__}: {reason}")
+        return StoreUnavailable(f"{self.where} does not answer: {type(reason).__name__}: {str(reason)[:500]}")
 
     def run(
         self, work: Callable[[Connection], T], *, write: bool = True, repeat: bool = False, lane: str = ""
@@ -368,7 +368,7 @@ class SqlBackend:
         if conn.dialect.name not in (family, *_SAME.get(family, ())):
             raise ConfigurationError("session", conn.dialect.name, f"a session on {self.where}")
         if not self._checked:  # on that connection: in one file a second one would wait for its transaction
-            migrate.check(conn)
+            (migrate.bring_up if self.name == "SQLite" else migrate.check)(conn)
         return self.sync().push_on(conn, jobs)
 
     async def apush_in(self, session: Any, jobs: Sequence[NewJob]) -> list[str]:
