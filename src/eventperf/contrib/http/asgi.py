@@ -17,7 +17,7 @@ from .who import in_scope
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager
 
-_log = logger("eventperf.cache.http")
+_log = logger("eventperf.contrib.http")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _KEEP_S: Final = 86_400.0  # an entry's own life is in the answer; this only bounds what nobody asks for
 
-_log = logger("eventperf.cache.http")
+_log = logger("eventperf.contrib.http")
 
 
 class HttpCache:
