@@ -48,6 +48,20 @@ def wait_until(
     return result
 
 
+def read_pid(path: Path) -> int:
+    """Return the process id that stands in a file; 0 while there is none."""
+    text = path.read_text() if path.exists() else ""
+    return int(text) if text else 0
+
+
+def is_gone(pid: int) -> bool:
+    """Tell whether a process has ended, reaped or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("latin-1").rpartition(") ")[2][:1] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 @contextlib.contextmanager
 def stopped(server: Any) -> Iterator[None]:
     """SIGSTOP a Redis: the kernel still accepts, nobody answers."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 from eventperf.queues import QueueManager, Retry
@@ -50,6 +52,14 @@ def slow(ctx: Any, data: float) -> int:
     print("child", os.getpid(), flush=True)
     time.sleep(data)
     return os.getpid()
+
+
+@queues.job("starts", cpu=True, attempts=1)
+def starts(ctx: Any, data: str) -> None:
+    """Start a program and wait for it; ``data`` is the file that gets its process id."""
+    program = subprocess.Popen(["sleep", "600"])
+    Path(data).write_text(str(program.pid))
+    program.wait()
 
 
 @queues.job("needs_state", cpu=True, attempts=1)

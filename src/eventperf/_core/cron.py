@@ -134,8 +134,10 @@ def time_zone(name: str | tzinfo) -> tzinfo:
     Raises:
         ConfigurationError: There is none, or this machine has no data of it.
     """
-    if not isinstance(name, str):
+    if isinstance(name, tzinfo):
         return name
+    if not isinstance(name, str):
+        raise ConfigurationError("timezone", name, "a name such as 'Europe/Paris', or a tzinfo")
     from zoneinfo import ZoneInfo
 
     try:

@@ -29,7 +29,7 @@ class ConfigurationError(EventPerfError, ValueError):
         self.argument = argument
         self.given = given
         self.allowed: str = allowed if isinstance(allowed, str) else ", ".join(str(a) for a in allowed)
-        super().__init__(f"{argument}: got {given!r}; allowed: {self.allowed}")
+        super().__init__(f"{argument}: got {_shown(given)}; allowed: {self.allowed}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self)._rebuild, (self.args, self.__dict__.copy())
@@ -40,6 +40,18 @@ class ConfigurationError(EventPerfError, ValueError):
         error.args = args
         error.__dict__.update(facts)
         return error
+
+
+def _shown(given: object) -> str:
+    """Return ``given`` as an error's text may hold it: whatever its ``repr`` does, and however long it is."""
+    try:
+        text = repr(given)
+    except Exception as error:
+        return f"<{type(given).__name__} without a repr: {type(error).__name__}>"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}... ({len(text):,} characters)"
+
+
+_MOST_SHOWN = 1_000
 
 
 class UnknownScheme(ConfigurationError):

@@ -59,7 +59,9 @@ def _work(command: Command) -> None:
         "--lease", default="15s", help="time without a sign of life after which jobs run again"
     )
     worker.add_argument("--grace", default="30s", help="time a stop waits for running jobs")
-    worker.add_argument("--burst", action="store_true", help="stop when nothing is left to do")
+    worker.add_argument(
+        "--burst", action="store_true", help="stop when nothing can run now, and say what waits"
+    )
     worker.add_argument("--max-jobs", type=int, help="retire after so many jobs")
     worker.add_argument("--max-memory-mb", type=float, help="retire when the process is larger (MiB)")
     worker.add_argument("--max-age", help="retire after this time, such as 1d")
@@ -254,8 +256,9 @@ def _relay(queues: QueueManager, args: argparse.Namespace) -> int:
     if args.create:
         create_table(args.database)
     with Relay(queues, args.database) as relay:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: relay.stop())
+        for number in (signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: relay.stop())
         print(f"{relay.run(burst=args.burst)} jobs relayed", flush=True)
     return 0
 

@@ -9,19 +9,19 @@ from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any, overload
 
-from eventperf._core.durations import Duration, seconds
+from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.events import Hooks
 
-from .checks import check_name
+from .checks import check_list, check_name, check_span
 from .events import JobEvent
 from .handle import Job
-from .job import JobRecord, NewJob
+from .job import JobInfo, JobRecord, NewJob
 from .jobtype import JobType
 from .operating import Operations
 from .options import EnqueueOptions
 from .producing import outbox
-from .producing.spec import JobSpec, Recorder, check_flow, check_job_id, check_when, new_ids
+from .producing.spec import JobSpec, Recorder, check_flow, check_when, new_ids
 from .protocols import TransactionalBackend
 from .schedules import Schedule, parse_when
 
@@ -67,7 +67,8 @@ class Enqueuing(Operations):
                 ``deadline`` after which it must not start; ``fairness_key``; ``attempts``;
                 ``timeout``; ``headers``; ``tags``, up to ten words to find it by; ``after``, jobs or ids that
                 must have completed before: with ``after_when="any"`` ended in any way, with ``"failure"``
-                all ended and one of them dead, else it is cancelled; ``id``, which makes repetition harmless.
+                all ended and one of them dead, else it is cancelled; ``id``, which makes repetition
+                harmless (the store is asked once more whether that job is of this type).
 
         Raises:
             ConfigurationError: An argument that cannot work, data that does not fit the type.
@@ -140,13 +141,13 @@ class Enqueuing(Operations):
         cancelled, purged or falls out of retention, the rest is cancelled. ``ctx.after`` names the job
         before.
         """
-        jobs = self._prepare_chain(list(specs))
+        jobs = self._prepare_chain(check_list(specs, argument="specs", of="JobSpec"))
         return self._handles(jobs, self._push(jobs, None))
 
     async def achain(self, specs: Iterable[JobSpec]) -> list[Job]:
         """Asynchronous twin of :meth:`chain`."""
-        jobs = self._prepare_chain(list(specs))
-        return self._handles(jobs, await self._astore().push(jobs))
+        jobs = self._prepare_chain(check_list(specs, argument="specs", of="JobSpec"))
+        return self._handles(jobs, await self._apush(jobs, None))
 
     def batch(self, specs: Iterable[JobSpec], *, then: JobSpec, when: str = "ended") -> list[Job]:
         """Enqueue up to 10,000 jobs and one that runs after them, all in one step; it is the last returned.
@@ -156,13 +157,13 @@ class Enqueuing(Operations):
                 with ``"failure"`` once all have ended and one of them is dead
                 (dead ones are waited for until they are replayed; a cancelled one cancels it).
         """
-        jobs = self._prepare_batch(list(specs), then, when)
+        jobs = self._prepare_batch(check_list(specs, argument="specs", of="JobSpec"), then, when)
         return self._handles(jobs, self._push(jobs, None))
 
     async def abatch(self, specs: Iterable[JobSpec], *, then: JobSpec, when: str = "ended") -> list[Job]:
         """Asynchronous twin of :meth:`batch`."""
-        jobs = self._prepare_batch(list(specs), then, when)
-        return self._handles(jobs, await self._astore().push(jobs))
+        jobs = self._prepare_batch(check_list(specs, argument="specs", of="JobSpec"), then, when)
+        return self._handles(jobs, await self._apush(jobs, None))
 
     def cron(
         self,
@@ -201,7 +202,7 @@ class Enqueuing(Operations):
 
         make()
         when_ = parse_when(when, timezone)
-        catch_up_s = seconds(catch_up, name="catch_up", zero=True)
+        catch_up_s = check_span(catch_up, argument="catch_up", zero=True)
         self.schedules[name] = Schedule(name=name, when=when_, catch_up_s=catch_up_s, make=make)
 
     def _prepare_chain(self, specs: list[JobSpec]) -> list[NewJob]:
@@ -213,8 +214,11 @@ class Enqueuing(Operations):
 
     def _prepare_batch(self, specs: list[JobSpec], then: JobSpec, when: str) -> list[NewJob]:
         self.needs("flows")
+        when = check_when(when)
+        if not isinstance(then, JobSpec):
+            raise ConfigurationError("then", then, "a JobSpec")
         jobs = self.prepare(check_flow([*specs, then]))
-        jobs[-1].record.flow = {"after": [j.record.id for j in jobs[:-1]], "when": check_when(when)}
+        jobs[-1].record.flow = {"after": [j.record.id for j in jobs[:-1]], "when": when}
         return jobs
 
     def spec(self, type: str, data: Any, options: Mapping[str, Any]) -> JobSpec:
@@ -231,7 +235,13 @@ class Enqueuing(Operations):
     def _stamped(self, spec: JobSpec) -> JobSpec:
         found: dict[str, str] = {}
         for stamp in self._stamps:
-            found.update(stamp())
+            made = stamp()
+            if not isinstance(made, Mapping):
+                name = getattr(stamp, "__qualname__", stamp)
+                raise ConfigurationError("stamp", made, f"a mapping of headers, which {name} has to return")
+            found.update(made)
+        if not isinstance(spec.headers, (Mapping, type(None))):
+            raise ConfigurationError("headers", spec.headers, "a mapping of text to text")
         return replace(spec, headers={**found, **(spec.headers or {})})
 
     def prepare(self, specs: Sequence[JobSpec]) -> list[NewJob]:
@@ -242,10 +252,7 @@ class Enqueuing(Operations):
             self._check_backend(spec)
         now, bits = self.clock.time(), self.random.getrandbits
         ids = new_ids(len(specs), bits)
-        return [
-            self._recorder.one(spec, self._kind(spec.type), check_job_id(spec.id) if spec.id else ids[i], now)
-            for i, spec in enumerate(specs)
-        ]
+        return [self._recorder.one(spec, self._kind(spec.type), ids[i], now) for i, spec in enumerate(specs)]
 
     def _check_backend(self, spec: JobSpec) -> None:
         """Refuse what the backend would ignore."""
@@ -264,19 +271,17 @@ class Enqueuing(Operations):
         self, type: str | Iterable[JobSpec], data: Iterable[Any] | None, options: Mapping[str, Any]
     ) -> list[NewJob]:
         if not isinstance(type, str):
+            either = "a job type with a list of data, or a list of JobSpec alone"
+            if isinstance(type, (bytes, Mapping)) or not isinstance(type, Iterable):
+                raise ConfigurationError("type", type, either)
             specs = list(type)
             if data is not None or options or not all(isinstance(s, JobSpec) for s in specs):
-                raise ConfigurationError(
-                    "type", type, "a job type with a list of data, or a list of JobSpec alone"
-                )
+                raise ConfigurationError("type", type, either)
             return self.prepare(specs) if specs else []
-        if data is None or isinstance(data, (str, bytes, Mapping)):
-            raise ConfigurationError("data", data, "a list with the data of each job")
+        data = check_list(data, argument="data", of="the data of each job")
         if options.get("id") is not None:
             raise ConfigurationError("id", options["id"], "nothing here: JobSpec(id=...) names each job")
-        items = list(data)
-        if not items:
-            return []
+        items = data
         kind, spec = self._kind(type), self.spec(type, None, options)
         if self._stamps:
             spec = self._stamped(spec)
@@ -290,7 +295,11 @@ class Enqueuing(Operations):
 
     def _push(self, jobs: list[NewJob], session: Any, using: Any = None) -> list[str]:
         if session is None and using is None:
-            return self._store().push(jobs)
+            store, named = self._store(), _named(jobs)
+            ids = store.push(jobs)
+            if named:
+                _check_types(named, store.fetch(list(named)))
+            return ids
         if using is not None:
             return outbox.write_django(using, jobs, self.namespace, self.clock.time())
         if isinstance(self._backend, TransactionalBackend):
@@ -299,7 +308,11 @@ class Enqueuing(Operations):
 
     async def _apush(self, jobs: list[NewJob], session: Any) -> list[str]:
         if session is None:
-            return await self._astore().push(jobs)
+            store, named = self._astore(), _named(jobs)
+            ids = await store.push(jobs)
+            if named:
+                _check_types(named, await store.fetch(list(named)))
+            return ids
         if isinstance(self._backend, TransactionalBackend):
             return await self._backend.apush_in(session, jobs)
         return await outbox.awrite(session, jobs, self.namespace, self.clock.time())
@@ -314,3 +327,15 @@ class Enqueuing(Operations):
             Job(self, job_id, new.record.type, job_id != new.record.id)
             for new, job_id in zip(jobs, ids, strict=True)
         ]
+
+
+def _named(jobs: Sequence[NewJob]) -> dict[str, str]:
+    """Return the types of jobs by the ids that their callers gave."""
+    return {new.record.id: new.record.type for new in jobs if new.named}
+
+
+def _check_types(named: Mapping[str, str], found: Sequence[JobInfo | None]) -> None:
+    for (job_id, type_), info in zip(named.items(), found, strict=True):
+        if info is not None and info.type != type_:
+            allowed = f"an id that no job of another type has: it is a {info.type!r}, and stays as it is"
+            raise ConfigurationError("id", job_id, allowed)

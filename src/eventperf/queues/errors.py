@@ -184,7 +184,9 @@ class Retry(QueueError):
     def __init__(
         self, delay: Duration | None = None, *, count: bool = True, reason: str = "retry asked"
     ) -> None:
-        self.delay_s: float | None = None if delay is None else seconds(delay, name="delay", zero=True)
+        self.delay_s: float | None = (
+            None if delay is None else seconds(delay, name="delay", zero=True, maximum=1e9)
+        )
         self.count = count
         super().__init__(reason)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from eventperf._core.durations import Duration
+
 from .attempts import Attempt
 
 
@@ -58,11 +60,16 @@ class JobRecord:
 
 @dataclass(slots=True)
 class NewJob:
-    """One record on its way in, with the wait before it may run and its life in seconds."""
+    """One record on its way in, with the wait before it may run and its life in seconds.
+
+    Attributes:
+        named: Whether its id was given by the caller, so that there may be one already.
+    """
 
     record: JobRecord
     delay_s: float = 0.0
     deadline_s: float | None = None
+    named: bool = False
 
 
 @dataclass(slots=True)
@@ -191,7 +198,7 @@ class Backlog:
     active: int = 0
     run_s: float = 0.0
 
-    def desired_workers(self, slo: float, *, slots_per_worker: int | None = None) -> int:
+    def desired_workers(self, slo: Duration, *, slots_per_worker: int | None = None) -> int:
         """Return how many workers keep up with arrivals and empty the backlog within ``slo`` seconds.
 
         By Little's law arrivals alone keep ``arrival_rate * run_s`` slots busy; the backlog needs
@@ -204,9 +211,11 @@ class Backlog:
         """
         from math import ceil
 
-        from eventperf._core.durations import seconds
+        from .checks import check_int, check_span
 
-        slo_s = seconds(slo, name="slo")
+        slo_s = check_span(slo, argument="slo")
+        if slots_per_worker is not None:
+            check_int(slots_per_worker, argument="slots_per_worker", low=1)
         if not self.depth and not self.active and not self.arrival_rate:
             return 0
         if not self.run_s:

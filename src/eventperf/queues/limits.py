@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from eventperf._core.durations import Duration, seconds
+from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
 
-from .checks import check_int, check_name
+from .checks import check_bool, check_int, check_list, check_name, check_span
 
 Bucket = tuple[str, str, str]
 """Queue, type and key that share one count; empty where a limit does not tell them apart."""
@@ -56,14 +56,15 @@ class Limit:
             check_int(self.concurrency, argument="concurrency", low=1)
         if self.rate is not None:
             check_int(self.rate, argument="rate", low=1, high=1_000_000)
-        if (span := seconds(self.per, name="per")) < 0.001:
+        check_bool(self.per_key, argument="per_key")
+        if (span := check_span(self.per, argument="per")) < 0.001:
             raise ConfigurationError("per", self.per, "at least a millisecond")
         object.__setattr__(self, "per", span)
 
     @property
     def per_s(self) -> float:
         """The span in seconds."""
-        return seconds(self.per, name="per")
+        return check_span(self.per, argument="per")
 
     @property
     def scope(self) -> Bucket:
@@ -85,7 +86,7 @@ class Limit:
 def check_limits(limits: Sequence[Limit]) -> tuple[Limit, ...]:
     """Return ``limits`` if they can work together."""
     seen: set[Bucket] = set()
-    for limit in limits:
+    for limit in check_list(limits, argument="limits", of="Limit(...)"):
         if not isinstance(limit, Limit):
             raise ConfigurationError("limits", limit, "a list of Limit(...)")
         if limit.scope in seen:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from eventperf._core.clock import Clock
-from eventperf._core.durations import Duration, seconds
+from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
 
-from .checks import check_int, check_name
+from .checks import check_int, check_list, check_name, check_span, check_text, has_half
 from .codec import Codec
 from .errors import JobNotFound, JobNotWaiting, UnknownQueue
 from .job import JobInfo, JobPage, JobState
@@ -53,9 +53,18 @@ class Looking:
         return self._backend.aio()
 
     def _queue(self, name: str, argument: str = "queue") -> str:
-        if name not in self.queues:
+        if not isinstance(name, str) or name not in self.queues:
             raise UnknownQueue(argument, name, self.queues)
         return name
+
+    def _chosen(self, queues: Sequence[str] | None) -> list[str]:
+        """Return the names of ``queues``, each once; all when it is not given."""
+        if queues is None:
+            return list(self.queues)
+        if isinstance(queues, str):
+            raise ConfigurationError("queues", queues, f"a list of names, such as [{queues!r}]")
+        names = check_list(queues, argument="queues", of="names")
+        return list(dict.fromkeys(self._queue(name, "queues") for name in names))
 
     # -- finding -----------------------------------------------------------------------------------
 
@@ -117,11 +126,11 @@ class Looking:
         cursor: str | None,
     ) -> JobQuery:
         self.needs("search")
-        if state is not None and state not in _STATES:
+        if state is not None and (not isinstance(state, str) or state not in _STATES):
             raise ConfigurationError("state", state, [one.value for one in _STATES])
         if text is not None and (not isinstance(text, str) or not 0 < len(text) <= 200):
             raise ConfigurationError("text", text, "1 to 200 characters")
-        if isinstance(text, str) and any("\ud800" <= c <= "\udfff" or c == "\0" for c in text):
+        if text is not None and (has_half(text) or "\0" in text):
             raise ConfigurationError("text", text, "text that a job can contain")
         query = JobQuery(
             states=_STATES if state is None else (JobState(state),),
@@ -159,6 +168,7 @@ class Looking:
             ConfigurationError: Nothing to change, or what cannot be.
             Unsupported: The backend cannot change jobs.
         """
+        check_text(id, "id")
         change = self._change(delay, at, priority, queue, data is not ...)
         store: Any = self._store()
         if data is not ...:
@@ -176,6 +186,7 @@ class Looking:
         data: Any = ...,
     ) -> None:
         """Asynchronous twin of :meth:`update`."""
+        check_text(id, "id")
         change = self._change(delay, at, priority, queue, data is not ...)
         store: Any = self._astore()
         if data is not ...:
@@ -238,7 +249,7 @@ class Looking:
 
     def _span(self, since: Duration, step: Duration) -> tuple[float, float]:
         self.needs("metrics")
-        since_s, step_s = seconds(since, name="since"), seconds(step, name="step")
+        since_s, step_s = check_span(since, argument="since"), check_span(step, argument="step")
         if since_s > KEPT_MINUTES * MINUTE_S:
             raise ConfigurationError("since", since, "at most a day")
         return since_s, max(1.0, -(-step_s // MINUTE_S)) * MINUTE_S

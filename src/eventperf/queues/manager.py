@@ -8,12 +8,12 @@ from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from eventperf._core.clock import Clock, SystemClock
-from eventperf._core.durations import Duration, seconds
+from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.events import Hooks
 from eventperf._core.urls import BackendURL, Registry, parse_url
 
-from .checks import check_hook, check_int, check_name
+from .checks import check_hook, check_int, check_name, check_span
 from .codec import Codec
 from .engine import Engine, Setup
 from .enqueuing import Enqueuing
@@ -119,14 +119,14 @@ class QueueManager(Enqueuing):
             order=order,
             aging=aging,
             max_crashes=max_crashes,
-            unknown_grace_s=seconds(unknown_grace, name="unknown_grace", zero=True),
-            result_ttl_s=seconds(result_ttl, name="result_ttl", zero=True),
+            unknown_grace_s=check_span(unknown_grace, argument="unknown_grace", zero=True),
+            result_ttl_s=check_span(result_ttl, argument="result_ttl", zero=True),
             max_payload_bytes=max_payload_bytes,
-            limits=tuple(limits),
+            limits=limits,  # type: ignore[arg-type]  # which checks them and makes a tuple of them
             wait_replicas=wait_replicas,
-            wait_timeout_s=seconds(wait_timeout, name="wait_timeout"),
+            wait_timeout_s=check_span(wait_timeout, argument="wait_timeout"),
         )
-        for limit in limits:
+        for limit in self.options.limits:
             if limit.queue is not None:
                 self._queue(limit.queue, "limits")
         self.hooks: Hooks = Hooks()
@@ -213,11 +213,11 @@ class QueueManager(Enqueuing):
         Args:
             shape: What its payload must fit; options as of :meth:`job`.
         """
-        if name not in self.types:
+        if check_name(name, argument="job type") not in self.types:
             self._declare(name, None, {"shape": shape, **options})
 
     def _declare(self, name: str, handler: Callable[..., Any] | None, options: dict[str, Any]) -> None:
-        if isinstance(options.get("queue"), str):
+        if options.get("queue") is not None:
             self._queue(options["queue"])
         allowed = (
             "queue",
@@ -237,8 +237,8 @@ class QueueManager(Enqueuing):
         self.types[name] = job_type(name, handler, **options)
 
     def _kind(self, name: str) -> JobType:
-        kind = self.types.get(name)
-        return kind if kind is not None else undeclared(check_name(name, argument="job type"), self.types)
+        kind = self.types.get(name) if isinstance(name, str) else None
+        return kind if kind is not None else undeclared(check_name(name, argument="type"), self.types)
 
     def upcast(self, name: str, *, to: int) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
         """Make the decorated function turn payloads of version ``to - 1`` into version ``to``.
@@ -289,6 +289,8 @@ class QueueManager(Enqueuing):
 
     def stamp(self, fn: Callable[[], Mapping[str, str]]) -> Callable[[], Mapping[str, str]]:
         """Add what ``fn()`` returns to the headers of every job enqueued here (trace, tenant, request id)."""
+        if not callable(fn):
+            raise ConfigurationError("stamp", fn, "a function of no argument that returns headers")
         self._stamps.append(fn)
         return fn
 
@@ -343,22 +345,19 @@ class QueueManager(Enqueuing):
         """
         from .working.worker import Worker
 
-        if isinstance(queues, str):
-            raise ConfigurationError("queues", queues, f"a list of names, such as [{queues!r}]")
-        names = [self._queue(q) for q in queues] if queues is not None else list(self.queues)
-        chosen = [self.queues[name] for name in names]
+        chosen = [self.queues[name] for name in self._chosen(queues)]
         return Worker(
             self.engine(),
             self._backend,
             chosen,
             concurrency,
-            lease_s=seconds(lease, name="lease"),
-            grace_s=seconds(grace, name="grace", zero=True),
+            lease_s=check_span(lease, argument="lease"),
+            grace_s=check_span(grace, argument="grace", zero=True),
             name=name,
             life=WorkerLife(
                 max_jobs=max_jobs,
                 max_memory_mb=max_memory_mb,
-                max_age_s=None if max_age is None else seconds(max_age, name="max_age"),
+                max_age_s=None if max_age is None else check_span(max_age, argument="max_age"),
             ),
         )
 

@@ -6,9 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from eventperf._core.durations import Duration, seconds
+from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
 
+from .checks import check_ids, check_int, check_span, check_text
 from .errors import JobCancelled, JobFailed, JobNotFound, ResultTimeout
 from .job import Backlog, JobInfo, JobState, QueueStatus
 from .looking import Looking
@@ -31,11 +32,11 @@ class Operations(Looking):
         Raises:
             JobNotFound: Never enqueued, or finished and no longer retained.
         """
-        return _found(id, self._store().fetch([id]))
+        return _found(id, self._store().fetch([check_text(id, "id")]))
 
     async def ajob_info(self, id: str) -> JobInfo:
         """Asynchronous twin of :meth:`job_info`."""
-        return _found(id, await self._astore().fetch([id]))
+        return _found(id, await self._astore().fetch([check_text(id, "id")]))
 
     def result(self, id: str, timeout: Duration = 30.0) -> Any:
         """Wait for job ``id`` and return what its handler returned, as plain data.
@@ -46,7 +47,7 @@ class Operations(Looking):
             JobNotFound: No record of it.
             ResultTimeout: Not finished within ``timeout``.
         """
-        timeout_s = seconds(timeout, name="timeout", zero=True)
+        timeout_s = check_span(timeout, argument="timeout", zero=True)
         end, pause = time.monotonic() + timeout_s, 0.002
         while not (info := self.job_info(id)).is_finished:
             left = end - time.monotonic()
@@ -60,8 +61,8 @@ class Operations(Looking):
         """Asynchronous twin of :meth:`result`."""
         from .waiting import ended
 
-        timeout_s = seconds(timeout, name="timeout", zero=True)
-        info = await ended(self._backend, id, timeout_s)
+        timeout_s = check_span(timeout, argument="timeout", zero=True)
+        info = await ended(self._backend, check_text(id, "id"), timeout_s)
         if info is None:
             raise ResultTimeout(id, timeout_s)
         return self._outcome(info)
@@ -75,13 +76,12 @@ class Operations(Looking):
 
     def backlog(self, queues: Sequence[str] | None = None) -> Backlog:
         """Return depth, rates and waiting time of ``queues`` (all by default): what an autoscaler reads."""
-        chosen = [self._queue(q) for q in queues] if queues is not None else list(self.queues)
+        chosen = self._chosen(queues)
         return _backlog(self._store().counts(), self._store().load(), chosen)
 
     async def abacklog(self, queues: Sequence[str] | None = None) -> Backlog:
         """Asynchronous twin of :meth:`backlog`."""
-        chosen = [self._queue(q) for q in queues] if queues is not None else list(self.queues)
-        store = self._astore()
+        chosen, store = self._chosen(queues), self._astore()
         return _backlog(await store.counts(), await store.load(), chosen)
 
     # -- operating ---------------------------------------------------------------------------------
@@ -92,11 +92,11 @@ class Operations(Looking):
         A running coroutine is cancelled, a ``cpu=True`` job's process is killed, a job in a thread
         sees ``ctx.cancelled`` and must stop by itself. Returns false for unknown and ended jobs.
         """
-        return self._store().cancel([id])[0]
+        return self._store().cancel([check_text(id, "id")])[0]
 
     async def acancel(self, id: str) -> bool:
         """Asynchronous twin of :meth:`cancel`."""
-        return (await self._astore().cancel([id]))[0]
+        return (await self._astore().cancel([check_text(id, "id")]))[0]
 
     def retry(self, id: str) -> bool:
         """Put one dead job back with fresh attempts; false when it is not in the dead letter."""
@@ -110,19 +110,31 @@ class Operations(Looking):
 
     def dead(self, queue: str, *, offset: int = 0, limit: int = 100) -> list[JobInfo]:
         """Return the dead letter of ``queue``, newest first."""
-        return self._store().listing(self._queue(queue), JobState.FAILED, offset=offset, limit=limit)
+        self._queue(queue)
+        _check_page(offset, limit)
+        return self._store().listing(queue, JobState.FAILED, offset=offset, limit=limit)
 
     async def adead(self, queue: str, *, offset: int = 0, limit: int = 100) -> list[JobInfo]:
         """Asynchronous twin of :meth:`dead`."""
-        return await self._astore().listing(self._queue(queue), JobState.FAILED, offset=offset, limit=limit)
+        self._queue(queue)
+        _check_page(offset, limit)
+        return await self._astore().listing(queue, JobState.FAILED, offset=offset, limit=limit)
 
     def replay(self, queue: str, ids: Sequence[str] | None = None, *, limit: int | None = None) -> int:
-        """Put dead jobs of ``queue`` back: ``ids``, or all of them, oldest first; return how many."""
-        return self._store().replay(self._queue(queue), ids, limit=limit)
+        """Put dead jobs of ``queue`` back with fresh attempts; return how many.
+
+        A job stays where it is whose ``unique_key`` a newer one holds.
+
+        Args:
+            ids: Which; all of them, oldest first, by default. Those that are not in this dead letter are
+                left out.
+            limit: How many at most.
+        """
+        return self._store().replay(self._queue(queue), _chosen_ids(ids, limit), limit=limit)
 
     async def areplay(self, queue: str, ids: Sequence[str] | None = None, *, limit: int | None = None) -> int:
         """Asynchronous twin of :meth:`replay`."""
-        return await self._astore().replay(self._queue(queue), ids, limit=limit)
+        return await self._astore().replay(self._queue(queue), _chosen_ids(ids, limit), limit=limit)
 
     def purge(self, queue: str, state: JobState | str = JobState.WAITING) -> int:
         """Forget all jobs of ``queue`` that are waiting, delayed, failed or completed; return how many."""
@@ -150,7 +162,7 @@ class Operations(Looking):
 
     def drain(self, timeout: Duration = "1m") -> bool:
         """Wait until no job waits, is delayed or runs; false when ``timeout`` passed first."""
-        end, pause = time.monotonic() + seconds(timeout, name="timeout", zero=True), 0.005
+        end, pause = time.monotonic() + check_span(timeout, argument="timeout", zero=True), 0.005
         while any(s.waiting or s.delayed or s.active for s in self.status()):
             if time.monotonic() >= end:
                 return False
@@ -162,7 +174,7 @@ class Operations(Looking):
         """Asynchronous twin of :meth:`drain`."""
         import asyncio
 
-        end, pause = time.monotonic() + seconds(timeout, name="timeout", zero=True), 0.005
+        end, pause = time.monotonic() + check_span(timeout, argument="timeout", zero=True), 0.005
         while any(s.waiting or s.delayed or s.active for s in await self.astatus()):
             if time.monotonic() >= end:
                 return False
@@ -177,9 +189,20 @@ def _found(id: str, found: list[JobInfo | None]) -> JobInfo:
     return found[0]
 
 
+def _check_page(offset: int, limit: int) -> None:
+    check_int(offset, argument="offset", low=0)
+    check_int(limit, argument="limit", low=1)
+
+
+def _chosen_ids(ids: Sequence[str] | None, limit: int | None) -> list[str] | None:
+    if limit is not None:
+        check_int(limit, argument="limit", low=0)
+    return None if ids is None else check_ids(ids)
+
+
 def _purgeable(state: JobState | str) -> JobState:
     allowed = (JobState.WAITING, JobState.DELAYED, JobState.FAILED, JobState.COMPLETED)
-    if state not in allowed:
+    if not isinstance(state, str) or state not in allowed:
         raise ConfigurationError("state", state, [s.value for s in allowed])
     return JobState(state)
 

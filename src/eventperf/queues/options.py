@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, TypedDict
 
-from eventperf._core.durations import Duration, seconds
+from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
 
-from .checks import check_int, check_name
+from .checks import MAX_COUNT, check_int, check_list, check_name, check_number, check_span
 from .limits import Limit, check_limits
 
 Order = Literal["strict", "weighted"]
@@ -97,12 +97,10 @@ class Exponential:
     jitter: float = 0.2
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "base", seconds(self.base, name="base", zero=True))
-        object.__setattr__(self, "max", seconds(self.max, name="max", zero=True))
-        if not isinstance(self.factor, (int, float)) or not 1 <= self.factor <= 1000:
-            raise ConfigurationError("factor", self.factor, "a number from 1 to 1000")
-        if not isinstance(self.jitter, (int, float)) or not 0 <= self.jitter <= 1:
-            raise ConfigurationError("jitter", self.jitter, "a number from 0 to 1")
+        object.__setattr__(self, "base", check_span(self.base, argument="base", zero=True))
+        object.__setattr__(self, "max", check_span(self.max, argument="max", zero=True))
+        check_number(self.factor, argument="factor", low=1, high=1000)
+        check_number(self.jitter, argument="jitter", low=0, high=1)
 
     def delay_s(self, attempt: int, u: float) -> float:
         """Return the wait before the try after ``attempt`` (from 1); ``u`` is uniform in [0, 1)."""
@@ -134,6 +132,8 @@ class RetryRule:
             raise ConfigurationError("on", self.on, "an exception class or a tuple of them")
         if self.attempts is not None:
             check_int(self.attempts, argument="attempts", low=1)
+        if self.backoff is not None and not isinstance(self.backoff, Exponential):
+            raise ConfigurationError("backoff", self.backoff, "an Exponential(...)")
 
 
 class EnqueueOptions(TypedDict, total=False):
@@ -147,7 +147,7 @@ class EnqueueOptions(TypedDict, total=False):
     delay: Duration | None
     at: datetime | float | None
     unique_key: str | None
-    unique_for: str | Duration
+    unique_for: str | Duration | None
     deadline: Duration | None
     fairness_key: str | None
     attempts: int | None
@@ -155,7 +155,7 @@ class EnqueueOptions(TypedDict, total=False):
     headers: Mapping[str, str] | None
     id: str | None
     after: Sequence[Any] | None
-    after_when: str
+    after_when: str | None
     tags: Sequence[str]
 
 
@@ -188,7 +188,7 @@ class EngineOptions:
     wait_timeout_s: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.order not in ("strict", "weighted"):
+        if not isinstance(self.order, str) or self.order not in ("strict", "weighted"):
             raise ConfigurationError("order", self.order, ("'strict'", "'weighted'"))
         if self.aging is not None:
             check_int(self.aging, argument="aging", low=1)
@@ -216,10 +216,8 @@ class WorkerLife:
     def __post_init__(self) -> None:
         if self.max_jobs is not None:
             check_int(self.max_jobs, argument="max_jobs", low=1)
-        size = self.max_memory_mb
-        is_size = isinstance(size, (int, float)) and not isinstance(size, bool) and size > 0
-        if size is not None and not is_size:
-            raise ConfigurationError("max_memory_mb", size, "a positive number of MiB")
+        if self.max_memory_mb is not None:
+            check_number(self.max_memory_mb, argument="max_memory_mb", low=1, high=MAX_COUNT)
 
     def over(self, *, jobs: int, age_s: float = 0.0, memory_mb: float = 0.0) -> str:
         """Return why a worker of these figures is to stop; empty when it may go on.
@@ -249,7 +247,7 @@ def queue_configs(queues: Iterable[QueueConfig] | Mapping[str, Mapping[str, int]
             fields_ = "priority, concurrency, weight, keep_completed, keep_failed"
             raise ConfigurationError("queues", queues, f"per queue the fields {fields_}") from error
     found: dict[str, QueueConfig] = {}
-    for config in queues:
+    for config in check_list(queues, argument="queues", of="QueueConfig objects"):
         if not isinstance(config, QueueConfig):
             raise ConfigurationError("queues", config, "QueueConfig objects or a mapping of name to fields")
         if config.name in found:

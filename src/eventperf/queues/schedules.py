@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import tzinfo
 
 from eventperf._core.cron import Cron, time_zone
-from eventperf._core.durations import Duration, seconds
+from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
 
+from .checks import check_span
 from .job import NewJob
 
 __all__ = ["Cron", "Every", "Schedule", "parse_when"]
@@ -53,9 +54,10 @@ class Schedule:
 
 def parse_when(when: str | Duration, zone: str | tzinfo) -> Cron | Every:
     """Return the slots that ``when`` asks for: a cron expression, or a duration for every so often."""
+    found = time_zone(zone)  # which a duration does not need, and which may be wrong all the same
     if isinstance(when, str) and (len(when.split()) > 1 or when.startswith("@")):
-        return Cron(when, time_zone(zone))
-    step_s = seconds(when, name="when")
+        return Cron(when, found)
+    step_s = check_span(when, argument="when")
     if step_s < 0.1:
         raise ConfigurationError("when", when, "at least 0.1 s")
     return Every(step_s)

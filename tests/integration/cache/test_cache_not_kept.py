@@ -29,7 +29,8 @@ class Raises:
 @pytest.mark.parametrize("serializer", ["msgpack", "pickle", Raises()])
 def test_a_loaded_value_that_cannot_be_stored_is_not_lost(redis_url, serializer, caplog):
     store = RedisStore(redis_url, timeout=5)
-    with CacheManager(store, namespace="not-kept", ttl=60, serializer=serializer) as cache:
+    options = CacheOptions(lease=60)
+    with CacheManager(store, namespace="not-kept", ttl=60, serializer=serializer, options=options) as cache:
         cache.clear()
         heard: list[NotKept] = []
         cache.on(heard.append, NotKept)
@@ -41,7 +42,7 @@ def test_a_loaded_value_that_cannot_be_stored_is_not_lost(redis_url, serializer,
             for n in (3, 4):
                 found = cache.get_or_load_many(["a", "b"], lambda keys, n=n: {"a": made[n], "b": 1})
                 assert found == {"a": made[n], "b": 1}
-            assert time.monotonic() - began < 4, "the lease was given back"
+            assert time.monotonic() - began < 20, "the lease was given back"
         assert [event.key for event in heard[:4]] == ["lock", "lock", "lock", "a"]
         said = [r.message.partition("never kept")[2] for r in caplog.records]
         assert len(set(said)) == len(said)

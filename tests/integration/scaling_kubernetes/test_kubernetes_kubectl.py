@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -153,3 +154,109 @@ def test_a_json_patch_and_a_scale_are_done_and_a_bad_one_changes_nothing(
     assert "web" in kubectl("get", "deployment", "web")
     kubectl("delete", "deployment", "web", "--wait=false")
     assert "not found" in kubectl.refused("get", "deployment", "web")
+
+
+def test_an_update_is_undone_to_the_one_before_and_to_any_that_is_named(
+    cluster: KubernetesServer, kubectl: Kubectl
+) -> None:
+    cluster.create_deployment("web", replicas=2)
+
+    def image() -> str:
+        (container,) = cluster.get("deployments", "web", group="apps")["spec"]["template"]["spec"][
+            "containers"
+        ]
+        return str(container["image"])
+
+    first = image()
+    for number in (2, 3):
+        kubectl("set", "image", "deployment/web", f"main=registry.invalid/app:{number}")
+        assert image() == f"registry.invalid/app:{number}"
+    kubectl("rollout", "undo", "deployment/web")
+    assert image() == "registry.invalid/app:2"
+    kubectl("rollout", "undo", "deployment/web", "--to-revision=1")
+    assert image() == first
+    history = kubectl("rollout", "history", "deployment/web")
+    assert [line.split()[0] for line in history.splitlines() if line[:1].isdigit()] == ["3", "4", "5"]
+    assert "unable to find" in kubectl.refused("rollout", "undo", "deployment/web", "--to-revision=1")
+
+
+DEFINITION = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: scaledobjects.keda.sh}
+spec:
+  group: keda.sh
+  scope: Namespaced
+  names: {kind: ScaledObject, listKind: ScaledObjectList, plural: scaledobjects, shortNames: [so]}
+  versions:
+  - name: v1alpha1
+    served: true
+    storage: true
+    additionalPrinterColumns:
+    - {jsonPath: .spec.minReplicaCount, name: Min, type: integer}
+    - {jsonPath: .spec.maxReplicaCount, name: Max, type: integer}
+    schema:
+      openAPIV3Schema:
+        type: object
+        required: [spec]
+        properties:
+          apiVersion: {type: string}
+          kind: {type: string}
+          metadata: {type: object}
+          spec:
+            type: object
+            required: [scaleTargetRef, triggers]
+            properties:
+              minReplicaCount: {type: integer, format: int32}
+              maxReplicaCount: {type: integer, format: int32, minimum: 1}
+              pollingInterval: {type: integer, default: 30}
+              scaleTargetRef:
+                type: object
+                required: [name]
+                properties: {name: {type: string}, kind: {type: string}}
+              triggers:
+                type: array
+                minItems: 1
+                items:
+                  type: object
+                  required: [type, metadata]
+                  properties:
+                    type: {type: string}
+                    metadata: {type: object, additionalProperties: {type: string}}
+    subresources: {status: {}}
+"""
+SCALED: dict[str, Any] = {
+    "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "web"},
+    "spec": {
+        "scaleTargetRef": {"name": "web"}, "minReplicaCount": 2, "maxReplicaCount": 20,
+        "triggers": [{"type": "cron", "metadata": {"timezone": "UTC", "desiredReplicas": "5"}}],
+    },
+}  # fmt: skip
+
+
+def test_a_definition_brings_a_kind_whose_objects_are_checked_filled_in_and_gone_with_it(
+    cluster: KubernetesServer, kubectl: Kubectl
+) -> None:
+    assert "no matches for kind" in kubectl.refused("apply", "-f", "-", given=SCALED)
+    kubectl("apply", "-f", "-", given=DEFINITION)
+    kubectl("wait", "--for=condition=Established", "crd/scaledobjects.keda.sh", "--timeout=30s")
+    assert kubectl("apply", "-f", "-", given=SCALED) == "scaledobject.keda.sh/web created\n"
+    assert kubectl("apply", "-f", "-", given=SCALED) == "scaledobject.keda.sh/web unchanged\n"
+    assert kubectl("get", "so").split()[:7] == ["NAME", "MIN", "MAX", "AGE", "web", "2", "20"]
+    assert kubectl("get", "so", "web", "-o", "jsonpath={.spec.pollingInterval}") == "30"
+
+    wrong = {**SCALED, "spec": {**SCALED["spec"], "maxReplicas": 3}}
+    assert 'unknown field "spec.maxReplicas"' in kubectl.refused("apply", "-f", "-", given=wrong)
+    wrong = {**SCALED, "spec": {**SCALED["spec"], "maxReplicaCount": 0, "scaleTargetRef": {}}}
+    refused = kubectl.refused("apply", "-f", "-", given=wrong)
+    assert "should be greater than or equal to 1" in refused
+    assert "spec.scaleTargetRef.name: Required value" in refused
+    kubectl("delete", "crd", "scaledobjects.keda.sh")
+    assert ("keda.sh", "scaledobjects") not in cluster.store.shelves
+    assert "NotFound" in kubectl.refused("apply", "-f", "-", given=SCALED)
+
+
+def test_a_cluster_without_nodes_says_so_to_top_and_get(cluster: KubernetesServer, kubectl: Kubectl) -> None:
+    assert "metrics not available yet" in kubectl.refused("top", "nodes")
+    kubectl("get", "nodes")
+    assert "No resources found" in kubectl.said

@@ -138,11 +138,11 @@ def test_an_error_instead_of_an_answer_is_raised(
 
 def test_a_slow_server_costs_the_timeout_and_no_more(prometheus: Prometheus, query: PrometheusQuery) -> None:
     prometheus.vector("1")
-    prometheus.delay_s = 3.0
+    prometheus.delay_s = 20.0
     started = time.monotonic()
     with pytest.raises(PrometheusUnavailable):
         query.ask()
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < 15
     prometheus.delay_s = 0.0
     assert query.ask().value == 1.0
 

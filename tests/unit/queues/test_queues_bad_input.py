@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -48,3 +49,39 @@ def test_a_handler_whose_result_is_nested_too_deeply_runs_once() -> None:
     job = queues.enqueue("deep")
     queues.worker().run(burst=True)
     assert (job.info().state, runs) == (JobState.FAILED, [1])
+
+
+def test_a_job_has_a_bounded_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventperf.queues.working.context.MAX_STEPS", 2)
+    queues, done = QueueManager("memory://"), list[str]()
+
+    @queues.job("many", attempts=1)
+    def many(ctx: Any, data: Any) -> None:
+        for step in ("a", "b", "a", "c"):
+            with ctx.once(step) as todo:
+                done.append(f"{step} {todo}")
+
+    job = queues.enqueue("many")
+    queues.worker().run(burst=True)
+    assert done == ["a True", "b True", "a False"]
+    assert "steps" in (job.info().error or "")
+
+
+def test_a_log_line_without_a_text_harms_no_handler() -> None:
+    queues = QueueManager("memory://")
+
+    class Odd:
+        def __repr__(self) -> str:
+            raise RuntimeError("no text")
+
+    logging.getLogger("shop.odd").propagate = False  # pytest's own handler cannot write it either
+
+    @queues.job("odd", attempts=1)
+    def odd(ctx: Any, data: Any) -> str:
+        logging.getLogger("shop.odd").warning(Odd())
+        return "done"
+
+    job = queues.enqueue("odd")
+    queues.worker().run(burst=True)
+    assert job.result() == "done"
+    assert "a Odd" in (job.info().attempts[0].log_tail or "")

@@ -19,12 +19,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from eventperf._core.clock import Clock
-from eventperf._core.durations import Duration, seconds
+from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf._core.logs import logger
 from eventperf._core.urls import redact
-from eventperf.queues.checks import check_int
+from eventperf.queues.checks import check_int, check_span
 from eventperf.queues.errors import QueueError, StoreUnavailable
 from eventperf.queues.job import JobRecord, NewJob
 from eventperf.queues.protocols import Backend
@@ -156,7 +156,7 @@ class Relay:
 
         self._queues = queues
         self._batch = check_int(batch, argument="batch", low=1, high=1000)
-        self._poll_s = seconds(poll, name="poll")
+        self._poll_s = check_span(poll, argument="poll")
         try:
             url = sqlalchemy.make_url(database)
         except sqlalchemy.exc.ArgumentError as error:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-from eventperf._core.durations import Duration, seconds
+from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
-from eventperf.queues.checks import check_int, check_name
+from eventperf.queues.checks import check_int, check_list, check_name, check_span, check_text, has_half
 from eventperf.queues.codec import Codec
 from eventperf.queues.errors import UnknownQueue
 from eventperf.queues.job import JobRecord, NewJob
 from eventperf.queues.jobtype import JobType
 from eventperf.queues.options import MAX_PRIORITY, QueueConfig
 from eventperf.queues.policy import job_priority
-
-_HALF: Final = re.compile(r"[\ud800-\udfff]")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +29,7 @@ class JobSpec:
     delay: Duration | None = None
     at: datetime | float | None = None
     unique_key: str | None = None
-    unique_for: str | Duration = "waiting"
+    unique_for: str | Duration | None = None
     deadline: Duration | None = None
     fairness_key: str | None = None
     attempts: int | None = None
@@ -41,7 +37,7 @@ class JobSpec:
     headers: Mapping[str, str] | None = None
     id: str | None = None
     after: Sequence[Any] | None = None
-    after_when: str = "success"
+    after_when: str | None = None
     tags: Sequence[str] = ()
 
 
@@ -57,14 +53,16 @@ class Recorder:
         self, spec: JobSpec, kind: JobType, now: float
     ) -> tuple[dict[str, Any], float, float | None]:
         """Check everything of ``spec`` but its data; return record fields, delay and life in seconds."""
-        queue = spec.queue or kind.queue or self._default_queue
-        if queue not in self._queues:
+        queue = (kind.queue or self._default_queue) if spec.queue is None else spec.queue
+        if not isinstance(queue, str) or queue not in self._queues:
             raise UnknownQueue("queue", queue, self._queues)
         priority = spec.priority
         if priority is not None:
             check_int(priority, argument="priority", low=0, high=MAX_PRIORITY)
         if spec.unique_key is not None:
             check_text(spec.unique_key, "unique_key")
+        elif spec.unique_for is not None:
+            raise ConfigurationError("unique_for", spec.unique_for, "nothing without a unique_key")
         if spec.fairness_key is not None:
             check_text(spec.fairness_key, "fairness_key")
         fields: dict[str, Any] = {
@@ -74,7 +72,7 @@ class Recorder:
             "attempts": kind.attempts
             if spec.attempts is None
             else check_int(spec.attempts, argument="attempts", low=1),
-            "timeout_s": None if spec.timeout is None else seconds(spec.timeout, name="timeout"),
+            "timeout_s": None if spec.timeout is None else check_span(spec.timeout, argument="timeout"),
             "unique_key": spec.unique_key,
             "unique_for": _unique_for(spec.unique_for),
             "key": spec.fairness_key or "",
@@ -83,50 +81,55 @@ class Recorder:
             "flow": _flow(spec),
             "tags": _tags(spec.tags),
         }
-        deadline_s = None if spec.deadline is None else seconds(spec.deadline, name="deadline")
+        deadline_s = None if spec.deadline is None else check_span(spec.deadline, argument="deadline")
         return fields, delay_of(spec, now), deadline_s
 
-    def one(self, spec: JobSpec, kind: JobType, job_id: str, now: float) -> NewJob:
-        """Return the job that ``spec`` asks for."""
+    def one(self, spec: JobSpec, kind: JobType, made_id: str, now: float) -> NewJob:
+        """Return the job that ``spec`` asks for, by the name it has or by ``made_id``."""
+        job_id = made_id if spec.id is None else check_job_id(spec.id)
         fields, delay_s, deadline_s = self.template(spec, kind, now)
         payload = self._codec.encode(spec.data, kind.shape)
-        return NewJob(JobRecord(id=job_id, payload=payload, **fields), delay_s, deadline_s)
+        record = JobRecord(id=job_id, payload=payload, **fields)
+        return NewJob(record, delay_s, deadline_s, named=spec.id is not None)
 
 
-def check_text(value: object, argument: str) -> str:
-    """Return ``value`` if it is text of 1 to 500 characters that no store reads as its own separators."""
-    allowed = "text of 1 to 500 characters, none a control character, the last one no blank"
-    if not isinstance(value, str) or not 0 < len(value) <= 500 or _CONTROL.search(value) or value[-1] == " ":
-        raise ConfigurationError(argument, value, allowed)  # MariaDB takes "a " for "a"
-    return value
-
-
-def _unique_for(value: str | Duration) -> str | float:
-    if value in ("waiting", "running"):
-        return str(value)
+def _unique_for(value: str | Duration | None) -> str | float:
+    if value is None:
+        return "waiting"
+    if isinstance(value, str) and value in ("waiting", "running"):
+        return value
     try:
-        return seconds(value, name="unique_for")
+        return check_span(value, argument="unique_for")
     except ConfigurationError as error:
         raise ConfigurationError(
-            "unique_for", value, "'waiting', 'running' or a positive duration"
+            "unique_for", value, f"'waiting', 'running' or a duration: {error.allowed}"
         ) from error
 
 
 def _headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:
-    if not headers:
+    if headers is None:
         return None
     if not isinstance(headers, Mapping):
-        raise ConfigurationError("headers", type(headers).__name__, "a mapping of text to text")
+        raise ConfigurationError("headers", headers, "a mapping of text to text")
+    size = 0
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ConfigurationError("headers", {name: value}, "text to text")
-        if _HALF.search(name) or _HALF.search(value):  # the record could not be read back
+        if has_half(name) or has_half(value):  # the record could not be read back
             raise ConfigurationError("headers", {name: value}, "text without halves of characters")
-    return dict(headers)
+        size += len(name.encode()) + len(value.encode())
+    if size > MAX_HEADER_BYTES:
+        allowed = f"at most {MAX_HEADER_BYTES:,} bytes, names and values together: larger data is payload"
+        raise ConfigurationError("headers", f"{size:,} bytes", allowed)
+    return dict(headers) or None
+
+
+MAX_HEADER_BYTES = 16_384
+"""Headers of one job at most, as UTF-8: they travel with each claim, and are kept with each record."""
 
 
 def _tags(tags: object) -> tuple[str, ...]:
-    if not tags:
+    if tags is None:
         return ()
     if not isinstance(tags, (list, tuple, set, frozenset)) or len(tags) > MAX_TAGS:
         raise ConfigurationError("tags", tags, f"a list of up to {MAX_TAGS} words")
@@ -138,22 +141,29 @@ MAX_TAGS = 10
 
 
 def _flow(spec: JobSpec) -> dict[str, Any] | None:
-    when = check_when(spec.after_when, "after_when")
-    if not spec.after:
+    when = "success" if spec.after_when is None else check_when(spec.after_when, "after_when")
+    if spec.after is None:
+        if spec.after_when is not None:
+            raise ConfigurationError("after_when", spec.after_when, "nothing without after")
         return None
-    if isinstance(spec.after, (str, bytes)) or not hasattr(spec.after, "__iter__"):
-        raise ConfigurationError("after", spec.after, "a list of jobs or job ids")
+    jobs = check_list(spec.after, argument="after", of="jobs or job ids")
+    if not jobs:
+        return None
+    if len(jobs) > MAX_FLOW:
+        raise ConfigurationError("after", f"{len(jobs):,} jobs", f"at most {MAX_FLOW:,}")
     if spec.delay is not None or spec.at is not None:
         raise ConfigurationError("after", spec.after, "either after or a time, not both")
-    ids = [check_job_id(getattr(job, "id", job)) for job in spec.after]
+    ids = [check_text(getattr(job, "id", job), "after") for job in jobs]
+    if spec.id in ids:
+        raise ConfigurationError("after", spec.id, "other jobs: it would wait for itself")
     return {"after": list(dict.fromkeys(ids)), "when": when}
 
 
 def check_when(value: object, argument: str = "when") -> str:
     """Return ``value`` if it says what a job waits for."""
-    if value not in ("success", "failure", "any", "ended"):
-        raise ConfigurationError(argument, value, ("success", "failure", "any"))
-    return "ended" if value == "any" else str(value)
+    if not isinstance(value, str) or value not in ("success", "failure", "any", "ended"):
+        raise ConfigurationError(argument, value, "'success', 'failure' or 'any' (which 'ended' is, too)")
+    return "ended" if value == "any" else value
 
 
 def check_flow(specs: list[JobSpec]) -> list[JobSpec]:
@@ -162,6 +172,10 @@ def check_flow(specs: list[JobSpec]) -> list[JobSpec]:
         raise ConfigurationError("specs", specs, "a list of JobSpec")
     if not 2 <= len(specs) <= MAX_FLOW + 1:
         raise ConfigurationError("specs", f"{len(specs)} jobs", f"2 to {MAX_FLOW + 1} jobs, all counted")
+    named = [spec.id for spec in specs if isinstance(spec.id, str)]
+    if len(set(named)) < len(named):
+        twice = next(one for one in named if named.count(one) > 1)
+        raise ConfigurationError("id", twice, "each id once: a job cannot wait for itself")
     for spec in specs:
         if spec.unique_key is not None or spec.after:
             raise ConfigurationError("specs", spec, "jobs without unique_key and without after")
@@ -179,7 +193,7 @@ def delay_of(spec: JobSpec, now: float) -> float:
     if spec.delay is not None and spec.at is not None:
         raise ConfigurationError("at", spec.at, "either delay or at, not both")
     if spec.delay is not None:
-        return seconds(spec.delay, name="delay", zero=True)
+        return check_span(spec.delay, argument="delay", zero=True)
     if spec.at is None:
         return 0.0
     if isinstance(spec.at, datetime):

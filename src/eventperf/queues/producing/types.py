@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, get_type_hints
 
-from eventperf._core.durations import Duration, seconds
+from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.logs import logger
-from eventperf.queues.checks import check_int, check_name
+from eventperf.queues.checks import check_bool, check_int, check_list, check_name, check_span
 from eventperf.queues.jobtype import DEFAULT_BACKOFF, JobType
 from eventperf.queues.options import MAX_PRIORITY, Exponential, RetryRule
 
@@ -51,7 +51,8 @@ def job_type(
     """
     if backoff is not None and not isinstance(backoff, Exponential):
         raise ConfigurationError("backoff", backoff, "an Exponential(...)")
-    if not all(isinstance(rule, RetryRule) for rule in retry):
+    rules = check_list(retry, argument="retry", of="RetryRule(...)")
+    if not all(isinstance(rule, RetryRule) for rule in rules):
         raise ConfigurationError("retry", retry, "a list of RetryRule(...)")
     return JobType(
         name=check_name(name, argument="job type"),
@@ -61,17 +62,17 @@ def job_type(
         if shape is None
         else shape,
         handler=handler,
-        mode=_mode(handler, cpu),
+        mode=_mode(handler, check_bool(cpu, argument="cpu")),
         queue=queue,
         priority=None
         if priority is None
         else check_int(priority, argument="priority", low=0, high=MAX_PRIORITY),
         attempts=check_int(attempts, argument="attempts", low=1),
-        timeout_s=None if timeout is None else seconds(timeout, name="timeout"),
+        timeout_s=None if timeout is None else check_span(timeout, argument="timeout"),
         backoff=backoff or DEFAULT_BACKOFF,
-        retry=tuple(retry),
+        retry=tuple(rules),
         version=check_int(version, argument="version", low=1),
-        keep_result=keep_result,
+        keep_result=check_bool(keep_result, argument="keep_result"),
     )
 
 

@@ -307,6 +307,7 @@ class ArqSession:
                 for task in tasks:
                     task.cancel()
                 tasks = list((await asyncio.wait(tasks, timeout=1.0))[1])
+            await asyncio.to_thread(self._heart.close)  # before: a renewal would sign on again
             try:
                 await self._store.leave(self._card.id)
             except StoreUnavailable:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from eventperf._core.errors import ConfigurationError
+from eventperf.queues.checks import check_number, check_text
 from eventperf.queues.engine import Engine
 from eventperf.queues.errors import JobCancelled, LeaseLost, QueueError
 from eventperf.queues.job import JobInfo, Lease, NewJob
@@ -166,17 +167,20 @@ class JobContext:
 
         ``with ctx.once("charge") as todo: if todo: ...`` (``async with`` in coroutines). The step is
         recorded when the block ends without an error; a crash between effect and record repeats it,
-        which is what ``idempotency_key`` is for.
+        which is what ``idempotency_key`` is for. A job may have ten thousand steps.
+
+        Raises:
+            ConfigurationError: A name that no store could record, or one step too many: before the effect.
         """
-        if not isinstance(step, str) or not step:
-            raise ConfigurationError("step", step, "a name for the step")
-        return Once(self, step)
+        return Once(self, check_text(step, "step"))
 
 
 def _ratio(value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise ConfigurationError("progress", value, "a number from 0 to 1")
-    return float(value)
+    return float(check_number(value, argument="progress", low=0, high=1))
+
+
+MAX_STEPS = 10_000
+"""Steps of one job at most: each is written beside those before it."""
 
 
 class Once:
@@ -193,8 +197,7 @@ class Once:
         ctx = self._ctx
         if ctx._steps is None:
             ctx._steps = set(ctx._store().steps(ctx.job_id))
-        self._todo = self._step not in ctx._steps
-        return self._todo
+        return self._begin(ctx._steps)
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         if kind is None and self._todo:
@@ -204,14 +207,19 @@ class Once:
         ctx = self._ctx
         if ctx._steps is None:
             ctx._steps = set(await ctx._astore.steps(ctx.job_id))
-        self._todo = self._step not in ctx._steps
-        return self._todo
+        return self._begin(ctx._steps)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
     ) -> None:
         if kind is None and self._todo:
             self._done(await self._ctx._astore.note(self._ctx.job_id, self._ctx.token, step=self._step))
+
+    def _begin(self, done: set[str]) -> bool:
+        self._todo = self._step not in done
+        if self._todo and len(done) >= MAX_STEPS:
+            raise ConfigurationError("step", self._step, f"at most {MAX_STEPS:,} steps a job")
+        return self._todo
 
     def _done(self, accepted: bool) -> None:
         if not accepted:

@@ -77,9 +77,10 @@ class Pulse:
         """Wait a second at most for the loop's answer, and judge."""
         if self._asked_at is None:
             self._heard.clear()
-            if not self._worker.ask(self._hear):
-                return judge(None, 0.0)
-            self._asked_at = time.monotonic()
+            self._asked_at = time.monotonic()  # before: the answer may be there when ask() returns
+        if not self._worker.ask(self._hear):  # again each time: a run that ends answers nobody
+            self._asked_at = None
+            return judge(None, 0.0)
         self._heard.wait(_ANSWER_S)
         asked = self._asked_at
         return judge(self._facts, 0.0 if asked is None or self._heard.is_set() else time.monotonic() - asked)

@@ -57,6 +57,7 @@ class Heartbeat:
         self._listen = threading.Event()
         self._poke = threading.Event()
         self._closed = False
+        self._renewing = threading.Lock()
         self._down = False
         self._thread = threading.Thread(target=self._run, name="eventperf-heartbeat", daemon=True)
 
@@ -72,11 +73,17 @@ class Heartbeat:
                 self._on_nudge()
 
     def close(self) -> None:
-        """Stop; returns at once, the thread ends within one wait."""
+        """Stop; the thread ends within one wait.
+
+        No renewal follows, and one that is under way has ended on return (or two seconds later): after it the
+        worker can sign off for good.
+        """
         self._closed = True
         self._poke.set()
         if self._guard is not None:
             self._guard.close()
+        if self._renewing.acquire(timeout=2.0):
+            self._renewing.release()
 
     def join(self, timeout_s: float) -> None:
         self._thread.join(timeout_s)
@@ -136,8 +143,11 @@ class Heartbeat:
                 self._attending = False
 
     def _renew(self) -> None:
-        sent = _snapshot(self._held)
-        answer = self._store.renew(self._card.id, sent)
+        with self._renewing:
+            if self._closed:
+                return
+            sent = _snapshot(self._held)
+            answer = self._store.renew(self._card.id, sent)
         if self._guard is not None and not self._closed:
             self._guard.start()
             self._guard.beat(sent)

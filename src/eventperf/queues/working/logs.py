@@ -57,7 +57,8 @@ def _keep(record: logging.LogRecord) -> None:
     try:
         line = _FORMAT.format(record)
     except Exception:  # a message whose arguments do not fit: the program's own handlers complain of it
-        line = f"{record.levelname} {record.name}: {record.msg!r} (its arguments do not fit)"
+        said = repr(record.msg) if isinstance(record.msg, str) else f"a {type(record.msg).__name__}"
+        line = f"{record.levelname} {record.name}: {said} (its arguments do not fit)"
     log.add(line.replace("\0", "\\x00"))
 
 

@@ -12,7 +12,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -39,6 +39,8 @@ class RemoteTraceback(Exception):
 def _serve(pipe: Connection, setup: Setup | None = None) -> None:
     """Run jobs one after another until the pipe closes or the worker is gone."""
     _ignore_stops()
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # what a handler starts is of this group, and ends with this process
     threading.Thread(target=_end_with_the_worker, daemon=True).start()
     handlers: dict[tuple[str, str], Callable[..., Any]] = {}
     around, failed = _set_up(setup)
@@ -68,18 +70,29 @@ def _ignore_stops() -> None:
 
     By handlers that do nothing, not by SIG_IGN: programs that a job starts get the default back.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, lambda *_: None)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL) and None)
 
 
 def _end_with_the_worker() -> None:
-    """End this process at once when the worker has ended, however it did: its job runs again elsewhere."""
+    """End this process at once when the worker has ended, however it did: its job runs again elsewhere.
+
+    And with it the processes that the handler has started, but for those in a session of their own.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        kill_group(os.getpid())
         os._exit(1)
+
+
+def kill_group(leader: int) -> None:
+    """End the processes of the group that ``leader`` leads; none where it leads none."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGKILL)
 
 
 def _answer(
@@ -141,12 +154,14 @@ class Child:
         return value
 
     def kill(self) -> None:
-        """End the process at once; a job in it raises :class:`ProcessDied`."""
+        """End the process at once, and what its job has started; the job raises :class:`ProcessDied`."""
+        if self.process.pid is not None and self.process.exitcode is None:
+            kill_group(self.process.pid)
         self.process.kill()
 
     def close(self) -> None:
         """End the process and forget it."""
-        self.process.kill()
+        self.kill()
         self.process.join(5)
         self.pipe.close()
 

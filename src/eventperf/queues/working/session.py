@@ -363,6 +363,7 @@ class StoreSession:
                 leftovers.keep(left)
                 self._leftovers = leftovers
             else:
+                await asyncio.to_thread(self._heart.close)  # before: a renewal would sign on again
                 await self._sign_off()
         finally:
             if self._leftovers is None:

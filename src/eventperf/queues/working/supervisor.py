@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import selectors
 import signal
 import socket
@@ -11,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
+from glob import glob
 from types import FrameType
 
 from eventperf._core.errors import ConfigurationError
@@ -48,8 +50,10 @@ class _Child:
     def __init__(self, command: Sequence[str], number: int) -> None:
         self.number = number
         self.line, theirs = socket.socketpair()
-        with theirs:
-            self.process = subprocess.Popen(command, stdin=theirs.fileno())  # noqa: S603 - the caller's own
+        with theirs:  # in a session of its own: what its handlers start can be ended with it
+            self.process = subprocess.Popen(  # noqa: S603 - the caller's own
+                command, stdin=theirs.fileno(), start_new_session=True
+            )
         self.line.setblocking(False)
         self.born = self.heard_at = time.monotonic()
         self.report: Report | None = None
@@ -132,6 +136,7 @@ class Supervisor:
             for child in self._children.values():
                 child.process.kill()
                 child.process.wait()
+                end_session(child.process.pid)
             self._selector.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -182,6 +187,8 @@ class Supervisor:
         child.line.close()
         code, lived = child.process.returncode, time.monotonic() - child.born
         good = code == 0
+        if not good:
+            end_session(child.process.pid)
         if self._stops or (self._burst and good):
             self._failed = self._failed or not good
             self._again_at.pop(child.number, None)
@@ -208,6 +215,30 @@ class Supervisor:
         children = self._children
         if len(children) == self._count and all(c.report and not c.asked for c in children.values()):
             children[self._renew.pop()].ask(RETIRE, None)
+
+
+def end_session(leader: int) -> None:
+    """End what a dead process that led a session has left in it: its jobs run again elsewhere.
+
+    What has a session of its own by now lives on, as do, where there is no /proc, other groups of this one.
+    """
+    for _ in range(2):  # what was started between the look and the signal
+        for pid in session_of(leader):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def session_of(leader: int) -> list[int]:
+    """Return the processes of a session, where the system tells."""
+    found = []
+    for path in glob("/proc/[0-9]*/stat"):
+        with suppress(OSError, ValueError), open(path, encoding="latin-1") as file:
+            pid, _, rest = file.read().partition(" (")
+            if int(rest.rpartition(") ")[2].split()[3]) == leader:
+                found.append(int(pid))
+    return found
 
 
 def _code(code: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.logs import logger
 from eventperf.queues.checks import check_int, check_name
 from eventperf.queues.engine import Engine
+from eventperf.queues.errors import StoreUnavailable
 from eventperf.queues.options import QueueConfig, WorkerLife
 from eventperf.queues.protocols import (
     Backend,
@@ -29,6 +31,11 @@ from .life import Starting, shut_down, start_up
 from .session import StoreSession
 
 _log = logger("eventperf.queues")
+
+
+def _is_hangup_free() -> bool:
+    """Tell whether SIGHUP would end this process; ``nohup`` and a program's own handler keep it from that."""
+    return hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 
 class Worker:
@@ -87,7 +94,11 @@ class Worker:
     # -- life --------------------------------------------------------------------------------------
 
     def run(self, *, burst: bool = False) -> None:
-        """Run until :meth:`stop`, SIGTERM or SIGINT; with ``burst`` until nothing is left to do now.
+        """Run until :meth:`stop`, SIGTERM or SIGINT; with ``burst`` until nothing can run now.
+
+        What a burst leaves is logged with counts: jobs that a limit or a pause holds back, and delayed ones,
+        retries among them. SIGHUP retires the worker (:meth:`retire`), unless the program handles or ignores
+        it.
 
         Raises:
             StoreUnavailable: The store cannot be reached at the start. Later losses are waited out.
@@ -108,6 +119,9 @@ class Worker:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._signalled, number)
                 handled.append(number)
+            if _is_hangup_free():
+                loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+                handled.append(signal.SIGHUP)
         try:
             await self.arun(burst=burst)
         finally:
@@ -118,6 +132,14 @@ class Worker:
     def _signalled(self, number: int) -> None:
         _log.info("worker %s: signal %s, stopping", self.id, number)
         self.stop(now=self._stop_asked)
+
+    def _hung_up(self) -> None:
+        _log.info(
+            "worker %s: SIGHUP: it ends once its jobs have, for whatever started it to start it anew; "
+            "--processes renews workers without a gap",
+            self.id,
+        )
+        self.retire("SIGHUP")
 
     async def arun(self, *, burst: bool = False) -> None:
         """Asynchronous twin of :meth:`run`, without signal handlers."""
@@ -157,6 +179,29 @@ class Worker:
             if self._stop_asked:
                 session.stop()
         await session.run(burst)
+        if burst:
+            await self._tell_left()
+
+    async def _tell_left(self) -> None:
+        """Say what a burst leaves behind: it waits for no limit, no pause and no time."""
+        try:
+            rows = [row for row in await self._backend.aio().counts() if row.name in self._room]
+        except StoreUnavailable as error:
+            _log.debug("worker %s: what its burst left is not known: %s", self.id, error)
+            return
+        left = [
+            f"{row.name} {row.waiting:,} waiting{' (paused)' if row.paused else ''}, {row.delayed:,} delayed"
+            for row in rows
+            if row.waiting or row.delayed
+        ]
+        if left:
+            level = logging.WARNING if any(row.waiting for row in rows) else logging.INFO
+            text = (
+                "worker %s: the burst is over, and jobs are left that could not run now: %s. Waiting ones "
+                "are held by a limit or a pause, or no handler here knows them; delayed ones, retries among "
+                "them, have their time yet to come. A worker without burst runs them then"
+            )
+            _log.log(level, text, self.id, "; ".join(left))
 
     def stop(self, *, now: bool = False) -> None:
         """Ask for a graceful stop: running jobs get ``grace`` to finish (none with ``now``), then go back."""

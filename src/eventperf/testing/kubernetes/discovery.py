@@ -12,7 +12,8 @@ from .store import ApiError, Object, Store, dumps
 _SHORT = {
     "deployments": ["deploy"], "replicasets": ["rs"], "statefulsets": ["sts"], "pods": ["po"],
     "configmaps": ["cm"], "namespaces": ["ns"], "serviceaccounts": ["sa"], "services": ["svc"],
-    "events": ["ev"], "horizontalpodautoscalers": ["hpa"],
+    "events": ["ev"], "horizontalpodautoscalers": ["hpa"], "nodes": ["no"],
+    "customresourcedefinitions": ["crd", "crds"],
 }  # fmt: skip
 _ALL = {"deployments", "replicasets", "statefulsets", "pods", "services", "horizontalpodautoscalers"}
 _VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
@@ -82,7 +83,7 @@ def _resources(served: list[Resource]) -> Object:
         row: dict[str, Any] = {
             "name": resource.plural, "singularName": resource.kind.lower(), **head,
             "verbs": ["create"] if resource.group == REVIEWS_GROUP else _VERBS,
-            "shortNames": _SHORT.get(resource.plural, []),
+            "shortNames": list(resource.short_names) or _SHORT.get(resource.plural, []),
         }  # fmt: skip
         if resource.plural in _ALL:
             row["categories"] = ["all"]

@@ -7,6 +7,7 @@ microseconds, so that a test measures the client and not the server.
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import struct
 from collections.abc import Callable
@@ -17,9 +18,30 @@ from urllib.parse import parse_qsl, unquote
 _REASONS = {
     200: "OK", 201: "Created", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
     405: "Method Not Allowed", 409: "Conflict", 410: "Gone", 411: "Length Required",
-    415: "Unsupported Media Type", 422: "Unprocessable Entity", 429: "Too Many Requests",
+    413: "Request Entity Too Large", 415: "Unsupported Media Type", 422: "Unprocessable Entity",
+    429: "Too Many Requests", 431: "Request Header Fields Too Large",
     500: "Internal Server Error", 503: "Service Unavailable", 504: "Gateway Timeout",
 }  # fmt: skip
+_HEAD_BYTES = 1 << 20  # as Go's server
+_BODY_BYTES = 3 << 20  # as the real server
+
+
+class _Unreadable(Exception):
+    """Bytes that are no request; the connection ends with the answer."""
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status = status
+        self.text = text
+        super().__init__(text)
+
+    def body(self) -> bytes:
+        reasons = {413: "RequestEntityTooLarge"}
+        return json.dumps(
+            {
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "code": self.status, "message": self.text, "reason": reasons.get(self.status, "BadRequest"),
+            }
+        ).encode()  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -47,13 +69,14 @@ class Response:
     delay_s: float = 0.0
     cut: str | None = None
     content_type: str = "application/json"
+    is_head: bool = False
 
     def encode(self) -> bytes:
         head = (
             f"HTTP/1.1 {self.status} {_REASONS.get(self.status, 'Status')}\r\n"
             f"Content-Type: {self.content_type}\r\nContent-Length: {len(self.body)}\r\n{self.headers}\r\n"
         )
-        return head.encode() + self.body
+        return head.encode() if self.is_head else head.encode() + self.body
 
 
 class Stream(Protocol):
@@ -119,34 +142,56 @@ class Connection(asyncio.Protocol):
 
     def _serve(self) -> None:
         while not self._busy:
-            request = self._parse()
+            try:
+                request = self._parse()
+            except _Unreadable as error:
+                self._busy = True  # whatever follows cannot be told from the rest of this
+                self._transport.write(Response(error.status, error.body(), "Connection: close\r\n").encode())
+                self._transport.close()
+                return
             if request is None:
                 return
             self._busy = True
             answer = self._handler(request)
             if isinstance(answer, Response):
+                answer.is_head = request.method == "HEAD"
                 self._answer(answer)
             else:
                 self._begin(answer)
 
     def _parse(self) -> Request | None:
         head, gap, rest = self._buffer.partition(b"\r\n\r\n")
+        if len(head) > _HEAD_BYTES:
+            raise _Unreadable(431, "the head of the request is too large")
         if not gap:
             return None
         line, *fields = head.decode("latin-1").split("\r\n")
-        method, target, _ = line.split(" ", 2)
+        words = line.split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            raise _Unreadable(400, "malformed HTTP request")
+        method, target, _ = words
         headers = {}
         for item in fields:
             name, _, value = item.partition(":")
             headers[name.lower()] = value.strip()
-        length = int(headers.get("content-length", 0))
+        if "transfer-encoding" in headers:
+            raise _Unreadable(411, "a body needs a Content-Length here")
+        given = headers.get("content-length", "0")
+        if not (given.isascii() and given.isdecimal() and len(given) < 16):
+            raise _Unreadable(400, f'bad Content-Length "{given[:80]}"')
+        length = int(given)
+        if length > _BODY_BYTES:
+            raise _Unreadable(413, f"Request entity too large: limit is {_BODY_BYTES}")
         if len(rest) < length:
             return None
         self._buffer = rest[length:]
         path, _, query = target.partition("?")
         if "%" in path:
             path = unquote(path)
-        pairs = dict(parse_qsl(query, keep_blank_values=True)) if query else {}
+        try:
+            pairs = dict(parse_qsl(query, keep_blank_values=True)) if query else {}
+        except ValueError as error:
+            raise _Unreadable(400, f"the query of the request cannot be read: {error}") from error
         return Request(method, path, pairs, headers, rest[:length])
 
     def _answer(self, response: Response) -> None:

@@ -1,12 +1,13 @@
-"""What a cluster refuses though its schema allows it: wrong selectors, changes of what never changes."""
+"""What a cluster refuses to change though the new value would be well: what never changes. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from .resources import Resource
-from .selectors import label_matcher, selector_text
-from .store import ApiError, Object
+from .store import Object
+from .syntax import Cause, forbidden, invalid
 
 _STATEFULSET = (
     "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit",
@@ -15,48 +16,31 @@ _STATEFULSET = (
 _POD = ("activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations")
 
 
-def check_new(resource: Resource, obj: Object) -> None:
-    """Refuse a workload whose selector does not select its own pods.
-
-    Raises:
-        ApiError: 422 with the field.
-    """
-    if resource.group != "apps":
-        return
-    spec = obj.get("spec") or {}
-    selector = spec.get("selector")
-    if not selector:
-        raise _invalid(resource, obj, "spec.selector: Required value")
-    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
-    matches = label_matcher(selector_text(selector))
-    if matches is not None and not matches({"metadata": {"labels": labels}}):
-        text = f"spec.template.metadata.labels: Invalid value: {labels}: selector does not match"
-        raise _invalid(resource, obj, text)
+def changed_wrongly(resource: Resource, old: Object, new: Object) -> list[Cause]:
+    """Return what of a change is none that the cluster allows."""
+    return list(_changes(resource, old, new))
 
 
-def check_changed(resource: Resource, old: Object, new: Object) -> None:
-    """Refuse a change of what never changes.
-
-    Raises:
-        ApiError: 422 with the field.
-    """
+def _changes(resource: Resource, old: Object, new: Object) -> Iterator[Cause]:
     before, after = old.get("spec") or {}, new.get("spec") or {}
     if resource.group == "apps":
         if before.get("selector") != after.get("selector"):
-            text = f"spec.selector: Invalid value: {after.get('selector')}: field is immutable"
-            raise _invalid(resource, new, text)
-        check_new(resource, new)
+            yield invalid("spec.selector", after.get("selector"), "field is immutable")
         is_set = resource.plural == "statefulsets"
         if is_set and _without(before, _STATEFULSET) != _without(after, _STATEFULSET):
-            text = f"updates to statefulset spec for fields other than {', '.join(_STATEFULSET)}"
-            raise _invalid(resource, new, f"spec: Forbidden: {text} are forbidden")
+            text = (
+                f"updates to statefulset spec for fields other than {', '.join(_STATEFULSET)} are forbidden"
+            )
+            yield forbidden("spec", text)
     elif resource.plural == "pods" and not resource.group and _fixed(before) != _fixed(after):
-        text = "spec: Forbidden: pod updates may not change fields other than the containers' images"
-        raise _invalid(resource, new, f"{text} and {', '.join(_POD)}")
+        text = "pod updates may not change fields other than the containers' images"
+        yield forbidden("spec", f"{text} and {', '.join(_POD)}")
     elif resource.plural in ("configmaps", "secrets") and old.get("immutable"):
         for name in ("data", "binaryData", "immutable"):
             if old.get(name) != new.get(name):
-                raise _invalid(resource, new, f"{name}: Forbidden: field is immutable")
+                yield forbidden(name, "field is immutable when `immutable` is set")
+    elif resource.plural.endswith("bindings") and old.get("roleRef") != new.get("roleRef"):
+        yield invalid("roleRef", new.get("roleRef"), "cannot change roleRef")
 
 
 def _fixed(spec: Object) -> Object:
@@ -70,9 +54,3 @@ def _fixed(spec: Object) -> Object:
 
 def _without(spec: Object, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: value for name, value in spec.items() if name not in names}
-
-
-def _invalid(resource: Resource, obj: Object, text: str) -> ApiError:
-    name = (obj.get("metadata") or {}).get("name", "")
-    group = f".{resource.group}" if resource.group else ""
-    return ApiError(422, "Invalid", f'{resource.kind}{group} "{name}" is invalid: {text}')

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 REVIEWS_GROUP = "authorization.k8s.io"
 REVIEWS = {
@@ -22,6 +24,10 @@ class Resource:
         scale: Dotted paths of replicas, observed replicas and selector, or None without the subresource.
         unconditional_update: Whether a PUT without resourceVersion is accepted, as the real kind says.
         has_status: Whether ``/status`` exists.
+        short_names: What ``kubectl get`` may call it besides.
+        columns: Heads and dotted paths of columns that ``kubectl get`` prints.
+        schema: The structural schema of a custom resource: what does not fit is refused, what it does not
+            name is dropped.
     """
 
     group: str
@@ -32,10 +38,18 @@ class Resource:
     scale: tuple[str, str, str] | None = None
     unconditional_update: bool = True
     has_status: bool = False
+    short_names: tuple[str, ...] = ()
+    columns: tuple[tuple[str, str], ...] = ()
+    schema: Mapping[str, Any] | None = None
 
     @property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def qualified(self) -> str:
+        """The plural with its group, as messages have it."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
 _SCALE = ("spec.replicas", "status.replicas", "spec.selector")
@@ -50,6 +64,10 @@ def _rbac(plural: str, kind: str, *, namespaced: bool = True) -> Resource:
     return Resource(group=group, version="v1", plural=plural, kind=kind, namespaced=namespaced)
 
 
+DEFINITIONS = Resource(
+    group="apiextensions.k8s.io", version="v1", plural="customresourcedefinitions",
+    kind="CustomResourceDefinition", namespaced=False, has_status=True,
+)  # fmt: skip
 BUILTIN = (
     _workload("deployments", "Deployment"),
     _workload("statefulsets", "StatefulSet"),
@@ -79,5 +97,8 @@ BUILTIN = (
     ),
     Resource(group="discovery.k8s.io", version="v1", plural="endpointslices", kind="EndpointSlice"),
     Resource(group="metrics.k8s.io", version="v1beta1", plural="pods", kind="PodMetrics"),
+    Resource(group="metrics.k8s.io", version="v1beta1", plural="nodes", kind="NodeMetrics", namespaced=False),
+    Resource(group="", version="v1", plural="nodes", kind="Node", namespaced=False, has_status=True),
+    DEFINITIONS,
 )  # fmt: skip
 """Kinds served from the start; ``KubernetesServer.register`` adds custom resources."""

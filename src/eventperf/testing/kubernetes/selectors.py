@@ -88,14 +88,15 @@ def selector_text(selector: Mapping[str, Any] | None) -> str:
     >>> selector_text({"matchLabels": {"app": "web"}})
     'app=web'
     """
-    if not selector:
+    if not isinstance(selector, Mapping):
         return ""
-    parts = [f"{k}={v}" for k, v in sorted((selector.get("matchLabels") or {}).items())]
+    chosen = selector.get("matchLabels")
+    parts = [f"{k}={v}" for k, v in sorted(chosen.items())] if isinstance(chosen, Mapping) else []
     for rule in selector.get("matchExpressions") or ():
-        key, values = rule["key"], ",".join(rule.get("values") or ())
+        key, values = rule.get("key", ""), ",".join(rule.get("values") or ())
         parts.append(
             {"In": f"{key} in ({values})", "NotIn": f"{key} notin ({values})", "Exists": key}.get(
-                rule["operator"], f"!{key}"
+                rule.get("operator"), f"!{key}"
             )
         )
     return ",".join(parts)

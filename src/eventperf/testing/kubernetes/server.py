@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,7 @@ from typing_extensions import Self
 
 from . import discovery
 from .api import Api
+from .crds import follow_definitions
 from .faults import Fault
 from .http import Connection, Connections, Request, Response, Stream
 from .mirror import mirror_events
@@ -23,6 +25,8 @@ from .schemas import Schemas
 from .store import ApiError, Object, Store, dumps
 from .watch import Watch
 from .workloads import Workloads, deployment, pod_metrics
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ class KubernetesServer:
         bookmark_s: Seconds between bookmarks of a watch.
         usage: CPU that ``metrics.k8s.io`` reports for every container of the pods that are ready.
         token: Bearer token every request must carry; None for none.
+        max_pods: Pods the cluster has room for. Further ones are refused as a ResourceQuota refuses them: the
+            workload keeps its replicas and says ``ReplicaFailure``.
 
     >>> with KubernetesServer() as server:
     ...     made = server.create_deployment("web", replicas=3)
@@ -72,6 +78,7 @@ class KubernetesServer:
         token: str | None = None,
         port: int = 0,
         usage: str | None = None,
+        max_pods: int = 5_000,
     ) -> None:
         self.store: Store = Store(history=history)
         checked = Schemas(schemas if isinstance(schemas, str) else None) if schemas else None
@@ -79,6 +86,7 @@ class KubernetesServer:
         self._startup_s = startup_s
         self._pods = pods
         self._usage = usage
+        self._max_pods = max_pods
         self._token = token
         self.port: int = port
         self._connections = Connections()
@@ -127,13 +135,20 @@ class KubernetesServer:
             listener = loop.run_until_complete(listen)
             self.port = listener.sockets[0].getsockname()[1]
             if self._pods:
-                Workloads(self.store, startup_s=self._startup_s, loop=loop, usage=self._usage)
+                Workloads(
+                    self.store,
+                    startup_s=self._startup_s,
+                    loop=loop,
+                    usage=self._usage,
+                    max_pods=self._max_pods,
+                )
             started.set()
             loop.run_forever()
             listener.close()
             for shelf in self.store.shelves.values():
                 shelf.listeners.clear()
             mirror_events(self.store)
+            follow_definitions(self.store)
             for connection in list(self._connections.open):
                 connection.close()
             loop.run_until_complete(asyncio.sleep(0))
@@ -171,7 +186,7 @@ class KubernetesServer:
         answer: Response | Stream
         try:
             self._authenticate(request)
-            if request.method == "GET" and _is_above(request.path):
+            if request.method in ("GET", "HEAD") and _is_above(request.path):
                 fault = self._struck("get", request.path)
                 answer = self._act(fault, lambda: discovery.respond(self.store, request.path))
             else:
@@ -186,6 +201,10 @@ class KubernetesServer:
             answer = Response(
                 error.status, dumps(error.body()), f"Retry-After: {retry:g}\r\n" if retry else ""
             )
+        except Exception as error:  # the client gets a Status whatever happens; the test's log gets the rest
+            _LOG.exception("%s %s", request.method, request.path)
+            failure = ApiError(500, "InternalError", f"Internal error occurred: {type(error).__name__}")
+            answer = Response(500, dumps(failure.body()))
         if isinstance(answer, Response):
             status = answer.status
         self.counts[verb, resource] += 1

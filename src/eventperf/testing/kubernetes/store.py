@@ -16,6 +16,7 @@ from .resources import Resource
 from .selectors import Matcher
 
 Object = dict[str, Any]
+_LONGEST_PREFIX = 58  # of a generated name, as the real one cuts it
 
 
 class ApiError(Exception):
@@ -98,12 +99,19 @@ class Store:
         """Make room for ``resource``."""
         self.shelves.setdefault((resource.group, resource.plural), Shelf(resource, oldest=self.version))
 
+    def forget(self, resource: Resource) -> None:
+        """Drop a resource with all its objects; those who watch them hear that they go."""
+        shelf = self.shelves.get((resource.group, resource.plural))
+        if shelf is not None:
+            for item in list(shelf.items.values()):
+                self.delete(shelf, item)
+            del self.shelves[resource.group, resource.plural]
+
     def get(self, shelf: Shelf, namespace: str, name: str) -> Item:
         """Return the object or raise 404."""
         item = shelf.items.get((namespace, name))
         if item is None:
-            group = f".{shelf.resource.group}" if shelf.resource.group else ""
-            raise ApiError(404, "NotFound", f'{shelf.resource.plural}{group} "{name}" not found')
+            raise ApiError(404, "NotFound", f'{shelf.resource.qualified} "{name}" not found')
         return item
 
     def create(self, shelf: Shelf, namespace: str, obj: Object, *, dry_run: bool = False) -> Item:
@@ -113,9 +121,11 @@ class Store:
             prefix = meta.get("generateName")
             if not prefix:
                 raise ApiError(422, "Invalid", "name or generateName is required")
-            meta["name"] = prefix + uuid.uuid4().hex[:8]
+            meta["name"] = prefix[:_LONGEST_PREFIX] + uuid.uuid4().hex[:5]
         if (namespace, meta["name"]) in shelf.items:
-            raise ApiError(409, "AlreadyExists", f'{shelf.resource.plural} "{meta["name"]}" already exists')
+            raise ApiError(
+                409, "AlreadyExists", f'{shelf.resource.qualified} "{meta["name"]}" already exists'
+            )
         if namespace:
             meta["namespace"] = namespace
         meta |= {"uid": str(uuid.uuid4()), "creationTimestamp": now(), "generation": 1}

@@ -20,7 +20,8 @@ def wanted(accept: str) -> bool:
 
 def table(resource: Resource, objects: Iterable[Object], meta: Object) -> Object:
     """Return a ``meta.k8s.io/v1`` Table of ``objects``."""
-    return _table(_COLUMNS.get(resource.plural, ()), objects, meta)
+    own = tuple((head, _of(*path.strip(".").split("."))) for head, path in resource.columns)
+    return _table(own or _COLUMNS.get(resource.plural, ()), objects, meta)
 
 
 def _table(columns: tuple[Column, ...], objects: Iterable[Object], meta: Object) -> Object:

@@ -12,6 +12,7 @@ from eventperf._core.errors import ConfigurationError
 from eventperf.queues import (
     JobCancelled,
     JobNotFound,
+    JobSpec,
     JobState,
     PayloadError,
     PayloadTooLarge,
@@ -58,6 +59,24 @@ class ControlTests(StoreTests):
         jobs = queues.enqueue_many("t", range(4), unique_key="k")
         assert {j.id for j in jobs} == {jobs[0].id}
         assert [j.duplicate for j in jobs] == [False, True, True, True]
+
+    def test_an_id_stands_for_one_job_of_one_type(self, queues: QueueManager) -> None:
+        first = queues.enqueue("t", 1, id="a-1")
+        assert queues.enqueue("t", 1, id="a-1").id == first.id
+        for other in (lambda: queues.enqueue("other", 1, id="a-1"), lambda: asyncio.run(self._other(queues))):
+            with pytest.raises(ConfigurationError, match="'t'"):
+                other()
+        (info,) = queues.backend.sync().listing("normal", JobState.WAITING)
+        assert (info.id, info.type) == (first.id, "t")
+
+    async def _other(self, queues: QueueManager) -> None:
+        try:
+            await queues.aenqueue_many([JobSpec(type="t"), JobSpec(type="other", id="a-1", delay=60)])
+        finally:
+            for job in queues.backend.sync().listing("normal", JobState.WAITING):
+                if job.id != "a-1":
+                    queues.cancel(job.id)
+            await queues.aclose()
 
     def test_cancel_frees_the_unique_key(self, queues: QueueManager) -> None:
         first = queues.enqueue("t", unique_key="k", delay=60)

@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 import time
+from random import Random
 from typing import Any
 
 import pytest
@@ -68,6 +69,36 @@ class AheadTests(StoreTests):
         assert station.end(station.take()[0])
         assert queues.retry(dead.id), "once nobody holds the key"
         assert queues.enqueue("t", unique_key="k").duplicate, "it holds the key again"
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_of_one_key_at_most_one_job_is_open_whatever_happened(
+        self, queues: QueueManager, seed: int
+    ) -> None:
+        """``unique_for="running"`` through ends, retries, cancels and replays of every kind, in any order."""
+        random, station = Random(seed), Station(queues, "t", lease_s=30)
+        ids, leases = set[str](), list[Any]()
+
+        def enqueue() -> None:
+            delay = random.choice([None, 0.001])
+            ids.add(queues.enqueue("t", unique_key="k", unique_for="running", delay=delay).id)
+
+        def end() -> None:
+            if leases:
+                station.end(leases.pop(), random.choice(["done", "dead", "dead", "retry", "release"]))
+
+        def replay() -> None:
+            dead = [info.id for info in queues.dead("normal")]
+            chosen = random.choice([None, dead, dead[:1]])
+            if chosen != []:
+                queues.replay("normal", chosen)
+            if dead:
+                queues.retry(random.choice(dead))
+
+        steps = [enqueue, enqueue, lambda: leases.extend(station.take()), end, end, replay]
+        for _ in range(25):
+            random.choice(steps)()
+            assert sum(not queues.job_info(one).is_finished for one in ids) <= 1
+        assert balanced(queues.status())
 
 
 class HangingTests(StoreTests):
@@ -211,6 +242,59 @@ class SayingTests(StoreTests):
         assert len(queues.dead("normal", limit=100)) == 50
         assert any("keep_failed=None" in r.getMessage() for r in caplog.records)
         assert sum(s.trimmed for s in queues.status()) == 10
+
+    def test_a_step_that_cannot_be_recorded_has_no_effect(self, queues: QueueManager) -> None:
+        wrong: list[Any] = ["\udc80", "a\0b", "", "x" * 501, None, 5]
+        effects, refused = list[str](), list[str]()
+
+        @queues.job("pay")
+        async def pay(ctx: Any, data: None) -> None:
+            for step in wrong:
+                try:
+                    async with ctx.once(step):
+                        effects.append("paid")
+                except ConfigurationError as error:
+                    refused.append(error.argument)
+
+        @queues.job("pay there")
+        def pay_there(ctx: Any, data: None) -> None:
+            for step in wrong:
+                try:
+                    with ctx.once(step):
+                        effects.append("paid")
+                except ConfigurationError as error:
+                    refused.append(error.argument)
+
+        jobs = [queues.enqueue("pay"), queues.enqueue("pay there")]
+        run_until(queues, lambda: all(job.info().is_finished for job in jobs))
+        assert (effects, refused) == ([], ["step"] * 12)
+
+    def test_the_largest_of_everything_comes_back_as_it_was(self, queues: QueueManager) -> None:
+        """What is not refused is kept: headers, names, keys and tags at their bounds, with odd characters."""
+        names = ["é" * 200, "\U0001f600" * 200, "z" * 200]
+        headers = {"odd": "a\0b\nc\x1f\x1e|{}\x7f\U0001f600"}
+        size = sum(len(text.encode()) for pair in headers.items() for text in pair)
+        headers["large"] = "é" * ((16_384 - size - len("large")) // 2)
+        found: list[Any] = []
+
+        @queues.job("large")
+        async def large(ctx: Any, data: Any) -> None:
+            found.append((ctx.job_id, dict(ctx.headers), ctx.fairness_key))
+
+        options: dict[str, Any] = {"id": names[0], "headers": headers}
+        known = queues.backend.capabilities
+        options |= {"fairness_key": "\U0001f600" * 500} if "fairness" in known else {}
+        options |= {"unique_key": "é" * 500} if "unique" in known else {}
+        options |= {"tags": [*names, *"abcdefg"]} if "search" in known else {}
+        job = queues.enqueue("large", **options)
+        info = job.info()
+        assert (job.id, dict(info.headers)) == (names[0], headers)
+        if "unique" in known:
+            assert queues.enqueue("large", unique_key="é" * 500).duplicate
+        if "search" in known:
+            assert [one.id for one in queues.jobs(tag=names[1]).jobs] == [job.id]
+        run_until(queues, lambda: job.info().is_finished)
+        assert found == [(names[0], headers, options.get("fairness_key", ""))]
 
     def test_slips_are_refused_in_words(self, queues: QueueManager) -> None:
         with pytest.raises(ConfigurationError, match=r"\['critical'\]"):
