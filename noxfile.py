@@ -187,7 +187,10 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def hosts(session: nox.Session) -> None:
-    """eventperf inside real applications from PyPI, each in an environment of its own: ``-- pretalx``."""
+    """eventperf inside real applications from PyPI, each in an environment of its own.
+
+    ``-- pretalx``, ``zou`` (Flask-SQLAlchemy) or ``fractal`` (FastAPI) runs one of them.
+    """
     provide_servers(session)
     install(session, "test")
     env = {"HOSTS_FOLDER": session.create_tmp()}

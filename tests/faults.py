@@ -280,7 +280,7 @@ class Worker:
     def running(self) -> bool:
         return self._process.poll() is None
 
-    def wait_for(self, text: str, timeout: float = 30.0) -> str:
+    def wait_for(self, text: str, timeout: float = 60.0) -> str:
         """Return the first line that contains ``text``; fail with the output when there is none."""
         give_up = time.monotonic() + timeout
         while True:

@@ -136,6 +136,7 @@ class Pretalx:
     """What the scenario asks of the host."""
 
     name = "pretalx"
+    queue_url = os.environ["HOST_REDIS"]
     _engine: Any = None
 
     def pages(self) -> dict[str, Callable[[], str]]:
@@ -235,7 +236,7 @@ class Pretalx:
 
         return back
 
-    def drift(self) -> str:
+    def drift(self, advice: Any) -> str:
         from io import StringIO
 
         from django.core.management import call_command
@@ -243,6 +244,26 @@ class Pretalx:
         out = StringIO()
         call_command("showmigrations", "--plan", stdout=out)
         return f"{out.getvalue().count('[ ]')} migrations to run"
+
+    def enqueue(self, queues: Any, data: int, *, commit: bool) -> Any:
+        from django.db import connection, transaction
+        from pretalx.person.models import User
+
+        from eventperf.queues.outbox import create_table
+
+        if "eventperf_outbox" not in connection.introspection.table_names():
+            create_table(self.engine())
+        with transaction.atomic():
+            User.objects.create_user(email=f"side{data}@example.org", name="Side", password="side")
+            job = queues.enqueue("side", data, using="default")
+            transaction.set_rollback(not commit)
+        return job
+
+    def deliver(self, queues: Any) -> None:
+        from eventperf.queues.outbox import Relay
+
+        with Relay(queues, os.environ["HOST_DATABASE"]) as relay:
+            relay.run(burst=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Run eventperf inside real applications: ``python tests/hosts/run.py [pretalx ...]``, or ``nox -s hosts``.
 
+pretalx is made with Django, zou with Flask-SQLAlchemy, fractal-server with FastAPI and async SQLModel.
+
 Each application gets an environment of its own at pinned versions, a private PostgreSQL and a private Redis.
 """
 
@@ -22,6 +24,8 @@ from servers import PostgresServer, RedisServer  # noqa: E402
 HOSTS = {
     # Its driver is psycopg2 alone: no other may be needed.
     "pretalx": ("pretalx==2025.2.2", "psycopg2-binary==2.9.13", "redis>=5.0.1,<9", "sqlalchemy>=2.0"),
+    "zou": ("zou==1.0.97",),
+    "fractal": ("fractal-server==2.18.5",),  # the newest for Python 3.11
 }
 
 
@@ -29,7 +33,7 @@ def environment(name: str, folder: Path) -> Path:
     """Install a host and this tree beside it; an environment that is there is brought up to date."""
     home = folder / name
     python = home / "bin" / "python"
-    wanted = [*HOSTS[name], "-e", f"{ROOT}[cache,dbopt,queues]"]
+    wanted = [*HOSTS[name], "-e", f"{ROOT}[cache,dbopt,queues,prometheus]"]
     uv = shutil.which("uv")
     if uv:
         if not python.exists():
@@ -54,10 +58,11 @@ def main(names: list[str]) -> int:
             began = time.monotonic()
             python = environment(name, folder)
             with postgres.fresh_database() as database, postgres.fresh_database() as what_if:
+                plain = name == "pretalx"
                 env = {
                     **{k: v for k, v in os.environ.items() if not k.startswith(("DJANGO_", "PYTHONPATH"))},
-                    "HOST_DATABASE": database.replace("+psycopg", ""),
-                    "HOST_WHAT_IF": what_if.replace("+psycopg", ""),
+                    "HOST_DATABASE": database.replace("+psycopg", "") if plain else database,
+                    "HOST_WHAT_IF": what_if.replace("+psycopg", "") if plain else what_if,
                     "HOST_REDIS": redis.url,
                     "HOST_FOLDER": tempfile.mkdtemp(prefix=f"{name}-", dir=folder),
                     "PYTHONWARNINGS": "ignore",

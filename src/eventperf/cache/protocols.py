@@ -15,6 +15,7 @@ ability                     without it
 :class:`SupportsKeys`       ``keys`` is refused
 :class:`SharesServer`       each cache finds out for itself that its server is away
 :class:`SupportsBus`        process memory follows ``coherence="ttl"``
+:class:`TellsForeign`       what it takes over from others is not counted as corrupt
 ==========================  ==============================================================================
 
 Every method of a second tier raises :class:`~eventperf.cache.StoreUnavailable` and nothing else: with
@@ -24,7 +25,7 @@ the store answered that it will not do this, and then with ``permanent=True`` wh
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -288,6 +289,15 @@ class SharesServer(Protocol):
 
     @property
     def server(self) -> object: ...
+
+
+@runtime_checkable
+class TellsForeign(Protocol):
+    """Finds under our keys what others left there, takes it over and says so."""
+
+    def on_foreign(self, told: Callable[[str], None], /) -> None:
+        """Call ``told``, a bound method that is held weakly, with each key that was taken over."""
+        ...
 
 
 class BusState(NamedTuple):

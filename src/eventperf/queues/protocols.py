@@ -64,6 +64,8 @@ class WorkerCard:
         types: Job types it has handlers for; it is never given others.
         room_by_queue: Queues it serves and its slots in each.
         slots: Slots in all.
+        spare_s: For so long from its entering its claims take no leases back. It knows, or cannot rule out,
+            that the store was away: those who hold jobs must have a chance to renew before they lose them.
     """
 
     id: str
@@ -71,6 +73,7 @@ class WorkerCard:
     room_by_queue: Mapping[str, int]
     slots: int
     lease_s: float
+    spare_s: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -284,7 +287,8 @@ class WorkerStore(Protocol):
     def claim(self, worker: str, room: Mapping[str, int], total: int, /) -> Claimed:
         """Hand out up to ``total`` jobs, at most ``room[queue]`` of each queue.
 
-        Due jobs become ready, leases that ran out are taken back, then jobs are chosen by
+        Due jobs become ready, leases that ran out are taken back (none for a while after an outage, see
+        :attr:`WorkerCard.spare_s`), then jobs are chosen by
         :mod:`~eventperf.queues.policy`: classes of queue and priority by its ``choose``; inside a class what
         was handed back, then fairness keys in turns, each in its order. Each job goes to exactly one of
         concurrent callers. ``worker`` has entered, and stays known for two leases more.

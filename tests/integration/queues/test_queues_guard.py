@@ -92,7 +92,7 @@ def test_guard_covers_no_worker_that_is_suspended(redis_url: str) -> None:
             worker.wait_for("start", 20)
             worker.sigstop()
             station = Station(queues, "nap", lease_s=0.5)
-            (lease,) = wait_until(station.take, 5)
+            (lease,) = wait_until(station.take, 30)
             assert station.end(lease)
             worker.sigcont()
 
@@ -106,9 +106,9 @@ def test_guard_covers_no_worker_that_is_dead(url: str, queues: QueueManager) -> 
         guards = _children(pid)
         assert guards
         worker.kill9()
-        (lease,) = wait_until(Station(queues, "nap", lease_s=5).take, 5)
+        (lease,) = wait_until(Station(queues, "nap", lease_s=5).take, 30)
         assert lease.crashes == 1
-        wait_until(lambda: not any(Path(f"/proc/{g}").exists() for g in guards), 5, what="the guard to end")
+        wait_until(lambda: not any(Path(f"/proc/{g}").exists() for g in guards), 30, what="the guard to end")
 
 
 def test_worker_whose_guard_was_killed_works_on_and_says_so(url: str, queues: QueueManager) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from eventperf.cli.main import main
 from eventperf.errors import ConfigurationError, StoreUnavailable
 from eventperf.queues import JobState, QueueManager
+from eventperf.queues.backends.sql import engines
 from eventperf.queues.outbox import Relay, create_table
 from eventperf.testing.queues import Station
 from faults import Worker, wait_until
@@ -184,3 +185,22 @@ with QueueManager(sys.argv[1], namespace="dj") as queues:
         pass
 connections.close_all()
 """
+
+
+@pytest.mark.parametrize("there", ["psycopg", "psycopg2"])
+def test_a_url_without_a_driver_takes_the_one_that_is_installed(
+    queues: QueueManager, app: Any, postgres_url: str, monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    """``postgresql://`` names another driver in each SQLAlchemy; an application has one of the two."""
+    monkeypatch.setattr(engines, "find_spec", lambda name: name if name == there else None)
+    plain = postgres_url.replace("+psycopg", "")
+    create_table(plain)
+    with Session(app) as session:
+        queues.enqueue("ship", 1, session=session)
+        session.commit()
+    with Relay(queues, plain) as relay:
+        assert relay.run(burst=True) == 1
+        assert relay._url.get_driver_name() == there
+    assert engines.with_driver(make_url("postgresql+asyncpg://h/d")).drivername == "postgresql+asyncpg"
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    assert engines.with_driver(make_url("postgresql://h/d")).drivername == "postgresql"

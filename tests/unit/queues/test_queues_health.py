@@ -10,6 +10,7 @@ import pytest
 
 from eventperf.queues.protocols import Renewed, WorkerCard, WorkerFacts
 from eventperf.queues.working import health
+from eventperf.queues.working.contact import Contact
 from eventperf.queues.working.heartbeat import Heartbeat
 
 
@@ -105,7 +106,7 @@ def test_no_renewal_lands_after_close() -> None:
         poll_s=1.0,
         on_wake=lambda: None,
         on_renewed=lambda answer, asked: None,
-        on_store=lambda up: None,
+        contact=Contact("w", lambda up: None),
     )
     heart.start()
     assert store.begun.wait(30)

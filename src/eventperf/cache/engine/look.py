@@ -9,11 +9,11 @@ from eventperf.cache.errors import StoreUnavailable
 from eventperf.cache.keys import Space
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.policy import early_by, is_fresh, is_kept, l1_life
-from eventperf.cache.stats import CorruptEntry
-from eventperf.cache.values.envelope import LEASE, SETTLING, kind, open_payload, unseal
+from eventperf.cache.values.envelope import LEASE, OTHER_TYPE, SETTLING, kind, open_payload, unseal
 
 from .effects import Steps, ask
 from .fences import Guard
+from .plain_ways import version_in
 from .state import Core
 from .tier import Tier
 
@@ -60,7 +60,7 @@ def decode(core: Core, outer: str, blob: bytes | None, options: CacheOptions) ->
         return Look(None)
     sealed = unseal(blob)
     if sealed is None:
-        _corrupt(core, outer, "foreign bytes")
+        core.corrupt(outer, "a key of another type" if blob == OTHER_TYPE else "foreign bytes")
         return Look(None, present=True)
     now = core.wall()
     if not is_kept(sealed.hard, now):
@@ -69,15 +69,9 @@ def decode(core: Core, outer: str, blob: bytes | None, options: CacheOptions) ->
     try:
         value = open_payload(sealed, serializer.loads, serializer.name, options.max_value_bytes)
     except Exception as error:  # a serializer of the host may raise anything: it is a miss, counted
-        _corrupt(core, outer, str(error))
+        core.corrupt(outer, str(error))
         return Look(None, present=True)
     return Look(Found(value, sealed.soft - now, sealed.hard - now, sealed.tags, sealed.load_s), present=True)
-
-
-def _corrupt(core: Core, outer: str, reason: str) -> None:
-    core.counts.corrupt += 1
-    if core.hooks.active:
-        core.hooks.emit(CorruptEntry(outer, reason))
 
 
 def look(
@@ -104,7 +98,8 @@ def look(
             if records:
                 replies = yield from ask(tier.get_many, [*(outers[key] for key in asked), *records.values()])
                 blobs, read = replies[: len(asked)], replies[len(asked) :]
-                versions = {tag: r.decode() for tag, r in zip(records, read, strict=True) if r}
+                texts = _versions_in(core, list(records.values()), read)
+                versions = {tag: text for tag, text in zip(records, texts, strict=True) if text}
             elif len(asked) == 1:
                 blobs = [(yield from ask(tier.get, outers[asked[0]]))]
             else:
@@ -169,7 +164,7 @@ def tag_versions(
     tickets = core.fences.open(names)
     try:
         if create_for_s is None:
-            replies = [r.decode() if r else "" for r in (yield from ask(tier.get_many, names))]
+            replies = _versions_in(core, names, (yield from ask(tier.get_many, names)))
         else:
             replies = yield from ask(tier.tag_versions, names, core.salt(), create_for_s)
         for tag, name, reply in zip(missing, names, replies, strict=True):
@@ -182,6 +177,15 @@ def tag_versions(
         return known
     finally:
         core.fences.shut(tickets)
+
+
+def _versions_in(core: Core, names: Sequence[str], records: Sequence[bytes | None]) -> list[str]:
+    """Return the versions that records hold, nothing for those that hold something else."""
+    texts = [version_in(record) for record in records]
+    for name, record, text in zip(names, records, texts, strict=True):
+        if record is not None and not text:
+            core.corrupt(name, "a key of another type" if record == OTHER_TYPE else "no version of a tag")
+    return texts
 
 
 def keep_near(core: Core, space: Space, key: str, found: Found, options: CacheOptions, guard: Guard) -> None:

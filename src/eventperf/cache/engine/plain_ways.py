@@ -7,10 +7,11 @@ holds; among processes a load may happen once each, and the later of two writes 
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from typing_extensions import ParamSpec
 
@@ -21,11 +22,23 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 TAG_LIFE_S = 7 * 86400.0
+_VERSION: Final = re.compile(rb"[cis]\d{13}-[\w-]{0,49}")
 
 
 def version(letter: str, at_s: float, salt: str) -> str:
     """Return the text of a tag's record."""
     return f"{letter}{int(at_s * 1000):013d}-{salt}"
+
+
+def version_in(record: bytes | None) -> str:
+    """Return the text of a tag's record, nothing for what is none.
+
+    >>> version_in(b"c1700000000000-ab"), version_in(b"hello")
+    ('c1700000000000-ab', '')
+    """
+    if record is None or not _VERSION.fullmatch(record):
+        return ""
+    return record.decode()
 
 
 class InThreads:
@@ -184,9 +197,10 @@ def _versions(
     keys: Sequence[str], known: Sequence[bytes | None], salt: str, life_s: float
 ) -> tuple[list[Item], list[str]]:
     new = version("c", time.time(), salt)
-    out = [reply.decode() if reply else new for reply in known]
+    texts = [version_in(reply) for reply in known]
     life = max(TAG_LIFE_S, 2 * life_s)
-    return [(key, new.encode(), life) for key, reply in zip(keys, known, strict=True) if not reply], out
+    made = [(key, new.encode(), life) for key, text in zip(keys, texts, strict=True) if not text]
+    return made, [text or new for text in texts]
 
 
 def _bumps(keys: Sequence[str], salt: str, settle_s: float) -> list[Item]:

@@ -18,6 +18,7 @@ from typing import Any
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.events import Hooks
 from eventperf._core.flights import Flights
+from eventperf._core.logs import logger
 from eventperf.cache.entry import Entry, EntryMeta
 from eventperf.cache.errors import StoreUnavailable
 from eventperf.cache.keys import Space
@@ -35,8 +36,9 @@ from eventperf.cache.protocols import (
     SupportsLease,
     SupportsTags,
     Sweeps,
+    TellsForeign,
 )
-from eventperf.cache.stats import CoherenceChanged, Counts
+from eventperf.cache.stats import CoherenceChanged, CorruptEntry, Counts
 
 from . import common
 from .background import Background
@@ -54,6 +56,7 @@ from .tier import Tier
 from .wakes import Wakes
 
 SPACES_MOST = 10_000
+_log = logger("eventperf.cache")
 
 
 class Core:
@@ -146,6 +149,8 @@ class Core:
         self.gate = Gate(store, self.breaker, self.replay.run, self.counts, self.hooks)
         self.breaker.join(self.gate)
         self.tier = Tier(store, self.gate)
+        if isinstance(store, TellsForeign):
+            store.on_foreign(self.corrupt_here)
         if isinstance(store, SupportsBus):
             channel = f"{self.space.tag_prefix[:-2]}x:bus"  # outside every prefix that is followed
             self.bus = store.bus(coherence=coherence, wants_l1=self.l1 is not None, channel=channel)
@@ -315,6 +320,22 @@ class Core:
     def draw(self) -> float:
         """Return a uniform draw in (0, 1]."""
         return 1.0 - self.random.random()
+
+    def corrupt(self, outer: str, reason: str) -> None:
+        """What the second tier has under a key of ours is not ours: counted, and said once."""
+        self.counts.corrupt += 1
+        if self.breaker is not None and self.breaker.is_news("corrupt", reason):
+            _log.warning(
+                "cache: %r holds something that this cache cannot read (%s): a miss, replaced by the next "
+                "load or set; keep other programs and releases apart by namespace= or another database",
+                outer, reason,
+            )  # fmt: skip
+        if self.hooks.active:
+            self.hooks.emit(CorruptEntry(outer, reason))
+
+    def corrupt_here(self, outer: str) -> None:
+        """The store has taken over what was no key of ours."""
+        self.corrupt(outer, "a key of another type or content, taken over")
 
     def is_dirty(self, outer: str) -> bool:
         """Tell whether the second tier may hold a value that this process has invalidated."""

@@ -18,6 +18,9 @@ _TIMES: Final = struct.Struct(">dddfI")
 _CHUNK: Final = 1 << 20  # inflated at a time, so that a bomb costs no more than the limit
 BODY: Final = HEAD + _TIMES.size
 
+OTHER_TYPE: Final = b"\0another type"
+"""What a store returns for a key that holds no bytes at all but, say, a list."""
+
 VALUE = b"V"
 LEASE = b"L"
 SETTLING = b"T"

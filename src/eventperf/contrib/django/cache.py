@@ -17,6 +17,7 @@ from eventperf._core.errors import ConfigurationError
 from eventperf.cache import FOREVER, CacheManager, CacheOptions, MemoryStore, RedisStore
 from eventperf.contrib._lock import AsyncSharedLock, LocalLocks, SharedLock
 
+from .habits import DjangoRedisCalls
 from .location import server_of
 from .store import CullingStore
 
@@ -88,7 +89,7 @@ _shared: dict[tuple[Any, ...], _Shared] = {}
 _shared_mu = threading.Lock()
 
 
-class EventPerfCache(BaseCache):
+class EventPerfCache(DjangoRedisCalls, BaseCache):
     """``LOCATION`` is a URL of Redis or a Redis Cluster (or a list of one), or a name for process memory.
 
     ``KEY_PREFIX``, ``VERSION``, ``TIMEOUT`` and ``KEY_FUNCTION`` mean what they mean everywhere in Django.
@@ -97,7 +98,8 @@ class EventPerfCache(BaseCache):
     ``coherence``, ``l1_entries`` (50,000; 0 switches process memory off), ``timeout`` and
     ``max_connections``.
 
-    Aliases with the same location and options share one connection pool and one memory.
+    Aliases with the same location and options share one connection pool and one memory. What users of
+    django-redis call beyond Django's API (``ttl``, ``lock``, ``delete_pattern``, ...) is there too.
 
     Raises:
         ConfigurationError: An unknown option, or a ``LOCATION`` that may mean a server and does not say so.

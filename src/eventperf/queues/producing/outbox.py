@@ -118,7 +118,9 @@ def create_table(database: str | Engine) -> None:
     if not isinstance(database, str):
         _table().create(database, checkfirst=True)
         return
-    engine = sqlalchemy.create_engine(database)
+    from eventperf.queues.backends.sql.engines import with_driver
+
+    engine = sqlalchemy.create_engine(with_driver(sqlalchemy.make_url(database)))
     try:
         _table().create(engine, checkfirst=True)
     finally:
@@ -152,13 +154,13 @@ class Relay:
 
     def __init__(self, queues: Carried, database: str, *, batch: int = 1000, poll: Duration = 0.1) -> None:
         sqlalchemy = _sqlalchemy()
-        from eventperf.queues.backends.sql.engines import require_driver
+        from eventperf.queues.backends.sql.engines import require_driver, with_driver
 
         self._queues = queues
         self._batch = check_int(batch, argument="batch", low=1, high=1000)
         self._poll_s = check_span(poll, argument="poll")
         try:
-            url = sqlalchemy.make_url(database)
+            url = with_driver(sqlalchemy.make_url(database))
         except sqlalchemy.exc.ArgumentError as error:
             raise ConfigurationError("database", redact(str(database)), "a URL of SQLAlchemy's") from error
         require_driver(url)

@@ -12,6 +12,7 @@ from eventperf.queues.errors import StoreUnavailable
 from eventperf.queues.job import Lease
 from eventperf.queues.protocols import AsyncJobStore, Outcome
 
+from .contact import REPORTING, Contact
 from .supervise import supervised
 
 _log = logger("eventperf.queues")
@@ -29,6 +30,7 @@ class Acks:
     Args:
         on_refused: Told of a lease that was no longer the job's when its outcome came.
         settle: Told of every lease whose outcome the store has.
+        contact: Told whether the store takes them.
     """
 
     def __init__(
@@ -36,8 +38,10 @@ class Acks:
         store: AsyncJobStore,
         on_refused: Callable[[Lease], object],
         settle: Callable[[Lease], object],
+        contact: Contact,
     ) -> None:
         self._store = store
+        self._contact = contact
         self._on_refused = on_refused
         self._settle = settle
         self._pending: list[Ack] = []
@@ -55,6 +59,14 @@ class Acks:
         self._pending.append((lease, outcome, then))
         self._some.set()
         self._none.clear()
+
+    def adopt(self, lease: Lease) -> bool:
+        """Report a job's outcome under the lease it has by now; false where none waits to be reported."""
+        for at, (old, outcome, then) in enumerate(self._pending):
+            if outcome.job_id == lease.record.id and old.token != lease.token:
+                self._pending[at] = (lease, replace(outcome, token=lease.token), then)
+                return True
+        return False
 
     @property
     def is_behind(self) -> bool:
@@ -84,7 +96,7 @@ class Acks:
             try:
                 accepted = await self._store.finish([outcome for _, outcome, _ in batch])
             except StoreUnavailable as error:
-                _log.warning("cannot report %d outcomes yet: %s", len(batch), error)
+                self._contact.refused(REPORTING, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 0.5)
                 continue
@@ -94,12 +106,18 @@ class Acks:
                 await self._one_by_one(batch)
                 continue
             pause = 0.05
+            self._contact.taken(REPORTING)
             self._taken(batch, accepted)
 
     def _taken(self, batch: Sequence[Ack], accepted: Sequence[bool]) -> None:
+        taken = self._pending[: len(batch)]
         del self._pending[: len(batch)]
-        for (lease, _, then), good in zip(batch, accepted, strict=True):
-            self._settle(lease)
+        for sent, ack, good in zip(batch, taken, accepted, strict=True):
+            if not good and ack[0].token != sent[0].token:  # its lease is a new one since it was sent
+                self._pending.append(ack)
+                continue
+            lease, _, then = sent
+            self._settle(ack[0])
             if not good:
                 self._on_refused(lease)
             elif then is not None:

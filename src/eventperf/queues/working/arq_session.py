@@ -25,6 +25,7 @@ from eventperf.queues.events import JobEvent
 from eventperf.queues.job import Lease
 from eventperf.queues.protocols import Outcome, WorkerFacts, WorkerPlan
 
+from .contact import Contact
 from .executors import Executors
 from .heartbeat import Heartbeat
 from .life import Ageing
@@ -103,7 +104,7 @@ class ArqSession:
         self._over = asyncio.Event()
         self._stopping = ""
         self._give_up_at = math.inf
-        self._store_lost = False
+        self._contact = Contact(self._card.id, lambda up: self.call(self._store_is, up))
         self._ends = _Ends(lambda lease: self._runner.settle(lease))
         executors = Executors(engine.codec, self._card.slots, engine.process_setup)
         self._ageing = Ageing(plan.life, engine.random, executors.pids, self.retire)
@@ -115,7 +116,7 @@ class ArqSession:
             poll_s=self._card.lease_s / 3,
             on_wake=lambda: None,
             on_renewed=lambda answer, sent: None,  # arq has no tokens: whoever ends first has ended the job
-            on_store=lambda up: self.call(self._store_is, up),
+            contact=self._contact,
         )
         self._pool: Any = ArqRedis(
             pool_or_conn=ConnectionPool.from_url(place.url.text),
@@ -152,12 +153,11 @@ class ArqSession:
             running=len(self._runner.held),
             begun=self._ageing.begun,
             hung=self._runner.hung,
-            store_lost=self._store_lost,
+            store_lost=self._contact.is_lost,
             stopping=self._stopping,
         )
 
     def _store_is(self, up: bool) -> None:
-        self._store_lost = not up
         self._emit("store_back" if up else "store_lost")
 
     def _emit(self, kind: str) -> None:

@@ -10,6 +10,7 @@ from eventperf._core.logs import logger
 from eventperf.queues.errors import StoreUnavailable
 from eventperf.queues.protocols import AttentiveStore, JobStore, Renewed, WorkerCard
 
+from .contact import RENEWING, Contact
 from .guard import Guard
 
 _PATIENCE_S = 0.2
@@ -25,7 +26,7 @@ class Heartbeat:
         held: Leases to keep, job id to token; read here, changed by the loop.
         on_wake: Called when a job may be there to claim.
         on_renewed: Called with every renewal's answer that has something to say, and the leases asked for.
-        on_store: Called with false when the store is lost and true when it is back.
+        contact: Told whether the store takes renewals.
         on_nudge: Called when the thread waits for messages only and should listen for jobs instead.
         guard: Renews in this thread's place while it cannot run.
     """
@@ -39,7 +40,7 @@ class Heartbeat:
         poll_s: float,
         on_wake: Callable[[], object],
         on_renewed: Callable[[Renewed, Mapping[str, int]], object],
-        on_store: Callable[[bool], object],
+        contact: Contact,
         on_nudge: Callable[[], object] = lambda: None,
         guard: Guard | None = None,
     ) -> None:
@@ -49,7 +50,7 @@ class Heartbeat:
         self._poll_s = poll_s
         self._on_wake = on_wake
         self._on_renewed = on_renewed
-        self._on_store = on_store
+        self._contact = contact
         self._on_nudge = on_nudge
         self._guard = guard
         self._attentive = store if isinstance(store, AttentiveStore) else None
@@ -58,7 +59,6 @@ class Heartbeat:
         self._poke = threading.Event()
         self._closed = False
         self._renewing = threading.Lock()
-        self._down = False
         self._thread = threading.Thread(target=self._run, name="eventperf-heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -100,9 +100,8 @@ class Heartbeat:
                     continue
                 due = time.monotonic() + every
                 self._renew()
-                self._store_is(True)
             except StoreUnavailable as error:
-                self._store_is(False, error)
+                self._contact.refused(RENEWING, error)
                 due = min(due, time.monotonic() + 0.5)
                 time.sleep(0.1)
             except Exception:  # whatever it is: without this thread every lease of the worker lapses
@@ -124,12 +123,11 @@ class Heartbeat:
             heard = self._store.wait(self._card.id, min(left, self._poll_s))
             if heard:
                 self._listen.clear()
-                self._store_is(True)
                 if heard == "message":
                     self._renew()
                 if not self._closed:
                     self._on_wake()
-        elif self._poke.wait(min(left, _PATIENCE_S) if self._held and self._attentive else left):
+        elif self._poke.wait(min(left, _PATIENCE_S) if self._attentive else left):
             self._poke.clear()
         elif self._held and self._attentive is not None:
             self._attending = True  # before the look at what listen() sets: one of the two sees the other
@@ -148,18 +146,12 @@ class Heartbeat:
                 return
             sent = _snapshot(self._held)
             answer = self._store.renew(self._card.id, sent)
+        self._contact.taken(RENEWING)
         if self._guard is not None and not self._closed:
             self._guard.start()
             self._guard.beat(sent)
         if (answer.lost or answer.cancel) and not self._closed:
             self._on_renewed(answer, dict(sent))
-
-    def _store_is(self, up: bool, error: Exception | None = None) -> None:
-        if self._down is up:
-            self._down = not up
-            if not up:
-                _log.warning("worker %s lost its store and keeps trying: %s", self._card.id, error)
-            self._on_store(up)
 
 
 def _snapshot(held: Mapping[str, int]) -> list[tuple[str, int]]:

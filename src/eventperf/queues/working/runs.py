@@ -122,6 +122,20 @@ class Runner:
         """Keep a claimed job's lease from now on."""
         self.held[lease.record.id] = self.leases[lease.record.id] = lease.token
 
+    def adopt(self, lease: Lease) -> bool:
+        """Go on with a job under the lease it has by now; false where it does not run here.
+
+        A store that could not be reached may hand a job back to the very worker that runs it.
+        """
+        run = self._runs.get(lease.record.id)
+        if run is None:
+            return False
+        run.lease.token = run.ctx.token = lease.token
+        if run.why == "lost":  # its end is reported again
+            run.why = "stop"
+        self.hold(lease)
+        return True
+
     def settle(self, lease: Lease) -> None:
         """Stop renewing a lease whose outcome the store has."""
         if self.leases.get(lease.record.id) == lease.token:  # the job may be here again, claimed anew

@@ -7,6 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from eventperf._core.logs import logger
@@ -27,6 +28,7 @@ from eventperf.queues.protocols import (
 
 from . import logs
 from .acks import Acks
+from .contact import CLAIMING, RENEWING, Contact
 from .dead_letter import DeadLetterWatch
 from .executors import Executors
 from .guard import Guard
@@ -61,8 +63,8 @@ class StoreSession:
         self._loop = asyncio.get_running_loop()
         self._stopping = ""
         self._give_up_at = math.inf  # when running jobs are handed back
-        self._store_lost = False
         self._store: AsyncJobStore = backend.aio()
+        self._is_shared = "shared" in backend.capabilities
         self._card = card = plan.card
         self._wake = asyncio.Event()
         self._room = dict(card.room_by_queue)
@@ -71,7 +73,9 @@ class StoreSession:
         self._stuck_check: asyncio.TimerHandle | None = None
         self._timer: asyncio.Handle
         self._more = False  # the last claim may have left jobs that fit the next free slot
-        self._acks = Acks(self._store, self._refused, lambda lease: self._runner.settle(lease))
+        self._was_lost = False  # since the last claim that got through
+        self._contact = contact = Contact(card.id, lambda up: self.call(self._store_is, up))
+        self._acks = Acks(self._store, self._refused, lambda lease: self._runner.settle(lease), contact)
         executors = Executors(engine.codec, card.slots, engine.process_setup)
         self._runner = Runner(engine, card.id, self._store, backend.sync, executors, self._acks)
         self._runner.on_end = self._freed
@@ -87,7 +91,7 @@ class StoreSession:
             poll_s=min(_POLL_S, card.lease_s / 2),
             on_wake=lambda: self.call(self._wake.set),
             on_renewed=lambda answer, sent: self.call(self._renewed, answer, sent),
-            on_store=lambda up: self.call(self._store_is, up),
+            contact=contact,
             on_nudge=self._nudge,
             guard=self._guard,
         )
@@ -118,13 +122,15 @@ class StoreSession:
             running=self._card.slots - self._free,
             begun=self._ageing.begun,
             hung=self._runner.hung,
-            store_lost=self._store_lost,
+            store_lost=self._contact.is_lost,
             stopping=self._stopping,
         )
 
     async def run(self, burst: bool) -> None:
         self._report_unhandled()
-        await self._store.enter(self._card)
+        # It cannot know that the store was not away just now; a worker that renews does so within this time.
+        spare_s = self._card.lease_s / 3 if self._is_shared and not burst else 0.0
+        await self._store.enter(replace(self._card, spare_s=spare_s))
         self._acks.start()
         if not burst:  # a longer one gets its guard with the first renewal
             self._guard.start()
@@ -153,7 +159,7 @@ class StoreSession:
     # -- claiming ----------------------------------------------------------------------------------
 
     async def _claims(self, burst: bool) -> None:
-        pause, lost, failed = 0.05, False, 0
+        pause, failed = 0.05, 0
         while not self._stopping:
             ahead = self._look_ahead()
             asked = min(self._free + ahead, self._ageing.room()) - len(self._ahead)
@@ -166,13 +172,19 @@ class StoreSession:
             # others may wait for.
             was_idle = not self._runner.leases
             try:
-                if lost:
-                    await self._store.enter(self._card, list(self._runner.leases))
+                if not self._contact.can(RENEWING):  # what it was given now it could not keep
+                    raise StoreUnavailable("leases cannot be renewed")
+                if self._was_lost:
+                    again = replace(self._card, spare_s=self._card.lease_s)
+                    await self._store.enter(again, list(self._runner.leases))
                 room = self._room if self._plan.has_own_rooms else dict.fromkeys(self._room, asked)
                 claimed = await self._store.claim(self._card.id, room, asked)
-                pause, lost = 0.05, False
-            except StoreUnavailable:
-                lost = True  # a claim may have been answered into the void
+                pause, self._was_lost = 0.05, False
+                self._contact.taken(CLAIMING)
+            except StoreUnavailable as error:
+                self._was_lost = True  # a claim may have been answered into the void
+                if self._contact.can(RENEWING):
+                    self._contact.refused(CLAIMING, error)
                 self._wake.clear()
                 await self._until_wake(pause)
                 pause = min(pause * 2, 0.5)
@@ -180,7 +192,7 @@ class StoreSession:
             except Exception as error:  # refused, or a fault of ours: the jobs that run must not suffer
                 if (failed := failed + 1) >= _GIVE_UP:
                     raise
-                lost = True
+                self._was_lost = True
                 log = _log.exception if failed == 1 else _log.debug
                 log("worker %s cannot claim and keeps trying: %s", self._card.id, error)
                 self._wake.clear()
@@ -204,6 +216,9 @@ class StoreSession:
                 await self._until_wake(claimed.next_in_s, listen=True)
 
     def _place(self, lease: Lease) -> None:
+        if lease.record.id in self._runner.leases and self._adopted(lease):
+            _log.info("worker %s keeps job %s, whose lease had ended", self._card.id, lease.record.id)
+            return
         if lease.unreadable:
             self._runner.refuse(lease)
             facts = {"job_id": lease.record.id, "queue": lease.record.queue}
@@ -215,6 +230,18 @@ class StoreSession:
         else:
             self._runner.hold(lease)
             self._ahead.append(lease)
+
+    def _adopted(self, lease: Lease) -> bool:
+        """Take a job that this worker has already for what it is: the same, under another lease."""
+        for old in self._ahead:
+            if old.record.id == lease.record.id:
+                old.token = lease.token
+                self._runner.hold(old)
+                return True
+        if self._acks.adopt(lease):
+            self._runner.leases[lease.record.id] = lease.token
+            return True
+        return self._runner.adopt(lease)
 
     def _look_ahead(self) -> int:
         """How many jobs to hold ready beyond the slots, so that none of them waits for a round trip.
@@ -316,10 +343,11 @@ class StoreSession:
             self._runner.interrupt(job_id, "cancel")
 
     def _store_is(self, up: bool) -> None:
-        self._store_lost = not up
         self._emit("store_back" if up else "store_lost")
         if up:
             self._wake.set()
+        else:
+            self._was_lost = True
 
     def _refused(self, lease: Lease) -> None:
         record = lease.record

@@ -44,7 +44,7 @@ class ControlTests(StoreTests):
         assert queues.enqueue("t", unique_key="k", unique_for="running").id == first.id
         assert station.end(lease, "retry")
         assert queues.enqueue("t", unique_key="k", unique_for="running").duplicate
-        (lease,) = until(station.take, 2)
+        (lease,) = until(station.take)
         assert station.end(lease)
         assert not queues.enqueue("t", unique_key="k", unique_for="running").duplicate
 
@@ -53,7 +53,7 @@ class ControlTests(StoreTests):
         station = Station(queues, "t", lease_s=30)
         assert station.end(station.take()[0])
         assert queues.enqueue("t", unique_key="k", unique_for=1.5).duplicate
-        until(lambda: not queues.enqueue("t", unique_key="k", unique_for=1.5).duplicate, 5)
+        until(lambda: not queues.enqueue("t", unique_key="k", unique_for=1.5).duplicate)
 
     def test_unique_inside_one_batch(self, queues: QueueManager) -> None:
         jobs = queues.enqueue_many("t", range(4), unique_key="k")
@@ -184,7 +184,7 @@ class ControlTests(StoreTests):
             station = Station(queues, "other")
             assert not station.claim().expired
             assert job.info().state is JobState.WAITING
-            until(lambda: station.claim().expired, 3)
+            until(lambda: station.claim().expired)
             assert "gone" in (job.info().error or "")
             assert [i.id for i in queues.dead("normal")] == [job.id]
 

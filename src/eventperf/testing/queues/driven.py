@@ -241,4 +241,4 @@ class DrivenTests(StoreTests):
     def test_data_without_an_encoding_is_refused(self, queues: QueueManager) -> None:
         with pytest.raises(PayloadError, match="data"):
             queues.enqueue("t", object())
-        until(lambda: sum(s.enqueued for s in queues.status()) == 0, 1)
+        until(lambda: sum(s.enqueued for s in queues.status()) == 0)

@@ -167,7 +167,7 @@ class CoreTests(StoreTests):
         assert first.leases == []
         assert 0.1 < (first.next_in_s or 0) <= 0.3
         assert job.info().state is JobState.DELAYED
-        until(station.take, 3)
+        until(station.take)
         assert time.monotonic() - start >= 0.299
 
     def test_at_takes_epoch_seconds_and_past_means_now(self, queues: QueueManager) -> None:
@@ -262,10 +262,10 @@ class CoreTests(StoreTests):
         assert job.info().state is JobState.DELAYED
         assert job.info().error == "boom"
         assert station.take() == []
-        (again,) = until(station.take, 2)
+        (again,) = until(station.take)
         assert (again.attempt, again.crashes) == (2, 0)
         assert station.end(again, "retry", count=False)
-        (third,) = until(station.take, 2)
+        (third,) = until(station.take)
         assert third.attempt == 2
 
     def test_dead_jobs_are_listed_and_replayed(self, queues: QueueManager) -> None:

@@ -85,7 +85,7 @@ def balanced(rows: Sequence[QueueStatus]) -> bool:
     )
 
 
-def until(done: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+def until(done: Callable[[], Any], timeout_s: float = 30.0) -> Any:
     """Return the first true answer of ``done``."""
     end = time.monotonic() + timeout_s
     while not (answer := done()):
@@ -123,7 +123,7 @@ def run_until(
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:
-        until(done, 15)
+        until(done, 60)
     finally:
         worker.stop()
         thread.join(20)

@@ -206,7 +206,7 @@ class WorkerTests(StoreTests):
 
         job = (good.enqueue(None), bad.enqueue(None))[1]
         run_until(queues, lambda: job.info().is_finished)
-        until(lambda: ("failed", "bad") in seen, 2)
+        until(lambda: ("failed", "bad") in seen)
         assert [k for k, t in seen if t == "good"] == ["enqueued", "started", "completed"]
         assert [k for k, t in seen if t == "bad"] == ["enqueued", "started", "retried", "started", "failed"]
 
@@ -222,7 +222,7 @@ class WorkerTests(StoreTests):
 
         job = good.enqueue(None)
         run_until(queues, lambda: job.info().is_finished)
-        until(lambda: "worker_stopped" in heard["all"], 2)
+        until(lambda: "worker_stopped" in heard["all"])
         assert heard["kinds"] == ["enqueued", "completed"]
         assert heard["all"] == heard["class"]
         assert heard["other"] == []

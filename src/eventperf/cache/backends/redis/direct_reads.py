@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from eventperf._core.extras import require
+from eventperf.cache.values.envelope import OTHER_TYPE
 
 from .patience import Patience, Timeout
 from .resp3 import pack
@@ -281,7 +282,14 @@ class Reads:
 
 
 def _plain(reply: Any) -> Any:
-    return reply if reply is None or type(reply) is bytes else REDO
+    if reply is None or type(reply) is bytes:
+        return reply
+    return OTHER_TYPE if is_other_type(reply) else REDO
+
+
+def is_other_type(reply: object) -> bool:
+    """Tell whether an answer says that a key holds no bytes but something else."""
+    return isinstance(reply, Exception) and str(reply).startswith("WRONGTYPE")
 
 
 def _node_finder(client: Any) -> Any:
@@ -452,7 +460,7 @@ class AsyncReads:
         except ConnectionError:
             pipe = await self._pipe_of(key)  # it had been idle, or the server restarted: once more
             reply = await pipe.ask(command)
-        return reply if type(reply) is bytes or reply is None else REDO
+        return _plain(reply)
 
     async def run(self, command: Sequence[Any], key: str) -> Any:
         """Return the answer to one command about ``key``, an error as it is; or ``REDO``."""

@@ -79,6 +79,20 @@ class Links:
                 found = self._large[least] = self._open(float(least))
             return found
 
+    def patient(self) -> Any:
+        """Return a client for what is no cache: a command may take as long as it takes (``BLPOP``)."""
+        if self._given is not None:
+            return self._given
+        self.client()  # forgets what belongs to the parent of a fork
+        with self._mu:
+            found = self._large.get(0)
+            if found is None:
+                assert self._parsed is not None
+                wanted = self._wanted(SLOW_TIMEOUT_S, asynchronous=False)
+                wanted.settings["socket_timeout"] = None
+                found = self._large[0] = open_client(self._parsed, wanted, asynchronous=False)
+            return found
+
     def renew(self) -> None:
         """Open new connections from now on; those in use end with their command."""
         with self._mu:

@@ -21,10 +21,11 @@ from typing import Any, Final, NamedTuple
 from eventperf._core.extras import require
 from eventperf._core.urls import redact
 from eventperf.cache.errors import StoreUnavailable
+from eventperf.cache.values.envelope import OTHER_TYPE
 
 from .coalesce import Coalescer
 from .cures import cure_of
-from .direct_reads import REDO, AsyncReads, Reads
+from .direct_reads import REDO, AsyncReads, Reads, is_other_type
 from .ears import Ears, Member
 from .links import Links, key_of
 from .patience import LARGE, Patience, Timeout, weight
@@ -312,7 +313,12 @@ class Server:
                 reply = REDO
             if reply is not REDO:
                 return reply
-        reply = self.do("GET", key)
+        try:
+            reply = self.do("GET", key)
+        except StoreUnavailable as error:
+            if not is_other_type(error.__cause__):
+                raise
+            return OTHER_TYPE
         return reply
 
     async def aget(self, here: OfLoop, key: str) -> bytes | None:
@@ -348,7 +354,10 @@ class Server:
     def _get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         if not self.links.is_cluster:
             return [reply for part in runs(keys) for reply in self.do("MGET", *part)]
-        return self.checked(self.many([("GET", key) for key in keys]))
+        return self._values(self.many([("GET", key) for key in keys]))
+
+    def _values(self, replies: list[Any]) -> list[bytes | None]:
+        return self.checked([OTHER_TYPE if is_other_type(reply) else reply for reply in replies])
 
     async def aget_many(self, here: OfLoop, keys: Sequence[str]) -> list[bytes | None]:
         """The same for tasks."""
@@ -371,7 +380,7 @@ class Server:
     async def _aget_many(self, keys: Sequence[str]) -> list[bytes | None]:
         if not self.links.is_cluster:
             return [reply for part in runs(keys) for reply in await self.ado("MGET", *part)]
-        return self.checked(await self.amany([("GET", key) for key in keys]))
+        return self._values(await self.amany([("GET", key) for key in keys]))
 
 
 def runs(keys: Sequence[str]) -> Iterator[Sequence[str]]:

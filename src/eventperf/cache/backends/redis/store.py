@@ -10,7 +10,7 @@ import asyncio
 import math
 import struct
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from eventperf._core.durations import Duration, seconds
@@ -64,6 +64,7 @@ class RedisStore:
         self.url: str = self._server.url
         self.channel: str = "eventperf"
         self._loops: weakref.WeakKeyDictionary[Any, OfLoop] = weakref.WeakKeyDictionary()
+        self._told: list[weakref.WeakMethod[Callable[[str], None]]] = []
 
     def __repr__(self) -> str:
         return f"RedisStore({self.url!r})"
@@ -97,6 +98,17 @@ class RedisStore:
         """Return the server, having said that the running loop uses it for us."""
         self._here()
         return self._server
+
+    def on_foreign(self, told: Callable[[str], None], /) -> None:
+        """Call ``told`` with each key that held something else and was taken over; held weakly."""
+        self._told = [*(one for one in self._told if one() is not None), weakref.WeakMethod(told)]
+
+    def _taken(self, keys: Sequence[str], flags: Iterable[Any]) -> None:
+        for key, flag in zip(keys, flags, strict=True):
+            if flag:
+                for one in self._told:
+                    if (told := one()) is not None:
+                        told(key)
 
     # -- reading -------------------------------------------------------------------------------------
 
@@ -155,10 +167,14 @@ class RedisStore:
 
     def incr(self, key: str, amount: int, /, *, ttl_s: float) -> int:
         """Add to a counter; atomic."""
-        return int(self._server.run_script("incr", key, amount, life_ms(ttl_s)))
+        return self._counted(key, self._server.run_script("incr", key, amount, life_ms(ttl_s)))
 
     async def aincr(self, key: str, amount: int, /, *, ttl_s: float) -> int:
-        return int(await self._joined().arun_script("incr", key, amount, life_ms(ttl_s)))
+        return self._counted(key, await self._joined().arun_script("incr", key, amount, life_ms(ttl_s)))
+
+    def _counted(self, key: str, reply: Any) -> int:
+        self._taken([key], [reply[1]])
+        return int(reply[0])
 
     def add(self, key: str, amount: int | None, /) -> tuple[int, int, int]:
         """Add to the number that an entry is; return state, sum and rest of its life (see ``add.lua``)."""
@@ -199,15 +215,16 @@ class RedisStore:
         self, keys: Sequence[str], token: str, /, *, lease_s: float, force: set[str]
     ) -> list[Grant]:
         """Ask for the lease of each key; one winner per key among all processes until the lease ends."""
-        return [
-            _grant(reply)
-            for reply in self._server.run_scripts("acquire", _acquires(keys, token, lease_s, force))
-        ]
+        return self._grants(keys, self._server.run_scripts("acquire", _acquires(keys, token, lease_s, force)))
 
     async def aacquire_many(
         self, keys: Sequence[str], token: str, /, *, lease_s: float, force: set[str]
     ) -> list[Grant]:
         replies = await self._joined().arun_scripts("acquire", _acquires(keys, token, lease_s, force))
+        return self._grants(keys, replies)
+
+    def _grants(self, keys: Sequence[str], replies: Sequence[Any]) -> list[Grant]:
+        self._taken(keys, [reply[2] for reply in replies])
         return [_grant(reply) for reply in replies]
 
     def store_many(self, token: str, items: Sequence[tuple[str, bytes, float]], /) -> list[bool]:
@@ -246,17 +263,21 @@ class RedisStore:
 
     def tag_versions(self, keys: Sequence[str], salt: str, life_s: float, /) -> list[str]:
         """Return the version of each tag record, creating those that are missing."""
-        return [r[0].decode() for r in self._server.run_scripts("tag", _tags(keys, salt, life_s))]
+        return self._versions(keys, self._server.run_scripts("tag", _tags(keys, salt, life_s)))
 
     async def atag_versions(self, keys: Sequence[str], salt: str, life_s: float, /) -> list[str]:
-        return [r[0].decode() for r in await self._joined().arun_scripts("tag", _tags(keys, salt, life_s))]
+        return self._versions(keys, await self._joined().arun_scripts("tag", _tags(keys, salt, life_s)))
+
+    def _versions(self, keys: Sequence[str], replies: Sequence[Any]) -> list[str]:
+        self._taken(keys, [reply[2] for reply in replies])
+        return [reply[0].decode() for reply in replies]
 
     def bump_tags(self, keys: Sequence[str], salt: str, /, *, settle_s: float = 0.0) -> None:
         """Invalidate everything that carries one of the tags: one write per tag."""
-        self._server.run_scripts("tag", _bumps(keys, salt, settle_s))
+        self._versions(keys, self._server.run_scripts("tag", _bumps(keys, salt, settle_s)))
 
     async def abump_tags(self, keys: Sequence[str], salt: str, /, *, settle_s: float = 0.0) -> None:
-        await self._joined().arun_scripts("tag", _bumps(keys, salt, settle_s))
+        self._versions(keys, await self._joined().arun_scripts("tag", _bumps(keys, salt, settle_s)))
 
     # -- life ----------------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ class MemoryStore(MemoryDesk):
                 self._workers[card.id] = LiveWorker(card, now + 3 * card.lease_s)
             else:
                 worker.card, worker.until = card, now + 3 * card.lease_s
+            self._workers[card.id].spare_until = now + card.spare_s
             self._alive(self._workers[card.id], now)
             for job in [j for _, _, token, j in self._leases if j.token == token and j.worker == card.id]:
                 if job.state is ACTIVE and job.record.id not in held:
@@ -69,7 +70,7 @@ class MemoryStore(MemoryDesk):
             if me.until < now + 2 * me.card.lease_s:
                 self._alive(me, now)
             self._promote(now)
-            stalled = self._reap(now)
+            stalled = self._reap(now) if me.spare_until <= now else []
             expired: list[tuple[str, str, str, str]] = []
             if self._parked:
                 self._unpark(me.card, now, total, expired)
@@ -78,7 +79,7 @@ class MemoryStore(MemoryDesk):
             leases = self._take(me, room, total, now, expired)
             if self._finished:
                 self._forget(now)
-            return Claimed(leases, self._next_in(now), stalled, expired)
+            return Claimed(leases, self._next_in(now, me.spare_until), stalled, expired)
 
     def _take(
         self,
@@ -270,11 +271,11 @@ class MemoryStore(MemoryDesk):
         else:
             del self._parked[type_], self._parked_look[type_]
 
-    def _next_in(self, now: float) -> float | None:
+    def _next_in(self, now: float, spare_until: float) -> float | None:
         heap = self._leases
         while heap and (heap[0][3].state is not ACTIVE or heap[0][3].token != heap[0][2]):
             heapq.heappop(heap)
-        times = [max(heap[0][0], heap[0][3].lease_until)] if heap else []
+        times = [max(heap[0][0], heap[0][3].lease_until, spare_until)] if heap else []
         if self._due:
             times.append(self._due[0][0])
         if self._looks:

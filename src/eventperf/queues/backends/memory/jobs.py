@@ -196,11 +196,12 @@ class StoredQueue:
 
 
 class LiveWorker:
-    __slots__ = ("card", "event", "message", "told", "until")
+    __slots__ = ("card", "event", "message", "spare_until", "told", "until")
 
     def __init__(self, card: WorkerCard, until: float) -> None:
         self.card: WorkerCard = card
         self.until: float = until
+        self.spare_until: float = 0.0  # it takes no leases back before
         self.event: threading.Event = threading.Event()
         self.message: threading.Event = threading.Event()
         self.told: bool = False  # what a renewal answers has changed

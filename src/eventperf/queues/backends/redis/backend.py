@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -118,6 +119,7 @@ class _Shared:
         self._url = url
         self._prefix = wire.prefix(settings)
         self._cards: dict[str, WorkerCard] = {}
+        self._spares: dict[str, float] = {}
         self._told: dict[str, Told] = {}
         self.on_close: Callable[[], object] = lambda: None
         self._looked = False
@@ -164,11 +166,19 @@ class _Shared:
 
     def _meet(self, card: WorkerCard) -> None:
         self._cards[card.id] = card
+        self._spares[card.id] = time.monotonic() + card.spare_s
         self._told.pop(card.id, None)
 
     def _part(self, worker: str) -> None:
         self._cards.pop(worker, None)
+        self._spares.pop(worker, None)
         self._told.pop(worker, None)
+
+    def _claim_args(self, worker: str, told: Told, room: Mapping[str, int], total: int) -> list[Any]:
+        spare_s = max(0.0, self._spares[worker] - time.monotonic())
+        return wire.claim_args(
+            self._settings, told, self._cards[worker], room, min(total, _PUSH_BATCH), spare_s
+        )
 
     def _ttl(self) -> int:
         return int(min(self._settings.options.result_ttl_s, 60.0) * 1000)
@@ -299,7 +309,7 @@ class RedisStore(_Shared):
 
     def claim(self, worker: str, room: Mapping[str, int], total: int, /) -> Claimed:
         told = self._known(worker)
-        args = wire.claim_args(self._settings, told, self._card(worker), room, min(total, _PUSH_BATCH))
+        args = self._claim_args(worker, told, room, total)
         return wire.claimed(self._run_told("claim", told, args))
 
     def finish(self, outcomes: Sequence[Outcome], /) -> list[bool]:
@@ -539,7 +549,7 @@ class AsyncRedisStore(_Shared):
 
     async def claim(self, worker: str, room: Mapping[str, int], total: int, /) -> Claimed:
         told = self._known(worker)
-        args = wire.claim_args(self._settings, told, self._card(worker), room, min(total, _PUSH_BATCH))
+        args = self._claim_args(worker, told, room, total)
         return wire.claimed(await self._run_told("claim", told, args))
 
     async def finish(self, outcomes: Sequence[Outcome], /) -> list[bool]:

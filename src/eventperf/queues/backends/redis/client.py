@@ -8,6 +8,7 @@ from eventperf._core.extras import require
 from eventperf._core.logs import logger
 from eventperf._core.urls import BackendURL, redact
 from eventperf._redis.connect import Wanted, open_client, reason
+from eventperf._redis.refusals import said
 from eventperf.queues.errors import StoreUnavailable
 
 _log = logger("eventperf.queues")
@@ -49,7 +50,9 @@ def build_client(url: BackendURL, *, asynchronous: bool = False, waits: bool = F
 
 
 def lost(url: BackendURL, error: Exception) -> StoreUnavailable:
-    return StoreUnavailable(f"Redis at {redact(url.text)} does not answer: {reason(error)}")
+    """Return the error of a server that does not answer, or answers that it cannot now."""
+    what = said(error) or "does not answer"
+    return StoreUnavailable(f"Redis at {redact(url.text)} {what}: {reason(error)}")
 
 
 def warn_of_eviction(facts: Any) -> None:

@@ -523,15 +523,20 @@ def join_args(card: WorkerCard, group: str) -> Args:
 
 
 def claim_args(
-    settings: StoreSettings, told: Told, card: WorkerCard, room: Mapping[str, int], total: int
+    settings: StoreSettings,
+    told: Told,
+    card: WorkerCard,
+    room: Mapping[str, int],
+    total: int,
+    spare_s: float = 0.0,
 ) -> Args:
-    """Build the arguments of ``claim.lua``."""
+    """Build the arguments of ``claim.lua``; ``spare_s`` is for how long yet it takes no leases back."""
     o = settings.options
     usual, others = _rooms(card.room_by_queue, room)
     return [
         told.digest, card.id, ms(card.lease_s), total, o.order, -1 if o.aging is None else o.aging,
-        o.max_crashes, ms(o.unknown_grace_s), ms(min(o.result_ttl_s, 60.0)), usual, len(others) // 2,
-        *others, *card.types,
+        o.max_crashes, ms(o.unknown_grace_s), ms(min(o.result_ttl_s, 60.0)), usual, ms(spare_s),
+        len(others) // 2, *others, *card.types,
     ]  # fmt: skip
 
 

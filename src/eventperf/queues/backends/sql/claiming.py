@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,6 +31,15 @@ class Chores:
     def __init__(self) -> None:
         self.at: float = 0.0
         self._signed: dict[str, float] = {}
+        self._spares: dict[str, float] = {}
+
+    def entered(self, card: WorkerCard) -> None:
+        """Note from when on a worker takes leases back."""
+        self._spares[card.id] = time.monotonic() + card.spare_s
+
+    def spare_s(self, worker: str) -> float:
+        """Return for how long yet it takes none."""
+        return max(0.0, self._spares.get(worker, 0.0) - time.monotonic())
 
     def due(self, now: float) -> bool:
         """Tell whether it is time, and count this look."""
@@ -48,6 +58,7 @@ class Chores:
     def forget(self, worker: str) -> None:
         """Forget a worker that has left."""
         self._signed.pop(worker, None)
+        self._spares.pop(worker, None)
 
 
 class _Class(Lane):
@@ -69,8 +80,10 @@ def claim(tx: Tx, chores: Chores, card: WorkerCard, room: Mapping[str, int], tot
     expired: parking.Expired = []
     if due is not None and due <= tx.now:
         _promote(tx)
-    if ended is not None and ended <= tx.now:
-        answer.stalled = leases.reap(tx, card)
+    if ended is not None:
+        ended = max(ended, tx.now + spare_s) if (spare_s := chores.spare_s(card.id)) else ended
+        if ended <= tx.now:
+            answer.stalled = leases.reap(tx, card)
     if parked:
         parking.unpark(tx, card)
     taking = _Taking(tx, card, room, total)

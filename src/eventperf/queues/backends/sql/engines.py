@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from eventperf._core.errors import ConfigurationError
@@ -35,6 +36,17 @@ def require_driver(url: Any) -> None:
     driver = url.get_driver_name()
     if driver in _DRIVERS:
         require(driver, extra=_DRIVERS[driver], needed_by=f"{url.drivername} URLs")
+
+
+def with_driver(url: Any) -> Any:
+    """Return ``url`` with a driver that is installed where it names none.
+
+    ``postgresql://`` is psycopg2 to SQLAlchemy 2.0 and psycopg from 2.1 on; applications have one of them.
+    """
+    if "+" in url.drivername or url.get_backend_name() != "postgresql" or find_spec(url.get_driver_name()):
+        return url
+    there = [name for name in ("psycopg", "psycopg2") if find_spec(name)]
+    return url.set(drivername=f"postgresql+{there[0]}") if there else url
 
 
 def connection_of(session: Any) -> Connection:

@@ -185,6 +185,7 @@ class SqlStore:
     def enter(self, card: WorkerCard, held: Sequence[str] = (), /) -> None:
         self._step(lambda tx: leases.enter(tx, card, held), repeat=True)
         self._cards[card.id] = card
+        self._chores.entered(card)
 
     def leave(self, worker: str, /) -> None:
         self._write_minutes(now=True)

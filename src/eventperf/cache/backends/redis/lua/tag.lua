@@ -1,14 +1,20 @@
 -- KEYS[1] a tag's record. ARGV: "c" to read or create, "i" to invalidate, "s" to invalidate and let settle;
 -- a random part; life in s (0 for ever); how long loads are not to be stored, in ms.
--- Returns {version, 1 when it was created by this call}.
-local old = redis.call('GET', KEYS[1])
+-- Returns {version, 1 when it was created by this call, 1 where something else was there, of whatever type}.
+local old, taken = redis.pcall('GET', KEYS[1]), 0
+if type(old) == 'table' then
+  if not string.find(old.err, 'WRONGTYPE', 1, true) then return old end
+  old, taken = false, 1
+elseif old and (#old > 64 or not string.match(old, '^[cis]%d%d%d%d%d%d%d%d%d%d%d%d%d%-[%w_-]*$')) then
+  old, taken = false, 1
+end
 if ARGV[1] == 'c' and old then
   local left = redis.call('TTL', KEYS[1])
   if left >= 0 then
     if ARGV[3] == '0' then redis.call('PERSIST', KEYS[1])
     elseif left < tonumber(ARGV[3]) / 2 then redis.call('EXPIRE', KEYS[1], ARGV[3]) end
   end
-  return {old, 0}
+  return {old, 0, 0}
 end
 local t = redis.call('TIME')
 local at = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -23,4 +29,4 @@ if what == 's' and old and string.sub(old, 1, 1) == 's' then
 end
 local new = what .. string.format('%013d', at) .. '-' .. ARGV[2]
 if ARGV[3] == '0' then redis.call('SET', KEYS[1], new) else redis.call('SET', KEYS[1], new, 'EX', ARGV[3]) end
-return {new, 1}
+return {new, 1, taken}

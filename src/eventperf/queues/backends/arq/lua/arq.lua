@@ -163,6 +163,7 @@ function verbs.purge() -- queue, delayed or waiting
 end
 
 function verbs.renew() -- worker as listed, its life in ms, lease in ms, number of queues, queues, ids
+  redis.call('ZREMRANGEBYSCORE', MINE .. 'workers', '-inf', now) -- takes no memory: a full Redis takes what follows too
   redis.call('ZADD', MINE .. 'workers', now + ARGV[3], ARGV[2])
   local count, lost = tonumber(ARGV[5]), {}
   for i = 6 + count, #ARGV do

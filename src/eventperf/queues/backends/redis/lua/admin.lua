@@ -30,6 +30,7 @@ local function take_unique(id, blob)
 end
 
 if verb == 'cancel' then -- ttl, ids
+  need_none()
   local answer = {}
   for k = 3, #ARGV do
     local id = ARGV[k]
@@ -50,6 +51,7 @@ if verb == 'cancel' then -- ttl, ids
   flush()
   return answer
 elseif verb == 'replay' then -- queue, limit (-1: all), ids or none
+  need_memory()
   local q, limit, ids = ARGV[2], tonumber(ARGV[3]), {}
   if #ARGV > 3 then
     for k = 4, #ARGV do ids[#ids + 1] = ARGV[k] end
@@ -80,6 +82,7 @@ elseif verb == 'replay' then -- queue, limit (-1: all), ids or none
   flush()
   return n
 elseif verb == 'pause' then -- queue, 0 or 1
+  need_none()
   if ARGV[3] == '1' then call('HSET', P .. 'p', ARGV[2], '1')
   else
     call('HDEL', P .. 'p', ARGV[2])

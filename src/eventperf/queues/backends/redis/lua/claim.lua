@@ -1,12 +1,14 @@
 -- ARGV: digest of the settings, worker, lease ms, total, order, aging, max crashes, grace ms, cancelled ttl ms,
---       room in each queue (nothing: as in the settings), how many queues differ, each: name, room;
---       then the worker's types. Answers '?' when the settings are not known (any more).
+--       room in each queue (nothing: as in the settings), for how many ms yet no lease is taken back,
+--       how many queues differ, each: name, room; then the worker's types.
+--       Answers '?' when the settings are not known (any more).
 if not knows(ARGV[1]) then return '?' end
+need_memory()
 local worker, lease, total, order = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local aging, max_crashes, grace = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local ttl, usual = tonumber(ARGV[9]), tonumber(ARGV[10])
-local i, room, types = 12 + 2 * tonumber(ARGV[11]), {}, {}
-for k = 12, i - 1, 2 do room[ARGV[k]] = tonumber(ARGV[k + 1]) end
+local ttl, usual, spare = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+local i, room, types = 13 + 2 * tonumber(ARGV[12]), {}, {}
+for k = 13, i - 1, 2 do room[ARGV[k]] = tonumber(ARGV[k + 1]) end
 while ARGV[i] do types[ARGV[i]] = true; i = i + 1 end
 local leases, stalled, expired = {}, {}, {}
 local next_at = nil
@@ -90,13 +92,21 @@ local function lives_without(held, ends)
   return its and tonumber(heard) - 3 * its > ends - its + 1
 end
 
--- 2. leases that ran out
-local gone, ends_at = {}, {}
-local overdue = call('ZRANGEBYSCORE', P .. 'l', '-inf', now, 'WITHSCORES', 'LIMIT', 0, 1000)
+-- 2. leases that ran out, but for those of the worker that asks: it lives, and was only kept from renewing them
+local gone, ends_at, mine = {}, {}, {}
+local overdue = spare > 0 and none
+  or call('ZRANGEBYSCORE', P .. 'l', '-inf', now, 'WITHSCORES', 'LIMIT', 0, 1000)
 for k = 1, #overdue, 2 do
-  gone[#gone + 1] = overdue[k]
-  ends_at[#ends_at + 1] = tonumber(overdue[k + 1])
+  local held, ends = call('HGET', P .. 'a', overdue[k]), tonumber(overdue[k + 1])
+  if held and string.match(held, '\31%d+\31(.*)$') == worker and not lives_without(held, ends) then
+    mine[#mine + 1] = now + lease
+    mine[#mine + 1] = overdue[k]
+  else
+    gone[#gone + 1] = overdue[k]
+    ends_at[#ends_at + 1] = ends
+  end
 end
+in_chunks('ZADD', P .. 'l', mine, 2000)
 if #gone > 0 then
   call('ZREM', P .. 'l', unpack(gone))
   local held, blobs = call('HMGET', P .. 'a', unpack(gone)), call('HMGET', P .. 'j', unpack(gone))
@@ -478,6 +488,6 @@ for k = 1, #spent, 2000 do call('DEL', unpack(spent, k, math.min(k + 1999, #spen
 
 for _, key in ipairs({ 'd', 'l', 'G' }) do
   local first = call('ZRANGE', P .. key, 0, 0, 'WITHSCORES')[2]
-  if first then look_at(tonumber(first)) end
+  if first then look_at(math.max(tonumber(first), key == 'l' and now + spare or 0)) end
 end
 return { next_at and math.max(0, (next_at - exact) * 1000) or -1, leases, stalled, expired }

@@ -32,6 +32,15 @@ local call = redis.call
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local exact = (clock[1] * 1000000 + clock[2]) / 1000 -- with fractions: what is due is neither early nor rounded
+
+-- Redis refuses a script at its first write or not at all, and a full Redis only a write that takes memory: one that
+-- takes none, and everything after it, goes through. Left to chance, leases would end (ZREM) that could not be renewed
+-- (HSET). So each script that writes says first how it fares on a full Redis: need_memory(), it is refused before it
+-- has done anything, as what makes jobs or hands them out must; need_none(), it goes through, as what keeps or ends
+-- jobs that run may: there are only as many of them as slots, and memory comes free by their ends.
+local function need_memory() call('ZADD', P .. 'l', 'XX', 0, '') end
+local function need_none() call('HDEL', P .. 'wk', '') end
+
 local counts, lanes, woken = {}, {}, {}
 local FAR = 9000000000000000
 local ended, settle -- told below: what follows from the end of a job

@@ -1,5 +1,6 @@
 -- ARGV: worker, card, lease ms, types, types..., then held ids. Hands back what this worker was given in
 -- replies that never reached it.
+need_memory()
 local worker, lease = ARGV[1], tonumber(ARGV[3])
 local until_ = now + 3 * lease
 call('HSET', P .. 'wk', worker, until_ .. US .. ARGV[2])

@@ -4,6 +4,7 @@
 --       then jobs that enter with an outcome: its number, how many arguments, a group as of pushes.lua.
 --       Answers '?' when the settings are not known (any more).
 if not knows(ARGV[1]) then return '?' end
+need_none()
 local ttl, short = tonumber(ARGV[2]), tonumber(ARGV[3])
 local ids, i, first, many = {}, 5, 5, tonumber(ARGV[4])
 i = first

@@ -1,4 +1,5 @@
 -- ARGV: group, lease ms, queues. Lets wake-ups of many queues come to one place.
+need_none()
 local group, alive = ARGV[1], {}
 local known = call('HGETALL', P .. 'kg')
 for k = 1, #known, 2 do

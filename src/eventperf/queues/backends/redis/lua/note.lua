@@ -1,4 +1,5 @@
 -- ARGV: id, token, progress or '', step or ''
+need_none()
 local id = ARGV[1]
 local held = call('HGET', P .. 'a', id)
 if not held or string.match(held, '^(%d+)') ~= ARGV[2] then return 0 end

@@ -1,4 +1,5 @@
 -- ARGV: worker, card, lease ms, types, types..., then held: id, token
+need_none()
 local worker, lease = ARGV[1], tonumber(ARGV[3])
 local until_ = now + 3 * lease
 call('HSET', P .. 'wk', worker, until_ .. US .. ARGV[2])

@@ -1,5 +1,6 @@
 -- ARGV: id, delay ms, priority, queue (each or nothing), 1 with a payload, payload, its version.
 -- Answers w, d, a for the state it was found in, r and a letter for an ended one, p for a time for a job that waits for others, nothing for an unknown one.
+need_memory()
 local id, wait, priority, queue = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local blob = call('HGET', P .. 'j', id)
 if not blob then
