@@ -105,6 +105,22 @@ def _cache(url: str, namespace: str) -> Iterator[Finding]:
                     part="cache", about=f"{a.node} {a.ability}", state=state, said=a.detail or "works"
                 )
             yield from _server("cache", node)
+            yield _room(node)
+
+
+def _room(node: Any) -> Finding:
+    """Look at what a Redis does when it is full: a cache wants it to evict, jobs want it not to."""
+    memory = node.info("memory")
+    policy, limit = str(memory.get("maxmemory_policy", "noeviction")), int(memory.get("maxmemory", 0))
+    if not limit:
+        said = f"no maxmemory ({policy}): entries live until their TTL, whatever memory that takes"
+        cure = "CONFIG SET maxmemory and maxmemory-policy allkeys-lfu (jobs need a server of their own then)"
+    elif policy == "noeviction":
+        said = f"noeviction at {limit:,} bytes: a full server refuses what the cache would store"
+        cure = "CONFIG SET maxmemory-policy allkeys-lfu; if it holds jobs too, use two servers"
+    else:
+        return Finding(part="cache", about="eviction", state="ok", said=f"{policy} at {limit:,} bytes")
+    return Finding(part="cache", about="eviction", state="warn", said=said, cure=cure)
 
 
 def _server(part: str, node: Any) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -52,8 +53,10 @@ from eventperf.queues import QueueManager
 
 REDIS = os.environ.get("REDIS_URL", "")
 
-cache = CacheManager(REDIS or None)  # process memory without REDIS_URL
-queues = QueueManager(REDIS or "memory://")
+# One server may do for a beginning. In production give each its own: a full cache must evict (allkeys-lfu),
+# a full job store must not (noeviction), and one Redis has one policy.
+cache = CacheManager(os.environ.get("CACHE_REDIS_URL", REDIS) or None)  # process memory without a URL
+queues = QueueManager(os.environ.get("QUEUE_REDIS_URL", REDIS) or "memory://")
 '''
 
 
@@ -67,6 +70,7 @@ class Project:
         apps: ``(file, variable)`` of each ``Flask()`` or ``FastAPI()``.
         settings: Django's settings module, as a file.
         values: Settings of interest, as their source text.
+        pins: Whether its requirements name exact versions.
         factory: File with a ``create_app`` function.
     """
 
@@ -76,6 +80,7 @@ class Project:
     settings: Path | None = None
     values: dict[str, str] = field(default_factory=dict)
     factory: Path | None = None
+    pins: bool = False
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +114,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n# --- {place.relative_to(root)} (new)\n{_MANAGERS}")
     for where, text in _lines(project, args.framework, place):
         print(f"# --- {where}\n{text}\n")
+    module = ".".join(place.relative_to(root).with_suffix("").parts)
+    for line in _worker(args.framework, module):
+        print(line)
     print("# Then: eventperf doctor --help looks at what runs.")
     return 0
 
@@ -120,7 +128,9 @@ def look(root: Path) -> Project:
     """Read requirements and sources below ``root``."""
     found = Project(root)
     for path in sorted(root.glob("requirements*.txt")) + sorted(root.glob("requirements/*.txt")):
-        found.packages |= {_name(line) for line in _text(path).splitlines() if line.strip()[:1].isalpha()}
+        lines = [line for line in _text(path).splitlines() if line.strip()[:1].isalpha()]
+        found.packages |= {_name(line) for line in lines}
+        found.pins = found.pins or any("==" in line for line in lines)
     for name in ("pyproject.toml", "setup.cfg", "setup.py", "Pipfile"):
         found.packages |= {
             _name(word)
@@ -241,6 +251,23 @@ def _told(project: Project, framework: str) -> Iterator[str]:
         yield f"# {facts['queues'][0]} can stay until its queue is empty: both run side by side."
     extras = ",".join([framework, "cache", "queues", "dbopt", "console", *_driver(facts["database"])])
     yield f'# Install: pip install "eventperf[{extras}]"'
+    if project.pins:
+        yield f"#   or pinned, as your requirements are: eventperf[{extras}]=={version('eventperf')}"
+    if "psycopg" not in project.packages and {"psycopg2", "psycopg2-binary"} & project.packages:
+        yield "#   psycopg2 serves all but queues in PostgreSQL: these need psycopg 3, the extra postgres"
+
+
+def _worker(framework: str, module: str) -> Iterator[str]:
+    """Say how a worker is started: it has the jobs of the modules that its own one imports."""
+    command = {"django": "python manage.py eventperf_worker", "flask": "flask eventperf worker"}.get(
+        framework
+    )
+    yield f"# Worker: {command or f'eventperf queue worker {module}:queues'}"
+    if command is None:
+        yield f"#   {module} imports no jobs yet: name the module that defines them (and imports queues from"
+        yield f"#   {module}) instead, such as myapp.jobs:queues"
+    else:
+        yield "#   it runs the jobs of every module that your application imports"
 
 
 def _driver(found: list[str]) -> list[str]:
@@ -267,7 +294,8 @@ INSTALLED_APPS += ["eventperf.contrib.django"]
 CACHES = {{
     "default": {{
         "BACKEND": "eventperf.contrib.django.cache.EventPerfCache",
-        "LOCATION": os.environ.get("REDIS_URL", ""),  # process memory without it
+        # process memory without a URL
+        "LOCATION": os.environ.get("CACHE_REDIS_URL", os.environ.get("REDIS_URL", "")),
     }}
 }}
 EVENTPERF_QUEUES = "{app}:queues"  # the page in the admin; manage.py eventperf_worker"""

@@ -295,13 +295,16 @@ def _status(queues: QueueManager, args: argparse.Namespace) -> int:
 
 
 def _show(rows: Any) -> None:
-    counts = ("waiting", "delayed", "active", "completed", "failed", "dead", "trimmed", "workers")
+    counts = {
+        "waiting": "waiting", "delayed": "delayed", "active": "active", "completed": "completed",
+        "failed": "failed", "dead": "dead", "trimmed": "trimmed", "stalled": "crashes", "workers": "workers",
+    }  # fmt: skip
     lines = []
     for row in rows:
         name = row.name + (" (paused)" if row.paused else "")
         rates = (f"{row.oldest_wait_s:.1f}", f"{row.arrival_rate:.1f}", f"{row.service_rate:.1f}")
         lines.append((name, *(getattr(row, field) for field in counts), *rates))
-    table(("queue", *counts, "oldest s", "in/s", "out/s"), lines)
+    table(("queue", *counts.values(), "oldest s", "in/s", "out/s"), lines)
 
 
 def _each(queues: QueueManager, args: argparse.Namespace) -> int:
@@ -312,7 +315,7 @@ def _each(queues: QueueManager, args: argparse.Namespace) -> int:
         if args.command == "cancel"
         else (
             "is back in line",
-            "is not in the dead letter",
+            "is not in the dead letter, or a newer job holds its unique_key",
         )
     )
     act, bad = queues.cancel if args.command == "cancel" else queues.retry, 0
@@ -327,9 +330,30 @@ def _each(queues: QueueManager, args: argparse.Namespace) -> int:
 
 
 def _replay(queues: QueueManager, args: argparse.Namespace) -> int:
-    n = queues.replay(args.queue, args.id or None)
-    print(f"{n} jobs of {args.queue} are back in line")
-    return 0 if n or not args.id else 1
+    if not args.id:
+        print(f"{queues.replay(args.queue)} jobs of {args.queue} are back in line")
+        return 0
+    bad = 0
+    for job_id in args.id:
+        good = queues.replay(args.queue, [job_id]) == 1
+        bad += not good
+        print(f"{job_id} {'is back in line' if good else _why_not(queues, args.queue, job_id)}")
+    return int(bool(bad))
+
+
+def _why_not(queues: QueueManager, queue: str, job_id: str) -> str:
+    """Return why a job was not put back."""
+    from eventperf.queues import JobNotFound, JobState
+
+    try:
+        info = queues.job_info(job_id)
+    except JobNotFound:
+        return "is not known: never enqueued, or no longer kept"
+    if info.queue != queue:
+        return f"is of the queue {info.queue}"
+    if info.state is JobState.FAILED:
+        return "stays in the dead letter: a newer job holds its unique_key"
+    return f"is not in the dead letter: it is {info.state.value}"
 
 
 def _control(queues: QueueManager, args: argparse.Namespace) -> int:

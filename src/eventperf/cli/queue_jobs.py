@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
@@ -71,7 +72,10 @@ def info(queues: QueueManager, args: argparse.Namespace) -> int:
         if value not in (None, "", {}, (), []):
             print(f"{name:<12} {_when(value) if name.endswith('_at') else plain(str(value))}")
     for one in attempts:
-        said = f"{one['outcome']} after {one['seconds']:.3g} s on {one['worker']}"
+        took = f"{one['seconds']:.3g} s"
+        crashed = one["outcome"] == "crashed"  # when it did, nobody knows
+        said = f"crashed, noticed {took} after its start," if crashed else f"{one['outcome']} after {took}"
+        said = f"{said} on {one['worker']}"
         say(f"\nattempt {one['number']}, {_when(one['started_at'])}: {said}")
         for part in ("error", "traceback", "log_tail"):
             if one[part] and not (part == "error" and one["traceback"]):
@@ -154,6 +158,11 @@ def update(queues: QueueManager, args: argparse.Namespace) -> int:
             raise ConfigurationError("--data", args.data, "JSON") from None
     queues.update(args.id, **changes)
     say(f"{args.id} is changed")
+    if args.data is not None and queues.job_info(args.id).type not in queues.types:
+        print(
+            "its data was not checked: only the application knows its type",
+            file=sys.stderr,
+        )
     return 0
 
 

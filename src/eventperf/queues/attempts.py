@@ -32,6 +32,8 @@ class Attempt:
             number of the one after them.
         worker: Id of the worker: by default host, process and a random part.
         started_at: Store time, seconds since the epoch.
+        seconds: How long it ran. A worker that died cannot tell: for ``"crashed"`` it is the time until the
+            end of its lease was noticed, so the run was shorter.
         outcome: ``"completed"``, ``"retried"`` (failed, ran again), ``"failed"`` for good, ``"cancelled"`` or
             ``"crashed"`` (its worker died).
         traceback: The end of it, where the handler raised.

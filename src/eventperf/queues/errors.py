@@ -16,6 +16,7 @@ __all__ = [
     "JobTimeout",
     "LeaseLost",
     "NonRetryable",
+    "OutboxMissing",
     "PayloadError",
     "PayloadTooLarge",
     "QueueError",
@@ -76,6 +77,24 @@ class SchemaMissing(QueueError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.found, self.needed, self.lacking)
+
+
+class OutboxMissing(QueueError):
+    """The database lacks the outbox table, so nothing was written.
+
+    Attributes:
+        table: Its name.
+    """
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+        super().__init__(
+            f"the table {table} is not in this database: make it once, by eventperf queue relay APP "
+            "--database URL --create, by eventperf.queues.outbox.create_table(), or in a migration of yours"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.table,)
 
 
 class Unsupported(QueueError):

@@ -160,7 +160,7 @@ class Looking:
 
         Args:
             delay: From now; 0 lets it run at once. ``at`` instead names the time.
-            data: The new payload, checked as at enqueue.
+            data: The new payload, checked as at enqueue; where its type is not declared it is only encoded.
 
         Raises:
             JobNotFound: No record of it.
@@ -218,7 +218,9 @@ class Looking:
     def _with_data(self, change: Change, info: JobInfo | None, id: str, data: Any) -> Change:
         if info is None:
             raise JobNotFound(id)
-        kind = self.types.get(info.type, JobType(name=info.type))
+        kind = self.types.get(info.type)
+        if kind is None:  # nobody here knows its shape: it is of the version that it was
+            return replace(change, payload=self.codec.encode(data))
         return replace(change, payload=self.codec.encode(data, kind.shape), version=kind.version)
 
     # -- what they did -----------------------------------------------------------------------------

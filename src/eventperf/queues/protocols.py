@@ -210,14 +210,14 @@ class Change:
 
     Attributes:
         delay_s: From now; 0 for at once.
-        payload: With the ``version`` of its shape.
+        payload: With the ``version`` of its shape; ``None`` leaves that as it was.
     """
 
     delay_s: float | None = None
     priority: int | None = None
     queue: str | None = None
     payload: bytes | None = None
-    version: int = 1
+    version: int | None = None
 
 
 class ProducerStore(Protocol):

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from eventperf.cli.main import main
-from eventperf.errors import ConfigurationError, StoreUnavailable
+from eventperf.errors import ConfigurationError, OutboxMissing, StoreUnavailable
 from eventperf.queues import JobState, QueueManager
 from eventperf.queues.backends.sql import engines
 from eventperf.queues.outbox import Relay, create_table
@@ -154,6 +154,26 @@ def test_relay_command_and_bad_databases(
         assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "mariadb"])
+def test_an_outbox_without_its_table_is_one_sentence(
+    queues: QueueManager, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    fixture = "" if kind == "sqlite" else request.getfixturevalue(f"{kind}_url")
+    url = fixture or f"sqlite:///{tmp_path / 'app.db'}"
+    engine = create_engine(url, poolclass=NullPool)
+    with Relay(queues, url) as relay:
+        for call in (relay.once, relay.waiting, lambda: relay.run(burst=True)):
+            with pytest.raises(OutboxMissing, match="--create"):
+                call()
+        with engine.connect() as conn, pytest.raises(OutboxMissing, match="create_table"):
+            queues.enqueue("ship", 1, session=conn)
+        create_table(url)
+        with engine.begin() as conn:
+            queues.enqueue("ship", 1, session=conn)
+        assert (relay.waiting(), relay.once()) == (1, 1)
+    engine.dispose()
+
+
 def test_django_transaction(redis_url: str, tmp_path: Path) -> None:
     url = tmp_path / "django.db"
     with Worker(DJANGO, redis_url, url) as program:
@@ -172,7 +192,16 @@ settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3"
 django.setup()
 from django.db import transaction, connections
 from eventperf.queues import QueueManager
+from eventperf.errors import ConfigurationError, OutboxMissing
 from eventperf.queues.outbox import create_table
+with QueueManager(sys.argv[1], namespace="dj") as queues:
+    for using, error in (("default", OutboxMissing), ("never", ConfigurationError)):
+        try:
+            queues.enqueue("ship", "lost", using=using)
+        except error as told:
+            assert "--create" in str(told) or "default" in str(told)
+        else:
+            raise AssertionError(using)
 create_table(f"sqlite:///{sys.argv[2]}")
 with QueueManager(sys.argv[1], namespace="dj") as queues:
     with transaction.atomic():

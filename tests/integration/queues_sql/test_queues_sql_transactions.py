@@ -117,6 +117,27 @@ def test_async_session_takes_part(tmp_path: Path) -> None:
         assert Station(queues, "mail").ids() == kept
 
 
+@pytest.mark.parametrize("ends", ["commit", "rollback"])
+@pytest.mark.parametrize("writes_first", [False, True])
+def test_the_first_use_of_a_sqlite_file_may_be_in_a_transaction(
+    tmp_path: Path, ends: str, writes_first: bool
+) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'jobs.db'}", poolclass=NullPool)
+    with engine.begin() as conn:
+        conn.execute(text("CREATE TABLE orders (id INTEGER PRIMARY KEY)"))
+    with QueueManager(f"sqlite:///{tmp_path / 'jobs.db'}") as queues:
+        with engine.connect() as conn:
+            if writes_first:
+                conn.execute(text("INSERT INTO orders VALUES (1)"))
+            kept = queues.enqueue("mail", 1, session=conn)
+            getattr(conn, ends)()
+            assert Station(queues, "mail").ids() == ([kept.id] if ends == "commit" else [])
+            again = queues.enqueue("mail", 2, session=conn)
+            conn.commit()
+        assert Station(queues, "mail").ids() == [again.id]
+    engine.dispose()
+
+
 def test_sessions_of_other_things_are_refused(tmp_path: Path, postgres_url: str) -> None:
     app = create_engine(postgres_url, poolclass=NullPool)
     with QueueManager(f"sqlite:///{tmp_path / 'jobs.db'}") as queues:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ def test_the_lines_for_django_run_in_the_project_they_were_made_for(
     said = capsys.readouterr().out
     assert "queues: celery" in said
     assert "database: sqlite3, psycopg2-binary" in said
+    assert f"]=={version('eventperf')}" in said, "pinned, as its requirements are"
+    assert "psycopg 3" in said
+    assert "# Worker: python manage.py eventperf_worker" in said
     lines = blocks(said)
     assert (tmp_path / "shop" / "eventperf_app.py").read_text() in said
     for name in ("settings.py", "urls.py"):
@@ -79,7 +83,11 @@ def test_the_lines_for_the_others_run_too(
     )
     (tmp_path / "main.py").write_text(made)
     assert main(["init", framework, "--project", str(tmp_path), "--write"]) == 0
-    lines = blocks(capsys.readouterr().out)["main.py"].partition("# Then:")[0]
+    said = capsys.readouterr().out
+    assert "==" not in said, "nothing is pinned here"
+    worker = {"flask": "flask eventperf worker", "fastapi": "eventperf queue worker eventperf_app:queues"}
+    assert f"# Worker: {worker[framework]}" in said
+    lines = blocks(said)["main.py"].partition("# Then:")[0]
     (tmp_path / "main.py").write_text(made + lines)
     asks = {
         "flask": "print(main.site.test_client().get('/ops/').status_code)",
@@ -87,6 +95,19 @@ def test_the_lines_for_the_others_run_too(
     }
     told = in_python(f"import main; {asks[framework]}", tmp_path)
     assert told in ("200\n", "['/ops']\n")
+
+
+def test_cache_and_jobs_may_have_a_redis_each(tmp_path: Path) -> None:
+    from eventperf.cli.init import _MANAGERS
+
+    (tmp_path / "made.py").write_text(_MANAGERS)
+    code = """
+import os
+os.environ |= {"REDIS_URL": "redis://one:1/0", "QUEUE_REDIS_URL": "sqlite:///jobs.db"}
+from made import cache, queues
+print(queues.backend.name)
+"""
+    assert in_python(code, tmp_path) == "SQLite\n"
 
 
 def test_nothing_of_a_project_is_run_and_nothing_of_it_is_overwritten(
@@ -124,6 +145,7 @@ def test_a_sound_redis_has_nothing_bad(redis_url: str, capsys: pytest.CaptureFix
     code, found = diagnosed(capsys, "--cache", redis_url, "--queues", redis_url)
     assert code == 0
     assert found["queues", "eviction"]["state"] == "ok"
+    assert "no maxmemory" in found["cache", "eviction"]["said"]
     assert found["cache", "clock"]["state"] == "ok"
     assert found["queues", "workers"]["cure"]
 
@@ -141,6 +163,22 @@ def test_a_server_that_may_lose_jobs_is_bad_and_the_cure_is_named(capsys: pytest
     assert found["queues", "eviction"]["state"] == "bad"
     assert "noeviction" in found["queues", "eviction"]["cure"]
     assert found["queues", "persistence"]["state"] == "warn"
+
+
+@pytest.mark.parametrize(("policy", "state"), [("noeviction", "warn"), ("allkeys-lfu", "ok")])
+def test_a_cache_wants_a_server_that_evicts(
+    policy: str, state: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from servers import RedisServer, ServerMissing
+
+    try:
+        server = RedisServer(maxmemory="50mb", maxmemory_policy=policy)
+    except ServerMissing as reason:
+        pytest.skip(str(reason))
+    with server:
+        _, found = diagnosed(capsys, "--cache", server.url)
+    assert found["cache", "eviction"]["state"] == state
+    assert ("allkeys-lfu" in found["cache", "eviction"]["cure"]) == (state == "warn")
 
 
 def test_what_does_not_answer_is_a_finding_and_the_rest_is_looked_at(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from eventperf.cli.main import main
+from eventperf.queues import QueueManager
 
 APP = """
 from eventperf.queues import QueueManager, NonRetryable
@@ -28,6 +29,11 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "queues_cli_app:queues"
 
 
+def queues_of(app: str) -> QueueManager:
+    found: QueueManager = sys.modules[app.partition(":")[0]].queues
+    return found
+
+
 def test_worker_status_dead_replay_purge(app: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["queue", "worker", app, "--burst"]) == 0
     capsys.readouterr()
@@ -38,6 +44,18 @@ def test_worker_status_dead_replay_purge(app: str, capsys: pytest.CaptureFixture
     assert "never" in json.loads(capsys.readouterr().out)[0]["error"]
     assert main(["queue", "dead", app]) == 0  # of all queues
     assert "normal" in capsys.readouterr().out
+    dead = queues_of(app).dead("normal")[0].id
+    other = queues_of(app).enqueue("bad", queue="low", delay="1h").id
+    capsys.readouterr()
+    assert main(["queue", "replay", app, "normal", dead, "never", other]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"{dead} is back in line",
+        "never is not known: never enqueued, or no longer kept",
+        f"{other} is of the queue low",
+    ]
+    assert main(["queue", "replay", app, "normal", dead]) == 1
+    assert "it is waiting" in capsys.readouterr().out
+    assert main(["queue", "worker", app, "--burst"]) == 0
     assert main(["queue", "replay", app, "normal"]) == 0
     assert main(["queue", "purge", app, "normal"]) == 0
     assert "1 waiting jobs" in capsys.readouterr().out

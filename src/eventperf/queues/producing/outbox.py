@@ -15,7 +15,8 @@ import base64
 import dataclasses
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from eventperf._core.clock import Clock
@@ -25,7 +26,7 @@ from eventperf._core.extras import require
 from eventperf._core.logs import logger
 from eventperf._core.urls import redact
 from eventperf.queues.checks import check_int, check_span
-from eventperf.queues.errors import QueueError, StoreUnavailable
+from eventperf.queues.errors import OutboxMissing, QueueError, StoreUnavailable
 from eventperf.queues.job import JobRecord, NewJob
 from eventperf.queues.protocols import Backend
 
@@ -74,7 +75,13 @@ def write(session: Any, jobs: Sequence[NewJob], namespace: str, now: float) -> l
 
     conn = connection_of(session)
     statement = sqlalchemy.text(_INSERT.format(":namespace", ":created_at", ":body"))
-    conn.execute(statement, [{"namespace": namespace, "created_at": now, "body": _body(new)} for new in jobs])
+    rows = [{"namespace": namespace, "created_at": now, "body": _body(new)} for new in jobs]
+    try:
+        conn.execute(statement, rows)
+    except sqlalchemy.exc.DBAPIError as error:
+        if _lacks_table(conn.dialect.name, error.orig):
+            raise OutboxMissing(TABLE) from error
+        raise
     return [new.record.id for new in jobs]
 
 
@@ -90,10 +97,25 @@ async def awrite(session: Any, jobs: Sequence[NewJob], namespace: str, now: floa
 def write_django(using: str, jobs: Sequence[NewJob], namespace: str, now: float) -> list[str]:
     """Write jobs in the current transaction of Django's database ``using``; return their ids."""
     db: Any = require("django.db", extra="django", needed_by="enqueue(using=...)")
-    with db.connections[using].cursor() as cursor:
-        statement = _INSERT.format("%s", "%s", "%s")
-        cursor.executemany(statement, [(namespace, now, _body(new)) for new in jobs])
+    if using not in db.connections:
+        raise ConfigurationError("using", using, sorted(db.connections))
+    statement, conn = _INSERT.format("%s", "%s", "%s"), db.connections[using]
+    try:
+        with conn.cursor() as cursor:
+            cursor.executemany(statement, [(namespace, now, _body(new)) for new in jobs])
+    except db.Error as error:
+        if _lacks_table(conn.vendor, error.__cause__):
+            raise OutboxMissing(TABLE) from error
+        raise
     return [new.record.id for new in jobs]
+
+
+def _lacks_table(family: str, error: BaseException | None) -> bool:
+    """Tell whether a driver's error says that there is no such table."""
+    from eventperf.queues.backends.sql.trouble import OF, Trouble
+
+    judge = OF.get(family)
+    return judge is not None and judge(error) is Trouble.LACKING
 
 
 def _table() -> Any:
@@ -204,19 +226,26 @@ class Relay:
 
         Raises:
             ~eventperf.queues.StoreUnavailable: The database or the store does not answer; nothing is lost.
+            ~eventperf.queues.OutboxMissing: The table is not there.
         """
-        from sqlalchemy import exc
-
-        try:
-            with self._opened().begin() as conn:
-                n = self._carry(conn)
-        except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
-            where = redact(self._url.render_as_string(hide_password=True))
-            raise StoreUnavailable(f"the outbox at {where} does not answer: {error}") from error
-        except exc.DBAPIError as error:
-            raise QueueError(f"the outbox refused a statement: {error.orig}") from error
+        with self._translated(), self._opened().begin() as conn:
+            n = self._carry(conn)
         self.relayed += n
         return n
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        from sqlalchemy import exc
+
+        where = redact(self._url.render_as_string(hide_password=True))
+        try:
+            yield
+        except (exc.DBAPIError, exc.TimeoutError) as error:
+            if _lacks_table(self._url.get_backend_name(), getattr(error, "orig", None)):
+                raise OutboxMissing(TABLE) from error
+            if isinstance(error, (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)):
+                raise StoreUnavailable(f"the outbox at {where} does not answer: {error}") from error
+            raise QueueError(f"the outbox refused a statement: {error.orig}") from error
 
     def _opened(self) -> Engine:
         if self._engine is None:
@@ -244,7 +273,7 @@ class Relay:
 
         table = _table()
         asked = select(func.count()).where(table.c.namespace == self._queues.namespace)
-        with self._opened().connect() as conn:
+        with self._translated(), self._opened().connect() as conn:
             return int(conn.execute(asked).scalar_one())
 
     def close(self) -> None:

@@ -138,6 +138,15 @@ class UpdateTests(StoreTests):
         assert info.queue == "high"
         assert changing.codec.decode(info.payload or b"") == "two"
 
+    def test_data_of_a_type_nobody_here_declares_keeps_its_version(self, changing: QueueManager) -> None:
+        changing.declare("versioned", version=3)
+        job = changing.enqueue("versioned", {"n": 1})
+        del changing.types["versioned"]
+        changing.update(job.id, data={"n": 2}, priority=7)
+        (lease,) = Station(changing, "versioned").take()
+        assert (lease.record.version, lease.record.priority) == (3, 7)
+        assert changing.codec.decode(lease.record.payload) == {"n": 2}
+
 
 class OutcomeTests(StoreTests):
     """Jobs that wait for an end of one kind."""

@@ -163,7 +163,14 @@ def _attempts(job: JobInfo) -> Iterator[Html]:
         yield empty("No try has ended yet.")
         return
     rows = [
-        (a.number, a.outcome, moment(a.started_at), age(a.seconds), a.worker, a.error or "")
+        (
+            a.number,
+            a.outcome,
+            moment(a.started_at),
+            f"at most {age(a.seconds)}" if a.outcome == "crashed" else age(a.seconds),
+            a.worker,
+            a.error or "",
+        )
         for a in job.attempts
     ]
     yield listing("Oldest first", ("try", "outcome", "began", "took", "worker", "error"), rows, [0, 3])

@@ -69,7 +69,8 @@ class MemoryDesk(MemoryBooks):
             state, record, due = job.state, job.record, job.due
             moves = change.delay_s is not None or change.priority is not None or change.queue is not None
             if change.payload is not None:
-                record.payload, record.version = change.payload, change.version
+                record.payload = change.payload
+                record.version = record.version if change.version is None else change.version
             if not moves:
                 return state
             self._drop(job)

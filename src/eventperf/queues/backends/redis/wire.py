@@ -372,7 +372,7 @@ def update_args(job_id: str, change: Change) -> Args:
     priority = "" if change.priority is None else change.priority
     return [
         job_id, wait, priority, change.queue or "", int(change.payload is not None), change.payload or b"",
-        change.version,
+        "" if change.version is None else change.version,
     ]  # fmt: skip
 
 

@@ -368,7 +368,7 @@ class SqlBackend:
         if conn.dialect.name not in (family, *_SAME.get(family, ())):
             raise ConfigurationError("session", conn.dialect.name, f"a session on {self.where}")
         if not self._checked:  # on that connection: in one file a second one would wait for its transaction
-            migrate.check(conn)
+            (migrate.bring_up if self.name == "SQLite" else migrate.check)(conn)
         return self.sync().push_on(conn, jobs)
 
     async def apush_in(self, session: Any, jobs: Sequence[NewJob]) -> list[str]:

@@ -32,7 +32,9 @@ def change(tx: Tx, job_id: str, wanted: Change) -> JobState | None:
         raise timed_follower(wanted.delay_s)
     values: dict[str, Any] = {}
     if wanted.payload is not None:
-        values |= {"payload": wanted.payload, "facts": _of_version(row.facts, wanted.version)}
+        values["payload"] = wanted.payload
+        if wanted.version is not None:
+            values["facts"] = _of_version(row.facts, wanted.version)
     if wanted.queue is not None:
         values["queue"] = wanted.queue
     if wanted.priority is not None:

@@ -100,17 +100,22 @@ def create(engine: Engine) -> int:
     if found == s.VERSION:
         return found
     with engine.connect() as conn, _alone(conn):
-        found = version_of(conn)
-        if found > s.VERSION:
-            raise SchemaMissing(found, s.VERSION)
-        if found < s.VERSION:
-            for step in steps_after(found):
-                for statement in step.statements(conn.dialect, _Found(conn)):
-                    conn.exec_driver_sql(statement.replace("%", "%%"))
-            if missing := lacking(conn):
-                raise SchemaMissing(found, s.VERSION, missing)
-            stamp = update if found else insert
-            conn.execute(stamp(s.schema_table).values(version=s.VERSION))
+        return bring_up(conn)
+
+
+def bring_up(conn: Connection) -> int:
+    """Do what :func:`create` does in the transaction of ``conn``."""
+    found = version_of(conn)
+    if found > s.VERSION:
+        raise SchemaMissing(found, s.VERSION)
+    if found < s.VERSION:
+        for step in steps_after(found):
+            for statement in step.statements(conn.dialect, _Found(conn)):
+                conn.exec_driver_sql(statement.replace("%", "%%"))
+        if missing := lacking(conn):
+            raise SchemaMissing(found, s.VERSION, missing)
+        stamp = update if found else insert
+        conn.execute(stamp(s.schema_table).values(version=s.VERSION))
     return found
 
 

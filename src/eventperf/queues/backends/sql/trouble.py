@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Final
 
@@ -104,3 +104,9 @@ def of_mysql(error: Any) -> Trouble:
     if 2000 <= code < 3000 or (code == 0 and type(error).__name__ in _LOST):
         return Trouble.AWAY
     return Trouble.REFUSED
+
+
+OF: Final[Mapping[str, Callable[[Any], Trouble]]] = {
+    "sqlite": of_sqlite, "postgresql": of_postgres, "mysql": of_mysql, "mariadb": of_mysql,
+}  # fmt: skip
+"""The judge of each family of databases, as SQLAlchemy and Django name them."""

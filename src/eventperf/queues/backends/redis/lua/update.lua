@@ -1,4 +1,4 @@
--- ARGV: id, delay ms, priority, queue (each or nothing), 1 with a payload, payload, its version.
+-- ARGV: id, delay ms, priority, queue (each or nothing), 1 with a payload, payload, its version (or nothing).
 -- Answers w, d, a for the state it was found in, r and a letter for an ended one, p for a time for a job that waits for others, nothing for an unknown one.
 need_memory()
 local id, wait, priority, queue = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
@@ -19,7 +19,7 @@ local payload = ARGV[5] == '1' and ARGV[6] or string.sub(blob, at)
 if wait or ARGV[5] == '1' then
   local e = extras ~= '' and cjson.decode(extras) or {}
   if wait then e.w = math.max(0, (exact + wait - tonumber(created)) / 1000) end
-  if ARGV[5] == '1' then e.v = ARGV[7] ~= '1' and tonumber(ARGV[7]) or nil end
+  if ARGV[5] == '1' and ARGV[7] ~= '' then e.v = ARGV[7] ~= '1' and tonumber(ARGV[7]) or nil end
   extras = next(e) and cjson.encode(e) or ''
 end
 local to, at_level = queue ~= '' and queue or q, priority or level
