@@ -14,11 +14,14 @@ from sqlalchemy import Engine, create_engine
 from eventperf.dbopt import DatabaseOptimizer, Workload, lint_workload
 from eventperf.dbopt.analysis import names
 from eventperf.dbopt.analysis.plain import balance
+from eventperf.dbopt.backends.mysql.what_if import _unfiltered
 from eventperf.dbopt.indexes.deadline import Deadline
 from eventperf.dbopt.lint.statements import lint_file
-from eventperf.dbopt.schema.model import Column, Schema, Table
+from eventperf.dbopt.protocols import Query
+from eventperf.dbopt.schema.model import Column, IndexSpec, Key, Schema, Table
 from eventperf.dbopt.statements.fingerprint import parse
 from eventperf.dbopt.statements.lex import split, split_lines
+from eventperf.dbopt.statements.workload import Sample
 from eventperf.testing import FakeClock
 
 
@@ -204,3 +207,28 @@ def test_lint_of_a_file_holds_one_statement_of_a_shape_at_a_time(
     monkeypatch.undo()
     small = Workload.from_sql("SELECT * FROM t WHERE lower(a) = 'v'; SELECT a FROM t OFFSET 9")
     assert {f.key for f in found} == {f.key for f in lint_workload(small)}
+
+
+def test_an_index_that_cannot_be_made_does_not_fail_what_is_planned_after_it(engine: Engine) -> None:
+    """SQLite's scratch copy took it for made, and could not drop it again for any later statement."""
+    with DatabaseOptimizer(engine) as optimizer:
+        schema = optimizer.dialect.schema()
+        planner = optimizer.dialect.planner(schema)
+        sql = "SELECT a FROM t1 WHERE b = 3"
+        (statement,) = Workload.from_sql(sql)
+        query = Query(statement=statement, analysis=names.analyse(sql, schema), sample=Sample(sql, ()))
+        good = IndexSpec("t1", (Key("b"),))
+        bad = IndexSpec("t1", (Key("no_such(b)", is_expression=True),))
+        for specs in ([good, bad], [bad]):
+            with pytest.raises(Exception, match="no such"):
+                planner.plan(query, specs)
+            assert planner.plan(query, [good]).used == {good}
+            assert planner.plan(query, []).used == frozenset()
+        planner.close()
+
+
+def test_a_filter_of_row_ids_in_a_plan_of_mariadb_is_left_out() -> None:
+    row = {"type": "ref|filter", "key": "a|b", "rows": "12 (3%)", "table": "t"}
+    assert _unfiltered(row) == {"type": "ref", "key": "a", "rows": "12", "table": "t"}
+    assert _unfiltered({"type": "ALL", "key": None, "rows": 7}) == {"type": "ALL", "key": None, "rows": "7"}
+    assert _unfiltered({"type": None, "key": None, "rows": None})["rows"] == ""

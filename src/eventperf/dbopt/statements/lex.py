@@ -135,6 +135,15 @@ def split_lines(chunks: Iterable[str], dialect: str = "sqlite") -> Iterator[list
     yield from split("".join(kept), dialect)
 
 
+def without_values(sql: str, dialect: str = "sqlite") -> str:
+    """Return a statement as it is, with ``?`` for each of its values: what may be shown to anybody.
+
+    >>> without_values("SELECT a FROM t1 WHERE b = 'Ann' AND c > -3")
+    'SELECT a FROM t1 WHERE b = ? AND c > -?'
+    """
+    return "".join("?" if t.kind in ("string", "number") else t.text for t in tokens(sql, dialect))
+
+
 class Bound(NamedTuple):
     """A statement whose parameters are all named ``:p1``, ``:p2``, ... in order of appearance.
 

@@ -106,9 +106,11 @@ class ScratchPlanner:
         for spec in self._current - kept:
             name = self._made[spec]
             self._db.execute(f"DROP INDEX {quote(name, 'sqlite')}")
+            self._current -= {spec}  # step by step: the next may be refused
         for spec in kept - self._current:
             name = self._made.setdefault(spec, index_name(spec, limit=120, prefix="hypo"))
             self._db.execute(create_index_sql(spec, name, "sqlite"))
+            self._current |= {spec}
             stat = self._stat.get(spec)
             if stat is None:
                 stat = self._stat[spec] = self._stat_text(spec)
@@ -116,7 +118,6 @@ class ScratchPlanner:
                 "INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES (?, ?, ?)", (spec.table, name, stat)
             )
         self._db.execute("ANALYZE sqlite_schema")
-        self._current = kept
 
     def _stat_text(self, spec: IndexSpec) -> str:
         """Return the row ANALYZE would write: rows, then rows per value of each prefix."""
