@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .queues import QueueManager
     from .scaling import AutoScaler
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["AutoScaler", "CacheManager", "DatabaseOptimizer", "QueueManager", "__version__", "cached"]
 

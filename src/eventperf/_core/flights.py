@@ -36,11 +36,14 @@ class Flight:
         fenced: The key was invalidated after this load began; its result must not be stored.
         fenced_tags: Tags invalidated after this load began.
         said: Tags that the load has said to have since it began.
+        is_outdated: What it brought was not kept, as something was written elsewhere meanwhile; it is good
+            enough for those alone who asked before it began.
+        is_refresh: There is an old value, which may do for those who need not wait.
     """
 
     __slots__ = (
-        "_landed_with", "_thread", "_waits_on", "_wakers", "fenced", "fenced_tags", "key", "outcome", "said",
-        "state",
+        "_landed_with", "_thread", "_waits_on", "_wakers", "fenced", "fenced_tags", "is_outdated",
+        "is_refresh", "key", "outcome", "said", "state",
     )  # fmt: skip
 
     def __init__(self, key: object, thread: int) -> None:
@@ -50,6 +53,8 @@ class Flight:
         self.fenced: bool = False
         self.fenced_tags: set[str] = set()
         self.said: Collection[str] = ()
+        self.is_outdated: bool = False
+        self.is_refresh: bool = False
         self._thread = thread
         self._landed_with: TracebackType | None = None
         self._waits_on: Flight | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -23,8 +24,8 @@ def parse(url: str) -> BackendURL:
     """Take a Redis URL apart and refuse what could never connect.
 
     Raises:
-        ConfigurationError: Another scheme, no host, several hosts where one is meant, or a database that
-            is no number.
+        ConfigurationError: Another scheme, no host, several hosts where one is meant, a database that
+            is no number, or an option with a value that it cannot have.
 
     >>> parse("redis+cluster://h1:7000,h2:7001").hosts
     (('h1', 7000), ('h2', 7001))
@@ -45,6 +46,8 @@ def check(parsed: BackendURL) -> BackendURL:
             near = get_close_matches(name, known) or ["socket_timeout"]
             allowed = f"what redis-py takes for {parsed.scheme}://, such as {', '.join(near)}"
             raise ConfigurationError("url", f"the option {name!r}", allowed)
+    for name, text in parsed.options.items():
+        _check_value(name, text)
     if parsed.scheme == "unix":
         return parsed
     if not parsed.hosts:
@@ -58,6 +61,54 @@ def check(parsed: BackendURL) -> BackendURL:
     elif parsed.path and not is_cluster(parsed) and not parsed.path.isdigit():
         raise ConfigurationError("url", shown, "a database number after the host, such as /0")
     return parsed
+
+
+_NUMBERS: Final = {
+    "max_connections": (1, 65_535),
+    "socket_read_size": (1, 1 << 30),
+    "health_check_interval": (0, 1_000_000),
+    "cluster_error_retry_attempts": (0, 1_000),
+    "connection_error_retry_attempts": (0, 1_000),
+    "reinitialize_steps": (0, 1_000_000),
+    "protocol": (2, 3),
+    "db": (0, 1_000_000),
+}
+_SPANS: Final = frozenset({"socket_timeout", "socket_connect_timeout", "timeout"})
+_WORDS: Final = {
+    "socket_keepalive": ("true", "false"),
+    "retry_on_timeout": ("true", "false"),
+    "ssl_check_hostname": ("true", "false"),
+    "ssl_cert_reqs": ("none", "optional", "required"),
+}
+_OBJECTS: Final = frozenset(
+    {"address_remap", "cache", "cache_config", "cache_factory", "command_packer", "connection_class"}
+    | {"credential_provider", "encoder_class", "event_dispatcher", "load_balancing_strategy", "parser_class"}
+    | {"queue_class", "redis_connect_func", "retry", "retry_on_error", "socket_keepalive_options"}
+    | {"socket_type", "ssl_ocsp_context", "startup_nodes"}
+)
+
+
+def _check_value(name: str, text: str) -> None:
+    """Refuse what an option cannot be, of those that redis-py would take as it is and fail with later.
+
+    Raises:
+        ConfigurationError: A number out of bounds, another word, an option that no text can be.
+    """
+    argument = f"{name} in the URL"
+    if name in _OBJECTS:  # the text is not shown: whatever stands here was meant for something else
+        raise ConfigurationError(argument, "text", "nothing: it is an object; give a client of your own")
+    if name in _NUMBERS:
+        low, high = _NUMBERS[name]
+        if not re.fullmatch("[0-9]{1,10}", text) or not low <= int(text) <= high:
+            raise ConfigurationError(argument, text, f"a whole number from {low:,} to {high:,}")
+    elif name in _SPANS:
+        if not re.fullmatch(r"[0-9]{0,7}(\.[0-9]{0,9})?", text) or not 0 < float(f"0{text}") <= 1_000_000:
+            raise ConfigurationError(argument, text, "seconds, more than 0 and up to 1,000,000")
+    elif name in _WORDS:
+        words: tuple[str, ...] = _WORDS[name]
+        known = (*words, "t", "f", "yes", "no", "y", "n", "1", "0") if "true" in words else words
+        if (text.lower() if "true" in words else text) not in known:
+            raise ConfigurationError(argument, text, words)
 
 
 @cache

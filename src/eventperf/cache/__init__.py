@@ -12,6 +12,7 @@ from .decorating.faces import CachedCoroutine, CachedFunction
 from .default import cached, configure
 from .errors import (
     CacheError,
+    CounterOverflow,
     LoadTimeout,
     LockTimeout,
     NotCacheable,
@@ -61,6 +62,7 @@ __all__ = [
     "CachetoolsStore",
     "CoherenceChanged",
     "CorruptEntry",
+    "CounterOverflow",
     "Invalidated",
     "InvalidationBus",
     "LoadFailed",

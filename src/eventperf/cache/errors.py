@@ -7,6 +7,7 @@ from eventperf._core.errors import EventPerfError
 
 __all__ = [
     "CacheError",
+    "CounterOverflow",
     "LoadTimeout",
     "LockTimeout",
     "NotCacheable",
@@ -113,7 +114,7 @@ class SerializationError(CacheError, TypeError):
         at = f" under {key!r}" if key else ""
         super().__init__(
             f"cannot store a {type_name}{at}: return plain data, a dataclass or a known type, "
-            'or choose serializer="pickle"'
+            "or choose serializer=PickleSerializer(secret=...)"
         )
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -138,6 +139,26 @@ class ValueTooLarge(SerializationError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.type_name, self.size, self.limit)
+
+
+class CounterOverflow(CacheError, OverflowError):
+    """An addition that would leave the whole numbers of 64 bits; the counter stays as it was.
+
+    Attributes:
+        name: The counter.
+        amount: What was to be added.
+    """
+
+    def __init__(self, name: str, amount: int) -> None:
+        self.name = name
+        self.amount = amount
+        super().__init__(
+            f"counter {name!r} cannot add {amount}: it holds whole numbers from -2**63 to 2**63 - 1; "
+            "count in larger units, or begin anew under another name"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.name, self.amount)
 
 
 class UnstableKey(CacheError, TypeError):

@@ -51,6 +51,19 @@ class Serializer(Protocol):
     def loads(self, data: bytes, /) -> Any: ...
 
 
+@runtime_checkable
+class SignsForKey(Protocol):
+    """A serializer whose bytes are good under one key only: it is told the key, namespace and all.
+
+    The cache calls these in place of ``dumps`` and ``loads``; bytes that were written for another key are to
+    be refused as foreign ones are.
+    """
+
+    def dumps_for(self, value: Any, key: str, /) -> bytes: ...
+
+    def loads_for(self, data: bytes, key: str, /) -> Any: ...
+
+
 # -- the first tier --------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,8 +23,13 @@ def say(text: object, *, error: bool = False) -> None:
     print(plain(str(text)), file=sys.stderr if error else sys.stdout, flush=True)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
-    """Print a table: with rich where it is installed, plain otherwise; numbers stand right."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "", width: int | None = None
+) -> None:
+    """Print a table: with rich where it is installed, plain otherwise; numbers stand right.
+
+    With a ``width`` no line is longer than that: long texts go on in the line below.
+    """
     title = one_line(title)
     texts = [["" if cell is None else one_line(str(cell)) for cell in row] for row in rows]
     numeric = [
@@ -35,15 +41,33 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
         from rich.console import Console
         from rich.table import Table
     except ImportError:
-        print(plain_table(columns, texts, numeric, title), flush=True)
+        print(plain_table(columns, folded(columns, texts, width), numeric, title), flush=True)
         return
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=width or (None if sys.stdout.isatty() else 200))
     shown = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
     for name, right in zip(columns, numeric, strict=True):
         shown.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in texts:
         shown.add_row(*[cell.replace("[", "\\[") for cell in row])
     console.print(shown)
+
+
+def folded(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[list[str]]:
+    """Return rows whose widest column goes on in rows of its own, so that a table is no wider than ``width``.
+
+    >>> folded(["a", "b"], [["x", "one two"]], 6)
+    [['x', 'one'], ['', 'two']]
+    """
+    sizes = [max(len(name), *(len(row[i]) for row in rows), 0) for i, name in enumerate(columns)]
+    widest = max(range(len(sizes)), key=sizes.__getitem__, default=0)
+    over = sum(sizes) + 2 * (len(sizes) - 1) - (width or 0) if sizes else 0
+    if width is None or over <= 0:
+        return [list(row) for row in rows]
+    room, out = max(sizes[widest] - over, len(columns[widest]), 1), list[list[str]]()
+    for row in rows:
+        for n, part in enumerate(textwrap.wrap(row[widest], room) or [""]):
+            out.append([part if i == widest else ("" if n else cell) for i, cell in enumerate(row)])
+    return out
 
 
 def plain_table(

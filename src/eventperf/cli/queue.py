@@ -203,7 +203,7 @@ def _worker(queues: QueueManager, args: argparse.Namespace) -> int:
 
             pulse = Pulse(worker)
             stack.enter_context(HealthServer(args.health, lambda: [pulse.report()]))
-        worker.run(burst=args.burst)
+        worker.run(burst=args.burst, wait_for_store=not args.burst)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from eventperf._core.durations import Duration
@@ -46,10 +47,14 @@ class Operations(Looking):
             JobCancelled: It was cancelled.
             JobNotFound: No record of it.
             ResultTimeout: Not finished within ``timeout``.
+            StoreUnavailable: The store has not answered within ``timeout``, or two seconds.
         """
+        from .waiting import within
+
         timeout_s = check_span(timeout, argument="timeout", zero=True)
         end, pause = time.monotonic() + timeout_s, 0.002
-        while not (info := self.job_info(id)).is_finished:
+        look = partial(self.job_info, check_text(id, "id"))
+        while not (info := within(self._backend, end - time.monotonic(), look)).is_finished:
             left = end - time.monotonic()
             if left <= 0:
                 raise ResultTimeout(id, timeout_s)

@@ -330,6 +330,17 @@ class AttentiveStore(Protocol):
 
 
 @runtime_checkable
+class BoundedStore(Protocol):
+    """What a backend may add whose calls fail by themselves after a time, however the server behaves.
+
+    Attributes:
+        answer_s: That time; a caller with less patience is not made to wait for it.
+    """
+
+    answer_s: float
+
+
+@runtime_checkable
 class EndsStore(Protocol):
     """What an asynchronous face may add that can tell cheaply which of many jobs have ended."""
 

@@ -1,18 +1,29 @@
-"""Waiting for jobs to end: one question to the store for all tasks of a loop that wait."""
+"""Waiting for jobs to end: one question for all tasks of a loop, and no wait beyond the caller's."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from itertools import islice
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-from .errors import JobNotFound
+from .errors import JobNotFound, StoreUnavailable
 from .job import JobInfo
-from .protocols import Backend, EndsStore
+from .protocols import Backend, BoundedStore, EndsStore
+
+T = TypeVar("T")
+
+LOOK_S = 2.0
+"""How long a look may take in any case: a wait of no time is an answer too."""
 
 _BATCH = 500
 _FIRST_S, _MOST_S = 0.002, 0.1
+_LAST_LOOK_S = 0.5
 _CHECK_S, _CHECKED = 1.0, 5  # how many jobs are looked at in full beside those that ended, and how often
 
 _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[int, _Watch]] = WeakKeyDictionary()
@@ -30,13 +41,54 @@ async def ended(backend: Backend, job_id: str, timeout_s: float) -> JobInfo | No
         watch = watches[id(backend)] = _Watch(backend)
     mine = watch.add(job_id)
     try:
+        began = time.monotonic()
         await asyncio.wait([mine], timeout=timeout_s)
-        return mine.result() if mine.done() else await _now(backend, job_id)
+        if mine.done():
+            return mine.result()
+        left_s = max(LOOK_S - (time.monotonic() - began), _LAST_LOOK_S)
+        if not isinstance(backend, BoundedStore):
+            return await _now(backend, job_id)
+        try:
+            return await asyncio.wait_for(_now(backend, job_id), left_s)
+        except asyncio.TimeoutError:
+            raise _silent(backend, max(timeout_s, LOOK_S)) from None
     finally:
         watch.drop(job_id, mine)
         if watch.is_idle and watches.get(id(backend)) is watch:
             del watches[id(backend)]
             watch.close()
+
+
+def within(backend: Backend, patience_s: float, look: Callable[[], T]) -> T:
+    """Call ``look`` for a caller that has so much patience left, two seconds at least.
+
+    In a thread, where the store's own time-outs are longer than that; a call that hangs ends by these.
+
+    Raises:
+        StoreUnavailable: It has not answered meanwhile.
+    """
+    patience_s = max(patience_s, LOOK_S)
+    if not isinstance(backend, BoundedStore) or patience_s >= backend.answer_s:
+        return look()
+    answer: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(look())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, name="eventperf-look", daemon=True).start()
+    try:
+        return answer.result(patience_s)
+    except FutureTimeout:
+        if answer.done():  # its own
+            raise
+        raise _silent(backend, patience_s) from None
+
+
+def _silent(backend: Backend, waited_s: float) -> StoreUnavailable:
+    return StoreUnavailable(f"{backend.name} has not answered for {waited_s:g} s")
 
 
 async def _now(backend: Backend, job_id: str) -> JobInfo | None:

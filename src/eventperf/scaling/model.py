@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.texts import one_line
@@ -41,10 +41,13 @@ def real(value: object) -> float | None:
         return None
 
 
+MOST_REPLICAS: Final = 2**31 - 1
+
+
 def check_replicas(value: object, argument: str = "replicas") -> int:
-    """Return ``value`` if it is a whole number from 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigurationError(argument, value, "a whole number from 0")
+    """Return ``value`` if it is a whole number from 0 to 2147483647, the most that Kubernetes takes."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_REPLICAS:
+        raise ConfigurationError(argument, value, f"a whole number from 0 to {MOST_REPLICAS}")
     return value
 
 

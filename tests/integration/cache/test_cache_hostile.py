@@ -15,6 +15,7 @@ from eventperf.cache import (
     MemoryStore,
     PickleSerializer,
     RedisStore,
+    StoreUnavailable,
     ValueTooLarge,
     escape,
 )
@@ -77,7 +78,7 @@ def test_a_pickle_under_our_key_is_never_loaded(url):
 def test_signed_pickles_are_loaded_and_others_are_not(url):
     went_off.clear()
     times = {"created": 0.0, "soft": 4e9, "hard": 4e9}
-    ours = PickleSerializer(secret=b"s3cret")
+    ours = PickleSerializer(secret=b"s3cret of 16 byt")
     with manager(url, l1=None, serializer=ours) as cache:
         outer = f"{cache.namespace}:1:k"
         cache.set("k", {Ticket(1).number: Ticket(7)})
@@ -85,7 +86,7 @@ def test_signed_pickles_are_loaded_and_others_are_not(url):
         blob = cache.store.get(outer)
         bad = [
             seal("p", pickle.dumps(Bomb()), **times),
-            seal("p", PickleSerializer(secret=b"another").dumps(Bomb()), **times),
+            seal("p", PickleSerializer(secret=b"another of 16 by").dumps(Bomb()), **times),
             seal("p", PickleSerializer().dumps(Bomb()), **times),
             blob[:-1] + bytes([blob[-1] ^ 1]),
             blob[:-5],
@@ -94,6 +95,42 @@ def test_signed_pickles_are_loaded_and_others_are_not(url):
             cache.store.set_many([(outer, each, 60)])
             lives_on(cache)
     assert went_off == []
+
+
+def test_a_signed_value_is_good_under_its_own_key_only(url):
+    """However it was written: whoever can write to the server cannot make one key's value another's."""
+    ways = {
+        "set": lambda cache, key: cache.set(key, "admin"),
+        "set with a tag": lambda cache, key: cache.set(key, "admin", tags=["role"]),
+        "add": lambda cache, key: cache.add(key, "admin"),
+        "load": lambda cache, key: cache.get_or_load(key, lambda: "admin"),
+        "load with a tag": lambda cache, key: cache.get_or_load(key, lambda: "admin", tags=["role"]),
+        "load many": lambda cache, key: cache.get_or_load_many([key], lambda n: dict.fromkeys(n, "admin")),
+        "fill": lambda cache, key: cache.warmer("roles", key="*")(lambda: {key: "admin"}) and cache.warm(),
+    }  # fmt: skip
+    with manager(url, l1=None, serializer=PickleSerializer(secret=b"s3cret of 16 byt")) as cache:
+        outer = f"{cache.namespace}:1:role:"
+        for way, write in ways.items():
+            cache.clear()
+            write(cache, "role:alice")
+            assert cache.get("role:alice") == "admin", way
+            cache.set("role:bob", "guest")
+            cache.store.set_many([(f"{outer}bob", cache.store.get(f"{outer}alice"), 60)])
+            assert cache.get("role:bob", "nobody") == "nobody", way
+            assert cache.get_many(["role:bob", "role:alice"]) == {"role:alice": "admin"}, way
+        assert cache.get_or_load("role:bob", lambda: "guest") == "guest"
+
+
+def test_what_redis_py_refuses_to_send_is_not_the_server_s_silence(url):
+    with manager(url, l1=None) as cache:
+        for call in (
+            lambda: cache.store.set_many([("k", None, 60)]),
+            lambda: cache.store.set_many([("k", None, 60), ("l", [], 60)]),
+            lambda: cache.store.incr("k", None, ttl_s=60),
+        ):
+            with pytest.raises(StoreUnavailable) as caught:
+                call()
+            assert not caught.value.silent
 
 
 def test_a_decompression_bomb_is_a_miss(url):

@@ -260,3 +260,29 @@ def test_a_cluster_without_nodes_says_so_to_top_and_get(cluster: KubernetesServe
     assert "metrics not available yet" in kubectl.refused("top", "nodes")
     kubectl("get", "nodes")
     assert "No resources found" in kubectl.said
+
+
+def test_kinds_and_their_fields_are_explained_those_of_a_definition_too(kubectl: Kubectl) -> None:
+    said = kubectl("explain", "deployment.spec.replicas")
+    assert "FIELD: replicas <integer>" in said
+    assert "Number of desired pods" in said
+    assert "scaleTargetRef" in kubectl("explain", "hpa.spec")
+    assert "requests" in kubectl("explain", "pods.spec.containers.resources", "--recursive")
+    assert "does not exist" in kubectl.refused("explain", "deployment.spec.replica")
+    kubectl("explain", "crd.spec.versions")
+    kubectl("apply", "-f", "-", given=DEFINITION)
+    assert "maxReplicaCount" in kubectl("explain", "scaledobjects.spec")
+
+
+def test_an_autoscaler_is_made_by_kubectl_and_shown(cluster: KubernetesServer, kubectl: Kubectl) -> None:
+    cluster.create_deployment("web", replicas=2)
+    kubectl("autoscale", "deployment", "web", "--min=1", "--max=5", "--cpu-percent=80")
+    (made,) = cluster.list("horizontalpodautoscalers", group="autoscaling")
+    spec = made["spec"]
+    assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (1, 5)
+    (metric,) = spec["metrics"]
+    assert metric["resource"]["target"] == {"type": "Utilization", "averageUtilization": 80}
+    assert kubectl("get", "hpa").splitlines()[1].split()[:4] == ["web", "Deployment/web", "1", "5"]
+    refused = kubectl.refused("autoscale", "deployment", "web", "--name=other", "--min=6", "--max=5")
+    assert "max" in refused.lower()

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -27,6 +28,7 @@ class Prometheus:
         self.status = 200
         self.delay_s = 0.0
         self.hang_up = 0
+        self.said: dict[str, str] = {}
         self.asked: list[dict[str, list[str]]] = []
         self.headers: list[dict[str, str]] = []
         outer = self
@@ -43,7 +45,9 @@ class Prometheus:
                     return
                 time.sleep(outer.delay_s)
                 body = outer.answer if isinstance(outer.answer, bytes) else json.dumps(outer.answer).encode()
-                self.send_response(outer.status)
+                self.send_response_only(outer.status)
+                for name, value in {"Date": self.date_time_string(), **outer.said}.items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -114,13 +118,50 @@ def test_a_matrix_and_a_partial_answer_are_missing(prometheus: Prometheus, query
 def test_an_evaluation_time_that_stands_still_is_stale(prometheus: Prometheus) -> None:
     clock = FakeClock()
     query = PrometheusQuery(prometheus.url, "up", max_age="1m", clock=clock)
-    prometheus.vector("5", at=1000.0)
+    at = time.time()
+    prometheus.vector("5", at=at)
     assert query.ask().value == 5.0
     clock.advance(61)
-    assert query.ask().reason == "stale"
-    prometheus.vector("6", at=1061.0)
+    still = "stale: the time of its evaluation stands still, something answers for it"
+    assert query.ask().reason == still
+    prometheus.vector("6", at=at + 1)
     assert query.ask().value == 6.0
     query.close()
+
+
+def http_date(at: float) -> str:
+    return formatdate(at, usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "headers", "is_old"),
+    [
+        (0, {}, False), (-50, {}, False), (-4000, {}, True), (-70, {}, True), (4000, {}, False),
+        # both clocks of the far side are an hour behind ours: the answer is fresh there
+        (-3600, {"Date": http_date(time.time() - 3600)}, False),
+        # a cache hands out what it was given long ago, with the date of then and its age
+        (-3600, {"Date": http_date(time.time() - 3600), "Age": "3600"}, True),
+        (-10, {"Age": "10"}, False), (0, {"Date": "once upon a time"}, False),
+        (-4000, {"Date": "once upon a time"}, True), (-4000, {"Age": "old"}, True),
+    ],
+)  # fmt: skip
+def test_a_result_that_was_evaluated_long_before_it_was_sent_is_refused_with_its_age(
+    prometheus: Prometheus, query: PrometheusQuery, evaluated: int, headers: dict[str, str], is_old: bool
+) -> None:
+    prometheus.vector("5", at=time.time() + evaluated)
+    prometheus.said = headers
+    answer = query.ask()
+    assert (answer.value is None) == is_old, answer
+    if is_old:
+        assert "max_age is 60 s" in answer.reason
+        assert "a cache or a proxy answers" in answer.reason
+
+
+@pytest.mark.parametrize("at", ["NaN", "Infinity", '"yesterday"'])
+def test_a_result_without_a_time_is_refused(prometheus: Prometheus, query: PrometheusQuery, at: str) -> None:
+    text = '{"status":"success","data":{"resultType":"scalar","result":[%s,"7"]}}'
+    prometheus.answer = (text % at).encode()
+    assert query.ask().value is None
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,24 @@ def test_the_four_calls_answer_what_was_decided(host: Host) -> None:
     assert next(iter(host.client.StreamIsActive(host.ref(), timeout=10))).result is True
 
 
+@pytest.mark.parametrize("key", ["tgt", "Target", "activationThreshold", "", "\u202e"])
+def test_metadata_that_nothing_reads_is_named_with_what_is_allowed(host: Host, key: str) -> None:
+    host.scaler.tick()
+    ref = host.ref(**{key: "deployment/web", "target": "deployment/web"})
+    request = host.pb.messages.GetMetricsRequest(scaledObjectRef=ref, metricName="eventperf-replicas")
+    for call in (
+        lambda: host.client.IsActive(ref, timeout=10), lambda: host.client.GetMetricSpec(ref, timeout=10),
+        lambda: host.client.GetMetrics(request, timeout=10),
+        lambda: next(iter(host.client.StreamIsActive(ref, timeout=10))),
+    ):  # fmt: skip
+        status, said = code(call)
+        assert status == "INVALID_ARGUMENT"
+        assert repr(key) in said
+        assert "allowed are target" in said
+    # what KEDA itself reads of a trigger comes along
+    assert host.asked(target="deployment/web", scalerAddress="eventperf:6000", tlsCertFile="") == 6.0
+
+
 def test_none_wanted_is_not_active_and_a_stream_tells_each_change_once(host: Host) -> None:
     host.load[0] = 0.0
     host.web.scale(0)

@@ -19,6 +19,7 @@ import pytest
 from eventperf.scaling import (
     AutoScaler,
     CallableMetrics,
+    HttpAccess,
     PrometheusMetrics,
     Sample,
     ScalingDecision,
@@ -167,3 +168,73 @@ def test_pods_that_come_and_go_are_counted_once_each(tmp_path: Path) -> None:
         pods.shutdown()
         pods.server_close()
         thread.join()
+
+
+class Door(ThreadingHTTPServer):
+    """In front of a Prometheus: lets in who has the token, and may ask it about a time that is long past."""
+
+    daemon_threads = True
+
+    def __init__(self, behind: str) -> None:
+        self.token, self.old_s, self.behind = "first", 0.0, behind
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(handler) -> None:
+                status, body = 401, b"{}"
+                if handler.headers.get("Authorization") == f"Bearer {self.token}":
+                    at = time.time() - self.old_s
+                    with urllib.request.urlopen(f"{behind}{handler.path}&time={at}", timeout=30) as found:
+                        status, body = found.status, found.read()
+                handler.send_response(status)
+                handler.end_headers()
+                handler.wfile.write(body)
+
+            def log_message(handler, *_: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@pytest.fixture
+def door(host: Host) -> Iterator[Door]:
+    found = Door(f"http://127.0.0.1:{host.port}/prom")
+    thread = threading.Thread(target=found.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    eventually(lambda: host.value("vector(300)") == 300.0)
+    yield found
+    found.shutdown()
+    found.server_close()
+    thread.join()
+
+
+def test_a_token_that_is_rotated_while_the_scaler_runs_counts_at_once(door: Door, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("first\n")
+    source = PrometheusMetrics(door.url, "vector(300)", timeout=30, access=HttpAccess(bearer_file=token))
+    target = SimulatedTarget(2)
+    with AutoScaler(target, source, TargetTracking(rps=50), max_replicas=40) as scaler:
+        assert scaler.tick().after == 6
+        door.token = "second"  # the server takes the new one alone, and nobody has told us yet
+        refused = scaler.tick()
+        assert (refused.after, refused.action) == (6, "none"), "blind, it stays where it is"
+        assert "HTTP 401: the credentials" in refused.explain()
+        (tmp_path / "new").write_text("second\n")
+        os.replace(tmp_path / "new", token)
+        seen = scaler.tick()
+        assert "401" not in seen.explain()
+        assert "rps: 300" in seen.explain()
+        token.unlink()
+        assert "bearer_file" in scaler.tick().explain()
+
+
+def test_what_prometheus_says_of_long_ago_is_refused_with_its_age(door: Door) -> None:
+    source = PrometheusMetrics(door.url, "vector(7)", timeout=30, access=HttpAccess(bearer="first"))
+    assert source.read()["rps"].value == 7.0
+    door.old_s = 4000.0
+    sample = source.read()["rps"]
+    assert sample.value is None
+    assert "max_age is 60 s; a cache or a proxy answers" in (sample.error or "")
+    door.old_s = 0.0
+    assert source.read()["rps"].value == 7.0
+    source.close()

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from eventperf.cache import PickleSerializer, SerializationError
 from eventperf.cache.values.envelope import seal, unseal
-from eventperf.cache.values.serializers import MsgpackSerializer
+from eventperf.cache.values.serializers import MsgpackSerializer, Undecodable
+from eventperf.errors import ConfigurationError
 
 
 class Perm(enum.Flag):
@@ -154,3 +155,31 @@ def test_tags_of_any_number_and_length_are_kept_beside_a_value():
     sealed = unseal(blob)
     assert sealed is not None
     assert (sealed.tags, sealed.payload) == (tags, b"value")
+
+
+@pytest.mark.parametrize(
+    "secret", [b"", b"fifteen bytes !", "a text of more than 16", None, 5, [], bytearray()]
+)
+def test_a_secret_that_protects_nothing_is_refused_and_not_shown(secret):
+    with pytest.raises(ConfigurationError, match="secret") as caught:
+        PickleSerializer(secret=secret)
+    assert "at least 16 bytes" in caught.value.allowed
+    assert "fifteen" not in str(caught.value)
+    assert "text of" not in str(caught.value)
+
+
+def test_a_signed_pickle_is_for_one_key():
+    ours = PickleSerializer(secret=b"0123456789abcdef")
+    data = ours.dumps_for("admin", "role:alice")
+    assert ours.loads_for(data, "role:alice") == "admin"
+    for other in ("role:bob", "", "role:alic", "1:role:alice"):
+        with pytest.raises(Undecodable, match="signature"):
+            ours.loads_for(data, other)
+    with pytest.raises(Undecodable, match="signature"):
+        ours.loads(data)
+
+
+def test_what_pickle_cannot_keep_is_not_answered_with_unsigned_pickles():
+    with pytest.raises(SerializationError) as caught:
+        PickleSerializer(secret=b"0123456789abcdef").dumps(lambda: 1)
+    assert 'serializer="pickle"' not in str(caught.value)

@@ -11,7 +11,8 @@ from console_asks import CURE, HOSTILE, assert_harmless, everything, get
 from eventperf.contrib.console import Console, ConsoleAction, read_only
 from eventperf.contrib.console.guard import COOKIE, token_of
 from eventperf.contrib.console.web import Request, Response
-from eventperf.queues import JobState, QueueManager
+from eventperf.queues import JobState, Limit, QueueManager
+from eventperf.testing import FakeClock
 
 
 @pytest.fixture
@@ -140,3 +141,29 @@ def test_minutes_are_drawn_and_listed(queues: QueueManager) -> None:
         assert "Jobs a minute" in page.text
         assert "mail" in page.text
     assert "Jobs a minute" in get(console, "/").body.decode()
+
+
+def test_schedules_say_when_they_come_next_and_limits_what_they_count() -> None:
+    clock = FakeClock(time=1_800_000_000.0)
+    limits = [Limit(queue="low", concurrency=3), Limit(type="mail", rate=100, per="1m", per_key=True)]
+    north = QueueManager("memory://", limits=limits)
+    north.job("mail")(lambda ctx, data: None)
+    north.cron("nightly <b>", "30 3 * * *", "mail", queue="low", timezone="Europe/Berlin")
+    north.cron("often", "5m", "mail")
+    north.enqueue("mail", None, queue="low")
+    south = QueueManager("memory://")
+    console = Console(queues={"north": north, "south": south}, may=everything, clock=clock)
+    page = assert_harmless(get(console, "/queues/rules", **{"in": "north"}))
+    assert [attrs["datetime"] for name, attrs in page.tags if name == "time"] == [
+        "2027-01-15T08:05:00.000+00:00", "2027-01-15T08:10:00.000+00:00", "2027-01-15T08:15:00.000+00:00",
+        "2027-01-16T02:30:00.000+00:00", "2027-01-17T02:30:00.000+00:00", "2027-01-18T02:30:00.000+00:00",
+    ]  # fmt: skip
+    for text in ("nightly <b>", "30 3 * * * (Europe/Berlin)", "every 5 min", "3 at once", "100 in 1 min"):
+        assert text in page.text
+    links = [attrs["href"] for name, attrs in page.tags if name == "a"]
+    assert "/ops/queues/rules?in=south" in links
+    assert (
+        "This process declares no schedule" in get(console, "/queues/rules", **{"in": "south"}).body.decode()
+    )
+    assert get(console, "/queues/rules", **{"in": "west"}).status == 404
+    assert "/ops/queues/rules?in=north" in get(console, "/queues").body.decode()

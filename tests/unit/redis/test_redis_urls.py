@@ -80,3 +80,43 @@ def test_plain_connections_have_nothing_to_check():
 )
 def test_options_of_redis_py_are_taken(url: str) -> None:
     assert parse(url).options
+
+
+NO_COUNT = ("0", "-1", "1" * 31, "1.5", "nan", "", "five", "0x10", "\u0665")
+
+
+@pytest.mark.parametrize(
+    ("option", "wrongs"),
+    [
+        ("max_connections", NO_COUNT),
+        ("socket_read_size", NO_COUNT),
+        ("health_check_interval", NO_COUNT[1:]),
+        ("db", NO_COUNT[1:]),
+        ("protocol", (*NO_COUNT, "1", "4")),
+        *((name, ("0", "-1", "nan", "inf", "1e3", "", ".", "soon", "1" * 31)) for name in
+          ("socket_timeout", "socket_connect_timeout", "timeout")),
+        *((name, ("", "maybe", "on", "2")) for name in
+          ("socket_keepalive", "retry_on_timeout", "ssl_check_hostname")),
+        ("ssl_cert_reqs", ("NONE", "", "CERT_NONE", "no")),
+        *((name, ("", "redis.Connection")) for name in
+          ("connection_class", "queue_class", "retry", "retry_on_error", "parser_class")),
+    ],
+)  # fmt: skip
+def test_an_option_with_a_value_it_cannot_have_is_refused_before_anything_connects(
+    option: str, wrongs: tuple[str, ...]
+) -> None:
+    scheme = "rediss" if option.startswith("ssl") else "redis"
+    for wrong in wrongs:
+        with pytest.raises(ConfigurationError) as caught:
+            parse(f"{scheme}://h?{option}={wrong}")
+        assert caught.value.argument == f"{option} in the URL", wrong
+        assert caught.value.allowed
+
+
+def test_an_option_with_a_value_it_can_have_is_taken() -> None:
+    numbers = ("max_connections=1", "socket_timeout=.5", "timeout=3", "socket_timeout=0.05", "db=3")
+    words = ("socket_keepalive=No", "retry_on_timeout=1", "health_check_interval=0", "protocol=2")
+    for text in (*numbers, *words):
+        assert parse(f"redis://h?{text}").options
+    for text in ("ssl_cert_reqs=required", "ssl_cert_reqs=none", "ssl_check_hostname=True"):
+        assert parse(f"rediss://h?{text}").options

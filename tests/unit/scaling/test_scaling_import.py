@@ -12,11 +12,14 @@ from eventperf.cli.main import main
 from eventperf.cli.scale.config import build, read_file
 from eventperf.errors import ConfigurationError
 from eventperf.scaling import (
+    AutoScaler,
     Behavior,
+    CallableMetrics,
     Observation,
     RatePolicy,
     Rules,
     Sample,
+    SimulatedTarget,
     TargetState,
     TargetTracking,
     Tolerance,
@@ -224,3 +227,77 @@ def test_what_the_manifest_says_is_read_or_refused_by_name(
     path.write_text(json.dumps({**made, **change, "spec": {**made["spec"], **change["spec"]}}))
     main(["scale", "import", str(path)])
     assert said in "".join(capsys.readouterr())
+
+
+def scaled_object(trigger: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    reference = {"scaleTargetRef": {"name": "web"}, "maxReplicaCount": 9}
+    return {
+        "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "web"},
+        "spec": {**reference, "triggers": [trigger], **spec},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("left_out", ["query", "serverAddress"])
+def test_what_a_prometheus_trigger_does_not_say_is_asked_for(
+    left_out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"serverAddress": "http://prom:9090", "query": "sum(hits)", "threshold": "30"}
+    del data[left_out]
+    scaler, said = imported(
+        tmp_path / "so.json", scaled_object({"type": "prometheus", "metadata": data}), capsys
+    )
+    assert scaler.policy.targets == {"rps": 30.0}
+    assert f"prometheus without {left_out}" in said
+
+
+def test_a_trigger_without_its_threshold_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "so.json"
+    file.write_text(json.dumps(scaled_object({"type": "prometheus", "metadata": {"query": "up"}})))
+    assert main(["scale", "import", str(file)]) == 2
+    assert "threshold of prometheus" in capsys.readouterr().err
+
+
+def test_every_field_without_a_counterpart_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {
+        "serverAddress": "http://prom:9090", "query": "sum(hits)", "threshold": "30",
+        "activationThreshold": "5", "ignoreNullValues": "false", "authModes": "bearer",
+    }  # fmt: skip
+    trigger = {"type": "prometheus", "metadata": data, "authenticationRef": {"name": "prom"}}
+    scaled = scaled_object(trigger, pollingInterval=15, idleReplicaCount=0)
+    _, said = imported(tmp_path / "so.json", scaled, capsys)
+    for name in ("activationThreshold = 5", "ignoreNullValues", "authModes", "authenticationRef",
+                 "pollingInterval = 15", "idleReplicaCount"):  # fmt: skip
+        assert name in said
+    assert "starts with the first load" in said
+    assert "bearer_file" in said
+
+
+@pytest.mark.parametrize("replicas", [2**31, 10**30, -1, 1.5, True])
+def test_more_replicas_than_kubernetes_takes_are_refused(replicas: Any) -> None:
+    with pytest.raises(ConfigurationError, match="2147483647"):
+        AutoScaler(
+            SimulatedTarget(1), CallableMetrics(rps=lambda: 1.0), TargetTracking(rps=1), max_replicas=replicas
+        )
+
+
+def test_the_tables_of_a_check_fit_a_hundred_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = "sum(rate(http_requests_total[1m]))" * 6
+    file = tmp_path / "scale.toml"
+    file.write_text(
+        '[[targets]]\nname = "deployment/' + "w" * 40 + '"\nmax_replicas = 2147483647\n'
+        'policy = { type = "target-tracking", rps = 50, cpu = 0.7, memory = 0.8, totals = ["rps"] }\n'
+        f'[targets.metrics]\nrps = {{ prometheus = "http://127.0.0.1:9", query = "{query}" }}\n'
+        'cpu = "kubernetes"\nmemory = "kubernetes"\n[kubernetes]\nkubeconfig = "'
+        + str(tmp_path / "none")
+        + '"\n'
+    )
+    main(["scale", "run", "--config", str(file), "--check"])
+    shown = capsys.readouterr().out
+    assert "2147483647" in shown
+    assert max(map(len, shown.splitlines())) <= 100, shown

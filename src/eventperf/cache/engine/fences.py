@@ -32,6 +32,16 @@ class Guard:
     def __init__(self, ticket: Ticket | None = None, flight: Flight | None = None) -> None:
         self._ticket, self._flight = ticket, flight
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for the load."""
+        return self._flight is not None and self._flight.is_awaited
+
+    def outdate(self) -> None:
+        """Say that something was written elsewhere while the load ran."""
+        if self._flight is not None:
+            self._flight.is_outdated = True
+
     def holds(self, inner_tags: Iterable[str] = ()) -> bool:
         """Tell whether a value with these tags may be kept."""
         if self._ticket is not None and self._ticket.fenced:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from eventperf.cache.checks import INT64
 from eventperf.cache.entry import Entry
+from eventperf.cache.errors import CounterOverflow
 from eventperf.cache.policy import is_kept
 from eventperf.cache.protocols import Measured
 from eventperf.cache.stats import CacheStats
@@ -26,6 +28,8 @@ def count_here(core: Core, name: str, amount: int, ttl_s: float) -> int:
             if len(core.counters) >= COUNTERS_MOST:
                 core.counters.popitem(last=False)  # the oldest has to make room
             entry = core.counters[name] = Entry(name, 0, now + ttl_s, now + ttl_s)
+        if entry.value + amount not in INT64:
+            raise CounterOverflow(name, amount)
         entry.value += amount
         return int(entry.value)
 

@@ -64,9 +64,10 @@ def _store(
     versions: dict[str, str],
 ) -> Steps[None]:
     soft, hard = life
+    named = [(outer_of(batch.space, local), value) for local, value in items.items()]
     blobs = [
-        (outer_of(batch.space, local), pack(core, value, soft, hard, batch.options, tags=versions), hard)
-        for local, value in items.items()
+        (outer, pack(core, outer, value, soft, hard, batch.options, tags=versions), hard)
+        for outer, value in named
     ]
     core.drop_keys(list(items))
     for start in range(0, len(blobs), CHUNK):

@@ -84,7 +84,7 @@ def keep_loaded(
         return False
     soft, hard = life
     if may_not_keep(core, flight, job.local, job.inner(tags), versions, server_s):
-        return _refused(core)
+        return _refused(core, flight)
     tickets = core.fences.open([job.local])
     try:
         missing = [tag for tag in tags if tag not in versions]
@@ -93,18 +93,21 @@ def keep_loaded(
                 return False
             late = yield from tag_versions(core, tier, job.space, missing, create_for_s=hard)
             if len(late) < len(missing) or any(tag_changed_since(v, server_s) for v in late.values()):
-                return _refused(core)
+                return _refused(core, flight)
             versions = {**versions, **late}
-        blob = pack(core, value, soft, hard, job.options, load_s=load_s, tags={t: versions[t] for t in tags})
+        mine = {t: versions[t] for t in tags}
+        blob = pack(core, job.outer, value, soft, hard, job.options, load_s=load_s, tags=mine)
         if flight.fenced:
-            return _refused(core)
+            return _refused(core, flight)
         kept = (yield from ask(tier.store_many, token, [(job.outer, blob, hard)]))[0]
         yield from settle_up(core, tier, [(job.outer, kept)])
         if kept:
             yield from take_back_fenced(core, tier, [job.outer] if flight.fenced else [])
-            found = Found(value, soft, hard, {t: versions[t] for t in tags}, load_s)
+            found = Found(value, soft, hard, mine, load_s)
             guard = Guard(tickets[job.local], flight)
             yield from near(core, tier, job.space, {job.local: (found, guard)}, job.options)
+        else:
+            flight.is_outdated = True
         return True
     except StoreUnavailable:
         return True
@@ -130,7 +133,8 @@ def may_not_keep(
     )
 
 
-def _refused(core: Core) -> bool:
+def _refused(core: Core, flight: Flight) -> bool:
+    flight.is_outdated = True
     core.counts.refused += 1
     return False
 
@@ -162,14 +166,17 @@ def near(
 ) -> Steps[None]:
     """Keep what was stored in process memory too, while the versions of its tags still are what they were.
 
-    Other processes' invalidations during the load are seen there alone.
+    Other processes' invalidations during the load are seen there alone, which whoever waits has to know.
     """
-    if not options.use_l1 or core.l1 is None or not core.l1_open:
+    has_memory = options.use_l1 and core.l1 is not None and core.l1_open
+    if not has_memory and not any(found.tags and guard.is_awaited for found, guard in values.values()):
         return
     tags = {tag for found, _ in values.values() for tag in found.tags}
     current: dict[str, str] = {}
     if tags and core.coherence != "ttl":
         current = yield from tag_versions(core, tier, space, tags)
     for local, (found, guard) in values.items():
-        if core.coherence == "ttl" or all(current.get(tag) == v for tag, v in found.tags.items()):
+        if core.coherence != "ttl" and any(current.get(tag) != v for tag, v in found.tags.items()):
+            guard.outdate()
+        elif has_memory:
             keep_near(core, space, local, found, options, guard)

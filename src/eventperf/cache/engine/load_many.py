@@ -63,7 +63,7 @@ def _join(core: Core, batch: Batch, key: str, flight: Flight) -> Steps[tuple[boo
     """Wait for somebody else's load of one key; load it alone when that load gave nothing."""
     if (yield from may_wait(core.flights, flight)):
         yield from wait(core.flights, flight, None)
-        if flight.state != ABANDONED:
+        if flight.state != ABANDONED and not flight.is_outdated:
             return True, flight.result()
     return (yield from _alone(core, batch, key))
 
@@ -258,6 +258,8 @@ def _store(
     inner = batch.inner_tags
     if len(versions) < len(batch.tags):
         core.counts.refused += len(leased)
+        for key in leased:
+            mine[key].is_outdated = True
         return set()
     found: dict[str, Found] = {}
     for key in leased:
@@ -269,6 +271,7 @@ def _store(
             )
             if settles or not Guard(flight=mine[key]).holds(inner):
                 core.counts.refused += 1
+                mine[key].is_outdated = True
                 continue
             found[key] = Found(loaded[key], *life, versions, 0.0)
     if not found:
@@ -277,7 +280,7 @@ def _store(
     items = []
     for key, one in list(found.items()):
         try:
-            blob = pack(core, one.value, one.soft_s, one.hard_s, batch.options, tags=versions)
+            blob = pack(core, outers[key], one.value, one.soft_s, one.hard_s, batch.options, tags=versions)
             items.append((outers[key], blob, one.hard_s))
         except SerializationError as error:
             not_kept(core, batch.names[key], error)
@@ -288,6 +291,8 @@ def _store(
     try:
         good = yield from ask(tier.store_many, token, items)
         outcomes = dict(zip(found, good, strict=True))
+        for key, kept in outcomes.items():
+            mine[key].is_outdated = not kept
         yield from settle_up(core, tier, [(outers[key], kept) for key, kept in outcomes.items()])
         yield from take_back_fenced(core, tier, [outers[key] for key in found if mine[key].fenced])
         values = {key: (one, Guard(tickets[key], mine[key])) for key, one in found.items() if outcomes[key]}

@@ -48,6 +48,7 @@ def get_or_load(core: Core, job: Job) -> Steps[Any]:
         _old_here(core, job)
     timeout = job.options.in_seconds.hard_timeout
     give_up = None if timeout is None else core.now() + timeout
+    began_after_us = False
     while True:
         flight, leads = core.flights.join(job.local, job.inner_tags())
         if leads:
@@ -55,14 +56,19 @@ def get_or_load(core: Core, job: Job) -> Steps[Any]:
             done, value = yield from _take_the_lead(core, job, flight, give_up)
             if done:
                 return value
-        elif job.stale is not None and may_serve_stale(job.stale.soft_s, job.options):
-            return _serve_stale(core, job.stale)
-        elif not (yield from may_wait(core.flights, flight)):
-            return (yield from _load(core, job, ()))  # waiting for ourselves would never end
+        else:
+            yield from _old_elsewhere(core, job, flight)
+            if job.stale is not None and _may_do(job, job.stale):
+                return _serve_stale(core, job.stale)
+            if not (yield from may_wait(core.flights, flight)):
+                return (yield from _load(core, job, ()))  # waiting for ourselves would never end
         landed = yield from wait(core.flights, flight, _patience(core, job, give_up))
         if landed:
-            if flight.state != ABANDONED:
+            if flight.state == ERROR and job.stale is not None and _may_do(job, job.stale):
+                return _serve_stale(core, job.stale)  # it failed before we had looked away
+            if flight.state != ABANDONED and (leads or began_after_us or not flight.is_outdated):
                 return flight.result()
+            began_after_us = flight.is_outdated
         elif job.stale is not None:
             return _serve_stale(core, job.stale)
         elif give_up is not None and core.now() >= give_up:
@@ -78,6 +84,19 @@ def _old_here(core: Core, job: Job) -> None:
             job.stale = Found(entry.value, entry.soft - now, entry.hard - now, {}, 0.0)
 
 
+def _old_elsewhere(core: Core, job: Job, flight: Flight) -> Steps[None]:
+    """Note the old value that the second tier has: ours ended as the refresh took its lease.
+
+    It is read anew for each caller, since another process may have invalidated it meanwhile.
+    """
+    if not flight.is_refresh or job.stale is not None or job.refresh or core.tier is None:
+        return
+    if old_is_of_use(job.options):
+        found = (yield from look_for(core, core.tier, job)).found
+        if found is not None and flight.fenced_tags.isdisjoint(job.inner(found.tags)):
+            job.stale = found
+
+
 def _serve_stale(core: Core, stale: Found) -> Any:
     core.counts.stale += not stale.is_fresh
     return stale.value
@@ -88,6 +107,7 @@ def _take_the_lead(core: Core, job: Job, flight: Flight, give_up: float | None) 
     options = job.options
     if core.tier is not None and job.stale is None and not job.refresh and old_is_of_use(options):
         yield from _find_old(core, core.tier, job, flight)
+        flight.is_refresh = job.stale is not None
         if job.stale is not None and may_serve_stale(job.stale.soft_s, options):
             yield from _refresh_behind(core, job, flight)
             return True, _serve_stale(core, job.stale)
@@ -132,6 +152,7 @@ def _refresh_behind(core: Core, job: Job, flight: Flight) -> Steps[None]:
     flight, leads = core.flights.join(job.local, job.inner_tags())
     if leads:
         job.flight = flight
+        flight.is_refresh = True
         if not (yield from spawn(core.background, _lead(core, job, flight, True), flight)):
             core.flights.land(flight, ABANDONED)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from eventperf.cache.errors import StoreUnavailable
 from eventperf.cache.keys import Space
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.policy import early_by, is_fresh, is_kept, l1_life
+from eventperf.cache.protocols import SignsForKey
 from eventperf.cache.values.envelope import LEASE, OTHER_TYPE, SETTLING, kind, open_payload, unseal
 
 from .effects import Steps, ask
@@ -67,11 +69,18 @@ def decode(core: Core, outer: str, blob: bytes | None, options: CacheOptions) ->
         return Look(None, present=True)
     serializer: Any = options.serializer or core.serializer
     try:
-        value = open_payload(sealed, serializer.loads, serializer.name, options.max_value_bytes)
+        loads = serializer.loads
+        if isinstance(serializer, SignsForKey):
+            loads = partial(_loads_for, serializer, outer)
+        value = open_payload(sealed, loads, serializer.name, options.max_value_bytes)
     except Exception as error:  # a serializer of the host may raise anything: it is a miss, counted
         core.corrupt(outer, str(error))
         return Look(None, present=True)
     return Look(Found(value, sealed.soft - now, sealed.hard - now, sealed.tags, sealed.load_s), present=True)
+
+
+def _loads_for(serializer: SignsForKey, outer: str, data: bytes) -> Any:
+    return serializer.loads_for(data, outer)
 
 
 def look(

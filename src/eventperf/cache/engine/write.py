@@ -16,6 +16,7 @@ from eventperf.cache.errors import SerializationError, StoreUnavailable, ValueTo
 from eventperf.cache.keys import FOREIGN, Space, glob
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.policy import is_fresh, is_kept, lifetime
+from eventperf.cache.protocols import SignsForKey
 from eventperf.cache.values.envelope import seal, times_of
 
 from .effects import Steps, ask
@@ -25,11 +26,17 @@ from .state import Core
 from .tier import Tier
 
 
-def pack(core: Core, value: Any, soft_s: float, hard_s: float, options: CacheOptions, **more: Any) -> bytes:
-    """Return the envelope of a value."""
+def pack(
+    core: Core, outer: str, value: Any, soft_s: float, hard_s: float, options: CacheOptions, **more: Any
+) -> bytes:
+    """Return the envelope of the value of an outer key."""
     serializer: Any = options.serializer or core.serializer
     try:
-        payload = serializer.dumps(value)
+        payload = (
+            serializer.dumps_for(value, outer)
+            if isinstance(serializer, SignsForKey)
+            else serializer.dumps(value)
+        )
     except SerializationError:
         raise
     except Exception as error:  # a serializer of the host may raise anything
@@ -96,18 +103,21 @@ def _write_far(
 ) -> Steps[None]:
     soft, hard = life
     keys = list(items)
-    blobs = {key: pack(core, items[key], soft, hard, options) for key in keys}  # refuses before any change
+    outers = {key: outer_of(space, key) for key in keys}
+    # Refuses before any change.
+    blobs = {key: pack(core, outers[key], items[key], soft, hard, options) for key in keys}
     core.drop_keys(keys)
     tickets = core.fences.open(keys) if core.l1 is not None and options.use_l1 else {}
     ours = set(tickets.values())
-    outers = {key: outer_of(space, key) for key in keys}
     try:
         versions: dict[str, str] = {}
         if tags:
             versions = yield from tag_versions(core, tier, space, tags, create_for_s=hard)
             if len(versions) < len(tags):
                 raise StoreUnavailable(tier.url, "an invalidation of a tag of this value waits")
-            blobs = {key: pack(core, items[key], soft, hard, options, tags=versions) for key in keys}
+            blobs = {
+                key: pack(core, outers[key], items[key], soft, hard, options, tags=versions) for key in keys
+            }
         yield from ask(tier.set_many, [(outers[key], blobs[key], hard) for key in keys])
         if core.replay is not None:
             core.replay.paid(outers.values())
@@ -201,7 +211,7 @@ def add(
     versions: dict[str, str] = {}
     if tags:
         versions = yield from tag_versions(core, tier, space, tags, create_for_s=hard)
-    blob = pack(core, value, soft, hard, options, tags=versions)
+    blob = pack(core, outer, value, soft, hard, options, tags=versions)
     core.drop_keys([local])
     is_ours = yield from ask(tier.put_new, outer, blob, hard, times)
     if is_ours:

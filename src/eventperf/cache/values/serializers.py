@@ -326,36 +326,72 @@ def _make_object(
     return made
 
 
+SECRET_LEAST: Final = 16
+"""A secret has so many bytes at least: a shorter one can be found by trying."""
+UNSIGNED: Final[Any] = object()
+
+
 class PickleSerializer:
     """Pickle, for hosts that choose it knowing that whoever can write to the server can run code here.
 
     Args:
-        secret: When given, values are signed with HMAC-SHA256, and unsigned or altered ones are misses.
+        secret: When given, values are signed with HMAC-SHA256 together with the key they are kept under, and
+            those that are unsigned, altered or copied from another key are misses. At least 16 bytes, such as
+            ``secrets.token_bytes(32)`` makes them. An older value of the same key is still one of ours.
+
+    Raises:
+        ConfigurationError: An empty or short secret, text, or ``None`` (a setting that is not there).
     """
 
     name = "p"
 
-    def __init__(self, secret: bytes | None = None) -> None:
-        self._secret = secret
+    def __init__(self, secret: bytes = UNSIGNED) -> None:
+        self._secret: bytes | None = None if secret is UNSIGNED else _strong(secret)
 
     def dumps(self, value: Any, /) -> bytes:
-        """Return ``value`` as bytes, signed when there is a secret."""
+        """Return ``value`` as bytes, signed for no key when there is a secret."""
+        return self.dumps_for(value, "")
+
+    def loads(self, data: bytes, /) -> Any:
+        """Return the value that was signed for no key."""
+        return self.loads_for(data, "")
+
+    def dumps_for(self, value: Any, key: str, /) -> bytes:
+        """Return ``value`` as bytes, signed for ``key`` when there is a secret."""
         try:
             data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
         except Exception as error:  # what an object refuses with is its own business
             raise SerializationError(f"{type(value).__qualname__} ({error})") from error
-        return data if self._secret is None else hmac.digest(self._secret, data, "sha256") + data
+        return data if self._secret is None else _mark(self._secret, key, data) + data
 
-    def loads(self, data: bytes, /) -> Any:
-        """Return the value; anything that cannot be loaded is a miss."""
+    def loads_for(self, data: bytes, key: str, /) -> Any:
+        """Return the value that was signed for ``key``; anything that cannot be loaded is a miss."""
         if self._secret is not None:
             mark, data = data[:32], data[32:]
-            if not hmac.compare_digest(mark, hmac.digest(self._secret, data, "sha256")):
+            if not hmac.compare_digest(mark, _mark(self._secret, key, data)):
                 raise Undecodable("signature does not match")
         try:
             return pickle.loads(data)
         except Exception as error:  # unpickling may raise anything at all
             raise Undecodable(f"{type(error).__name__}: {error}") from error
+
+
+def _mark(secret: bytes, key: str, data: bytes) -> bytes:
+    """Return the signature of ``data`` under ``key``; the key's length keeps the two apart."""
+    name = key.encode("utf-8", "surrogatepass")
+    return hmac.digest(secret, b"%d:%b%b" % (len(name), name, data), "sha256")
+
+
+def _strong(secret: object) -> bytes:
+    allowed = (
+        f"at least {SECRET_LEAST} bytes that nobody can guess: bytes.fromhex(os.environ['CACHE_SECRET'])"
+        " of what `python -c 'import secrets; print(secrets.token_hex(32))'` printed"
+    )
+    if not isinstance(secret, (bytes, bytearray)):  # neither value nor length of a secret is shown
+        raise ConfigurationError("secret", type(secret).__name__, allowed)
+    if len(secret) < SECRET_LEAST:
+        raise ConfigurationError("secret", "no bytes" if not secret else "fewer bytes", allowed)
+    return bytes(secret)
 
 
 def make(choice: str | Serializer | None) -> Serializer:

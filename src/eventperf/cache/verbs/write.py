@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from eventperf._core.durations import Duration, seconds
+from eventperf.cache.checks import check_amount
 from eventperf.cache.engine.effects import Steps, arun, ask, run
 from eventperf.cache.engine.figures import count_here
 from eventperf.cache.engine.state import Core
@@ -19,6 +20,7 @@ from eventperf.cache.engine.write import (
     touch,
     write_many,
 )
+from eventperf.cache.errors import CounterOverflow
 from eventperf.cache.keys import fit
 from eventperf.cache.options import CacheOptions
 from eventperf.cache.values.isolation import COPY, SHARE, private
@@ -254,6 +256,8 @@ class WriteVerbs(Verbs):
     def _add_to(self, key: str, amount: int | None) -> Steps[Added]:
         _, _, space = self._plan(None, None)
         local = space.local(text_of(key))
+        if amount is not None:
+            amount = check_amount(amount)
         state, total, left_ms = yield from add_number(self._core, space, local, amount)
         return Added(state == 1, state == 0, total, left_ms / 1000 if left_ms >= 0 else math.inf)
 
@@ -289,11 +293,15 @@ class Counter:
         self._ttl_s = float("inf") if ttl_s is None else ttl_s
 
     def incr(self, amount: int = 1) -> int:
-        """Add ``amount`` and return the new value; atomic."""
+        """Add ``amount`` and return the new value; atomic, exact for whole numbers of 64 bits.
+
+        Raises:
+            CounterOverflow: The sum has more than 64 bits; the counter stays as it was.
+        """
         return run(self._incr(amount))
 
     async def aincr(self, amount: int = 1) -> int:
-        """Add ``amount`` and return the new value; atomic."""
+        """Add ``amount`` and return the new value; see :meth:`incr`."""
         return await arun(self._incr(amount))
 
     def value(self) -> int:
@@ -305,8 +313,11 @@ class Counter:
         return await arun(self._incr(0))
 
     def _incr(self, amount: int) -> Steps[int]:
-        core = self._core
+        core, amount = self._core, check_amount(amount)
         if core.tier is None:
             return count_here(core, self._name, amount, self._ttl_s)
         key = f"{core.space.tag_prefix[:-2]}c:{self._name}"
-        return (yield from ask(core.tier.incr, key, amount, ttl_s=self._ttl_s))
+        try:
+            return (yield from ask(core.tier.incr, key, amount, ttl_s=self._ttl_s))
+        except CounterOverflow as error:
+            raise CounterOverflow(self._name, amount) from error  # by the name that the caller knows

@@ -16,6 +16,16 @@ from eventperf.scaling.behavior import HPA_DOWN, HPA_UP, PLAIN_UP
 from .checks import REPLACE
 
 _SPARE = ("rps", "backlog")
+_ADDRESS = "http://prometheus:9090"
+# fields of KEDA's that have a counterpart here, or need none
+_CARRIED = {
+    "cpu": {"value", "type", "containerName"}, "memory": {"value", "type", "containerName"},
+    "prometheus": {"serverAddress", "query", "threshold", "metricName"},
+}  # fmt: skip
+_SPEC = {
+    "scaleTargetRef", "triggers", "minReplicaCount", "maxReplicaCount", "advanced", "fallback",
+    "cooldownPeriod",
+}  # fmt: skip
 
 
 def carried_over(path: str) -> tuple[str, list[str]]:
@@ -124,17 +134,43 @@ class _Carried:
             raise ConfigurationError(f"{self._title}: target of {name}", given, "a quantity") from None
         if "averageValue" not in target:
             self._totals.append(slot)
-        self._sources[slot] = f'{{ prometheus = "http://prometheus:9090", query = "{REPLACE}" }}'
+        self._sources[slot] = f'{{ prometheus = "{_ADDRESS}", query = "{REPLACE}" }}'
         self._say(f"{kind} metric {name} became {slot}: give its PromQL query, a total over all pods")
 
     def _keda(self) -> None:
         self._low, self._high = self._spec.get("minReplicaCount", 0), self._spec.get("maxReplicaCount", 100)
         for trigger in self._spec.get("triggers") or ():
             self._trigger(trigger)
+            self._unsaid(trigger)
+        for name in sorted(set(self._spec) - _SPEC):
+            self._say(f"{name} = {self._spec[name]}: there is nothing of the kind here; left out")
         if self._spec.get("fallback"):
             self._say("fallback: while metrics are missing the number stays, and never falls")
         if self._low == 0:
             self._say("cooldownPeriod to zero: the scale-down window of [targets.behavior] counts instead")
+
+    def _unsaid(self, trigger: Mapping[str, Any]) -> None:
+        """Name what of a trigger that is carried over has no counterpart here."""
+        kind, data = str(trigger.get("type")), trigger.get("metadata") or {}
+        for name in sorted(set(data) - _CARRIED.get(kind, set(data))):
+            what = "there is nothing of the kind here; left out"
+            if name.startswith("activation"):
+                what = "a target at min_replicas = 0 starts with the first load, however small; left out"
+            elif name in ("authModes", "customHeaders", "unsafeSsl"):
+                what = "give it as a key of the metric, such as bearer_file, ca_file or headers; left out"
+            self._say(f"{name} = {data[name]} of {kind}: {what}")
+        if trigger.get("authenticationRef") and kind in _CARRIED:
+            self._say("authenticationRef: give the credentials as keys of the metric, such as bearer_file")
+
+    def _prometheus(self, data: Mapping[str, Any], slot: str) -> None:
+        address, query = data.get("serverAddress"), data.get("query")
+        if not address:
+            self._say(f"prometheus without serverAddress: {_ADDRESS} stands for it")
+        if not query:
+            self._say(f"prometheus without query: give {slot} its PromQL query, a total over all pods")
+        self._sources[slot] = (
+            f"{{ prometheus = {json.dumps(address or _ADDRESS)}, query = {json.dumps(query or REPLACE)} }}"
+        )
 
     def _trigger(self, trigger: Mapping[str, Any]) -> None:
         kind, data = trigger.get("type"), trigger.get("metadata") or {}
@@ -143,15 +179,15 @@ class _Carried:
         elif kind == "cron":
             self._say(f"cron {data.get('start')} to {data.get('end')}: write it as events of a [calendar]")
         elif kind == "prometheus":
-            target = {"averageValue": data.get("threshold", 0)}
-            if trigger.get("metricType") == "Value":
-                target = {"value": data.get("threshold", 0)}
+            threshold = data.get("threshold")
+            if threshold in (None, ""):
+                raise ConfigurationError(f"{self._title}: threshold of prometheus", "nothing", "a quantity")
+            target = {"value" if trigger.get("metricType") == "Value" else "averageValue": threshold}
             before = set(self._targets)
             self._outside("prometheus", "External", target)
             for slot in set(self._targets) - before:
-                address, query = data.get("serverAddress", ""), data.get("query", "")
-                self._sources[slot] = f"{{ prometheus = {json.dumps(address)}, query = {json.dumps(query)} }}"
                 self.remarks.pop()
+                self._prometheus(data, slot)
         else:
             self._say(f"trigger {kind}: give it as a Prometheus query or a function; left out")
 

@@ -22,6 +22,7 @@ from .listening import listening
 from .reading import LIMIT_S, readings
 
 _log = logger("eventperf.scaling.run")
+_WIDTH = 100  # of a table, as logs and pull requests show it whole
 
 
 def run_config(args: argparse.Namespace) -> int:
@@ -46,7 +47,7 @@ def _show(plan: Plan) -> None:
     lease = plan.lease if plan.elector else "none"
     valid = "Valid" if not plan.unseen else "Readable, with faults"
     title = f"{valid}: {len(rows)} targets every {plan.interval_s:g} s; lease: {lease}"
-    table(("target", "min", "max", "policy", "dry run"), rows, title=title)
+    table(("target", "min", "max", "policy", "dry run"), rows, title=title, width=_WIDTH)
 
 
 def _check(plan: Plan) -> int:
@@ -67,7 +68,7 @@ def _check(plan: Plan) -> int:
         for metric, text, is_value in reading.metrics():
             rows.append((reading.target, metric, text if is_value else f"no value: {text}"))
             silent += not is_value
-    table(("target", "read", "now"), rows, title="Read once, nothing changed")
+    table(("target", "read", "now"), rows, title="Read once, nothing changed", width=_WIDTH)
     if left:
         say(
             f"{left} of {len(plan.scalers)} targets were not read: the check ends after {LIMIT_S:g} s",

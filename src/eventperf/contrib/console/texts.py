@@ -10,6 +10,9 @@ TEXTS: Final[dict[str, str]] = {
     "queues": "Queues",
     "jobs": "Jobs",
     "job": "Job",
+    "rules": "Schedules and limits",
+    "schedules": "Schedules",
+    "limits": "Limits",
     "cache": "Cache",
     "database": "Database",
     "scaling": "Scaling",
@@ -59,6 +62,8 @@ TEXTS: Final[dict[str, str]] = {
     "advice_ready": "{n} indexes are advised",
     # Empty states
     "no_jobs": "No job matches. Loosen the filters, or wait: finished jobs are kept for a bounded time only.",
+    "no_schedules": "This process declares no schedule: cron(...) belongs where the manager is made.",
+    "no_limits": "No limit is declared: QueueManager(limits=[Limit(...)]) bounds starts and running jobs.",
     "no_minutes": "No job has finished in this time.",
     "no_decisions": "No decision is recorded yet: the scaler has not ticked here, or its log is empty.",
     "no_slow": "No statement is recorded yet. Give the optimizer a QueryRecorder, or let the server record "

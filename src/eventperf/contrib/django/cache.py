@@ -15,6 +15,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.cache import FOREVER, CacheManager, CacheOptions, MemoryStore, RedisStore
+from eventperf.cache.checks import INT64
 from eventperf.contrib._lock import AsyncSharedLock, LocalLocks, SharedLock
 
 from .habits import DjangoRedisCalls
@@ -208,7 +209,7 @@ class EventPerfCache(DjangoRedisCalls, BaseCache):
         name = self.make_and_validate_key(key, version=version)
         if self._shared.store is None:
             return self._incr_here(key, name, delta)
-        added = self._cache.add_to(name, delta if type(delta) is int else None)
+        added = self._cache.add_to(name, delta if type(delta) is int and delta in INT64 else None)
         if added.is_absent:
             raise ValueError(f"Key '{key}' not found")
         if added.is_done:
@@ -320,7 +321,7 @@ class EventPerfCache(DjangoRedisCalls, BaseCache):
         if self._shared.store is None:  # process memory: nothing to wait for
             return self.incr(key, delta, version)
         name = self.make_and_validate_key(key, version=version)
-        added = await self._cache.aadd_to(name, delta if type(delta) is int else None)
+        added = await self._cache.aadd_to(name, delta if type(delta) is int and delta in INT64 else None)
         if added.is_absent:
             raise ValueError(f"Key '{key}' not found")
         if added.is_done:

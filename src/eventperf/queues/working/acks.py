@@ -31,6 +31,7 @@ class Acks:
         on_refused: Told of a lease that was no longer the job's when its outcome came.
         settle: Told of every lease whose outcome the store has.
         contact: Told whether the store takes them.
+        again: Told of a lease that was adopted although it is that of a new run.
     """
 
     def __init__(
@@ -39,9 +40,11 @@ class Acks:
         on_refused: Callable[[Lease], object],
         settle: Callable[[Lease], object],
         contact: Contact,
+        again: Callable[[Lease], object],
     ) -> None:
         self._store = store
         self._contact = contact
+        self._again = again
         self._on_refused = on_refused
         self._settle = settle
         self._pending: list[Ack] = []
@@ -117,7 +120,9 @@ class Acks:
                 self._pending.append(ack)
                 continue
             lease, _, then = sent
-            self._settle(ack[0])
+            self._settle(lease)
+            if ack[0].token != lease.token:  # its outcome was taken before: what was adopted is its next run
+                self._again(ack[0])
             if not good:
                 self._on_refused(lease)
             elif then is not None:

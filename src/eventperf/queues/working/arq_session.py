@@ -261,7 +261,11 @@ class ArqSession:
 
     async def run(self, burst: bool) -> None:
         """Work until :meth:`stop`; with ``burst`` until nothing is left to do now."""
-        await self._store.enter(self._card)
+        try:
+            await self._store.enter(self._card)
+        except BaseException:
+            await self._pool.aclose(close_connection_pool=True)
+            raise
         self._heart.start()
         self._emit("worker_started")
         tasks = [self._loop.create_task(worker.async_run()) for worker in self._workers]

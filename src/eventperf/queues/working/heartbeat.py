@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from eventperf._core.logs import logger
 from eventperf.queues.errors import StoreUnavailable
@@ -58,6 +59,8 @@ class Heartbeat:
         self._listen = threading.Event()
         self._poke = threading.Event()
         self._closed = False
+        self._waited_s = 0.0  # for an answer of the store, in this turn, beyond what was asked for
+        self._held_up = ""  # why the next renewal comes late
         self._renewing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="eventperf-heartbeat", daemon=True)
 
@@ -92,8 +95,7 @@ class Heartbeat:
         every = self._card.lease_s / 3
         due = time.monotonic() + every
         while not self._closed:
-            if (late := time.monotonic() - due) > self._card.lease_s / 2:
-                self._say_held_up(late)
+            turn, self._waited_s = _Turn(), 0.0
             try:
                 if (left := due - time.monotonic()) > 0:
                     self._idle(left)
@@ -108,19 +110,20 @@ class Heartbeat:
                 _log.exception("heartbeat of worker %s failed; trying again", self._card.id)
                 due = min(due, time.monotonic() + 0.5)
                 time.sleep(0.2)
+            if (late := time.monotonic() - due) > self._card.lease_s / 2:
+                self._held_up = turn.why(late, self._waited_s)
 
-    def _say_held_up(self, late_s: float) -> None:
+    def _say_held_up(self, lost: list[str]) -> None:
+        """Say why the last renewal came late, now that it is known what that has cost."""
+        why, self._held_up = self._held_up, ""
+        cost = f"lost meanwhile: {', '.join(lost[:5])}" if lost else "no lease was lost"
         jobs = ", ".join(job_id for job_id, _ in _snapshot(self._held)[:5]) or "none"
-        guarded = "No guard kept its leases" if self._guard is None else "Its guard kept the leases meanwhile"
-        _log.warning(
-            "worker %s stood still for %.1f s: a call in a handler held the interpreter (a regular "
-            "expression, a C extension) or the machine did not run. %s. Jobs here: %s",
-            self._card.id, late_s, guarded, jobs,
-        )  # fmt: skip
+        _log.warning("worker %s stood still for %s; %s. Jobs here: %s", self._card.id, why, cost, jobs)
 
     def _idle(self, left: float) -> None:
         if self._listen.is_set():
-            heard = self._store.wait(self._card.id, min(left, self._poll_s))
+            with self._asking(min(left, self._poll_s)) as patience_s:
+                heard = self._store.wait(self._card.id, patience_s)
             if heard:
                 self._listen.clear()
                 if heard == "message":
@@ -132,10 +135,12 @@ class Heartbeat:
         elif self._held and self._attentive is not None:
             self._attending = True  # before the look at what listen() sets: one of the two sees the other
             try:
-                if (
-                    not self._listen.is_set()
-                    and self._attentive.attend(self._card.id, min(left, self._poll_s)) == "message"
-                ):
+                with self._asking(min(left, self._poll_s)) as patience_s:
+                    is_told = (
+                        not self._listen.is_set()
+                        and self._attentive.attend(self._card.id, patience_s) == "message"
+                    )
+                if is_told:
                     self._renew()
             finally:
                 self._attending = False
@@ -145,13 +150,43 @@ class Heartbeat:
             if self._closed:
                 return
             sent = _snapshot(self._held)
-            answer = self._store.renew(self._card.id, sent)
+            with self._asking(0.0):
+                answer = self._store.renew(self._card.id, sent)
         self._contact.taken(RENEWING)
+        if self._held_up:
+            tokens = dict(sent)
+            self._say_held_up([one for one in answer.lost if self._held.get(one) == tokens[one]])
         if self._guard is not None and not self._closed:
             self._guard.start()
             self._guard.beat(sent)
         if (answer.lost or answer.cancel) and not self._closed:
             self._on_renewed(answer, dict(sent))
+
+    @contextmanager
+    def _asking(self, patience_s: float) -> Iterator[float]:
+        """Note how much longer a call of the store takes than it may."""
+        began = time.monotonic()
+        try:
+            yield patience_s
+        finally:
+            self._waited_s = time.monotonic() - began - patience_s
+
+
+class _Turn:
+    """One turn of the thread: when it began, and how much had been computed by then."""
+
+    def __init__(self) -> None:
+        self._cpu_s = time.process_time()
+
+    def why(self, late_s: float, waited_s: float) -> str:
+        """Say what held the thread up for so long: who computes meanwhile holds the interpreter."""
+        computed = time.process_time() - self._cpu_s > late_s / 2
+        if waited_s > late_s / 2 and not computed:
+            return f"{late_s:.1f} s: its store answered late, or the machine did not run; no handler's fault"
+        return (
+            f"{late_s:.1f} s: a call in a handler held the interpreter (a regular expression, a C extension) "
+            "or the machine did not run"
+        )
 
 
 def _snapshot(held: Mapping[str, int]) -> list[tuple[str, int]]:

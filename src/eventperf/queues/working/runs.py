@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -23,7 +24,7 @@ from . import logs
 from .context import JobContext
 from .executors import Executors
 from .logs import LogTail
-from .texts import error_text, safe, trace_text
+from .texts import error_text, is_wordy, safe, trace_text
 from .timeouts import Timeouts
 
 _log = logger("eventperf.queues")
@@ -58,6 +59,15 @@ class Ends(Protocol):
 def _shown(error: BaseException) -> BaseException | None:
     """Return what to log with its traceback: not what a handler raises to say something."""
     return None if isinstance(error, (Retry, JobTimeout)) else error
+
+
+def _say(level: int, text: str, *args: object, error: BaseException, trace: str | None) -> None:
+    """Log how a run ended with its traceback; of an error that has a book to tell, the end of it."""
+    shown = _shown(error)
+    if shown is not None and is_wordy(shown):
+        _log.log(level, text + "\n%s", *args, Lines(trace or ""))
+    else:
+        _log.log(level, text, *args, exc_info=shown)
 
 
 def _outcome(lease: Lease, kind: OutcomeKind, **facts: Any) -> Outcome:
@@ -319,13 +329,12 @@ class Runner:
         trace = trace_text(_shown(error))
         tries = f"attempt {lease.attempt} of {lease.record.attempts}"
         if verdict.retry:
-            _log.warning(
-                "%s, %s, runs again in %.3g s: %s", name, tries, verdict.delay_s, text, exc_info=_shown(error)
-            )
+            said = "%s, %s, runs again in %.3g s: %s"
+            _say(logging.WARNING, said, name, tries, verdict.delay_s, text, error=error, trace=trace)
             return self._outcome(
                 run, "retry", error=text, delay_s=verdict.delay_s, count=verdict.count, traceback=trace
             )
-        _log.error("%s failed for good, %s: %s", name, tries, text, exc_info=_shown(error))
+        _say(logging.ERROR, "%s failed for good, %s: %s", name, tries, text, error=error, trace=trace)
         return self._outcome(run, "dead", error=text, traceback=trace)
 
     def _end(self, run: Run, outcome: Outcome) -> None:

@@ -75,7 +75,9 @@ class StoreSession:
         self._more = False  # the last claim may have left jobs that fit the next free slot
         self._was_lost = False  # since the last claim that got through
         self._contact = contact = Contact(card.id, lambda up: self.call(self._store_is, up))
-        self._acks = Acks(self._store, self._refused, lambda lease: self._runner.settle(lease), contact)
+        self._acks = Acks(
+            self._store, self._refused, lambda lease: self._runner.settle(lease), contact, self._take
+        )
         executors = Executors(engine.codec, card.slots, engine.process_setup)
         self._runner = Runner(engine, card.id, self._store, backend.sync, executors, self._acks)
         self._runner.on_end = self._freed
@@ -127,10 +129,14 @@ class StoreSession:
         )
 
     async def run(self, burst: bool) -> None:
-        self._report_unhandled()
         # It cannot know that the store was not away just now; a worker that renews does so within this time.
         spare_s = self._card.lease_s / 3 if self._is_shared and not burst else 0.0
-        await self._store.enter(replace(self._card, spare_s=spare_s))
+        try:
+            await self._store.enter(replace(self._card, spare_s=max(spare_s, self._card.spare_s)))
+        except BaseException:
+            self._waiter.close()
+            raise
+        self._report_unhandled()
         self._acks.start()
         if not burst:  # a longer one gets its guard with the first renewal
             self._guard.start()
@@ -219,6 +225,9 @@ class StoreSession:
         if lease.record.id in self._runner.leases and self._adopted(lease):
             _log.info("worker %s keeps job %s, whose lease had ended", self._card.id, lease.record.id)
             return
+        self._take(lease)
+
+    def _take(self, lease: Lease) -> None:
         if lease.unreadable:
             self._runner.refuse(lease)
             facts = {"job_id": lease.record.id, "queue": lease.record.queue}

@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 
@@ -31,6 +32,8 @@ from .life import Starting, shut_down, start_up
 from .session import StoreSession
 
 _log = logger("eventperf.queues")
+
+_FIRST_PAUSE_S, _MOST_PAUSE_S = 0.2, 2.0
 
 
 def _is_hangup_free() -> bool:
@@ -93,15 +96,19 @@ class Worker:
 
     # -- life --------------------------------------------------------------------------------------
 
-    def run(self, *, burst: bool = False) -> None:
+    def run(self, *, burst: bool = False, wait_for_store: bool = False) -> None:
         """Run until :meth:`stop`, SIGTERM or SIGINT; with ``burst`` until nothing can run now.
 
         What a burst leaves is logged with counts: jobs that a limit or a pause holds back, and delayed ones,
         retries among them. SIGHUP retires the worker (:meth:`retire`), unless the program handles or ignores
         it.
 
+        Args:
+            wait_for_store: Wait for a store that cannot be reached at the start, not ready meanwhile, as
+                ``eventperf queue worker`` does. Later losses are waited out in any case.
+
         Raises:
-            StoreUnavailable: The store cannot be reached at the start. Later losses are waited out.
+            StoreUnavailable: The store cannot be reached at the start, and is not to be waited for.
             ConfigurationError: An event loop runs in this thread already: await :meth:`arun` there.
         """
         try:
@@ -110,9 +117,9 @@ class Worker:
             pass  # go on outside, lest every error of a job has this one as its context
         else:
             raise ConfigurationError("run()", "called inside a running event loop", "await worker.arun()")
-        asyncio.run(self._run_signals(burst))
+        asyncio.run(self._run_signals(burst, wait_for_store))
 
-    async def _run_signals(self, burst: bool) -> None:
+    async def _run_signals(self, burst: bool, wait_for_store: bool) -> None:
         loop = asyncio.get_running_loop()
         handled = []
         if threading.current_thread() is threading.main_thread():
@@ -123,11 +130,12 @@ class Worker:
                 loop.add_signal_handler(signal.SIGHUP, self._hung_up)
                 handled.append(signal.SIGHUP)
         try:
-            await self.arun(burst=burst)
+            await self.arun(burst=burst, wait_for_store=wait_for_store)
         finally:
             for number in handled:
                 loop.remove_signal_handler(number)
-            await self._backend.aio().close()
+            with suppress(StoreUnavailable):  # a client that looks for its nodes when it is made
+                await self._backend.aio().close()
 
     def _signalled(self, number: int) -> None:
         _log.info("worker %s: signal %s, stopping", self.id, number)
@@ -141,7 +149,7 @@ class Worker:
         )
         self.retire("SIGHUP")
 
-    async def arun(self, *, burst: bool = False) -> None:
+    async def arun(self, *, burst: bool = False, wait_for_store: bool = False) -> None:
         """Asynchronous twin of :meth:`run`, without signal handlers."""
         with self._mu:
             if self._session is not None or self._starting is not None:
@@ -153,7 +161,7 @@ class Worker:
         try:
             if await starting.is_done():
                 try:
-                    await self._work(engine, burst)
+                    await self._work(engine, burst, wait_for_store)
                 finally:
                     await shut_down(engine)
         finally:
@@ -161,10 +169,39 @@ class Worker:
                 self._starting = self._session = None
                 self._stop_asked = False
 
-    async def _work(self, engine: Engine, burst: bool) -> None:
+    async def _work(self, engine: Engine, burst: bool, wait_for_store: bool) -> None:
+        waited, pause_s = False, _FIRST_PAUSE_S
+        while True:
+            try:
+                await self._begin(engine, waited).run(burst)
+                break
+            except StoreUnavailable as error:
+                if not wait_for_store:
+                    raise
+                if not waited:
+                    _log.warning("worker %s waits for its store: %s", self.id, error)
+            waited = True
+            if not await self._paused(pause_s):
+                return
+            pause_s = min(2 * pause_s, _MOST_PAUSE_S)
+        if burst:
+            await self._tell_left()
+
+    async def _paused(self, pause_s: float) -> bool:
+        """Wait before the next try to begin; false when a stop cut it short."""
         with self._mu:
+            pause = self._starting = Starting(asyncio.sleep(pause_s))
+            self._session = None
+            if self._stop_asked:
+                pause.cancel()
+        return await pause.is_done()
+
+    def _begin(self, engine: Engine, waited: bool) -> Session:
+        """Make a session; after an outage one that lets others renew before it takes back leases."""
+        with self._mu:
+            card = self.card()
             plan = self._plan = WorkerPlan(
-                card=self.card(),
+                card=replace(card, spare_s=card.lease_s) if waited else card,
                 has_own_rooms=self._has_own_rooms,
                 grace_s=self._grace_s,
                 keep_failed=self._keep_failed,
@@ -178,9 +215,7 @@ class Worker:
             self._session, self._starting = session, None
             if self._stop_asked:
                 session.stop()
-        await session.run(burst)
-        if burst:
-            await self._tell_left()
+            return session
 
     async def _tell_left(self) -> None:
         """Say what a burst leaves behind: it waits for no limit, no pause and no time."""

@@ -11,6 +11,7 @@ import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import unquote, urlencode, urlsplit
 
@@ -25,6 +26,7 @@ from eventperf.scaling.model import Sample
 
 _ANSWER_MAX = 1 << 20
 _TEXT_MAX = 300
+_HEADER_S = 1.0  # Date is written in whole seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,9 @@ class PrometheusQuery:
     """One instant query against Prometheus or anything that speaks its HTTP API (Thanos, Mimir, ...).
 
     NaN, infinities, an empty result, several series, partial results and results older than ``max_age``
-    are no numbers: :meth:`ask` then gives None and says why. Nothing is guessed from them.
+    are no numbers: :meth:`ask` then gives None and says why. Nothing is guessed from them. A result is as old
+    as its evaluation is before the answer was sent, by the clock of who sent it (``Date`` and ``Age``), so
+    that clocks that differ do no harm; without those headers by the clock of this machine.
 
     Args:
         url: Base address, for example ``http://prometheus:9090``; user and password in it are sent as
@@ -68,7 +72,8 @@ class PrometheusQuery:
         query: PromQL that yields one series or a scalar.
         timeout: Longest wait, for the connection and for the whole answer each.
         max_age: Samples older than this do not count (sent as ``lookback_delta``, known to Prometheus
-            2.45 and later; and an evaluation time that stands still this long is stale too).
+            2.45 and later); nor do results evaluated so long before they were sent, as a cache in between
+            hands them out, or whose evaluation time stands still this long.
         headers: Sent along, for example ``X-Scope-OrgID``.
         access: Token, password and certificates; from files, they may be rotated.
 
@@ -123,7 +128,8 @@ class PrometheusQuery:
             PrometheusUnavailable: No answer in time, or an error instead of one.
         """
         with self._mu:
-            status, body, elsewhere = self._fetch()
+            status, body, about = self._fetch()
+        elsewhere = about.get("location", "")
         try:
             answer = json.loads(body)
         except (ValueError, RecursionError):
@@ -136,11 +142,11 @@ class PrometheusQuery:
         if doubts:
             return Answer(None, f"partial: {doubts[0][:_TEXT_MAX]}")
         try:
-            return self._judge(answer["data"])
+            return self._judge(answer["data"], _sent_at(about, self._clock))
         except (LookupError, TypeError, ValueError, AttributeError):
             return Answer(None, "an answer of another shape than this API has")
 
-    def _judge(self, data: Mapping[str, Any]) -> Answer:
+    def _judge(self, data: Mapping[str, Any], sent_at: float) -> Answer:
         kind, result = data["resultType"], data["result"]
         if kind == "vector":
             if not result:
@@ -152,8 +158,14 @@ class PrometheusQuery:
             at, text = result
         else:
             return Answer(None, f"a {kind} where one number is needed")
+        old_s = sent_at - float(at)
+        if not math.isfinite(old_s):
+            return Answer(None, "an answer without the time of its evaluation")
+        if old_s > self._max_age_s + _HEADER_S:
+            text = f"evaluated {old_s:.0f} s before it was sent, max_age is {self._max_age_s:g} s"
+            return Answer(None, f"stale: {text}; a cache or a proxy answers")
         if self._stands_still(float(at)):
-            return Answer(None, "stale")
+            return Answer(None, "stale: the time of its evaluation stands still, something answers for it")
         value = float(text)
         return (
             Answer(value)
@@ -168,7 +180,7 @@ class PrometheusQuery:
             self._evaluated = (evaluated_at, now)
         return now - self._evaluated[1] > self._max_age_s
 
-    def _fetch(self) -> tuple[int, bytes, str]:
+    def _fetch(self) -> tuple[int, bytes, dict[str, str]]:
         query = {
             "query": self.query,
             "timeout": _spelled(self._timeout_s),
@@ -205,7 +217,7 @@ class PrometheusQuery:
             raise PrometheusUnavailable(self.url, str(error)) from error
         return headers
 
-    def _exchange(self, target: str, headers: Mapping[str, str]) -> tuple[int, bytes, str]:
+    def _exchange(self, target: str, headers: Mapping[str, str]) -> tuple[int, bytes, dict[str, str]]:
         if self._connection is None or self._pid != os.getpid():
             self._connection, self._pid = self._connect(), os.getpid()
         self._connection.request("GET", target, headers=dict(headers))
@@ -214,7 +226,7 @@ class PrometheusQuery:
         if len(body) > _ANSWER_MAX:
             self._drop()
             raise PrometheusUnavailable(self.url, f"an answer of more than {_ANSWER_MAX} bytes")
-        return response.status, body, response.getheader("Location", "")
+        return response.status, body, {name.lower(): value for name, value in response.getheaders()}
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._tls:
@@ -235,6 +247,15 @@ class PrometheusQuery:
 
     def __repr__(self) -> str:
         return f"PrometheusQuery({self.url!r}, {self.query!r})"
+
+
+def _sent_at(headers: Mapping[str, str], clock: Clock) -> float:
+    """Return when an answer was sent, by the clock of who sent it where that is known, else by ours."""
+    try:
+        date = parsedate_to_datetime(headers["date"]).timestamp()
+        return date + max(0.0, float(headers.get("age", "0")))
+    except (LookupError, TypeError, ValueError, OverflowError):
+        return clock.time()
 
 
 def _refusal(status: int, elsewhere: str) -> str:

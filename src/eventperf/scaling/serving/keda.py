@@ -14,6 +14,11 @@ from .board import Board, NoRecommendation, NoSuchTarget
 
 METRIC = "eventperf-replicas"
 _SERVICE = "externalscaler.ExternalScaler"
+_OWN = frozenset({"target"})
+# what KEDA itself reads of an external trigger, and passes on
+_KEDA = frozenset(
+    {"scalerAddress", "tlsCertFile", "caCert", "tlsClientCert", "tlsClientKey", "unsafeSsl", "enableTLS"}
+)
 _MOST_CALLS = 1000
 _LOOK_S = 30.0  # a stream also ends when its target is not decided about any more
 
@@ -23,7 +28,8 @@ class ExternalScaler:
 
     A trigger's metadata names the ``target`` (``deployment/web``); without it the only target of the
     namespace is meant. What is not known is ``NOT_FOUND``, what cannot be answered now ``UNAVAILABLE``, so
-    that KEDA falls back as its ScaledObject says.
+    that KEDA falls back as its ScaledObject says; metadata that nothing reads is ``INVALID_ARGUMENT``, by
+    name.
     """
 
     def __init__(self, board: Board, address: str) -> None:
@@ -78,6 +84,13 @@ class ExternalScaler:
         await context.abort(kinds.get(type(error), code.INVALID_ARGUMENT), str(error))
 
     def _name(self, asked: wire.Asked) -> str:
+        unread = sorted(key for key in asked.metadata if key not in _OWN and key not in _KEDA)
+        if unread:
+            names = ", ".join(repr(key[:80]) for key in unread[:5])
+            raise ValueError(
+                f"metadata of the trigger has {names}, which nothing reads; allowed are target "
+                f"(such as deployment/web) and what KEDA reads itself: {', '.join(sorted(_KEDA))}"
+            )
         return self._board.name_of(asked.metadata.get("target", ""), asked.namespace)
 
     async def _is_active(self, data: bytes, context: Any) -> bytes:

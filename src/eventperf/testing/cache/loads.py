@@ -6,10 +6,16 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from typing import Any
 
+import pytest
+
+from eventperf._core.errors import ConfigurationError
 from eventperf.cache import (
     AsyncCacheStore,
     CacheManager,
+    CounterOverflow,
     SupportsLease,
 )
 from eventperf.cache.protocols import SupportsKeys
@@ -103,6 +109,34 @@ class LoadTests(StoreTests):
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda _: cache.counter("visits").incr(2), range(50)))
         assert cache.counter("visits").value() == 100
+
+    def test_a_counter_is_exact_to_64_bits_and_refuses_more(self, cache: CacheManager) -> None:
+        visits, top = cache.counter("visits"), 2**63 - 1
+        assert visits.incr(2**53) == 2**53
+        assert visits.incr(1) == 2**53 + 1 == visits.value()
+        assert visits.incr(top - visits.value()) == top
+        for low, counter in ((False, visits), (True, cache.counter("debts"))):
+            if low:
+                assert counter.incr(-top) == -top
+            before, step = counter.value(), -2 if low else 1
+            with pytest.raises(CounterOverflow) as caught:
+                counter.incr(step)
+            assert (caught.value.name, caught.value.amount) == ("debts" if low else "visits", step)
+            assert counter.value() == before
+
+    def test_what_a_counter_cannot_add_is_refused_and_nobody_is_blamed(self, cache: CacheManager) -> None:
+        visits = cache.counter("visits")
+        wrongs: tuple[Any, ...] = (None, True, [], {}, "1", b"1", 1.0, Decimal(1), 2**63, -(2**63) - 1)
+        for wrong in wrongs:
+            for call in (visits.incr, lambda v: asyncio.run(visits.aincr(v))):
+                with pytest.raises(ConfigurationError, match=r"amount"):
+                    call(wrong)
+            if wrong is not None:
+                with pytest.raises(ConfigurationError, match=r"amount"):
+                    cache.add_to("k", wrong)
+        assert cache.stats().breaker != "open"
+        assert cache.stats().store_errors == 0
+        assert visits.incr() == 1
 
     def test_tasks_and_threads_add_to_one_counter(self, cache: CacheManager) -> None:
         async def main() -> None:

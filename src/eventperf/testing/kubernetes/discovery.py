@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
+from . import explained
 from .http import Response
-from .openapi import MEDIA_TYPE, PARAMETERS, document
+from .openapi import MEDIA_TYPE, document
 from .resources import REVIEWS_GROUP, Resource
 from .store import ApiError, Object, Store, dumps
 
@@ -17,7 +19,6 @@ _SHORT = {
 }  # fmt: skip
 _ALL = {"deployments", "replicasets", "statefulsets", "pods", "services", "horizontalpodautoscalers"}
 _VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
-_SCHEMA = "com.github.eventperf.Object"
 
 
 def respond(store: Store, path: str) -> Response:
@@ -55,7 +56,8 @@ def answer(store: Store, path: str) -> Object:
         return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
     if path == "/openapi/v3":
         versions = sorted({_prefix(r) for r in resources})
-        return {"paths": {v: {"serverRelativeURL": f"/openapi/v3/{v}?hash=1"} for v in versions}}
+        marks = {v: _mark(resources, v) for v in versions}
+        return {"paths": {v: {"serverRelativeURL": f"/openapi/v3/{v}?hash={m}"} for v, m in marks.items()}}
     if path.startswith("/openapi/v3/"):
         return _openapi(resources, path.removeprefix("/openapi/v3/"))
     served = [r for r in resources if f"/{_prefix(r)}" == path]
@@ -99,25 +101,13 @@ def _resources(served: list[Resource]) -> Object:
 
 
 def _openapi(resources: list[Resource], prefix: str) -> Object:
-    """Return paths, kinds and parameters; of the bodies only that they are objects."""
     served = [r for r in resources if _prefix(r) == prefix]
     if not served:
         raise ApiError(404, "NotFound", "the server could not find the requested resource")
-    paths, schemas = {}, {}
-    query = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in PARAMETERS]
-    for resource in served:
-        kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
-        space = "/namespaces/{namespace}" if resource.namespaced else ""
-        name = f"{_SCHEMA}.{resource.kind}"
-        body = {"schema": {"$ref": f"#/components/schemas/{name}"}}
-        done = {"200": {"description": "OK", "content": {"application/json": body}}}
-        patch = {"parameters": query, "x-kubernetes-group-version-kind": kind, "responses": done}
-        paths[f"/{prefix}{space}/{resource.plural}/{{name}}"] = {
-            "get": {"x-kubernetes-group-version-kind": kind, "responses": done}, "patch": patch,
-        }  # fmt: skip
-        schemas[name] = {
-            "type": "object", "x-kubernetes-group-version-kind": [kind],
-            "x-kubernetes-preserve-unknown-fields": True,
-        }  # fmt: skip
-    info = {"title": "Kubernetes", "version": "v1.33.0-eventperf"}
-    return {"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
+    return explained.document(served, prefix)
+
+
+def _mark(resources: list[Resource], prefix: str) -> str:
+    """Return what changes when the document of a version does: clients keep one by it."""
+    text = "".join(repr(r) for r in resources if _prefix(r) == prefix)
+    return f"{zlib.crc32(text.encode('utf-8', 'replace')):08X}"

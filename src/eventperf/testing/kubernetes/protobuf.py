@@ -45,6 +45,19 @@ _MESSAGES: dict[str, Table] = {
         (1, "replicas", "number"), (2, "selector", "Selector"), (3, "template", "PodTemplate"),
         (4, "strategy", "none"), (5, "minReadySeconds", "none"), (7, "paused", "flag"),
     ),
+    "HorizontalPodAutoscaler": _kind("AutoscalerSpec"),
+    "AutoscalerSpec": _table(
+        (1, "scaleTargetRef", "Reference"), (2, "minReplicas", "number"), (3, "maxReplicas", "number"),
+        (4, "metrics", "Metric*"), (5, "behavior", "none"),
+    ),
+    "Reference": _table((1, "kind", "text"), (2, "name", "text"), (3, "apiVersion", "text")),
+    "Metric": _table((1, "type", "text"), (4, "resource", "ResourceMetric"), *(
+        (number, "", "none") for number in (2, 3, 5, 7)
+    )),
+    "ResourceMetric": _table((1, "name", "text"), (2, "target", "MetricTarget")),
+    "MetricTarget": _table(
+        (1, "type", "text"), (2, "", "none"), (3, "", "none"), (4, "averageUtilization", "number"),
+    ),
     "Selector": _table((1, "matchLabels", "map:text")),
     "PodTemplate": _table(_META, (2, "spec", "PodSpec")),
     "PodSpec": _table((2, "containers", "Container*"), *(

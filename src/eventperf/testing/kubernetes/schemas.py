@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from eventperf._core.extras import require
@@ -47,6 +48,12 @@ class Schemas:
                 known = error.schema.get("properties") or {}
                 at = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
                 found += [f"{at}.{name}".lstrip(".") for name in error.instance if name not in known]
+        return found
+
+    @property
+    def definitions(self) -> Mapping[str, Any]:
+        """Return the schemas of all kinds and their parts, by their published names."""
+        found: Mapping[str, Any] = self._definitions["$defs"]
         return found
 
     @functools.cached_property

@@ -86,6 +86,12 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("Ready", _of("status", "readyReplicas", default=0)),
     ),
     "pods": (("Ready", _pod_ready), ("Status", _of("status", "phase")), ("Restarts", lambda o: 0)),
+    "horizontalpodautoscalers": (
+        ("Reference", lambda o: "/".join(_of("spec", "scaleTargetRef", p)(o) for p in ("kind", "name"))),
+        ("MinPods", _of("spec", "minReplicas", default=1)),
+        ("MaxPods", _of("spec", "maxReplicas")),
+        ("Replicas", _of("status", "currentReplicas", default=0)),
+    ),
     "configmaps": (("Data", lambda o: len(o.get("data") or ()) + len(o.get("binaryData") or ())),),
     "namespaces": (("Status", _of("status", "phase")),),
     "leases": (("Holder", _of("spec", "holderIdentity")),),

@@ -173,7 +173,8 @@ class Server:
     def _lost(self, error: BaseException) -> StoreUnavailable:
         """Say what an error of the driver means: no answer, or one that refuses (now, or each time)."""
         errors = self._redis.exceptions
-        refused = isinstance(error, errors.ResponseError)
+        # An answer that refuses; or redis-py refuses to send what we gave it, and the server was not asked.
+        refused = isinstance(error, (errors.ResponseError, errors.DataError))
         # NOPERM has a class of its own; a command that is not there has only its text.
         never = isinstance(error, errors.NoPermissionError) or (
             refused and "unknown command" in str(error).lower()

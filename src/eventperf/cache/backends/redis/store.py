@@ -15,6 +15,8 @@ from typing import Any, Final
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
+from eventperf.cache.checks import check_count
+from eventperf.cache.errors import CounterOverflow
 from eventperf.cache.protocols import Grant, InvalidationBus
 
 from .channel import Channel
@@ -25,6 +27,7 @@ from .server import Command, Given, OfLoop, Server, runs, server_for
 
 _STATES: Final = {1: "granted", 0: "held", 2: "present", 3: "settling"}
 TAG_LIFE_S: Final = 7 * 86400
+CONNECTIONS_MOST: Final = 65_535
 
 
 def life_ms(ttl_s: float) -> int:
@@ -42,9 +45,9 @@ class RedisStore:
         async_client: The same for tasks; it belongs to the loop that made it.
         timeout: How long the server may be silent before it counts as away; ``"auto"`` follows the measured
             round trips, between 50 ms and 1 s. Large values are given the time they need on top.
-        max_connections: Connections per process (and per event loop) and node at most; callers beyond
-            that wait for a free one, they do not fail. Stores with the same URL, time-out and number share
-            them.
+        max_connections: Connections per process (and per event loop) and node at most, 1 to 65,535;
+            callers beyond that wait for a free one, they do not fail. Stores with the same URL, time-out
+            and number share them.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class RedisStore:
         if url is None and client is None and async_client is None:
             raise ConfigurationError("url", url, "a redis:// or redis+cluster:// URL, or client=")
         check_given(url, client, async_client)
+        check_count(max_connections, argument="max_connections", low=1, high=CONNECTIONS_MOST)
         fixed = "auto" if timeout == "auto" else seconds(timeout, name="timeout", maximum=60)
         self._server = server_for(self, Given(url, client, async_client, fixed, max_connections))
         self.url: str = self._server.url
@@ -167,14 +171,18 @@ class RedisStore:
 
     def incr(self, key: str, amount: int, /, *, ttl_s: float) -> int:
         """Add to a counter; atomic."""
-        return self._counted(key, self._server.run_script("incr", key, amount, life_ms(ttl_s)))
+        return self._counted(key, amount, self._server.run_script("incr", key, amount, life_ms(ttl_s)))
 
     async def aincr(self, key: str, amount: int, /, *, ttl_s: float) -> int:
-        return self._counted(key, await self._joined().arun_script("incr", key, amount, life_ms(ttl_s)))
+        reply = await self._joined().arun_script("incr", key, amount, life_ms(ttl_s))
+        return self._counted(key, amount, reply)
 
-    def _counted(self, key: str, reply: Any) -> int:
-        self._taken([key], [reply[1]])
-        return int(reply[0])
+    def _counted(self, key: str, amount: int, reply: Any) -> int:
+        value, state = reply
+        if state == 2:
+            raise CounterOverflow(key, amount)
+        self._taken([key], [state])
+        return int(value)
 
     def add(self, key: str, amount: int | None, /) -> tuple[int, int, int]:
         """Add to the number that an entry is; return state, sum and rest of its life (see ``add.lua``)."""

@@ -11,7 +11,7 @@ from eventperf._pages.html import Html, markup, tag
 from eventperf.contrib.console.texts import say
 from eventperf.contrib.console.view import Attention, Done, View, age, card, cards, listing, section
 
-from . import jobs, minutes
+from . import jobs, minutes, rules
 from .part import NotHere, Refused
 
 if TYPE_CHECKING:
@@ -54,27 +54,31 @@ class QueuesPart:
             return say("queues"), body
         name = view.request.asked("in", next(iter(self._managers)))
         manager = self._managers.get(name)
-        if manager is None or path not in ("queues/jobs", "queues/job"):
+        if manager is None or path not in ("queues/jobs", "queues/job", "queues/rules"):
             raise NotHere(say("not_found"))
         if path == "queues/jobs":
-            return say("jobs"), [self._chooser(view, name), *jobs.page(view, name, manager)]
+            return say("jobs"), [self._chooser(view, path, name), *jobs.page(view, name, manager)]
+        if path == "queues/rules":
+            shown = rules.page(name, manager, self._clock.time())
+            return say("rules"), [self._chooser(view, path, name), *shown]
         return f"{say('job')} {view.request.asked('id')}", jobs.one(view, name, manager)
 
     def _room(self, view: View, name: str, manager: QueueManager) -> Iterator[object]:
         yield self._status(view, name, manager)
+        yield tag("p", view.link("/queues/rules", say("rules"), **{"in": name}))
         has = manager.backend.capabilities
         if "search" in has:
             yield tag("p", view.link("/queues/jobs", "Find jobs", **{"in": name}))
         if "metrics" in has:
             yield minutes.section_of(view, name, manager)
 
-    def _chooser(self, view: View, current: str) -> Html:
-        """Return links to the jobs of the other managers."""
+    def _chooser(self, view: View, path: str, current: str) -> Html:
+        """Return links to the same page of the other managers."""
         if len(self._managers) < 2:
             return Html("")
         links = [
             tag(
-                "a", name, href=view.request.link("/queues/jobs", **{"in": name}),
+                "a", name, href=view.request.link(f"/{path}", **{"in": name}),
                 aria_current="page" if name == current else None,
             )
             for name in self._managers

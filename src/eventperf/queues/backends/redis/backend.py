@@ -41,6 +41,7 @@ from .told import UNTOLD, Told
 
 _PUSH_BATCH = 1000
 _PURGE_BATCH = 1000
+_MARGIN_S = 0.5
 
 
 class RedisBackend:
@@ -48,6 +49,7 @@ class RedisBackend:
     ``redis+sentinel://h1:26379,h2:26379/SERVICE``."""
 
     name = "Redis"
+    answer_s = COMMAND_TIMEOUT_S
     capabilities: frozenset[str] = ENGINE | {
         "shared", "limits", "flows", "schedules", "wait_replicas", "attempts", "search", "metrics", "update"
     }  # fmt: skip
@@ -133,12 +135,18 @@ class _Shared:
             OSError,
             asyncio.TimeoutError,
         )
+        self._late: tuple[type[Exception], ...] = (errors.TimeoutError, TimeoutError, asyncio.TimeoutError)
         self._refused: tuple[type[Exception], ...] = (errors.RedisError, *self._down)
 
     def _error(self, error: Exception) -> QueueError:
         if isinstance(error, self._down) or is_passing(error):
             return lost(self._url, error)
-        return QueueError(f"Redis at {redact(self._url.text)} refused a command: {error}")
+        return QueueError(f"Redis at {redact(self._url.text)} refused a command: {str(error)[:500]}")
+
+    def _was_cut(self, error: StoreUnavailable) -> bool:
+        """Tell whether a connection broke: the next may do, where one more wait or refusal would not help."""
+        cause = error.__cause__
+        return isinstance(cause, Exception) and not isinstance(cause, self._late) and not is_passing(cause)
 
     def _wait_args(self) -> tuple[Any, ...]:
         o = self._settings.options
@@ -224,11 +232,13 @@ class RedisStore(_Shared):
     def push(self, jobs: Sequence[NewJob], /) -> list[str]:
         args = wire.push_args(jobs)
         try:
-            self._look_at_server()
             answer = self._run("push", args)
-        except StoreUnavailable:  # an idle connection that the server had closed; ids make this harmless
-            answer = self._run("push", args)
+        except StoreUnavailable as error:  # of an idle connection that the server had closed
+            if not self._was_cut(error):
+                raise
+            answer = self._run("push", args)  # ids make this harmless
         self._replicated()
+        self._look_at_server()
         return wire.pushed(answer)
 
     def _replicated(self) -> None:
@@ -398,7 +408,19 @@ class AsyncRedisStore(_Shared):
         self._waiting.append((jobs, future))
         if self._pusher is None:
             self._pusher = loop.create_task(self._push_all())
-        return await future
+        bound = loop.call_later(COMMAND_TIMEOUT_S + _MARGIN_S, self._give_up, future)
+        try:
+            ids = await future
+        finally:
+            bound.cancel()
+        await self._look_at_server()
+        return ids
+
+    def _give_up(self, future: asyncio.Future[list[str]]) -> None:
+        """Let a caller go that waited behind others of a silent server; ids let it come again."""
+        if not future.done():
+            where, waited_s = redact(self._url.text), COMMAND_TIMEOUT_S
+            future.set_exception(StoreUnavailable(f"Redis at {where} has not answered for {waited_s:g} s"))
 
     async def _push_all(self) -> None:
         while self._waiting:
@@ -427,10 +449,11 @@ class AsyncRedisStore(_Shared):
     async def _push_together(self, jobs: Sequence[NewJob]) -> list[str]:
         args = wire.push_args(jobs)
         try:
-            await self._look_at_server()
             return wire.pushed(await self._run("push", args))
-        except StoreUnavailable:  # an idle connection that the server had closed; ids make this harmless
-            return wire.pushed(await self._run("push", args))
+        except StoreUnavailable as error:  # of an idle connection that the server had closed
+            if not self._was_cut(error):
+                raise
+            return wire.pushed(await self._run("push", args))  # ids make this harmless
 
     async def _push_apart(self, batch: Sequence[tuple[Sequence[NewJob], asyncio.Future[list[str]]]]) -> None:
         for one in batch:
@@ -537,9 +560,9 @@ class AsyncRedisStore(_Shared):
 
     async def enter(self, card: WorkerCard, held: Sequence[str] = (), /) -> None:
         self._meet(card)
-        await self._look_at_server()
         group = self._known(card.id).group
         await self._run("enter", [*wire.card_args(card, group), *held])
+        await self._look_at_server()
         if group is not None:
             await self._run("join", wire.join_args(card, group))
 

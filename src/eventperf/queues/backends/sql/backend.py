@@ -291,7 +291,7 @@ class SqlBackend:
             return mismatch
         kind = StoreUnavailable if trouble.passes else QueueError
         reason = error.orig or error
-        return kind(f"{self.where} {trouble.value}: {type(reason).__name__}: {reason}")
+        return kind(f"{self.where} {trouble.value}: {type(reason).__name__}: {str(reason)[:500]}")
 
     def _mismatch(self) -> SchemaMissing | None:
         """Look whether the tables are those of this release, after one or a column of one was not found."""
@@ -313,7 +313,7 @@ class SqlBackend:
     def lost(self, error: Exception) -> StoreUnavailable:
         """Return the error of a server that does not answer."""
         reason = getattr(error, "orig", None) or error
-        return StoreUnavailable(f"{self.where} does not answer: {type(reason).__name__}: {reason}")
+        return StoreUnavailable(f"{self.where} does not answer: {type(reason).__name__}: {str(reason)[:500]}")
 
     def run(
         self, work: Callable[[Connection], T], *, write: bool = True, repeat: bool = False, lane: str = ""
