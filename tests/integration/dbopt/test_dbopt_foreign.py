@@ -26,6 +26,7 @@ from foreign import DIALECTS, Foreign
 FEW = [pytest.param(dialect, range(1), id=dialect) for dialect in DIALECTS]
 MANY = [pytest.param(d, range(100, 180), id=f"{d}-long", marks=pytest.mark.long) for d in DIALECTS]
 _numbers = itertools.count()
+pytestmark = pytest.mark.timeout(3_600)  # the long ones; nothing here depends on how long it takes
 
 
 @contextlib.contextmanager
@@ -132,7 +133,7 @@ def test_advice_reads_every_statement_that_the_engine_takes(
             assert len(sqls) > 4
             work = Workload.from_sql(";\n".join(sqls), dialect)
             with DatabaseOptimizer(asked.engine, what_if=what_if) as optimizer:
-                advice = optimizer.advise(work, budget="2m")
+                advice = optimizer.advise(work, budget="1h")
             assert not [s.error for s in work if s.error]
             assert not refusals(advice), seed
             for index in advice.indexes:
