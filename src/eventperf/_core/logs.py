@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Mapping
 
 from .texts import one_line, plain
 
@@ -15,32 +16,44 @@ class Lines(str):
 
 
 class _Shown:
-    """An argument of a log record that would steer a terminal or forge a line as it is."""
+    """An argument of a log record that would steer a terminal or forge a line as it is, or has no text."""
 
     __slots__ = ("_given",)
 
-    def __init__(self, given: str | BaseException) -> None:
+    def __init__(self, given: object) -> None:
         self._given = given
 
     def __str__(self) -> str:
-        text = str(self._given)
+        text = _text(str, self._given)
         return plain(text) if isinstance(self._given, Lines) else one_line(text)
 
     def __repr__(self) -> str:
-        return repr(self._given)
+        return one_line(_text(repr, self._given))
+
+
+def _text(form: Callable[[object], str], given: object) -> str:
+    try:
+        return form(given)
+    except Exception as error:  # an exception or object of the host's: telling of it must not fail
+        return f"<{type(given).__name__}, whose text fails with {type(error).__name__}>"
 
 
 class _NamesAreData(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
             record.args = tuple(map(_shown, record.args))
+        elif isinstance(record.args, Mapping):
+            record.args = {name: _shown(given) for name, given in record.args.items()}
         return True
 
 
 def _shown(given: object) -> object:
-    return (
-        _Shown(given) if isinstance(given, (str, BaseException)) and not str(given).isprintable() else given
-    )
+    if given is None or isinstance(given, (int, float)):
+        return given
+    try:
+        return given if str(given).isprintable() and repr(given).isprintable() else _Shown(given)
+    except Exception:
+        return _Shown(given)
 
 
 _names_are_data = _NamesAreData()

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eventperf.cache import CacheManager, CorruptEntry, MemoryStore, RedisStore
+from eventperf.cache import CacheManager, CoherenceChanged, CorruptEntry, MemoryStore, RedisStore
+from faults import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -230,3 +231,37 @@ def test_in_any_order_nothing_raises_and_a_load_ends_it(redis_url: str, steps: A
                 cache.invalidate_tags("t")
         assert cache.get_or_load("k", lambda: "good", tags=["t"]) == "good"
         assert cache.stats().store_errors == 0
+
+
+@pytest.mark.parametrize("coherence", ["bus", "tracking"])
+def test_what_others_say_on_our_channel_deafens_nobody_and_is_told_once(
+    redis_url: str, caplog: pytest.LogCaptureFixture, coherence: str
+) -> None:
+    odd = [
+        b"",
+        b"[",
+        b"[1, 2]",
+        b"[[]]",
+        b"[null]",
+        b"{}",
+        b"\xff\xfe",
+        b"[" * 20_000,
+        b"hello",
+        b"nobody:1:k",
+    ]
+    with caplog.at_level(logging.WARNING), manager(redis_url, l1=MemoryStore(), coherence=coherence) as cache:
+        assert cache.get_or_load("k", lambda: "old") == "old"
+        changes: list[CoherenceChanged] = []
+        cache.hooks.subscribe(changes.append, CoherenceChanged)
+        client = cache.store.links.client()
+        with CacheManager(
+            RedisStore(redis_url, timeout=30), namespace=cache.namespace, l1=None, coherence=coherence
+        ) as other:
+            for message in odd:
+                client.publish(cache.store.channel, message)
+            other.set("k", "new")
+            wait_until(lambda: cache.get("k") == "new" and "comes from no cache" in caplog.text, 60)
+        assert changes == [], "the channel stayed up"
+        assert cache.stats().coherence == coherence
+        told = [r for r in caplog.records if "comes from no cache" in r.getMessage()]
+        assert len(told) == 1

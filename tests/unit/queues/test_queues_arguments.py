@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -32,6 +32,7 @@ from eventperf.queues.handle import Job, JobFunction
 HUGE = "x" * 100_000
 HALF = "\udc80"
 NAN, INF = math.nan, math.inf
+FAR = datetime(2500, 1, 1, tzinfo=timezone.utc)
 
 NO_TEXT = (5, b"a", "", HALF, "a\0b", HUGE, [], {}, NAN, object())
 NO_NAME = (None, *NO_TEXT)
@@ -45,7 +46,7 @@ OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "queue": NO_TEXT,
     "priority": (*NO_COUNT, 1001),
     "delay": NO_SPAN,
-    "at": (-1, NAN, INF, 1e18, True, "2026-01-01", datetime(2020, 1, 1), [], HALF),
+    "at": (-1, NAN, INF, 1e18, True, "2026-01-01", datetime(2020, 1, 1), FAR, FAR.timestamp(), [], HALF),
     "unique_key": NO_TEXT,
     "unique_for": ("forever", "running", 5, 0, NAN, [], HALF),  # without a unique_key none is right
     "deadline": (*NO_SPAN, 0),

@@ -9,7 +9,15 @@ from typing import Any
 
 from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
-from eventperf.queues.checks import check_int, check_list, check_name, check_span, check_text, has_half
+from eventperf.queues.checks import (
+    MAX_SPAN_S,
+    check_int,
+    check_list,
+    check_name,
+    check_span,
+    check_text,
+    has_half,
+)
 from eventperf.queues.codec import Codec
 from eventperf.queues.errors import UnknownQueue
 from eventperf.queues.job import JobRecord, NewJob
@@ -196,13 +204,15 @@ def delay_of(spec: JobSpec, now: float) -> float:
         return check_span(spec.delay, argument="delay", zero=True)
     if spec.at is None:
         return 0.0
-    if isinstance(spec.at, datetime):
-        if spec.at.tzinfo is None:
-            raise ConfigurationError("at", spec.at, "a datetime with a time zone, or seconds since the epoch")
-        return max(0.0, spec.at.timestamp() - now)
-    if isinstance(spec.at, bool) or not isinstance(spec.at, (int, float)) or not 0 <= spec.at < 1e11:
-        raise ConfigurationError("at", spec.at, "a datetime with a time zone, or seconds since the epoch")
-    return max(0.0, spec.at - now)
+    allowed = "a datetime with a time zone, or seconds since the epoch, at most 31 years ahead"
+    at = spec.at
+    if isinstance(at, datetime):
+        if at.tzinfo is None:
+            raise ConfigurationError("at", at, allowed)
+        at = at.timestamp()
+    if isinstance(at, bool) or not isinstance(at, (int, float)) or not 0 <= at <= now + MAX_SPAN_S:
+        raise ConfigurationError("at", spec.at, allowed)
+    return max(0.0, at - now)
 
 
 def new_ids(count: int, bits: Any) -> list[str]:

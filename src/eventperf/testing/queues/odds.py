@@ -70,6 +70,17 @@ class AheadTests(StoreTests):
         assert queues.retry(dead.id), "once nobody holds the key"
         assert queues.enqueue("t", unique_key="k").duplicate, "it holds the key again"
 
+    def test_any_number_of_ids_may_be_put_back_at_once(self, queues: QueueManager) -> None:
+        first, second = queues.enqueue_many("t", [1, 2])
+        station = Station(queues, "t", lease_s=30)
+        for lease in station.take():
+            assert station.end(lease, "dead", error="x")
+        ids = [first.id, *(f"unknown-{n}" for n in range(2_500)), second.id]
+        assert queues.replay("normal", []) == queues.replay("normal", ids, limit=0) == 0
+        assert queues.replay("normal", ids, limit=1) == 1
+        assert queues.replay("normal", ids) == 1
+        assert balanced(queues.status())
+
     @pytest.mark.parametrize("seed", range(3))
     def test_of_one_key_at_most_one_job_is_open_whatever_happened(
         self, queues: QueueManager, seed: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import time
@@ -165,3 +166,14 @@ def address(node: Any) -> Any:
 def text_of(key: Any) -> str:
     """Return a key as text, whatever bytes it is."""
     return key.decode("utf-8", "surrogateescape") if isinstance(key, bytes) else str(key)
+
+
+def words_of(text: str) -> Sequence[str] | None:
+    """Return the words of a message, ``None`` for one that is none of ours."""
+    if not text.startswith("["):
+        return (text,)
+    try:
+        words = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else None

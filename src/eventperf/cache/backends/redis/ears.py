@@ -13,7 +13,6 @@ write without telling.
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import socket
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from eventperf._core.logs import logger
 
-from .ear import HEARTBEAT_S, REFUSED, ROUND_TRIP, UNTRACKED, Ear, address, text_of, tracking
+from .ear import HEARTBEAT_S, REFUSED, ROUND_TRIP, UNTRACKED, Ear, address, text_of, tracking, words_of
 from .resp3 import INCOMPLETE, ReplyError, pack
 
 if TYPE_CHECKING:
@@ -96,6 +95,7 @@ class Ears:
         self._pid = os.getpid()
         # What follows is written by the thread alone.
         self.way: str | None = None
+        self._is_odd_told = False
         self._confirmed = 0
         self._prefixes: dict[str, int] = {}
         self._names: set[str] = set()
@@ -377,9 +377,13 @@ class Ears:
 
     def _said(self, channel: str, text: str) -> None:
         # Scripts say one key as it is; we say a list. Namespaces are quoted, so no key begins like one.
-        words = json.loads(text) if text.startswith("[") else (text,)
+        words = words_of(text)
+        if words is None and not self._is_odd_told:
+            self._is_odd_told = True
+            text = f"{text[:80]!r} comes from no cache and counts as a write of anything"
+            _log.warning("cache channel %s: %s; keep other programs off it", channel, text)
         for one in self._room(channel):
-            for word in words:
+            for word in ("*",) if words is None else words:
                 if word.startswith("*"):
                     one.on_keys(None)
                 else:

@@ -146,6 +146,8 @@ class SqlStore:
         return self._step(lambda tx: operating.cancel(tx, ids), repeat=True) if ids else []
 
     def replay(self, queue: str, ids: Sequence[str] | None = None, /, *, limit: int | None = None) -> int:
+        if ids is not None and len(ids) > _BATCH:  # a statement has so many parameters at most
+            return self._replay_many(queue, ids, limit)
         total, after = 0, None
         while limit is None or total < limit:
             most = min(_BATCH, (limit or 10**9) - total)
@@ -153,6 +155,13 @@ class SqlStore:
             total += n
             if after is None:
                 break
+        return total
+
+    def _replay_many(self, queue: str, ids: Sequence[str], limit: int | None) -> int:
+        total = 0
+        for i in range(0, len(ids), _BATCH):
+            left = None if limit is None else limit - total
+            total += self.replay(queue, ids[i : i + _BATCH], limit=left)
         return total
 
     def purge(self, queue: str, state: JobState, /) -> int:
