@@ -185,13 +185,39 @@ _IDENT: Final = r'(?:"[^"]+"|`[^`]+`|\[[^\]]+\]|[^\W\d][\w$]*)'
 _NAME: Final = rf"{_IDENT}(?:\s*\.\s*{_IDENT})*"
 _NOISE: Final = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _AFTER: Final = re.compile(
-    rf"\b(?:from|join|into|update|table|truncate|only|using|delete|merge|copy|replace)\s+(?:only\s+)?({_NAME})"
+    r"\b(?:from|join|into|update|table|truncate|only|using|delete|merge|copy|replace)\s+"
+    r"(?:(?:or\s+(?:rollback|abort|replace|fail|ignore)|low_priority|quick|ignore|only|from|into)\s+)*"
+    rf"({_NAME})"
     rf"((?:\s+(?:as\s+)?{_IDENT})?(?:\s*,\s*(?:lateral\s+)?{_NAME}(?:\s+(?:as\s+)?{_IDENT})?)*)",
     re.IGNORECASE,
 )
 _MORE: Final = re.compile(rf",\s*(?:lateral\s+)?({_NAME})", re.IGNORECASE)
 _KNOWN: Final = re.compile(r"\s*(?:select|with|insert|update|delete|merge|replace)\b", re.IGNORECASE)
 _INSERT: Final = re.compile(rf"\s*(?:insert|replace)\s+(?:\w+\s+)*?into\s+({_NAME})", re.IGNORECASE)
+
+
+_ENDS: Final = re.compile(r"(?:^|;)\s*(?:commit|end)\b", re.IGNORECASE)
+_BEGINS: Final = re.compile(r"\s*(?:begin|start\s+transaction)\b", re.IGNORECASE)
+_DEFINES: Final = re.compile(
+    r"\s*(?:create|alter|drop|truncate|rename|lock|grant|revoke|analyze|optimize|repair)\b", re.IGNORECASE
+)
+_NOTHING: Final = re.compile(r"\s*(?:update|delete)\b[^;]*;?\s*\Z", re.IGNORECASE)
+
+
+def may_commit(statement: str) -> bool:
+    """Tell whether a statement may end the transaction that it is run in: said, or implied as on MySQL."""
+    text = _NOISE.sub(" ", statement)
+    return _ENDS.search(text) is not None or _DEFINES.match(text) is not None
+
+
+def begins(statement: str) -> bool:
+    """Tell whether a statement begins a transaction of which its library knows nothing."""
+    return _BEGINS.match(_NOISE.sub(" ", statement)) is not None
+
+
+def changed_nothing(statement: str, rows: object) -> bool:
+    """Tell whether a statement that touched so many ``rows`` has changed nothing at all."""
+    return rows == 0 and _NOTHING.match(_NOISE.sub(" ", statement)) is not None
 
 
 @functools.lru_cache(1_000)

@@ -15,6 +15,9 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf.cache.following import (
     any_row,
+    begins,
+    changed_nothing,
+    may_commit,
     reads,
     reads_tables,
     row,
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["follow"]
 
 _PENDING: Final = "eventperf_follow"
+_BEGUN: Final = "eventperf_begun"
+"""A transaction was begun by a statement, on a connection that otherwise commits by itself."""
 _caches: weakref.WeakKeyDictionary[Any, list[CacheManager]] = weakref.WeakKeyDictionary()
 """By dialect: an engine shares it with its copies that have other execution options."""
 _heard: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -101,23 +106,41 @@ def _engine_of(given: Any) -> Any:
 # -- what is written -------------------------------------------------------------------------------------
 
 
-def _executed(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-    del cursor, rest
+def _executed(
+    connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+) -> None:
+    del parameters, context
     if not writes(statement):
         if wants_reads():
             reads(tables_in(statement) if reads_tables(statement) else ())
+        _told_in_words(connection, statement)
+        return
+    if not executemany and changed_nothing(statement, cursor.rowcount):
         return
     tables = tables_written(statement)
     tags = table_tags(tables)
     if not _is_flush():  # else the mapper tells which rows
         tags += [any_row(table) for table in tables or ()]
     _note(connection, tags)
+    if may_commit(statement) and (pending := dict(connection.info.get(_PENDING, ()))):
+        _say(connection.dialect, connection.info)
+        connection.info[_PENDING] = pending  # again at the end, where a definition does not commit
+
+
+def _told_in_words(connection: Any, statement: str) -> None:
+    """A transaction that a statement begins or ends: no method of the dialect is called for it."""
+    if begins(statement):
+        connection.info[_BEGUN] = True
+    elif may_commit(statement):
+        connection.info.pop(_BEGUN, None)
+        if connection.info.get(_PENDING):
+            _say(connection.dialect, connection.info)
 
 
 def _note(connection: Any, tags: Iterable[str]) -> None:
     pending = connection.info.setdefault(_PENDING, {})
     pending.update(dict.fromkeys(tags))
-    if _commits_by_itself(connection):
+    if _commits_by_itself(connection) and _BEGUN not in connection.info:
         _say(connection.dialect, connection.info)
 
 

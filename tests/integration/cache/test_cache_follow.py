@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 
 from eventperf.cache import CacheManager, CacheOptions, depends, row
+from eventperf.cache.following import tables_written
 from eventperf.contrib.sqlalchemy import follow
 from eventperf.errors import ConfigurationError
 
@@ -320,6 +321,72 @@ def test_readers_beside_writers_and_rollbacks_never_see_less_than_was_committed(
     assert number() == 59
 
 
+def elsewhere(site: Site) -> list[str]:
+    """Return what another thread has to load: this one is inside a transaction that has written."""
+    found: list[list[str]] = []
+    thread = threading.Thread(target=lambda: found.append(site.loaded()))
+    thread.start()
+    thread.join(30)
+    return found[0]
+
+
+@pytest.mark.parametrize("word", ["COMMIT", "commit;", "/* done */ END"])
+@pytest.mark.parametrize("how", [sa.text, str])
+def test_a_commit_that_is_a_statement_is_one(site, word, how):
+    with site.engine.connect() as connection:
+        run = connection.execute if how is sa.text else connection.exec_driver_sql
+        run(how("UPDATE events SET name = 'new'"))
+        assert elsewhere(site) == []
+        run(how(word))
+        assert elsewhere(site) == OF_EVENTS
+
+
+def test_a_transaction_begun_by_a_statement_is_told_at_its_end(site):
+    engine = site.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN")
+        connection.exec_driver_sql("UPDATE events SET name = 'new'")
+        assert elsewhere(site) == []
+        connection.exec_driver_sql("COMMIT")
+        assert elsewhere(site) == OF_EVENTS
+        connection.exec_driver_sql("UPDATE events SET name = 'newer'")
+        assert elsewhere(site) == OF_EVENTS
+
+
+def test_what_a_definition_may_have_committed_is_told_at_once_and_at_the_end(site):
+    """MySQL commits before a definition, PostgreSQL does not."""
+    with site.engine.connect() as connection:
+        connection.execute(sa.text("UPDATE events SET name = 'new'"))
+        connection.execute(sa.text("ANALYZE events"))
+        assert set(OF_EVENTS) <= set(elsewhere(site))
+        connection.commit()
+        assert set(OF_EVENTS) <= set(elsewhere(site))
+
+
+@pytest.mark.parametrize(
+    ("statement", "tables"),
+    [
+        ("UPDATE OR IGNORE events SET a = 1", {"events"}),
+        ("UPDATE OR REPLACE events SET a = 1", {"events"}),
+        ("update low_priority ignore events set a = 1", {"events"}),
+        ("UPDATE ONLY events SET a = 1", {"events"}),
+        ("DELETE LOW_PRIORITY QUICK IGNORE FROM events", {"events"}),
+        ("INSERT OR IGNORE INTO events VALUES (1)", {"events"}),
+        ("INSERT LOW_PRIORITY IGNORE INTO events VALUES (1)", {"events"}),
+        ("UPDATE or_more SET a = 1", {"or_more"}),
+    ],
+)
+def test_words_before_a_table_are_no_table(statement, tables):
+    assert tables <= (tables_written(statement) or set())
+
+
+def test_a_statement_that_changed_no_row_forgets_nothing(site):
+    with site.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE events SET name = 'none' WHERE id = -1"))
+        connection.execute(sa.text("DELETE FROM events WHERE id = -1"))
+    assert site.loaded() == []
+
+
 def test_sessions_of_every_kind_lead_to_their_engine(engine):
     with CacheManager() as cache:
         maker = sessionmaker(engine)
@@ -444,6 +511,20 @@ for write in (bulk, save, raw, many):
     assert loaded() == [], (write, loads)
 Group.objects.create(name="g")
 assert loaded() == ["groups", "page"], loads
+told, plain = [], cache.invalidate_tags
+cache.invalidate_tags = lambda *tags: told.append(tags) or plain(*tags)
+User.objects.filter(pk=-1).update(username="none"); User.objects.filter(pk=-1).delete()
+assert told == [], "no row was changed"
+with transaction.atomic():
+    for n in range(50): bulk()
+    try:
+        with transaction.atomic(): Group.objects.update(name="h"); raise KeyError
+    except KeyError: pass
+    Group.objects.update(name="i")
+    for n in range(50): bulk()
+assert len(told) == 2, told
+assert loaded() == ["users", "groups", "user", "page"], loads
+del cache.invalidate_tags
 from eventperf.contrib.django import follow
 try: follow("shop_caches.cache")
 except Exception as error: assert "EVENTPERF_FOLLOW" in str(error), error

@@ -424,3 +424,13 @@ def test_a_definition_that_nothing_could_be_served_by_is_refused(
     status, answer = ask(server, "POST", path, planted(DEFINITION, place, value))
     assert status == 422
     assert field in [c["field"] for c in answer["details"]["causes"]]
+
+
+def test_a_kind_without_namespaces_takes_the_namespace_off(server: KubernetesServer) -> None:
+    path = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+    body = {"metadata": {"name": "r", "namespace": "prod"}, "rules": []}
+    status, made = ask(server, "POST", path, body)
+    assert (status, "namespace" in made["metadata"]) == (201, False)
+    body["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"]
+    assert ask(server, "PUT", f"{path}/r", body)[0] == 200
+    assert ask(server, "GET", f"{path}/r")[1]["metadata"].get("namespace") is None

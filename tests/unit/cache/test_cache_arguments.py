@@ -22,7 +22,9 @@ NAN, INF = math.nan, math.inf
 NO_TEXT: tuple[Any, ...] = (5, b"a", [], {}, NAN, object())
 NO_NAME: tuple[Any, ...] = (None, *NO_TEXT)
 NO_SPACE: tuple[Any, ...] = ("", *NO_TEXT)
-NO_SPAN: tuple[Any, ...] = (-1, 0, "soon", "", "-5m", "1e400s", True, NAN, 10**400, 1e308, 1e18, [], b"5s", Decimal("NaN"))
+NO_SPAN: tuple[Any, ...] = (
+    *(-1, 0, "soon", "", "-5m", "1e400s", True, NAN, 10**400, 1e308, 1e18, [], b"5s", Decimal("NaN")),
+)
 NO_LIFE: tuple[Any, ...] = NO_SPAN
 NO_PAUSE: tuple[Any, ...] = (*NO_SPAN, INF)
 NO_WAIT: tuple[Any, ...] = tuple(v for v in NO_PAUSE if v is True or v != 0)

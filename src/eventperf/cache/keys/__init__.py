@@ -5,10 +5,10 @@ from __future__ import annotations
 from .arguments import Unstable, encode
 from .identity import Identity
 from .patterns import escape, glob
-from .space import FOREIGN, MAX_KEY, Space, fit, fit_tag, is_odd, quote_part
+from .space import FOREIGN, MAX_KEY, Reserved, Space, fit, fit_tag, is_odd, quote_part
 from .templates import Template
 
 __all__ = [
-    "FOREIGN", "MAX_KEY", "Identity", "Space", "Template", "Unstable", "encode", "escape", "fit", "fit_tag",
-    "glob", "is_odd", "quote_part",
+    "FOREIGN", "MAX_KEY", "Identity", "Reserved", "Space", "Template", "Unstable", "encode", "escape", "fit",
+    "fit_tag", "glob", "is_odd", "quote_part",
 ]  # fmt: skip

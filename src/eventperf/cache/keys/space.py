@@ -55,6 +55,20 @@ def _shortened(text: str) -> str:
     return f"{start}{_MARK}{digest}"
 
 
+class Reserved(str):
+    """The key of a part of this package, in the same namespace: no text of a caller writes to it.
+
+    It begins as no other kept key does, whatever the text of that is; tags and patterns reach both.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, part: str, text: str) -> Reserved:
+        """Return the key of ``text`` for a part."""
+        return cls(f"{_MARK}{part}:{fit(text)}")
+
+
 class Space:
     """One namespace: how its keys look outside (in Redis) and inside (in process memory).
 
@@ -76,7 +90,7 @@ class Space:
     def local(self, key: str) -> str:
         """Return the key in process memory."""
         if len(key) > MAX_KEY or not key.isprintable():
-            key = fit(key)
+            key = key if type(key) is Reserved else fit(key)
         return self.inner + key if self.inner else key
 
     def local_of(self, outer: str) -> tuple[str, bool] | None:

@@ -14,6 +14,8 @@ from eventperf._core.errors import ConfigurationError
 from eventperf.cache import CacheManager
 from eventperf.cache.following import (
     any_row,
+    changed_nothing,
+    may_commit,
     reads,
     reads_tables,
     table_tags,
@@ -64,20 +66,39 @@ def _executed(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> 
     done = execute(sql, params, many, context)
     text = str(sql)
     if writes(text):
-        tables = tables_written(text)
-        _note(context["connection"], [*table_tags(tables), *map(any_row, tables or ())])
+        if many or not changed_nothing(text, context["cursor"].rowcount):
+            tables = tables_written(text)
+            _note(context["connection"], (*table_tags(tables), *map(any_row, tables or ())), text)
     elif wants_reads():
         reads(tables_in(text) if reads_tables(text) else ())
     return done
 
 
-def _note(connection: Any, tags: Iterable[str]) -> None:
+def _note(connection: Any, tags: tuple[str, ...], statement: str) -> None:
     """Say it when the transaction has committed: at once without one, never after a rollback."""
-    if not connection.in_atomic_block:
+    if not connection.in_atomic_block or may_commit(statement):
         _say(tags)
-        return
-    kept = tuple(tags)
-    transaction.on_commit(lambda: _say(kept), using=connection.alias)
+    if connection.in_atomic_block and not _is_noted(connection, tags):
+        transaction.on_commit(_Saying(tags), using=connection.alias)
+
+
+class _Saying:
+    """What a commit has to say."""
+
+    def __init__(self, tags: tuple[str, ...]) -> None:
+        self.tags = tags
+
+    def __call__(self) -> None:
+        _say(self.tags)
+
+
+def _is_noted(connection: Any, tags: tuple[str, ...]) -> bool:
+    """Tell whether the commit says these tags already, unless a savepoint of another statement goes back."""
+    here = set(connection.savepoint_ids)
+    return any(
+        isinstance(entry[1], _Saying) and entry[1].tags == tags and entry[0] <= here
+        for entry in connection.run_on_commit
+    )
 
 
 def _say(tags: Iterable[str]) -> None:

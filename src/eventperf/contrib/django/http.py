@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from django.http import HttpResponse
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.conf import settings
+from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
+from django.http import Http404, HttpResponse
+from django.utils import timezone, translation
+from django.utils.functional import LazyObject
 
 from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
-from eventperf.contrib.http.flow import HttpCache, Marks, Record, Unstorable
+from eventperf.contrib.http import tagging
+from eventperf.contrib.http.flow import HttpCache
+from eventperf.contrib.http.kept import Marks, Record, Unstorable
 from eventperf.contrib.http.rules import Asked, bypass
+from eventperf.contrib.http.who import in_scope
 from eventperf.contrib.http.wsgi import asked_of
 
 if TYPE_CHECKING:
@@ -29,7 +39,10 @@ def cached_view(
     tags: Sequence[str] | Callable[..., Sequence[str]] = (),
     **options: Any,
 ) -> Callable[[F], F]:
-    """Keep the answers of a view; requests with cookies or ``Authorization`` go to the view.
+    """Keep the answers of a view, ``def`` or ``async def``; who says who he is is answered by the view.
+
+    What stays out, and who, is in :doc:`/how-to/http-cache`. As with ``cache_page`` the language and the time
+    zone that are set (``USE_I18N``, ``USE_TZ``) are part of what names an answer.
 
     Args:
         ttl: How long, where the answer does not say itself (``cache_control``, ``never_cache`` and
@@ -39,16 +52,26 @@ def cached_view(
         options: See :class:`~eventperf.contrib.http.HttpCache`.
 
     Raises:
-        ConfigurationError: An option that is none.
+        ConfigurationError: An option that is none, or tags that the view has none of.
     """
-    if isinstance(tags, str):
-        raise ConfigurationError("tags", tags, "a list of texts, or a function")
-    http = HttpCache(cache, ttl=ttl, **options)
+    tagging.checked(tags)
+    http = HttpCache.made(cache, {"ttl": ttl, **options})
+    http.refusals = (Http404, PermissionDenied, SuspiciousOperation, BadRequest)
 
     def decorate(view: F) -> F:
+        tagging.fits(tags, view, without=1)
+        if iscoroutinefunction(view):
+
+            @functools.wraps(view)
+            async def akept(request: Any, *args: Any, **given: Any) -> Any:
+                found = tagging.found(tags, args, given)
+                return await _aanswered(http, request, found, lambda: view(request, *args, **given))
+
+            return cast("F", akept)
+
         @functools.wraps(view)
         def kept(request: Any, *args: Any, **given: Any) -> Any:
-            found = list(tags(*args, **given) if callable(tags) else tags)
+            found = tagging.found(tags, args, given)
             return _answered(http, request, found, lambda: view(request, *args, **given))
 
         return cast("F", kept)
@@ -56,12 +79,26 @@ def cached_view(
     return decorate
 
 
-def _asked(request: Any) -> Asked:
+def _asked(http: HttpCache, request: Any) -> Asked:
     environ = {k: v for k, v in request.META.items() if isinstance(v, str)}
     environ["REQUEST_METHOD"] = request.method
     environ["wsgi.url_scheme"] = request.scheme
     environ["PATH_INFO"], environ["SCRIPT_NAME"] = request.path, ""
-    return asked_of(environ)
+    asked = asked_of(environ, http.rules.harmless)
+    around = []
+    if settings.USE_I18N:  # of middlewares that say so in Vary only when the view has answered
+        around.append(f"language={translation.get_language()}")
+    if settings.USE_TZ:
+        around.append(f"zone={timezone.get_current_timezone_name()}")
+    return replace(asked, around=tuple(around), known=asked.known or _is_known(request))
+
+
+def _is_known(request: Any) -> bool:
+    """Tell whether a middleware of the host has found out who asks, other than by a cookie."""
+    user = request.__dict__.get("user")
+    if in_scope(getattr(request, "scope", {})):
+        return True
+    return not isinstance(user, LazyObject) and bool(getattr(user, "is_authenticated", False))
 
 
 def _is_personal(request: Any) -> bool:
@@ -71,26 +108,63 @@ def _is_personal(request: Any) -> bool:
     )
 
 
+def _had_body(request: Any) -> bool:
+    """Tell whether the view has read a body that was not announced, as HTTP/2 allows."""
+    return bool(request._read_started) and getattr(request, "_body", None) != b""
+
+
 def _answered(http: HttpCache, request: Any, tags: list[str], view: Callable[[], Any]) -> Any:
-    asked = _asked(request)
+    asked = _asked(http, request)
     if bypass(asked, http.rules) or asked.method == "HEAD":
         return view()
     made: list[Any] = []
 
     def load() -> Record:
         answer = view()
-        if hasattr(answer, "render") and callable(answer.render):
+        if inspect.isawaitable(answer):
+            getattr(answer, "close", lambda: None)()
+            allowed = "a def; or an async def, or a function that markcoroutinefunction has marked"
+            raise ConfigurationError("view", "a function that returns a coroutine", allowed)
+        if callable(getattr(answer, "render", None)):
             answer = answer.render()
         made.append(answer)
-        if answer.streaming or answer.cookies or _is_personal(request):
-            raise Unstorable(answer.status_code)
-        return http.record(asked, answer.status_code, list(answer.items()), answer.content, Marks(tags=tags))
+        return _record(http, asked, request, answer, tags)
 
     try:
         record = http.answer(asked, load)
     except Unstorable:
         return made[0] if made else view()
-    status, headers, body = http.sent(asked, record, hit=not made)
+    return _response(http, asked, record, hit=not made)
+
+
+async def _aanswered(http: HttpCache, request: Any, tags: list[str], view: Callable[[], Any]) -> Any:
+    asked = _asked(http, request)
+    if bypass(asked, http.rules) or asked.method == "HEAD":
+        return await view()
+    made: list[Any] = []
+
+    async def load() -> Record:
+        answer = await view()
+        if callable(getattr(answer, "render", None)):
+            answer = await sync_to_async(answer.render, thread_sensitive=True)()
+        made.append(answer)
+        return _record(http, asked, request, answer, tags)
+
+    try:
+        record = await http.aanswer(asked, load)
+    except Unstorable:
+        return made[0] if made else await view()
+    return _response(http, asked, record, hit=not made)
+
+
+def _record(http: HttpCache, asked: Asked, request: Any, answer: Any, tags: list[str]) -> Record:
+    if answer.streaming or answer.cookies or _is_personal(request) or _had_body(request):
+        raise Unstorable(answer.status_code)
+    return http.record(asked, answer.status_code, list(answer.items()), answer.content, Marks(tags=tags))
+
+
+def _response(http: HttpCache, asked: Asked, record: Record, *, hit: bool) -> HttpResponse:
+    status, headers, body = http.sent(asked, record, hit=hit)
     answer = HttpResponse(body, status=status)
     for name in list(answer.headers):
         del answer.headers[name]

@@ -6,11 +6,18 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from .flow import HttpCache, Marks, Record, Unstorable, marks
-from .rules import CONDITIONS, SAFE, Asked, bypass, place
+from eventperf._core.errors import ConfigurationError
+from eventperf._core.logs import logger
+
+from .flow import HttpCache
+from .kept import Marks, Record, Unstorable, marks
+from .rules import CONDITIONS, SAFE, Asked, bypass, is_whole, place
+from .who import in_scope
 
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager
+
+_log = logger("eventperf.contrib.http")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -23,10 +30,11 @@ class HttpCacheMiddleware:
     """Keep the answers of an ASGI application as a shared cache does.
 
     What an answer says of itself counts (``Cache-Control``, ``Expires``, ``Vary``); ``ttl`` is for those that
-    say nothing, and without it they are not kept. Requests with cookies or ``Authorization`` go to the
-    application, answers with ``Set-Cookie``, ``private`` or ``no-store`` to nobody but the asker. One answer
-    is made for all who ask at once; ``If-None-Match`` and ``If-Modified-Since`` get a 304. A successful POST,
-    PUT, PATCH or DELETE makes what is kept of its URL old.
+    say nothing, and without it they are not kept. Requests with a body, with cookies or with a header that
+    says who asks (``Authorization``) go to the application, answers with ``Set-Cookie``, ``private`` or
+    ``no-store`` to nobody but the asker. One answer is made for all who ask at once; ``If-None-Match`` and
+    ``If-Modified-Since`` get a 304. A successful POST, PUT, PATCH or DELETE makes what is kept of its URL
+    old.
 
     Args:
         app: The application.
@@ -39,8 +47,10 @@ class HttpCacheMiddleware:
     """
 
     def __init__(self, app: App, cache: CacheManager, **options: Any) -> None:
+        self.http: HttpCache = HttpCache.made(cache, options)
+        if not callable(app):
+            raise ConfigurationError("app", app, "an ASGI application")
         self.app: App = app
-        self.http: HttpCache = HttpCache(cache, **options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -52,7 +62,7 @@ class HttpCacheMiddleware:
             await self._around(asked, scope, receive, send)
             return
         if asked.method == "HEAD":
-            kept = self.http.peek(asked)
+            kept = await self.http.apeek(asked)
             if kept is None:
                 await self._around(asked, scope, receive, send)
             else:
@@ -71,7 +81,7 @@ class HttpCacheMiddleware:
             run.stop()
             raise
         await _respond(self.http, asked, record, send, hit=record is not run.record)
-        await run.finish()
+        await run.finish(old=record is not run.record)
 
     async def _around(self, asked: Asked, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the application answer; forget what a change made old."""
@@ -99,12 +109,12 @@ class _Run:
         self, middleware: HttpCacheMiddleware, asked: Asked, scope: Scope, receive: Receive, send: Send
     ) -> None:
         self._http, self._app = middleware.http, middleware.app
-        self._asked, self._scope, self._receive, self._send = asked, plain(scope), receive, send
+        self._asked, self._scope, self._get, self._send = asked, plain(scope), receive, send
         self._marks = Marks()
         self._start: Message = {}
         self._parts: list[bytes] = []
         self._size = 0
-        self._passes = self._holds = False
+        self._passes = self._holds = self._had_body = self._ended = False
         self.task: asyncio.Task[None] | None = None
         self.record: Record | None = None
         self._decided: asyncio.Future[None]
@@ -123,58 +133,88 @@ class _Run:
             marks.reset(token)
         await asyncio.wait({self.task, self._decided}, return_when=asyncio.FIRST_COMPLETED)
         if not self._decided.done():
-            self.task.result()  # its error is everybody's
+            task, self.task = self.task, None if self.task.exception() else self.task
+            task.result()  # its error is everybody's
             raise Unstorable(int(self._start.get("status", 500)))
         if self.record is None:
             raise Unstorable(int(self._start["status"]))
         return self.record
+
+    async def _receive(self) -> Message:
+        message = await self._get()
+        if message["type"] == "http.request" and message.get("body"):
+            self._had_body = True  # HTTP/2 need not announce one
+        return message
+
+    def _is_personal(self) -> bool:
+        """Tell whether the answer may depend on more than the request line and headers say."""
+        return self._had_body or bool(self._scope.get("session"))
 
     async def _take(self, message: Message) -> None:
         if self._passes:
             await self._send(message)
         elif message["type"] == "http.response.start":
             self._start = message
-            if self._http.life_of(self._asked, message["status"], _headers(message), self._marks) is None:
+            life = self._http.life_of(self._asked, message["status"], _headers(message), self._marks)
+            if life is None or message.get("trailers") or self._is_personal():
                 self._holds = message["status"] >= 500 and self._http.rules.grace_s > 0  # an old one may do
                 if not self._holds:
                     await self._pass()
         elif message["type"] == "http.response.body":
             await self._body(message)
         else:
-            await self._pass()
+            if self._start:
+                await self._pass()
             await self._send(message)
 
     async def _body(self, message: Message) -> None:
-        self._parts.append(bytes(message.get("body", b"")))
-        self._size += len(self._parts[-1])
-        more = bool(message.get("more_body"))
+        part = bytes(message.get("body", b""))
+        self._size += len(part)
         if self._size > self._http.rules.max_body_bytes:
             await self._pass()
-            await self._send({"type": "http.response.body", "body": b"".join(self._parts), "more_body": more})
-            self._parts.clear()
-        elif not more and not self._decided.done():
-            if not self._holds:
-                status, headers, body = self._start["status"], _headers(self._start), b"".join(self._parts)
+            await self._send(message)
+            return
+        self._parts.append(part)
+        if not message.get("more_body") and not self._decided.done():
+            self._ended = True
+            status, headers, body = self._start["status"], _headers(self._start), b"".join(self._parts)
+            if not self._holds and not self._is_personal() and is_whole(headers, body):
                 self.record = self._http.record(self._asked, status, headers, body, self._marks)
             self._decided.set_result(None)
 
     async def _pass(self) -> None:
+        """Hand through what there is, and all that comes."""
         self._passes = True
         await self._send(self._start)
+        if self._parts:
+            body = b"".join(self._parts)
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
         if not self._decided.done():
             self._decided.set_result(None)
 
     async def deliver(self) -> None:
-        """Give the client the answer that was made and not kept."""
-        if self._holds and not self._passes:
+        """Give the client the answer that was made and not kept, as far as it was made."""
+        if self._start and not self._passes:
             await self._send(self._start)
-            await self._send({"type": "http.response.body", "body": b"".join(self._parts)})
+            if self._parts or self._ended:
+                body = b"".join(self._parts)
+                await self._send({"type": "http.response.body", "body": body, "more_body": not self._ended})
         await self.finish()
 
-    async def finish(self) -> None:
-        """Wait for what the application does after its answer (background tasks)."""
-        if self.task is not None:
+    async def finish(self, *, old: bool = False) -> None:
+        """Wait for what the application does after its answer (background tasks).
+
+        Args:
+            old: An old answer stood in for that of the application: its error is told to the log alone.
+        """
+        if self.task is None:
+            return
+        try:
             await self.task
+        except Exception as error:
+            if not old:
+                raise
+            _log.error("an old answer stands in for an error at %s", self._asked.path, exc_info=error)
 
     def stop(self) -> None:
         """Nobody waits any more."""
@@ -199,11 +239,19 @@ def asked_of(scope: Mapping[str, Any]) -> Asked:
     for name, value in scope["headers"]:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         headers[key] = f"{headers[key]}{'; ' if key == 'cookie' else ', '}{text}" if key in headers else text
-    path = scope.get("raw_path") or str(scope["path"]).encode("utf-8", "surrogateescape")
+    path = str(scope["path"]).encode("utf-8", "surrogateescape")
     base = str(scope.get("root_path", ""))
     where = place(str(scope.get("scheme", "http")), headers.get("host", ""), base, path.decode("latin-1"))
+    raw = bytes(scope.get("raw_path") or b"").partition(b"?")[0]  # a%2Fb is not a/b
+    exact = place("", "", "", raw.decode("latin-1")) if raw and raw != path else ""
     query = bytes(scope.get("query_string", b"")).decode("latin-1")
-    return Asked(method=scope["method"], url=f"{where}?{query}", path=where, headers=headers)
+    return Asked(
+        method=scope["method"],
+        url=f"{where}{exact}?{query}",
+        path=where,
+        headers=headers,
+        known=in_scope(scope),
+    )
 
 
 def plain(scope: Scope) -> Scope:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
 
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.logs import logger
+from eventperf.cache.keys import Reserved
 
 from . import rules
+from .kept import Marks, Record, Unstorable
 from .rules import Asked, Headers, Rules
 
 if TYPE_CHECKING:
@@ -21,27 +23,7 @@ if TYPE_CHECKING:
 
 _KEEP_S: Final = 86_400.0  # an entry's own life is in the answer; this only bounds what nobody asks for
 
-Record = dict[str, Any]
-"""An answer as it is kept: ``status``, ``headers``, ``body``, ``at``, ``until``, ``vary``, ``tags``."""
-
-
-class Unstorable(Exception):
-    """The answer that was made is nobody's but the asker's."""
-
-    def __init__(self, status: int = 200) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-@dataclass(slots=True)
-class Marks:
-    """What the view that is running says about its answer."""
-
-    ttl_s: float | None = None
-    tags: list[str] = field(default_factory=list)
-
-
-marks: ContextVar[Marks | None] = ContextVar("eventperf_http_marks", default=None)
+_log = logger("eventperf.contrib.http")
 
 
 class HttpCache:
@@ -52,12 +34,14 @@ class HttpCache:
         ttl: Life of answers that do not say one themselves; without it only those that do are kept.
         tags: Of every answer.
         stale_while_revalidate: How long after its life an answer may stand in while one caller has a new one
-            made.
-        grace: How long after its life it may stand in for an error (5xx).
+            made, unless the answer itself allows less.
+        grace: How long after its life it may stand in for an error (5xx, or one that is raised), unless the
+            answer itself allows less (``must-revalidate``, ``stale-if-error``).
         max_body_bytes: Longest body that is kept.
         ignore_cookies: Cookies that change nothing; with any other a request is answered by the application.
         authorized: Whether answers to requests that say who asks (``Authorization``, ``X-Api-Key`` and their
             like) may be kept where they say ``public``.
+        harmless_headers: Headers that look as if they said who asks, and do not.
         clock: Time, for tests.
 
     Raises:
@@ -69,34 +53,50 @@ class HttpCache:
         cache: CacheManager,
         *,
         ttl: Duration | None = None,
-        tags: Sequence[str] = (),
+        tags: Iterable[str] = (),
         stale_while_revalidate: Duration = 0.0,
         grace: Duration = 0.0,
         max_body_bytes: int = 1 << 20,
         ignore_cookies: Iterable[str] = (),
         authorized: bool = False,
+        harmless_headers: Iterable[str] = (),
         clock: Clock | None = None,
     ) -> None:
         if not callable(getattr(cache, "get_or_load", None)):
             raise ConfigurationError("cache", type(cache).__name__, "a CacheManager")
         if isinstance(max_body_bytes, bool) or not isinstance(max_body_bytes, int) or max_body_bytes < 1:
             raise ConfigurationError("max_body_bytes", max_body_bytes, "a positive number of bytes")
-        for name, given in (("tags", tags), ("ignore_cookies", ignore_cookies)):
-            if isinstance(given, str):
-                raise ConfigurationError(name, given, "a list of texts")
+        if not isinstance(authorized, bool):
+            raise ConfigurationError("authorized", authorized, "True or False")
         self.cache: CacheManager = cache
-        self.tags: list[str] = list(tags)
+        self.tags: list[str] = texts("tags", tags)
         self.rules: Rules = Rules(
             ttl_s=None if ttl is None else seconds(ttl, name="ttl"),
             stale_s=seconds(stale_while_revalidate, name="stale_while_revalidate", zero=True),
             grace_s=seconds(grace, name="grace", zero=True),
             max_body_bytes=max_body_bytes,
-            ignore_cookies=frozenset(ignore_cookies),
+            ignore_cookies=frozenset(texts("ignore_cookies", ignore_cookies)),
             authorized=authorized,
+            harmless=frozenset(n.lower() for n in texts("harmless_headers", harmless_headers)),
         )
         self._clock = clock or SystemClock()
         self._mu = threading.Lock()
         self._renewing: set[str] = set()
+        self._told: set[str] = set()
+        self.refusals: tuple[type[Exception], ...] = ()  # what a framework turns into an answer below 500
+
+    @classmethod
+    def made(cls, cache: CacheManager, options: Mapping[str, Any]) -> HttpCache:
+        """Return one with the options that an adapter was given.
+
+        Raises:
+            ConfigurationError: There is no such option, or it is something else.
+        """
+        known = list(inspect.signature(cls).parameters)[1:]
+        for name, given in options.items():
+            if name not in known:
+                raise ConfigurationError(name, given, f"no such option; there are {', '.join(known)}")
+        return cls(cache, **options)
 
     # -- what is kept ------------------------------------------------------------------------------
 
@@ -111,53 +111,58 @@ class HttpCache:
             Unstorable: It may not be kept.
         """
         life = self.life_of(asked, status, headers, said)
-        if life is None or len(body) > self.rules.max_body_bytes:
+        if life is None or len(body) > self.rules.max_body_bytes or not rules.is_whole(headers, body):
             raise Unstorable(status)
         now = self._clock.time()
-        kept = [[k, v] for k, v in headers if k.lower() not in rules.HOPS | {"age", "content-length"}]
+        kept = rules.kept_headers(headers)
         if not rules.has(headers, "etag") and status == 200:
             kept.append(["ETag", rules.etag(body, rules.values(headers, "content-encoding"))])
         if not rules.has(headers, "date"):
             kept.append(["Date", formatdate(now, usegmt=True)])
-        vary = asked.variant(rules.varies(headers) or [])
-        tags = [*self.tags, *said.tags, f"http:{asked.path}"]
-        return {
-            "status": status,
-            "headers": kept,
-            "body": body,
-            "at": now,
-            "until": now + life,
-            "vary": vary,
-            "tags": tags,
-        }
+        stale_s, grace_s = rules.stand_ins(headers, self.rules)
+        return Record(
+            status=status,
+            headers=kept,
+            body=body,
+            at=now - rules.aged(headers),
+            until=now + life,
+            stale_s=stale_s,
+            grace_s=grace_s,
+            vary=asked.variant(rules.varies(headers) or []),
+            tags=[*self.tags, *said.tags, self.tag(asked)],
+        )
 
     def sent(self, asked: Asked, record: Record, *, hit: bool) -> tuple[int, list[tuple[str, str]], bytes]:
         """Return status, headers and body for this client: a 304 where it has the answer already."""
         now = self._clock.time()
-        left = max(0, int(record["until"] - now))
-        headers = [(k, v) for k, v in record["headers"]]
+        left, age = max(0, int(record.until - now)), max(0, int(now - record.at))
+        headers = [(k, v) for k, v in record.headers]
         headers.append(
             ("Cache-Status", f"eventperf; hit; ttl={left}" if hit else "eventperf; fwd=miss; stored")
         )
-        if hit:
-            headers.append(("Age", str(max(0, int(now - record["at"])))))
+        if hit or age:
+            headers.append(("Age", str(age)))
         if rules.not_modified(asked, headers):
             told = rules.NOT_MODIFIED | {"cache-status", "age"}
             return 304, [(k, v) for k, v in headers if k.lower() in told], b""
-        headers.append(("Content-Length", str(len(record["body"]))))
-        return record["status"], headers, b"" if asked.method == "HEAD" else record["body"]
+        headers.append(("Content-Length", str(len(record.body))))
+        return record.status, headers, b"" if asked.method == "HEAD" else record.body
 
     # -- looking up --------------------------------------------------------------------------------
 
     def peek(self, asked: Asked) -> Record | None:
         """Return a fresh answer that is kept, without having one made."""
-        for key in self._keys(asked):
-            record = self.cache.get(key)
-            if record is None:
-                return None
-            if self._fits(asked, record):
-                return record if record["until"] > self._clock.time() else None
-        return None
+        record = self._checked(self.cache.get(_key(asked.key())))
+        if record is not None and not _fits(asked, record):
+            record = self._checked(self.cache.get(_key(asked.variant_key(list(record.vary)))))
+        return self._fresh(asked, record)
+
+    async def apeek(self, asked: Asked) -> Record | None:
+        """Return a fresh answer that is kept; see :meth:`peek`."""
+        record = self._checked(await self.cache.aget(_key(asked.key())))
+        if record is not None and not _fits(asked, record):
+            record = self._checked(await self.cache.aget(_key(asked.variant_key(list(record.vary)))))
+        return self._fresh(asked, record)
 
     def answer(self, asked: Asked, load: Callable[[], Record]) -> Record:
         """Return the answer to a request, having it made once for all who ask at once.
@@ -165,44 +170,42 @@ class HttpCache:
         Raises:
             Unstorable: It was made and may not be kept; who had it made has it, all others make their own.
         """
-        key, new = asked.key(), rules.wants_new(asked)
+        key, new = _key(asked.key()), rules.wants_new(asked)
         for _ in range(2):
             ways = self.cache.refresh if new else self.cache.get_or_load
-            record = ways(key, load, ttl=_KEEP_S, tags=_tags)
-            now = self._clock.time()
-            if self._fits(asked, record):
-                if record["until"] > now:
-                    return record
-                if self._stands_in(key, record, now):
+            record = self._checked(ways(key, load, ttl=_KEEP_S, tags=_tags))
+            if record is None:
+                record = self.cache.refresh(key, load, ttl=_KEEP_S, tags=_tags)
+            if _fits(asked, record):
+                if self._will_do(key, record):
                     return record
                 try:
                     return self.cache.refresh(key, load, ttl=_KEEP_S, tags=_tags)
-                except Unstorable as error:
-                    return self._graced(record, error)
+                except Exception as error:
+                    return self._graced(asked, record, error)
                 finally:
                     self._renewed(key)
-            key = asked.variant_key(list(record["vary"]))
+            key = _key(asked.variant_key(list(record.vary)))
         raise Unstorable
 
     async def aanswer(self, asked: Asked, load: Callable[[], Awaitable[Record]]) -> Record:
         """Return the answer to a request; see :meth:`answer`."""
-        key, new = asked.key(), rules.wants_new(asked)
+        key, new = _key(asked.key()), rules.wants_new(asked)
         for _ in range(2):
             ways = self.cache.arefresh if new else self.cache.aget_or_load
-            record: Record = await ways(key, load, ttl=_KEEP_S, tags=_tags)
-            now = self._clock.time()
-            if self._fits(asked, record):
-                if record["until"] > now:
-                    return record
-                if self._stands_in(key, record, now):
+            record = self._checked(await ways(key, load, ttl=_KEEP_S, tags=_tags))
+            if record is None:
+                record = await self.cache.arefresh(key, load, ttl=_KEEP_S, tags=_tags)
+            if _fits(asked, record):
+                if self._will_do(key, record):
                     return record
                 try:
                     return await self.cache.arefresh(key, load, ttl=_KEEP_S, tags=_tags)
-                except Unstorable as error:
-                    return self._graced(record, error)
+                except Exception as error:
+                    return self._graced(asked, record, error)
                 finally:
                     self._renewed(key)
-            key = asked.variant_key(list(record["vary"]))
+            key = _key(asked.variant_key(list(record.vary)))
         raise Unstorable
 
     def changed(self, asked: Asked, status: int) -> bool:
@@ -213,21 +216,26 @@ class HttpCache:
         """Return the tag that every answer of a path carries."""
         return f"http:{asked.path}"
 
-    def _keys(self, asked: Asked) -> Iterable[str]:
-        key = asked.key()
-        yield key
-        record = self.cache.get(key)
-        if record is not None:
-            yield asked.variant_key(list(record["vary"]))
+    def _checked(self, found: Any) -> Record | None:
+        """Return what was found if it is an answer; what is not is told once and made again."""
+        if found is None or isinstance(found, Record):
+            return found
+        kind = type(found).__name__
+        if kind not in self._told:
+            self._told.add(kind)
+            _log.warning("a kept HTTP answer is none (%s): it is made again; who else writes there?", kind)
+        return None
 
-    @staticmethod
-    def _fits(asked: Asked, record: Record) -> bool:
-        vary: dict[str, str] = record["vary"]
-        return asked.variant(list(vary)) == vary
+    def _fresh(self, asked: Asked, record: Record | None) -> Record | None:
+        fits = record is not None and _fits(asked, record) and record.until > self._clock.time()
+        return record if fits else None
 
-    def _stands_in(self, key: str, record: Record, now: float) -> bool:
-        """Tell whether an old answer is handed out while another caller has a new one made."""
-        if now >= record["until"] + self.rules.stale_s:
+    def _will_do(self, key: str, record: Record) -> bool:
+        """Tell whether an answer is handed out as it is: fresh, or another caller has a new one made."""
+        now = self._clock.time()
+        if record.until > now:
+            return True
+        if now >= record.until + record.stale_s:
             return False
         with self._mu:
             if key in self._renewing:
@@ -239,12 +247,46 @@ class HttpCache:
         with self._mu:
             self._renewing.discard(key)
 
-    def _graced(self, record: Record, error: Unstorable) -> Record:
-        if error.status >= 500 and self._clock.time() < record["until"] + self.rules.grace_s:
-            return record
-        raise error
+    def _graced(self, asked: Asked, record: Record, error: Exception) -> Record:
+        """Return the old answer in place of an error.
+
+        Raises:
+            Exception: The error, where it is none of the server's or the answer is too old.
+        """
+        if self._is_refusal(error) or self._clock.time() >= record.until + record.grace_s:
+            raise error
+        if not isinstance(error, Unstorable):
+            _log.error("an old answer stands in for an error at %s", asked.path, exc_info=error)
+        return record
+
+    def _is_refusal(self, error: Exception) -> bool:
+        if isinstance(error, Unstorable):
+            return error.status < 500
+        said = getattr(error, "status_code", None) or getattr(error, "code", None)  # as frameworks raise them
+        return isinstance(error, self.refusals) or (isinstance(said, int) and said < 500)
+
+
+def texts(argument: str, given: Any) -> list[str]:
+    """Return a list of texts that was given as an argument.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise ConfigurationError(argument, given, "a list of texts")
+    found: list[Any] = list(given)
+    if not all(isinstance(text, str) for text in found):
+        raise ConfigurationError(argument, found, "a list of texts")
+    return found
+
+
+def _key(text: str) -> str:
+    return Reserved.of("http", text)
+
+
+def _fits(asked: Asked, record: Record) -> bool:
+    return asked.variant(list(record.vary)) == record.vary
 
 
 def _tags(record: Record) -> list[str]:
-    found: list[str] = record["tags"]
-    return found
+    return record.tags

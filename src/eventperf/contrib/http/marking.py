@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 
-from .flow import HttpCache, Marks, Unstorable, marks
+from . import tagging
+from .flow import HttpCache
+from .kept import Marks, Record, Unstorable, marks
 
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager
@@ -39,21 +41,24 @@ def http_cached(
         options: As of :class:`HttpCache`, where ``cache`` keeps the answers.
 
     Raises:
-        ConfigurationError: No middleware, and no cache to do without.
+        ConfigurationError: No middleware, and no cache to do without; or tags that the view has none of.
     """
     ttl_s = seconds(ttl, name="ttl")
-    if isinstance(tags, str):
-        raise ConfigurationError("tags", tags, "a list of texts, or a function")
-    alone = None if cache is None else HttpCache(cache, ttl=ttl, **options)
+    tagging.checked(tags)
+    if cache is None and options:
+        name, value = next(iter(options.items()))
+        raise ConfigurationError(name, value, "options with cache=; without one they are the middleware's")
+    alone = None if cache is None else HttpCache.made(cache, {"ttl": ttl, **options})
 
     def tags_of(args: tuple[Any, ...], given: dict[str, Any]) -> list[str]:
-        return list(tags(*args, **given) if callable(tags) else tags)
+        return tagging.found(tags, args, given)
 
     def say(said: Marks, args: tuple[Any, ...], given: dict[str, Any]) -> None:
         said.ttl_s = ttl_s
         said.tags += tags_of(args, given)
 
     def decorate(view: F) -> F:
+        tagging.fits(tags, view)
         if inspect.iscoroutinefunction(view):
 
             @functools.wraps(view)
@@ -99,12 +104,12 @@ def _flask(http: HttpCache, tags: list[str], view: Callable[[], Any]) -> Any:
     from .rules import bypass
     from .wsgi import asked_of
 
-    asked = asked_of(flask.request.environ)
+    asked = asked_of(flask.request.environ, http.rules.harmless)
     if bypass(asked, http.rules):
         return view()
     made: list[Any] = []
 
-    def load() -> dict[str, Any]:
+    def load() -> Record:
         answer = flask.make_response(view())
         made.append(answer)
         if answer.is_streamed or flask.session.modified:  # its cookie comes after the view

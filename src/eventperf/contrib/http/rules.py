@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from typing import Final
 
+from .who import sayers
+
 Headers = Sequence[tuple[str, str]]
 
-KEPT: Final = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
-"""Statuses that may be kept without being told so (RFC 9110, 15.1), without 206."""
+SUCCESS: Final = frozenset({200, 203, 204, 300, 301, 308})
+"""Statuses that are kept as long as the host says where the answer does not."""
+KEPT: Final = SUCCESS | {404, 405, 410, 414, 501}
+"""Statuses that are kept where the answer says for how long: of RFC 9110, 15.1, without 206."""
+
+STREAMS: Final = (
+    "text/event-stream", "multipart/", "application/x-ndjson", "application/ndjson", "application/jsonl",
+    "application/x-jsonlines", "application/jsonlines", "application/x-jsonl", "application/json-seq",
+    "application/stream+json", "application/x-json-stream", "application/json-lines", "application/grpc",
+)  # fmt: skip
+"""Beginnings of types that are read while they are made: they are handed through and not kept."""
 
 HOPS: Final = frozenset({
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
@@ -34,18 +45,6 @@ UNKEYED: Final = (
 """Headers that change what applications answer although caches look at none of them: they are part of the key
 here, so that nobody can put an answer made for him in the place of everybody's."""
 
-CREDENTIALS: Final = frozenset({
-    "authorization", "proxy-authorization", "remote-user", "x-remote-user", "x-user", "x-user-id",
-    "api-key", "x-api-key", "x-auth-token", "x-access-token", "x-id-token", "x-session-token",
-    "x-forwarded-user", "x-forwarded-email", "x-forwarded-groups", "x-forwarded-preferred-username",
-    "x-forwarded-access-token", "x-forwarded-client-cert", "x-client-cert", "x-goog-iap-jwt-assertion",
-})  # fmt: skip
-"""Headers that say who asks: of the client, of gateways, of proxies that have judged who it is."""
-CREDENTIAL_STARTS: Final = (
-    "x-auth-request-", "x-authenticated-", "x-amzn-oidc-", "x-goog-authenticated-user-", "cf-access-",
-    "x-ms-client-principal", "x-ms-token-", "ssl-client-", "x-ssl-client-",
-)  # fmt: skip
-
 CONDITIONS: Final = frozenset(
     {"if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "if-range", "range"}
 )
@@ -64,6 +63,7 @@ class Rules:
         ignore_cookies: Cookies that change nothing (analytics); with any other a request is its own.
         authorized: Whether answers to requests that say who asks (``Authorization``, ``X-Api-Key`` and their
             like) may be kept where they say ``public``.
+        harmless: Headers that look as if they said who asks, and do not.
     """
 
     ttl_s: float | None = None
@@ -72,6 +72,7 @@ class Rules:
     max_body_bytes: int = 1 << 20
     ignore_cookies: frozenset[str] = frozenset()
     authorized: bool = False
+    harmless: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,29 +83,35 @@ class Asked:
         url: Scheme, host, path and query: what it asks for.
         path: Scheme, host and path: what a change of it invalidates.
         headers: By their names in small letters; several of one name joined by commas.
+        known: Whether the server, or a middleware outside, knows who asks.
+        around: What else the answer depends on, as ``name=value`` (the language that is set).
     """
 
     method: str
     url: str
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    known: bool = False
+    around: tuple[str, ...] = ()
 
     @property
-    def says_who(self) -> bool:
-        """Whether the request says who asks, so that its answer may be for him alone."""
-        return not CREDENTIALS.isdisjoint(self.headers) or any(
-            name.startswith(CREDENTIAL_STARTS) for name in self.headers
-        )
+    def has_body(self) -> bool:
+        """Whether a body is announced: the answer may depend on it, and no key can say so."""
+        return "transfer-encoding" in self.headers or self.headers.get("content-length", "") not in ("", "0")
+
+    def says_who(self, rules: Rules) -> bool:
+        """Tell whether the request says who asks, so that its answer may be for him alone."""
+        return self.known or any(True for _ in sayers(self.headers, rules.harmless))
 
     def key(self) -> str:
         """Return what names the answer, before ``Vary``.
 
         What the URL does not say stands before it: whatever a visitor writes into a URL comes after.
         """
-        return f"http:{self._unkeyed()}|{self.url}"
+        return f"{self._unkeyed()}|{self.url}"
 
     def _unkeyed(self) -> str:
-        extra = [f"{name}={self.headers[name]}" for name in UNKEYED if name in self.headers]
+        extra = [*self.around, *(f"{name}={self.headers[name]}" for name in UNKEYED if name in self.headers)]
         return _digest(extra) if extra else ""
 
     def variant(self, names: Sequence[str]) -> dict[str, str]:
@@ -114,7 +121,7 @@ class Asked:
     def variant_key(self, names: Sequence[str]) -> str:
         """Return what names the answer for this request's variant."""
         said = self.variant(sorted(names))
-        return f"http:{self._unkeyed()}.{_digest([f'{k}={v}' for k, v in said.items()])}|{self.url}"
+        return f"{self._unkeyed()}.{_digest([f'{k}={v}' for k, v in said.items()])}|{self.url}"
 
 
 def place(scheme: str, host: str, base: str, path: str) -> str:
@@ -156,17 +163,30 @@ def bypass(asked: Asked, rules: Rules) -> str:
     headers = asked.headers
     if asked.method not in ("GET", "HEAD"):
         return "method"
-    if asked.says_who and not rules.authorized:
+    if asked.has_body:
+        return "body"
+    if not rules.authorized and asked.says_who(rules):
         return "authorization"
-    for part in headers.get("cookie", "").split(";"):
-        name = part.partition("=")[0].strip()
-        if name and name not in rules.ignore_cookies:
-            return "cookie"
+    if not _are_ignored(headers.get("cookie", ""), rules.ignore_cookies):
+        return "cookie"
     if "range" in headers or "if-match" in headers or "if-unmodified-since" in headers:
         return "partial"
     if "no-store" in directives(headers.get("cache-control", "")):
         return "no-store"
     return "upgrade" if "upgrade" in headers else ""
+
+
+_COOKIE: Final = re.compile(r"[ \t]*([^\s=;,\"]+)=[!#-+\--:<-\[\]-~]*[ \t]*")
+"""A pair as every reader of cookies reads it (RFC 6265, 4.1.1)."""
+
+
+def _are_ignored(cookies: str, ignored: Collection[str]) -> bool:
+    """Tell whether all cookies are ignored ones; what readers may read in two ways is some other cookie."""
+    for part in cookies.split(";"):
+        pair = _COOKIE.fullmatch(part)
+        if part.strip(" \t") and (pair is None or pair[1] not in ignored):
+            return False
+    return True
 
 
 def wants_new(asked: Asked) -> bool:
@@ -196,31 +216,79 @@ def lifetime(
         ttl_s: What the view said about itself, ``None`` for the rules' own.
     """
     said = directives(values(headers, "cache-control"))
-    if "no-store" in said or "private" in said or "no-cache" in said or has(headers, "set-cookie"):
+    if not _may_be_kept(said, status, headers):
         return None
-    if status not in KEPT or has(headers, "content-range") or varies(headers) is None:
-        return None
-    if asked.says_who and not ({"public", "s-maxage", "must-revalidate"} & said.keys()):
+    if asked.says_who(rules) and not ({"public", "s-maxage", "must-revalidate"} & said.keys()):
         return None
     length = values(headers, "content-length")
-    if length and (not length.isdigit() or int(length) > rules.max_body_bytes):
-        return None
-    if values(headers, "content-type").lower().startswith("text/event-stream"):
+    if length and not 0 <= number(length, -1) <= rules.max_body_bytes:
         return None
     life = _said_life(said, headers, now)
-    if life is None:
+    if life is None and status in SUCCESS:
         life = ttl_s if ttl_s is not None else rules.ttl_s
     if life is None:
         return None
-    aged = values(headers, "age")
-    left = life - (int(aged) if aged.isdigit() else 0)
+    left = life - aged(headers)
     return left if left > 0 else None
+
+
+def _may_be_kept(said: Mapping[str, str], status: int, headers: Headers) -> bool:
+    if "no-store" in said or "private" in said or "no-cache" in said or has(headers, "set-cookie"):
+        return False
+    if status not in KEPT or has(headers, "content-range") or varies(headers) is None:
+        return False
+    return not (has(headers, "trailer") or values(headers, "content-type").lower().startswith(STREAMS))
+
+
+def number(text: str, otherwise: int = 0) -> int:
+    """Return a number of seconds or bytes as HTTP writes them: digits of ASCII, at most 2**31.
+
+    >>> number("60"), number("²"), number("9" * 5_000)
+    (60, 0, 2147483648)
+    """
+    if not _DIGITS.fullmatch(text):
+        return otherwise
+    return min(int(text.lstrip("0")[:11] or "0"), 1 << 31)
+
+
+_DIGITS: Final = re.compile("[0-9]+")
+
+
+def aged(headers: Headers) -> int:
+    """Return how old an answer says it is already."""
+    return number(values(headers, "age"))
+
+
+def stand_ins(headers: Headers, rules: Rules) -> tuple[float, float]:
+    """Return how long after its life an answer may stand in: while a new one is made, and for an error.
+
+    The host's own wish, at most what the answer allows (RFC 9111, 4.2.4; RFC 5861).
+    """
+    said = directives(values(headers, "cache-control"))
+    if {"must-revalidate", "proxy-revalidate", "s-maxage"} & said.keys():
+        return 0.0, 0.0
+    wished = (("stale-while-revalidate", rules.stale_s), ("stale-if-error", rules.grace_s))
+    stale, grace = (min(wish, number(said[name])) if name in said else wish for name, wish in wished)
+    return stale, grace
+
+
+def is_whole(headers: Headers, body: bytes) -> bool:
+    """Tell whether a body has the length that was announced."""
+    length = values(headers, "content-length")
+    return not length or number(length, -1) == len(body)
+
+
+def kept_headers(headers: Headers) -> list[list[str]]:
+    """Return the headers that belong to an answer and not to one connection."""
+    named = {name.strip().lower() for name in values(headers, "connection").split(",")}
+    dropped = HOPS | named | {"age", "content-length"}
+    return [[k, v] for k, v in headers if k.lower() not in dropped]
 
 
 def _said_life(said: Mapping[str, str], headers: Headers, now: float) -> float | None:
     for name in ("s-maxage", "max-age"):
         if name in said:
-            return float(said[name]) if said[name].isdigit() else 0.0  # what cannot be read is stale
+            return float(number(said[name]))  # what cannot be read is stale
     if not has(headers, "expires"):
         return None
     until, since = _date(values(headers, "expires")), _date(values(headers, "date"))
@@ -230,7 +298,7 @@ def _said_life(said: Mapping[str, str], headers: Headers, now: float) -> float |
 def _date(text: str) -> float | None:
     try:
         return parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError, OverflowError, IndexError):
+    except (TypeError, ValueError, OverflowError, IndexError, AttributeError, OSError):
         return None
 
 

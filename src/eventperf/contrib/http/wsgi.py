@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from http import HTTPStatus
+from io import BytesIO
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from .flow import HttpCache, Marks, Record, Unstorable, marks
-from .rules import CONDITIONS, Asked, bypass, place
+from eventperf._core.errors import ConfigurationError
+
+from .flow import HttpCache
+from .kept import Marks, Record, Unstorable, marks
+from .rules import CONDITIONS, Asked, bypass, is_whole, place
+from .who import in_environ
 
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager
@@ -21,12 +26,14 @@ class WsgiCacheMiddleware:
     """Keep the answers of a WSGI application; what and for whom as :class:`HttpCacheMiddleware` does."""
 
     def __init__(self, app: App, cache: CacheManager, **options: Any) -> None:
+        self.http: HttpCache = HttpCache.made(cache, options)
+        if not callable(app):
+            raise ConfigurationError("app", app, "a WSGI application")
         self.app: App = app
-        self.http: HttpCache = HttpCache(cache, **options)
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
-        asked = asked_of(environ)
+        asked = asked_of(environ, self.http.rules.harmless)
         if bypass(asked, self.http.rules):
             return self._around(asked, environ, start_response)
         if asked.method == "HEAD":
@@ -66,6 +73,7 @@ class _Run:
         self._http, self._app, self._asked = middleware.http, middleware.app, asked
         dropped = {f"HTTP_{name.upper().replace('-', '_')}" for name in CONDITIONS}
         self._environ = {k: v for k, v in environ.items() if k not in dropped}
+        self._environ["wsgi.input"] = BytesIO()  # none is announced: the answer cannot depend on one
         self.start: tuple[Any, ...] = ()
         self.rest: Iterable[bytes] | None = None
         self.record: Record | None = None
@@ -84,22 +92,35 @@ class _Run:
 
         said = Marks()
         token = marks.set(said)
+        answer: Iterable[bytes] = ()
         try:
             answer = self._app(self._environ, started)
             parts = iter(answer)
             seen = [next(parts, b"")]  # an application may say its status as late as with its first bytes
+        except BaseException:
+            _close(answer)
+            raise
         finally:
             marks.reset(token)
-        seen = [*written, *seen]
+        return self._gathered(answer, [*written, *seen], parts, said)
+
+    def _gathered(
+        self, answer: Iterable[bytes], seen: list[bytes], parts: Iterator[bytes], said: Marks
+    ) -> Record:
         status, headers = int(self.start[0][:3]), self.start[1]
         if self._http.life_of(self._asked, status, headers, said) is not None:
             size = sum(map(len, seen))
-            while size <= self._http.rules.max_body_bytes and (part := next(parts, None)) is not None:
-                seen.append(part)
-                size += len(part)
-            if size <= self._http.rules.max_body_bytes:
+            try:
+                while size <= self._http.rules.max_body_bytes and (part := next(parts, None)) is not None:
+                    seen.append(part)
+                    size += len(part)
+            except BaseException:
                 _close(answer)
-                self.record = self._http.record(self._asked, status, headers, b"".join(seen), said)
+                raise
+            body = b"".join(seen)
+            if size <= self._http.rules.max_body_bytes and is_whole(headers, body):
+                _close(answer)
+                self.record = self._http.record(self._asked, status, headers, body, said)
                 return self.record
         self.rest = _Rest(seen, parts, answer)
         raise Unstorable(status)
@@ -141,13 +162,19 @@ def phrase(status: int) -> str:
         return "Unknown"
 
 
-def asked_of(environ: Mapping[str, Any]) -> Asked:
-    """Return what an environment asks for."""
+def asked_of(environ: Mapping[str, Any], harmless: Collection[str] = ()) -> Asked:
+    """Return what an environment asks for; ``harmless`` as in :class:`HttpCache`."""
     headers = {k[5:].replace("_", "-").lower(): str(v) for k, v in environ.items() if k.startswith("HTTP_")}
-    if user := environ.get("REMOTE_USER"):  # said by the server that has judged who asks
-        headers["remote-user"] = str(user)
+    for name in ("CONTENT_LENGTH", "CONTENT_TYPE"):
+        if environ.get(name):
+            headers[name.replace("_", "-").lower()] = str(environ[name])
     host = headers.get("host") or f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
     base, path = str(environ.get("SCRIPT_NAME", "")), str(environ.get("PATH_INFO", ""))
     where = place(str(environ.get("wsgi.url_scheme", "http")), host, base, path)
-    query = str(environ.get("QUERY_STRING", ""))
-    return Asked(method=environ["REQUEST_METHOD"], url=f"{where}?{query}", path=where, headers=headers)
+    return Asked(
+        method=environ["REQUEST_METHOD"],
+        url=f"{where}?{environ.get('QUERY_STRING', '')}",
+        path=where,
+        headers=headers,
+        known=in_environ(environ, harmless),
+    )

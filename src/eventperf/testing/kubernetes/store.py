@@ -16,7 +16,7 @@ from .resources import Resource
 from .selectors import Matcher
 
 Object = dict[str, Any]
-_LONGEST_PREFIX = 58  # of a generated name, as the real one cuts it
+_LONGEST_PREFIX = 55  # of a generated name, so that it is a label still
 
 
 class ApiError(Exception):
@@ -121,11 +121,12 @@ class Store:
             prefix = meta.get("generateName")
             if not prefix:
                 raise ApiError(422, "Invalid", "name or generateName is required")
-            meta["name"] = prefix[:_LONGEST_PREFIX] + uuid.uuid4().hex[:5]
+            meta["name"] = prefix[:_LONGEST_PREFIX] + uuid.uuid4().hex[:8]
         if (namespace, meta["name"]) in shelf.items:
             raise ApiError(
                 409, "AlreadyExists", f'{shelf.resource.qualified} "{meta["name"]}" already exists'
             )
+        meta.pop("namespace", None)  # what belongs to no namespace says none
         if namespace:
             meta["namespace"] = namespace
         meta |= {"uid": str(uuid.uuid4()), "creationTimestamp": now(), "generation": 1}
