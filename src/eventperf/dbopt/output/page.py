@@ -8,7 +8,7 @@ from eventperf._pages.svg import bars
 from eventperf.dbopt.findings import Findings, IndexAdvice, PartitionAdvice, RewriteAdvice, Served
 
 from .labels import label
-from .report import named, size
+from .report import named, size, whose_cost
 
 
 def advice_page(advice: Findings) -> str:
@@ -37,8 +37,9 @@ def _indexes(advice: Findings) -> list[Html]:
         return [tag("p", "No index is worth adding.")]
     served = {s.fingerprint: s for i in advice.indexes for s in i.serves}
     costly = sorted(served.values(), key=lambda s: -s.share)[:20]
+    saved = f"{100 * advice.gain:.0f} % of the workload's {whose_cost(advice)}"
     return [
-        tag("h2", f"{len(advice.indexes)} indexes save {100 * advice.gain:.0f} % of the workload's time"),
+        tag("h2", f"{len(advice.indexes)} indexes save {saved}"),
         bars(
             [(i.spec.label(), [100 * i.gain]) for i in advice.indexes],
             title="gain per index",
