@@ -12,7 +12,15 @@ import pytest
 
 from eventperf.cli import db as cli
 from eventperf.cli.main import main
-from eventperf.dbopt import Advice, ApplyReport, DatabaseOptimizer, DropAdvice, QueryRecorder, Workload
+from eventperf.dbopt import (
+    Advice,
+    ApplyReport,
+    DatabaseOptimizer,
+    DropAdvice,
+    QueryRecorder,
+    RewriteAdvice,
+    Workload,
+)
 from eventperf.dbopt.changes.verdict import Compared, Verdict, judge
 from eventperf.dbopt.lint.statements import lint
 from eventperf.dbopt.options import Limits
@@ -242,3 +250,22 @@ def test_indexes_of_a_packages_tables_are_written_in_sql_after_its_last_migratio
     assert "dependencies = [('mine', '0001_a'), ('shop', '0009_last')]" in text
     assert "migrations.RunSQL('CREATE INDEX" in text
     compile(text, "migration.py", "exec")
+
+
+def test_no_output_shows_the_values_of_a_rewritten_statement() -> None:
+    """A log's text has its values inside: they stand in ``after``, to be compared, and nowhere else."""
+    rewrite = RewriteAdvice(
+        fingerprint="f1",
+        rule="or-to-in",
+        before="select id from person where name = ? or name = ?",
+        after="SELECT id FROM person WHERE name IN ('Grace Hopper', 'it''s me') AND pin = 4711 AND k1 = :p1",
+        is_safe=True,
+        verdict="equal",
+        advice="Use IN",
+    )
+    advice = Advice(dialect="postgres", rewrites=[rewrite])
+    outputs = [str(advice), advice.to_html(), json.dumps(advice.to_dict())]
+    for shown in outputs:
+        assert not [word for word in ("Hopper", "s me", "4711") if word in shown]
+        assert "pin = ?" in shown
+        assert "k1 = :p1" in shown
