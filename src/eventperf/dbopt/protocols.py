@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from .analysis.names import Analysis
 from .schema.model import Column, ExistingIndex, IndexSpec, Schema, Table
 from .statements.source import Recorded, Recording, StatementSource
 from .statements.workload import Sample, Statement, Workload
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,11 +72,12 @@ class Measurement:
     """One statement measured on the real database.
 
     Attributes:
-        seconds: Median of the runs, over all samples.
+        seconds: Best of the runs, the mean over all samples.
         plan: The plan's shape, without figures, to compare before and after.
         indexes: Names of the indexes in it.
         runs: How often it ran.
         capped: It was stopped at the time-out; ``seconds`` is that bound.
+        spread: How far the middle run is from the best, the mean over all samples: what is closer is noise.
     """
 
     seconds: float
@@ -81,6 +85,20 @@ class Measurement:
     indexes: frozenset[str]
     runs: int
     capped: bool = False
+    spread: float = 0.0
+
+    @classmethod
+    def of(cls, runs: Sequence[Sequence[float]], plan: str, indexes: frozenset[str], capped: bool) -> Self:
+        """Return what the seconds of each sample's runs amount to."""
+        best, middle = [min(r) for r in runs], [sorted(r)[len(r) // 2] for r in runs]
+        return cls(
+            seconds=sum(best) / len(best),
+            plan=plan,
+            indexes=indexes,
+            runs=sum(map(len, runs)),
+            capped=capped,
+            spread=sum(middle) / len(middle) - sum(best) / len(best),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

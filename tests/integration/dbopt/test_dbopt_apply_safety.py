@@ -85,7 +85,14 @@ def test_an_index_that_does_harm_is_taken_back(engine: Any) -> None:
     assert left == []
     assert report.created == []
     (compared,) = report.measured.values()
-    assert advice.indexes[0].name not in compared.after.indexes  # measured again without it
+    assert advice.indexes[0].name in compared.after.indexes  # what the verdict rests on
+    assert compared.reverted is not None
+    assert advice.indexes[0].name not in compared.reverted.indexes  # measured again without it
+    (row,) = report.to_dict()["measured"]
+    assert row["plan_changed"]
+    assert row["after_s"] > row["before_s"]
+    assert row["after_revert_s"] == compared.reverted.seconds
+    assert "after the revert" in str(report)
 
 
 def test_one_bad_index_in_a_plan_costs_no_good_one(engine: Any) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from eventperf.cli import db as cli
-from eventperf.dbopt import Advice, DatabaseOptimizer, Workload
-from eventperf.dbopt.changes.verdict import Compared, judge
+from eventperf.dbopt import Advice, DatabaseOptimizer, QueryRecorder, Workload
+from eventperf.dbopt.changes.verdict import Compared, Verdict, judge
 from eventperf.dbopt.lint.statements import lint
 from eventperf.dbopt.options import Limits
 from eventperf.dbopt.protocols import Measurement
@@ -123,6 +124,42 @@ def seen(seconds: float, plan: str = "a", *indexes: str) -> Measurement:
 def test_indexes_stay_only_when_they_help(pairs: list[tuple[Measurement, Measurement]], keep: bool) -> None:
     compared = [Compared(fingerprint=str(n), calls=1, before=b, after=a) for n, (b, a) in enumerate(pairs)]
     assert judge("ix", compared, Limits()).keep is keep
+
+
+def test_slower_is_called_slower_and_a_ratio_within_the_noise_is_none() -> None:
+    def verdict(before: Measurement, after: Measurement) -> Verdict:
+        return judge("ix", [Compared(fingerprint="q", calls=3, before=before, after=after)], Limits())
+
+    slower = verdict(seen(0.8), seen(0.9, "b", "ix"))
+    assert (slower.keep, slower.reason) == (False, "its queries are 1.12x slower")
+    assert "only 1.05x faster; min_speedup is 1.1" in verdict(seen(1.05), seen(1.0, "b", "ix")).reason
+    noisy = verdict(replace(seen(0.0008), spread=0.0004), seen(0.0005, "b", "ix"))
+    assert noisy.reason.startswith("too noisy to judge: 800us before, 500us after")
+    assert (noisy.keep, noisy.speedup) == (False, None)
+    assert verdict(replace(seen(0.0008), spread=0.0001), seen(0.0001, "b", "ix")).keep  # beyond the noise
+    assert verdict(replace(seen(0.8), spread=0.7), seen(0.2, "b", "ix")).keep  # no matter of microseconds
+
+
+def test_what_is_measured_of_a_statement_are_the_dearest_samples_of_each_text() -> None:
+    recorder = QueryRecorder(dialect="sqlite")
+    texts = ("SELECT a FROM t WHERE b = :b", "SELECT a FROM t WHERE b  =  :b")
+    for n in range(400):
+        recorder.observe(texts[n % 2], {"b": n}, 0.025 if n == 201 else 0.0003 + n * 1e-9)
+    (statement,) = Workload.from_recorder(recorder)
+    dearest = statement.probes(9)[0]
+    assert dearest.values == (201,)
+    assert {s.sql for s in statement.probes(9)} == {s.sql for s in statement.samples}
+    assert len({s.sql for s in statement.samples}) == 2
+
+
+def test_times_of_samples_survive_a_file_and_a_merge(tmp_path: Path) -> None:
+    load = Workload()
+    load.add("SELECT a FROM t WHERE b = ?", samples=[(n,) for n in range(16)], times=[0.001] * 16)
+    late = Workload()
+    late.add("SELECT a FROM t WHERE b = ?", samples=[(99,)], times=[0.5])
+    load.merge(late).save(tmp_path / "w.json", values=True)
+    (statement,) = Workload.load(tmp_path / "w.json")
+    assert (statement.probes(1)[0].values, statement.probes(1)[0].seconds) == ((99,), 0.5)
 
 
 def test_a_slow_log_file_is_read_with_its_own_clock(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 
 from eventperf._core.clock import Clock
@@ -12,14 +13,15 @@ from eventperf.dbopt.findings import Findings, IndexAdvice
 from eventperf.dbopt.options import Limits
 from eventperf.dbopt.protocols import BuildsInSteps, Dialect, HidesIndexes, Measurement
 from eventperf.dbopt.schema.model import Schema
-from eventperf.dbopt.statements.workload import Statement, Workload
+from eventperf.dbopt.statements.workload import Sample, Statement, Workload
 
 from .blame import Blame
 from .report import Applied, ApplyReport
-from .verdict import Compared, judge
+from .verdict import Compared, judge, together
 
 OUR_PREFIX = "ix_ep_"
-_SAMPLES = 3
+#: Most samples of one query that are run, and how often each.
+_SAMPLES, _RUNS = 9, 5
 
 
 class Applier:
@@ -30,6 +32,7 @@ class Applier:
     ) -> None:
         self._dialect, self._schema, self._limits, self._clock = dialect, schema, limits, clock
         self._workload = workload
+        self._probes: dict[str, list[tuple[Sample, float]]] = {}  # every round runs what the first one ran
         self._steps = dialect if isinstance(dialect, BuildsInSteps) else None
         self._hides = dialect if isinstance(dialect, HidesIndexes) else None
 
@@ -199,19 +202,41 @@ class Applier:
         wanted = self._statements(indexes)
         for number, statement in enumerate(wanted, 1):
             left = end - self._clock.monotonic()
-            if left <= 0:
+            if left <= 0:  # what was begun is measured to its end
                 report.warnings.append(
                     f"{len(wanted) - number + 1} queries were not measured {when}: time was up"
                 )
                 break
             progress(f"measuring {when}: query {number} of {len(wanted)}")
-            timeout = min(self._limits.statement_timeout_s, left)
-            samples = statement.measurable[:_SAMPLES]
-            found = self._dialect.measure(samples, runs=3, timeout_s=timeout)
+            found = self._run(statement, end, left / (len(wanted) - number + 1))
             if found is not None:
                 out[statement.fingerprint.id] = found
                 report.statements[statement.fingerprint.id] = statement.fingerprint.text
         return out
+
+    def _run(self, statement: Statement, end: float, share_s: float = 0.0) -> Measurement | None:
+        """Measure the samples that stand for a statement, the dearest first.
+
+        The first time it chooses them, with their time-outs: one, and more while its share of the time lasts.
+        """
+        name = statement.fingerprint.id
+        chosen = self._probes.get(name)
+        todo = chosen or [(s, self._limits.statement_timeout_s) for s in statement.probes(_SAMPLES)]
+        found: list[Measurement] = []
+        done: list[tuple[Sample, float]] = []
+        began = self._clock.monotonic()
+        for sample, timeout in todo:
+            now = self._clock.monotonic()
+            if chosen is None and found and (now >= end or now - began >= share_s):
+                break
+            within = timeout if chosen is not None else max(0.001, min(timeout, end - now))
+            one = self._dialect.measure([sample], runs=_RUNS, timeout_s=within)
+            if one is None:
+                return None
+            found.append(one)
+            done.append((sample, within))
+        self._probes[name] = done
+        return together(found)
 
     def _statements(self, indexes: Sequence[IndexAdvice]) -> list[Statement]:
         if self._workload is None:
@@ -229,10 +254,11 @@ class Applier:
         progress: Callable[[str], None],
     ) -> None:
         after = self._measure(made, report, progress, "after")
+        report.measured = self._compare(before, after)
         blamed = self._blamed(made, before, after, report, progress)
         if blamed:
-            after |= self._measure(made, report, progress, "without what does harm")
-        report.measured = self._compare(before, after)
+            after = after | self._measure(made, report, progress, "without what does harm")
+        judged = self._compare(before, after)
         unverified = []
         kept: list[Applied] = []
         doomed: list[tuple[IndexAdvice, Applied]] = []
@@ -241,11 +267,7 @@ class Applier:
                 doomed.append((index, _applied(index, blamed[index.name], None, applied.seconds)))
                 continue
             serves = {s.fingerprint for s in index.serves}
-            mine = [
-                c
-                for c in report.measured.values()
-                if c.fingerprint in serves or index.name in c.after.indexes
-            ]
+            mine = [c for c in judged.values() if c.fingerprint in serves or index.name in c.after.indexes]
             verdict = judge(index.name, mine, self._limits)
             outcome = _applied(index, verdict.reason, verdict.speedup, applied.seconds)
             if verdict.keep:
@@ -263,7 +285,9 @@ class Applier:
         report.created = kept
         if undone:
             again = self._measure(undone, report, progress, "after the revert")
-            report.measured |= self._compare(before, again)
+            report.measured |= {
+                i: replace(c, reverted=again[i]) for i, c in report.measured.items() if i in again
+            }
 
     def _blamed(
         self,
@@ -286,9 +310,7 @@ class Applier:
             left = end - self._clock.monotonic()
             if left <= 0 or self._workload is None:
                 return None
-            samples = self._workload[compared.fingerprint].measurable[:_SAMPLES]
-            timeout = min(self._limits.statement_timeout_s, left)
-            return self._dialect.measure(samples, runs=3, timeout_s=timeout)
+            return self._run(self._workload[compared.fingerprint], end)
 
         blamed = blame.find(measure, progress)
         report.warnings += blame.warnings

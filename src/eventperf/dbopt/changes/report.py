@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from eventperf._core.files import write
 from eventperf.dbopt.errors import AdviceMismatch
 from eventperf.dbopt.findings import Level
 from eventperf.dbopt.output.report import Lines, table
+from eventperf.dbopt.protocols import Measurement
 
 from .verdict import Compared
 
@@ -54,7 +56,8 @@ class ApplyReport:
         reverted: Created, measured and dropped again.
         failed: Refused by the database.
         cleaned: Half-made indexes of an earlier run that were removed.
-        measured: Queries measured before and after, by fingerprint.
+        measured: Queries measured before and with the new indexes in place, by fingerprint; where some were
+            taken back, once more after that (``reverted``).
         statements: Texts of the measured queries.
         warnings: What could not be measured.
         is_complete: ``False`` when Ctrl-C ended it early; what is listed as created is there.
@@ -90,6 +93,8 @@ class ApplyReport:
                 "plan_changed": c.plan_changed,
                 "plan_before": c.before.plan,
                 "plan_after": c.after.plan,
+                "after_revert_s": None if c.reverted is None else c.reverted.seconds,
+                "plan_after_revert": None if c.reverted is None else c.reverted.plan,
             }
             for c in self.measured.values()
         ]
@@ -134,6 +139,28 @@ class ApplyReport:
         return _text(self)
 
 
+def _measured(compared: Sequence[Compared]) -> str:
+    """Return what was measured as a table; what came after a revert stands in a column of its own."""
+    is_reverted = any(c.reverted is not None for c in compared)
+    heads = ["query", "calls", "before", "with the index" if is_reverted else "after", "faster"]
+    rows = [
+        [
+            c.fingerprint,
+            str(c.calls),
+            _shown(c.before),
+            _shown(c.after),
+            f"{c.speedup:.1f}x" if c.plan_changed else "same plan",
+            *([_shown(c.reverted) if c.reverted is not None else ""] if is_reverted else []),
+        ]
+        for c in compared
+    ]
+    return table([*heads, "after the revert"] if is_reverted else heads, rows)
+
+
+def _shown(found: Measurement) -> str:
+    return (">= " if found.capped else "") + show(found.seconds)
+
+
 def _text(report: ApplyReport) -> str:
     """Return an apply report as text."""
     out = Lines()
@@ -150,17 +177,7 @@ def _text(report: ApplyReport) -> str:
     for kind in ("created", "reverted", "skipped", "failed"):
         out.add(*(f"  {kind} ({a.level}): {a.index}: {a.reason}" for a in getattr(report, kind)))
     if report.measured:
-        rows = [
-            [
-                c.fingerprint,
-                str(c.calls),
-                (">= " if c.before.capped else "") + show(c.before.seconds),
-                show(c.after.seconds),
-                f"{c.speedup:.1f}x" if c.plan_changed else "same plan",
-            ]
-            for c in sorted(report.measured.values(), key=lambda c: -c.speedup)
-        ]
-        out.add("", *table(["query", "calls", "before", "after", "faster"], rows).split("\n"))
+        out.add("", *_measured(sorted(report.measured.values(), key=lambda c: -c.speedup)).split("\n"))
     out.add(*(f"removed half-made index {name}" for name in report.cleaned))
     out.add(*(f"Warning: {w}" for w in report.warnings))
     return str(out)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from eventperf._core.durations import show
 from eventperf.dbopt.options import Limits
 from eventperf.dbopt.protocols import Measurement
 
@@ -21,13 +22,20 @@ class Compared:
         fingerprint: The query's name.
         calls: Its weight.
         before: As it was.
-        after: As it is.
+        after: With every new index in place: what the verdict rests on.
+        reverted: Once more when some of them were taken back; ``None`` where none was.
     """
 
     fingerprint: str
     calls: int
     before: Measurement
     after: Measurement
+    reverted: Measurement | None = None
+
+    @property
+    def left(self) -> Measurement:
+        """What is left of it when all is done."""
+        return self.reverted or self.after
 
     @property
     def plan_changed(self) -> bool:
@@ -59,7 +67,8 @@ def judge(name: str, compared: Iterable[Compared], limits: Limits) -> Verdict:
     """Decide on one new index from what was measured.
 
     A query counts for or against the index only when its plan uses it now: unchanged plans swing by
-    40 % and more between two runs of the same statement.
+    40 % and more between two runs of the same statement. Below a millisecond so do changed ones: a difference
+    within the spread of the repeats shows nothing.
     """
     every = list(compared)
     if not every:
@@ -67,6 +76,8 @@ def judge(name: str, compared: Iterable[Compared], limits: Limits) -> Verdict:
     mine = [c for c in every if name in c.after.indexes]
     if not mine:
         return Verdict(False, "no measured query's plan uses it")
+    if _is_noise(mine):
+        return Verdict(False, f"too noisy to judge: {_noise(mine)}; it was not shown to help")
     before = sum(c.calls * c.before.seconds for c in mine)
     after = sum(c.calls * c.after.seconds for c in mine)
     speedup = before / max(after, 1e-9)
@@ -76,10 +87,40 @@ def judge(name: str, compared: Iterable[Compared], limits: Limits) -> Verdict:
         worst = max(slower, key=lambda c: 1 / c.speedup)
         return Verdict(False, f"query {worst.fingerprint} became {1 / worst.speedup:.1f}x slower", speedup)
     if speedup < limits.min_speedup:
-        return Verdict(False, f"its queries are only {speedup:.2f}x faster", speedup)
+        least = f"; min_speedup is {limits.min_speedup:g}"
+        said = f"{1 / speedup:.2f}x slower" if speedup < 1 else f"only {speedup:.2f}x faster{least}"
+        return Verdict(False, f"its queries are {said}", speedup)
     return Verdict(True, f"its queries are {speedup:.1f}x faster", speedup)
 
 
+def _is_noise(mine: Sequence[Compared]) -> bool:
+    """Tell whether all the difference is below a millisecond and within the spread of the repeats."""
+    difference = abs(sum(c.calls * (c.before.seconds - c.after.seconds) for c in mine))
+    spread = sum(c.calls * max(c.before.spread, c.after.spread) for c in mine)
+    return difference <= spread and difference < _NOISE_S * sum(c.calls for c in mine)
+
+
+def _noise(mine: Sequence[Compared]) -> str:
+    weight = sum(c.calls for c in mine) or 1
+    before = sum(c.calls * c.before.seconds for c in mine) / weight
+    after = sum(c.calls * c.after.seconds for c in mine) / weight
+    spread = sum(c.calls * max(c.before.spread, c.after.spread) for c in mine) / weight
+    return f"{show(before)} before, {show(after)} after, and repeats of one query differ by {show(spread)}"
+
+
 def measured_faster(compared: Mapping[str, Compared], limits: Limits) -> int:
-    """Return how many queries have a new plan and really are faster."""
-    return sum(1 for c in compared.values() if c.plan_changed and c.speedup >= limits.min_speedup)
+    """Return how many queries have a new plan that stays, and really are faster."""
+    final = [replace(c, after=c.left) for c in compared.values()]
+    return sum(1 for c in final if c.plan_changed and c.speedup >= limits.min_speedup)
+
+
+def together(found: Sequence[Measurement]) -> Measurement:
+    """Return the measurements of one query's samples as one; each sample may have a plan of its own."""
+    return Measurement(
+        seconds=sum(m.seconds for m in found) / len(found),
+        plan="\n".join(dict.fromkeys(m.plan for m in found)),
+        indexes=frozenset().union(*(m.indexes for m in found)),
+        runs=sum(m.runs for m in found),
+        capped=any(m.capped for m in found),
+        spread=sum(m.spread for m in found) / len(found),
+    )

@@ -72,7 +72,7 @@ class _Entry:
         self.calls = 0
         self.total_s = 0.0
         self.max_s = 0.0
-        self.samples: list[tuple[str, Any]] = []
+        self.samples: list[tuple[str, Any, float]] = []
         self.callers: dict[Any, int] = {}
         self.reads = is_read(self.sql)
 
@@ -221,16 +221,21 @@ class QueryRecorder:
                 entry = self._find(sql)
             entry.calls += 1
             entry.total_s += took
-            if took > entry.max_s:
+            is_dearest = took > entry.max_s
+            if is_dearest:
                 entry.max_s = took
             callers = entry.callers
             if caller in callers or len(callers) < _PLACES:
                 callers[caller] = callers.get(caller, 0) + 1
-            # Reservoir sampling (Vitter's algorithm R).
+            # The first place is the dearest one's; the others are a reservoir (Vitter's algorithm R).
             if len(entry.samples) < _SAMPLES:
-                self._keep(entry, len(entry.samples), sql, params)
-            elif (slot := int(self._random() * entry.calls)) < _SAMPLES:
-                self._keep(entry, slot, sql, params)
+                is_kept = self._keep(entry, len(entry.samples), (sql, params, took))
+                if is_dearest and is_kept:
+                    entry.samples.insert(0, entry.samples.pop())
+            elif is_dearest:
+                self._keep(entry, 0, (sql, params, took))
+            elif 0 < (slot := int(self._random() * entry.calls)) < _SAMPLES:
+                self._keep(entry, slot, (sql, params, took))
             return entry
 
     def _find(self, sql: str) -> _Entry:
@@ -259,18 +264,19 @@ class QueryRecorder:
             self._held -= entry.size
         self._texts.clear()
 
-    def _keep(self, entry: _Entry, slot: int, sql: str, params: Any) -> None:
-        size = len(sql) + _size(params)
+    def _keep(self, entry: _Entry, slot: int, sample: tuple[str, Any, float]) -> bool:
+        size = len(sample[0]) + _size(sample[1])
         if size > _LONGEST or self._held + size > _HELD:
-            return
+            return False
         if slot < len(entry.samples):
             old = entry.samples[slot]
             size -= len(old[0]) + _size(old[1])
-            entry.samples[slot] = (sql, params)
+            entry.samples[slot] = sample
         else:
-            entry.samples.append((sql, params))
+            entry.samples.append(sample)
         entry.size += size
         self._held += size
+        return True
 
     def _count(
         self, run: dict[Any, int], name: Fingerprint, caller: Any, took: float, fix: Callable[[], str]
@@ -320,21 +326,24 @@ class QueryRecorder:
         out = Workload(self.dialect)
         for sql, calls, total_s, max_s, samples, callers, name_id in taken:
             places = {shown(c): n for c, n in callers.items()}
-            texts: dict[str, list[Any]] = {}
-            for text, values in samples:
-                texts.setdefault(text, []).append(values)
+            texts: dict[str, list[tuple[Any, float]]] = {}
+            for text, values, took in samples:
+                texts.setdefault(text, []).append((values, took))
             first = next(iter(texts), sql)
+            kept, times = zip(*texts.pop(first), strict=True) if texts else ((), ())
             out.add(
                 first,
                 calls=calls,
                 total_s=total_s,
                 max_s=max_s,
-                samples=texts.pop(first, ()),
+                samples=kept,
+                times=times,
                 callers=places,
                 looped=looped.get(name_id, 0),
             )
             for text, others in texts.items():
-                out.add(text, calls=0, samples=others)
+                kept, times = zip(*others, strict=True)
+                out.add(text, calls=0, samples=kept, times=times)
         for loop in self.n_plus_one()[:_TOLD]:
             out.notes.append(
                 f"{loop.fingerprint} is an N+1 loop, {loop.queries} statements in {loop.runs} transactions, "

@@ -6,8 +6,9 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
@@ -16,6 +17,8 @@ from eventperf._core.urls import Registry
 
 from .fingerprint import Fingerprint, fingerprint, is_read, parse, statements
 from .lex import bind, split
+from .samples import Sample as Sample
+from .samples import merged, probes
 from .source import StatementSource
 from .values import decode, encode, plain
 
@@ -32,13 +35,6 @@ SOURCES: Final = Registry(
 _CALLS: Final = re.compile(r"--\s*calls:\s*([\d_]+)", re.IGNORECASE)
 _SAMPLES: Final = 16
 _FORMAT: Final = "eventperf-workload-1"
-
-
-class Sample(NamedTuple):
-    """One execution: text with ``:pN`` parameters, and their values where they are known."""
-
-    sql: str
-    values: tuple[Any, ...] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,6 +94,10 @@ class Statement:
         """Samples that can be run again: every parameter has a value, and the text is whole."""
         return [] if self.is_cut else [s for s in self.samples if s.values is not None]
 
+    def probes(self, most: int) -> list[Sample]:
+        """Return samples that stand for all that can be run again, of each text the dearest first."""
+        return probes(self.measurable, most)
+
     def absorb(self, other: Statement) -> None:
         """Add another source's figures for the same fingerprint."""
         self.calls += other.calls
@@ -108,11 +108,7 @@ class Statement:
                 setattr(self, name, theirs if mine is None else mine + theirs)
         if other.max_s is not None:
             self.max_s = max(self.max_s or 0.0, other.max_s)
-        known = set(map(repr, self.samples))
-        fresh = [s for s in other.samples if repr(s) not in known]
-        # Samples with values are worth more than texts without.
-        merged = sorted([*self.samples, *fresh], key=lambda s: s.values is None)
-        self.samples = merged[:_SAMPLES]
+        self.samples = merged(self.samples, other.samples, _SAMPLES)
         for place, count in other.callers.items():
             self.callers[place] = self.callers.get(place, 0) + count
         self.is_cut, self.error = self.is_cut and other.is_cut, self.error or other.error
@@ -184,6 +180,7 @@ class Workload:
         rows_sent: int | None = None,
         rows_examined: int | None = None,
         samples: Sequence[Any] = (),
+        times: Sequence[float | None] = (),
         callers: Mapping[str, int] | None = None,
         looped: int = 0,
     ) -> None:
@@ -192,14 +189,19 @@ class Workload:
         Args:
             sql: The text, with parameters of any driver's style.
             samples: Parameter values (sequences or mappings), one per execution that was sampled.
+            times: Seconds that each of them took, in the same order, where they are known.
             looped: Executions that one statement instead of an N+1 loop would save.
         """
         parts = list(statements(sql, self.dialect))
         for part in parts:
             name = fingerprint(part, self.dialect)
             bound = bind(part, None, self.dialect)
-            bounds = (bind(part, p, self.dialect) for p in samples if p)
-            kept = [Sample(b.sql, None if b.values is None else plain(b.values)) for b in bounds]
+            kept = []
+            for given, took in zip_longest(samples, times[: len(samples)]):
+                if given:
+                    b = bind(part, given, self.dialect)
+                    values = None if b.values is None else plain(b.values)
+                    kept.append(Sample(b.sql, values, None if took is None else took / len(parts)))
             if not kept:
                 kept = [Sample(bound.sql, () if bound.parameters == 0 and "..." not in part else None)]
             parsed = parse(bound.sql, self.dialect)
@@ -321,7 +323,9 @@ class Workload:
         out = cls(data["dialect"], since=data["since"])
         out.notes = list(data["notes"])
         for row in data["statements"]:
-            samples = [Sample(sql, None if v is None else decode(v)) for sql, v in row.pop("samples")]
+            samples = [
+                Sample(sql, None if v is None else decode(v), *took) for sql, v, *took in row.pop("samples")
+            ]
             name = Fingerprint(*row.pop("fingerprint"))
             out._statements[name.id] = Statement(fingerprint=name, samples=samples, **row)
         return out
@@ -415,7 +419,9 @@ def _to_json(entry: Statement, values: bool) -> dict[str, Any]:
     }
     row |= {"fingerprint": list(entry.fingerprint), "is_cut": entry.is_cut, "error": entry.error}
     if values:
-        row["samples"] = [[s.sql, None if s.values is None else encode(s.values)] for s in entry.samples]
+        row["samples"] = [
+            [s.sql, None if s.values is None else encode(s.values), s.seconds] for s in entry.samples
+        ]
     else:
         row["samples"] = [[bind(entry.fingerprint.text.replace("?", ":x"), None).sql, None]]
     return row

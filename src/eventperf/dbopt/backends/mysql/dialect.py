@@ -377,7 +377,7 @@ class MysqlDialect:
 
     def measure(self, samples: Sequence[Sample], *, runs: int, timeout_s: float) -> Measurement | None:
         """Run SELECTs with a statement time-out and read their plan."""
-        times: list[float] = []
+        times: list[list[float]] = []
         capped = False
         with self._connection() as db, db.cursor() as cursor:
             try:
@@ -387,14 +387,14 @@ class MysqlDialect:
                 plan = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
                 self._timeout(cursor, timeout_s)
                 for sample in samples:
-                    best: list[float] = []
+                    took_s: list[float] = []
+                    times.append(took_s)
                     for _ in range(runs):
                         took = self._run(cursor, sample)
                         capped = capped or took is None
-                        best.append(timeout_s if took is None else took)
-                        if best[-1] > timeout_s / 4:
+                        took_s.append(timeout_s if took is None else took)
+                        if sum(took_s) > timeout_s / 4:
                             break
-                    times.append(min(best))
             except self._pymysql.MySQLError:
                 return None
             finally:
@@ -405,10 +405,7 @@ class MysqlDialect:
             f"{p['table']}: {p['type']} {p['key'] or 'no index'} {p['extra'] or ''}".strip() for p in plan
         )
         used = {k for p in plan for k in str(p["key"] or "").replace("Intersect", "").split(",") if k}
-        mean = sum(times) / len(times)
-        return Measurement(
-            seconds=mean, plan=text, indexes=frozenset(used), runs=len(times) * runs, capped=capped
-        )
+        return Measurement.of(times, text, frozenset(used), capped)
 
     def _timeout(self, cursor: Any, timeout_s: float) -> None:
         if self.is_mariadb:

@@ -278,7 +278,7 @@ class PostgresDialect:
 
     def measure(self, samples: Sequence[Sample], *, runs: int, timeout_s: float) -> Measurement | None:
         """Run SELECTs in a read-only transaction with a statement time-out."""
-        times: list[float] = []
+        times: list[list[float]] = []
         capped = False
         with self._connection() as db:
             try:
@@ -287,20 +287,19 @@ class PostgresDialect:
                 plan = read_plan(db.execute(f"EXPLAIN (FORMAT JSON) {sql}", values or None).fetchone())
                 db.execute(f"SET LOCAL statement_timeout = {max(1, int(timeout_s * 1000))}")
                 for sample in samples:
-                    best: list[float] = []
+                    took_s: list[float] = []
+                    times.append(took_s)
                     for _ in range(runs):
                         took = self._run(db, sample)
                         capped = capped or took is None
-                        best.append(timeout_s if took is None else took)
-                        if best[-1] > timeout_s / 4:
+                        took_s.append(timeout_s if took is None else took)
+                        if sum(took_s) > timeout_s / 4:
                             break
-                    times.append(min(best))
             except self._psycopg.Error:
                 return None
             text, used = plan_shape(plan)
             names = parted.with_roots(db, used)
-        mean = sum(times) / len(times)
-        return Measurement(seconds=mean, plan=text, indexes=names, runs=len(times) * runs, capped=capped)
+        return Measurement.of(times, text, names, capped)
 
     def _run(self, db: Any, sample: Sample) -> float | None:
         sql, values = render(sample.sql, sample.values, "format", "postgres")

@@ -300,30 +300,27 @@ class SqliteDialect:
 
     def measure(self, samples: Sequence[Sample], *, runs: int, timeout_s: float) -> Measurement | None:
         """Run SELECTs to their last row; progress callbacks stop those that take too long."""
-        times: list[float] = []
+        times: list[list[float]] = []
         capped = False
         with self._connection() as db:
             cursor = db.cursor()
             try:
                 plan = self._explain(cursor, samples[0])
                 for sample in samples:
-                    best: list[float] = []
+                    took_s: list[float] = []
+                    times.append(took_s)
                     for _ in range(runs):
                         took = self._run(db, cursor, sample, timeout_s)
                         capped = capped or took is None
-                        best.append(timeout_s if took is None else took)
-                        if best[-1] > timeout_s / 4:
+                        took_s.append(timeout_s if took is None else took)
+                        if sum(took_s) > timeout_s / 4:
                             break
-                    times.append(min(best))
             except self._sqlite3.Error:
                 return None
             finally:
                 cursor.close()
                 db.rollback()
-        text, names = plan
-        return Measurement(
-            seconds=sum(times) / len(times), plan=text, indexes=names, runs=len(times) * runs, capped=capped
-        )
+        return Measurement.of(times, *plan, capped)
 
     def _run(self, db: Any, cursor: Any, sample: Sample, timeout_s: float) -> float | None:
         began = time.perf_counter()
