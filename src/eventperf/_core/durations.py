@@ -58,7 +58,10 @@ def _number(value: Duration) -> float | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, (int, float)):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # a whole number beyond what a float can be
+            return math.nan
     if isinstance(value, timedelta):
         return value.total_seconds()
     return _text(value) if isinstance(value, str) else None

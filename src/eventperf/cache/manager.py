@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from eventperf._core.clock import Clock, SystemClock
-from eventperf._core.durations import Duration, seconds
+from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.events import Hooks
 from eventperf._core.urls import Registry, parse_url
 
 from .backends.local.memory import MemoryStore
 from .backends.local.sweeper import SWEEPER
+from .checks import check_bool, check_call, check_life
 from .decorating.cached import wrap
 from .decorating.faces import CachedCoroutine, CachedFunction, Decorate, as_decorate
 from .decorating.recipe import Recipe
@@ -21,7 +22,7 @@ from .engine.figures import snapshot
 from .engine.state import Core
 from .following import followed
 from .keys import Space
-from .options import COHERENCE, OPTION_NAMES, CacheOptions, MoreOptions
+from .options import COHERENCE, OPTION_NAMES, CacheOptions, MoreOptions, check_serializer
 from .policy import is_fresh
 from .protocols import AsyncCacheStore, CacheStore, LocalStore, Serializer
 from .stats import CacheStats
@@ -106,11 +107,19 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs, LockVerbs):
         serializer: str | Serializer | None = None,
         timeout: Duration | str | None = None,
     ) -> None:
-        if coherence not in COHERENCE:
+        if not isinstance(coherence, str) or coherence not in COHERENCE:
             raise ConfigurationError("coherence", coherence, [repr(c) for c in COHERENCE])
         if options is not None and not isinstance(options, CacheOptions):
             raise ConfigurationError("options", options, "a CacheOptions")
         self.options: CacheOptions = (options or CacheOptions()).but(ttl=ttl)
+        if clock is not None and not all(
+            callable(getattr(clock, reading, None)) for reading in ("time", "monotonic")
+        ):
+            raise ConfigurationError("clock", clock, "an object with time() and monotonic()")
+        if random is not None and not isinstance(random, _random.Random):
+            raise ConfigurationError("random", random, "a random.Random")
+        space = Space(namespace)
+        check_serializer(serializer)
         watch()
         store = open_store(url, timeout)
         if l1 is DEFAULT:
@@ -119,7 +128,7 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs, LockVerbs):
             raise ConfigurationError("l1", l1, "a MemoryStore, a CachetoolsStore or None")
         codec = serializers.make(serializer or self.options.serializer) if store or serializer else None
         self._core = Core(
-            space=Space(namespace),
+            space=space,
             options=self.options,
             l1=l1,
             store=store,
@@ -314,10 +323,15 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs, LockVerbs):
 
     def on(self, listener: Callable[[Any], object], *types: type) -> Callable[[], None]:
         """Call ``listener`` with every event (of ``types``); returns a function that ends it."""
+        check_call(listener, argument="listener", allowed="a function of an event")
+        for kind in types:
+            if not isinstance(kind, type):
+                raise ConfigurationError("types", kind, "classes of events, such as BreakerChanged")
         return self._core.hooks.subscribe(listener, *types)
 
     def enable(self, on: bool = True) -> None:
         """Switch the cache on or off at run time; off, every call loads and nothing is stored."""
+        check_bool(on, argument="on")
         if not on and self._core.l1 is not None:
             self._core.forget_all()
         self._core.enabled = on
@@ -373,7 +387,7 @@ def decorate(
 ) -> Any:
     """Make the decorator of ``cached``; bad arguments are refused here, not at the first call."""
     by_result = ttl if callable(ttl) else None
-    life = None if ttl is None or callable(ttl) else seconds(ttl, name="ttl", forever=True)
+    life = None if ttl is None or callable(ttl) else check_life(ttl)
     if options is not None and not isinstance(options, CacheOptions):
         raise ConfigurationError("options", options, "a CacheOptions")
     for name in more.keys() - OPTION_NAMES:

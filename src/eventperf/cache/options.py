@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from eventperf._core.durations import FOREVER, Duration, seconds
 from eventperf._core.errors import ConfigurationError
 
+from .checks import check_bool, check_life, check_span
+
 if TYPE_CHECKING:
     from .protocols import Serializer
 
 COHERENCE = ("tracking", "bus", "ttl")
 ISOLATE = ("share", "copy", "check")
+SERIALIZERS = ("msgpack", "pickle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +88,12 @@ class CacheOptions:
 
     def __post_init__(self) -> None:
         made = Seconds(
-            ttl=seconds(self.ttl, name="ttl", forever=True),
-            l1_ttl=seconds(self.l1_ttl, name="l1_ttl", forever=True),
+            ttl=check_life(self.ttl),
+            l1_ttl=check_life(self.l1_ttl, argument="l1_ttl"),
             lease=seconds(self.lease, name="lease", maximum=3600),
-            grace=seconds(self.grace, name="grace", zero=True),
-            stale_while_revalidate=seconds(
-                self.stale_while_revalidate, name="stale_while_revalidate", zero=True
+            grace=check_span(self.grace, argument="grace", zero=True),
+            stale_while_revalidate=check_span(
+                self.stale_while_revalidate, argument="stale_while_revalidate", zero=True
             ),
             soft_timeout=_maybe("soft_timeout", self.soft_timeout),
             hard_timeout=_maybe("hard_timeout", self.hard_timeout),
@@ -108,7 +111,10 @@ class CacheOptions:
         for name, function in (("cache_if", self.cache_if), ("ttl_of", self.ttl_of)):
             if function is not None and not callable(function):
                 raise ConfigurationError(name, function, "a function of the result")
-        if self.isolate not in ISOLATE:
+        for name, flag in (("use_l1", self.use_l1), ("guard_transactions", self.guard_transactions)):
+            check_bool(flag, argument=name)
+        check_serializer(self.serializer)
+        if not isinstance(self.isolate, str) or self.isolate not in ISOLATE:
             raise ConfigurationError("isolate", self.isolate, [repr(choice) for choice in ISOLATE])
         if self.namespace is not None and not (isinstance(self.namespace, str) and self.namespace):
             raise ConfigurationError("namespace", self.namespace, "a non-empty text")
@@ -146,6 +152,19 @@ OPTION_NAMES: Final = tuple(
 )
 
 
+def check_serializer(choice: Any) -> None:
+    """Refuse what cannot make bytes of values, and values of bytes."""
+    if choice is None or (isinstance(choice, str) and choice in SERIALIZERS):
+        return
+    makes = callable(getattr(choice, "dumps", None)) and callable(getattr(choice, "loads", None))
+    if isinstance(choice, (str, type)) or not makes:
+        raise ConfigurationError("serializer", choice, "'msgpack', 'pickle' or an object with dumps, loads")
+    name = getattr(choice, "name", None)
+    if not isinstance(name, str) or len(name) != 1 or not name.isascii() or not name.islower():
+        allowed = "an object whose name is one small letter: upper case says that a value is compressed"
+        raise ConfigurationError("serializer", name, allowed)
+
+
 def _ratio(name: str, value: float, top: float) -> None:
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= top
     if not good:
@@ -153,7 +172,7 @@ def _ratio(name: str, value: float, top: float) -> None:
 
 
 def _maybe(name: str, value: Duration | None) -> float | None:
-    return None if value is None else seconds(value, name=name)
+    return None if value is None else check_span(value, argument=name)
 
 
 __all__ = ["COHERENCE", "FOREVER", "ISOLATE", "CacheOptions"]

@@ -11,9 +11,10 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
-from eventperf._core.durations import Duration, seconds
+from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
 
+from .checks import check_life
 from .options import CacheOptions
 
 SAME_END_S: Final = 0.05
@@ -105,7 +106,7 @@ def _said_by(ttl_of: Callable[[Any], Duration | None], value: Any) -> float | No
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         raise ConfigurationError("ttl", text, "a function that takes every result, also None") from error
-    return None if said is None or said == 0 else seconds(said, name="ttl", forever=True)
+    return None if said is None or said == 0 else check_life(said)
 
 
 def l1_life(

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
-from eventperf._core.durations import Duration, seconds, show
+from eventperf._core.durations import Duration, show
 from eventperf._core.errors import ConfigurationError
 
+from .checks import check_call, check_count, check_life, check_list, check_span
 from .engine.effects import Steps, arun, run
 from .engine.fill import fill
 from .engine.job import Batch
@@ -118,20 +119,27 @@ class Warmers:
         return {"ready": self.is_ready, "data_sets": states}
 
     def expect(self, names: Sequence[str]) -> None:
+        for name in names:
+            _text("names", name)
         self._expected |= set(names or EVENT_PLATFORM)
 
     def register(
         self, name: str, ttl: Duration | None, after: Sequence[str], key: str | None, tags: Sequence[str]
     ) -> Callable[[Callable[[], T]], Callable[[], T]]:
-        if isinstance(after, str):
-            raise ConfigurationError("after", after, "a tuple of names, such as ('system_configuration',)")
+        _text("name", name)
+        if key is not None:
+            _text("key", key)
+        names = check_list(after, argument="after", of="names, such as ('system_configuration',)")
+        for other in names:
+            _text("after", other)
         kept = tuple(tag_list(tags))
-        life = EVENT_PLATFORM.get(name) if ttl is None else seconds(ttl, name="ttl", forever=True)
+        life = EVENT_PLATFORM.get(name) if ttl is None else check_life(ttl)
         if name == "user_permissions" and key is None:
             key = "*"
 
         def keep(loader: Callable[[], T]) -> Callable[[], T]:
-            self._known[name] = _Warmer(name, loader, life, tuple(after), key or name, kept)
+            check_call(loader, argument="loader", allowed="a function without arguments")
+            self._known[name] = _Warmer(name, loader, life, tuple(names), key or name, kept)
             return loader
 
         return keep
@@ -139,6 +147,8 @@ class Warmers:
     def _chosen(self, names: Sequence[str]) -> tuple[dict[str, _Warmer], list[WarmResult]]:
         wanted = list(names or dict.fromkeys([*self._known, *sorted(self._expected)]))
         for name in names:
+            if not isinstance(name, str):
+                raise ConfigurationError("name", name, "a text")
             if name not in self._known and name not in EVENT_PLATFORM and name not in self._expected:
                 allowed = sorted({*self._known, *self._expected, *EVENT_PLATFORM})
                 raise ConfigurationError("name", name, allowed)
@@ -164,10 +174,10 @@ class Warmers:
 
     def warm(self, names: Sequence[str], concurrency: int, timeout: Duration | None) -> WarmReport:
         """Run the loaders in threads."""
+        check_count(concurrency, argument="concurrency", low=1, high=10_000)
         chosen, results = self._chosen(names)
-        _check(concurrency)
         started = time.monotonic()
-        stop = None if timeout is None else started + seconds(timeout, name="timeout")
+        stop = None if timeout is None else started + check_span(timeout, argument="timeout")
         done = {r.name: r for r in results}
         waiting = dict(chosen)
         running: dict[Future[WarmResult], str] = {}
@@ -194,10 +204,10 @@ class Warmers:
         """Run the loaders as tasks; plain functions run in threads."""
         import asyncio
 
+        check_count(concurrency, argument="concurrency", low=1, high=10_000)
         chosen, results = self._chosen(names)
-        _check(concurrency)
         started = time.monotonic()
-        stop = None if timeout is None else started + seconds(timeout, name="timeout")
+        stop = None if timeout is None else started + check_span(timeout, argument="timeout")
         done = {r.name: r for r in results}
         waiting = dict(chosen)
         room = asyncio.Semaphore(concurrency)
@@ -317,6 +327,6 @@ def _result(warmer: _Warmer, started: float, ran: list[int], value: Any) -> Warm
     return WarmResult(warmer.name, LOADED if ran else SHARED, time.monotonic() - started, entries)
 
 
-def _check(concurrency: int) -> None:
-    if type(concurrency) is not int or concurrency < 1:
-        raise ConfigurationError("concurrency", concurrency, "a whole number of 1 or more")
+def _text(argument: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(argument, value, "a non-empty text")

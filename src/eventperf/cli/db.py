@@ -207,17 +207,17 @@ def _health(args: argparse.Namespace) -> int:
 
 
 def _lint(args: argparse.Namespace) -> int:
-    from eventperf.dbopt import Workload, lint_metadata, lint_workload
-    from eventperf.dbopt.lint.statements import read_baseline
+    from eventperf.dbopt import lint_metadata
+    from eventperf.dbopt.lint.statements import lint_file, read_baseline
 
     found, looked_at = [], 0
     for target in args.target:
         if ":" in target and not Path(target).exists():
             found += lint_metadata(_imported(target), args.dialect)
         else:
-            workload = Workload.from_sql_file(target, args.dialect)
-            looked_at += len(workload)
-            found += lint_workload(workload)
+            mine, count = lint_file(target, args.dialect)
+            looked_at += count
+            found += mine
     if args.write_baseline:
         write(args.write_baseline, "".join(f"{f.key}\n" for f in found))
         return 0

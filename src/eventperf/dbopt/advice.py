@@ -22,6 +22,7 @@ from .schema.ddl import create_index_sql, quote, quote_table
 from .schema.engines import ENGINES
 from .schema.model import IndexSpec
 from .schema.vetting import vetted
+from .statements.lex import without_values
 
 FORMAT = "eventperf-advice-1"
 
@@ -38,6 +39,8 @@ class Advice(Findings):
         out["indexes"] = [_index_dict(i) for i in self.indexes]
         for name in ("drops", "rewrites", "partitions"):
             out[name] = [asdict(item) for item in getattr(self, name)]
+        for row in out["rewrites"]:
+            row["after"] = row["after"] and without_values(row["after"], self.dialect)
         out["level"], out["copied"] = self.level, list(self.copied)
         out["tables"] = {name: list(facts) for name, facts in self.tables.items()}
         out["unserved"], out["warnings"] = dict(self.unserved), list(self.warnings)

@@ -26,7 +26,13 @@ from .schema.model import NAME_LIMIT, IndexSpec, Schema, index_name
 from .statements.workload import Sample, Statement, Workload
 
 _FIRST_ROUND: Final = 20
+_FIRST_COPIED: Final = 6  # where tables have to be copied before the first plan
 _GROWTH: Final = 6
+#: Seconds for running forms of statements on the real database.
+_COMPARE_S: Final = 20.0
+#: Characters of a statement that are taken apart in a second, at least; what cannot end in time is not begun.
+_PER_S: Final = 10_000
+_ALWAYS: Final = 20_000
 _UNPROVED_BYTES: Final = 100_000
 _log = logger("eventperf.dbopt")
 
@@ -80,7 +86,10 @@ class Adviser:
         advice.drops = [d for d in drops(self._schema, dialect, in_use) if self._allows(d.table)]
         if not deadline.expired():
             self._tell("looking for better forms of statements")
-            advice.rewrites = rewrites(queries, self._schema, planner, dialect, expired=deadline.expired)
+            most = min(_COMPARE_S, deadline.left_s())
+            advice.rewrites = rewrites(
+                queries, self._schema, planner, dialect, compare_s=most, expired=deadline.expired
+            )
         if not deadline.expired():
             planner.close()  # partitioned copies take the place of its own in what_if
             limit = self._limits.partition_rows
@@ -120,7 +129,7 @@ class Adviser:
         """
         ranked = sorted(workload, key=lambda s: (-(s.total_s or 0.0), -s.calls, s.fingerprint.id))
         queries: list[Query] = []
-        done, size = 0, _FIRST_ROUND
+        done, size = 0, _FIRST_COPIED if isinstance(self._planner, TellsCopies) else _FIRST_ROUND
         self._deadline.watch(self._planner)
         while done < len(ranked) and not (done and self._deadline.expired()):
             batch = ranked[done : done + size]
@@ -147,6 +156,10 @@ class Adviser:
             name = statement.fingerprint.id
             usable = statement.measurable
             sample = usable[len(usable) // 2] if usable else Sample(statement.sql)
+            if len(sample.sql) > max(_ALWAYS, _PER_S * self._deadline.left_s()):
+                long = f"{name} has {len(sample.sql):,} characters, more than the time left allows"
+                advice.warnings.append(f"{long}: it was not analysed; give a larger budget")
+                continue
             analysis = analyse(sample.sql, self._schema)
             if analysis.error is not None:
                 advice.warnings.append(f"{name} was not analysed: {analysis.error}")

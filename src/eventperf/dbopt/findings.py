@@ -90,7 +90,8 @@ class RewriteAdvice:
         fingerprint: The statement's name.
         rule: Which rule.
         before: The statement.
-        after: The rewritten one, or ``None`` where only advice can be given.
+        after: The rewritten one, with the constants of the text that was analysed, to be run and compared;
+            ``None`` where only advice can be given. What is printed, written or saved has ``?`` for them.
         is_safe: Its condition is enforced by the engine, and both forms gave the same rows, and some, on made
             tables and on the real ones. Without such a comparison, or with an empty one, it is not safe.
         verdict: Why it is equivalent, or what could differ.

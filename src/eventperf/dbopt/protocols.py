@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from .analysis.names import Analysis
@@ -25,12 +25,24 @@ class Query:
         analysis: What it asks of each table.
         sample: The execution that is planned.
         weight: What it costs the application today; gains are shares of it.
+        tables: All tables it reads or writes.
+        looked_up: Columns it looks rows up by, each with its table.
     """
 
     statement: Statement
     analysis: Analysis
     sample: Sample
     weight: float = 0.0
+    tables: frozenset[str] = field(init=False, repr=False)
+    looked_up: frozenset[tuple[str, str]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.tables = self.analysis.tables
+        self.looked_up = frozenset(
+            (use.table, column)
+            for use in self.analysis.uses
+            for column in (*(p.column for p in use.predicates), *(j[0] for j in use.joins))
+        )
 
     @property
     def id(self) -> str:

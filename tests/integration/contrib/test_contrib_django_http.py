@@ -81,6 +81,7 @@ def breaks(request):
 keep = cached_view("1m", cache, tags=lambda **given: [f"event:{given['n']}"] if given else ["all"])
 urlpatterns = [
     path("event/<int:n>", keep(seen("event", lambda request, n: HttpResponse(f"event {n}")))),
+    path("body", keep(lambda request: HttpResponse(request.body or b"clean"))),
     path("here", keep(here)),
     path("async/<int:n>", keep(slow)),
     path("private", keep(private)),
@@ -125,6 +126,25 @@ async def tasks():
         assert (await AsyncClient().get("/async/7")).content == b"async 7"
         assert "a" in (await AsyncClient().get("/private")).cookies
     assert (await AsyncClient().get("/private", headers={"Private-Token": "alice"})).content == b"x"
+    sent = [await by_asgi(body=b) for b in (b"evil", b"", b"")]
+    assert sent == [b"evil", b"clean", b"clean"], sent
+    before = len(calls)
+    for user in (True, True):
+        await by_asgi(path="/event/9", user=user)
+    assert len(calls) == before + 2, "a middleware outside knows who asks"
+
+async def by_asgi(path="/body", body=b"", **around):
+    got, messages = [], [{"type": "http.request", "body": body}]
+    async def receive():
+        if messages:
+            return messages.pop()
+        await asyncio.Event().wait()
+    async def send(message):
+        got.append(message)
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [(b"host", b"h")]}
+    await ASGIHandler()({**scope, **around}, receive, send)
+    return b"".join(m.get("body", b"") for m in got)
+
 asyncio.run(tasks())
 assert (calls.count("async"), calls.count("private")) == (1, 3), calls
 cache.invalidate_tags("event:7")

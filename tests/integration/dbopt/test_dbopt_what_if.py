@@ -360,6 +360,24 @@ def test_an_index_on_a_partitioned_parent_is_built_part_by_part(postgres: Any, p
     assert states() == []
 
 
+def test_a_view_and_an_empty_table_are_planned_on_mariadb(mariadb: Any, mariadb_what_if: str) -> None:
+    """The server names a view's columns with their database, which the copies are not in; of no rows, all
+    were copied, and nothing may be divided by their share."""
+    with mariadb.begin() as db:
+        db.execute(text("CREATE TABLE `a b` (id INT PRIMARY KEY, `x y` INT, k INT)"))
+        db.execute(text("INSERT INTO `a b` SELECT seq, seq MOD 200, 1 FROM seq_1_to_9000"))
+        db.execute(text("CREATE VIEW seen AS SELECT id, `x y` FROM `a b` WHERE `x y` IS NOT NULL"))
+        db.execute(text("CREATE TABLE nobody (id INT PRIMARY KEY, k INT, j INT, KEY (j))"))
+    work = Workload.from_sql(
+        "SELECT s.id FROM seen s WHERE s.`x y` = 3; SELECT k FROM nobody WHERE j > 3 AND id < 9 ORDER BY k",
+        "mysql",
+    )
+    with DatabaseOptimizer(mariadb, what_if=mariadb_what_if) as optimizer:
+        advice = optimizer.advise(work)
+    assert not [reason for reason in advice.unserved.values() if "refused" in reason]
+    assert [i.spec.label() for i in advice.indexes] == ["a b (x y)"]
+
+
 @pytest.fixture
 def international(postgres_server: Any) -> Iterator[Any]:
     """A database that sorts by the rules of a language: LIKE cannot use its plain b-trees."""

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +17,7 @@ from sqlalchemy import create_engine
 
 from eventperf.cli.demo.check import Ledger
 from eventperf.cli.main import main
+from faults import wait_until
 
 
 def test_demo_ends_with_figures_and_a_page_that_loads_nothing(
@@ -47,6 +53,37 @@ def test_the_very_same_runs_on_postgresql_and_redis(
     postgres_url: str, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _on_real_servers(postgres_url, redis_url, capsys).startswith("postgresql")
+
+
+def test_the_console_shows_every_part_of_the_run_until_it_is_interrupted() -> None:
+    command = [
+        sys.executable, "-m", "eventperf", "demo", "--scale", "0.005", "--seconds", "0.5", "--json",
+        "--console", "0",
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+        assert demo.stderr
+        assert demo.stdout
+        try:
+            said = iter(demo.stderr.readline, "")
+            url = next(line.split()[1] for line in said if line.startswith("console: "))
+            next(line for line in said if "is served until Ctrl-C" in line)
+
+            def page(path: str) -> str:
+                try:
+                    with urllib.request.urlopen(url + path, timeout=60) as answer:
+                        return str(answer.read().decode())
+                except urllib.error.HTTPError as error:  # not there yet
+                    return str(error)
+
+            wait_until(lambda: "critical" in page("queues"), 60, what=lambda: page("queues"))
+            assert "hit ratio" in page("cache").lower()
+            assert "registrations" in page("database")
+            assert "simulated day" in page("scaling")
+        finally:
+            demo.send_signal(signal.SIGINT)
+            printed, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 0
+    assert json.loads(printed)["is_clean"]
 
 
 def test_it_refuses_a_database_that_has_tables(postgres_url: str, capsys: pytest.CaptureFixture[str]) -> None:

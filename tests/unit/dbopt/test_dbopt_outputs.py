@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from eventperf.cli import db as cli
-from eventperf.dbopt import Advice, DatabaseOptimizer, QueryRecorder, Workload
+from eventperf.dbopt import Advice, DatabaseOptimizer, QueryRecorder, RewriteAdvice, Workload
 from eventperf.dbopt.changes.verdict import Compared, Verdict, judge
 from eventperf.dbopt.lint.statements import lint
 from eventperf.dbopt.options import Limits
@@ -179,3 +179,22 @@ def test_a_slow_log_file_is_read_with_its_own_clock(tmp_path: Path) -> None:
         ("select c from u", 1.5, 0.0, 100),
     ]
     assert [s.fingerprint.text for s in Workload.from_slow_log(file, "24h")] == ["select c from u"]
+
+
+def test_no_output_shows_the_values_of_a_rewritten_statement() -> None:
+    """A log's text has its values inside: they stand in ``after``, to be compared, and nowhere else."""
+    rewrite = RewriteAdvice(
+        fingerprint="f1",
+        rule="or-to-in",
+        before="select id from person where name = ? or name = ?",
+        after="SELECT id FROM person WHERE name IN ('Grace Hopper', 'it''s me') AND pin = 4711 AND k1 = :p1",
+        is_safe=True,
+        verdict="equal",
+        advice="Use IN",
+    )
+    advice = Advice(dialect="postgres", rewrites=[rewrite])
+    outputs = [str(advice), advice.to_html(), json.dumps(advice.to_dict())]
+    for shown in outputs:
+        assert not [word for word in ("Hopper", "s me", "4711") if word in shown]
+        assert "pin = ?" in shown
+        assert "k1 = :p1" in shown

@@ -6,7 +6,6 @@ import random
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +15,10 @@ from eventperf.dbopt import DatabaseOptimizer, Limits, Workload
 from eventperf.dbopt.analysis.names import analyse
 from eventperf.dbopt.indexes.prices import NOTHING, Prices
 from eventperf.dbopt.indexes.search import Search
-from eventperf.dbopt.protocols import Capabilities, Plan
+from eventperf.dbopt.protocols import Capabilities, Plan, Query
 from eventperf.dbopt.schema.model import Column, IndexSpec, Key, Schema, Table
+from eventperf.dbopt.statements.fingerprint import Fingerprint
+from eventperf.dbopt.statements.workload import Sample, Statement
 from eventperf.testing import FakeClock
 
 A, B, C = (IndexSpec("t", (Key(name),)) for name in "abc")
@@ -48,10 +49,7 @@ class Cheapest:
 class Asked:
     """What ``Prices`` reads of a query."""
 
-    id, weight = "q", 2.0
-
-    class analysis:
-        tables = frozenset(("t",))
+    id, weight, tables = "q", 2.0, frozenset(("t",))
 
 
 def test_what_a_larger_set_answered_is_not_asked_again() -> None:
@@ -96,9 +94,13 @@ def searched(planner: Priced, **limits: Any) -> Search:
     columns = {name: Column(name=name, type="int") for name in "abc"}
     table = Table(name="t", columns=columns, rows=100_000, size_bytes=100_000_000)
     schema = Schema(dialect="sqlite", tables={"t": table})
-    queries: list[Any] = [
-        SimpleNamespace(
-            id=name, weight=1.0, analysis=analyse("SELECT 1 FROM t WHERE a = 1 AND b = 2", schema)
+    asked = "SELECT 1 FROM t WHERE a = 1 AND b = 2"
+    queries = [
+        Query(
+            statement=Statement(fingerprint=Fingerprint(name, asked)),
+            analysis=analyse(asked, schema),
+            sample=Sample(asked, ()),
+            weight=1.0,
         )
         for name in planner.costs
     ]

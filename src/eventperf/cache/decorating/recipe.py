@@ -85,9 +85,7 @@ class Recipe:
         try:
             key: Any = made.render(bound) if isinstance(made, Template) else made(*args, **kwargs)
         except Unstable as error:
-            raise UnstableKey(
-                self.name, made.text if isinstance(made, Template) else "key", str(error)
-            ) from None
+            raise UnstableKey(self.name, error.argument or "key", str(error)) from None
         if not isinstance(key, str):
             raise ConfigurationError(f"key of {self.name}", key, "a function that returns text")
         if is_shared and isinstance(made, Template) and OURS in key and OURS not in made.text:

@@ -159,6 +159,10 @@ def run(steps: Steps[T]) -> T:
             effect = send(outcome)
         except StopIteration as done:
             return cast("T", done.value)
+        except RuntimeError as error:
+            if isinstance(outcome, StopIteration) and error.__cause__ is outcome:
+                raise outcome from None  # the loader's own: generators cannot let it through
+            raise
         try:
             outcome = effect.perform()
             send = steps.send

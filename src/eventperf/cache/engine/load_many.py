@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from eventperf._core.flights import ABANDONED, ERROR, VALUE, Flight
+from eventperf.cache.checks import check_loaded
 from eventperf.cache.errors import SerializationError, StoreUnavailable
 from eventperf.cache.policy import is_fresh, l1_life, longest_life, tag_changed_since, tag_settles
 from eventperf.cache.protocols import Grant
@@ -76,7 +77,8 @@ def _alone(core: Core, batch: Batch, key: str) -> Steps[tuple[bool, Any]]:
     name = batch.names[key]
     options = batch.options
 
-    def pick(loaded: Mapping[str, Any]) -> Any:
+    def pick(made: object) -> Any:
+        loaded = check_loaded(made)
         if name not in loaded:
             raise _NothingLoaded(name)
         return loaded[name]
@@ -92,16 +94,15 @@ def _alone(core: Core, batch: Batch, key: str) -> Steps[tuple[bool, Any]]:
         return False, None
 
 
-async def _later(loaded: Any, pick: Callable[[Mapping[str, Any]], Any]) -> Any:
+async def _later(loaded: Any, pick: Callable[[object], Any]) -> Any:
     return pick(await loaded)
 
 
 def _load(core: Core, batch: Batch, keys: list[str], flights: dict[str, Flight]) -> Steps[dict[str, Any]]:
     names = [batch.names[key] for key in keys]
     with counted(core, ",".join(names[:3]), lambda: False):
-        loaded = yield from load(
-            core.flights, lambda: batch.loader(names), tuple(flights.values()), batch.said
-        )
+        made = yield from load(core.flights, lambda: batch.loader(names), tuple(flights.values()), batch.said)
+        loaded = check_loaded(made)
     out = {key: loaded[batch.names[key]] for key in keys if batch.names[key] in loaded}
     for key, value in out.items():
         refuse_single_use(batch.names[key], value)

@@ -30,6 +30,10 @@ _TAKEN: Final = ("'", "~")
 class Unstable(TypeError):
     """An object without stable text; the caller turns it into an error that names the argument."""
 
+    def __init__(self, type_name: str, argument: str = "") -> None:
+        super().__init__(type_name)
+        self.argument = argument
+
 
 def encode(value: Any) -> str:
     """Return the text of an argument inside a key.

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from eventperf._core.errors import ConfigurationError
 
-from .arguments import field_text
+from .arguments import Unstable, field_text
 
 _SEPARATES: Final = re.compile(r"[^0-9A-Fu%~']")
 
@@ -79,7 +79,12 @@ class Template:
             out.append(literal)
             if field is not None:
                 value, _ = self._formatter.get_field(field, (), bound)
-                text = field_text(value, strict=self._strict)
+                try:
+                    text = field_text(value, strict=self._strict)
+                except Unstable as error:
+                    raise Unstable(str(error), field) from None
+                except RecursionError:
+                    raise Unstable(f"{type(value).__name__} that contains itself", field) from None
                 for char in self._between:
                     text = text.replace(char, f"%{ord(char):02X}")
                 out.append(text)

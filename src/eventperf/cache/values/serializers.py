@@ -25,6 +25,7 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf.cache.errors import SerializationError
 from eventperf.cache.keys.names import find
+from eventperf.cache.options import check_serializer
 from eventperf.cache.protocols import Serializer
 
 
@@ -400,6 +401,5 @@ def make(choice: str | Serializer | None) -> Serializer:
         return MsgpackSerializer()
     if choice == "pickle":
         return PickleSerializer()
-    if isinstance(choice, str) or not hasattr(choice, "dumps") or not hasattr(choice, "loads"):
-        raise ConfigurationError("serializer", choice, "'msgpack', 'pickle' or an object with dumps, loads")
-    return choice
+    check_serializer(choice)
+    return cast("Serializer", choice)

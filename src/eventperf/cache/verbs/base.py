@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from eventperf._core.durations import Duration, seconds
+from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
+from eventperf.cache.checks import check_life, check_list
 from eventperf.cache.engine.state import Core
 from eventperf.cache.entry import DEAD
 from eventperf.cache.keys import Space, fit_tag
@@ -45,8 +46,10 @@ class Verbs:
     def _plan(
         self, options: CacheOptions | None, ttl: Duration | None, namespace: str | None = None
     ) -> tuple[CacheOptions, float, Space]:
-        chosen = self.options if options is None else self.settled(options)
-        life = chosen.in_seconds.ttl if ttl is None else seconds(ttl, name="ttl", forever=True)
+        if namespace is not None and not (isinstance(namespace, str) and namespace):
+            raise ConfigurationError("namespace", namespace, "a non-empty text")
+        chosen = self.options if options is None else self.settled(check_options(options))
+        life = chosen.in_seconds.ttl if ttl is None else check_life(ttl)
         space = (
             self._core.space
             if namespace is None and chosen.namespace is None
@@ -79,16 +82,26 @@ class Verbs:
         return value
 
 
+def check_options(options: Any) -> CacheOptions:
+    """Return ``options`` if they are some."""
+    if not isinstance(options, CacheOptions):
+        raise ConfigurationError("options", options, "a CacheOptions")
+    return options
+
+
 def text_of(key: Any, argument: str = "key") -> str:
     if not isinstance(key, str):
-        raise ConfigurationError(argument, key, "a text")
+        raise no_text(key, argument)
     return key
 
 
+def no_text(key: object, argument: str = "key") -> ConfigurationError:
+    return ConfigurationError(argument, key, "a text")
+
+
 def tag_list(tags: Sequence[str]) -> list[str]:
-    if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
-        raise ConfigurationError("tags", tags, "a list of texts, such as ['event:42']")
-    return list(dict.fromkeys(fit_tag(text_of(tag, "tags")) for tag in tags))
+    listed = check_list(tags, argument="tags", of="texts, such as ['event:42']")
+    return list(dict.fromkeys(fit_tag(text_of(tag, "tags")) for tag in listed))
 
 
 def tags_of(tags: Tags) -> Tags:

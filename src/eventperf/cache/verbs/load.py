@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast, overload
 
+from eventperf.cache.checks import check_call, check_list, check_loaded
 from eventperf.cache.engine.effects import Steps, arun, run
 from eventperf.cache.engine.job import Batch, Job
 from eventperf.cache.engine.load_many import get_or_load_many, load_only
@@ -16,7 +17,7 @@ from eventperf.cache.options import CacheOptions
 from eventperf.cache.transactions import DIRTY, inside, watch
 from eventperf.cache.values.isolation import SHARE
 
-from .base import Life, Tags, Verbs, tag_list, tags_of, text_of
+from .base import Life, Tags, Verbs, check_options, no_text, tag_list, tags_of, text_of
 
 T = TypeVar("T")
 
@@ -43,7 +44,10 @@ class LoadVerbs(Verbs):
             LoadTimeout: ``hard_timeout`` went by.
         """
         if options is None and not (DIRTY and aside()):
-            entry = self._table.get(key)
+            try:
+                entry = self._table.get(key)
+            except TypeError:  # it cannot be hashed, so it is no text
+                raise no_text(key) from None
             if entry is not None and self._now() < entry.soft:
                 value = entry.value
                 if value is not DEAD:
@@ -86,7 +90,10 @@ class LoadVerbs(Verbs):
     ) -> Any:
         """Return the value of ``key``, awaiting the loader when there is none; see :meth:`get_or_load`."""
         if options is None and not (DIRTY and aside()):
-            entry = self._table.get(key)
+            try:
+                entry = self._table.get(key)
+            except TypeError:  # it cannot be hashed, so it is no text
+                raise no_text(key) from None
             if entry is not None and self._now() < entry.soft:
                 value = entry.value
                 if value is not DEAD:
@@ -145,7 +152,7 @@ class LoadVerbs(Verbs):
     def _plan_load(self, options: CacheOptions | None, ttl: Life) -> tuple[CacheOptions, float, Space]:
         if not callable(ttl):
             return self._plan(options, ttl)
-        return self._plan((self.options if options is None else options).but(ttl_of=ttl), None)
+        return self._plan((self.options if options is None else check_options(options)).but(ttl_of=ttl), None)
 
     def _load(
         self,
@@ -158,6 +165,7 @@ class LoadVerbs(Verbs):
     ) -> Steps[Any]:
         chosen, life, space = self._plan_load(options, ttl)
         local = space.local(text_of(key))
+        check_call(loader, argument="loader", allowed="a function without arguments")
         watch()
         if DIRTY and chosen.guard_transactions and inside():
             tags_of(tags)
@@ -196,7 +204,7 @@ class LoadVerbs(Verbs):
 
         The loader gets the missing keys and returns a mapping; keys it leaves out are absent from the result.
         """
-        return run(self._load_many(list(keys), bulk_loader, ttl, tags, options))
+        return run(self._load_many(keys, bulk_loader, ttl, tags, options))
 
     async def aget_or_load_many(
         self,
@@ -208,21 +216,25 @@ class LoadVerbs(Verbs):
         options: CacheOptions | None = None,
     ) -> dict[str, T]:
         """Return the values of several keys; see :meth:`get_or_load_many`."""
-        return await arun(self._load_many(list(keys), bulk_loader, ttl, tags, options))
+        return await arun(self._load_many(keys, bulk_loader, ttl, tags, options))
 
     def _load_many(
         self,
-        keys: list[str],
+        keys: Iterable[str],
         loader: Any,
         ttl: Life,
         tags: Sequence[str],
         options: CacheOptions | None,
     ) -> Steps[dict[str, Any]]:
         chosen, life, space = self._plan_load(options, ttl)
+        names = [text_of(key) for key in check_list(keys, argument="keys", of="texts")]
+        check_call(loader, argument="bulk_loader", allowed="a function of a list of keys")
+        listed = tag_list(tags)
         watch()
         if not self._core.enabled or (DIRTY and chosen.guard_transactions and inside()):
-            return dict((yield from load_only(self._core, lambda: loader(keys))))
-        locals_ = {space.local(text_of(key)): key for key in keys}
+            loaded = yield from load_only(self._core, lambda: loader(names))
+            return dict(check_loaded(loaded))
+        locals_ = {space.local(key): key for key in names}
         out: dict[str, Any] = {}
         missing = []
         for local in locals_:
@@ -232,7 +244,7 @@ class LoadVerbs(Verbs):
             else:
                 out[local] = value
         if missing:
-            batch = Batch(space, locals_, loader, life, tag_list(tags), chosen)
+            batch = Batch(space, locals_, loader, life, listed, chosen)
             out.update((yield from get_or_load_many(self._core, batch, missing)))
         if chosen.isolate != SHARE:
             out = {local: self._out(space, local, value, chosen) for local, value in out.items()}

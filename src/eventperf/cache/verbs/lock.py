@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from eventperf._core.durations import Duration, seconds
+from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
+from eventperf.cache.checks import check_span
 from eventperf.cache.engine.effects import Steps, arun, ask, run
 from eventperf.cache.engine.state import Core
 from eventperf.cache.errors import LockTimeout
@@ -59,7 +60,7 @@ class _Lock:
         self.name: str = fit(text_of(name, "name"))
         self._core = core
         self._key = f"{space.tag_prefix[:-2]}l:{self.name}"  # outside every prefix of entries and tags
-        self._ttl_s = seconds(ttl, name="ttl")
+        self._ttl_s = check_span(ttl, argument="ttl")
         self._wait_s = _patience(wait)
         self._token = ""
 
@@ -108,7 +109,7 @@ class _Lock:
         self._core.wakes.wake(self._key)
 
     def _renew(self, ttl: Duration | None) -> Steps[bool]:
-        life_s = self._ttl_s if ttl is None else seconds(ttl, name="ttl")
+        life_s = self._ttl_s if ttl is None else check_span(ttl, argument="ttl")
         tier = self._core.tier
         if not self._token:
             return False
@@ -182,4 +183,4 @@ class AsyncLock(_Lock):
 
 
 def _patience(wait: Duration | None) -> float | None:
-    return None if wait is None else seconds(wait, name="wait", zero=True)
+    return None if wait is None else check_span(wait, argument="wait", zero=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, overload
 
 from eventperf._core.errors import ConfigurationError
+from eventperf.cache.checks import check_list
 from eventperf.cache.engine.effects import Steps, arun, ask, run
 from eventperf.cache.engine.look import ABSENT, look, plain_value, read_many
 from eventperf.cache.engine.write import local_matcher
@@ -16,7 +17,7 @@ from eventperf.cache.options import CacheOptions
 from eventperf.cache.policy import is_fresh
 from eventperf.cache.values.isolation import SHARE
 
-from .base import Verbs, text_of
+from .base import Verbs, no_text, text_of
 
 
 class ReadVerbs(Verbs):
@@ -31,7 +32,10 @@ class ReadVerbs(Verbs):
     def get(self, key: str, default: Any = None, *, options: CacheOptions | None = None) -> Any:
         """Return the value of ``key``, or ``default``; ``None`` may be a value."""
         if options is None:
-            entry = self._table.get(key)
+            try:
+                entry = self._table.get(key)
+            except TypeError:  # it cannot be hashed, so it is no text
+                raise no_text(key) from None
             if entry is not None and self._now() < entry.soft:
                 value = entry.value
                 if value is not DEAD:
@@ -58,7 +62,10 @@ class ReadVerbs(Verbs):
     async def aget(self, key: str, default: Any = None, *, options: CacheOptions | None = None) -> Any:
         """Return the value of ``key``, or ``default``; ``None`` may be a value."""
         if options is None:
-            entry = self._table.get(key)
+            try:
+                entry = self._table.get(key)
+            except TypeError:  # it cannot be hashed, so it is no text
+                raise no_text(key) from None
             if entry is not None and self._now() < entry.soft:
                 value = entry.value
                 if value is not DEAD:
@@ -95,14 +102,14 @@ class ReadVerbs(Verbs):
 
     def get_many(self, keys: Iterable[str], *, options: CacheOptions | None = None) -> dict[str, Any]:
         """Return the values there are, by key; one round trip per node."""
-        keys = list(keys)
+        keys = check_list(keys, argument="keys", of="texts")
         if options is None and (found := self._near(keys)) is not None:
             return found
         return run(self._get_many(keys, options))
 
     async def aget_many(self, keys: Iterable[str], *, options: CacheOptions | None = None) -> dict[str, Any]:
         """Return the values there are, by key; one round trip per node."""
-        keys = list(keys)
+        keys = check_list(keys, argument="keys", of="texts")
         if options is None and (found := self._near(keys)) is not None:
             return found
         return await arun(self._get_many(keys, options))
@@ -177,7 +184,10 @@ class ReadVerbs(Verbs):
         """Return the values of all ``keys`` when process memory has every one of them."""
         if not self._table:
             return None
-        entries = list(map(self._table.get, keys))
+        try:
+            entries = list(map(self._table.get, keys))
+        except TypeError:  # one of them is no text: the long way names it
+            return None
         now = self._now()
         out = {}
         for key, entry in zip(keys, entries, strict=True):

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eventperf._core.durations import Duration, seconds
-from eventperf.cache.checks import check_amount
+from eventperf._core.durations import Duration
+from eventperf.cache.checks import check_amount, check_bool, check_life, check_mapping, check_span
 from eventperf.cache.engine.effects import Steps, arun, ask, run
 from eventperf.cache.engine.figures import count_here
 from eventperf.cache.engine.state import Core
@@ -90,7 +90,10 @@ class WriteVerbs(Verbs):
         options: CacheOptions | None,
     ) -> Steps[None]:
         chosen, life, space = self._plan(options, ttl)
+        items = check_mapping(items, argument="items", of="keys and values")
         tags = tag_list(tags)
+        for key in items:
+            text_of(key)
         if items and self._core.enabled:
             for key, value in items.items():
                 refuse_single_use(text_of(key), value)
@@ -187,7 +190,7 @@ class WriteVerbs(Verbs):
 
     def _remove(self, keys: Sequence[str], settle: Duration | None, namespace: str | None) -> Steps[int]:
         _, _, space = self._plan(None, None, namespace)
-        pause = 0.0 if settle is None else seconds(settle, name="settle")
+        pause = 0.0 if settle is None else check_span(settle, argument="settle")
         if not keys:
             return 0
         locals_ = [space.local(text_of(key)) for key in keys]
@@ -209,9 +212,10 @@ class WriteVerbs(Verbs):
         self, tags: Sequence[str], settle: Duration | None, namespace: str | None
     ) -> Steps[None]:
         _, _, space = self._plan(None, None, namespace)
-        pause = 0.0 if settle is None else seconds(settle, name="settle")
-        if tags:
-            yield from remove_tags(self._core, space, tag_list(tags), pause)
+        pause = 0.0 if settle is None else check_span(settle, argument="settle")
+        listed = tag_list(tags)
+        if listed:
+            yield from remove_tags(self._core, space, listed, pause)
 
     def invalidate_pattern(self, pattern: str, *, dry_run: bool = False, namespace: str | None = None) -> int:
         """Drop every key that matches a glob (``*``, ``?``, ``[ab]``); quote user input with ``escape``.
@@ -231,7 +235,8 @@ class WriteVerbs(Verbs):
 
     def _remove_pattern(self, pattern: str, dry_run: bool, namespace: str | None) -> Steps[int]:
         _, _, space = self._plan(None, None, namespace)
-        return (yield from remove_matching(self._core, space, text_of(pattern), dry_run))
+        check_bool(dry_run, argument="dry_run")
+        return (yield from remove_matching(self._core, space, text_of(pattern, "pattern"), dry_run))
 
     def clear(self, *, namespace: str | None = None) -> int:
         """Empty this namespace, and only this; return how many entries there were."""
@@ -263,9 +268,7 @@ class WriteVerbs(Verbs):
 
     def counter(self, name: str, *, ttl: Duration | None = None) -> Counter:
         """Return a counter: atomic in the second tier, never held in process memory."""
-        return Counter(
-            self._core, text_of(name), None if ttl is None else seconds(ttl, name="ttl", forever=True)
-        )
+        return Counter(self._core, text_of(name, "name"), None if ttl is None else check_life(ttl))
 
 
 class Added(NamedTuple):

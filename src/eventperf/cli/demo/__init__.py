@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
+import threading
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +17,9 @@ from eventperf.cli.output import Progress, emit_json
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
+    from .stages import Job, Outcome
+    from .window import Window
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +41,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seconds", type=float, default=4.0, help="how long each stage's arrivals last (4)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument(
+        "--console", type=int, nargs="?", const=8020, metavar="PORT",
+        help="serve the console over the run on this machine (8020), and go on until Ctrl-C",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,8 +60,7 @@ def run(args: argparse.Namespace) -> int:
     require("sqlglot", extra="dbopt", needed_by="eventperf demo")
     from .chaos import check_available
     from .dataset import metadata
-    from .stages import Settings, as_dict
-    from .stages import run as run_stages
+    from .stages import Job, Settings
 
     settings = Settings(
         scale=args.scale, seconds=args.seconds, seed=args.seed, redis=args.redis, database=args.database,
@@ -62,13 +71,41 @@ def run(args: argparse.Namespace) -> int:
         check_available()
     if args.redis:
         _check_redis(args.redis)
-    with tempfile.TemporaryDirectory(prefix="eventperf-demo-") as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="eventperf-demo-"))
+        window = None if args.console is None else stack.enter_context(closing(_window(args.console)))
         engine = _engine(args.database, folder)
-        try:
-            outcome = run_stages(engine, settings, Progress(quiet=args.json))
-        finally:
-            metadata.drop_all(engine)
-            engine.dispose()
+        stack.callback(engine.dispose)
+        stack.callback(metadata.drop_all, engine)
+        job = Job(engine, settings, Progress(quiet=args.json), window)
+        outcome = job.run()
+        _tell(args, outcome, report)
+        if window is not None:
+            _linger(job, window)
+    return 0 if outcome.is_clean else 1
+
+
+def _window(port: int) -> Window:
+    """Serve the console, and say where."""
+    from .window import Window
+
+    window = Window(port)
+    print(f"console: {window.url}", file=sys.stderr, flush=True)
+    return window
+
+
+def _linger(job: Job, window: Window) -> None:
+    """Let visitors come until somebody has seen enough."""
+    print(f"console: {window.url} is served until Ctrl-C; visitors come on", file=sys.stderr, flush=True)
+    try:
+        job.linger(threading.Event())
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+
+
+def _tell(args: argparse.Namespace, outcome: Outcome, report: Path | None) -> None:
+    from .stages import as_dict
+
     if args.json:
         emit_json(as_dict(outcome))
     else:
@@ -81,7 +118,6 @@ def run(args: argparse.Namespace) -> int:
         write(report, report_page(outcome))
         if not args.json:
             print(f"Report: {report}")
-    return 0 if outcome.is_clean else 1
 
 
 def _check_redis(url: str) -> None:

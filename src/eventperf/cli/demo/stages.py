@@ -7,7 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -27,8 +27,10 @@ from . import dataset, day, load
 from .app import READS, Site
 from .chaos import Chaos, PrivateRedis
 from .check import Ledger, Verdict
+from .window import Window
 
 STAGES = ("plain", "+ cache", "+ indexes", "+ queue")
+LINGER_RPS = 20.0
 LOAD_SHARE = 0.6
 """The arrival rate of every stage, as a share of what the plain site sustains."""
 
@@ -106,33 +108,59 @@ def _broken(stage: Stage) -> list[str]:
     return [text_ for text_ in stage.open_loop.errors if not text_.startswith("given up")]
 
 
-def run(engine: Engine, settings: Settings, progress: Progress) -> Outcome:
-    """Build the platform, then run every stage.
+class Job:
+    """The platform, and what is done on it.
 
     Args:
         engine: An empty database the demo may fill.
+        settings: What was asked for.
+        progress: Told what is being done.
+        window: Shows it meanwhile.
     """
-    began, size = time.monotonic(), dataset.Size.at(settings.scale)
-    if engine.dialect.name == "sqlite":
-        dataset.tune_sqlite(engine)
-    with progress.step(
-        f"building {size.events} events, {size.participants:,} participants, "
-        f"{size.registrations:,} registrations"
-    ):
-        dataset.build(engine, size, settings.seed)
-    job = _Job(engine, settings, size, progress)
-    outcome = job.run()
-    outcome.took_s = time.monotonic() - began
-    return outcome
 
-
-class _Job:
-    def __init__(self, engine: Engine, settings: Settings, size: dataset.Size, progress: Progress) -> None:
-        self.engine, self.settings, self.size, self.progress = engine, settings, size, progress
-        self.ids = count(size.registrations + 1)
-        self.rate = 0.0
+    def __init__(
+        self, engine: Engine, settings: Settings, progress: Progress, window: Window | None = None
+    ) -> None:
+        self.engine: Engine = engine
+        self.settings: Settings = settings
+        self.progress: Progress = progress
+        self.window: Window | None = window
+        self.size: dataset.Size = dataset.Size.at(settings.scale)
+        self.ids: count[int] = count(self.size.registrations + 1)
+        self.rate: float = 0.0
 
     def run(self) -> Outcome:
+        """Build the platform, then run every stage."""
+        began, size = time.monotonic(), self.size
+        if self.engine.dialect.name == "sqlite":
+            dataset.tune_sqlite(self.engine)
+        with self.progress.step(
+            f"building {size.events} events, {size.participants:,} participants, "
+            f"{size.registrations:,} registrations"
+        ):
+            dataset.build(self.engine, size, self.settings.seed)
+        outcome = self._stages()
+        outcome.took_s = time.monotonic() - began
+        return outcome
+
+    def linger(self, stopped: threading.Event) -> None:
+        """Let a few visitors come to the last stage's site until ``stopped``, for whoever looks at it."""
+        with ExitStack() as stack:
+            manager = stack.enter_context(self._cache(self.settings.redis))
+            queues = stack.enter_context(self._queues())
+            site = Site(self.engine, self._ledger(), self.ids, cache=manager, queues=queues)
+            stack.enter_context(working(queues))
+            stack.enter_context(self._shown(manager, queues))
+            rate, turn = min(self.rate, LINGER_RPS), 1000
+            while not stopped.is_set():
+                visitors = load.schedule(self.size, rate, 1, self.settings.seed, turn)
+                load.drive(site, visitors, paced=True, stop_after_s=2)
+                turn += 1
+
+    def _shown(self, cache: CacheManager | None, queues: QueueManager | None) -> AbstractContextManager[None]:
+        return nullcontext() if self.window is None else self.window.over(cache=cache, queues=queues)
+
+    def _stages(self) -> Outcome:
         plain = self._stage(0, cache=False, queue=False)
         outcome = Outcome(settings=self.settings, size=self.size, engine=self._engine_name(), rate=self.rate)
         outcome.stages.append(plain)
@@ -147,6 +175,8 @@ class _Job:
             outcome.chaos = self._chaos(len(STAGES))
         with self.progress.step("a simulated event day for the autoscaler"):
             outcome.day = day.simulate(self.engine, outcome.stages[-1].sustained_rps, self.settings.seed)
+        if self.window is not None:
+            self.window.show(scaler={"simulated day": outcome.day.decisions})
         outcome.environment = self._environment()
         return outcome
 
@@ -161,6 +191,7 @@ class _Job:
             site = Site(self.engine, ledger, self.ids, cache=manager, queues=queues)
             if queues is not None:
                 stack.enter_context(working(queues))
+            stack.enter_context(self._shown(manager, queues))
             crowd = load.schedule(self.size, 5000, 2 * seconds, self.settings.seed + 1, 2 * index)
             with self.progress.step(f"{name}: as many requests as it sustains"):
                 sustained = load.drive(site, crowd, paced=False, stop_after_s=seconds * 0.5).rate
@@ -253,6 +284,8 @@ class _Job:
             finally:
                 recorder.close()
         optimizer = DatabaseOptimizer(self.engine)
+        if self.window is not None:
+            self.window.show(optimizer=DatabaseOptimizer(self.engine, source=workload))
         with self.progress.step("advising indexes by the database's own planner"):
             advice = optimizer.advise(workload)
         with self.progress.step(f"applying {len(advice.indexes)} indexes, measuring each before and after"):

@@ -21,6 +21,7 @@ from eventperf.contrib.http import tagging
 from eventperf.contrib.http.flow import HttpCache
 from eventperf.contrib.http.kept import Marks, Record, Unstorable
 from eventperf.contrib.http.rules import Asked, bypass
+from eventperf.contrib.http.who import in_scope
 from eventperf.contrib.http.wsgi import asked_of
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ def _asked(http: HttpCache, request: Any) -> Asked:
 def _is_known(request: Any) -> bool:
     """Tell whether a middleware of the host has found out who asks, other than by a cookie."""
     user = request.__dict__.get("user")
+    if in_scope(getattr(request, "scope", {})):
+        return True
     return not isinstance(user, LazyObject) and bool(getattr(user, "is_authenticated", False))
 
 
@@ -103,6 +106,11 @@ def _is_personal(request: Any) -> bool:
     return "CSRF_COOKIE" in request.META or bool(
         getattr(getattr(request, "session", None), "modified", False)
     )
+
+
+def _had_body(request: Any) -> bool:
+    """Tell whether the view has read a body that was not announced, as HTTP/2 allows."""
+    return bool(request._read_started) and getattr(request, "_body", None) != b""
 
 
 def _answered(http: HttpCache, request: Any, tags: list[str], view: Callable[[], Any]) -> Any:
@@ -150,7 +158,7 @@ async def _aanswered(http: HttpCache, request: Any, tags: list[str], view: Calla
 
 
 def _record(http: HttpCache, asked: Asked, request: Any, answer: Any, tags: list[str]) -> Record:
-    if answer.streaming or answer.cookies or _is_personal(request):
+    if answer.streaming or answer.cookies or _is_personal(request) or _had_body(request):
         raise Unstorable(answer.status_code)
     return http.record(asked, answer.status_code, list(answer.items()), answer.content, Marks(tags=tags))
 

@@ -18,14 +18,8 @@ from eventperf.dbopt.schema.model import Schema, Table
 from eventperf.dbopt.statements.fingerprint import parse
 from eventperf.dbopt.statements.told import reason
 
-from .predicates import (
-    Node,
-    TableUse,
-    Uses,
-    conditions,
-    read_condition,
-    read_shape,
-)
+from .plain import balance, plain_uses
+from .predicates import Node, TableUse, Uses, conditions, read_condition, read_shape
 
 __all__ = ["Analysis", "Predicate", "PredicateKind", "TableUse", "analyse"]
 
@@ -113,10 +107,15 @@ def _analyse(tree: Node, schema: Schema, out: Analysis) -> None:
         tree = _read_part(tree, schema, out)
         if tree is None:
             return
+    balance(tree)
     for select in tree.find_all(exp.Select):
         _flatten(select)
     found = _tables(tree, schema)
     _fix_names(tree, found)
+    short = plain_uses(tree, found, schema)
+    if short is not None:
+        out.uses.extend(_read(tree, short, schema))
+        return
     shape: Any = {t.name: {c: "text" for c in t.columns} for t in found.values()}
     for column in tree.find_all(exp.Column):
         if column.name in _SYSTEM:
@@ -427,9 +426,12 @@ def _scope_uses(scope: Scope, schema: Schema, out: Analysis) -> Iterator[TableUs
             out.unknown.append(source.name)
             continue
         uses[alias] = TableUse(table.name, alias)
-    if not uses:
-        return
-    _columns(scope, select, uses, schema)
+    if uses:
+        yield from _read(select, uses, schema)
+
+
+def _read(select: exp.Select, uses: Uses, schema: Schema) -> Iterator[TableUse]:
+    _columns(select, uses, schema)
     for condition in conditions(select):
         read_condition(condition, uses)
     for join in select.args.get("joins") or ():
@@ -439,7 +441,7 @@ def _scope_uses(scope: Scope, schema: Schema, out: Analysis) -> Iterator[TableUs
     yield from uses.values()
 
 
-def _columns(scope: Scope, select: exp.Select, uses: Uses, schema: Schema) -> None:
+def _columns(select: exp.Select, uses: Uses, schema: Schema) -> None:
     for column in select.find_all(exp.Column):
         use = uses.get(column.table)
         if use is None:

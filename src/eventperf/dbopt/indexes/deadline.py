@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from eventperf.dbopt.protocols import Planner
 
 _TELL_S = 1.0
+#: So much of a budget is kept for the account of what was found, and at most so many seconds.
+_ACCOUNT = 0.04
+_ACCOUNT_S = 2.0
 
 
 class Deadline:
@@ -27,14 +30,15 @@ class Deadline:
 
     Args:
         clock: Time.
-        end: Monotonic time of the end.
+        end: Monotonic time of the end; a little is kept for what has to be done after it.
         tell: Receives a line of progress about once a second.
     """
 
     def __init__(self, clock: Clock, end: float, tell: Callable[[str], None]) -> None:
         self.interrupted: bool = False
-        self._clock, self._end, self._tell = clock, end, tell
-        self._told = clock.monotonic()
+        self._clock, self._tell = clock, tell
+        self._told = now = clock.monotonic()
+        self._end = end - min(_ACCOUNT_S, _ACCOUNT * max(0.0, end - now))
         self._planner: Planner | None = None
         self._before: Any = None
 
@@ -66,6 +70,10 @@ class Deadline:
             left = show(round(max(0.0, self._end - now)))
             self._tell(f"searching: {self._planner.explains:,} plans so far, {left} left")
         return self.interrupted or now > self._end
+
+    def left_s(self) -> float:
+        """Return the seconds that are left, at least 0."""
+        return 0.0 if self.interrupted else max(0.0, self._end - self._clock.monotonic())
 
     @property
     def reason(self) -> str:

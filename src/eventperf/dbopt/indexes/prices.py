@@ -38,6 +38,7 @@ class Prices:
         self.is_cheapest: bool = planner.is_cheapest
         self._plans: dict[str, dict[Specs, Plan]] = defaultdict(dict)
         self._sizes: dict[IndexSpec, int] = {}
+        self._today: dict[str, float] = {}
         self.reasons: dict[IndexSpec, str] = {}
         self.allowed: float = math.inf
 
@@ -95,8 +96,15 @@ class Prices:
 
     def cost(self, query: Query, plan: Plan) -> float:
         """Return the query's weight under ``plan``; what it loses counts double, and by half at most."""
-        ratio = share(plan.cost, self.plan(query, NOTHING).cost)
+        ratio = share(plan.cost, self.today(query))
         return query.weight * (ratio if ratio <= 1.0 else min(_WORST, 1.0 + _LOSS * (ratio - 1.0)))
+
+    def today(self, query: Query) -> float:
+        """Return what the query's plan costs without any of the indexes."""
+        cost = self._today.get(query.id)
+        if cost is None:
+            cost = self._today[query.id] = self.plan(query, NOTHING).cost
+        return cost
 
     def floor(self, query: Query, specs: Specs) -> float:
         """Return what the query costs at least under ``specs``: more indexes never made a plan dearer."""
@@ -104,7 +112,7 @@ class Prices:
             return 0.0
         relevant = _relevant(query, specs)
         known = [p.cost for more, p in self._plans[query.id].items() if relevant <= more]
-        return query.weight * share(max(known, default=0.0), self.plan(query, NOTHING).cost)
+        return query.weight * share(max(known, default=0.0), self.today(query))
 
     def size(self, spec: IndexSpec) -> int:
         """Return estimated bytes, asked once."""
@@ -114,8 +122,8 @@ class Prices:
 
 
 def _relevant(query: Query, specs: Specs) -> Specs:
-    tables = query.analysis.tables
-    return frozenset(s for s in specs if s.table in tables)
+    mine = [s for s in specs if s.table in query.tables]
+    return specs if len(mine) == len(specs) else frozenset(mine)
 
 
 def share(after: float, before: float) -> float:

@@ -22,7 +22,7 @@ from eventperf.dbopt.schema.model import IndexSpec, Schema
 from .candidates import mergers
 from .prices import NOTHING, Prices, Specs
 from .selection import Selection, account, settled
-from .states import State, States, may_serve
+from .states import State, States, by_table, serving
 
 #: So many queries get an index each when time is up before any set was searched, if it halves their cost.
 _HURRIED: Final = 10
@@ -31,11 +31,12 @@ _HALF: Final = 0.5
 _LATE: Final = 3
 #: So many queries, and this share of what is more, have their second and third best indexes asked for.
 _SECONDS: Final = 20
-_OF_MORE: Final = 0.1
-#: So many questions, and so many for each query, may be asked while sets grow, and to improve them.
+_OF_MORE: Final = 0.05
+#: So many questions, and so many for each query, may be asked while sets grow, and to improve and settle
+#: them. With two before, for its plan of today and its shortlist, a thousand queries take less than 4,000.
 _QUESTIONS: Final = 100
-_PER_QUERY: Final = 1.25
-_PER_OLD_QUERY: Final = 0.25
+_PER_QUERY: Final = 0.75
+_PER_OLD_QUERY: Final = 0.15
 #: A plan must cost less than this share of today's to be a reason for an index.
 _CHEAPER: Final = 0.98
 #: What grows first is judged by gain over bytes to this power: one wide index may do the work of several.
@@ -101,9 +102,12 @@ class Search:
         """Improve what was chosen until nothing is left to win, or time is up; return it with its account."""
         self._prices.allowed = _QUESTIONS + _PER_OLD_QUERY * len(self._states.queries)
         state = self._improve(self._state, self._pool)
-        self._prices.allowed = math.inf
+        self._prices.allowed = _QUESTIONS + _PER_OLD_QUERY * len(self._states.queries)
         state = settled(state, self._states, self._prices)
-        return account(state, self._states, self._prices, self._wanted)
+        self._prices.allowed = max(self._prices.allowed, _QUESTIONS)
+        found = account(state, self._states, self._prices, self._wanted)
+        self._prices.allowed = math.inf
+        return found
 
     def _hurried(self, state: State) -> State:
         """Return what the planner picked for the costliest queries one by one: time was up before more."""
@@ -127,10 +131,9 @@ class Search:
         is judged no further. Then shorter and partial forms of what was.
         """
         ranked = sorted(queries, key=lambda q: -q.weight)
-        many = _SECONDS + int(_OF_MORE * len(ranked))
+        many, taken = _SECONDS + int(_OF_MORE * len(ranked)), by_table(self._state.specs)
         for number, query in enumerate(ranked):
-            chosen = [s for s in self._state.specs if may_serve(s, query)]
-            left = list(dict.fromkeys((*chosen, *self._wanted.get(query.id, ()))))
+            left = list(dict.fromkeys((*serving(taken, query), *self._wanted.get(query.id, ()))))
             base = self._prices.plan(query, NOTHING)
             for _ in range(min(3, 1 + len(query.analysis.uses)) if number < many else 1):
                 late = not self._picked  # however short the time, the costliest statements are asked about

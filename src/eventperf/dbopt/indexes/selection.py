@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -10,7 +11,7 @@ from eventperf.dbopt.protocols import Plan, Query
 from eventperf.dbopt.schema.model import IndexSpec
 
 from .prices import NOTHING, Prices
-from .states import State, States, may_serve
+from .states import State, States, by_table, serving
 
 _RUNNERS_UP: Final = 20
 #: So many queries, and this share of what is more, are planned once more with all that was chosen.
@@ -83,10 +84,11 @@ def settled(state: State, states: States, prices: Prices) -> State:
 def _planned(state: State, states: States, prices: Prices) -> State:
     plans = dict(state.plans)
     ranked = sorted(states.queries, key=lambda q: -q.weight)
-    most = _CHECKED + int(_OF_MORE * len(ranked))
+    most, specs = _CHECKED + int(_OF_MORE * len(ranked)), by_table(state.specs)
     for query in ranked:
-        now = state.plans[query.id]
-        if most > 0 and any(may_serve(s, query) for s in state.specs - now.used):
+        if most <= 0:
+            break
+        if set(serving(specs, query)) - state.plans[query.id].used:
             plans[query.id] = prices.plan(query, state.specs)
             most -= 1
     cost = sum(prices.cost(q, plans[q.id]) for q in ranked)
@@ -100,6 +102,10 @@ def account(
     before = {q.id: prices.plan(q, NOTHING) for q in states.queries}
     out = Selection(before=before, after=dict(state.plans))
     total = states.total or 1.0
+    picked: dict[str, list[IndexSpec]] = defaultdict(list)
+    for spec, queries in states.by_spec.items():
+        for name in queries:
+            picked[name].append(spec)
     for spec in state.specs:
         serves = [q for q in states.by_table[spec.table] if spec in out.after[q.id].used]
         if not serves:
@@ -107,12 +113,11 @@ def account(
             continue
         gain = states.without(state, spec).cost - state.cost
         choice = Choice(spec, gain / total, prices.size(spec), states.writes(spec) / total, serves)
-        names = {q.id for q in serves}
-        picked = [o for o, qs in states.by_spec.items() if names & qs.keys()]
+        own = [o for q in serves for o in picked[q.id]]
         others = [o for q in serves for o in wanted.get(q.id, ()) if o.table == spec.table]
         choice.rejected = [
             (other, prices.reasons.get(other, "another index gains more per byte"))
-            for other in dict.fromkeys((*picked, *others))
+            for other in dict.fromkeys((*own, *others))
             if other not in state.specs
         ][:_RUNNERS_UP]
         out.choices.append(choice)

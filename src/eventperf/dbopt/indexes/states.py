@@ -93,7 +93,7 @@ class States:
                 self.failed[query.id] = self._prices.refusal(query, error)
                 continue
             self.queries.append(query)
-            for table in query.analysis.tables:
+            for table in query.tables:
                 self.by_table[table].append(query)
             plans[query.id] = plan
             cost += self._prices.cost(query, plan)
@@ -102,9 +102,9 @@ class States:
 
     def refreshed(self, state: State, queries: Sequence[Query]) -> State:
         """Return ``state`` with what is known by now of the plans of ``queries``; the costliest are asked."""
-        plans, cost = dict(state.plans), state.cost
+        plans, cost, specs = dict(state.plans), state.cost, by_table(state.specs)
         for number, query in enumerate(sorted(queries, key=lambda q: -q.weight)):
-            if not any(may_serve(s, query) for s in state.specs):
+            if not serving(specs, query):
                 continue
             ask = self._prices.plan if number < _LARGE else self._prices.guess
             plan = plans[query.id] = ask(query, state.specs)
@@ -168,28 +168,32 @@ class States:
     ) -> tuple[list[tuple[float, Query, Specs]], list[tuple[float, Query, Specs]]]:
         """Return the queries that ``more`` may help, most room first, and those that it may harm."""
         helped, harmed = [], []
+        left = self.left(state)
+        least = self._no_room * left
         for query in {q.id: q for s in more for q in self.by_table[s.table]}.values():
             now = state.plans[query.id]
             price = self._prices.cost(query, now)
             room = price - self.floor(query, now.used | more)
-            mine = frozenset(s for s in more if self._may_help(state, query, s, room))
+            mine = frozenset(s for s in more if self._may_help(state, query, s, room, least, left))
             if mine:
                 helped.append((room, query, mine))
-            elif not self._prices.is_cheapest and price > self._no_room * self.left(state):
+            elif not self._prices.is_cheapest and price > least:
                 mine = frozenset(s for s in more if may_serve(s, query))
-                is_minor = price <= _LITTLE_HARM * self.left(state) and all(_is_served(s, now) for s in mine)
+                is_minor = price <= _LITTLE_HARM * left and all(_is_served(s, now) for s in mine)
                 if mine and not is_minor:
                     harmed.append((0.0, query, mine))
         helped.sort(key=lambda a: (-a[0], a[1].id))
         harmed.sort(key=lambda a: (-a[1].weight, a[1].id))
         return helped, harmed
 
-    def _may_help(self, state: State, query: Query, spec: IndexSpec, room: float) -> bool:
-        if room <= self._no_room * self.left(state):
+    def _may_help(
+        self, state: State, query: Query, spec: IndexSpec, room: float, least: float, left: float
+    ) -> bool:
+        if room <= least:
             return False  # nearly as good as it can get
         if query.id in self.by_spec[spec]:
             return True
-        if room <= _LITTLE_ROOM * self.left(state) or not may_serve(spec, query):
+        if room <= _LITTLE_ROOM * left or not may_serve(spec, query):
             return False
         return not _is_served(spec, state.plans[query.id])
 
@@ -260,11 +264,17 @@ def _is_served(spec: IndexSpec, plan: Plan) -> bool:
 def may_serve(spec: IndexSpec, query: Query) -> bool:
     """Tell whether a query that the index was not made for could use it."""
     first = spec.keys[0]
-    if first.is_expression or spec.where:
-        return False
-    for use in query.analysis.uses:
-        if use.table == spec.table:
-            looked_up = {p.column for p in use.predicates} | {j[0] for j in use.joins}
-            if first.name in looked_up:
-                return True
-    return False
+    return not (first.is_expression or spec.where) and (spec.table, first.name) in query.looked_up
+
+
+def by_table(specs: Iterable[IndexSpec]) -> dict[str, list[IndexSpec]]:
+    """Return indexes by their tables: a query is shown those of its own only."""
+    out: dict[str, list[IndexSpec]] = defaultdict(list)
+    for spec in specs:
+        out[spec.table].append(spec)
+    return out
+
+
+def serving(specs: Mapping[str, Sequence[IndexSpec]], query: Query) -> list[IndexSpec]:
+    """Return those of :func:`by_table` that a query could use."""
+    return [s for table in query.tables for s in specs.get(table, ()) if may_serve(s, query)]

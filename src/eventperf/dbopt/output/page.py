@@ -6,6 +6,7 @@ from eventperf._core.durations import show
 from eventperf._pages.html import Html, listed, markup, page, table, tag
 from eventperf._pages.svg import bars
 from eventperf.dbopt.findings import Findings, IndexAdvice, PartitionAdvice, RewriteAdvice, Served
+from eventperf.dbopt.statements.lex import without_values
 
 from .labels import label
 from .report import named, size
@@ -25,7 +26,7 @@ def advice_page(advice: Findings) -> str:
         *_indexes(advice),
         *_tables(advice),
         *(_more(d.name, f"could go ({d.kind}): {d.evidence}", d.sql) for d in advice.drops),
-        *(_rewrite(r) for r in advice.rewrites),
+        *(_rewrite(r, advice.dialect) for r in advice.rewrites),
         *(_partition(p) for p in advice.partitions),
         *_unserved(advice),
         *([tag("h2", "Notes"), listed(advice.warnings)] if advice.warnings else ()),
@@ -96,13 +97,13 @@ def _served(served: Served) -> Html:
     )
 
 
-def _rewrite(rewrite: RewriteAdvice) -> Html:
+def _rewrite(rewrite: RewriteAdvice, dialect: str) -> Html:
     mark = "safe" if rewrite.is_safe else "to be checked"
     costs = ""
     if rewrite.cost_before is not None and rewrite.cost_after is not None:
         costs = f" Planner cost {rewrite.cost_before:,.0f} to {rewrite.cost_after:,.0f}."
     places = f" Sent from {', '.join(rewrite.callers)}." if rewrite.callers else ""
-    code = rewrite.before + (f"\n-> {rewrite.after}" if rewrite.after else "")
+    code = rewrite.before + (f"\n-> {without_values(rewrite.after, dialect)}" if rewrite.after else "")
     heading = f"Rewrite: {rewrite.rule} ({mark})"
     return _more(heading, f"{rewrite.advice}. {rewrite.verdict}.{costs}{places}", code)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from eventperf._core.durations import show
 from eventperf._core.texts import one_line
 from eventperf.dbopt.findings import Findings, IndexAdvice
+from eventperf.dbopt.statements.lex import without_values
 
 from .labels import label
 
@@ -60,7 +61,7 @@ def text_table(advice: Findings) -> str:
         out.add("", f"Rewrite ({mark}, {rewrite.rule}): {rewrite.advice}")
         out.block(rewrite.before, "  ", "  ")
         if rewrite.after:
-            out.block(rewrite.after, "  -> ", "     ")
+            out.block(without_values(rewrite.after, advice.dialect), "  -> ", "     ")
         out.add(f"  {rewrite.verdict}")
     for part in advice.partitions:
         out.add("", f"Partition {part.table} by {part.column}: {part.reason}")

@@ -78,7 +78,14 @@ def tables_of(tree: Node, schema: Schema) -> list[Table] | None:
 
 
 def compare(
-    before: Node, after: Node, schema: Schema, connection: Any = None, *, seed: int = 7, rounds: int = _ROUNDS
+    before: Node,
+    after: Node,
+    schema: Schema,
+    connection: Any = None,
+    *,
+    seed: int = 7,
+    rounds: int = _ROUNDS,
+    seconds: float = _SECONDS,
 ) -> Trial:
     """Run both forms on adversarial tables.
 
@@ -90,14 +97,16 @@ def compare(
             in it. Without one, both forms are translated and run on SQLite.
         seed: Of the draw.
         rounds: At most this many sets of tables.
+        seconds: They end after so many.
     """
     known = tables_of(before, schema)
     if known is None:
         return Trial(None, note="it reads something that is not a table")
+    end = time.monotonic() + min(seconds, _SECONDS)
     if connection is not None:
         try:
             with Lab(connection, schema, known, schema.dialect) as lab:
-                return _try(lab, before, after, known, random.Random(seed), rounds // 3, schema.dialect)
+                return _try(lab, before, after, known, random.Random(seed), rounds // 3, end, schema.dialect)
         except Exception as error:
             note = _said(error, before, schema.dialect)
     else:
@@ -106,7 +115,7 @@ def compare(
     try:
         with Lab(own, schema, known, "sqlite") as lab:
             where = "sqlite" if schema.dialect == "sqlite" else f"SQLite, translated from {schema.dialect}"
-            return _try(lab, before, after, known, random.Random(seed), rounds, where)
+            return _try(lab, before, after, known, random.Random(seed), rounds, end, where)
     except Exception as error:  # a statement this engine cannot run proves nothing, and says so
         return Trial(None, note=note or _said(error, before, "sqlite"))
     finally:
@@ -120,11 +129,11 @@ def _try(
     tables: Sequence[Table],
     draw: random.Random,
     rounds: int,
+    end: float,
     where: str,
 ) -> Trial:
     drawn = {t.name: domains(before, t, lab.schema) for t in tables}
     filled = done = 0
-    end = time.monotonic() + _SECONDS
     for number in range(rounds):
         if filled >= _ENOUGH or time.monotonic() > end:
             break

@@ -121,60 +121,65 @@ class _Bench:
     ) -> None:
         self._query, self._schema, self._planner, self._dialect = query, schema, planner, dialect
         self._promised, self._connection = promised, connection
-        self._rows = Rows(dialect, promised, end)
+        self._rows, self._end = Rows(dialect, promised, end), end
         self._before: Measurement | None = None
 
     def best(self, tree: Node) -> RewriteAdvice | None:
         """Return the cheapest form that passes; the whole chain of rules first, then single ones."""
+        seen = {text_of(tree, self._schema.dialect)}
+        first = self._forms(tree, seen)
+        if not first:
+            return None  # nearly all statements: the planner is not asked
         cost = self._cost(self._query.analysis.sql)
-        chain, singles = self._chain(tree, cost)
-        for form, price in ([chain] if chain is not None else []) + singles[:3]:
+        singles = self._priced(first, cost)
+        if not singles:
+            return None
+        chain = self._chain(*singles[0], seen)
+        for form, price in [chain, *(s for s in singles[:4] if s[0].tree is not chain[0].tree)][:4]:
             found = self._proved(tree, form, cost, price)
             if found is not None:
                 return found
         return None
 
-    def _chain(
-        self, tree: Node, cost: float | None
-    ) -> tuple[tuple[Form, float | None] | None, list[tuple[Form, float | None]]]:
+    def _chain(self, form: Form, price: float | None, seen: set[str]) -> tuple[Form, float | None]:
         """Apply the rule that the engine prices lowest, again and again."""
-        seen = {text_of(tree, self._schema.dialect)}
-        singles: list[tuple[Form, float | None]] = []
-        at, price, steps = tree, cost, []
-        for step in range(_STEPS):
-            priced = self._round(at, price, seen)
-            if step == 0:
-                singles = priced
+        steps = [form]
+        while len(steps) < _STEPS:
+            priced = self._priced(self._forms(steps[-1].tree, seen), price)
             if not priced:
                 break
             form, price = priced[0]
             steps.append(form)
-            at = form.tree
-        if not steps:
-            return None, []
         rules = list(dict.fromkeys(f.rule for f in steps))
         conditions = list(dict.fromkeys(f.condition for f in steps))
         advice = list(dict.fromkeys(f.advice for f in steps))
-        whole = Form(", ".join(rules), at, "; ".join(conditions), ". ".join(advice))
-        return (whole, price), [s for s in singles if s[0].tree is not at]
+        whole = Form(", ".join(rules), steps[-1].tree, "; ".join(conditions), ". ".join(advice))
+        return whole, price
 
-    def _round(self, tree: Node, price: float | None, seen: set[str]) -> list[tuple[Form, float | None]]:
-        out: list[tuple[Form, float | None]] = []
+    def _forms(self, tree: Node, seen: set[str]) -> list[tuple[Form, str]]:
+        """Return the forms that the rules give and that were not met before, each with its text."""
+        out: list[tuple[Form, str]] = []
         for rule in RULES:
+            if time.monotonic() > self._end:
+                break
             try:
                 forms = list(rule.forms(tree, self._promised))
             except (SqlglotError, AttributeError, KeyError, TypeError, ValueError, StopIteration):
                 continue  # a tree of a shape this rule does not know is left as it is
             for form in forms[:6]:
                 text = text_of(form.tree, self._schema.dialect)
-                if text in seen:
-                    continue
-                seen.add(text)
-                cost = self._cost(text)
-                if price is not None and (cost is None or cost > price * 1.0001):
-                    continue
-                out.append((form, cost))
-        return sorted(out, key=lambda pair: pair[1] if pair[1] is not None else 0.0)
+                if text not in seen:
+                    seen.add(text)
+                    out.append((form, text))
+        return out
+
+    def _priced(
+        self, forms: Sequence[tuple[Form, str]], price: float | None
+    ) -> list[tuple[Form, float | None]]:
+        """Return those that the engine prices no higher, cheapest first."""
+        priced = [(form, self._cost(text)) for form, text in forms]
+        kept = [p for p in priced if price is None or (p[1] is not None and p[1] <= price * 1.0001)]
+        return sorted(kept, key=lambda pair: pair[1] if pair[1] is not None else 0.0)
 
     def _cost(self, text: str) -> float | None:
         """Ask the engine; ``None`` when it gives no figure, or refuses the form."""
@@ -197,8 +202,9 @@ class _Bench:
     def _proved(
         self, tree: Node, form: Form, before: float | None, after: float | None
     ) -> RewriteAdvice | None:
-        trial = compare(tree, form.tree, self._promised, self._connection)
-        if not trial.equal:
+        left = self._end - time.monotonic()
+        trial = compare(tree, form.tree, self._promised, self._connection, seconds=left)
+        if not trial.equal or not trial.sets:
             return None
         text = text_of(form.tree, self._schema.dialect)
         times = self._times(text)
@@ -247,14 +253,15 @@ class _Bench:
         if sample.values is None and has_parameters(self._query.analysis.tree):
             return None
         values = sample.values or ()
-        after = self._dialect.measure([Sample(text, values)], runs=3, timeout_s=TIMEOUT_S)
+        most = min(TIMEOUT_S, max(_LEAST_S, self._end - time.monotonic()))
+        after = self._dialect.measure([Sample(text, values)], runs=3, timeout_s=most)
         # Whether the form in use takes longer is all there is to know: it may run about twice as long.
-        enough = TIMEOUT_S if after is None else min(TIMEOUT_S, 2 * after.seconds + _LEAST_S)
+        enough = most if after is None else min(most, 2 * after.seconds + _LEAST_S)
         if self._before is None or (self._before.capped and self._before.seconds < enough):
             own = [Sample(self._query.analysis.sql, values)]
             self._before = self._dialect.measure(own, runs=3, timeout_s=enough)
         if after is None and self._before is not None:
-            after = replace(self._before, seconds=TIMEOUT_S, capped=True)
+            after = replace(self._before, seconds=most, capped=True)
         return None if self._before is None or after is None else (self._before, after)
 
 

@@ -112,6 +112,17 @@ class IndexSpec:
     include: tuple[str, ...] = ()
     where: str | None = None
     method: str = "btree"
+    _hash: int = field(default=0, init=False, repr=False, compare=False)  # a search asks a million times
+
+    def __post_init__(self) -> None:
+        own = hash((self.table, self.keys, self.include, self.where, self.method))
+        object.__setattr__(self, "_hash", own)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return IndexSpec, (self.table, self.keys, self.include, self.where, self.method)
 
     @property
     def columns(self) -> tuple[str, ...]:

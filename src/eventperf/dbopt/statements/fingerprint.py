@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -122,8 +122,13 @@ def fingerprint(sql: str, dialect: str = "sqlite") -> Fingerprint:
 
 
 def _named(sql: str, dialect: str) -> Fingerprint:
+    return named(tokens(sql, dialect), dialect)
+
+
+def named(given: Iterable[Token], dialect: str) -> Fingerprint:
+    """Return the fingerprint of a statement that was cut into tokens before."""
     out: list[str] = []
-    parts = [t for t in tokens(sql, dialect) if t.kind not in ("space", "comment")]
+    parts = [t for t in given if t.kind not in ("space", "comment")]
     for (kind, text), after in zip(parts, [*(t.text for t in parts[1:]), ""], strict=False):  # of none, none
         if kind == "ident" and dialect == "sqlite" and after != "." and _is_text(text, out):
             out.append("?")
@@ -190,9 +195,13 @@ class Parsed(NamedTuple):
 def statements(sql: str, dialect: str = "sqlite") -> Iterator[str]:
     """Yield the statements of a text that a server logged as one, without session settings."""
     for part in split(sql, dialect):
-        first = next((t.text.lower() for t in part if t.kind not in ("space", "comment")), "")
-        if first not in _IGNORED:
+        if not is_setting(part):
             yield "".join(t.text for t in part).strip()
+
+
+def is_setting(part: Iterable[Token]) -> bool:
+    """Tell whether a statement sets something of its session, or begins or ends a transaction."""
+    return next((t.text.lower() for t in part if t.kind not in ("space", "comment")), "") in _IGNORED
 
 
 @lru_cache(maxsize=5_000)

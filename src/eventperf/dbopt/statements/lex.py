@@ -6,7 +6,7 @@ A lexer never fails on a cut or foreign text, and keeps every byte, so ``"".join
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 Kind = Literal["space", "comment", "string", "ident", "number", "param", "word", "op"]
@@ -98,13 +98,50 @@ def split(sql: str, dialect: str = "sqlite") -> list[list[Token]]:
     >>> ["".join(t.text for t in s).strip() for s in split("SELECT ';'; SELECT 2;")]
     ["SELECT ';'", 'SELECT 2']
     """
+    return _cut(tokens(sql, dialect))
+
+
+def _cut(parts: Iterable[Token]) -> list[list[Token]]:
     out: list[list[Token]] = [[]]
-    for token in tokens(sql, dialect):
+    for token in parts:
         if token == ("op", ";"):
             out.append([])
         else:
             out[-1].append(token)
     return [s for s in out if any(t.kind not in ("space", "comment") for t in s)]
+
+
+def split_lines(chunks: Iterable[str], dialect: str = "sqlite") -> Iterator[list[Token]]:
+    """Cut a script that comes in pieces, as :func:`split` does; no more than a statement is kept.
+
+    >>> ["".join(t.text for t in s).strip() for s in split_lines(["SELECT 'a", ";b'; SELECT", " 2"])]
+    ["SELECT 'a;b'", 'SELECT 2']
+    """
+    kept: list[str] = []
+    length, wanted = 0, 0
+    for chunk in chunks:
+        kept.append(chunk)
+        length += len(chunk)
+        if length < wanted:
+            continue  # of a long statement: what is not complete is read again only when it has doubled
+        text = "".join(kept)
+        parts = tokens(text, dialect)
+        ends = [n for n, t in enumerate(parts[:-1]) if t == ("op", ";")]  # the last may go on
+        rest = text
+        if ends:
+            yield from _cut(parts[: ends[-1]])
+            rest = "".join(t.text for t in parts[ends[-1] + 1 :])
+        kept, length, wanted = [rest], len(rest), 2 * len(rest)
+    yield from split("".join(kept), dialect)
+
+
+def without_values(sql: str, dialect: str = "sqlite") -> str:
+    """Return a statement as it is, with ``?`` for each of its values: what may be shown to anybody.
+
+    >>> without_values("SELECT a FROM t1 WHERE b = 'Ann' AND c > -3")
+    'SELECT a FROM t1 WHERE b = ? AND c > -?'
+    """
+    return "".join("?" if t.kind in ("string", "number") else t.text for t in tokens(sql, dialect))
 
 
 class Bound(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -16,7 +16,7 @@ from eventperf._core.files import private
 from eventperf._core.urls import Registry
 
 from .fingerprint import Fingerprint, fingerprint, is_read, parse, statements
-from .lex import bind, split
+from .lex import Token, bind, split, split_lines
 from .samples import Sample as Sample
 from .samples import merged, probes
 from .source import StatementSource
@@ -34,6 +34,7 @@ SOURCES: Final = Registry(
 )
 _CALLS: Final = re.compile(r"--\s*calls:\s*([\d_]+)", re.IGNORECASE)
 _SAMPLES: Final = 16
+_PIECE: Final = 1 << 18  # characters of a script that are read at once
 _FORMAT: Final = "eventperf-workload-1"
 
 
@@ -333,7 +334,7 @@ class Workload:
     @classmethod
     def from_sql_file(cls, path: str | Path, dialect: str = "sqlite") -> Workload:
         """Read a script; ``-- calls: N`` before a statement gives its weight (else 1)."""
-        return cls.from_sql(_read(path), dialect, source=str(path))
+        return cls._from_parts(split_lines(pieces(path), dialect), dialect, str(path))
 
     @classmethod
     def from_sql(cls, text: str, dialect: str = "sqlite", *, source: str = "text") -> Workload:
@@ -343,8 +344,12 @@ class Workload:
         >>> [s.calls for s in w]
         [40, 1]
         """
+        return cls._from_parts(split(text, dialect), dialect, source)
+
+    @classmethod
+    def _from_parts(cls, parts: Iterable[list[Token]], dialect: str, source: str) -> Workload:
         out = cls(dialect, since=f"as weighted in {source}")
-        for part in split(text, dialect):
+        for part in parts:
             notes = "".join(t.text for t in part if t.kind == "comment")
             found = _CALLS.search(notes)
             calls = int(found[1].replace("_", "")) if found else 1
@@ -403,6 +408,20 @@ class Workload:
 
 class _Recorder(Protocol):
     def workload(self) -> Workload: ...
+
+
+def pieces(path: str | Path) -> Iterator[str]:
+    """Yield a text file piece by piece.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    try:
+        with Path(path).open(encoding="utf-8", errors="replace") as file:
+            while piece := file.read(_PIECE):
+                yield piece
+    except OSError as error:
+        raise ConfigurationError("path", str(path), f"a readable file ({error.strerror})") from error
 
 
 def _read(path: str | Path) -> str:

@@ -50,8 +50,11 @@ class MemoryStore:
         _positive("max_entries", max_entries)
         if max_bytes is not None:
             _positive("max_bytes", max_bytes)
-        if not 0 < group_ratio <= 1:
+        is_number = isinstance(group_ratio, (int, float)) and not isinstance(group_ratio, bool)
+        if not is_number or not 0 < group_ratio <= 1:
             raise ConfigurationError("group_ratio", group_ratio, "a share above 0 and at most 1")
+        if size_of is not None and not callable(size_of):
+            raise ConfigurationError("size_of", size_of, "a function of a value that tells its bytes")
         self.max_entries = max_entries
         self.max_bytes = max_bytes
         self._size_of = size_of or shallow_size

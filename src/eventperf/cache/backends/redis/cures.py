@@ -20,6 +20,8 @@ _CURES: Final = (
     (("DB index", "invalid DB"), "check the number of the database at the end of the URL"),
     (("Connection closed by server", "Connection reset", "reset by peer"),
      "a port that speaks TLS needs rediss://; else check what stands between"),
+    (("does not fit", "Protocol"),
+     "this is no Redis, or something stands between that mixes answers up"),
     (("imed out", "imeout"), "raise timeout= above the round trip; `eventperf cache ping URL` measures it"),
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ import asyncio
 import os
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -22,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from eventperf._core.extras import require
 from eventperf.cache.values.envelope import OTHER_TYPE
 
-from .patience import Patience, Timeout
+from .patience import BYTES_PER_S, Patience, Timeout
+from .replies import Garbage, Misfit, fit
 from .resp3 import pack
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 _GET: Final = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
 _ROUND: Final = 4096  # keys asked for before the first answer is read
-_RUN: Final = 500  # keys in one command
+_RUN: Final = 500  # keys in one command, or commands that may take the time of one
 REDO: Final[Any] = object()
 """The place of an answer that redis-py has to fetch."""
 
@@ -57,6 +59,19 @@ def _hiredis() -> Any:
     return hiredis
 
 
+def _reader(hiredis: Any) -> Any:
+    return hiredis.Reader(protocolError=Garbage)
+
+
+def allowed_s(timeout_s: float, count: int, size: int) -> float:
+    """Return how long so many answers may take of which ``size`` bytes have come.
+
+    >>> allowed_s(0.5, 1, 0), allowed_s(0.5, 1000, 2_000_000)
+    (0.5, 3.5)
+    """
+    return timeout_s * (1 + count // _RUN) + size / BYTES_PER_S
+
+
 class _Link:
     """One connection of a thread for the time of a read."""
 
@@ -69,21 +84,38 @@ class _Link:
         self.used: bool = False
 
     def receive(self, count: int) -> list[Any]:
+        """Return so many replies, all of them in the time that they may take together."""
         reader, recv = self.reader, self.sock.recv
         out: list[Any] = []
-        while True:
-            data = recv(262144)
-            if not data:
-                raise ConnectionError("closed by the server")
-            reader.feed(data)
-            while len(out) < count:
-                reply = reader.gets()
-                if reply is False:
-                    break
-                out.append(reply)
-            if len(out) == count:
-                self.used = True
-                return out
+        started, size = time.monotonic(), 0
+        timeout_s = self.sock.gettimeout()
+        try:
+            while True:
+                data = recv(262144)
+                if not data:
+                    raise ConnectionError("closed by the server")
+                reader.feed(data)
+                while len(out) < count:
+                    reply = reader.gets()
+                    if reply is False:
+                        break
+                    out.append(reply)
+                if len(out) == count:
+                    self.used = True
+                    return out
+                size += len(data)
+                self._wait_no_longer(started, timeout_s, count, size)
+        finally:
+            if size:
+                self.sock.settimeout(timeout_s)
+
+    def _wait_no_longer(self, started: float, timeout_s: float | None, count: int, size: int) -> None:
+        """Let the next bytes come only while the whole answer is in time: a line that drips is silent too."""
+        if timeout_s is not None:
+            left = started + allowed_s(timeout_s, count, size) - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("no whole answer in time")
+            self.sock.settimeout(min(left, timeout_s))
 
     def close(self) -> None:
         self.connection.disconnect()
@@ -136,7 +168,7 @@ class Reads:
             connection.connect()
             if not isinstance(connection._sock, socket.socket):
                 raise ConnectionError("not a socket")
-            return _Link(connection, self._hiredis.Reader())
+            return _Link(connection, _reader(self._hiredis))
         except BaseException:
             self._unmake(at)
             raise
@@ -248,8 +280,7 @@ class Reads:
         for start in range(0, len(keys), _RUN):
             part = keys[start : start + _RUN]
             replies = self._ask([_Asked(None, pool, _mget(part), 1)])[0]
-            found = REDO if replies is None else replies[0]
-            out += found if isinstance(found, list) else [REDO] * len(part)
+            out += _row(REDO if replies is None else replies[0], len(part))
         return out
 
     def _by_node(self, client: Any, keys: Sequence[str]) -> list[Any]:
@@ -284,7 +315,16 @@ class Reads:
 def _plain(reply: Any) -> Any:
     if reply is None or type(reply) is bytes:
         return reply
+    if not isinstance(reply, Exception):
+        raise Misfit("GET", reply)
     return OTHER_TYPE if is_other_type(reply) else REDO
+
+
+def _row(reply: Any, count: int) -> list[Any]:
+    """Return the values of an ``MGET``, or so many ``REDO``."""
+    if reply is REDO or isinstance(reply, Exception):
+        return [REDO] * count
+    return list(fit(("MGET", *range(count)), reply))
 
 
 def is_other_type(reply: object) -> bool:
@@ -345,6 +385,7 @@ class _Pipe(asyncio.Protocol):
         self._waiting: deque[asyncio.Future[Any] | _Batch] = deque()
         self._out: list[bytes] = []
         self._heard = 0.0
+        self._size = 0
         self._is_first = True
         self._timer: Any = None
         self.is_alive = True
@@ -388,7 +429,7 @@ class _Pipe(asyncio.Protocol):
         self._timer = self._loop.call_later(pause_s, self._check)
 
     def _check(self) -> None:
-        """Give up when nothing was heard for the time of one command; the loop's own delays do not count."""
+        """Give up when no whole answer came in the time of one; the loop's own delays do not count."""
         self._timer = None
         if not self._waiting:
             return
@@ -398,7 +439,7 @@ class _Pipe(asyncio.Protocol):
             self._watch(timeout_s)  # the loop was busy: the answer may lie there, or be on its way still
             return
         self._late_s = 0.0
-        left = self._heard + timeout_s - now
+        left = self._heard + allowed_s(timeout_s, 1, self._size) - now
         if left <= 0:
             self._fail(TimeoutError("no answer in time"))
         else:
@@ -407,12 +448,17 @@ class _Pipe(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand answers to whoever waits."""
         reader, waiting = self._reader, self._waiting
-        self._heard = self._loop.time()
+        self._size += len(data)
         reader.feed(data)
         while waiting:
-            reply = reader.gets()
+            try:
+                reply = reader.gets()
+            except Misfit as error:
+                self._fail(error)
+                return
             if reply is False:
                 return
+            self._heard, self._size = self._loop.time(), 0  # bytes of an answer that is not whole are none
             answer = waiting.popleft()
             if not answer.done():  # a task that was cancelled takes nothing from the others
                 answer.set_result(reply)
@@ -493,7 +539,7 @@ class AsyncReads:
                 except ConnectionError:
                     pipe = await self._pipe_of(keys[0])
                     found = await pipe.ask(command)
-                out += found if isinstance(found, list) else [REDO] * len(part)
+                out += _row(found, len(part))
             return out
         client = self._links.async_client()
         await client.initialize()
@@ -548,7 +594,7 @@ class AsyncReads:
                 connection = pool.connection_class(**pool.connection_kwargs)
                 async with Patience(self._timeout.seconds):
                     await connection.connect()
-                pipe = self._pipes[at] = _Pipe(connection, self._hiredis.Reader(), self._timeout)
+                pipe = self._pipes[at] = _Pipe(connection, _reader(self._hiredis), self._timeout)
             return pipe
         finally:
             del self._opening[at]

@@ -18,6 +18,7 @@ from eventperf._redis.connect import Wanted, open_client
 from eventperf._redis.url import is_cluster, parse
 
 from .patience import LARGE, LEAST_S, Timeout
+from .replies import Misfit, scanned
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ class Links:
         self._client: Any = None
         self._slow: dict[Any, Any] = {}
         self._pid = os.getpid()
+        self._hanging_up: set[Any] = set()
         self._loops: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
         self._endings: weakref.WeakKeyDictionary[Any, list[Callable[[], None]]] = weakref.WeakKeyDictionary()
 
@@ -296,7 +298,10 @@ class Links:
         for node in self._nodes(self._timeout.probe_s):
             node.execute_command("PING")  # opens the connection
             started = time.monotonic()
-            node.execute_command("PING")
+            reply = node.execute_command("PING")
+            if reply is not True:
+                node.connection_pool.disconnect()
+                raise Misfit("PING", reply)
             longest = max(longest, time.monotonic() - started)
         return longest
 
@@ -335,6 +340,15 @@ class Links:
             if not self.is_cluster:
                 client.connection_pool.disconnect()
 
+    def hang_up_here(self, loop: Any) -> None:
+        """End the connections of a loop that nobody uses now; those of a cluster all. New ones are opened."""
+        found = self._loops.get(loop)
+        if found is None or self._given_async is not None:
+            return
+        task = loop.create_task(_hang_up(found[0], self.is_cluster))
+        self._hanging_up.add(task)  # a loop keeps its tasks weakly
+        task.add_done_callback(self._hanging_up.discard)
+
     async def aclose_here(self) -> None:
         """Close what belongs to the running loop."""
         import asyncio
@@ -342,6 +356,15 @@ class Links:
         found = self._loops.pop(asyncio.get_running_loop(), None)
         if found is not None:
             await found[1].aclose()
+
+
+async def _hang_up(client: Any, is_cluster: bool) -> None:
+    with contextlib.suppress(Exception):  # they are given up, however they end
+        if is_cluster:
+            for node in client.get_nodes():
+                await node.disconnect()
+        else:
+            await client.connection_pool.disconnect(inuse_connections=False)
 
 
 def _pipeline(client: Any, commands: Sequence[Command]) -> list[Any]:
@@ -368,12 +391,12 @@ def _entries(node: Any, pattern: str) -> set[str]:
     cursor: Any = 0
     out: set[str] = set()
     while True:
-        cursor, found = node.execute_command("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+        cursor, found = scanned(node.execute_command("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT))
         heads = _pipeline(node, [("GETRANGE", key, 0, 2) for key in found]) if found else []
         out |= {
             key.decode("utf-8", "replace") for key, head in zip(found, heads, strict=True) if head == b"E1V"
         }
-        if int(cursor) == 0:
+        if cursor == 0:
             return out
 
 
@@ -381,11 +404,11 @@ def _sweep(node: Any, pattern: str, by_slot: bool, dry_run: bool) -> int:
     cursor: Any = 0
     count = 0
     while True:
-        cursor, found = node.execute_command("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+        cursor, found = scanned(node.execute_command("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT))
         if found and dry_run:
             count += len(found)
         elif found:
             commands = [("UNLINK", key) for key in found] if by_slot else [("UNLINK", *found)]
             count += sum(n for n in _pipeline(node, commands) if isinstance(n, int))
-        if int(cursor) == 0:
+        if cursor == 0:
             return count

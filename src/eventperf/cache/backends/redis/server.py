@@ -8,16 +8,14 @@ is only who carries them: ``do`` and ``many`` for threads, ``ado`` and ``amany``
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
+from eventperf._core.errors import EventPerfError
 from eventperf._core.extras import require
 from eventperf._core.urls import redact
 from eventperf.cache.errors import StoreUnavailable
@@ -29,18 +27,12 @@ from .direct_reads import REDO, AsyncReads, Reads, is_other_type
 from .ears import Ears, Member
 from .links import Links, key_of
 from .patience import LARGE, Patience, Timeout, weight
+from .replies import Misfit, fit, script
 
 Command = tuple[Any, ...]
 
 PART_MAX: Final = 500
 PART_BYTES: Final = 1 << 18
-
-
-@cache
-def script(name: str) -> tuple[str, str]:
-    """Return a script's text and its digest."""
-    text = files("eventperf.cache.backends.redis").joinpath(f"lua/{name}.lua").read_text()
-    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 class Given(NamedTuple):
@@ -89,6 +81,7 @@ class Server:
             self._redis.exceptions.RedisClusterException,  # no RedisError: what an unreachable cluster raises
             OSError,
             TimeoutError,
+            Misfit,
         )
         self.after_fork()
 
@@ -172,6 +165,8 @@ class Server:
 
     def _lost(self, error: BaseException) -> StoreUnavailable:
         """Say what an error of the driver means: no answer, or one that refuses (now, or each time)."""
+        if isinstance(error, Misfit):
+            self._distrust()
         errors = self._redis.exceptions
         # An answer that refuses; or redis-py refuses to send what we gave it, and the server was not asked.
         refused = isinstance(error, (errors.ResponseError, errors.DataError))
@@ -183,10 +178,22 @@ class Server:
         cure = cure_of(reason, self.url)
         return StoreUnavailable(self.url, f"{reason}; {cure}" if cure else reason, not refused, never)
 
+    def _distrust(self) -> None:
+        """Hang up: what comes over these connections may be the answers to something else."""
+        self._renew()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        here = self._loops.get(loop)
+        if here is not None and here.reads is not None:
+            here.reads.close()
+        self.links.hang_up_here(loop)
+
     def _may_redo(self, error: BaseException) -> None:
         """Raise, unless redis-py may know better: where the masters of a cluster are now."""
         errors = self._redis.exceptions
-        final = isinstance(error, (TimeoutError, errors.TimeoutError, errors.ResponseError))
+        final = isinstance(error, (TimeoutError, errors.TimeoutError, errors.ResponseError, Misfit))
         if final or not self.links.is_cluster:
             raise self._lost(error) from error
 
@@ -197,13 +204,18 @@ class Server:
             yield
         except self.trouble as error:
             raise self._lost(error) from error
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            if isinstance(error, EventPerfError):
+                raise
+            # What redis-py stumbles over when it reads a reply.
+            raise self._lost(Misfit("a command", error)) from error
 
     # -- carrying commands ---------------------------------------------------------------------------
 
     def do(self, *command: Any) -> Any:
         """Run one command."""
         with self.edge():
-            return self.links.client(weight(command)).execute_command(*command)
+            return fit(command, self.links.client(weight(command)).execute_command(*command))
 
     async def ado(self, *command: Any) -> Any:
         """The same for a task, without counting the time for which its loop was busy."""
@@ -211,7 +223,7 @@ class Server:
             size = weight(command)
             async with Patience(self.timeout.for_bytes(size)):
                 reply = REDO if size > LARGE else await self._piped(command)
-                return await self.links.aexecute(*command) if reply is REDO else reply
+                return fit(command, await self.links.aexecute(*command) if reply is REDO else reply)
 
     async def _piped(self, command: Command) -> Any:
         """Return the answer to a command that went with others over the one connection of this loop."""
@@ -234,7 +246,7 @@ class Server:
         out: list[Any] = []
         with self.edge():
             for part, size in parts(commands):
-                out += self.links.run(part, size)
+                out += map(fit, part, self.links.run(part, size))
         return out
 
     async def amany(self, commands: Sequence[Command]) -> list[Any]:
@@ -243,7 +255,7 @@ class Server:
         with self.edge():
             for part, size in parts(commands):
                 async with Patience(self.timeout.for_bytes(size)):
-                    out += await self.links.arun(part)
+                    out += map(fit, part, await self.links.arun(part))
         return out
 
     def run_script(self, name: str, key: str, *args: Any) -> Any:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
@@ -26,6 +26,8 @@ _BANNER: Final = re.compile(
 )
 _LONGEST_BANNER: Final = 1_000
 _TEXTS: Final = ("select", "insert", "update", "delete", "with", "replace", "use", "set", "(")
+#: Percona Server may log one of so many statements, or of so many sessions, and says so in each entry.
+_RATE: Final = re.compile(r"Log_slow_rate_type:\s*\w+\s+Log_slow_rate_limit:\s*(\d+)")
 _STAMP: Final = re.compile(r"SET timestamp=(\d+)", re.IGNORECASE)
 
 # The log is a CSV table without an index: one scan, and the newest first are kept.
@@ -83,7 +85,7 @@ class SlowLogTable:
                 raise SourceUnavailable(
                     "mysql.slow_log", "grant SELECT on it, and SET GLOBAL log_output = 'TABLE'"
                 ) from error
-        found = (_recorded(r[0], float(r[1]), float(r[2]), int(r[3]), int(r[4])) for r in rows)
+        found = (_recorded(_Entry(0, 1, float(r[1]), float(r[2]), int(r[3]), int(r[4]), r[0])) for r in rows)
         return Recording(covers=f"slow log of the last {period:g} s", rows=filter(None, found))
 
 
@@ -148,26 +150,37 @@ class SlowLogFile:
         except OSError as error:
             allowed = f"a readable slow log ({error.strerror})"
             raise ConfigurationError("path", str(self._path), allowed) from error
-        last = max((e[0] for e in entries), default=0)
+        last = max((e.stamp for e in entries), default=0)
         shown = "the whole file" if since_s is None else f"the last {since_s:g} s of the file"
         if last:
             end = dt.datetime.fromtimestamp(last, dt.timezone.utc)
             shown += f", which ends {end:%Y-%m-%d %H:%M:%S} UTC"
-        found = (
-            _recorded(sql, took, lock, sent, examined)
-            for stamp, took, lock, sent, examined, sql in entries
-            if since_s is None or not stamp or stamp >= last - since_s
-        )
+        thinned = max((e.stands_for for e in entries), default=1)
+        shown += f"; up to {thinned} calls for each entry (log_slow_rate_limit)" if thinned > 1 else ""
+        found = (_recorded(e) for e in entries if since_s is None or not e.stamp or e.stamp >= last - since_s)
         return Recording(covers=shown, rows=filter(None, found))
 
 
-def _entries(lines: Iterable[str]) -> Iterator[tuple[int, float, float, int, int, str]]:
+class _Entry(NamedTuple):
+    """One entry of a log: when it was written, how many calls it stands for, and what one of them took."""
+
+    stamp: int
+    stands_for: int
+    took: float
+    lock: float
+    sent: int
+    examined: int
+    sql: str
+
+
+def _entries(lines: Iterable[str]) -> Iterator[_Entry]:
     """Cut a log into entries: comment lines with the figures, then the text up to the next ones.
 
     What stands between them differs between MySQL, MariaDB and their versions; a text may hold comments
     that begin with ``#`` too.
     """
     figures: re.Match[str] | None = None
+    rate = 1
     body: list[str] = []
     in_head = False
     for line in lines:
@@ -175,25 +188,28 @@ def _entries(lines: Iterable[str]) -> Iterator[tuple[int, float, float, int, int
             continue
         if line.startswith("#") and (in_head or _BEGINS.match(line)):
             if not in_head and figures is not None:
-                yield _entry(figures, body)
+                yield _entry(figures, rate, body)
                 figures = None
             if not in_head:
-                body = []
+                body, rate = [], 1
             in_head = True
+            thinned = _RATE.search(line)
+            rate = int(thinned[1]) or 1 if thinned is not None else rate
             figures = _FIGURES.search(line) or figures
         else:
             in_head = False
             if not line.startswith("# administrator command"):
                 body.append(line.rstrip("\r\n"))
     if figures is not None:
-        yield _entry(figures, body)
+        yield _entry(figures, rate, body)
 
 
-def _entry(figures: re.Match[str], body: list[str]) -> tuple[int, float, float, int, int, str]:
+def _entry(figures: re.Match[str], rate: int, body: list[str]) -> _Entry:
     sql = "\n".join(body).strip()
     stamp = _STAMP.search(sql)
-    return (
+    return _Entry(
         int(stamp[1]) if stamp else 0,
+        rate,
         float(figures["time"]),
         float(figures["lock"]),
         int(figures["sent"]),
@@ -202,8 +218,17 @@ def _entry(figures: re.Match[str], body: list[str]) -> tuple[int, float, float, 
     )
 
 
-def _recorded(sql: str, took: float, lock: float, sent: int, examined: int) -> Recorded | None:
+def _recorded(entry: _Entry) -> Recorded | None:
     """Return one entry, where its text is one that indexes or rewrites could help."""
-    if not sql.lstrip().lower().startswith(_TEXTS):
+    if not entry.sql.lstrip().lower().startswith(_TEXTS):
         return None
-    return Recorded(sql=sql, total_s=took, max_s=took, lock_s=lock, rows_sent=sent, rows_examined=examined)
+    calls = entry.stands_for
+    return Recorded(
+        sql=entry.sql,
+        calls=calls,
+        total_s=entry.took * calls,
+        max_s=entry.took,
+        lock_s=entry.lock * calls,
+        rows_sent=entry.sent * calls,
+        rows_examined=entry.examined * calls,
+    )

@@ -128,7 +128,7 @@ class Shadows:
         rows = self._run(f"SELECT {names} FROM {name}{pick} LIMIT {2 * _MOST}", source=source)
         if len(rows) < min(table.rows, _WHOLE) / 10:  # keys with gaps
             rows = self._run(f"SELECT {names} FROM {name} LIMIT {_WHOLE}", source=source)
-        self.share[table.name] = min(1.0, len(rows) / max(1, table.rows))
+        self.share[table.name] = min(1.0, len(rows) / max(1, table.rows)) or 1.0  # of an empty one, all
         self.rows[table.name] = len(rows)
         marks = ", ".join(["%s"] * len(columns))
         with self._db.cursor() as cursor:
@@ -228,7 +228,7 @@ class ShadowPlanner:
             with self._db.cursor() as cursor:
                 cursor.execute(f"EXPLAIN FORMAT=TRADITIONAL {text}", given or None)
                 names = [d[0].lower() for d in cursor.description]
-                rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+                rows = [_unfiltered(dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
         by_name = {n: s for made in self._made.values() for s, n in made.items()}
         used, existing = set(), set()
         for row in rows:
@@ -279,6 +279,8 @@ class ShadowPlanner:
                 names = [exp.to_identifier(n, quoted=True) for n in unwanted]
                 hint = exp.IndexTableHint(this="IGNORE", expressions=names)
                 node.set("hints", [hint])
+        for column in tree.find_all(exp.Column):
+            column.set("db", None)  # views name their columns in full
         return text_of(tree, "mysql")
 
     def _values(self, query: Query) -> tuple[Any, ...]:
@@ -299,6 +301,16 @@ class ShadowPlanner:
                     if known and isinstance(value, str) and re.fullmatch(r":p\d+", value):
                         out[int(value[2:]) - 1] = known[len(known) // 2]
         return tuple(out)
+
+
+def _unfiltered(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of a plan without the filter of row ids that MariaDB writes beside the way it reads:
+    ``ref|filter``, ``index|other``, ``12 (3%)``."""
+    for name in ("type", "key"):
+        if row.get(name):
+            row[name] = str(row[name]).partition("|")[0]
+    row["rows"] = str(row.get("rows") or "").partition(" ")[0]
+    return row
 
 
 class _Pricer:

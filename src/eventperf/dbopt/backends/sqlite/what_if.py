@@ -83,8 +83,7 @@ class ScratchPlanner:
 
     def plan(self, query: Query, specs: Sequence[IndexSpec], /) -> Plan:
         """Ask SQLite for its plan and price it."""
-        tables = query.analysis.tables
-        self._set(frozenset(s for s in specs if s.table in tables))
+        self._set(frozenset(s for s in specs if s.table in query.tables), query.tables)
         self.explains += 1
         values = {f"p{i}": v for i, v in enumerate(query.sample.values or (), 1)}
         if query.sample.values is None:
@@ -99,15 +98,19 @@ class ScratchPlanner:
             existing=frozenset(n for n in names if n not in by_name),
         )
 
-    def _set(self, wanted: frozenset[IndexSpec]) -> None:
-        if wanted == self._current:
+    def _set(self, wanted: frozenset[IndexSpec], tables: frozenset[str]) -> None:
+        """Make exactly ``wanted`` on ``tables``; what is on others disturbs nobody, and may serve again."""
+        kept = wanted | {s for s in self._current if s.table not in tables}
+        if kept == self._current:
             return
-        for spec in self._current - wanted:
+        for spec in self._current - kept:
             name = self._made[spec]
             self._db.execute(f"DROP INDEX {quote(name, 'sqlite')}")
-        for spec in wanted - self._current:
+            self._current -= {spec}  # step by step: the next may be refused
+        for spec in kept - self._current:
             name = self._made.setdefault(spec, index_name(spec, limit=120, prefix="hypo"))
             self._db.execute(create_index_sql(spec, name, "sqlite"))
+            self._current |= {spec}
             stat = self._stat.get(spec)
             if stat is None:
                 stat = self._stat[spec] = self._stat_text(spec)
@@ -115,7 +118,6 @@ class ScratchPlanner:
                 "INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES (?, ?, ?)", (spec.table, name, stat)
             )
         self._db.execute("ANALYZE sqlite_schema")
-        self._current = wanted
 
     def _stat_text(self, spec: IndexSpec) -> str:
         """Return the row ANALYZE would write: rows, then rows per value of each prefix."""
