@@ -78,7 +78,7 @@ def _look(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def _source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", help="SQLAlchemy URL of the database")
     parser.add_argument("--workload", metavar="FILE", help="SQL file, saved workload, or slow log")
-    parser.add_argument("--since", default="24h")
+    parser.add_argument("--since", default="24h", help="how far back, where times are known (default 24h)")
     parser.add_argument("--what-if", metavar="URL", help="database where hypothetical objects may be made")
     parser.add_argument("--json", action="store_true")
 
@@ -115,7 +115,10 @@ def _advise(args: argparse.Namespace) -> int:
     if args.json:
         emit_json(advice.to_dict())
     elif args.migration:
-        sys.stdout.write(advice.to_migration(args.migration))
+        if advice.indexes:
+            sys.stdout.write(advice.to_migration(args.migration))
+        else:
+            say("nothing to advise: no migration is written", error=True)
     else:
         say(advice)
     return 0

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from eventperf._core.errors import ConfigurationError, EventPerfError
 from eventperf._core.urls import redact
 
-from .output import emit_json, table
+from .output import Progress, emit_json, table
 
 _SKEW_S: Final = 1.0
 _SLOW_S: Final = 0.025
@@ -68,23 +68,39 @@ def run(args: argparse.Namespace) -> int:
         *(("scaling", path, partial(_scaling, path)) for path in filter(None, [args.scale_config])),
     ]
     if not looks:
-        raise ConfigurationError("doctor", "", "--cache, --queues, --database or --scale-config")
+        raise ConfigurationError(
+            "doctor", "", "at least one of --cache, --queues, --database and --scale-config"
+        )
     found: list[Finding] = []
+    progress = Progress(quiet=args.json)
     for part, about, look in looks:
-        try:
-            found += look()
-        except EventPerfError as error:
-            found.append(Finding(part=part, about=about, state="bad", said=str(error)))
-        except Exception as error:  # whatever a driver says is the finding
-            said = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
-            found.append(Finding(part=part, about=about, state="bad", said=said))
+        progress.say(f"looking at {part}: {about}")
+        seen = _looked(part, about, look)
+        found += seen
+        if not args.json:  # each part as soon as it is done: a later one may hang
+            _print(seen)
     if args.json:
         emit_json([asdict(finding) for finding in found])
-    else:
-        marks = {"ok": "ok", "warn": "WARN", "bad": "BAD"}
-        rows = [[f.part, f.about, marks[f.state], f.said, f.cure] for f in found]
-        table(["part", "about", "", "found", "what to do"], rows)
     return 1 if any(f.state == "bad" for f in found) else 0
+
+
+def _looked(part: str, about: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """Return what one part says, up to what ends it."""
+    seen: list[Finding] = []
+    try:
+        seen.extend(look())  # what was found before an error stays
+    except EventPerfError as error:
+        seen.append(Finding(part=part, about=about, state="bad", said=str(error)))
+    except Exception as error:  # whatever a driver says is the finding
+        said = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+        seen.append(Finding(part=part, about=about, state="bad", said=said))
+    return seen
+
+
+def _print(found: list[Finding]) -> None:
+    marks = {"ok": "ok", "warn": "WARN", "bad": "BAD"}
+    rows = [[f.part, f.about, marks[f.state], f.said, f.cure] for f in found]
+    table(["part", "about", "", "found", "what to do"], rows)
 
 
 # --- Redis ----------------------------------------------------------------------------------------
@@ -241,6 +257,9 @@ def _database(url: str, what_if: str | None) -> Iterator[Finding]:
         schema = optimizer.dialect.schema()
         said = f"{optimizer.dialect.name}, {len(schema.tables)} tables can be read"
         yield Finding(part="database", about="schema", state="ok", said=said)
+        for note in schema.notes:
+            cure = "what was found is complete but for it; look again when the lock is gone"
+            yield Finding(part="database", about="lock", state="warn", said=note, cure=cure)
         try:
             count = len(optimizer.slow_queries(limit=1000))
             yield Finding(

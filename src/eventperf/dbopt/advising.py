@@ -15,7 +15,7 @@ from .indexes.deadline import Deadline
 from .indexes.drops import drops
 from .indexes.prices import NOTHING, Prices, share
 from .indexes.search import Search
-from .indexes.selection import Choice, Selection
+from .indexes.selection import NOTHING_ASKED, Choice, Selection
 from .indexes.states import WRITE_S
 from .options import Limits
 from .output.report import size
@@ -73,6 +73,7 @@ class Adviser:
         )
         advice.proof, advice.level = planner.method, "planned" if planner.is_real else "estimated"
         advice.warnings += workload.notes
+        advice.warnings += self._schema.notes
         advice.warnings += self._unknown()
         queries, selection = self._rounds(workload, advice)
         advice.warnings += [n for n in planner.notes if n not in advice.warnings]
@@ -223,7 +224,8 @@ class Adviser:
 
     def _fill(self, advice: Advice, selection: Selection, queries: Sequence[Query]) -> None:
         total = sum(q.weight for q in queries if q.analysis.uses) or 1.0
-        advice.unserved = selection.unserved
+        by_id = {q.id: q for q in queries}
+        advice.unserved = {n: self._true_reason(by_id.get(n), why) for n, why in selection.unserved.items()}
         saved = 0.0
         for query in queries:
             before, after = selection.before.get(query.id), selection.after.get(query.id)
@@ -234,6 +236,30 @@ class Adviser:
         if self._dialect.capabilities.refuses_long_values:
             for index in advice.indexes:
                 advice.warnings += self._long_values(index)
+
+    def _true_reason(self, query: Query | None, reason: str) -> str:
+        """Say why a query that asks for something has no candidate, where its tables are why."""
+        if query is None or reason != NOTHING_ASKED:
+            return reason
+        asked: dict[str, set[str]] = {}
+        for use in query.analysis.uses:
+            columns = {p.column for p in use.predicates} | {mine for mine, _, _ in use.joins}
+            columns |= {o.column for o in use.order_by} | {*use.group_by, *use.min_max, *use.distinct}
+            columns |= {p.column for group in use.alternatives for branch in group for p in branch}
+            if columns and use.table in self._schema.tables:
+                asked.setdefault(use.table, set()).update(columns)
+        if not asked:
+            return reason
+        table = max((self._schema.tables[n] for n in asked), key=lambda t: t.rows)
+        keys = [i.name for i in table.indexes if i.valid and i.spec.keys[0].name in asked[table.name]]
+        if not keys and table.primary_key and table.primary_key[0] in asked[table.name]:
+            keys = ["its primary key"]
+        if not table.rows:
+            return f"{table.name} is empty: no plan costs anything; ask again when it has rows"
+        if not self._is_large(table.name):
+            grown = f"; {keys[0]} serves it when it grows" if keys else ""
+            return f"{table.name} has {table.rows:,} rows: to read them all costs too little{grown}"
+        return f"already served by {', '.join(sorted(keys))}" if keys else reason
 
     def _long_values(self, index: IndexAdvice) -> list[str]:
         """Warn of an index that refuses values which can be written today."""
@@ -266,8 +292,9 @@ class Adviser:
             )
             for q in sorted(choice.serves, key=lambda q: -q.weight)
         )
+        whose = "planner" if self._planner.is_real else "estimated"
         reason = (
-            f"Saves {100 * choice.gain:.1f} % of the workload's time in {len(serves)} "
+            f"Saves {100 * choice.gain:.1f} % of the workload's {whose} cost in {len(serves)} "
             f"quer{'y' if len(serves) == 1 else 'ies'}, for about {size(choice.size_bytes)}."
         )
         return IndexAdvice(

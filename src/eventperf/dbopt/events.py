@@ -12,7 +12,7 @@ class Advised:
     Attributes:
         indexes: How many indexes were advised.
         rewrites: How many better forms of statements.
-        gain: Share of the workload's time that the indexes save.
+        gain: Share of the workload's cost that the indexes save; planned, not measured.
         level: How well it is proved.
         is_complete: ``False`` when time was up before all was looked at.
         seconds: How long it took.

@@ -47,9 +47,9 @@ class IndexAdvice:
         spec: What it is.
         sql: The statement that creates it, in the engine's online form.
         reason: Why, in one sentence.
-        gain: Share of the workload's time it saves beside the others, 0 to 1.
+        gain: Share of the workload's cost it saves beside the others, 0 to 1: planner cost, weighed by time.
         size_bytes: Estimated size.
-        write_cost: Share of the workload's time that writers lose.
+        write_cost: Share of the workload's cost that writers lose.
         proof: Who judged it: a real planner, or statistics alone.
         level: ``estimated`` from statistics, ``planned`` by a real planner on a copy, ``measured`` on a
             copy, or ``verified`` here.
@@ -160,7 +160,7 @@ class Findings:
         proof: Who judged.
         level: How well its figures are proved; see :class:`IndexAdvice`.
         copied: What of the application's data was copied for the proof.
-        gain: Share of the workload's time that all indexes together save.
+        gain: Share of the workload's cost that all indexes together save; planned, not measured.
         explains: Plans asked for.
         seconds: Time the search took.
         is_complete: ``False`` when the time budget ended the search.

@@ -11,7 +11,7 @@ from eventperf._pages.svg import bars
 
 from .findings import DropAdvice
 from .indexes.drops import drops
-from .output.report import Lines, size, table
+from .output.report import Lines, few, size, table
 from .protocols import Dialect
 from .schema.model import Schema, Table
 from .statements.workload import SlowQuery
@@ -107,8 +107,11 @@ class HealthReport:
         ]
         out = Lines()
         out.add(*table(["table", "rows", "size", "indexes take", "indexes"], rows).split("\n"))
-        out.add(*(f"{f.kind}: {f.about}: {f.evidence}" for f in self.faults))
-        out.add(*(f"could be dropped ({d.kind}): {d.name} on {d.table}: {d.evidence}" for d in self.drops))
+        if len(self.tables) > len(rows):
+            out.add(f"... and {len(self.tables) - len(rows)} smaller tables (--json has all)")
+        out.add(*few([f"{f.kind}: {f.about}: {f.evidence}" for f in self.faults], 30))
+        told = [f"could be dropped ({d.kind}): {d.name} on {d.table}: {d.evidence}" for d in self.drops]
+        out.add(*few(told, 30))
         if self.is_healthy:
             out.add("nothing was found")
         out.add(*(f"note: {n}" for n in self.notes))
@@ -126,6 +129,7 @@ def examine(schema: Schema, dialect: Dialect, slow: Sequence[SlowQuery] = ()) ->
     out.drops = drops(schema, dialect)
     for name in sorted(schema.tables):
         out.faults += _faults(schema.tables[name], dialect)
+    out.notes += schema.notes
     if not dialect.capabilities.counts_scans:
         out.notes.append("this engine does not count scans of an index: unused ones are not found")
     return out

@@ -316,7 +316,8 @@ class DatabaseOptimizer:
 
         Args:
             report: Of that ``apply``, or :meth:`ApplyReport.load`; every index with a name of ours
-                (``ix_ep_...``) when not given.
+                (``ix_ep_...``) when not given. Without it nothing is dropped where Django or Alembic migrates
+                the database, whose migrations make indexes of these names too.
             dry_run: Only say what would be done.
             progress: Called with a line of text as the work goes on.
 

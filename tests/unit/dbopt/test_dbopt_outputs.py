@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from eventperf.cli import db as cli
-from eventperf.dbopt import Advice, DatabaseOptimizer, QueryRecorder, RewriteAdvice, Workload
+from eventperf.cli.main import main
+from eventperf.dbopt import (
+    Advice,
+    ApplyReport,
+    DatabaseOptimizer,
+    DropAdvice,
+    QueryRecorder,
+    RewriteAdvice,
+    Workload,
+)
 from eventperf.dbopt.changes.verdict import Compared, Verdict, judge
 from eventperf.dbopt.lint.statements import lint
 from eventperf.dbopt.options import Limits
@@ -179,6 +188,68 @@ def test_a_slow_log_file_is_read_with_its_own_clock(tmp_path: Path) -> None:
         ("select c from u", 1.5, 0.0, 100),
     ]
     assert [s.fingerprint.text for s in Workload.from_slow_log(file, "24h")] == ["select c from u"]
+
+
+def test_indexes_that_a_migration_may_have_made_are_not_dropped_unasked(url: str, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "app.db") as db:
+        db.execute("CREATE TABLE alembic_version (version_num TEXT PRIMARY KEY)")
+        db.execute("CREATE INDEX ix_ep_visit_page_1 ON shop_visit (page)")
+    with DatabaseOptimizer(url) as optimizer:
+        report = optimizer.revert()
+        assert (report.planned, report.reverted) == ([], [])
+        (skipped,) = report.skipped
+        assert skipped.reason.startswith("a migration of Alembic may have made it")
+        assert [i.name for i in optimizer.dialect.indexes("shop_visit")] == ["ix_ep_visit_page_1"]
+        done = ApplyReport(dry_run=False, created=[skipped])
+        assert [a.name for a in optimizer.revert(done).reverted] == ["ix_ep_visit_page_1"]
+
+
+def test_long_lists_are_counted_and_loops_stand_before_drops() -> None:
+    def drop(n: int, table: str) -> DropAdvice:
+        return DropAdvice(
+            name=f"ix{n}", table=table, kind="unused", evidence="0 scans", sql=f"DROP INDEX ix{n}"
+        )
+
+    advice = Advice(
+        dialect="postgres", tables={"mine": (5, 5)}, copied=[f"t{n}: all rows" for n in range(60)]
+    )
+    advice.drops = [drop(0, "mine"), *(drop(n, f"other{n}") for n in range(1, 68))]
+    advice.unserved = {f"q{n}": "its table is empty" for n in range(40)}
+    advice.warnings = [
+        "t was left out",
+        "q1 is an N+1 loop, 9 statements in 1 transactions, from a.py:1: join",
+    ]
+    lines = str(advice).splitlines()
+    assert len(lines) < 40
+    text = str(advice)
+    assert "... and 49 more (--json has all)" in text
+    assert "never touched: 67: ix1 (unused)" in text
+    assert "its table is empty: 40" in text
+    assert text.index("N+1 loop") < text.index("ix0") < text.index("t was left out")
+    assert len(advice.to_dict()["drops"]) == 68
+
+
+def test_no_migration_is_printed_where_nothing_is_advised(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "none.sql").write_text("SELECT 1;")
+    args = ["db", "advise", url, "--workload", str(tmp_path / "none.sql"), "--migration", "alembic"]
+    assert main(args) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "no migration is written" in err
+
+
+def test_indexes_of_a_packages_tables_are_written_in_sql_after_its_last_migration(
+    url: str, tmp_path: Path
+) -> None:
+    advice = advised(url, tmp_path)
+    options = {"app_label": "mine", "dependency": "0001_a", "models": {}, "fields": {}}
+    assert "belongs to another app" in advice.to_migration("django", **options)
+    text = advice.to_migration("django", **options, others={"shop_visit": ("shop", "0009_last")})
+    assert "dependencies = [('mine', '0001_a'), ('shop', '0009_last')]" in text
+    assert "migrations.RunSQL('CREATE INDEX" in text
+    compile(text, "migration.py", "exec")
 
 
 def test_no_output_shows_the_values_of_a_rewritten_statement() -> None:

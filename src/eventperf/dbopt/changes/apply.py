@@ -88,7 +88,7 @@ class Applier:
         for index in advice.indexes:
             table = self._schema.table(index.spec.table)
             if table is None:
-                report.skipped.append(_applied(index, "its table is gone"))
+                report.skipped.append(_applied(index, _why_not_here(self._schema, index.spec.table)))
                 continue
             there = self._dialect.indexes(table.name)
             same = next((i for i in there if i.valid and index.spec.is_prefix_of(i.spec)), None)
@@ -373,6 +373,11 @@ class Applier:
 
 class _PartRefused(StatementRefused):
     """A step of a partitioned parent's index was refused."""
+
+
+def _why_not_here(schema: Schema, table: str) -> str:
+    who = schema.locked.get(table)
+    return "its table is gone" if who is None else f"its table is locked by {who}; run it again later"
 
 
 def _nothing() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Final
 
 from eventperf.dbopt.errors import StatementRefused
 
 from .apply import OUR_PREFIX, Applier
 from .report import Applied, ApplyReport
+
+#: Tables by which a database tells what migrates it.
+_TOOLS: Final = {"django_migrations": "Django", "alembic_version": "Alembic"}
 
 
 class Reverter(Applier):
@@ -19,7 +23,7 @@ class Reverter(Applier):
     ) -> ApplyReport:
         """Drop what ``done`` created, or every index of ours; see :meth:`DatabaseOptimizer.revert`."""
         report = ApplyReport(dry_run=dry_run)
-        found = self._ours() if done is None else self._listed(done, report)
+        found = self._all_of_ours(report) if done is None else self._listed(done, report)
         report.planned = [self._dialect.drop_sql(a.name, a.table) for a in found]
         if dry_run:
             return report
@@ -37,6 +41,20 @@ class Reverter(Applier):
                 else:
                     report.reverted.append(_with(made, "dropped"))
         return report
+
+    def _all_of_ours(self, report: ApplyReport) -> list[Applied]:
+        """Return every index of ours, none where a migration may have made it: its tool would not know."""
+        found = self._ours()
+        there = {name.rpartition(".")[2] for name in self._schema.tables}
+        tool = next((t for table, t in _TOOLS.items() if table in there), None)
+        if tool is None:
+            return found
+        why = (
+            f"a migration of {tool} may have made it: undo that migration, or give the report of the apply "
+            "that made it"
+        )
+        report.skipped += [_with(made, why) for made in found]
+        return []
 
     def _ours(self) -> list[Applied]:
         """Return every index here that has a name of ours and enforces nothing."""

@@ -21,6 +21,8 @@ _OF_MORE: Final = 0.1
 _DEARER: Final = 1.05
 _REPAIRS: Final = 10
 
+NOTHING_ASKED: Final = "no condition, join or order an index could serve"
+
 
 @dataclass(slots=True)
 class Choice:
@@ -140,9 +142,5 @@ def _unserved(
         existing = ", ".join(sorted(today.existing))
         if not existing and "PRIMARY KEY" in today.text:
             existing = "the primary key"
-        out[query.id] = (
-            f"already served by {existing}"
-            if existing
-            else "no condition, join or order an index could serve"
-        )
+        out[query.id] = f"already served by {existing}" if existing else NOTHING_ASKED
     return out

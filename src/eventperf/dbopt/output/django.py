@@ -31,6 +31,7 @@ def django(
     dependency: str = "0001_initial",
     models: Mapping[str, str] | None = None,
     fields: Mapping[str, Mapping[str, str]] | None = None,
+    others: Mapping[str, tuple[str, str]] | None = None,
 ) -> str:
     """Return a migration of one app.
 
@@ -40,14 +41,24 @@ def django(
         dependency: Its last migration.
         models: Model names by table. When given, indexes of other tables are left to other apps.
         fields: Field names by table and column, where they differ.
+        others: Tables of other apps, such as installed packages, with their last migration: their indexes are
+            written in SQL, as their models are not ours to change.
     """
     is_online = bool(ENGINES[advice.dialect].concurrently)
     operations, notes = [], []
     imports: set[str] = set()
+    dependencies = [(app_label, dependency)]
     for index in advice.indexes:
         spec = index.spec
         bare = spec.table.rpartition(".")[2]
-        if models is not None and spec.table not in models and bare not in models:
+        is_others = models is not None and spec.table not in models and bare not in models
+        if is_others and bare in (others or {}):
+            theirs = (others or {})[bare][0], (others or {})[bare][1]  # from JSON it is a list
+            dependencies += [theirs] if theirs not in dependencies else []
+            notes.append(one_line(f"# {spec.label()} is written in SQL: its model is of the app {theirs[0]}"))
+            operations.append(_by_hand(index, advice.dialect))
+            continue
+        if is_others:
             notes.append(f"# {one_line(spec.label())} belongs to another app")
             continue
         known = models or {}
@@ -73,9 +84,7 @@ def django(
         + "\n\n"
         + "\n".join(notes)
         + f"\n\n\nclass Migration(migrations.Migration):\n{atomic}"
-        f"    dependencies = [({app_label!r}, {dependency!r})]\n    operations = [\n"
-        + "\n".join(operations)
-        + "\n    ]\n"
+        f"    dependencies = {dependencies!r}\n    operations = [\n" + "\n".join(operations) + "\n    ]\n"
     )
 
 

@@ -13,7 +13,7 @@ _FROM: Final = re.compile(r"\bFROM\b", re.IGNORECASE)
 
 
 def label(statement: str, width: int = 110) -> str:
-    """Return a statement for people, on one line: what it reads and by what, without a long list of columns.
+    """Return a statement for people, on one line: what it reads and by what, without what is in the middle.
 
     >>> columns = ", ".join(f'"shop_order"."column_{n}"' for n in range(20))
     >>> label(f"SELECT {columns} FROM shop_order WHERE (SELECT 1 FROM x) = ? AND b = ?", 70)
@@ -27,7 +27,10 @@ def label(statement: str, width: int = 110) -> str:
         at = _from(text)
         if at - head.end() > _LIST:
             text = f"{head.group().strip()} … {text[at:]}"
-    return text if len(text) <= width else text[: width - 1] + "…"
+    if len(text) <= width:
+        return text
+    tail = width * 2 // 5  # by its end one of many statements that begin alike is known
+    return f"{text[: width - tail - 1]}…{text[-tail:]}"
 
 
 def _from(text: str) -> int:

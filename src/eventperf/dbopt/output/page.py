@@ -9,7 +9,7 @@ from eventperf.dbopt.findings import Findings, IndexAdvice, PartitionAdvice, Rew
 from eventperf.dbopt.statements.lex import without_values
 
 from .labels import label
-from .report import named, size
+from .report import named, size, whose_cost
 
 
 def advice_page(advice: Findings) -> str:
@@ -38,8 +38,9 @@ def _indexes(advice: Findings) -> list[Html]:
         return [tag("p", "No index is worth adding.")]
     served = {s.fingerprint: s for i in advice.indexes for s in i.serves}
     costly = sorted(served.values(), key=lambda s: -s.share)[:20]
+    saved = f"{100 * advice.gain:.0f} % of the workload's {whose_cost(advice)}"
     return [
-        tag("h2", f"{len(advice.indexes)} indexes save {100 * advice.gain:.0f} % of the workload's time"),
+        tag("h2", f"{len(advice.indexes)} indexes save {saved}"),
         bars(
             [(i.spec.label(), [100 * i.gain]) for i in advice.indexes],
             title="gain per index",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from eventperf._core.durations import show
 from eventperf._core.texts import one_line
@@ -10,6 +11,9 @@ from eventperf.dbopt.findings import Findings, IndexAdvice
 from eventperf.dbopt.statements.lex import without_values
 
 from .labels import label
+
+_FEW: Final = 12
+_LOOP: Final = " is an N+1 loop, "
 
 
 def size(value: float) -> str:
@@ -44,18 +48,21 @@ def text_table(advice: Findings) -> str:
     if advice.indexes and advice.level == "estimated":
         out.add("", "Not proved: no planner was asked. Give a what_if database before applying any of it.")
     if advice.copied:
-        out.add("", f"Copied for the proof: {'; '.join(advice.copied)}")
+        out.add("", f"Copied for the proof: {'; '.join(few(advice.copied))}")
     if advice.indexes:
         out.add(
-            "", f"Indexes: {len(advice.indexes)}, saving {100 * advice.gain:.0f} % of the workload's time"
+            "",
+            f"Indexes: {len(advice.indexes)}, saving {100 * advice.gain:.0f} % of the workload's "
+            f"{whose_cost(advice)}",
         )
         out.add(*_index_table(advice.indexes).split("\n"))
         for number, index in enumerate(advice.indexes, 1):
             out.add("", *_explain(number, index))
     else:
         out.add("", "No index is worth adding.")
-    for drop in advice.drops:
-        out.add("", f"Could be dropped ({drop.kind}): {drop.name} on {drop.table}: {drop.evidence}")
+    for loop in (w for w in advice.warnings if _LOOP in w):  # no index helps as much as one statement
+        out.add("", f"Warning: {loop}")
+    _add_drops(out, advice)
     for rewrite in advice.rewrites:
         mark = "safe" if rewrite.is_safe else "check"
         out.add("", f"Rewrite ({mark}, {rewrite.rule}): {rewrite.advice}")
@@ -66,11 +73,44 @@ def text_table(advice: Findings) -> str:
     for part in advice.partitions:
         out.add("", f"Partition {part.table} by {part.column}: {part.reason}")
     if advice.unserved:
-        out.add("", "Queries without a new index:")
-        out.add(*(f"  {named(advice, name)}: {reason}" for name, reason in advice.unserved.items()))
-    for warning in advice.warnings:
+        out.add("", f"Queries without a new index: {len(advice.unserved)}")
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in advice.unserved.items():
+            by_reason.setdefault(reason, []).append(name)
+        for reason, names in sorted(by_reason.items(), key=lambda each: -len(each[1])):
+            out.add(f"  {reason}: {len(names)}" if len(names) > 1 else f"  {reason}:")
+            out.add(*(f"    {line}" for line in few([named(advice, n) for n in names])))
+    for warning in (w for w in advice.warnings if _LOOP not in w):
         out.add("", f"Warning: {warning}")
     return str(out)
+
+
+def whose_cost(advice: Findings) -> str:
+    """Return what a gain is a share of: nothing was measured."""
+    return "planner cost (planned, not measured)" if advice.level != "estimated" else "estimated cost"
+
+
+def few(items: Sequence[str], most: int = _FEW) -> list[str]:
+    """Return the first of many, and how many more there are.
+
+    >>> few(["a", "b", "c", "d"], 3)
+    ['a', 'b', '... and 2 more (--json has all)']
+    """
+    if len(items) <= most:
+        return list(items)
+    return [*items[: most - 1], f"... and {len(items) - most + 1} more (--json has all)"]
+
+
+def _add_drops(out: Lines, advice: Findings) -> None:
+    """Add what could go: what the workload's tables have in words, the rest counted."""
+    mine = [d for d in advice.drops if d.table in advice.tables]
+    others = [d for d in advice.drops if d.table not in advice.tables]
+    told = [f"Could be dropped ({d.kind}): {d.name} on {d.table}: {d.evidence}" for d in mine]
+    for line in few(told):
+        out.add("", line)
+    if others:
+        names = ", ".join(few([f"{d.name} ({d.kind})" for d in others], 4))
+        out.add("", f"Could be dropped on tables that this workload never touched: {len(others)}: {names}")
 
 
 class Lines:
@@ -110,11 +150,31 @@ def named(advice: Findings, fingerprint: str) -> str:
     return f"{fingerprint} {label(advice.workload[fingerprint].fingerprint.text, 90)}"
 
 
+def steps(plan: str, other: str, width: int = 150) -> str:
+    """Return a plan on one line; of a long one the steps that the other does not have, indexes first.
+
+    >>> steps("Limit\\n  Sort\\n    Index Scan using ix on t", "Limit\\n  Sort\\n    Seq Scan on t", 30)
+    '… / Index Scan using ix on t'
+    """
+    every = [s.strip() for s in plan.splitlines()]
+    whole = " / ".join(every)
+    if len(whole) <= width:
+        return whole
+    theirs = {s.strip() for s in other.splitlines()}
+    ranked = sorted(every, key=lambda s: (s in theirs, "index" not in s.lower()))
+    kept = [ranked[0]]  # a step is never cut: its end names the index
+    for step in ranked[1:]:
+        if step in theirs or len(" / ".join([*kept, step])) > width:
+            break
+        kept.append(step)
+    return " / ".join(["…", *kept])
+
+
 def _explain(number: int, index: IndexAdvice) -> list[str]:
     lines = [f"{number}. {index.sql}", f"   {index.reason}"]
     for served in index.serves[:3]:
         lines.append(f"   serves {served.fingerprint} ({served.calls} calls): {label(served.statement)}")
-        lines.append(f"     before: {' / '.join(s.strip() for s in served.plan_before.splitlines())[:150]}")
-        lines.append(f"     after:  {' / '.join(s.strip() for s in served.plan_after.splitlines())[:150]}")
+        lines.append(f"     before: {steps(served.plan_before, served.plan_after)}")
+        lines.append(f"     after:  {steps(served.plan_after, served.plan_before)}")
     lines += [f"   not chosen: {other}: {why}" for other, why in index.rejected[:3]]
     return lines

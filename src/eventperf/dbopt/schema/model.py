@@ -275,12 +275,21 @@ class Schema:
         views: Definitions by name: bare where statements find them so, and with their schema.
         dialect: The engine's SQL.
         counted_s: Seconds since the server began to count scans of indexes; ``None`` where it does not.
+        locked: Tables that could not be read because somebody holds an exclusive lock, with who it is.
     """
 
     tables: Mapping[str, Table]
     views: Mapping[str, str] = field(default_factory=dict)
     dialect: str = "sqlite"
     counted_s: float | None = None
+    locked: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> list[str]:
+        """What could not be read, in words."""
+        return [
+            f"{name} was left out: it is locked exclusively by {who}" for name, who in self.locked.items()
+        ]
 
     def table(self, name: str, namespace: str | None = None) -> Table | None:
         """Return a table by the name a statement has for it, whatever its case.

@@ -14,13 +14,14 @@ from eventperf.dbopt.errors import OptimizerBusy, SourceUnavailable, StatementRe
 from eventperf.dbopt.indexes.estimate import StatisticsPlanner
 from eventperf.dbopt.protocols import Capabilities, Measurement, PartitionPlan, Planner, Query
 from eventperf.dbopt.schema.ddl import create_index_sql, quote
-from eventperf.dbopt.schema.model import Column, ExistingIndex, IndexSpec, Key, Schema, Table
+from eventperf.dbopt.schema.model import Column, ExistingIndex, IndexSpec, Schema, Table
 from eventperf.dbopt.schema.selectivity import column_stats
 from eventperf.dbopt.statements.lex import render
 from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
 from . import grants, partitions
+from .indexes import found_indexes
 from .promises import promised
 from .sources import Digests, SlowLogTable
 from .what_if import Refused, ShadowPlanner
@@ -29,6 +30,8 @@ _SAMPLE: Final = 3_000
 _TEXT_PREFIX: Final = 64
 _LONG: Final = ("text", "blob")
 _RETRYABLE: Final = (1205, 1213)  # lock wait time-out, deadlock
+_NO_LOCK: Final = 1205
+_LOCK_S: Final = 2  # how long a question of ours waits for a lock
 _TIMED_OUT: Final = (1969, 3024, 1317)
 
 
@@ -63,11 +66,14 @@ class MysqlDialect:
                 if engine is None:  # a statement of the application may call anything: it is only measured
                     db.rollback()
                     with db.cursor() as cursor:
+                        cursor.execute(f"SET SESSION lock_wait_timeout = {_LOCK_S}")
                         cursor.execute("START TRANSACTION READ ONLY")
                 yield db
             finally:
                 if engine is None and db.open:
                     db.rollback()
+                    with db.cursor() as cursor:
+                        cursor.execute("SET SESSION lock_wait_timeout = DEFAULT")
                 fairy.close()
 
     def _rows(self, sql: str, values: Any = None) -> list[Any]:
@@ -122,13 +128,19 @@ class MysqlDialect:
             )
         )
         indexes = self._all_indexes(None)
-        out = {
-            name: self._table(
-                name, int(rows or 0), int(size or 0), columns[name], indexes.get(name, []), keys.get(name, {})
-            )
-            for name, rows, size in tables
-        }
-        return Schema(tables=out, views=views, dialect="mysql")
+        out: dict[str, Table] = {}
+        locked: dict[str, str] = {}
+        for name, rows, size in tables:
+            told = columns.get(name, []), indexes.get(name, []), keys.get(name, {})
+            try:
+                if not told[0]:  # MariaDB skips what it cannot open
+                    raise Refused("it could not be opened")
+                out[name] = self._table(name, int(rows or 0), int(size or 0), *told)
+            except (Refused, self._pymysql.MySQLError) as error:
+                if isinstance(error, self._pymysql.MySQLError) and error.args[0] != _NO_LOCK:
+                    raise
+                locked[name] = "a session that SHOW PROCESSLIST has"
+        return Schema(tables=out, views=views, dialect="mysql", locked=locked)
 
     def _table(
         self,
@@ -188,27 +200,7 @@ class MysqlDialect:
             "ORDER BY table_name, index_name, seq_in_index",
             None if table is None else (table,),
         )
-        hidden = "YES" if self.is_mariadb else "NO"
-        parts: dict[tuple[str, str], list[Any]] = {}
-        for row in rows:
-            parts.setdefault((row[0], row[1]), []).append(row)
-        out: dict[str, list[ExistingIndex]] = {}
-        for (owner, name), group in parts.items():
-            keys = tuple(Key(r[3] or "expression", r[4] == "D", r[3] is None, None, r[5]) for r in group)
-            unique = not group[0][2]
-            method = "btree" if group[0][6] == "BTREE" else str(group[0][6]).lower()
-            out.setdefault(owner, []).append(
-                ExistingIndex(
-                    name=name,
-                    spec=IndexSpec(owner, keys, method=method),
-                    unique=unique,
-                    primary=name == "PRIMARY",
-                    constraint=unique,
-                    # Hidden by a revert that was killed before it could drop it.
-                    valid=not (name.startswith("ix_ep_") and group[0][7] == hidden),
-                )
-            )
-        return out
+        return found_indexes(rows, "YES" if self.is_mariadb else "NO")
 
     def indexes(self, table: str, /) -> list[ExistingIndex]:
         """Return the indexes of one table."""

@@ -15,10 +15,10 @@ _COUNTABLE: Final = 64_000_000
 
 _TABLES = """
 SELECT c.oid, n.nspname, c.relname, pg_table_is_visible(c.oid), c.relkind, c.reltuples::bigint,
-       pg_relation_size(c.oid)
+       CASE WHEN c.oid = ANY(%s) THEN NULL ELSE pg_relation_size(c.oid) END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-  AND n.nspname NOT LIKE 'pg\\_temp%' AND n.nspname NOT LIKE 'pg\\_toast%'
+  AND n.nspname NOT LIKE 'pg\\_temp%%' AND n.nspname NOT LIKE 'pg\\_toast%%'
   AND has_table_privilege(c.oid, 'SELECT')
 """
 _COLUMNS = """
@@ -45,7 +45,10 @@ SELECT i.indrelid, ic.relname, i.indisunique, i.indisprimary, i.indisvalid, am.a
        ARRAY(SELECT CASE WHEN oc.opcdefault THEN '' ELSE oc.opcname END
              FROM unnest(i.indclass::oid[]) WITH ORDINALITY u(op, ord) JOIN pg_opclass oc ON oc.oid = u.op
              ORDER BY u.ord),
-       pg_get_expr(i.indpred, i.indrelid, true), pg_relation_size(i.indexrelid), st.idx_scan,
+       pg_get_expr(i.indpred, i.indrelid, true),
+       CASE WHEN i.indexrelid = ANY(%s) OR i.indrelid = ANY(%s) THEN NULL
+            ELSE pg_relation_size(i.indexrelid) END,
+       st.idx_scan,
        EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x'))
          OR i.indisreplident OR i.indisclustered
 FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid JOIN pg_am am ON am.oid = ic.relam
@@ -63,7 +66,18 @@ FROM pg_constraint k WHERE k.contype = 'f' AND k.conrelid = ANY(%s)
 _VIEWS = """
 SELECT n.nspname, c.relname, pg_table_is_visible(c.oid), pg_get_viewdef(c.oid)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'v' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+WHERE c.relkind = 'v' AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND NOT EXISTS (
+  SELECT 1 FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+  WHERE r.ev_class = c.oid AND d.refobjid = ANY(%s))
+"""
+# Who holds or awaits such a lock keeps out all that come later, and us: a size is asked of an open relation.
+_LOCKED = """
+SELECT l.relation, 'pid ' || l.pid || ' (' || coalesce(a.state, 'unknown') || ', since '
+       || coalesce(to_char(a.xact_start, 'HH24:MI:SS'), 'an unknown time') || ')'
+FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.pid <> pg_backend_pid()
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+ORDER BY l.granted
 """
 _COUNTED = """
 SELECT extract(epoch FROM now() - coalesce(stats_reset, pg_postmaster_start_time()))::float8
@@ -72,20 +86,23 @@ FROM pg_stat_database WHERE datname = current_database()
 
 
 def read(cursor: Any) -> Schema:
-    """Read tables, columns, pg_stats, indexes and views in seven queries."""
-    tables = cursor.execute(_TABLES).fetchall()
+    """Read tables, statistics, indexes and views; what is locked exclusively is left out, and named."""
+    holders = _holders(cursor)
+    held = list(holders)
+    every = cursor.execute(_TABLES, (held,)).fetchall()
+    names = _names(every)
+    tables = [row for row in every if row[0] not in holders]
     oids = [row[0] for row in tables]
-    names = _names(tables)
     rows = {r[0]: _rows(cursor, names[r[0]], r[5], r[6]) for r in tables}
     columns: dict[int, dict[str, Column]] = {oid: {} for oid in oids}
     for row in cursor.execute(_COLUMNS, (oids,)).fetchall():
         columns[row[0]][row[1]] = _column(row, rows[row[0]])
-    indexes = _indexes(cursor, oids, names)
+    indexes = _indexes(cursor, oids, names, held)
     keys: dict[int, list[Any]] = {}
     for oid, target, mine, theirs in cursor.execute(_KEYS, (oids,)).fetchall():
         keys.setdefault(oid, []).append((tuple(mine), names.get(target, str(target)), tuple(theirs)))
     views: dict[str, str] = {}
-    for space, name, is_visible, text in cursor.execute(_VIEWS).fetchall():
+    for space, name, is_visible, text in cursor.execute(_VIEWS, (held,)).fetchall():
         views[f"{space}.{name}"] = text
         if is_visible:
             views[name] = text
@@ -109,7 +126,15 @@ def read(cursor: Any) -> Schema:
             is_visible=is_visible,
             is_view=kind == "m",
         )
-    return Schema(tables=out, views=views, dialect="postgres", counted_s=counted[0] if counted else None)
+    locked = {names[oid]: who for oid, who in holders.items() if oid in names}
+    return Schema(
+        tables=out, views=views, dialect="postgres", counted_s=counted[0] if counted else None, locked=locked
+    )
+
+
+def _holders(cursor: Any) -> dict[int, str]:
+    """Return who holds or awaits an exclusive lock, by relation; asking takes none."""
+    return dict(cursor.execute(_LOCKED).fetchall())
 
 
 def _names(tables: Sequence[Any]) -> dict[int, str]:
@@ -137,12 +162,17 @@ def _rows(cursor: Any, name: str, known: int, size: int) -> int:
 def indexes_of(cursor: Any, table: str) -> list[ExistingIndex]:
     """Return the indexes of one table as they are now."""
     oid = cursor.execute("SELECT to_regclass(%s)::oid", (quote_table(table, "postgres"),)).fetchone()[0]
-    return [] if oid is None else _indexes(cursor, [oid], {oid: table}).get(oid, [])
+    if oid is None:
+        return []
+    return _indexes(cursor, [oid], {oid: table}, list(_holders(cursor))).get(oid, [])
 
 
-def _indexes(cursor: Any, oids: Sequence[int], names: dict[int, str]) -> dict[int, list[ExistingIndex]]:
+def _indexes(
+    cursor: Any, oids: Sequence[int], names: dict[int, str], held: Sequence[int]
+) -> dict[int, list[ExistingIndex]]:
+    """Return the indexes by table; the size of what is locked is not known."""
     out: dict[int, list[ExistingIndex]] = {}
-    for row in cursor.execute(_INDEXES, (list(oids),)).fetchall():
+    for row in cursor.execute(_INDEXES, (list(held), list(held), list(oids))).fetchall():
         oid, name, unique, primary, valid, method, nkeys, texts, attributes, options, classes, where = row[
             :12
         ]

@@ -33,6 +33,9 @@ WHERE l.locktype = 'relation' AND l.relation = to_regclass(%s) AND l.granted AND
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
 """
+_NO_LOCK = "55P03"
+_LOCK_MS, _CATALOG_MS = 2_000, 60_000  # how long our questions wait for a lock, and may take
+_READS = 3
 _RETRYABLE = ("55P03", "40P01", "40001", "57014")
 
 
@@ -79,6 +82,7 @@ class PostgresDialect:
                 is_uncounted = db.execute(UNCOUNTED).fetchone() is not None
                 if engine is None and not autocommit:  # whatever a statement of the application calls
                     db.execute("SET TRANSACTION READ ONLY")
+                    db.execute(f"SET LOCAL lock_timeout = {_LOCK_MS}")
                 yield db
             finally:
                 if not db.closed:
@@ -91,7 +95,10 @@ class PostgresDialect:
 
     @contextmanager
     def _cursor(self, engine: Any = None) -> Iterator[Any]:
+        """Yield a cursor for the catalogue: no question of ours waits for long."""
         with self._connection(engine) as db, db.cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = {_LOCK_MS}")
+            cursor.execute(f"SET LOCAL statement_timeout = {_CATALOG_MS}")
             yield cursor
 
     def close(self) -> None:
@@ -114,9 +121,20 @@ class PostgresDialect:
     # --- catalog -------------------------------------------------------------------------------
 
     def schema(self) -> Schema:
-        """Read tables, columns, statistics, indexes and views."""
-        with self._cursor() as cursor:
-            return catalog.read(cursor)
+        """Read tables, columns, statistics, indexes and views; what is locked exclusively is left out.
+
+        Raises:
+            StatementRefused: Again and again another lock came between two of its questions.
+        """
+        for attempt in range(_READS, 0, -1):
+            with self._cursor() as cursor:
+                try:
+                    return catalog.read(cursor)
+                except self._psycopg.Error as error:
+                    if attempt > 1 and sqlstate(error) == _NO_LOCK:
+                        continue  # a lock was taken since they were counted: now it is known
+                    raise StatementRefused("the catalogue", str(error).splitlines()[0]) from error
+        raise AssertionError("the last attempt returns or raises")
 
     def indexes(self, table: str, /) -> list[ExistingIndex]:
         """Return the indexes of one table."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -36,7 +37,7 @@ class Command(BaseCommand):
             metavar="FILE",
             help="What DjangoRecorder().workload().save() wrote, SQL, or a slow log.",
         )
-        parser.add_argument("--since", default="24h")
+        parser.add_argument("--since", default="24h", help="How far back, where the record has times.")
         parser.add_argument(
             "--what-if", metavar="ALIAS", help="Alias or URL of a database for hypothetical objects."
         )
@@ -49,6 +50,11 @@ class Command(BaseCommand):
         )
         parser.add_argument("--exclude", action="append", default=[], metavar="TABLE", help="Not this table.")
         parser.add_argument("--migration", metavar="APP", help="Print the migration of one app instead.")
+        parser.add_argument(
+            "--packages",
+            action="store_true",
+            help="With --migration: also indexes of other apps' tables (installed packages), in SQL.",
+        )
         parser.add_argument("--html", metavar="FILE", help="Write one page.")
         parser.add_argument("--plan", metavar="FILE", help="Write a plan file for `eventperf db apply`.")
         parser.add_argument("--json", action="store_true")
@@ -81,6 +87,12 @@ class Command(BaseCommand):
         if options["plan"]:
             advice.save(options["plan"])
         if options["migration"]:
-            known = migration_options(options["migration"], options["database"])
+            known = migration_options(options["migration"], options["database"], packages=options["packages"])
+            tables = {i.spec.table.rpartition(".")[2] for i in advice.indexes}
+            if not tables & {*known["models"], *known["others"]}:
+                rest = f", only for other apps: {', '.join(sorted(tables))} (--packages)" if tables else ""
+                said = f"nothing to advise for {options['migration']}{rest}; no migration is written"
+                print(said, file=sys.stderr)
+                return ""
             return advice.to_migration("django", **known)
         return json.dumps(advice.to_dict(), indent=2, default=str) if options["json"] else str(advice)
