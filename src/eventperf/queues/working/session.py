@@ -205,13 +205,8 @@ class StoreSession:
                 await self._until_wake(min(0.1 * 2**failed, 5.0))
                 continue
             failed = 0
-            self._guard.add(claimed.leases)
-            self._told(claimed)
             self._more = len(claimed.leases) == asked or not all(room.values())
-            for lease in claimed.leases:
-                self._place(lease)
-            if self._ahead and self._stuck_check is None:
-                self._stuck_check = self._loop.call_later(_STUCK_S, self._unstick, self._ageing.begun)
+            self._receive(claimed)
             if len(claimed.leases) == asked:
                 await asyncio.sleep(0)
             elif burst and not claimed.leases and not self._runner.held:
@@ -220,6 +215,14 @@ class StoreSession:
                 await self._acks.flushed()
             else:
                 await self._until_wake(claimed.next_in_s, listen=True)
+
+    def _receive(self, claimed: Claimed) -> None:
+        self._guard.add(claimed.leases)
+        self._told(claimed)
+        for lease in claimed.leases:
+            self._place(lease)
+        if self._ahead and self._stuck_check is None:
+            self._stuck_check = self._loop.call_later(_STUCK_S, self._unstick, self._ageing.begun)
 
     def _place(self, lease: Lease) -> None:
         if lease.record.id in self._runner.leases and self._adopted(lease):
