@@ -42,7 +42,7 @@ _GAINS: Final = {
     "not an error page",
     "queues": "jobs that survive kills of workers and of Redis, priorities that never starve, exact counts",
     "database": "indexes that a planner proved, measured once made, taken back when they do not help",
-    "console": "one page with queues, cache and database: /ops",
+    "console": "one page with queues and cache, and with the database once it has an optimizer=: /ops",
 }
 _MANAGERS: Final = '''"""The managers of this project, opened by the first call that needs them."""
 
@@ -66,21 +66,30 @@ class Project:
 
     Attributes:
         root: Where.
+        base: Where its imports begin: the folder of manage.py, or ``src`` where that is no package.
         packages: Names of requirements, in small letters.
         apps: ``(file, variable)`` of each ``Flask()`` or ``FastAPI()``.
-        settings: Django's settings module, as a file.
+        settings: Django's settings module, as a file: the one that manage.py names.
         values: Settings of interest, as their source text.
+        has_caches: Whether these settings name caches already.
         pins: Whether its requirements name exact versions.
         factory: File with a ``create_app`` function.
     """
 
     root: Path
+    base: Path
     packages: set[str] = field(default_factory=set)
     apps: list[tuple[Path, str]] = field(default_factory=list)
     settings: Path | None = None
     values: dict[str, str] = field(default_factory=dict)
     factory: Path | None = None
     pins: bool = False
+    has_caches: bool = False
+
+    def module(self, path: Path) -> str:
+        """Return the name under which a file is imported."""
+        base = self.base if self.base in path.parents else self.root
+        return ".".join(path.relative_to(base).with_suffix("").parts)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +112,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigurationError("--project", args.project, "a folder")
     project = look(root)
     _check(project, args.framework)
-    place = (project.settings.parent if project.settings else root) / _NEW
+    at = project.apps[0][0] if project.apps else project.factory
+    beside = project.base if at is not None and project.base in at.parents else root
+    place = (project.settings.parent if project.settings else beside) / _NEW
     if args.write:
         if place.exists():
             raise ConfigurationError("--write", str(place), "a file that is not there yet")
@@ -114,8 +125,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n# --- {place.relative_to(root)} (new)\n{_MANAGERS}")
     for where, text in _lines(project, args.framework, place):
         print(f"# --- {where}\n{text}\n")
-    module = ".".join(place.relative_to(root).with_suffix("").parts)
-    for line in _worker(args.framework, module):
+    for line in _worker(args.framework, project.module(place)):
         print(line)
     print("# Then: eventperf doctor --help looks at what runs.")
     return 0
@@ -126,7 +136,9 @@ def run(args: argparse.Namespace) -> int:
 
 def look(root: Path) -> Project:
     """Read requirements and sources below ``root``."""
-    found = Project(root)
+    src = root / "src"
+    found = Project(root, src if src.is_dir() and not (src / "__init__.py").exists() else root)
+    managed: tuple[Path, str] | None = None
     for path in sorted(root.glob("requirements*.txt")) + sorted(root.glob("requirements/*.txt")):
         lines = [line for line in _text(path).splitlines() if line.strip()[:1].isalpha()]
         found.packages |= {_name(line) for line in lines}
@@ -142,7 +154,32 @@ def look(root: Path) -> Project:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         _read(found, path, tree)
+        if path.name == "manage.py" and managed is None and (named := _settings_named(tree)):
+            managed = path.parent, named
+    if managed is not None:
+        _settle(found, *managed)
     return found
+
+
+def _settings_named(tree: ast.Module) -> str | None:
+    """Return the settings module that a manage.py names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and len(node.args) == 2:
+            words = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+            if words[:1] == ["DJANGO_SETTINGS_MODULE"] and isinstance(words[-1], str):
+                return words[-1]
+    return None
+
+
+def _settle(found: Project, base: Path, module: str) -> None:
+    """Take the settings that manage.py names: what another module assigns may not be what counts."""
+    found.base = base
+    place = base.joinpath(*module.split("."))
+    for path in (place.with_suffix(".py"), place / "__init__.py"):
+        if path.is_file():
+            found.settings = path
+    if found.settings is not None:
+        found.has_caches = re.search(r"^\s*CACHES\b", _text(found.settings), re.MULTILINE) is not None
 
 
 def _sources(root: Path) -> Iterator[Path]:
@@ -247,6 +284,7 @@ def _told(project: Project, framework: str) -> Iterator[str]:
     yield "# What it would gain:"
     for part, gain in _GAINS.items():
         yield f"#   {part}: {gain}"
+    yield f"# Database, nothing to put in: {_ADVISE[framework]}"
     if facts["queues"]:
         yield f"# {facts['queues'][0]} can stay until its queue is empty: both run side by side."
     extras = ",".join([framework, "cache", "queues", "dbopt", "console", *_driver(facts["database"])])
@@ -278,9 +316,10 @@ def _driver(found: list[str]) -> list[str]:
 
 
 def _lines(project: Project, framework: str, place: Path) -> Iterator[tuple[str, str]]:
-    package = ".".join(place.relative_to(project.root).with_suffix("").parts)
+    package = project.module(place)
     if framework == "django" and project.settings is not None:
-        yield str(project.settings.relative_to(project.root)), _DJANGO.format(app=package)
+        caches = _DJANGO_ONE_CACHE if project.has_caches else _DJANGO_CACHES
+        yield str(project.settings.relative_to(project.root)), _DJANGO.format(caches=caches, app=package)
         yield "urls.py", _DJANGO_URLS.format(app=package)
         return
     path, name = project.apps[0] if project.apps else (project.factory or project.root / "app.py", "app")
@@ -288,16 +327,28 @@ def _lines(project: Project, framework: str, place: Path) -> Iterator[tuple[str,
     yield str(path.relative_to(project.root)), text.format(app=package, name=name)
 
 
-_DJANGO: Final = """import os
-
-INSTALLED_APPS += ["eventperf.contrib.django"]
-CACHES = {{
-    "default": {{
+_ADVISE: Final = {
+    "django": "python manage.py eventperf_advise",
+    "flask": "flask eventperf advise",
+    "fastapi": "eventperf db advise URL",
+}
+_DJANGO_CACHES: Final = """CACHES = {
+    "default": {
         "BACKEND": "eventperf.contrib.django.cache.EventPerfCache",
         # process memory without a URL
         "LOCATION": os.environ.get("CACHE_REDIS_URL", os.environ.get("REDIS_URL", "")),
-    }}
-}}
+    }
+}"""
+_DJANGO_ONE_CACHE: Final = """# below what assigns CACHES; its other aliases stay as they are
+CACHES["default"] = {
+    "BACKEND": "eventperf.contrib.django.cache.EventPerfCache",
+    # process memory without a URL
+    "LOCATION": os.environ.get("CACHE_REDIS_URL", os.environ.get("REDIS_URL", "")),
+}"""
+_DJANGO: Final = """import os
+
+INSTALLED_APPS += ["eventperf.contrib.django"]
+{caches}
 EVENTPERF_QUEUES = "{app}:queues"  # the page in the admin; manage.py eventperf_worker"""
 _DJANGO_URLS: Final = """from django.urls import include, path
 

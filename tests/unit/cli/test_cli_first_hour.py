@@ -72,6 +72,47 @@ print(client.get("/ops/queues").status_code, cache.get_or_set("a", lambda: 1))
     assert in_python(code, tmp_path).splitlines()[-2:] == ["403", "200 1"]
 
 
+def test_settings_are_those_that_manage_py_names_and_imports_begin_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As large projects lay it out: all below src, settings that import others and assign after them."""
+    shop = tmp_path / "src" / "shop"
+    shop.mkdir(parents=True)
+    for name, text in {
+        "../manage.py": "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.settings')\n",
+        "__init__.py": "",
+        "_base.py": "INSTALLED_APPS = []\n",
+        "settings.py": "from ._base import *\nCACHES = {'default': {}, 'other': {'BACKEND': 'its.own'}}\n",
+    }.items():
+        (shop / name).write_text(text)
+    assert main(["init", "django", "--project", str(tmp_path), "--write"]) == 0
+    said = capsys.readouterr().out
+    assert "# Found a django project: src/shop/settings.py" in said
+    assert "manage.py eventperf_advise" in said
+    lines = blocks(said)
+    assert "from shop.eventperf_app import cache, queues" in lines["urls.py"]
+    settings = shop / "settings.py"
+    settings.write_text(settings.read_text() + lines["src/shop/settings.py"])
+    code = "from shop.settings import *; print(EVENTPERF_QUEUES, *CACHES, CACHES['default']['BACKEND'])"
+    told = in_python(code, tmp_path / "src").split()
+    backend = "eventperf.contrib.django.cache.EventPerfCache"
+    assert told == ["shop.eventperf_app:queues", "default", "other", backend]
+
+
+@pytest.mark.parametrize("framework", ["flask", "fastapi"])
+def test_modules_below_src_are_imported_without_it(
+    framework: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip(framework)
+    (tmp_path / "src").mkdir()
+    name = {"flask": "Flask", "fastapi": "FastAPI"}[framework]
+    (tmp_path / "src" / "main.py").write_text(f"from {framework} import {name}\napp = {name}('x')\n")
+    assert main(["init", framework, "--project", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "# --- src/eventperf_app.py (new)" in said
+    assert "from eventperf_app import cache, queues" in said
+
+
 @pytest.mark.parametrize("framework", ["flask", "fastapi"])
 def test_the_lines_for_the_others_run_too(
     framework: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
