@@ -61,7 +61,8 @@ with DjangoRecorder() as rec:
 page()  # not recorded
 
 (loop,) = rec.n_plus_one()
-print("loop", loop.queries, loop.runs, loop.caller.rpartition("/")[2], "shop_event" in loop.statement)
+nearest = loop.caller.partition(" < ")[0].rpartition("/")[2]
+print("loop", loop.queries, loop.runs, nearest, "shop_event" in loop.statement)
 print("calls", sorted(s.calls for s in rec.workload()), any(s.error for s in rec.workload()))
 print("values", {len(s.measurable) == s.calls for s in rec.workload()})
 print("fix", loop.fix)

@@ -263,7 +263,9 @@ def test_async_engines_are_recorded_and_advised(path: Path) -> None:
         optimizer = DatabaseOptimizer(engine, source=recorder)
         advice = await optimizer.aadvise()
         assert len(advice.indexes) == 1
-        assert next(iter(recorder.workload())).callers.keys() == {recorder.n_plus_one()[0].caller}
+        assert next(iter(recorder.workload())).callers.keys() == {
+            recorder.n_plus_one()[0].caller.partition(" < ")[0]
+        }
         assert recorder.n_plus_one()[0].caller.startswith(__file__)
         optimizer.close()
         await engine.dispose()

@@ -38,7 +38,7 @@ class NPlusOne:
     """One line of code that sends one statement per row of another.
 
     Attributes:
-        caller: ``file:line`` of the loop.
+        caller: ``file:line`` of what sends them, and of those who called it: the loop may be theirs.
         statement: The normalised text.
         fingerprint: Its name.
         runs: Transactions in which the loop was seen.
@@ -78,12 +78,13 @@ class _Entry:
 
 
 class _Group:
-    __slots__ = ("fix", "most", "queries", "runs", "total_s")
+    __slots__ = ("fix", "most", "path", "queries", "runs", "total_s")
 
-    def __init__(self, fix: str) -> None:
+    def __init__(self, fix: str, path: str) -> None:
         self.runs = self.queries = self.most = 0
         self.total_s = 0.0
         self.fix = fix
+        self.path = path
 
 
 class QueryRecorder:
@@ -101,7 +102,7 @@ class QueryRecorder:
         max_statements: Most different shapes kept.
         threshold: Same statement from one line this often in one transaction is an N+1 loop.
         skip: Packages (or folders) whose frames are no callers, beside everything that was installed.
-        frames: How many frames of the application a caller names, the nearest first.
+        frames: How many lines of the application a loop names, the nearest first.
         own: Packages that are the application although they were installed, as a host's often is.
         random: Draws of the sampling, for tests.
     """
@@ -114,7 +115,7 @@ class QueryRecorder:
         max_statements: int = 5_000,
         threshold: int = _N_PLUS_ONE,
         skip: Iterable[str] = (),
-        frames: int = 1,
+        frames: int = 3,
         own: Iterable[str] = (),
         random: Callable[[], float] = random_module.random,
     ) -> None:
@@ -138,7 +139,8 @@ class QueryRecorder:
         self._groups: dict[tuple[Fingerprint, Any], _Group] = {}
         self._runs: WeakKeyDictionary[Any, dict[Any, int]] = WeakKeyDictionary()
         self._run_name = f"_eventperf_run_{id(self)}"
-        self._caller = Callers(skip, frames, own).find
+        self._caller = Callers(skip, 1, own).find
+        self._path = Callers(skip, frames, own).find
         self._engine = engine_behind(engine)
         if self._engine is None:
             self.dialect: str = dialect or "sqlite"
@@ -290,7 +292,8 @@ class QueryRecorder:
             if group is None:
                 if len(self._groups) >= self._max:
                     return
-                group = self._groups[key] = _Group(fix())
+                path = (caller,) if isinstance(caller, str) else self._path(sys._getframe(1))
+                group = self._groups[key] = _Group(fix(), shown(path) if path[0] in caller else shown(caller))
             if seen == self._threshold:
                 group.runs += 1
                 group.queries += seen
@@ -362,7 +365,7 @@ class QueryRecorder:
             groups = list(self._groups.items())
         out = [
             NPlusOne(
-                caller=shown(caller),
+                caller=group.path,
                 statement=name.text,
                 fingerprint=name.id,
                 runs=group.runs,
@@ -371,7 +374,7 @@ class QueryRecorder:
                 total_s=group.total_s,
                 fix=group.fix,
             )
-            for (name, caller), group in groups
+            for (name, _), group in groups
         ]
         return sorted(out, key=lambda g: -g.queries)
 
