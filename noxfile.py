@@ -103,6 +103,7 @@ SHARES = (  # much of the suite waits, for time-outs, leases and servers that co
         "tests/integration/scaling",
         "tests/integration/scaling_kubernetes",
         "tests/integration/scaling_serving",
+        "tests/integration/contrib",
         "tests/conformance/cache",
     ),
     ("tests/integration",),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from eventperf.cache import CacheManager, MemoryStore, StoreUnavailable
+from eventperf.cache import CacheManager, CounterOverflow, MemoryStore, StoreUnavailable
 from eventperf.cache.protocols import CacheStore
 from eventperf.testing.cache import CacheStoreSuite
 
@@ -75,6 +75,8 @@ class FolderStore:
     def incr(self, key: str, amount: int, /, *, ttl_s: float) -> int:
         with self._mu:
             value = int(self.get(key) or b"0") + amount
+            if not -(2**63) <= value < 2**63:
+                raise CounterOverflow(key, amount)
             self.set_many([(key, str(value).encode(), ttl_s)])
             return value
 

@@ -139,6 +139,7 @@ class CacheStore(Protocol):
 
     ``None`` means absent. ``delete`` and ``delete_pattern`` return how many keys there were; a pattern is a
     glob with ``*``, ``?``, ``[ab]`` and the backslash. ``incr`` is atomic; ``ttl_s`` counts from the first.
+    A sum of more than 64 bits (signed) is a ``CounterOverflow`` of that key, which stays.
     ``ping`` returns when the store can be used.
     """
 

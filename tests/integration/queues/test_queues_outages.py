@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -172,7 +172,8 @@ async def _ends(queues: QueueManager, ids: list[str]) -> list[JobInfo]:
 
 async def life(url: str, namespace: str, age: Age, seed: int, **options: Any) -> None:
     """Live one random history and look at what is left of it."""
-    rng, weather, runs, gates = Random(seed), Weather(), Counter[str](), dict[str, asyncio.Event]()
+    rng, weather, runs = Random(seed), Weather(), Counter[str]()
+    gates = defaultdict[str, asyncio.Event](asyncio.Event)  # a job may run before its sender knows its id
     mood = MOODS[seed % len(MOODS)]
     options |= {"namespace": namespace, "max_crashes": 1}
     with (
@@ -189,7 +190,7 @@ async def life(url: str, namespace: str, age: Age, seed: int, **options: Any) ->
         workers = [queues.worker(concurrency=2, lease=LEASE_S, grace=30) for _ in range(1 + (mood != "hang"))]
         tasks = [asyncio.create_task(worker.arun()) for worker in workers]
         jobs = await queues.aenqueue_many("held", [None] * 4 * len(workers))
-        gates |= {job.id: asyncio.Event() for job in jobs}
+        assert all(gates[job.id] for job in jobs)
         await _until(lambda: len(runs) == 2 * len(workers), "jobs that run")
         failing = {"renew", *rng.sample(VERBS, rng.randint(0, 4))}
         weather.moods = {"renew": "hang"} if mood == "hang" else dict.fromkeys(failing, mood)

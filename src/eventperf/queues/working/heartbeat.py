@@ -99,9 +99,9 @@ class Heartbeat:
             try:
                 if (left := due - time.monotonic()) > 0:
                     self._idle(left)
-                    continue
-                due = time.monotonic() + every
-                self._renew()
+                else:
+                    due = time.monotonic() + every
+                    self._renew()
             except StoreUnavailable as error:
                 self._contact.refused(RENEWING, error)
                 due = min(due, time.monotonic() + 0.5)
