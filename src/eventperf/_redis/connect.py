@@ -126,3 +126,16 @@ def _checked(wanted: Wanted, by_name: bool) -> Any:
 
 def _literal(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+def close(client: Any) -> None:
+    """Close a client and its connections, also a Cluster's whose nodes another thread learns just now."""
+    for _ in range(100):
+        try:
+            client.close()
+            break
+        except RuntimeError:  # "dictionary changed size during iteration": its table of nodes
+            continue
+    pool = getattr(client, "connection_pool", None)
+    if pool is not None:
+        pool.disconnect()

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
-from eventperf._redis.connect import Wanted, open_client
+from eventperf._redis.connect import Wanted, close, open_client
 from eventperf._redis.url import is_cluster, parse
 
 from .patience import LARGE, LEAST_S, Timeout
@@ -334,11 +334,9 @@ class Links:
         for other in slow.values():
             other.connection_pool.disconnect()
         for other in large.values():
-            other.close()
+            close(other)
         if client is not None and client is not self._given:
-            client.close()
-            if not self.is_cluster:
-                client.connection_pool.disconnect()
+            close(client)
 
     def hang_up_here(self, loop: Any) -> None:
         """End the connections of a loop that nobody uses now; those of a cluster all. New ones are opened."""

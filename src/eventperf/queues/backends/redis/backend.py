@@ -18,6 +18,7 @@ from typing import Any
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf._core.urls import BackendURL, redact
+from eventperf._redis.connect import close
 from eventperf._redis.refusals import is_passing
 from eventperf._redis.url import check
 from eventperf.queues.errors import QueueError, StoreUnavailable
@@ -372,10 +373,7 @@ class RedisStore(_Shared):
 
     def close(self) -> None:
         self.on_close()
-        pool = getattr(self._client, "connection_pool", None)
-        self._client.close()
-        if pool is not None:
-            pool.disconnect()
+        close(self._client)
 
 
 class AsyncRedisStore(_Shared):
