@@ -86,15 +86,15 @@ def tests(session: nox.Session) -> None:
     """The whole suite on one Python, with every server; posargs go to pytest.
 
     Hundreds of these tests kill, freeze and cut real servers on whatever machine runs them. One that
-    fails runs once more, and the run ends with the names of those that needed it: a test named there
-    is a defect to look for (``--reruns 0``), and one that fails twice fails the run.
+    fails runs again, twice at most, and the run ends with the names of those that needed it: a test named
+    there is a defect to look for (``--reruns 0``), and one that fails each time fails the run.
     """
     provide_servers(session)
     install(session, "test")
     if session.posargs:
-        session.run("pytest", "--reruns", "1", "-rR", *session.posargs)
+        session.run("pytest", "--reruns", "2", "-rR", *session.posargs)
     else:
-        in_processes(session, "pytest", "-m", "not long", "--reruns", "1", "-rR", "--durations=25")
+        in_processes(session, "pytest", "-m", "not long", "--reruns", "2", "-rR", "--durations=25")
 
 
 SHARES = (  # much of the suite waits, for time-outs, leases and servers that come back
