@@ -46,9 +46,9 @@ def path(tmp_path: Path) -> Path:
         """
     )
     db.executemany("INSERT INTO events VALUES (?, ?, ?)", [(i, f"Event {i}", "open") for i in range(100)])
-    rows = [(i, draw.randrange(100), draw.randrange(5000), "ok", f"2026-{i % 12:02}") for i in range(20_000)]
+    rows = [(i, draw.randrange(100), draw.randrange(5000), "ok", f"2026-{i % 12:02}") for i in range(80_000)]
     db.executemany("INSERT INTO registrations VALUES (?, ?, ?, ?, ?)", rows)
-    db.executemany('INSERT INTO "odd ""table" VALUES (?, ?, ?)', [(i, i % 500, "x") for i in range(5000)])
+    db.executemany('INSERT INTO "odd ""table" VALUES (?, ?, ?)', [(i, i % 500, "x") for i in range(40_000)])
     db.commit()
     db.close()
     return file
