@@ -258,6 +258,13 @@ class RedisStore:
         """Keep leases alive while a long load goes on."""
         self._server.run_scripts("renew", [(key, token, life_ms(lease_s)) for key in keys])
 
+    def shorten(self, key: str, /, *, lease_s: float) -> None:
+        """Give whoever leads there so long to renew, where its lease says more."""
+        self._server.run_script("shorten", key, life_ms(lease_s))
+
+    async def ashorten(self, key: str, /, *, lease_s: float) -> None:
+        await self._joined().arun_script("shorten", key, life_ms(lease_s))
+
     def settle(self, keys: Sequence[str], /, *, settle_s: float) -> None:
         """Delete keys and refuse to store loads of them for ``settle_s`` seconds."""
         blob = b"E1T0" + b"0" * 29 + b"-"
