@@ -20,10 +20,11 @@ from eventperf.cache.errors import CounterOverflow
 from eventperf.cache.protocols import Grant, InvalidationBus
 
 from .channel import Channel
-from .given import check_given
+from .given import Given, check_given
 from .links import Links
+from .parts import Command, runs
 from .patience import Timeout
-from .server import Command, Given, OfLoop, Server, runs, server_for
+from .server import OfLoop, Server, server_for
 
 _STATES: Final = {1: "granted", 0: "held", 2: "present", 3: "settling"}
 TAG_LIFE_S: Final = 7 * 86400
