@@ -20,6 +20,7 @@ TEXTS: Final[dict[str, str]] = {
     "advice": "Advice",
     "advice_whole": "Everything: plans, tables, rewrites, what was not chosen",
     "dearest_loads": "Keys whose loading cost most since this process began",
+    "time_by_statement": "database time by statement, literals hidden",
     "new": "new",
     "slower": "slower",
     "faster": "faster",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from eventperf._core.clock import Clock
 from eventperf._pages.html import Html, markup, tag
+from eventperf._pages.svg import bars
 from eventperf.contrib.console.texts import say
 from eventperf.contrib.console.view import (
     Attention,
@@ -28,6 +29,8 @@ from .work import Work
 
 if TYPE_CHECKING:
     from eventperf.dbopt import Advice, DatabaseOptimizer
+
+_DRAWN: Final = 5  # statements on the overview
 
 
 class DatabasePart:
@@ -64,12 +67,14 @@ class DatabasePart:
             return empty(say("no_slow"))
         total = sum(q.total_s or 0.0 for q in slow)
         calls = sum(q.calls for q in slow)
-        return cards(
-            [
-                card("statements", len(slow), "that cost most"),
-                card("calls", f"{calls:,}"),
-                card("database time", age(total)),
-            ]
+        figures = [
+            card("statements", len(slow), "that cost most"),
+            card("calls", f"{calls:,}"),
+            card("database time", age(total)),
+        ]
+        costly = [(q.sample, [q.total_s]) for q in slow[:_DRAWN] if q.total_s]
+        return markup(
+            cards(figures), bars(costly, title=say("time_by_statement"), show=age) if costly else ""
         )
 
     def show(self, view: View) -> tuple[str, Sequence[object]]:

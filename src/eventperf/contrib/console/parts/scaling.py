@@ -23,6 +23,7 @@ _POINTS: Final = 2_000
 _HOURS_FROM_S: Final = 7_200.0
 _AHEAD_SHARE: Final = 0.3  # of what is drawn, how far ahead openings are marked
 _MARKS: Final = 12
+_DRAWN: Final = 4  # targets on the overview
 
 
 class ScalingPart:
@@ -57,16 +58,22 @@ class ScalingPart:
     def overview(self, view: View) -> Html:
         """Show replicas and the last reason of each target."""
         shown: list[Html] = []
+        drawn: list[Html] = []
         self._seen = []
         for name, scaler in self._scalers.items():
-            newest = _by_target(_newest(scaler, _POINTS))
+            decisions = _newest(scaler, _POINTS)
+            newest = _by_target(decisions)
             if not newest:
                 shown.append(card(name, "–", _nothing(scaler)))
             for last in newest.values():
                 self._seen.append((name, last))
                 level = "bad" if last.error or last.blind else None
                 shown.append(card(last.target, last.after, "replicas", level))
-        return cards(shown)
+            if len(newest) == 1:
+                drawn.append(
+                    _plot(_newest(scaler, _POINTS), self._clock.time(), getattr(scaler, "calendar", None))
+                )
+        return markup(cards(shown), *drawn[:_DRAWN])
 
     def show(self, view: View) -> tuple[str, Sequence[object]]:
         """Show plot, decisions and calendar of each target."""
@@ -92,7 +99,7 @@ class ScalingPart:
         if chosen in newest:
             decisions, newest = [d for d in decisions if d.target == chosen], {chosen: newest[chosen]}
         if len(newest) == 1:  # replicas of several in one line would say nothing
-            yield _plot(decisions, self._clock.time(), getattr(scaler, "calendar", None))
+            yield self._plot(decisions, scaler)
         rows = [_row(d) for d in decisions[:_DECISIONS] if d.action != "none" or d.error or d.blind]
         columns = ("when", "target", "replicas", "wanted", "decided by", "why")
         yield listing("Decisions that changed something, or could not", columns, rows[:50])
@@ -107,6 +114,9 @@ class ScalingPart:
             for target, text in (("", "all"), *((t, t) for t in targets))
         ]
         return tag("p", "Target: ", *(part for link in links for part in (link, " ")))
+
+    def _plot(self, decisions: Sequence[ScalingDecision], scaler: Any) -> Html:
+        return _plot(decisions, self._clock.time(), getattr(scaler, "calendar", None))
 
     def _calendar(self, scaler: Any) -> Html:
         calendar, now = getattr(scaler, "calendar", None), self._clock.time()
