@@ -53,6 +53,23 @@ def test_a_speedup_is_weighed_by_calls_and_least_is_enough() -> None:
     assert slower == Verdict(False, "its queries are 1.25x slower", 0.8)
 
 
+def test_noise_is_told_with_the_means_of_a_call() -> None:
+    def noisy(name: str, before: float, after: float, calls: int, spread: float) -> Compared:
+        return Compared(
+            fingerprint=name, calls=calls, before=seen(before, "old", spread=spread / 2),
+            after=seen(after, "new", spread=spread),
+        )  # fmt: skip
+
+    found = judge(
+        "ix", [noisy("q", 0.0004, 0.0003, 1, 0.0002), noisy("r", 0.0008, 0.0007, 3, 0.0006)], LIMITS
+    )
+    assert found == Verdict(
+        False,
+        "too noisy to judge: 700us before, 600us after, and repeats of one query differ by 500us; "
+        "it was not shown to help",
+    )
+
+
 def test_what_takes_no_time_at_all_divides_by_nothing() -> None:
     found = judge("ix", [pair("q", 2.0, 0.0, calls=1)], LIMITS)
     assert found.keep
