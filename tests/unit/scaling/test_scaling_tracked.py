@@ -32,7 +32,8 @@ def pods(text: str) -> list[PodSample]:
         asked = None if request == "-" else int(request or 1000)
         out.append(
             PodSample(
-                usage=int(number) if number else None, request=asked, ready="u" not in usage, pending="p" in usage, deleting="d" in usage,
+                usage=int(number) if number else None, request=asked,
+                ready="u" not in usage, pending="p" in usage, deleting="d" in usage,
             )
         )  # fmt: skip
     return out
