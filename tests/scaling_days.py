@@ -1,7 +1,8 @@
 """Days that forecasting policies live through, and what they decide.
 
-``python tests/scaling_days.py`` writes it anew: every number of replicas, and from time to time the reason and
-the memory, in six digits. A change of it is a change of behaviour: it is made on purpose, and read in the diff.
+``python tests/scaling_days.py`` writes it anew: every number of replicas, and from time to time the reason
+and the memory, in six digits. A change of it is a change of behaviour: it is made on purpose, and the diff is
+read.
 """
 
 from __future__ import annotations
