@@ -55,10 +55,8 @@ def amount(
     container: str | None,
 ) -> float | None:
     """Return the CPU or memory of a pod, or of one container of it; ``None`` when that is not told."""
-    place = 0 if resource == "cpu" else 1
-    if container is None:
-        return whole[place]
-    return next((row[1 + place] for row in containers if row[0] == container), None)
+    found = whole if container is None else next((c[1:] for c in containers if c[0] == container), None)
+    return None if found is None else found[0 if resource == "cpu" else 1]
 
 
 def extract_pod(obj: JSON) -> Pod:
