@@ -208,6 +208,14 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def pictures(session: nox.Session) -> None:
+    """The pictures of the docs, taken anew of the console in a real browser."""
+    install(session, "test")
+    env = {"EVENTPERF_PICTURES": "docs/images", "EVENTPERF_REQUIRE_BROWSER": "1"}
+    session.run("pytest", "-m", "long", "tests/integration/console/test_console_pictures.py", env=env)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Hostile bytes and texts for ten minutes: ``nox -s fuzz -- SECONDS [TARGET...]``."""
     provide_servers(session)

@@ -99,6 +99,51 @@ def test_all_that_match_are_counted_first_and_touched_when_sure(queues: QueueMan
     assert dead(queues) == []
 
 
+def test_jobs_that_wait_get_another_time_and_others_are_left(queues: QueueManager) -> None:
+    console = Console(queues=queues, may=everything)
+    (late,) = (job.id for job in queues.jobs(state="delayed").jobs)
+    assert b"Reschedule" in get(console, "/queues/job", id=late).body
+    assert b"Reschedule" not in get(console, "/queues/job", id=dead(queues)[0]).body
+    answer = send(console, "/queues/jobs", action="job.reschedule", id=[late, dead(queues)[0]], delay="0s")
+    assert "done=reschedule&n=1" in dict(answer.headers)["Location"]
+    assert queues.job_info(late).state is JobState.WAITING
+    again = send(console, "/queues/jobs", all="job.reschedule", state="waiting", delay="2h")
+    assert b"1 jobs match" in again.body
+    assert b'name="delay" value="2h"' in again.body
+    assert queues.job_info(late).state is JobState.WAITING, "it asks first"
+    send(console, "/queues/jobs", all="job.reschedule", state="waiting", delay="2h", sure="1")
+    assert queues.job_info(late).state is JobState.DELAYED
+    odd = send(console, "/queues/job", action="job.reschedule", id=[late], delay="soon")
+    assert odd.status == 409
+    assert b"soon" in odd.body
+
+
+def test_all_that_match_are_touched_across_queues(queues: QueueManager) -> None:
+    queues.enqueue("mail", "bad 3", queue="low")
+    queues.worker().run(burst=True)
+    console = Console(queues=queues, may=everything)
+    assert "n=3" in dict(send(console, "/queues/jobs", all="job.retry", sure="1").headers)["Location"]
+    assert dead(queues) == []
+    assert "n=4" in dict(send(console, "/queues/jobs", all="job.cancel", sure="1").headers)["Location"]
+    assert not queues.jobs(state="waiting").jobs
+
+
+def test_a_queue_is_emptied_of_one_state_once_that_is_confirmed(queues: QueueManager) -> None:
+    console = Console(queues=queues, may=everything)
+    form = {"action": "queue.purge", "subject": "normal", "state": "failed"}
+    assert b"Delete 2 failed jobs of normal" in send(console, "/queues", **form).body
+    assert len(dead(queues)) == 2
+    assert "done=purge&n=2" in dict(send(console, "/queues", **form, sure="1").headers)["Location"]
+    assert dead(queues) == []
+    assert len(queues.jobs(state="completed").jobs) == 2, "other states stay"
+    assert b"that are kept" in send(console, "/queues", **{**form, "state": "completed"}).body
+    for odd in ({"state": "active"}, {"subject": "no queue"}):
+        assert send(console, "/queues", **{**form, **odd}, sure="1").status == 409
+    reader = Console(queues=queues, may=read_only)
+    assert b"queue.purge" not in get(reader, "/queues").body
+    assert send(reader, "/queues", **form, sure="1").status == 403
+
+
 def test_nothing_chosen_does_nothing(queues: QueueManager) -> None:
     assert send(Console(queues=queues, may=everything), "/queues/jobs", action="job.retry").status == 409
 

@@ -14,14 +14,17 @@ from .report import named, size, whose_cost
 
 def advice_page(advice: Findings) -> str:
     """Return the page."""
+    return page("Database advice", tag("h1", "Database advice"), *advice_parts(advice))
+
+
+def advice_parts(advice: Findings) -> list[Html]:
+    """Return what stands on the page, for a frame of another's."""
     early = "" if advice.is_complete else "; ended early"
     what = (
         f"{advice.statements} statements, {advice.since}; {advice.level}, judged by {advice.proof}; "
         f"{advice.explains} plans in {show(advice.seconds)}{early}."
     )
-    return page(
-        "Database advice",
-        tag("h1", "Database advice"),
+    return [
         tag("p", what, class_="muted"),
         *_indexes(advice),
         *_tables(advice),
@@ -30,7 +33,7 @@ def advice_page(advice: Findings) -> str:
         *(_partition(p) for p in advice.partitions),
         *_unserved(advice),
         *([tag("h2", "Notes"), listed(advice.warnings)] if advice.warnings else ()),
-    )
+    ]
 
 
 def _indexes(advice: Findings) -> list[Html]:
