@@ -100,7 +100,7 @@ def test_what_one_host_writes_lives_as_long_on_another(hosts: Hosts, write: str,
         first.clear()
         WRITES[write](first)
         assert second.get("k") == 1
-        assert 500 < (second.ttl("k") or 0) <= 600
+        assert 500 < (second.ttl("k") or 0) <= 601
 
 
 @pytest.mark.parametrize("off", [-HOUR, HOUR])
@@ -137,7 +137,7 @@ def test_on_a_cluster_too(redis_cluster_url: str) -> None:
         for writer, reader in ((ahead, behind), (behind, ahead)):
             writer.set("k", 1, ttl=600, tags=["t"])
             assert reader.get("k") == 1
-            assert 500 < (reader.ttl("k") or 0) <= 600
+            assert 500 < (reader.ttl("k") or 0) <= 601
     finally:
         for cache in hosts.made:
             cache.close()
@@ -153,7 +153,7 @@ def test_a_clock_that_steps_while_the_process_runs_is_noticed(hosts: Hosts, capl
             clock.off = off
             stepping._core.common.clock._doubts_after = 0.0  # as after a minute
             assert stepping.get("k") == 1
-            assert 500 < (stepping.ttl("k") or 0) <= 600
+            assert 500 < (stepping.ttl("k") or 0) <= 601
     assert len([r for r in caplog.records if "apart" in r.getMessage()]) == 1
 
 
