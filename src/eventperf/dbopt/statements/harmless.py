@@ -30,7 +30,7 @@ _SYNTAX: Final = _words(
 _COMMON: Final = _words(
     """
     abs ceil ceiling floor round sign sqrt exp ln log log2 log10 pow power pi sin cos tan asin acos
-    atan atan2 radians degrees trunc truncate coalesce ifnull nullif if iif lower upper trim ltrim
+    atan atan2 radians degrees trunc truncate coalesce ifnull nullif if lower upper trim ltrim
     rtrim substr substring length char_length character_length octet_length bit_length replace instr
     concat concat_ws hex unhex count sum avg min max group_concat total row_number rank dense_rank
     percent_rank cume_dist ntile lag lead first_value last_value nth_value cast date time datetime
