@@ -13,6 +13,7 @@ from eventperf.contrib.console.guard import COOKIE, token_of
 from eventperf.contrib.console.web import Request, Response
 from eventperf.queues import JobState, Limit, QueueManager
 from eventperf.testing import FakeClock
+from eventperf.testing.queues import Station
 
 
 @pytest.fixture
@@ -212,3 +213,19 @@ def test_schedules_say_when_they_come_next_and_limits_what_they_count() -> None:
     )
     assert get(console, "/queues/rules", **{"in": "west"}).status == 404
     assert "/ops/queues/rules?in=north" in get(console, "/queues").body.decode()
+
+
+def test_workers_are_shown_with_load_and_version(queues: QueueManager) -> None:
+    console = Console(queues=queues, may=everything)
+    assert b"No worker is alive" in get(console, "/queues/workers").body
+    about = {"host": HOSTILE, "pid": 7, "version": "v1"}
+    first = Station(queues, "report", name="w1", about=about)
+    Station(queues, "mail", name="w2", about={"version": "v2"})
+    queues.enqueue("report", 1)
+    (lease,) = first.take(1)
+    page = assert_harmless(get(console, "/queues/workers"))
+    assert "Workers of several versions run: v1 (1), v2 (1)" in page.text
+    assert re.search(r"w1\s*critical, high, low, normal\s*1\s*1,000\s*0%", page.text)
+    assert "<script>alert(1)</script>" in page.text
+    assert b"/ops/queues/workers?in=default" in get(console, "/queues").body
+    first.end(lease)
