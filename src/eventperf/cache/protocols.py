@@ -9,6 +9,7 @@ ability                     without it
 :class:`AsyncCacheStore`    tasks call the plain methods in threads
 :class:`SupportsLease`      one load per key and process, not among processes; fences hold in this process;
                             ``lock`` is refused
+:class:`SupportsShorten`    a lease of another process is waited for as long as its store says
 :class:`SupportsTags`       a tag's version is read and written, not swapped atomically
 :class:`SupportsTouch`      an entry is read and written back with its new life
 :class:`SupportsPutNew`     ``add`` has one winner in this process, not among processes
@@ -228,6 +229,19 @@ class SupportsLease(Protocol):
     async def arelease_many(self, token: str, keys: Sequence[str], /) -> None: ...
 
     async def asettle(self, keys: Sequence[str], /, *, settle_s: float) -> None: ...
+
+
+@runtime_checkable
+class SupportsShorten(Protocol):
+    """Gives whoever leads a key so many seconds to renew, where its lease says more; atomic.
+
+    The cache asks for it when a lease ends later than one of its own could: written by a host with another
+    clock, or by something that is no cache.
+    """
+
+    def shorten(self, key: str, /, *, lease_s: float) -> None: ...
+
+    async def ashorten(self, key: str, /, *, lease_s: float) -> None: ...
 
 
 @runtime_checkable

@@ -6,7 +6,6 @@ that a new one cannot be forgotten.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from arguments import Twins, refused
 from eventperf.errors import ConfigurationError
 from eventperf.queues import (
     Backlog,
@@ -218,38 +218,6 @@ INNER = {
     "close": "takes nothing", "aclose": "takes nothing",
 }  # fmt: skip
 """Public for other parts of the package."""
-
-
-def refused(argument: str, wrongs: tuple[Any, ...], call: Callable[[Any], Any]) -> list[str]:
-    """Return what came of those values that were not refused as they should be."""
-    faults = []
-    for wrong in wrongs:
-        shown = repr(wrong)[:40].encode("ascii", "backslashreplace").decode()
-        try:
-            call(wrong)
-        except ConfigurationError as error:
-            good = error.argument == argument and error.allowed and len(str(error)) < 3_000
-            fault = "" if good else f"refused as {error.argument}: {str(error)[:100]}"
-        except BaseException as error:
-            fault = f"{type(error).__name__}: {str(error)[:100]}"
-        else:
-            fault = "taken"
-        if fault:
-            faults.append(f"{argument}={shown} was {fault}")
-    return faults
-
-
-class Twins:
-    """A manager whose calls go to their asynchronous twins, where they have one."""
-
-    def __init__(self, queues: QueueManager) -> None:
-        self._queues = queues
-
-    def __getattr__(self, name: str) -> Any:
-        twin = getattr(self._queues, f"a{name}", None)
-        if twin is None:
-            return getattr(self._queues, name)
-        return lambda *args, **options: asyncio.run(twin(*args, **options))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from eventperf.cache.protocols import (
     SupportsKeys,
     SupportsLease,
     SupportsPutNew,
+    SupportsShorten,
     SupportsTags,
     SupportsTouch,
 )
@@ -88,6 +89,9 @@ class Tier:
         self.take: Verb[..., list[Grant]] | None = None  # as ``acquire_many``, but never a plain way
         self.renew: Verb[..., None] | None = None
         self.give_back: Verb[..., None] | None = None
+        self.shorten: Verb[..., None] | None = None
+        if isinstance(store, SupportsShorten):
+            self.shorten = verb("leases", store.shorten, store.ashorten)
         if not isinstance(store, SupportsLease):
             return
         self.has_leases = True

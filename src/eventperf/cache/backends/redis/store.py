@@ -20,10 +20,11 @@ from eventperf.cache.errors import CounterOverflow
 from eventperf.cache.protocols import Grant, InvalidationBus
 
 from .channel import Channel
-from .given import check_given
+from .given import Given, check_given
 from .links import Links
+from .parts import Command, runs
 from .patience import Timeout
-from .server import Command, Given, OfLoop, Server, runs, server_for
+from .server import OfLoop, Server, server_for
 
 _STATES: Final = {1: "granted", 0: "held", 2: "present", 3: "settling"}
 TAG_LIFE_S: Final = 7 * 86400
@@ -257,6 +258,13 @@ class RedisStore:
     def renew_many(self, token: str, keys: Sequence[str], /, *, lease_s: float) -> None:
         """Keep leases alive while a long load goes on."""
         self._server.run_scripts("renew", [(key, token, life_ms(lease_s)) for key in keys])
+
+    def shorten(self, key: str, /, *, lease_s: float) -> None:
+        """Give whoever leads there so long to renew, where its lease says more."""
+        self._server.run_script("shorten", key, life_ms(lease_s))
+
+    async def ashorten(self, key: str, /, *, lease_s: float) -> None:
+        await self._joined().arun_script("shorten", key, life_ms(lease_s))
 
     def settle(self, keys: Sequence[str], /, *, settle_s: float) -> None:
         """Delete keys and refuse to store loads of them for ``settle_s`` seconds."""
