@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
@@ -229,3 +230,36 @@ def test_workers_are_shown_with_load_and_version(queues: QueueManager) -> None:
     assert "<script>alert(1)</script>" in page.text
     assert b"/ops/queues/workers?in=default" in get(console, "/queues").body
     first.end(lease)
+
+
+def test_who_may_not_see_payloads_learns_nothing_of_them_in_other_ways() -> None:
+    """Not by searching, not from errors, tracebacks, log lines or headers."""
+    queues = QueueManager("memory://")
+
+    @queues.job("typed", attempts=1)
+    def typed(ctx: Any, data: dict[str, str]) -> None:
+        logging.getLogger("shop").warning("charging %s", data["card"])
+        raise ValueError(f"no such card: {data['card']}")
+
+    order = {"card": "4111-SECRET"}
+    typed.enqueue(order, headers={"authorization": "Bearer 4111-SECRET"})
+    queues.worker().run(burst=True)
+    queues.enqueue("typed", order, queue="low", delay="1h")
+    shy, seeing = (Console(queues=queues, may=may) for may in (read_only, everything))
+    (job,) = dead(queues)
+    for path, query in (("/queues/jobs", {}), ("/queues/job", {"id": job}), ("/", {}), ("/queues", {})):
+        page = assert_harmless(get(shy, path, **query))
+        assert "SECRET" not in page.text, path
+    assert "ValueError" in get(shy, "/queues/job", id=job).body.decode(), "its kind is no secret"
+    page = assert_harmless(get(seeing, "/queues/job", id=job))
+    for text in ("no such card: 4111-SECRET", "charging 4111-SECRET", "Bearer 4111-SECRET", "Traceback"):
+        assert text in page.text
+    for guess in ("4111", "4112"):
+        answer = get(shy, "/queues/jobs", text=guess)
+        assert ids_on(answer) == set()
+        assert b"for those who may see payloads" in answer.body
+        assert job not in answer.body.decode()
+    assert job in get(seeing, "/queues/jobs", text="4111").body.decode()
+    blind = Console(queues=queues, may=lambda r, action, subject: action in ("view", "job.cancel"))
+    assert send(blind, "/queues/jobs", all="job.cancel", text="4111", sure="1").status == 409
+    assert len(queues.jobs(state="delayed").jobs) == 1

@@ -44,8 +44,9 @@ class LifeTests(StoreTests):
         needs(make, "roster", lambda queues: queues.workers())
         with make(queues={"a": {}, "b": {}}) as queues:
             assert queues.workers() == []
-            facts = {"host": "web-1", "pid": 4711, "version": "v1.2", "eventperf_version": "0.2.0"}
-            busy = Station(queues, "t", name="busy", about={**facts, "started_at": 1e9})
+            about: dict[str, str | int | float] = {"host": "web-1", "pid": 4711, "started_at": 1e9}
+            about |= {"version": "v1.2", "eventperf_version": "0.2.0"}
+            busy = Station(queues, "t", name="busy", about=about)
             Station(queues, "t", name="idle", room={"b": 3})
             queues.enqueue_many("t", [1, 2, 3], queue="a")
             held = busy.take(2)
