@@ -142,6 +142,8 @@ def _check_types(item: Any) -> None:
                     _check_types(one)
                 elif kind.endswith(("[str]", "[str, ...]")) and not isinstance(one, str):
                     raise TypeError(f"{each.name} holds {one!r:.80}, no text")
+        if kind == "dict[str, str]" and not all(isinstance(t, str) for pair in value.items() for t in pair):
+            raise TypeError(f"{each.name} holds what is no text")
         is_word = kind == "Level" or kind.startswith("Literal[")
         wanted = _PLAIN.get("str" if is_word else kind.removesuffix(" | None"))
         if value is None and kind.endswith("None"):
