@@ -7,6 +7,7 @@ read.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import random
@@ -19,6 +20,7 @@ from eventperf.scaling import (
     Calendar,
     CalendarEvent,
     CalendarPolicy,
+    Change,
     LatencyPolicy,
     Observation,
     PredictivePolicy,
@@ -26,6 +28,8 @@ from eventperf.scaling import (
     TargetState,
     decide,
 )
+from eventperf.scaling.policies.forecast import seasons, shapes
+from eventperf.scaling.policies.forecast.outlook import Outlook, look_ahead
 
 FOLDER = Path(__file__).with_name("unit") / "scaling" / "days"
 _HOUR, _DAY = 3600.0, 86_400.0
@@ -165,6 +169,110 @@ def lived(name: str) -> list[list[Any]]:
     return rows
 
 
+def odd_rates(seed: int, ticks: int = 24) -> Iterator[tuple[float, float]]:
+    """Yield times and rates that leap, leap and stay, dip for one tick, climb, or come after a gap."""
+    draw = random.Random(seed)
+    t, rate, held, climb = 1000.0 * seed, draw.choice([0.0, 3.0, 80.0, 2000.0]), 0.0, 1.0
+    for _ in range(ticks):
+        t += draw.choice([15.0, 30.0, 30.0, 30.0, 60.0] + ([400.0] if draw.random() < 0.1 else [30.0]))
+        move = draw.random()
+        if held:
+            shown, held = held, 0.0
+            rate = shown if draw.random() < 0.7 else rate
+        elif move < 0.1:
+            shown = held = rate * draw.choice([1.5, 2.5, 6.0, 12.0]) + 5.0
+        elif move < 0.15:
+            shown = rate * 0.3
+        else:
+            climb = draw.choice([1.0, 1.0, 1.05, 1.3, 0.9]) if move < 0.3 else climb
+            rate = shown = min(max(rate, 1e-4) * climb * (1.0 + 0.06 * (draw.random() - 0.5)), 5000.0)
+        yield t, shown
+
+
+def looks() -> list[list[Any]]:
+    """Return the whole outlook at each tick of short odd loads, and the memory at their ends."""
+    rows: list[list[Any]] = []
+    for seed in range(18):
+        memory: dict[str, Any] = {}
+        for t, rate in odd_rates(seed):
+            memory, found = look_ahead(
+                memory, at_s=t, rate=rate, ahead_s=60.0 + 5.0 * seed, past_s=20.0,
+                safety=(0.9, 0.985, 0.998)[seed % 3],
+            )  # fmt: skip
+            rows.append([t, rate, *(getattr(found, name) for name in Outlook.__slots__)])
+        rows.append([memory])
+    return [rounded(row) for row in rows]
+
+
+def steps() -> list[list[Any]]:
+    """Return number and reason at each tick of short odd loads, with CPU, backlogs, replicas that start."""
+    rows: list[list[Any]] = []
+    for seed in range(24):
+        draw, memory, replicas, ready = random.Random(seed), dict[str, Any](), seed % 5 * 4, seed % 4 * 4
+        changes: list[Change] = []
+        policy = LatencyPolicy(
+            capacity_rps=None if seed % 2 else 40.0, hedge=(1, 4, 16)[seed % 3], concurrency=1 + seed % 4,
+            startup=30.0 * (seed % 4),
+        )  # fmt: skip
+        for t, rate in odd_rates(seed):
+            samples = {} if draw.random() < 0.03 else {"rps": Sample(value=rate, age_s=10.0)}
+            if draw.random() < 0.1:
+                samples["rps"] = Sample(error="no answer")
+            if draw.random() < 0.8:
+                share = rate / (45.0 * max(1, ready)) if draw.random() < 0.9 else 0.97
+                samples["cpu"] = Sample(value=min(1.0, share))
+            if draw.random() < 0.2:
+                samples["backlog"] = Sample(value=draw.choice([0.0, 40.0, 4000.0]))
+            seen = Observation(
+                at_s=t, state=TargetState(replicas=replicas, ready=ready, starting=max(0, replicas - ready)),
+                min_replicas=0, max_replicas=200, samples=samples, memory=memory, changes=tuple(changes[-2:]),
+            )  # fmt: skip
+            found = policy.decide(seen)
+            rows.append([t, found.replicas, found.reason, found.metric, dict(found.blind), found.paced])
+            memory = dict(found.memory)
+            if found.replicas != replicas:
+                changes.append(Change(at_s=t, delta=found.replicas - replicas))
+            ready = min(found.replicas, replicas if draw.random() < 0.8 else ready)
+            replicas = found.replicas
+        rows.append([{key: value for key, value in memory.items() if key != "load"}])
+    return [rounded(row) for row in rows]
+
+
+def shaped() -> list[list[Any]]:
+    """Return what is learned of events and leaps, slot by slot: kinds that overlap, change, and are said."""
+    rows: list[list[Any]] = []
+    for seed in range(6):
+        draw, known, doubts = random.Random(seed), dict[str, Any](), dict[str, Any]()
+        state = seasons.start(seed * 300.0)
+        for number in range(1, 70):
+            events = [
+                CalendarEvent(
+                    at=300.0 * (number - draw.choice([-7, -3, 0, 0, 1, 5, 36, 37])),
+                    kind=draw.choice(["a", "b"]),
+                    expected=draw.choice([None, 50.0, 900.0]), rps=80.0 if draw.random() < 0.05 else None,
+                )
+                for _ in range(draw.choice([0, 1, 1, 2]))
+            ]  # fmt: skip
+            reference = draw.choice([0.05, 20.0, 300.0])
+            found = shapes.features(number, reference, events)
+            said = shapes.explained(known, found)
+            leap = draw.choice([0.0, 40.0, 400.0]) * (1.0 + number // 40 * 4)
+            doubts = dict(shapes.learn_doubt(doubts, known, found, reference, leap, said))
+            more = shapes.surplus(doubts, known, found, 0.9)
+            if found:
+                known = shapes.learn(known, found, reference, leap, said, number)
+            at = 300.0 * number * (1 if seed % 2 else 61)
+            state = seasons.roll(
+                state, time_s=at, measured_s=at - 30.0,
+                rate=None if draw.random() < 0.05 else reference + leap,
+                last_rate=reference, lead_s=120.0, quantile=0.8, events=events if seed % 3 else None,
+            )  # fmt: skip
+            ready = seasons.reserves(state, time_s=at, soon_s=690.0, rate=reference, quantile=0.9)
+            rows.append([number, found, said, more, *ready])
+        rows += [[known, doubts], [state]]
+    return [rounded(row) for row in rows]
+
+
 def rounded(value: Any) -> Any:
     """Return plain JSON in six digits: what is beyond differs from machine to machine."""
     if isinstance(value, bool) or value is None or isinstance(value, (str, int)):
@@ -193,8 +301,14 @@ def differing(found: Any, written: Any) -> str:
     return next((f"{at}{what}" for at, one, two in pairs if (what := differing(one, two))), "")
 
 
+WRITTEN: Mapping[str, Callable[[], list[list[Any]]]] = {
+    **{name: functools.partial(lived, name) for name in DAYS}, "looks": looks, "shapes": shaped,
+    "steps": steps,
+}  # fmt: skip
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for name in DAYS:
-        text = ",\n".join(json.dumps(row) for row in lived(name))
+    for name, make in WRITTEN.items():
+        text = ",\n".join(json.dumps(row) for row in make())
         (FOLDER / f"{name}.json").write_text(f"[\n{text}\n]\n")

@@ -11,6 +11,7 @@ ability                     without it
                             ``lock`` is refused
 :class:`SupportsShorten`    a lease of another process is waited for as long as its store says
 :class:`SupportsTags`       a tag's version is read and written, not swapped atomically
+:class:`SupportsTime`       ends of entries are told in each host's own time
 :class:`SupportsTouch`      an entry is read and written back with its new life
 :class:`SupportsPutNew`     ``add`` has one winner in this process, not among processes
 :class:`SupportsKeys`       ``keys`` is refused
@@ -261,6 +262,18 @@ class SupportsTags(Protocol):
     async def atag_versions(self, keys: Sequence[str], salt: str, life_s: float, /) -> list[str]: ...
 
     async def abump_tags(self, keys: Sequence[str], salt: str, /, *, settle_s: float = 0.0) -> None: ...
+
+
+@runtime_checkable
+class SupportsTime(Protocol):
+    """Tells its time of day in seconds, by which hosts with different clocks agree on the ends of entries.
+
+    ``Grant.wait_s`` of what is granted must be the same clock's. ``None`` where it is not to be had.
+    """
+
+    def server_time(self, key: str, /) -> float | None: ...
+
+    async def aserver_time(self, key: str, /) -> float | None: ...
 
 
 @runtime_checkable

@@ -20,17 +20,6 @@ from eventperf.queues import JobState, QueueManager
 from eventperf.testing.queues import Station, balanced
 
 
-@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        found = f"sqlite:///{tmp_path / 'app.db'}"
-    else:
-        found = request.getfixturevalue(f"{request.param}_url")
-    with QueueManager(found) as queues:
-        queues.backend.create_schema()  # type: ignore[attr-defined]
-    return found
-
-
 @pytest.fixture
 def app(url: str) -> Iterator[Any]:
     engine = create_engine(url, poolclass=NullPool)
@@ -131,10 +120,10 @@ def test_the_first_use_of_a_sqlite_file_may_be_in_a_transaction(
                 conn.execute(text("INSERT INTO orders VALUES (1)"))
             kept = queues.enqueue("mail", 1, session=conn)
             getattr(conn, ends)()
-            assert Station(queues, "mail").ids() == ([kept.id] if ends == "commit" else [])
+            assert Station(queues, "mail").drain() == ([kept.id] if ends == "commit" else [])
             again = queues.enqueue("mail", 2, session=conn)
             conn.commit()
-        assert Station(queues, "mail").ids() == [again.id]
+        assert Station(queues, "mail").drain() == [again.id]
     engine.dispose()
 
 

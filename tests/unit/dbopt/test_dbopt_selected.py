@@ -122,9 +122,11 @@ def test_equal_gains_stand_by_their_names() -> None:
 
 
 def test_what_no_plan_uses_is_no_choice_and_says_so() -> None:
-    search = Searched(by_first(a=10.0, b=50.0), [query("one")], [A, B])
-    found = search.accounted()
-    assert [c.spec for c in found.choices] == [A]
+    def told(name: str, there: frozenset[str]) -> tuple[float, str]:
+        return (10.0, name) if name in there else (100.0, "")
+
+    search = Searched(told, [query(name) for name in "acd"], [A, B, C, D])
+    assert [c.spec for c in search.accounted().choices] == [A, C, D]
     assert search.prices.reasons == {B: "no plan uses it beside the chosen ones"}
 
 
@@ -147,11 +149,11 @@ def test_twenty_others_are_told_at_most() -> None:
 
 def test_a_query_without_an_index_is_told_why() -> None:
     plans = {
+        "dear": Plan(cost=5.0, text="SCAN"),
         "served": Plan(cost=5.0, text="", existing=frozenset({"ix_b", "ix_a"})),
         "keyed": Plan(cost=5.0, text="SEARCH USING INTEGER PRIMARY KEY"),
         "both": Plan(cost=5.0, text="PRIMARY KEY", existing=frozenset({"ix_a"})),
         "bare": Plan(cost=5.0, text="SCAN"),
-        "dear": Plan(cost=5.0, text="SCAN"),
     }
 
     def told(name: str, there: frozenset[str]) -> Any:

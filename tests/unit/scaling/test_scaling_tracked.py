@@ -43,6 +43,8 @@ def pods(text: str) -> list[PodSample]:
     ("current", "found", "target", "cpu", "wanted", "measured", "caution"),
     [
         (3, "300 500 700", 30, True, 5, "50", None),
+        (9, "900 900 p", 50, True, 9, "90", (0, 1)),
+        (3, "900 900 p", 50, True, 4, "90", (0, 1)),
         (3, "300 500 700", 50, True, 3, "50", None),
         (2, "549 550", 50, True, 2, "54", None),
         (2, "551 551", 50, True, 2, "55", None),
@@ -148,6 +150,8 @@ def test_a_share_of_requests_that_cannot_be_told_says_why(found: str, why: str) 
         (1, "30000 30000 ?", 10000, 6, "30 per pod, target 10"),
         (6, "30000 30000 p ?", 10000, 6, "30 per pod, target 10"),
         (6, "30000", 500.5, 60, "30 per pod, target 0.5005"),
+        (5, "9000 ? p", 10000, 5, "9 per pod, target 10"),
+        (5, "10500", 10000, 5, "10.5 per pod, target 10"),
         (6, "300 ?", 500.5, 2, "0.3 per pod, target 0.5005"),
     ],
 )
@@ -237,7 +241,7 @@ BOTH = TargetTracking(cpu=0.5, rps=50)
             "memory: 66 % of the request, target 50 %",
         ),
         (
-            CPU, (3, 3), {"cpu": Sample(value=0.9, age_s=60.0, pods=tuple(pods("900 900 900")))}, 6,
+            CPU, (3, 3), {"cpu": Sample(value=0.5, age_s=60.0, pods=tuple(pods("900 900 900")))}, 6,
             "cpu: 90 % of the request, target 50 %",
         ),
         (

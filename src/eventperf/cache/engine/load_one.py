@@ -257,6 +257,7 @@ def _load_shared(core: Core, tier: Tier, job: Job, flight: Flight, in_background
             return (yield from _load_alone(core, job, flight))
         force = {job.outer} if seen.present else set()
         waker = core.wakes.expect(job.outer)
+        sent_s = core.clocks.own()
         try:
             grants = yield from ask(
                 tier.acquire_many, [job.outer], token, lease_s=job.options.in_seconds.lease, force=force
@@ -274,6 +275,7 @@ def _load_shared(core: Core, tier: Tier, job: Job, flight: Flight, in_background
         finally:
             core.wakes.done(waker)
         if grant.state == "granted":
+            core.clocks.heard(grant.wait_s, sent_s)
             return (yield from _load_leased(core, tier, job, flight, token, grant.wait_s, in_background))
         if grant.state == "settling":
             return (yield from _load_alone(core, job, flight, keep=False))

@@ -18,6 +18,7 @@ from eventperf.cache.protocols import (
     SupportsPutNew,
     SupportsShorten,
     SupportsTags,
+    SupportsTime,
     SupportsTouch,
 )
 
@@ -75,6 +76,9 @@ class Tier:
         self.put_new: Verb[[str, bytes, float, bytes], bool] = verb("add", plain.put_new, aplain.put_new)
         if isinstance(store, SupportsPutNew):
             self.put_new = verb("add", store.put_new, store.aput_new)  # refused is better than shared
+        self.time: Verb[[str], float | None] | None = None
+        if isinstance(store, SupportsTime):
+            self.time = verb("its time", store.server_time, store.aserver_time)
         if isinstance(store, SupportsAdd):
             self.add = verb("numbers", store.add, store.aadd)
 

@@ -9,7 +9,7 @@ from eventperf.dbopt.findings import Findings, IndexAdvice, PartitionAdvice, Rew
 from eventperf.dbopt.statements.lex import without_values
 
 from .labels import label
-from .report import named, size, whose_cost
+from .report import measured, named, size, whose_cost
 
 
 def advice_page(advice: Findings) -> str:
@@ -26,6 +26,7 @@ def advice_parts(advice: Findings) -> list[Html]:
     )
     return [
         tag("p", what, class_="muted"),
+        *([tag("p", advice.trial, class_="muted")] if advice.trial else ()),
         *_indexes(advice),
         *_tables(advice),
         *(_more(d.name, f"could go ({d.kind}): {d.evidence}", d.sql) for d in advice.drops),
@@ -91,6 +92,8 @@ def _index(index: IndexAdvice) -> Html:
 
 def _served(served: Served) -> Html:
     facts = f"{served.calls} calls, planner cost {served.cost_before:.0f} to {served.cost_after:.0f}"
+    if (took := measured(served)) is not None:
+        facts += f"; {took}"
     plans = [[tag("pre", served.plan_before), tag("pre", served.plan_after)]]
     return tag(
         "details",

@@ -120,5 +120,6 @@ _FITS: Final[dict[str, Callable[[Any], bool]]] = {
     "renew": _is_count,
     "store": _is_count,
     "tag": _list_of(lambda version: type(version) is bytes, _is_count, _is_count),
+    "time": _is_count,
     "touch": _is_count,
 }

@@ -16,7 +16,7 @@ from typing import Any, Final
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf.cache.checks import check_count
-from eventperf.cache.errors import CounterOverflow
+from eventperf.cache.errors import CounterOverflow, StoreUnavailable
 from eventperf.cache.protocols import Grant, InvalidationBus
 
 from .channel import Channel
@@ -274,6 +274,23 @@ class RedisStore:
     async def asettle(self, keys: Sequence[str], /, *, settle_s: float) -> None:
         blob = b"E1T0" + b"0" * 29 + b"-"
         await self.aset_many([(key, blob, settle_s) for key in keys])
+
+    def server_time(self, key: str, /) -> float | None:
+        """Return the time of the node that has ``key``, in seconds; ``None`` where it may not be asked."""
+        try:
+            return float(self._server.run_script("time", key)) / 1000
+        except StoreUnavailable as error:
+            if not error.permanent:
+                raise
+            return None
+
+    async def aserver_time(self, key: str, /) -> float | None:
+        try:
+            return float(await self._joined().arun_script("time", key)) / 1000
+        except StoreUnavailable as error:
+            if not error.permanent:
+                raise
+            return None
 
     # -- tags ----------------------------------------------------------------------------------------
 
