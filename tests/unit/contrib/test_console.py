@@ -20,6 +20,9 @@ from eventperf.contrib.console.guard import COOKIE
 from eventperf.contrib.console.parts.loads import Loads
 from eventperf.contrib.console.web import Request
 from eventperf.dbopt import DatabaseOptimizer, QueryRecorder, Workload
+from eventperf.dbopt.changes.report import ApplyReport
+from eventperf.dbopt.findings import IndexAdvice
+from eventperf.dbopt.schema.model import IndexSpec, Key
 from eventperf.errors import ConfigurationError, StoreUnavailable
 from eventperf.queues import QueueManager
 from eventperf.scaling import AutoScaler, CallableMetrics, SimulatedTarget, TargetTracking
@@ -352,3 +355,21 @@ def test_a_whole_advice_is_shown_to_those_who_may_see_values_and_compared_with_t
     assert b"Planner cost" not in get(shy, "/database/advice", n="0").body
     for odd in ("2", "-1", "x"):
         assert get(console, "/database/advice", n=odd).status == 404
+
+
+def test_the_value_of_a_partial_index_is_a_literal_too(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/shop.db")
+    advice = DatabaseOptimizer(engine, source=Workload("sqlite")).advise()
+    spec = IndexSpec("visits", (Key("at"),), where="page = 'SECRET'")
+    index = IndexAdvice(
+        name="ix", spec=spec, sql="CREATE INDEX ix ON visits (at) WHERE page = 'SECRET'", gain=0.5,
+        size_bytes=1, write_cost=0.0, reason="", proof="planned",
+    )  # fmt: skip
+    advice.indexes = [index]
+    report = ApplyReport(dry_run=False, planned=["WHERE page = 'SECRET'"])
+    for may, shown in ((everything, True), (read_only, False)):
+        console = Console(optimizer=DatabaseOptimizer(engine, source=Workload("sqlite")), may=may)
+        part: Any = console._parts["/database"]
+        part._advice, part._report = [(0.0, advice)], (0.0, report)
+        part._work.error = "ValueError: SECRET"
+        assert (b"SECRET" in get(console, "/database").body) is shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
@@ -13,6 +14,7 @@ from eventperf.contrib.console.guard import COOKIE, token_of
 from eventperf.contrib.console.web import Request, Response
 from eventperf.queues import JobState, Limit, QueueManager
 from eventperf.testing import FakeClock
+from eventperf.testing.queues import Station
 
 
 @pytest.fixture
@@ -212,3 +214,52 @@ def test_schedules_say_when_they_come_next_and_limits_what_they_count() -> None:
     )
     assert get(console, "/queues/rules", **{"in": "west"}).status == 404
     assert "/ops/queues/rules?in=north" in get(console, "/queues").body.decode()
+
+
+def test_workers_are_shown_with_load_and_version(queues: QueueManager) -> None:
+    console = Console(queues=queues, may=everything)
+    assert b"No worker is alive" in get(console, "/queues/workers").body
+    about = {"host": HOSTILE, "pid": 7, "version": "v1"}
+    first = Station(queues, "report", name="w1", about=about)
+    Station(queues, "mail", name="w2", about={"version": "v2"})
+    queues.enqueue("report", 1)
+    (lease,) = first.take(1)
+    page = assert_harmless(get(console, "/queues/workers"))
+    assert "Workers of several versions run: v1 (1), v2 (1)" in page.text
+    assert re.search(r"w1\s*critical, high, low, normal\s*1\s*1,000\s*0%", page.text)
+    assert "<script>alert(1)</script>" in page.text
+    assert b"/ops/queues/workers?in=default" in get(console, "/queues").body
+    first.end(lease)
+
+
+def test_who_may_not_see_payloads_learns_nothing_of_them_in_other_ways() -> None:
+    """Not by searching, not from errors, tracebacks, log lines or headers."""
+    queues = QueueManager("memory://")
+
+    @queues.job("typed", attempts=1)
+    def typed(ctx: Any, data: dict[str, str]) -> None:
+        logging.getLogger("shop").warning("charging %s", data["card"])
+        raise ValueError(f"no such card: {data['card']}")
+
+    order = {"card": "4111-SECRET"}
+    typed.enqueue(order, headers={"authorization": "Bearer 4111-SECRET"})
+    queues.worker().run(burst=True)
+    queues.enqueue("typed", order, queue="low", delay="1h")
+    shy, seeing = (Console(queues=queues, may=may) for may in (read_only, everything))
+    (job,) = dead(queues)
+    for path, query in (("/queues/jobs", {}), ("/queues/job", {"id": job}), ("/", {}), ("/queues", {})):
+        page = assert_harmless(get(shy, path, **query))
+        assert "SECRET" not in page.text, path
+    assert "ValueError" in get(shy, "/queues/job", id=job).body.decode(), "its kind is no secret"
+    page = assert_harmless(get(seeing, "/queues/job", id=job))
+    for text in ("no such card: 4111-SECRET", "charging 4111-SECRET", "Bearer 4111-SECRET", "Traceback"):
+        assert text in page.text
+    for guess in ("4111", "4112"):
+        answer = get(shy, "/queues/jobs", text=guess)
+        assert ids_on(answer) == set()
+        assert b"for those who may see payloads" in answer.body
+        assert job not in answer.body.decode()
+    assert job in get(seeing, "/queues/jobs", text="4111").body.decode()
+    blind = Console(queues=queues, may=lambda r, action, subject: action in ("view", "job.cancel"))
+    assert send(blind, "/queues/jobs", all="job.cancel", text="4111", sure="1").status == 409
+    assert len(queues.jobs(state="delayed").jobs) == 1

@@ -111,6 +111,7 @@ CALLS: Mapping[tuple[str, str], tuple[tuple[Any, ...], Callable[[QueueManager, A
     ("worker", "max_jobs"): ((*NO_COUNT, 0), lambda q, v: q.worker(max_jobs=v)),
     ("worker", "max_memory_mb"): ((-1, 0, "3", True, NAN, INF, []), lambda q, v: q.worker(max_memory_mb=v)),
     ("worker", "max_age"): ((*NO_SPAN, 0), lambda q, v: q.worker(max_age=v)),
+    ("worker", "version"): (NO_TEXT, lambda q, v: q.worker(version=v)),
     ("jobs", "state"): ((5, "", "never", HALF, [], HUGE), lambda q, v: q.jobs(state=v)),
     ("jobs", "queue"): (NO_TEXT, lambda q, v: q.jobs(queue=v)),
     ("jobs", "type"): (NO_TEXT, lambda q, v: q.jobs(type=v)),

@@ -10,6 +10,10 @@ TEXTS: Final[dict[str, str]] = {
     "queues": "Queues",
     "jobs": "Jobs",
     "job": "Job",
+    "workers": "Workers",
+    "no_live_workers": "No worker is alive: eventperf queue worker myapp.jobs:queues runs one.",
+    "many_versions": "Workers of several versions run: {versions}",
+    "some_workers": "The first {n} of {all}.",
     "rules": "Schedules and limits",
     "schedules": "Schedules",
     "limits": "Limits",
@@ -39,6 +43,7 @@ TEXTS: Final[dict[str, str]] = {
     "refused_token": "This page was too old, or your browser keeps no cookies, so nothing was done. Load the "
     "page again.",
     "too_large": "The form is larger than the console takes.",
+    "no_text_search": "A search in payloads is for those who may see payloads.",
     "nothing_chosen": "Nothing was chosen, so nothing was done.",
     "confirm": "Do it",
     "cancel": "Do not",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 
 from eventperf._core.errors import ConfigurationError
@@ -62,7 +62,7 @@ class HttpCacheMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        asked = asked_of(scope)
+        asked = asked_of(scope, self.http.rules.harmless)
         if bypass(asked, self.http.rules):
             await self._around(asked, scope, receive, send)
             return
@@ -325,8 +325,8 @@ def _headers(message: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(k.decode("latin-1"), v.decode("latin-1")) for k, v in message.get("headers", ())]
 
 
-def asked_of(scope: Mapping[str, Any]) -> Asked:
-    """Return what a scope asks for."""
+def asked_of(scope: Mapping[str, Any], harmless: Collection[str] = ()) -> Asked:
+    """Return what a scope asks for; ``harmless`` as in :class:`HttpCache`."""
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
@@ -343,6 +343,7 @@ def asked_of(scope: Mapping[str, Any]) -> Asked:
         path=where,
         headers=headers,
         known=in_scope(scope),
+        harmless=harmless,
     )
 
 

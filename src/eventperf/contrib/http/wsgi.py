@@ -254,4 +254,5 @@ def asked_of(environ: Mapping[str, Any], harmless: Collection[str] = ()) -> Aske
         path=where,
         headers=headers,
         known=in_environ(environ, harmless),
+        harmless=harmless,
     )

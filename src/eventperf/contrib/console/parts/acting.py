@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from eventperf._core.errors import EventPerfError
@@ -45,6 +45,18 @@ def given(asked: dict[str, str]) -> dict[str, Any]:
     return {k: v for k, v in asked.items() if v}
 
 
+def filters(view: View, read: Callable[[str], str]) -> dict[str, str]:
+    """Return what is asked for.
+
+    Raises:
+        Refused: A search in payloads by somebody who may not see them: its hits tell what they hold.
+    """
+    asked = {name: read(name) for name in FILTERS}
+    if asked["text"] and not view.may("view.payload", None):
+        raise Refused(say("no_text_search"))
+    return asked
+
+
 def act(view: View, action: str, manager: QueueManager) -> Done | tuple[str, Sequence[object]]:
     """Retry, cancel or reschedule the chosen jobs, or all that match once that was confirmed.
 
@@ -52,7 +64,7 @@ def act(view: View, action: str, manager: QueueManager) -> Done | tuple[str, Seq
         Refused: None was chosen, or the store refuses.
     """
     request, name = view.request, view.request.sent("manager")
-    asked = {f: request.sent(f) for f in FILTERS}
+    asked = filters(view, request.sent)
     every = bool(request.sent("all"))
     chosen = _matching(manager, asked) if every else dict.fromkeys(request.form.get("id", ()), "")
     if not chosen:

@@ -85,17 +85,19 @@ class DatabasePart:
         if path != "database":
             raise NotHere(say("not_found"))
         return say("database"), [
-            *self._under_way(),
+            *self._under_way(view),
             section("Statements", self._statements.ranking(view)),
             section(say("loops"), self._statements.loops(view)),
             *self._told(view),
         ]
 
-    def _under_way(self) -> Iterable[object]:
+    def _under_way(self, view: View) -> Iterable[object]:
         work = self._work
         if work.is_running or work.error:
-            state = f"{work.what} is under way" if work.is_running else f"{work.what} ended: {work.error}"
-            last = work.lines[-1] if work.lines else ""
+            sees = view.may("view.sql", None)
+            error = work.error if sees else work.error.partition(":")[0]
+            state = f"{work.what} is under way" if work.is_running else f"{work.what} ended: {error}"
+            last = work.lines[-1] if work.lines and sees else ""
             yield tag("p", state, ": " if last else "", last, class_="note", role="status")
 
     def _told(self, view: View) -> Iterable[object]:
@@ -112,10 +114,16 @@ class DatabasePart:
         yield section("Advice", *body)
         if self._report is not None:
             at, report = self._report
-            yield section("Applied", tag("p", moment(at)), tag("pre", str(report)))
+            yield section("Applied", tag("p", moment(at)), *_applied(view, report))
 
     def _advised(self, view: View, advice: Advice, n: int) -> Html:
         more = view.link("/database/advice", say("advice_whole"), n=n)
+
+        def shown(sql: str) -> str:  # a partial index carries the value of its condition
+            from eventperf.dbopt.statements.lex import without_values
+
+            return sql if view.may("view.sql", None) else without_values(sql, advice.dialect)
+
         if not advice.indexes:
             text = f"No index is advised ({advice.statements} statements, {age(advice.seconds)}). "
             return tag("p", text, more)
@@ -123,15 +131,16 @@ class DatabasePart:
         before = None if other is None else {index.spec.label() for index in other.indexes}
         rows = [
             (
-                tag("code", index.name), index.spec.label(), f"{index.gain:.1%}", index.level,
-                "" if before is None or index.spec.label() in before else say("new"), tag("code", index.sql),
+                tag("code", index.name), shown(index.spec.label()), f"{index.gain:.1%}", index.level,
+                "" if before is None or index.spec.label() in before else say("new"),
+                tag("code", shown(index.sql)),
             )
             for index in advice.indexes
         ]  # fmt: skip
         columns = ("name", "index", "gain", "shown by", "", "statement")
         table = listing(f"Gain {advice.gain:.0%} by proof: {advice.proof}", columns, rows, [2])
         gone = sorted((before or set()) - {index.spec.label() for index in advice.indexes})
-        lost = tag("p", say("no_longer", indexes=", ".join(gone)), class_="muted") if gone else ""
+        lost = tag("p", say("no_longer", indexes=shown(", ".join(gone))), class_="muted") if gone else ""
         return markup(table, lost, tag("p", more))
 
     def _whole(self, view: View) -> Sequence[object]:
@@ -165,3 +174,12 @@ class DatabasePart:
     def _change(self, advice: Advice, tell: Callable[[str], None]) -> None:
         report = self._optimizer.apply(advice, dry_run=False, progress=tell)
         self._report = (self._clock.time(), report)
+
+
+def _applied(view: View, report: Any) -> Iterable[Html]:
+    if view.may("view.sql", None):
+        yield tag("pre", str(report))
+        return
+    counts = {kind: getattr(report, kind) for kind in ("created", "reverted", "skipped", "failed")}
+    yield cards(card(kind, f"{len(found):,}", "indexes") for kind, found in counts.items())
+    yield concealed("statements")

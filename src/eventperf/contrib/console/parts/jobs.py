@@ -24,8 +24,8 @@ from eventperf.contrib.console.view import (
     select,
 )
 
-from .acting import FILTERS, given, possible, verb, when
-from .part import NotHere
+from .acting import FILTERS, filters, given, possible, verb, when
+from .part import NotHere, Refused
 
 if TYPE_CHECKING:
     from eventperf.queues import JobInfo, QueueManager
@@ -41,8 +41,9 @@ def page(view: View, name: str, manager: QueueManager) -> list[object]:
     body: list[object] = [_filter(view, name, manager, asked)]
     cursor = view.request.asked("cursor")
     try:
+        filters(view, view.request.asked)
         found = manager.jobs(**given(asked), limit=_PAGE, cursor=cursor or None)
-    except EventPerfError as error:
+    except (EventPerfError, Refused) as error:
         return [*body, tag("p", str(error), class_="note refused")]
     if not found.jobs:
         body.append(empty(say("no_jobs")))
@@ -56,6 +57,7 @@ def page(view: View, name: str, manager: QueueManager) -> list[object]:
 
 
 def _filter(view: View, name: str, manager: QueueManager, asked: dict[str, str]) -> Html:
+    sees = view.may("view.payload", None)  # a search in payloads tells what is in them
     queues = [("", "all"), *((q, q) for q in manager.queues)]
     states = [("", "all"), *((s, s) for s in _STATES)]
     return tag(
@@ -63,7 +65,7 @@ def _filter(view: View, name: str, manager: QueueManager, asked: dict[str, str])
         *hidden({"in": name}),
         select("state", "state", states, asked["state"]),
         select("queue", "queue", queues, asked["queue"]),
-        *(field(f, f, asked[f], size="14") for f in ("type", "tag", "text")),
+        *(field(f, f, asked[f], size="14") for f in ("type", "tag", "text") if f != "text" or sees),
         tag("button", "Find", type="submit"),
         method="get", action=view.request.link("/queues/jobs"), class_="filter",
     )  # fmt: skip
@@ -98,7 +100,7 @@ def _row(view: View, name: str, job: JobInfo, may: bool) -> tuple[object, ...]:
         box = tag("input", type="checkbox", name_="id", value=job.id, aria_label=f"choose {job.id}")
     link = view.link("/queues/job", job.id, **{"in": name}, id=job.id)
     at = job.finished_at or job.started_at or job.due_at or job.created_at
-    error = (job.error or "")[:160]
+    error = _said(view, job.id, job.error or "")[:160]
     return box, link, job.type, job.queue, job.state.value, job.attempt, moment(at), error
 
 
@@ -122,14 +124,14 @@ def one(view: View, name: str, manager: QueueManager) -> list[object]:
     if job.progress is not None:
         facts.append(card("progress", f"{job.progress:.0%}"))
     body: list[object] = [cards(facts), *_buttons(view, name, manager, job)]
-    body += [section("Times", _timeline(job)), section("Tries", *_attempts(job))]
+    body += [section("Times", _timeline(job)), section("Tries", *_attempts(view, job))]
     if job.tags:
         links = (markup(view.link("/queues/jobs", t, **{"in": name}, tag=t), " ") for t in job.tags)
         body.append(section("Tags", *links))
     if job.error:
-        body.append(section("Error", tag("pre", job.error[:_SHOWN])))
+        body.append(section("Error", tag("pre", _said(view, job.id, job.error)[:_SHOWN])))
     body.append(section("Payload", _payload(view, manager, job)))
-    if job.headers:
+    if job.headers and view.may("view.payload", job.id):
         body.append(section("Headers", listing("Headers", ("name", "value"), job.headers.items())))
     return body
 
@@ -149,7 +151,12 @@ def _timeline(job: JobInfo) -> Html:
     return listing("What happened when, by the store's clock", ("", "when", "after"), rows, [2])
 
 
-def _attempts(job: JobInfo) -> Iterator[Html]:
+def _said(view: View, id: str, error: str) -> str:
+    """Return an error; its kind alone to those who may not see payloads, which handlers put into texts."""
+    return error if view.may("view.payload", id) else error.partition("\n")[0].partition(": ")[0]
+
+
+def _attempts(view: View, job: JobInfo) -> Iterator[Html]:
     if not job.attempts:
         yield empty("No try has ended yet.")
         return
@@ -160,11 +167,14 @@ def _attempts(job: JobInfo) -> Iterator[Html]:
             moment(a.started_at),
             f"at most {age(a.seconds)}" if a.outcome == "crashed" else age(a.seconds),
             a.worker,
-            a.error or "",
+            _said(view, job.id, a.error or ""),
         )
         for a in job.attempts
     ]
     yield listing("Oldest first", ("try", "outcome", "began", "took", "worker", "error"), rows, [0, 3])
+    if not view.may("view.payload", job.id):
+        yield concealed("tracebacks and log lines")
+        return
     for a in job.attempts:
         for what, text in (("traceback", a.traceback), ("last log lines", a.log_tail)):
             if text:

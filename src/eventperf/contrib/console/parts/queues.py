@@ -22,7 +22,7 @@ from eventperf.contrib.console.view import (
     select,
 )
 
-from . import acting, jobs, minutes, rules
+from . import acting, jobs, minutes, rules, workers
 from .part import NotHere, Refused
 
 if TYPE_CHECKING:
@@ -66,10 +66,12 @@ class QueuesPart:
             return say("queues"), body
         name = view.request.asked("in", next(iter(self._managers)))
         manager = self._managers.get(name)
-        if manager is None or path not in ("queues/jobs", "queues/job", "queues/rules"):
+        if manager is None or path not in ("queues/jobs", "queues/job", "queues/rules", "queues/workers"):
             raise NotHere(say("not_found"))
         if path == "queues/jobs":
             return say("jobs"), [self._chooser(view, path, name), *jobs.page(view, name, manager)]
+        if path == "queues/workers":
+            return say("workers"), [self._chooser(view, path, name), workers.page(manager)]
         if path == "queues/rules":
             shown = rules.page(name, manager, self._clock.time())
             return say("rules"), [self._chooser(view, path, name), *shown]
@@ -79,6 +81,8 @@ class QueuesPart:
         yield self._status(view, name, manager)
         yield tag("p", view.link("/queues/rules", say("rules"), **{"in": name}))
         has = manager.backend.capabilities
+        if "roster" in has:
+            yield tag("p", view.link("/queues/workers", say("workers"), **{"in": name}))
         if "search" in has:
             yield tag("p", view.link("/queues/jobs", "Find jobs", **{"in": name}))
         if "metrics" in has:
