@@ -88,6 +88,8 @@ def tests(session: nox.Session) -> None:
     Hundreds of these tests kill, freeze and cut real servers on whatever machine runs them. One that
     fails runs again, twice at most, and the run ends with the names of those that needed it: a test named
     there is a defect to look for (``--reruns 0``), and one that fails each time fails the run.
+    Beside them one application from PyPI is run with eventperf inside (``SHORT_HOST``); where it cannot be
+    had, a warning at the end says so.
     """
     provide_servers(session)
     install(session, "test")
@@ -110,16 +112,23 @@ SHARES = (  # much of the suite waits, for time-outs, leases and servers that co
     ("tests/conformance",),
     ("tests",),
 )
+SHORT_HOST = "zou"  # the scenario whole in about a minute of CPU; ``nox -s hosts`` runs the others
 
 
 def in_processes(session: nox.Session, *command: str) -> None:
     """Run the shares of the suite beside one another, each with servers of its own; all must pass."""
     env = {**os.environ, "PATH": os.pathsep.join([session.bin, os.environ["PATH"]])}
+    uv = str(Path(sys.executable).parent)  # nox[uv] has it beside itself
+    host_env = {**env, "PATH": os.pathsep.join([env["PATH"], uv]), "HOSTS_FOLDER": session.create_tmp()}
+    host = [str(Path(session.bin) / "python"), "tests/hosts/run.py", "--if-possible", SHORT_HOST]
     named = [path for share in SHARES for path in share]
 
-    def run(share: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    def tested(share: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         others = [p for p in named if p not in share and any(p.startswith(f"{mine}/") for mine in share)]
         call = [str(Path(session.bin) / command[0]), *command[1:], *share, *(f"--ignore={p}" for p in others)]
+        return run(call, env)
+
+    def run(call: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             call,
             stdout=subprocess.PIPE,
@@ -131,12 +140,22 @@ def in_processes(session: nox.Session, *command: str) -> None:
         )
 
     failed = []
-    with ThreadPoolExecutor(len(SHARES)) as pool:
-        shares = {pool.submit(run, share): " ".join(share) for share in SHARES}
+    with ThreadPoolExecutor(len(SHARES) + 1) as pool:
+        inside = pool.submit(run, host, host_env)
+        shares = {pool.submit(tested, share): " ".join(share) for share in SHARES}
         for done in as_completed(shares):
             print(f"{shares[done]}\n{done.result().stdout}", flush=True)
             if done.result().returncode:
                 failed.append(shares[done])
+    told = inside.result()
+    if told.returncode:  # as a test that fails: again, now that the machine is quiet
+        print(f"tests/hosts {SHORT_HOST}, which runs again\n{told.stdout}", flush=True)
+        told = run(host, host_env)
+    print(f"tests/hosts {SHORT_HOST}\n{told.stdout}", flush=True)
+    if told.returncode:
+        failed.append(f"tests/hosts {SHORT_HOST}")
+    if skipped := told.stdout.partition("SKIPPED: ")[2]:
+        session.warn(skipped.strip())
     if failed:
         session.error(f"failed: {'; '.join(failed)}")
 
@@ -205,6 +224,14 @@ def soak(session: nox.Session) -> None:
     install(session, "test")
     env = {"EVENTPERF_SOAK": "1"}
     session.run("pytest", "-m", "slow or long", "-o", "timeout=3600", *session.posargs, env=env)
+
+
+@nox.session
+def pictures(session: nox.Session) -> None:
+    """The pictures of the docs, taken anew of the console in a real browser."""
+    install(session, "test")
+    env = {"EVENTPERF_PICTURES": "docs/images", "EVENTPERF_REQUIRE_BROWSER": "1"}
+    session.run("pytest", "-m", "long", "tests/integration/console/test_console_pictures.py", env=env)
 
 
 @nox.session

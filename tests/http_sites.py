@@ -10,7 +10,7 @@ from eventperf.cache import CacheManager
 from eventperf.contrib.http import HttpCacheMiddleware, WsgiCacheMiddleware
 from eventperf.testing import FakeClock
 
-Made = Callable[[dict[str, str]], tuple[int, dict[str, str], str]]
+Made = Callable[[dict[str, str]], tuple[int, dict[str, str], "str | list[str]"]]
 
 
 class Site:

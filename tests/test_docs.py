@@ -71,6 +71,41 @@ def test_the_page_about_testing_shows_every_suite():
     assert {s for s in suites if s.rpartition(".")[2] not in how_to} == set()
 
 
+def named_places(page: str) -> Iterator[tuple[str, Path | None, str]]:
+    """Yield what a page names as a place in the code, where it is, and which name is said to be there.
+
+    A path begins in the repository, in ``src/eventperf``, or in the folder named just before it in the line.
+    """
+    for row in (ROOT / page).read_text("utf-8").splitlines():
+        folders, file = [ROOT / "src/eventperf", ROOT], None
+        for text, called in re.findall(r"`([\w./*]+)`|`([\w.]+)`", row):
+            text = text or called
+            if not row.startswith("|") and "/" not in text.rstrip("/"):
+                continue  # a kind of file, in a sentence
+            if "/" in text or text.endswith((".py", ".lua", ".toml")):
+                file = next((base / text for base in folders if (base / text).exists()), None)
+                yield text, file, ""
+                if file is not None:
+                    folders = [file if file.is_dir() else file.parent, *folders]
+            elif file is not None and file.suffix == ".py" and f"`: `{text}`" in row:
+                yield text, file, text
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/explanation/architecture.md"])
+def test_places_that_the_map_of_the_house_names_are_there(page: str) -> None:
+    places = list(named_places(page))
+    assert len(places) >= 10
+    assert [text for text, file, _ in places if file is None] == []
+    missing = [
+        f"{name} in {relative(file)}"
+        for _, file, name in places
+        if file is not None
+        and name
+        and not re.search(rf"^(async )?(def|class) {name}\b", file.read_text(), re.M)
+    ]
+    assert missing == []
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=relative)
 def test_example_runs(example, request, tmp_path):
     """An example says what it needs (``# needs: redis``) and finds it in ``REDIS_URL``."""

@@ -20,12 +20,10 @@ from typing import Any
 import psutil
 
 from eventperf.scaling.backends.kubernetes.api import KubernetesApi
+from eventperf.scaling.backends.kubernetes.metrics import KubernetesMetrics
+from eventperf.scaling.backends.kubernetes.scale import KubernetesScale
 from eventperf.scaling.backends.kubernetes.state import KubernetesState
-from eventperf.scaling.backends.kubernetes.target import (
-    KubernetesMetrics,
-    KubernetesScale,
-    KubernetesTarget,
-)
+from eventperf.scaling.backends.kubernetes.target import KubernetesTarget
 from eventperf.scaling.fleet import Fleet
 from eventperf.scaling.manager import AutoScaler
 from eventperf.scaling.policies.tracking import TargetTracking

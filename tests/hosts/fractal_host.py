@@ -12,7 +12,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -189,7 +189,7 @@ def fill() -> None:
         db.commit()
 
 
-class Fractal:
+class Fractal(scenario.Host):
     """What the scenario asks of the host."""
 
     name = "fractal"
@@ -300,40 +300,14 @@ class Fractal:
         with QueryRecorder(self.db.engine_async(), own=["fractal_server"], frames=2) as recorder:
             yield recorder
 
-    @contextmanager
-    def counting(self) -> Iterator[Counter[str]]:
-        from sqlalchemy import event
-
-        texts: Counter[str] = Counter()
-
-        def count(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-            texts[statement] += 1
-
-        engine = self.db.engine_async().sync_engine
-        event.listen(engine, "before_cursor_execute", count)
-        try:
-            yield texts
-        finally:
-            event.remove(engine, "before_cursor_execute", count)
+    def counting(self) -> AbstractContextManager[Counter[str]]:
+        return scenario.counted(self.db.engine_async().sync_engine)
 
     def engine(self) -> Any:
         return self.db.engine_async()
 
     def migrate(self, advice: Any) -> Callable[[], None]:
-        from alembic import command
-        from alembic.script import ScriptDirectory
-
-        config = alembic_config()
-        before = ScriptDirectory.from_config(config).get_current_head()
-        file = Path(config.get_main_option("script_location")) / "versions" / "eventperf_indexes.py"
-        self.migration = advice.to_migration("alembic", down_revision=before)
-        file.write_text(self.migration)
-        command.upgrade(alembic_config(), "head")
-
-        def back() -> None:
-            command.downgrade(alembic_config(), before)
-            file.unlink()
-
+        self.migration, back = scenario.alembic_migrated(advice, alembic_config)
         return back
 
     def drift(self, advice: Any) -> str:
@@ -352,9 +326,6 @@ class Fractal:
                 return job
 
         return self.client.portal.call(write)
-
-    def deliver(self, queues: Any) -> None:
-        """Its jobs are in its own database."""
 
 
 if __name__ == "__main__":

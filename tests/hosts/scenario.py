@@ -64,7 +64,7 @@ class Host(Protocol):
         """Write a row of the host's own and enqueue a job ``side`` in one transaction, and end it."""
 
     def deliver(self, queues: QueueManager) -> None:
-        """Bring committed jobs to the store, where that is another one."""
+        """Bring committed jobs to the store; nothing to do where they are kept in the host's own database."""
 
 
 def masked(page: str) -> str:
@@ -193,6 +193,42 @@ def applied(host: Host, advice: Any, workload: Workload) -> None:
         assert {a.name for a in done.reverted} == {a.name for a in report.created}, str(done)
         assert not optimizer.revert(dry_run=True).planned
     step(f"reverted {len(done.reverted)}")
+
+
+@contextmanager
+def counted(engine: Any) -> Iterator[Counter[str]]:
+    """Count the statements of a SQLAlchemy engine."""
+    from sqlalchemy import event
+
+    texts: Counter[str] = Counter()
+
+    def count(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        texts[statement] += 1
+
+    event.listen(engine, "before_cursor_execute", count)
+    try:
+        yield texts
+    finally:
+        event.remove(engine, "before_cursor_execute", count)
+
+
+def alembic_migrated(advice: Any, config: Callable[[], Any]) -> tuple[str, Callable[[], None]]:
+    """Write the advice as a revision of the host's and upgrade to it; return its text, and what goes back."""
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
+    at = config()
+    before = ScriptDirectory.from_config(at).get_current_head()
+    file = Path(at.get_main_option("script_location")) / "versions" / "eventperf_indexes.py"
+    text = advice.to_migration("alembic", down_revision=before)
+    file.write_text(text)
+    command.upgrade(config(), "head")
+
+    def back() -> None:
+        command.downgrade(config(), before)
+        file.unlink()
+
+    return text, back
 
 
 def alembic_drift(engine: Any, metadata: Any, migration: str) -> str:

@@ -8,8 +8,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -174,7 +173,7 @@ def fill() -> None:
         db.session.commit()
 
 
-class Zou:
+class Zou(scenario.Host):
     """What the scenario asks of the host."""
 
     name = "zou"
@@ -246,42 +245,15 @@ class Zou:
         with recorder:
             yield recorder
 
-    @contextmanager
-    def counting(self) -> Iterator[Counter[str]]:
-        from sqlalchemy import event
-
-        texts: Counter[str] = Counter()
-
-        def count(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-            texts[statement] += 1
-
-        with self.app.app_context():
-            engine = self.db.engine
-        event.listen(engine, "before_cursor_execute", count)
-        try:
-            yield texts
-        finally:
-            event.remove(engine, "before_cursor_execute", count)
+    def counting(self) -> AbstractContextManager[Counter[str]]:
+        return scenario.counted(self.engine())
 
     def engine(self) -> Any:
         with self.app.app_context():
             return self.db.engine
 
     def migrate(self, advice: Any) -> Callable[[], None]:
-        from alembic import command
-        from alembic.script import ScriptDirectory
-
-        config = alembic_config()
-        before = ScriptDirectory.from_config(config).get_current_head()
-        file = Path(config.get_main_option("script_location")) / "versions" / "eventperf_indexes.py"
-        self.migration = advice.to_migration("alembic", down_revision=before)
-        file.write_text(self.migration)
-        command.upgrade(alembic_config(), "head")
-
-        def back() -> None:
-            command.downgrade(alembic_config(), before)
-            file.unlink()
-
+        self.migration, back = scenario.alembic_migrated(advice, alembic_config)
         return back
 
     def drift(self, advice: Any) -> str:
@@ -298,9 +270,6 @@ class Zou:
             else:
                 self.db.session.rollback()
         return job
-
-    def deliver(self, queues: Any) -> None:
-        """Its jobs are in its own database."""
 
 
 if __name__ == "__main__":

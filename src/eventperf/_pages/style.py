@@ -21,7 +21,7 @@ def palette(colours: tuple[str, ...]) -> str:
 PLOTS: Final = (
     ":root{--ink:#17202c;--soft:#5b6878;--line:#dde3ea;--paper:#fff;--raised:#f4f6f9}"
     "svg{width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:var(--soft)}"
-    f".grid{{stroke:var(--line)}}{palette(LIGHT)}"
+    f".grid{{stroke:var(--line)}}.mark{{stroke:var(--soft);stroke-dasharray:4 3}}{palette(LIGHT)}"
     "@media(prefers-color-scheme:dark){"
     ":root{--ink:#e3e9f0;--soft:#94a3b5;--line:#2a3441;--paper:#11161d;--raised:#1c232d}"
     f"{palette(DARK)}}}"

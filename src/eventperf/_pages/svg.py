@@ -46,20 +46,29 @@ def peaks(values: Sequence[float], most: int = WIDTH) -> list[float]:
     return [max(values[i : i + size]) for i in range(0, len(values), size)]
 
 
-def lines(series: Sequence[tuple[str, Points]], *, x: str, y: str, log: bool = False, areas: int = 0) -> Html:
+def lines(
+    series: Sequence[tuple[str, Points]],
+    *,
+    x: str,
+    y: str,
+    log: bool = False,
+    areas: int = 0,
+    marks: Sequence[tuple[float, str]] = (),
+) -> Html:
     """Return a line plot with a legend.
 
     Args:
         series: A name and its points each; the first ``areas`` are filled down to the axis.
         x: What the horizontal axis shows, with its unit; ``y`` the same of the vertical one.
         log: Whether the vertical axis is logarithmic; what is not above 0 is left out then.
+        marks: Places on the horizontal axis that mean something, each with its name.
     """
     shown = [(name, [p for p in points if p[1] > 0 or not log]) for name, points in series]
     points = [point for _, each in shown for point in each]
     if not points:
         return tag("p", "Nothing was measured.", class_="muted")
-    frame = _Frame(points, log)
-    parts = frame.axes()
+    frame = _Frame(points, log, [at for at, _ in marks])
+    parts = [*frame.axes(), *(frame.mark(at, name) for at, name in marks)]
     for n, (_, each) in enumerate(shown):
         path = [frame.place(*p) for p in each]
         if n < areas and path:
@@ -76,9 +85,10 @@ def _magnitude(value: float) -> float:
 class _Frame:
     """From values to places on the picture."""
 
-    def __init__(self, points: Points, log: bool) -> None:
+    def __init__(self, points: Points, log: bool, marks: Sequence[float] = ()) -> None:
         self._log = log
-        self._left, self._right = min(p[0] for p in points), max(p[0] for p in points)
+        across = [*(p[0] for p in points), *marks]
+        self._left, self._right = min(across), max(across)
         values = [p[1] for p in points]
         self._low = math.floor(_magnitude(min(values))) if log else 0.0
         high = math.ceil(_magnitude(max(values)) + 1e-9) if log else (max(values) * 1.08 or 1.0)
@@ -88,6 +98,12 @@ class _Frame:
         level = _magnitude(y) if self._log else y
         across = (x - self._left) / ((self._right - self._left) or 1) * (WIDTH - LEFT - RIGHT)
         return LEFT + across, TOP + (self._high - level) / (self._high - self._low) * (HEIGHT - TOP - BOTTOM)
+
+    def mark(self, x: float, name: str) -> Html:
+        """Return a line from top to bottom that says its name."""
+        at = f"{self.place(x, 10.0**self._low if self._log else self._low)[0]:.1f}"
+        line = tag("line", class_="mark", x1=at, x2=at, y1=TOP, y2=HEIGHT - BOTTOM)
+        return tag("g", tag("title", name), line, tag("text", name[:24], x=at, y=TOP + 10, dx=4))
 
     def axes(self) -> list[Html]:
         levels = range(int(self._low), int(self._high) + 1)

@@ -57,7 +57,8 @@ class CacheOptions:
         serializer: ``"msgpack"``, ``"pickle"`` or an object; unset takes the manager's.
         isolate: What process memory hands out: ``"share"`` the stored object itself, ``"copy"`` a copy of
             it, ``"check"`` (for development) the object, with ``ValueMutated`` once somebody changed it.
-        lease: How long a leader in another process may be silent before it is replaced.
+        lease: How long a leader in another process may be silent before it is replaced; whatever end its own
+            lease has, nobody waits for one without a renewal any longer.
         guard_transactions: Inside a transaction (SQLAlchemy, Django) that has written, load without looking
             and without storing: it may see what others must not.
 

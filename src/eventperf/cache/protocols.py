@@ -9,7 +9,9 @@ ability                     without it
 :class:`AsyncCacheStore`    tasks call the plain methods in threads
 :class:`SupportsLease`      one load per key and process, not among processes; fences hold in this process;
                             ``lock`` is refused
+:class:`SupportsShorten`    a lease of another process is waited for as long as its store says
 :class:`SupportsTags`       a tag's version is read and written, not swapped atomically
+:class:`SupportsTime`       ends of entries are told in each host's own time
 :class:`SupportsTouch`      an entry is read and written back with its new life
 :class:`SupportsPutNew`     ``add`` has one winner in this process, not among processes
 :class:`SupportsKeys`       ``keys`` is refused
@@ -231,6 +233,19 @@ class SupportsLease(Protocol):
 
 
 @runtime_checkable
+class SupportsShorten(Protocol):
+    """Gives whoever leads a key so many seconds to renew, where its lease says more; atomic.
+
+    The cache asks for it when a lease ends later than one of its own could: written by a host with another
+    clock, or by something that is no cache.
+    """
+
+    def shorten(self, key: str, /, *, lease_s: float) -> None: ...
+
+    async def ashorten(self, key: str, /, *, lease_s: float) -> None: ...
+
+
+@runtime_checkable
 class SupportsTags(Protocol):
     """Versions of tags under keys of their own.
 
@@ -247,6 +262,18 @@ class SupportsTags(Protocol):
     async def atag_versions(self, keys: Sequence[str], salt: str, life_s: float, /) -> list[str]: ...
 
     async def abump_tags(self, keys: Sequence[str], salt: str, /, *, settle_s: float = 0.0) -> None: ...
+
+
+@runtime_checkable
+class SupportsTime(Protocol):
+    """Tells its time of day in seconds, by which hosts with different clocks agree on the ends of entries.
+
+    ``Grant.wait_s`` of what is granted must be the same clock's. ``None`` where it is not to be had.
+    """
+
+    def server_time(self, key: str, /) -> float | None: ...
+
+    async def aserver_time(self, key: str, /) -> float | None: ...
 
 
 @runtime_checkable

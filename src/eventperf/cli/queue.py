@@ -65,6 +65,7 @@ def _work(command: Command) -> None:
     worker.add_argument("--max-jobs", type=int, help="retire after so many jobs")
     worker.add_argument("--max-memory-mb", type=float, help="retire when the process is larger (MiB)")
     worker.add_argument("--max-age", help="retire after this time, such as 1d")
+    worker.add_argument("--code-version", help="of your code, such as a commit, for `queue workers` to show")
     worker.add_argument(
         "--processes", type=int, help="keep this many worker processes running; SIGHUP renews them"
     )
@@ -139,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
     commands = {"worker": _worker, "status": _status, "replay": _replay, "ping": _ping, "schema": _schema}
     commands |= {"relay": _relay, "cancel": _each, "retry": _each}
     commands |= {"dead": shown.dead, "info": shown.info, "list": shown.listed, "jobs": shown.jobs}
-    commands |= {"update": shown.update, "metrics": shown.metrics}
+    commands |= {"update": shown.update, "metrics": shown.metrics, "workers": shown.workers}
     with load(args.app, args.namespace) as queues:
         return commands.get(args.command, _control)(queues, args)
 
@@ -186,6 +187,7 @@ def _worker(queues: QueueManager, args: argparse.Namespace) -> int:
         max_jobs=args.max_jobs,
         max_memory_mb=args.max_memory_mb,
         max_age=args.max_age,
+        version=args.code_version,
     )
     if "://" in (app := address(args.app, "app", attributes=False)):
         allowed = "the module that has the jobs, such as myapp.jobs:queues: a URL brings no handlers"
@@ -212,7 +214,10 @@ def _supervised(args: argparse.Namespace) -> int:
     from eventperf.queues.working.supervisor import Supervisor
 
     command = [sys.executable, "-m", "eventperf", "queue", "worker", "--tethered", args.app]
-    names = ("namespace", "queues", "concurrency", "lease", "grace", "max_jobs", "max_memory_mb", "max_age")
+    names = (
+        "namespace", "queues", "concurrency", "lease", "grace", "max_jobs", "max_memory_mb", "max_age",
+        "code_version",
+    )  # fmt: skip
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     command += [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     if args.burst:

@@ -41,6 +41,8 @@ def configure(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     metrics.add_argument("--since", default="1h", help="how far back, at most 1d")
     metrics.add_argument("--step", help="a row for each step of time, such as 10m; sums only by default")
     metrics.add_argument("--json", action="store_true")
+    workers = command("workers", "list live workers: what they serve and run, where, which version")
+    workers.add_argument("--json", action="store_true")
 
 
 def dead(queues: QueueManager, args: argparse.Namespace) -> int:
@@ -183,6 +185,24 @@ def metrics(queues: QueueManager, args: argparse.Namespace) -> int:
         emit_json([dict(zip(names, row, strict=True)) for row in rows])
         return 0
     table(names, [[f"{x:.3g}" if isinstance(x, float) else x for x in row] for row in rows])
+    return 0
+
+
+def workers(queues: QueueManager, args: argparse.Namespace) -> int:
+    """List live workers."""
+    found = queues.workers()
+    if args.json:
+        emit_json([asdict(one) for one in found])
+        return 0
+    columns = ("id", "queues", "running", "slots", "host", "pid", "version", "eventperf", "started")
+    rows = [
+        (
+            one.id, ",".join(one.queues), one.running, one.slots, one.host or "", one.pid or "",
+            one.version or "", one.eventperf_version or "", _when(one.started_at) if one.started_at else "",
+        )
+        for one in found
+    ]  # fmt: skip
+    table(columns, rows)
     return 0
 
 

@@ -41,7 +41,7 @@ class Advice(Findings):
             out[name] = [asdict(item) for item in getattr(self, name)]
         for row in out["rewrites"]:
             row["after"] = row["after"] and without_values(row["after"], self.dialect)
-        out["level"], out["copied"] = self.level, list(self.copied)
+        out["level"], out["copied"], out["trial"] = self.level, list(self.copied), self.trial
         out["tables"] = {name: list(facts) for name, facts in self.tables.items()}
         out["unserved"], out["warnings"] = dict(self.unserved), list(self.warnings)
         return out
@@ -90,6 +90,7 @@ class Advice(Findings):
             out.rewrites = [RewriteAdvice(**{**r, "callers": tuple(r["callers"])}) for r in data["rewrites"]]
             out.partitions = [_partition_from(row) for row in data["partitions"]]
             out.level, out.copied = data.get("level", "estimated"), list(data.get("copied", ()))
+            out.trial = data.get("trial", "")
             sizes = data.get("tables", {}).items()
             out.tables = {str(name): (int(rows), int(held)) for name, (rows, held) in sizes}
             out.unserved, out.warnings = dict(data.get("unserved", {})), list(data.get("warnings", ()))
@@ -141,6 +142,8 @@ def _check_types(item: Any) -> None:
                     _check_types(one)
                 elif kind.endswith(("[str]", "[str, ...]")) and not isinstance(one, str):
                     raise TypeError(f"{each.name} holds {one!r:.80}, no text")
+        if kind == "dict[str, str]" and not all(isinstance(t, str) for pair in value.items() for t in pair):
+            raise TypeError(f"{each.name} holds what is no text")
         is_word = kind == "Level" or kind.startswith("Literal[")
         wanted = _PLAIN.get("str" if is_word else kind.removesuffix(" | None"))
         if value is None and kind.endswith("None"):
@@ -154,7 +157,7 @@ def _check_types(item: Any) -> None:
 def _index_dict(index: IndexAdvice) -> dict[str, Any]:
     out = {
         name: getattr(index, name)
-        for name in ("name", "sql", "reason", "gain", "size_bytes", "write_cost", "proof", "level")
+        for name in ("name", "sql", "reason", "gain", "size_bytes", "write_cost", "proof", "level", "speedup")
     }
     out["spec"] = index.spec.to_dict()
     out["serves"] = [asdict(s) for s in index.serves]

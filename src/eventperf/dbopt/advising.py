@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from eventperf._core.logs import logger
 
 from .advice import Advice, IndexAdvice, Served
 from .analysis.names import analyse
+from .changes.proving import Proof, Prover, told, with_proof
+from .errors import StatementRefused
 from .indexes.candidates import candidates, column_weights
 from .indexes.deadline import Deadline
 from .indexes.drops import drops
@@ -20,7 +23,7 @@ from .indexes.states import WRITE_S
 from .options import Limits
 from .output.report import size
 from .partitions import partitions
-from .protocols import Dialect, Expects, Planner, Query, TellsCopies
+from .protocols import Dialect, Expects, Grounds, Planner, Query, TellsCopies
 from .rewrites.search import rewrites
 from .schema.model import NAME_LIMIT, IndexSpec, Schema, index_name
 from .statements.workload import Sample, Statement, Workload
@@ -33,6 +36,9 @@ _COMPARE_S: Final = 20.0
 #: Characters of a statement that are taken apart in a second, at least; what cannot end in time is not begun.
 _PER_S: Final = 10_000
 _ALWAYS: Final = 20_000
+#: This part of all the time is kept for measurements on a copy, and at most this part of what is left then.
+_TRIAL: Final = 0.15
+_OF_REST: Final = 0.6
 _UNPROVED_BYTES: Final = 100_000
 _log = logger("eventperf.dbopt")
 
@@ -60,10 +66,13 @@ class Adviser:
     ) -> None:
         self._dialect, self._schema, self._planner = dialect, schema, planner
         self._limits, self._deadline, self._tell = limits, deadline, tell
-        self._prices = Prices(planner, deadline.expired, dialect.name)
+        self._is_cut = False
+        measured_s = min(limits.measure_budget_s, _TRIAL * deadline.left_s())
+        self._kept_s = measured_s if isinstance(planner, Grounds) and planner.is_real else 0.0
+        self._prices = Prices(planner, self._is_searched, dialect.name)
         self._wanted: dict[str, list[IndexSpec]] = {}
         able = dialect.capabilities
-        self._search = Search(self._prices, self._wanted, schema, able, limits, deadline.expired)
+        self._search = Search(self._prices, self._wanted, schema, able, limits, self._is_searched)
 
     def advise(self, workload: Workload) -> Advice:
         """Return the best that was found when all is looked at, or time is up."""
@@ -76,13 +85,16 @@ class Adviser:
         advice.warnings += self._schema.notes
         advice.warnings += self._unknown()
         queries, selection = self._rounds(workload, advice)
+        proof = self._proof(selection, queries, advice)
+        if proof is not None and proof.given_up:
+            selection = self._without(selection, proof, advice)
         advice.warnings += [n for n in planner.notes if n not in advice.warnings]
         touched = {name for query in queries for name in query.analysis.tables}
         sizes = {n: self._schema.tables[n] for n in sorted(touched) if n in self._schema.tables}
         advice.tables = {n: (t.rows, t.size_bytes) for n, t in sizes.items()}
-        self._fill(advice, selection, queries)
+        self._fill(advice, selection, queries, proof)
         if isinstance(planner, TellsCopies):
-            advice.copied = planner.copied()
+            advice.copied += planner.copied()
         in_use = frozenset(name for plan in selection.before.values() for name in plan.existing)
         advice.drops = [d for d in drops(self._schema, dialect, in_use) if self._allows(d.table)]
         if not deadline.expired():
@@ -98,10 +110,17 @@ class Adviser:
             advice.warnings += notes
             advice.partitions = [p for p in advice.partitions if self._allows(p.table)]
         advice.explains = planner.explains
-        advice.is_complete = not deadline.expired()
+        advice.is_complete = not (deadline.expired() or self._is_cut)
         if not advice.is_complete:
             advice.warnings.append(f"{deadline.reason}: this is the best found so far")
         return advice
+
+    def _is_searched(self) -> bool:
+        """Tell whether to end the search; a part of the time is kept for measurements."""
+        deadline = self._deadline
+        over = deadline.expired() or deadline.left_s() < self._kept_s
+        self._is_cut = self._is_cut or over
+        return over
 
     def _unknown(self) -> list[str]:
         """Warn of an include or exclude that no table answers to: a slip of the pen would hide everything."""
@@ -132,7 +151,7 @@ class Adviser:
         queries: list[Query] = []
         done, size = 0, _FIRST_COPIED if isinstance(self._planner, TellsCopies) else _FIRST_ROUND
         self._deadline.watch(self._planner)
-        while done < len(ranked) and not (done and self._deadline.expired()):
+        while done < len(ranked) and not (done and self._is_searched()):
             batch = ranked[done : done + size]
             self._tell(f"analysing {done + 1} to {done + len(batch)} of {len(ranked)} statements")
             taken, fresh = self._queries(batch, queries, advice)
@@ -222,8 +241,54 @@ class Adviser:
 
     # --- indexes -------------------------------------------------------------------------------
 
-    def _fill(self, advice: Advice, selection: Selection, queries: Sequence[Query]) -> None:
-        total = sum(q.weight for q in queries if q.analysis.uses) or 1.0
+    def _proof(self, selection: Selection, queries: Sequence[Query], advice: Advice) -> Proof | None:
+        """Run the statements that the chosen set is for on a copy, where one is to be had."""
+        planner, deadline = self._planner, self._deadline
+        most = min(self._limits.measure_budget_s, _OF_REST * deadline.left_s())
+        if not isinstance(planner, Grounds) or not self._kept_s or not selection.choices:
+            return None
+        if not most:
+            advice.trial = "Not measured on a copy: no time was left."
+            return None
+        indexes = {c.spec: self._index(c, selection, _total(queries)) for c in selection.choices}
+        others = {indexes[c.spec].name: [s for s, _ in c.rejected] for c in selection.choices}
+
+        def runners_up(index: IndexAdvice) -> list[IndexAdvice]:
+            named = ((s, index_name(s, limit=self._name_limit)) for s in others[index.name])
+            return [replace(index, spec=s, name=n) for s, n in named if s.table == index.spec.table]
+
+        end = deadline.clock.monotonic() + most
+        try:
+            with planner.ground(timeout_s=most / 3) as ground:
+                prover = Prover(ground, self._limits, deadline.clock, end, deadline.expired, self._tell)
+                proof = prover.prove(list(indexes.values()), queries, runners_up)
+                advice.copied += ground.copied
+        except Exception as error:  # whatever a driver raises: a proof that fails takes no advice with it
+            why = error.reason if isinstance(error, StatementRefused) else type(error).__name__
+            _log.debug("nothing was measured on a copy: %s", error)
+            advice.trial = f"Not measured on a copy: {why}."
+            return None
+        advice.trial = told(proof, indexes.values())
+        return proof
+
+    def _without(self, selection: Selection, proof: Proof, advice: Advice) -> Selection:
+        """Return the selection without what made a statement slower on the copy."""
+        gone: dict[IndexSpec, str] = {}
+        for choice in selection.choices:
+            name = index_name(choice.spec, limit=self._name_limit)
+            if name in proof.given_up:
+                gone[choice.spec] = f"on {proof.place}: {proof.given_up[name]}"
+        more = [i.spec for i in proof.instead.values()]
+        return self._search.instead(gone, more)
+
+    @property
+    def _name_limit(self) -> int:
+        return min(NAME_LIMIT, self._dialect.identifier_limit)
+
+    def _fill(
+        self, advice: Advice, selection: Selection, queries: Sequence[Query], proof: Proof | None
+    ) -> None:
+        total = _total(queries)
         by_id = {q.id: q for q in queries}
         advice.unserved = {n: self._true_reason(by_id.get(n), why) for n, why in selection.unserved.items()}
         saved = 0.0
@@ -232,7 +297,8 @@ class Adviser:
             if before is not None and after is not None:
                 saved += query.weight * (1 - min(1.0, share(after.cost, before.cost)))
         advice.gain = saved / total
-        advice.indexes += [self._index(choice, selection, total) for choice in selection.choices]
+        found = [self._index(choice, selection, total) for choice in selection.choices]
+        advice.indexes += found if proof is None else [with_proof(i, proof) for i in found]
         if self._dialect.capabilities.refuses_long_values:
             for index in advice.indexes:
                 advice.warnings += self._long_values(index)
@@ -277,7 +343,7 @@ class Adviser:
 
     def _index(self, choice: Choice, selection: Selection, total: float) -> IndexAdvice:
         dialect = self._dialect
-        name = index_name(choice.spec, limit=min(NAME_LIMIT, dialect.identifier_limit))
+        name = index_name(choice.spec, limit=self._name_limit)
         serves = tuple(
             Served(
                 fingerprint=q.id,
@@ -310,6 +376,10 @@ class Adviser:
             serves=serves,
             rejected=tuple((s.label(), why) for s, why in choice.rejected),
         )
+
+
+def _total(queries: Sequence[Query]) -> float:
+    return sum(q.weight for q in queries if q.analysis.uses) or 1.0
 
 
 def _writes(queries: Sequence[Query]) -> Callable[[IndexSpec], float]:

@@ -25,6 +25,8 @@ class Served:
         plan_before: The plan today.
         plan_after: The plan with all advised indexes.
         callers: Where the application sends it from.
+        seconds_before: Measured on a copy without the advised indexes; ``None`` where it was not run.
+        seconds_after: The same with all of them.
     """
 
     fingerprint: str
@@ -36,6 +38,8 @@ class Served:
     plan_before: str
     plan_after: str
     callers: tuple[str, ...] = ()
+    seconds_before: float | None = None
+    seconds_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,7 @@ class IndexAdvice:
         proof: Who judged it: a real planner, or statistics alone.
         level: ``estimated`` from statistics, ``planned`` by a real planner on a copy, ``measured`` on a
             copy, or ``verified`` here.
+        speedup: How many times faster its queries are by that measurement; ``gain`` stays planned.
         serves: The queries whose plan uses it.
         rejected: Runners-up ``(index, why not)``.
     """
@@ -67,6 +72,7 @@ class IndexAdvice:
     proof: str
     serves: tuple[Served, ...] = ()
     level: Level = "estimated"
+    speedup: float | None = None
     rejected: tuple[tuple[str, str], ...] = ()
 
 
@@ -160,6 +166,7 @@ class Findings:
         proof: Who judged.
         level: How well its figures are proved; see :class:`IndexAdvice`.
         copied: What of the application's data was copied for the proof.
+        trial: What was run on a copy, where, and what was not and why; empty where nothing could be.
         gain: Share of the workload's cost that all indexes together save; planned, not measured.
         explains: Plans asked for.
         seconds: Time the search took.
@@ -178,6 +185,7 @@ class Findings:
     proof: str = ""
     level: Level = "estimated"
     copied: list[str] = field(default_factory=list)
+    trial: str = ""
     gain: float = 0.0
     explains: int = 0
     seconds: float = 0.0

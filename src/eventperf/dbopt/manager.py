@@ -25,7 +25,7 @@ from .health import HealthReport, examine
 from .indexes.deadline import Deadline
 from .options import Limits
 from .protocols import Dialect, StatementSource, TellsRights
-from .statements.recorder import QueryRecorder
+from .statements.recorder import NPlusOne, QueryRecorder
 from .statements.workload import SlowQuery, Workload
 
 if TYPE_CHECKING:
@@ -176,6 +176,10 @@ class DatabaseOptimizer:
         if self._source is not None:
             return Workload.from_source(self._source, period)
         return self.dialect.source(period)
+
+    def n_plus_one(self) -> list[NPlusOne]:
+        """Return the loops that the :class:`QueryRecorder` in ``source`` saw; of another source, none."""
+        return self._source.n_plus_one() if isinstance(self._source, QueryRecorder) else []
 
     def slow_queries(
         self, since: Duration = "24h", limit: int = 50, *, redact: bool = True

@@ -22,6 +22,7 @@ class Limits:
             what no index can help counts for little.
         max_key_columns: Most columns that order an index.
         advise_budget: Time for the search, after which the best so far is returned.
+        measure_budget: Time of that for running statements on a copy, before and after; 0 runs none.
         verify_budget: Time for all measurements of ``apply``, before and after together.
         statement_timeout: Longest single measurement; a slower query counts as this long.
         lock_timeout: How long DDL may wait for its lock before it gives way and tries again.
@@ -39,6 +40,7 @@ class Limits:
     min_gain_ratio: float = 0.002
     max_key_columns: int = 4
     advise_budget: Duration = 30.0
+    measure_budget: Duration = 10.0
     verify_budget: Duration = 10.0
     statement_timeout: Duration = 2.0
     lock_timeout: Duration = 2.0
@@ -62,6 +64,11 @@ class Limits:
         return not self.include or any(fnmatchcase(n, p) for n in names for p in self.include)
 
     @property
+    def measure_budget_s(self) -> float:
+        """:attr:`measure_budget` in seconds."""
+        return seconds(self.measure_budget, name="measure_budget", zero=True)
+
+    @property
     def verify_budget_s(self) -> float:
         """:attr:`verify_budget` in seconds."""
         return seconds(self.verify_budget, name="verify_budget")
@@ -77,8 +84,9 @@ class Limits:
         return seconds(self.lock_timeout, name="lock_timeout")
 
     def __post_init__(self) -> None:
-        for name in ("advise_budget", "verify_budget", "statement_timeout", "lock_timeout"):
-            object.__setattr__(self, name, seconds(getattr(self, name), name=name))
+        for name in ("advise_budget", "measure_budget", "verify_budget", "statement_timeout", "lock_timeout"):
+            is_off = name == "measure_budget"
+            object.__setattr__(self, name, seconds(getattr(self, name), name=name, zero=is_off))
         for name in ("max_applied", "max_key_columns", "lock_attempts", "partition_rows"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -25,6 +25,7 @@ class Query:
         analysis: What it asks of each table.
         sample: The execution that is planned.
         weight: What it costs the application today; gains are shares of it.
+        id: The fingerprint's name.
         tables: All tables it reads or writes.
         looked_up: Columns it looks rows up by, each with its table.
     """
@@ -33,21 +34,18 @@ class Query:
     analysis: Analysis
     sample: Sample
     weight: float = 0.0
+    id: str = field(init=False, repr=False)  # a search asks a million times
     tables: frozenset[str] = field(init=False, repr=False)
     looked_up: frozenset[tuple[str, str]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.id = self.statement.fingerprint.id
         self.tables = self.analysis.tables
         self.looked_up = frozenset(
             (use.table, column)
             for use in self.analysis.uses
             for column in (*(p.column for p in use.predicates), *(j[0] for j in use.joins))
         )
-
-    @property
-    def id(self) -> str:
-        """The fingerprint's name."""
-        return self.statement.fingerprint.id
 
 
 def columns_of(query: Query, schema: Schema) -> dict[str, frozenset[str]]:
@@ -323,6 +321,41 @@ class TellsCopies(Protocol):
         ...
 
 
+class Ground(Protocol):
+    """A copy of the application's data where indexes are really built and statements really run.
+
+    ``place`` says what it is, ``copied`` what of the application's data was put there for it.
+    """
+
+    place: str
+    copied: Sequence[str]
+
+    def unfit(self, table: str, /) -> str | None:
+        """Return why times on this table's copy say nothing; ``None`` when they do."""
+        ...
+
+    def build(self, spec: IndexSpec, name: str, /, *, timeout_s: float) -> None:
+        """Build an index, with the statistics that ``apply`` refreshes; raise ``StatementRefused``."""
+        ...
+
+    def drop(self, name: str, table: str, /) -> None:
+        """Drop one that was built here."""
+        ...
+
+    def measure(self, samples: Sequence[Sample], *, runs: int, timeout_s: float) -> Measurement | None:
+        """Run SELECTs as :meth:`Dialect.measure` does."""
+        ...
+
+
+@runtime_checkable
+class Grounds(Protocol):
+    """A planner that has a place where real indexes can be built, or can make one."""
+
+    def ground(self, *, timeout_s: float) -> AbstractContextManager[Ground]:
+        """Return the place; at the end nothing is left of what was built. Raise ``StatementRefused``."""
+        ...
+
+
 @runtime_checkable
 class Scratch(Protocol):
     """A backend with a database where temporary tables may be made."""
@@ -372,6 +405,8 @@ __all__ = [
     "Capabilities",
     "Dialect",
     "Expects",
+    "Ground",
+    "Grounds",
     "HidesIndexes",
     "Measurement",
     "PartitionPlan",

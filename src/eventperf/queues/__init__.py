@@ -27,7 +27,7 @@ from .errors import (
 )
 from .events import JobEvent
 from .handle import Job
-from .job import Backlog, JobInfo, JobPage, JobState, QueueStatus
+from .job import Backlog, JobInfo, JobPage, JobState, QueueStatus, WorkerInfo
 from .limits import Limit
 from .manager import QueueManager
 from .minutes import Histogram, Interval, Metrics
@@ -85,4 +85,5 @@ __all__ = [
     "StoreUnavailable",
     "UnknownQueue",
     "Unsupported",
+    "WorkerInfo",
 ]

@@ -82,7 +82,8 @@ class Codec:
         try:
             return read(data)
         except Exception as error:
-            raise PayloadError("payload", _short(data), f"{_name(shape)} ({error})") from error
+            # What was stored may be secret, and this text is stored and logged: its size says enough.
+            raise PayloadError("payload", f"{len(data)} bytes", f"{_name(shape)} ({_why(error)})") from None
 
     def _reader(self, shape: Any) -> Callable[[bytes], Any]:
         if has_model(shape):
@@ -230,7 +231,7 @@ def _fit_items(kind: Any, args: tuple[Any, ...], value: list[Any]) -> Any:
 def _fit_fields(shape: Any, value: Any) -> Any:
     hints = get_type_hints(shape)
     if not isinstance(value, dict):
-        raise ValueError(f"an object with fields {', '.join(hints)} expected, got {_short(value)}")
+        raise ValueError(f"an object with fields {', '.join(hints)} expected, got {type(value).__name__}")
     if is_typeddict(shape):
         needed: set[str] = set(shape.__required_keys__)
     else:
@@ -244,8 +245,17 @@ def _fit_fields(shape: Any, value: Any) -> Any:
 
 def _require(good: bool, value: Any, shape: Any, result: Any) -> Any:
     if not good:
-        raise ValueError(f"{_name(shape)} expected, got {_short(value)}")
+        raise ValueError(f"{_name(shape)} expected, got {type(value).__name__}")
     return result
+
+
+def _why(error: Exception) -> str:
+    """Return what did not fit and where, without the values: pydantic quotes them in its own text."""
+    faults: Any = getattr(error, "errors", None)
+    if callable(faults):
+        found = faults(include_url=False, include_context=False, include_input=False)
+        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:5])
+    return str(error)
 
 
 def _name(shape: Any) -> str:

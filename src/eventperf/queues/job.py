@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from math import isfinite
 from typing import Any
 
 from eventperf._core.durations import Duration
@@ -141,6 +142,52 @@ class JobPage:
 
     jobs: list[JobInfo]
     cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    """A live worker as people see it.
+
+    Attributes:
+        queues: Names of those it serves.
+        slots: Jobs it may run at once; ``running``, those that it holds now.
+        lease_s: How long it may be silent before its jobs go to others.
+        known_until: When it stops being listed unless it is heard of again, by the store's clock.
+        host, pid, version, eventperf_version, started_at: As it told: where it runs, the version of the
+            application's code (``worker(version=...)``) and of this package, and since when, by its own
+            clock. ``None`` of a worker that did not tell, as those of older releases.
+    """
+
+    id: str
+    queues: Sequence[str]
+    slots: int
+    running: int
+    lease_s: float
+    known_until: float
+    host: str | None = None
+    pid: int | None = None
+    version: str | None = None
+    eventperf_version: str | None = None
+    started_at: float | None = None
+
+    @classmethod
+    def told(cls, about: object, **facts: Any) -> WorkerInfo:
+        """Return a worker with what it tells of itself, as far as that is what it should be.
+
+        >>> facts = {"id": "w", "queues": [], "slots": 2, "running": 1, "lease_s": 15.0, "known_until": 1e9}
+        >>> WorkerInfo.told({"host": "web-1", "pid": "many"}, **facts).host
+        'web-1'
+        """
+        known = about if isinstance(about, Mapping) else {}
+        for name in ("host", "version", "eventperf_version"):
+            if isinstance(text := known.get(name), str):
+                facts[name] = text[:200]
+        pid, at = known.get("pid"), known.get("started_at")
+        if type(pid) is int:
+            facts["pid"] = pid
+        if isinstance(at, float) and isfinite(at):
+            facts["started_at"] = at
+        return cls(**facts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from eventperf._core.errors import ConfigurationError
 from .checks import check_int, check_list, check_name, check_span, check_text, has_half
 from .codec import Codec
 from .errors import JobNotFound, JobNotWaiting, UnknownQueue
-from .job import JobInfo, JobPage, JobState
+from .job import JobInfo, JobPage, JobState, WorkerInfo
 from .jobtype import JobType
 from .minutes import KEPT_MINUTES, MINUTE_S, Metrics, stepped
 from .options import MAX_PRIORITY, QueueConfig
@@ -222,6 +222,26 @@ class Looking:
         if kind is None:  # nobody here knows its shape: it is of the version that it was
             return replace(change, payload=self.codec.encode(data))
         return replace(change, payload=self.codec.encode(data, kind.shape), version=kind.version)
+
+    # -- who runs them -----------------------------------------------------------------------------
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return the live workers: what they serve, how much they run, where and which version they are.
+
+        Raises:
+            Unsupported: The backend does not list them.
+        """
+        self.needs("roster")
+        store: Any = self._store()
+        found: list[WorkerInfo] = store.roster()
+        return found
+
+    async def aworkers(self) -> list[WorkerInfo]:
+        """Asynchronous twin of :meth:`workers`."""
+        self.needs("roster")
+        store: Any = self._astore()
+        found: list[WorkerInfo] = await store.roster()
+        return found
 
     # -- what they did -----------------------------------------------------------------------------
 

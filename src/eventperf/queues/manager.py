@@ -329,6 +329,7 @@ class QueueManager(Enqueuing):
         max_jobs: int | None = None,
         max_memory_mb: float | None = None,
         max_age: Duration | None = None,
+        version: str | None = None,
     ) -> Worker:
         """Build a worker; nothing starts before it runs.
 
@@ -342,6 +343,7 @@ class QueueManager(Enqueuing):
                 ``run()`` for whatever started it to start it anew. Nothing is handed back for it.
             max_memory_mb: Retire when the process, with those of its ``cpu=True`` jobs, is larger (MiB).
             max_age: Retire after this time, up to a tenth earlier by chance.
+            version: Of your code, such as a tag or a commit, for :meth:`workers` to show.
         """
         from .working.worker import Worker
 
@@ -359,6 +361,7 @@ class QueueManager(Enqueuing):
                 max_memory_mb=max_memory_mb,
                 max_age_s=None if max_age is None else check_span(max_age, argument="max_age"),
             ),
+            version=version,
         )
 
     @overload

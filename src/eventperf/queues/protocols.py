@@ -29,7 +29,7 @@ from typing import Any, Final, Literal, Protocol, runtime_checkable
 from eventperf._core.clock import Clock
 
 from .engine import Engine
-from .job import JobInfo, JobState, Lease, NewJob, QueueStatus
+from .job import JobInfo, JobState, Lease, NewJob, QueueStatus, WorkerInfo
 from .minutes import Interval
 from .options import EngineOptions, QueueConfig, WorkerLife
 
@@ -64,6 +64,8 @@ class WorkerCard:
         types: Job types it has handlers for; it is never given others.
         room_by_queue: Queues it serves and its slots in each.
         slots: Slots in all.
+        about: What it tells of itself to people: any of ``host``, ``pid``, ``version``,
+            ``eventperf_version`` and ``started_at``.
         spare_s: For so long from its entering its claims take no leases back. It knows, or cannot rule out,
             that the store was away: those who hold jobs must have a chance to renew before they lose them.
     """
@@ -74,6 +76,7 @@ class WorkerCard:
     slots: int
     lease_s: float
     spare_s: float = 0.0
+    about: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -385,6 +388,14 @@ class MetricStore(Protocol):
         ...
 
 
+class RosterStore(Protocol):
+    """What a store adds that declares the capability ``"roster"``; its asynchronous face has the same."""
+
+    def roster(self) -> list[WorkerInfo]:
+        """Return the live workers, by their ids; a store may keep what a card tells to itself."""
+        ...
+
+
 class UpdateStore(Protocol):
     """What a store adds that declares the capability ``"update"``; its asynchronous face has the same."""
 
@@ -451,7 +462,7 @@ class Backend(Protocol):
             ``{"after": [ids], "when": "success", "failure" or "ended"}``), ``"schedules"``
             (:class:`ScheduleStore`), ``"wait_replicas"``, ``"transactional_enqueue"``, ``"attempts"`` (a
             job's info has them), ``"search"`` (:class:`SearchStore`), ``"metrics"`` (:class:`MetricStore`),
-            ``"update"`` (:class:`UpdateStore`).
+            ``"update"`` (:class:`UpdateStore`), ``"roster"`` (:class:`RosterStore`).
     """
 
     name: str

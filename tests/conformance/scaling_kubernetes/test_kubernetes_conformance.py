@@ -9,8 +9,9 @@ import pytest
 
 from eventperf.scaling import ConfigMapState, MetricSource, StateStore
 from eventperf.scaling.backends.kubernetes.api import KubernetesApi
+from eventperf.scaling.backends.kubernetes.metrics import KubernetesMetrics
 from eventperf.scaling.backends.kubernetes.state import KubernetesState
-from eventperf.scaling.backends.kubernetes.target import KubernetesMetrics, KubernetesTarget
+from eventperf.scaling.backends.kubernetes.target import KubernetesTarget
 from eventperf.scaling.backends.prometheus import PrometheusMetrics
 from eventperf.testing.kubernetes import KubernetesServer
 from eventperf.testing.scaling import MetricSourceSuite, ReplicaTargetSuite, StateStoreSuite

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eventperf.cache import CacheManager, CoherenceChanged, CorruptEntry, MemoryStore, RedisStore
+from eventperf.cache import (
+    CacheManager,
+    CacheOptions,
+    CoherenceChanged,
+    CorruptEntry,
+    MemoryStore,
+    RedisStore,
+)
+from eventperf.cache.values.envelope import settling_mark
 from faults import wait_until
 
 pytestmark = pytest.mark.integration
@@ -23,7 +31,14 @@ KINDS: dict[str, tuple[Any, ...]] = {
     "magic": ("SET", "E1"), "head": ("SET", "E1V"), "entry": ("SET", b"E1V" + b"x" * 90),
     "lease": ("SET", "E1L0" + "x" * 40), "mark": ("SET", "E1T0" + "x" * 40),
     "version": ("SET", "s" + "x" * 40), "long": ("SET", b"\xd0" * 9000),
+    # Well formed, and further away than anything of ours could be: loads would never be stored again.
+    "far lease": ("SET", "E1L0" + "x" * 16 + "9" * 13 + "-"),
+    "far lease that ends": ("SET", "E1L0" + "x" * 16 + "9" * 13 + "-", "PX", 3_600_000),
+    "far lease of a value": ("SET", b"E1V0" + b"x" * 16 + b"9" * 13 + b"m" + b"\0" * 32),
+    "far mark": ("SET", settling_mark()), "settles for ever": ("SET", "s" + "9" * 13 + "-x"),
+    "invalid for ever": ("SET", "i" + "9" * 13 + "-x"),
 }  # fmt: skip
+LIKE_AN_ENTRY = ("head", "entry", "far lease of a value")  # to what looks at the head only
 OTHER_TYPES = ("hash", "list", "set", "sorted set", "stream")
 
 
@@ -34,7 +49,8 @@ def url(request: pytest.FixtureRequest) -> str:
 
 
 def manager(url: str, **options: Any) -> CacheManager:
-    return CacheManager(RedisStore(url, timeout=30), namespace=uuid4().hex, **{"l1": None, **options})
+    options = {"l1": None, "options": CacheOptions(lease=0.05), **options}
+    return CacheManager(RedisStore(url, timeout=30), namespace=uuid4().hex, **options)
 
 
 def plant(cache: CacheManager, outer: str, kind: str) -> None:
@@ -84,7 +100,7 @@ def test_reads_miss_and_writes_and_loads_heal(url: str) -> None:
             for what, read in READS.items():
                 plant(cache, entry(cache), kind)
                 got = read(cache)  # these two look at the head only, and what begins as an entry may be one
-                assert got == "miss" or (what in ("keys", "touch") and kind in ("head", "entry")), what
+                assert got == "miss" or (what in ("keys", "touch") and kind in LIKE_AN_ENTRY), what
             for what, heal in HEALS.items():
                 plant(cache, entry(cache), kind)
                 heal(cache)
@@ -97,7 +113,7 @@ def test_reads_miss_and_writes_and_loads_heal(url: str) -> None:
             assert cache.stats().store_errors == 0, "nothing of this is a refusal of the server"
 
 
-@pytest.mark.parametrize("kind", [*OTHER_TYPES, "text", "entry", "lease"])
+@pytest.mark.parametrize("kind", [*OTHER_TYPES, "text", "entry", "lease", "far lease", "far mark"])
 def test_tasks_miss_and_heal_too(url: str, kind: str) -> None:
     async def main() -> None:
         cache = manager(url)
@@ -109,7 +125,7 @@ def test_tasks_miss_and_heal_too(url: str, kind: str) -> None:
             plant(cache, entry(cache), kind)
             await heal(cache)
             assert (await cache.aget("k")) == "good", what
-        assert cache.stats().corrupt >= (1 if kind == "lease" else 2)
+        assert cache.stats().corrupt >= (1 if kind in ("lease", "far lease", "far mark") else 2)
         assert cache.stats().store_errors == 0
         await cache.aclose()
 
@@ -141,7 +157,8 @@ def test_locks_and_counters_begin_anew(url: str) -> None:
     for kind in KINDS:
         with manager(url) as cache:
             head = f"{cache.namespace}:"
-            plant(cache, f"{head}l:job", kind)
+            if kind not in ("far lease that ends", "far lease of a value"):  # a lock may be held for so long
+                plant(cache, f"{head}l:job", kind)
             with cache.lock("job", ttl=60) as lock:
                 assert lock.renew()
                 assert not cache.lock("job", ttl=60).acquire(wait=0)
@@ -154,6 +171,19 @@ def test_locks_and_counters_begin_anew(url: str) -> None:
             assert counter.value() == start
             assert counter.incr(3) == start + 3
             assert cache.stats().store_errors == 0
+
+
+def test_a_lease_is_trusted_no_longer_than_one_of_our_own_and_a_lock_for_as_long_as_it_says(url: str) -> None:
+    with manager(url) as cache:
+        plant(cache, f"{cache.namespace}:l:job", "far lease that ends")
+        assert not cache.lock("job", ttl=0.01).acquire(wait=0.05)
+        for n, kind in enumerate(("far lease that ends", "far lease of a value")):
+            plant(cache, entry(cache, f"{n}"), kind)
+            assert cache.get_or_load_many([f"{n}", f"more{n}"], lambda keys: dict.fromkeys(keys, "good")) == {
+                f"{n}": "good", f"more{n}": "good"
+            }  # fmt: skip
+            assert cache.get_or_load(f"{n}", lambda: "again") == "good"
+        assert cache.stats().store_errors == 0
 
 
 def test_what_vanishes_under_a_load_is_no_error(url: str) -> None:

@@ -11,8 +11,8 @@ from uuid import uuid4
 import pytest
 
 from eventperf.cache import CacheManager, RedisStore, StoreUnavailable
-from eventperf.cache.backends.redis import direct_reads
-from eventperf.cache.backends.redis.direct_reads import _Link
+from eventperf.cache.backends.redis import direct_plain
+from eventperf.cache.backends.redis.direct_plain import _Link
 from faults import wait_until
 
 pytestmark = pytest.mark.integration
@@ -233,6 +233,30 @@ def test_a_line_that_drips_is_silent(between, redis_server, many, by_task):
         between.drips = False
 
 
+WRITES = {
+    "set_many": ([("k", BLOB, 60)],), "set_many of two": ([("k", BLOB, 60), ("l", BLOB, 60)],),
+    "a large value": ([("k", BLOB * 200, 60)],), "delete": (["k"],), "touch": ("k", 1.0, 2.0, 60),
+    "put_new": ("k", BLOB, 60, b""), "store_many": ("t" * 16, [("k", BLOB, 60)] * 2),
+    "tag_versions": (["t", "u"], "s" * 16, 60), "bump_tags": (["t"], "s" * 16), "publish": (b"[]",),
+    "acquire_many": (["k", "l"], "t" * 16),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_write_of_a_thread_has_one_time_out_for_the_whole_call(between, name):
+    """Answers come a byte in 20 ms without an end in sight: each long before a time-out of its own."""
+    store = RedisStore(f"redis://127.0.0.1:{between.port}", timeout=0.2)
+    verb = {"a large value": "set_many"}.get(name, name.split()[0])
+    options = ACQUIRED if verb == "acquire_many" else {}
+    getattr(store, verb)(*WRITES[name], **options)  # the script is known, a connection is open
+    between.answer, between.drips = b"+" * 100_000, True
+    with pytest.raises(StoreUnavailable) as caught:
+        getattr(store, verb)(*WRITES[name], **options)
+    assert caught.value.silent
+    between.drips = False
+    store.close()
+
+
 def test_a_large_answer_on_a_slow_line_has_its_time():
     """More than a time-out goes by, and every byte of it is needed."""
     ours, theirs = socket.socketpair()
@@ -261,8 +285,8 @@ def test_a_large_answer_on_a_slow_line_has_its_time():
     sender = threading.Thread(target=theirs.sendall, args=(data,), daemon=True)
     sender.start()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(direct_reads.time, "monotonic", lambda: Clock.now)
-        (reply,) = link.receive(1)
+        patch.setattr(direct_plain.time, "monotonic", lambda: Clock.now)
+        (reply,) = link.receive(1, 0)
     sender.join(30)
     assert len(reply) == 10_000_000
     assert Clock.now > 1

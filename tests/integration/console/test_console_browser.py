@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from browsers import browser
 from eventperf.cache import CacheManager
 from eventperf.cli.console import server
 from eventperf.contrib.console import Console
@@ -20,37 +19,11 @@ from eventperf.scaling import AutoScaler, CallableMetrics, SimulatedTarget, Targ
 from faults import wait_until
 
 selenium = pytest.importorskip("selenium")
-from selenium import webdriver  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.support.select import Select  # noqa: E402
 
 PAGES = ("", "queues", "cache", "database", "scaling")
 HOSTILE = "<img src=x onerror=\"document.title='broken in'\">"
-
-
-def binary(*names: str) -> str:
-    for name in names:
-        if found := shutil.which(name):
-            return found
-    text = f"no {names[0]}: apt-get install chromium chromium-driver"
-    if os.environ.get("EVENTPERF_REQUIRE_BROWSER"):
-        pytest.fail(text)
-    pytest.skip(text)
-
-
-def browser(profile: Path, **preferences: Any) -> Any:
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary("chromium", "chromium-browser", "google-chrome")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.add_argument(f"--user-data-dir={profile}")
-    options.add_experimental_option("prefs", preferences)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(binary("chromedriver", "chromium.chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
-    driver.set_page_load_timeout(60)
-    driver.set_window_size(1200, 900)
-    return driver
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,13 @@ def seen(name, answer):
         return answer(request, **given)
     return view
 
+made = []
+
+def slowly():
+    for piece in (b"a", b"b"):
+        made.append(piece)
+        yield piece
+
 def login(request):
     request.session["user"] = "alice"
     return HttpResponse("welcome alice")
@@ -90,6 +97,7 @@ urlpatterns = [
     path("form", keep(seen("form", lambda request: HttpResponse(get_token(request))))),
     path("login", keep(seen("login", login))),
     path("stream", keep(seen("stream", lambda request: StreamingHttpResponse(iter([b"a", b"b"]))))),
+    path("slow", keep(lambda request: StreamingHttpResponse(slowly()))),
     path("never", keep(never_cache(seen("never", lambda request: HttpResponse("x"))))),
     path("cookie", keep(seen("cookie", lambda request: [r := HttpResponse("x"), r.set_cookie("a", "b")][0]))),
 ]
@@ -110,6 +118,10 @@ for name in ("login", "stream", "never", "cookie"):
     before = calls.count(name)
     ask(f"/{name}"), ask(f"/{name}")
     assert calls.count(name) == before + 2, name
+for _ in range(2):
+    made.clear()
+    assert next(iter(ask("/slow").streaming_content)) == b"a"
+    assert made == [b"a"], "nothing is read ahead of who asks"
 client = Client()
 client.cookies["sessionid"] = "bob"
 before = len(calls)

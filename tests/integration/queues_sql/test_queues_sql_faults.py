@@ -6,7 +6,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,17 +28,6 @@ async def nap(ctx, data: float):
     return ctx.attempt
 queues.worker(concurrency=8, lease=1.5).run()
 """
-
-
-@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        found = f"sqlite:///{tmp_path / 'jobs.db'}"
-    else:
-        found = request.getfixturevalue(f"{request.param}_url")
-    with QueueManager(found) as queues:
-        queues.backend.create_schema()  # type: ignore[attr-defined]
-    return found
 
 
 def test_killed_worker_loses_nothing(url: str) -> None:

@@ -20,17 +20,6 @@ from eventperf.queues import JobState, QueueManager
 from eventperf.testing.queues import Station, balanced
 
 
-@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        found = f"sqlite:///{tmp_path / 'app.db'}"
-    else:
-        found = request.getfixturevalue(f"{request.param}_url")
-    with QueueManager(found) as queues:
-        queues.backend.create_schema()  # type: ignore[attr-defined]
-    return found
-
-
 @pytest.fixture
 def app(url: str) -> Iterator[Any]:
     engine = create_engine(url, poolclass=NullPool)

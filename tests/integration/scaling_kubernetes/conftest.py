@@ -6,12 +6,15 @@ import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from eventperf.scaling.backends.kubernetes.api import KubernetesApi
-from eventperf.testing.kubernetes import KubernetesServer
+from eventperf.testing.kubernetes import KubernetesServer, deployment
 from eventperf.testing.kubernetes.apiserver import RealApiServer
+from eventperf.testing.kubernetes.workloads import ready_pod
+from scale_processes import RULES, Group, use
 
 
 @pytest.fixture
@@ -61,3 +64,17 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
     namespace = f"t-{uuid.uuid4().hex[:8]}"
     api.request("POST", "/api/v1/namespaces", body={"metadata": {"name": namespace}})
     return Cluster(api, namespace)
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[Group]:
+    """Processes that scale ``web``, two pods of which use twice what they should."""
+    with KubernetesServer(schemas=True, pods=False) as server:
+        server.create_deployment("web", replicas=2)
+        for number in range(2):
+            server.create("pods", ready_pod(f"web-{number}", deployment("web")))
+        use(server, "140m")
+        server.enforce(RULES)
+        found = Group(server, tmp_path)
+        yield found
+        found.end()

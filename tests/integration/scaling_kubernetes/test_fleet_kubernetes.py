@@ -10,8 +10,9 @@ import pytest
 from eventperf.scaling import AutoScaler, Fleet, LeaderElector, ScalingDecision, TargetTracking
 from eventperf.scaling.backends.kubernetes.api import KubernetesApi
 from eventperf.scaling.backends.kubernetes.lease import KubernetesLease
+from eventperf.scaling.backends.kubernetes.metrics import KubernetesMetrics
 from eventperf.scaling.backends.kubernetes.state import KubernetesState
-from eventperf.scaling.backends.kubernetes.target import KubernetesMetrics, KubernetesTarget
+from eventperf.scaling.backends.kubernetes.target import KubernetesTarget
 from eventperf.testing.kubernetes import KubernetesServer, deployment
 from eventperf.testing.kubernetes.workloads import ready_pod
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,25 +22,11 @@ from eventperf.scaling import (
 )
 from eventperf.scaling.backends.kubernetes.api import KubernetesApi
 from eventperf.testing import FakeClock
-from eventperf.testing.kubernetes import KubernetesServer, deployment
+from eventperf.testing.kubernetes import KubernetesServer
 from eventperf.testing.kubernetes.resources import Resource
-from eventperf.testing.kubernetes.workloads import ready_pod
-from scale_processes import RULES, Group, eventually, use
+from scale_processes import RULES, Group, eventually
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def group(tmp_path: Path) -> Iterator[Group]:
-    with KubernetesServer(schemas=True, pods=False) as server:
-        server.create_deployment("web", replicas=2)
-        for number in range(2):
-            server.create("pods", ready_pod(f"web-{number}", deployment("web")))
-        use(server, "140m")
-        server.enforce(RULES)
-        found = Group(server, tmp_path)
-        yield found
-        found.end()
 
 
 def cli(group: Group, *words: str) -> int:

@@ -22,8 +22,9 @@ from eventperf.scaling import (
 )
 from eventperf.scaling.backends.kubernetes.api import KubernetesApi
 from eventperf.scaling.backends.kubernetes.lease import KubernetesLease
+from eventperf.scaling.backends.kubernetes.metrics import KubernetesMetrics
 from eventperf.scaling.backends.kubernetes.state import KubernetesState
-from eventperf.scaling.backends.kubernetes.target import KubernetesMetrics, KubernetesTarget
+from eventperf.scaling.backends.kubernetes.target import KubernetesTarget
 from eventperf.scaling.behavior import Behavior
 from eventperf.scaling.errors import ScalingError
 from eventperf.testing.kubernetes import KubernetesServer, deployment

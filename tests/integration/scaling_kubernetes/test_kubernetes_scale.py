@@ -19,8 +19,9 @@ from eventperf.scaling.backends.kubernetes.errors import (
     KubernetesThrottled,
     KubernetesUnavailable,
 )
+from eventperf.scaling.backends.kubernetes.scale import KubernetesScale
 from eventperf.scaling.backends.kubernetes.state import KubernetesState
-from eventperf.scaling.backends.kubernetes.target import KubernetesScale, KubernetesTarget
+from eventperf.scaling.backends.kubernetes.target import KubernetesTarget
 from eventperf.testing import FakeClock
 from eventperf.testing.kubernetes import KubernetesServer, Resource
 

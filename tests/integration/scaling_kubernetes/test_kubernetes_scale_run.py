@@ -6,30 +6,16 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from eventperf.cli.main import main
-from eventperf.testing.kubernetes import KubernetesServer, deployment
+from eventperf.testing.kubernetes import deployment
 from eventperf.testing.kubernetes.workloads import ready_pod
-from scale_processes import LEASE_S, RULES, Group, eventually, use
+from scale_processes import LEASE_S, Group, eventually, use
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def group(tmp_path: Path) -> Iterator[Group]:
-    with KubernetesServer(schemas=True, pods=False) as server:
-        server.create_deployment("web", replicas=2)
-        for number in range(2):
-            server.create("pods", ready_pod(f"web-{number}", deployment("web")))
-        use(server, "140m")
-        server.enforce(RULES)
-        found = Group(server, tmp_path)
-        yield found
-        found.end()
 
 
 def test_of_three_processes_one_acts_and_the_next_takes_over(group: Group) -> None:

@@ -11,10 +11,10 @@ from eventperf._core.errors import ConfigurationError
 from eventperf.scaling import Alert, AutoScaler, CallableMetrics, TargetTracking
 from eventperf.scaling.backends.kubernetes.api import KubernetesApi
 from eventperf.scaling.backends.kubernetes.errors import KubernetesNotFound
-from eventperf.scaling.backends.kubernetes.metrics import sample
+from eventperf.scaling.backends.kubernetes.metrics import KubernetesMetrics, sample
 from eventperf.scaling.backends.kubernetes.pods import Pod
 from eventperf.scaling.backends.kubernetes.state import KubernetesState, PodUsage
-from eventperf.scaling.backends.kubernetes.target import KubernetesMetrics, KubernetesTarget
+from eventperf.scaling.backends.kubernetes.target import KubernetesTarget
 from eventperf.scaling.model import Sample
 from eventperf.testing import FakeClock
 from eventperf.testing.kubernetes import KubernetesServer, deployment

@@ -16,8 +16,8 @@ from eventperf.scaling.backends.kubernetes.errors import (
     KubernetesUnavailable,
 )
 from eventperf.scaling.backends.kubernetes.names import parse_reference
+from eventperf.scaling.backends.kubernetes.scale import KubernetesScale
 from eventperf.scaling.backends.kubernetes.state import KubernetesState
-from eventperf.scaling.backends.kubernetes.target import KubernetesScale
 from eventperf.testing import FakeClock
 from eventperf.testing.kubernetes import KubernetesServer
 

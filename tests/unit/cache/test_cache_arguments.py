@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from arguments import Twins, refused
 from eventperf.cache import CacheManager, CacheOptions, MemoryStore, RedisStore, UnstableKey
 from eventperf.errors import ConfigurationError
 
@@ -173,37 +174,6 @@ MADE: Mapping[tuple[Any, str], tuple[Any, ...]] = {
 }
 
 
-def refused(argument: str, wrongs: tuple[Any, ...], call: Callable[[Any], Any]) -> list[str]:
-    """Return what came of those values that were not refused as they should be."""
-    faults = []
-    for wrong in wrongs:
-        try:
-            call(wrong)
-        except ConfigurationError as error:
-            good = error.argument == argument and error.allowed
-            fault = "" if good else f"refused as {error.argument}: {str(error)[:100]}"
-        except BaseException as error:
-            fault = f"{type(error).__name__}: {str(error)[:100]}"
-        else:
-            fault = "taken"
-        if fault:
-            faults.append(f"{argument}={repr(wrong)[:40]} was {fault}")
-    return faults
-
-
-class Twins:
-    """A manager whose calls go to their asynchronous twins, where they have one."""
-
-    def __init__(self, cache: CacheManager) -> None:
-        self._cache = cache
-
-    def __getattr__(self, name: str) -> Any:
-        twin = getattr(self._cache, f"a{name}", None)
-        if twin is None or name == "lock":
-            return getattr(self._cache, f"a{name}" if name == "lock" else name)
-        return lambda *args, **options: asyncio.run(twin(*args, **options))
-
-
 @pytest.fixture
 def cache() -> Iterator[CacheManager]:
     with CacheManager(namespace="arguments") as made:
@@ -217,7 +187,7 @@ def test_a_call_refuses_what_an_argument_cannot_be(cache: CacheManager, name: st
     wrongs, call = CALLS[name, argument]
     known = NAMED_OTHERWISE.get((name, argument), argument)
     assert refused(known, wrongs, lambda wrong: call(cache, wrong)) == []
-    twins: Any = Twins(cache)
+    twins: Any = Twins(cache, "lock")
     assert refused(known, wrongs, lambda wrong: call(twins, wrong)) == []
 
 

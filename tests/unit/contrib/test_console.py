@@ -10,16 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 
-from console_asks import HOSTILE, assert_harmless, everything, get, post
-from eventperf.cache import CacheManager
+from console_asks import HOSTILE, Elements, assert_harmless, everything, get, post
+from eventperf.cache import CacheManager, Loaded
 from eventperf.cli import console as command
 from eventperf.contrib.console import Console, ConsoleAction, read_only, staff_only
 from eventperf.contrib.console.guard import COOKIE
+from eventperf.contrib.console.parts.loads import Loads
 from eventperf.contrib.console.web import Request
+from eventperf.dbopt import DatabaseOptimizer, QueryRecorder, Workload
+from eventperf.dbopt.changes.report import ApplyReport
+from eventperf.dbopt.findings import IndexAdvice
+from eventperf.dbopt.schema.model import IndexSpec, Key
 from eventperf.errors import ConfigurationError, StoreUnavailable
 from eventperf.queues import QueueManager
 from eventperf.scaling import AutoScaler, CallableMetrics, SimulatedTarget, TargetTracking
+from eventperf.testing import FakeClock
 
 
 def scaler(rps: float = 300.0) -> AutoScaler:
@@ -176,13 +183,11 @@ def test_what_users_typed_stays_text_on_every_page() -> None:
 
 
 def test_a_part_that_fails_leaves_the_others_standing() -> None:
-    class Down:
-        namespace = "down"
-
+    class Down(CacheManager):
         def stats(self) -> Any:
             raise StoreUnavailable("no answer from redis:6379")
 
-    console = Console(queues=QueueManager("memory://"), cache=Down(), may=everything)  # type: ignore[arg-type]
+    console = Console(queues=QueueManager("memory://"), cache=Down(), may=everything)
     answer = get(console, "/")
     assert answer.status == 200
     assert b"no answer from redis:6379" in answer.body
@@ -202,6 +207,32 @@ def test_a_pattern_is_counted_before_anything_goes() -> None:
     assert cache.get("user:3") == 3
     assert post(console, "/cache", sure="1", **form).status == 303
     assert cache.get("user:3") is None
+
+
+def test_the_keys_that_cost_most_to_load_are_named_to_those_who_may_see_values() -> None:
+    cache = CacheManager()
+    console = Console(cache=cache, may=everything)
+    for _ in range(3):
+        cache.delete("dear")
+        cache.get_or_load("dear", list)
+    with pytest.raises(ZeroDivisionError):
+        cache.get_or_load(HOSTILE, lambda: 1 / 0)
+    page = assert_harmless(get(console, "/cache"))
+    assert re.search(r"dear\s*3\s*0", page.text)
+    assert "<script>alert(1)</script>" in page.text
+    shy = Console(cache=cache, may=lambda r, action, s: action == "view")
+    cache.get_or_load("private", lambda: 1)
+    assert b"private" not in get(shy, "/cache").body
+
+
+def test_what_a_cache_loads_is_kept_bounded_and_the_dearest_stay() -> None:
+    loads = Loads(cache := CacheManager())
+    core_hooks = cache._core.hooks
+    core_hooks.emit(Loaded("dearest", 60.0))
+    for n in range(10_000):
+        core_hooks.emit(Loaded(f"cheap {n}", 0.001))
+    assert len(loads._known) <= 2_000
+    assert "dearest" in loads._known
 
 
 def test_a_scaler_is_frozen_and_let_go_and_the_overview_says_so() -> None:
@@ -273,3 +304,72 @@ def test_other_methods_are_refused(method: str) -> None:
 def test_a_manager_that_is_none_is_named(argument: str, given: Any) -> None:
     with pytest.raises(ConfigurationError, match=argument):
         Console(may=everything, **{argument: given})
+
+
+def test_loops_are_named_with_their_line_and_statements_with_what_they_cost_lately(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/shop.db")
+    with engine.begin() as db:
+        db.execute(text("CREATE TABLE visits (id INTEGER PRIMARY KEY, page INT)"))
+    recorder, clock = QueryRecorder(engine), FakeClock()
+    optimizer = DatabaseOptimizer(engine, source=recorder)
+    console = Console(optimizer=optimizer, may=everything, clock=clock)
+
+    def visits(times: int) -> None:
+        with engine.connect() as db:
+            for n in range(times):
+                db.execute(text("SELECT id FROM visits WHERE page = :p"), {"p": n}).all()
+
+    visits(15)
+    first = assert_harmless(get(console, "/database"))
+    assert Path(__file__).name in first.text
+    assert "mean of the last" not in first.text
+    clock.advance(60)
+    visits(15)
+    assert "mean of the last 1 min" in assert_harmless(get(console, "/database")).text
+    shy = Console(optimizer=optimizer, may=read_only)
+    assert "SELECT id FROM" not in Elements(get(shy, "/database").body.decode()).text.partition("Loops")[2]
+
+
+def test_a_whole_advice_is_shown_to_those_who_may_see_values_and_compared_with_the_one_before(
+    tmp_path: Path,
+) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/shop.db")
+    with engine.begin() as db:
+        db.execute(text("CREATE TABLE visits (id INTEGER PRIMARY KEY, page INT, at INT)"))
+        db.execute(text("INSERT INTO visits (page, at) VALUES (:p, 1)"), [{"p": n} for n in range(2000)])
+        db.execute(text("ANALYZE"))
+    optimizer = DatabaseOptimizer(engine, source=Workload("sqlite"))
+    console, shy = (Console(optimizer=optimizer, may=may) for may in (everything, read_only))
+    part = console._parts["/database"]
+    workload = Workload("sqlite")
+    workload.add("SELECT at FROM visits WHERE page = 4711")
+    for known in (Workload("sqlite"), workload):
+        part._advice.append((0.0, optimizer.advise(known)))  # type: ignore[attr-defined]
+    page = assert_harmless(get(console, "/database"))
+    assert "visits (page" in page.text
+    assert re.search(r"(measured|planned|estimated)\s*new\s*CREATE INDEX", page.text)
+    whole = assert_harmless(get(console, "/database/advice", n="0"))
+    assert "Planner cost of the queries" in whole.text
+    assert "No index is worth adding" in get(console, "/database/advice", n="1").body.decode()
+    shy._parts["/database"]._advice = part._advice  # type: ignore[attr-defined]
+    assert b"Planner cost" not in get(shy, "/database/advice", n="0").body
+    for odd in ("2", "-1", "x"):
+        assert get(console, "/database/advice", n=odd).status == 404
+
+
+def test_the_value_of_a_partial_index_is_a_literal_too(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/shop.db")
+    advice = DatabaseOptimizer(engine, source=Workload("sqlite")).advise()
+    spec = IndexSpec("visits", (Key("at"),), where="page = 'SECRET'")
+    index = IndexAdvice(
+        name="ix", spec=spec, sql="CREATE INDEX ix ON visits (at) WHERE page = 'SECRET'", gain=0.5,
+        size_bytes=1, write_cost=0.0, reason="", proof="planned",
+    )  # fmt: skip
+    advice.indexes = [index]
+    report = ApplyReport(dry_run=False, planned=["WHERE page = 'SECRET'"])
+    for may, shown in ((everything, True), (read_only, False)):
+        console = Console(optimizer=DatabaseOptimizer(engine, source=Workload("sqlite")), may=may)
+        part: Any = console._parts["/database"]
+        part._advice, part._report = [(0.0, advice)], (0.0, report)
+        part._work.error = "ValueError: SECRET"
+        assert (b"SECRET" in get(console, "/database").body) is shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
@@ -13,6 +14,7 @@ from eventperf.contrib.console.guard import COOKIE, token_of
 from eventperf.contrib.console.web import Request, Response
 from eventperf.queues import JobState, Limit, QueueManager
 from eventperf.testing import FakeClock
+from eventperf.testing.queues import Station
 
 
 @pytest.fixture
@@ -99,6 +101,51 @@ def test_all_that_match_are_counted_first_and_touched_when_sure(queues: QueueMan
     assert dead(queues) == []
 
 
+def test_jobs_that_wait_get_another_time_and_others_are_left(queues: QueueManager) -> None:
+    console = Console(queues=queues, may=everything)
+    (late,) = (job.id for job in queues.jobs(state="delayed").jobs)
+    assert b"Reschedule" in get(console, "/queues/job", id=late).body
+    assert b"Reschedule" not in get(console, "/queues/job", id=dead(queues)[0]).body
+    answer = send(console, "/queues/jobs", action="job.reschedule", id=[late, dead(queues)[0]], delay="0s")
+    assert "done=reschedule&n=1" in dict(answer.headers)["Location"]
+    assert queues.job_info(late).state is JobState.WAITING
+    again = send(console, "/queues/jobs", all="job.reschedule", state="waiting", delay="2h")
+    assert b"1 jobs match" in again.body
+    assert b'name="delay" value="2h"' in again.body
+    assert queues.job_info(late).state is JobState.WAITING, "it asks first"
+    send(console, "/queues/jobs", all="job.reschedule", state="waiting", delay="2h", sure="1")
+    assert queues.job_info(late).state is JobState.DELAYED
+    odd = send(console, "/queues/job", action="job.reschedule", id=[late], delay="soon")
+    assert odd.status == 409
+    assert b"soon" in odd.body
+
+
+def test_all_that_match_are_touched_across_queues(queues: QueueManager) -> None:
+    queues.enqueue("mail", "bad 3", queue="low")
+    queues.worker().run(burst=True)
+    console = Console(queues=queues, may=everything)
+    assert "n=3" in dict(send(console, "/queues/jobs", all="job.retry", sure="1").headers)["Location"]
+    assert dead(queues) == []
+    assert "n=4" in dict(send(console, "/queues/jobs", all="job.cancel", sure="1").headers)["Location"]
+    assert not queues.jobs(state="waiting").jobs
+
+
+def test_a_queue_is_emptied_of_one_state_once_that_is_confirmed(queues: QueueManager) -> None:
+    console = Console(queues=queues, may=everything)
+    form = {"action": "queue.purge", "subject": "normal", "state": "failed"}
+    assert b"Delete 2 failed jobs of normal" in send(console, "/queues", **form).body
+    assert len(dead(queues)) == 2
+    assert "done=purge&n=2" in dict(send(console, "/queues", **form, sure="1").headers)["Location"]
+    assert dead(queues) == []
+    assert len(queues.jobs(state="completed").jobs) == 2, "other states stay"
+    assert b"that are kept" in send(console, "/queues", **{**form, "state": "completed"}).body
+    for odd in ({"state": "active"}, {"subject": "no queue"}):
+        assert send(console, "/queues", **{**form, **odd}, sure="1").status == 409
+    reader = Console(queues=queues, may=read_only)
+    assert b"queue.purge" not in get(reader, "/queues").body
+    assert send(reader, "/queues", **form, sure="1").status == 403
+
+
 def test_nothing_chosen_does_nothing(queues: QueueManager) -> None:
     assert send(Console(queues=queues, may=everything), "/queues/jobs", action="job.retry").status == 409
 
@@ -167,3 +214,52 @@ def test_schedules_say_when_they_come_next_and_limits_what_they_count() -> None:
     )
     assert get(console, "/queues/rules", **{"in": "west"}).status == 404
     assert "/ops/queues/rules?in=north" in get(console, "/queues").body.decode()
+
+
+def test_workers_are_shown_with_load_and_version(queues: QueueManager) -> None:
+    console = Console(queues=queues, may=everything)
+    assert b"No worker is alive" in get(console, "/queues/workers").body
+    about = {"host": HOSTILE, "pid": 7, "version": "v1"}
+    first = Station(queues, "report", name="w1", about=about)
+    Station(queues, "mail", name="w2", about={"version": "v2"})
+    queues.enqueue("report", 1)
+    (lease,) = first.take(1)
+    page = assert_harmless(get(console, "/queues/workers"))
+    assert "Workers of several versions run: v1 (1), v2 (1)" in page.text
+    assert re.search(r"w1\s*critical, high, low, normal\s*1\s*1,000\s*0%", page.text)
+    assert "<script>alert(1)</script>" in page.text
+    assert b"/ops/queues/workers?in=default" in get(console, "/queues").body
+    first.end(lease)
+
+
+def test_who_may_not_see_payloads_learns_nothing_of_them_in_other_ways() -> None:
+    """Not by searching, not from errors, tracebacks, log lines or headers."""
+    queues = QueueManager("memory://")
+
+    @queues.job("typed", attempts=1)
+    def typed(ctx: Any, data: dict[str, str]) -> None:
+        logging.getLogger("shop").warning("charging %s", data["card"])
+        raise ValueError(f"no such card: {data['card']}")
+
+    order = {"card": "4111-SECRET"}
+    typed.enqueue(order, headers={"authorization": "Bearer 4111-SECRET"})
+    queues.worker().run(burst=True)
+    queues.enqueue("typed", order, queue="low", delay="1h")
+    shy, seeing = (Console(queues=queues, may=may) for may in (read_only, everything))
+    (job,) = dead(queues)
+    for path, query in (("/queues/jobs", {}), ("/queues/job", {"id": job}), ("/", {}), ("/queues", {})):
+        page = assert_harmless(get(shy, path, **query))
+        assert "SECRET" not in page.text, path
+    assert "ValueError" in get(shy, "/queues/job", id=job).body.decode(), "its kind is no secret"
+    page = assert_harmless(get(seeing, "/queues/job", id=job))
+    for text in ("no such card: 4111-SECRET", "charging 4111-SECRET", "Bearer 4111-SECRET", "Traceback"):
+        assert text in page.text
+    for guess in ("4111", "4112"):
+        answer = get(shy, "/queues/jobs", text=guess)
+        assert ids_on(answer) == set()
+        assert b"for those who may see payloads" in answer.body
+        assert job not in answer.body.decode()
+    assert job in get(seeing, "/queues/jobs", text="4111").body.decode()
+    blind = Console(queues=queues, may=lambda r, action, subject: action in ("view", "job.cancel"))
+    assert send(blind, "/queues/jobs", all="job.cancel", text="4111", sure="1").status == 409
+    assert len(queues.jobs(state="delayed").jobs) == 1

@@ -12,7 +12,7 @@ from eventperf.cache import CacheManager
 from eventperf.cache.values.serializers import MsgpackSerializer
 from eventperf.contrib.http import HttpCacheMiddleware, WsgiCacheMiddleware, http_cached
 from eventperf.contrib.http.kept import Record
-from eventperf.contrib.http.who import says_who
+from eventperf.contrib.http.who import in_scope, is_silent, says_who
 from eventperf.errors import ConfigurationError
 from http_sites import Site, says
 
@@ -91,7 +91,8 @@ X-Pomerium-Jwt-Assertion X-Pomerium-Claim-Email X-Oidc-Claim-Sub Client-Cert
 X-Forwarded-Tls-Client-Cert X-Appengine-User-Email X-Jwt X-Session-Id X-Token Shib-Session-Id
 X-Consumer-Id X-Credential-Identifier X-Api-Key X-Secret X-Access-Key Dpop Signature-Input
 X-Ssl-Client-S-Dn X-Role X-Amzn-Oidc-Data X-Ms-Client-Principal-Name X-Goog-Iap-Jwt-Assertion
-Cf-Access-Authenticated-User-Email X-Vouch-Idp-Claims-Name
+Cf-Access-Authenticated-User-Email X-Vouch-Idp-Claims-Name Api_Key X_Api_Key X_Sid Access_Token X-Cookie
+X-Admin X-Staff X-Employee X-Mail X-Pass X-Pin X-Ticket X-Sub
 """.lower().split()
 
 NAMES_NOBODY = """
@@ -107,6 +108,53 @@ X-Envoy-External-Address Content-Type
 def test_names_of_headers_tell_who_asks() -> None:
     assert [name for name in NAMES_SOMEBODY if not says_who(name)] == []
     assert [name for name in NAMES_NOBODY if says_who(name)] == []
+
+
+SHARED = [name for name in NAMES_NOBODY if name not in ("origin", "cf-ipcountry", "x-requested-with")]
+
+
+def test_headers_of_every_visitor_and_every_request_share_an_answer() -> None:
+    assert [name for name in SHARED if not is_silent(name)] == []
+
+
+def test_answers_are_shared_by_requests_that_differ_in_what_everybody_sends(kind: str) -> None:
+    site = Site(kind, says(cache_control="max-age=60"))
+    for n in ("1", "2"):
+        site.ask(user_agent=n, x_forwarded_for=n, traceparent=n, referer=n, sec_fetch_site=n, x_request_id=n)
+    assert site.calls == 1
+    site.ask(x_never_heard_of="1"), site.ask(x_never_heard_of="1"), site.ask(x_never_heard_of="2")
+    assert site.calls == 3
+    site = Site(kind, says(cache_control="max-age=60"), harmless_headers=["X-Never-Heard-Of"])
+    site.ask(x_never_heard_of="1"), site.ask(x_never_heard_of="2"), site.ask()
+    assert site.calls == 1
+
+
+@pytest.mark.parametrize(
+    "said", ["private;x", "max-age=60; private", "no store, max-age=60", "max-age=60, pri vate"]
+)
+def test_what_cannot_be_read_as_a_directive_forbids(kind: str, said: str) -> None:
+    site = Site(kind, says(cache_control=said), ttl="1m")
+    site.ask(), site.ask()
+    assert site.calls == 2
+
+
+@pytest.mark.parametrize(
+    "said", ["max-age=60", 'max-age="60"', "Max-Age = 60,, public", 'max-age=60, x="a, b;c"']
+)
+def test_what_can_be_read_is_kept(kind: str, said: str) -> None:
+    site = Site(kind, says(cache_control=said))
+    site.ask(), site.ask()
+    assert site.calls == 1
+
+
+def test_scopes_of_a_middleware_outside_say_who_asks() -> None:
+    class Credentials:
+        def __init__(self, *scopes: str) -> None:
+            self.scopes = list(scopes)
+
+    assert in_scope({"auth": Credentials("authenticated")})
+    assert not in_scope({"auth": Credentials()})
+    assert in_scope({"auth": {"id": 7}})
 
 
 def test_who_says_who_he_is_is_answered_by_the_application(kind: str) -> None:

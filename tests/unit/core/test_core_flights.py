@@ -179,6 +179,7 @@ def test_a_new_flight_has_nothing_yet(flights):
     flight, _ = flights.join("k")
     assert (flight.key, flight.state, flight.outcome, flight.said) == ("k", OPEN, None, ())
     assert (flight.fenced, flight.fenced_tags, flight.is_awaited) == (False, set(), False)
+    assert (flight.is_outdated, flight.is_refresh) == (False, False)
     assert "k" in flights
     assert "other" not in flights
 

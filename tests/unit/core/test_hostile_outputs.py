@@ -110,8 +110,8 @@ def _scaler(name: str) -> AutoScaler:
 def _pages(name: str, text: str) -> list[Any]:
     cache, queues = CacheManager(), QueueManager("memory://")
     cache.set(name, text)
-    whole = text.encode("utf-8", "replace").decode()  # headers with half a character are refused
-    queues.enqueue("t", {"a": text}, id="one", headers={"h": whole})
+    whole = text.encode("utf-8", "replace").decode()  # half a character is refused
+    queues.enqueue("t", {"a": whole}, id="one", headers={"h": whole})
     scaler = _scaler(name)
     scaler.tick()
     console = Console(queues=queues, cache=cache, scaler=scaler, may=everything)

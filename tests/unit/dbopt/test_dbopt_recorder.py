@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from eventperf.dbopt import QueryRecorder
+from eventperf.dbopt.statements.loaders import ONCE, general
 
 ROWS = 8
 
@@ -95,6 +96,62 @@ def test_each_loop_is_named_with_the_option_that_ends_it(
     assert nearest.rpartition(":")[0] == lines.co_filename
     assert lines.co_firstlineno < int(nearest.rpartition(":")[2]) <= lines.co_firstlineno + 4
     assert len(above) == 2, "the loop may be theirs"
+
+
+@pytest.mark.parametrize(
+    "values", [lambda n: {"n": 7}, lambda n: None, lambda n: {"n": 7, "blob": b"x" * 100}]
+)
+def test_a_loop_whose_values_are_equal_in_all_rounds_is_to_be_done_once(values: Callable[[int], Any]) -> None:
+    recorder = QueryRecorder(dialect="sqlite")
+    for _ in range(3):
+        scope = Scope()
+        for n in range(6):
+            recorder.observe("SELECT a FROM t WHERE b = :n", values(n), 0.001, "app.py:9", scope=scope)
+    (loop,) = recorder.n_plus_one()
+    assert (loop.fix, loop.runs, loop.queries) == (ONCE, 3, 18)
+    assert ONCE in "".join(recorder.workload().notes)
+    (statement,) = recorder.workload()
+    assert statement.looped == 0, "it may wait for a change: an index still serves it"
+
+
+class Strange:
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("which of them?")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("place", [1, 4, 5, 7])
+@pytest.mark.parametrize("other", [{"n": 8}, {"n": Strange()}, None], ids=repr)
+def test_one_round_with_other_values_makes_it_a_loop_for_a_loader(place: int, other: Any) -> None:
+    recorder, scope = QueryRecorder(dialect="sqlite"), Scope()
+    for n in range(8):
+        values = other if n == place else {"n": 7}
+        recorder.observe("SELECT a FROM t WHERE b = :n", values, 0.001, "app.py:9", scope=scope)
+    (loop,) = recorder.n_plus_one()
+    assert loop.fix == general()
+
+
+def test_values_changed_in_place_and_literals_in_the_text_are_other_values() -> None:
+    recorder, values = QueryRecorder(dialect="sqlite"), [0]
+    one, two = Scope(), Scope()
+    for n in range(6):
+        values[0] = n
+        recorder.observe("SELECT a FROM t WHERE b = ?", values, 0.001, "app.py:9", scope=one)
+        recorder.observe(f"SELECT c FROM t WHERE b = {n}", None, 0.001, "app.py:9", scope=two)
+    assert {loop.fix for loop in recorder.n_plus_one()} == {general()}
+
+
+def test_of_large_values_nothing_is_held_or_told() -> None:
+    recorder, scope = QueryRecorder(dialect="sqlite"), Scope()
+    for _ in range(6):
+        recorder.observe("SELECT a FROM t WHERE b = ?", (b"x" * 9_000,), 0.001, "app.py:9", scope=scope)
+    (loop,) = recorder.n_plus_one()
+    assert loop.fix == general()
+
+
+class Scope:
+    """A transaction of somebody else's."""
 
 
 CODE = """

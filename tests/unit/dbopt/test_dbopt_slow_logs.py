@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from eventperf.dbopt import Workload
+from eventperf.dbopt.backends.mysql import sources
+from eventperf.dbopt.backends.mysql.sources import SlowLogFile
+from eventperf.dbopt.statements.fingerprint import parse
 
 PERCONA = """\
 /usr/sbin/mysqld, Version: 8.0.36-28 (Percona Server (GPL), Release 28, Revision 47601f19). started with:
@@ -78,3 +82,52 @@ def test_an_entry_stands_for_all_that_percona_did_not_log(tmp_path: Path) -> Non
     assert (busy.rows_sent, busy.rows_examined) == (60, 180_000)
     assert (plain.calls, plain.total_s) == (1, 0.25)
     assert "20 calls for each entry" in work.since
+
+
+def entries(count: int, *, text: str = "SELECT name FROM customer WHERE id = {n}") -> str:
+    head = (
+        "# User@Host: app[app] @ web1 []\n# Query_time: 0.5  Lock_time: 0.0  Rows_sent: 1  Rows_examined: 9\n"
+    )
+    return "".join(f"{head}SET timestamp={1709374500 + n};\n{text.format(n=n)};\n" for n in range(count))
+
+
+def test_no_more_than_one_entry_of_a_log_is_held(tmp_path: Path) -> None:
+    """A log of a day may be larger than the memory; 4 MB took 6 MB, and now the same as any other."""
+    file = tmp_path / "slow.log"
+    file.write_text(
+        entries(1_000, text=f"SELECT name FROM customer WHERE note = '{'x' * 4_000}' AND id = {{n}}")
+    )
+    tracemalloc.start()
+    recording = SlowLogFile(file).read(500)
+    count = sum(1 for _ in recording.rows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 501
+    assert recording.covers.endswith("which ends 2024-03-02 10:31:39 UTC")
+    assert peak < 1_000_000
+
+
+def test_a_statement_of_many_megabytes_is_cut_and_the_next_entry_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_LONGEST", 10_000)
+    file = tmp_path / "slow.log"
+    rows = ", ".join(["(1, 'x')"] * 3_000)
+    one_line, many_lines = f"INSERT INTO t (a, b) VALUES {rows}", f"INSERT INTO u VALUES {rows}"
+    file.write_text(
+        entries(1, text=one_line) + entries(1, text=many_lines.replace("), (", "),\n(")) + entries(1)
+    )
+    texts = [row.sql for row in SlowLogFile(file).read(None).rows]
+    assert [len(t) > 9_000 for t in texts] == [True, True, False]
+    assert max(map(len, texts)) < 21_000
+    assert "FROM customer WHERE id = 0" in texts[2]
+
+
+def test_of_many_entries_of_one_form_one_is_parsed(tmp_path: Path) -> None:
+    file = tmp_path / "slow.log"
+    file.write_text(entries(200))
+    before = parse.cache_info()
+    (statement,) = Workload.from_slow_log(file)
+    after = parse.cache_info()
+    assert (statement.calls, len(statement.samples)) == (200, 16)
+    assert after.hits + after.misses - before.hits - before.misses == 1

@@ -6,7 +6,6 @@ that a new one cannot be forgotten.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from arguments import Twins, refused
 from eventperf.errors import ConfigurationError
 from eventperf.queues import (
     Backlog,
@@ -111,6 +111,7 @@ CALLS: Mapping[tuple[str, str], tuple[tuple[Any, ...], Callable[[QueueManager, A
     ("worker", "max_jobs"): ((*NO_COUNT, 0), lambda q, v: q.worker(max_jobs=v)),
     ("worker", "max_memory_mb"): ((-1, 0, "3", True, NAN, INF, []), lambda q, v: q.worker(max_memory_mb=v)),
     ("worker", "max_age"): ((*NO_SPAN, 0), lambda q, v: q.worker(max_age=v)),
+    ("worker", "version"): (NO_TEXT, lambda q, v: q.worker(version=v)),
     ("jobs", "state"): ((5, "", "never", HALF, [], HUGE), lambda q, v: q.jobs(state=v)),
     ("jobs", "queue"): (NO_TEXT, lambda q, v: q.jobs(queue=v)),
     ("jobs", "type"): (NO_TEXT, lambda q, v: q.jobs(type=v)),
@@ -217,38 +218,6 @@ INNER = {
     "close": "takes nothing", "aclose": "takes nothing",
 }  # fmt: skip
 """Public for other parts of the package."""
-
-
-def refused(argument: str, wrongs: tuple[Any, ...], call: Callable[[Any], Any]) -> list[str]:
-    """Return what came of those values that were not refused as they should be."""
-    faults = []
-    for wrong in wrongs:
-        shown = repr(wrong)[:40].encode("ascii", "backslashreplace").decode()
-        try:
-            call(wrong)
-        except ConfigurationError as error:
-            good = error.argument == argument and error.allowed and len(str(error)) < 3_000
-            fault = "" if good else f"refused as {error.argument}: {str(error)[:100]}"
-        except BaseException as error:
-            fault = f"{type(error).__name__}: {str(error)[:100]}"
-        else:
-            fault = "taken"
-        if fault:
-            faults.append(f"{argument}={shown} was {fault}")
-    return faults
-
-
-class Twins:
-    """A manager whose calls go to their asynchronous twins, where they have one."""
-
-    def __init__(self, queues: QueueManager) -> None:
-        self._queues = queues
-
-    def __getattr__(self, name: str) -> Any:
-        twin = getattr(self._queues, f"a{name}", None)
-        if twin is None:
-            return getattr(self._queues, name)
-        return lambda *args, **options: asyncio.run(twin(*args, **options))
 
 
 @pytest.fixture

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from eventperf.errors import ConfigurationError
 from eventperf.queues import JobState, PayloadError, QueueManager
+from eventperf.queues.codec import Codec
 
 
 @pytest.mark.parametrize("headers", [{"a": "\udc80"}, {"\ud800": "a"}, {"a": 1}, "text", [("a", "b")]])
@@ -85,3 +87,24 @@ def test_a_log_line_without_a_text_harms_no_handler() -> None:
     queues.worker().run(burst=True)
     assert job.result() == "done"
     assert "a Odd" in (job.info().attempts[0].log_tail or "")
+
+
+@dataclass
+class Seat:
+    row: int
+
+
+def test_what_is_stored_is_not_quoted_where_it_cannot_be_read() -> None:
+    """The reason is stored, logged and shown to people who may not see payloads."""
+    pydantic = pytest.importorskip("pydantic")
+    card, codec = pydantic.create_model("Card", number=(int, ...)), Codec(10_000)
+    stored = codec.encode({"number": "4111-SECRET", "row": "4111-SECRET"})
+    for shape in (int, list[int], dict[str, int], card, Seat, tuple[int, int]):
+        with pytest.raises(PayloadError) as caught:
+            codec.decode(stored, shape)
+        assert "SECRET" not in str(caught.value)
+        assert f"{len(stored)} bytes" in str(caught.value)
+        assert caught.value.__cause__ is None, "or a traceback would quote it"
+    with pytest.raises(PayloadError) as caught:
+        codec.decode(stored + b"SECRET")
+    assert "SECRET" not in str(caught.value)

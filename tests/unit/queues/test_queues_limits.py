@@ -46,6 +46,7 @@ def test_only_a_limit_of_a_queue_alone_holds_the_whole_queue() -> None:
         ({"type": "t", "rate": 1_000_001}, "rate", "a whole number from 1 to 1000000"),
         ({"type": "t", "rate": 1, "per": 0.0009}, "per", "at least a millisecond"),
         ({"type": "t", "rate": 1, "per": "soon"}, "per", "a positive number of seconds"),
+        ({"type": "t", "rate": 1, "per_key": "yes"}, "per_key", "True, False"),
     ],
 )
 def test_a_wrong_limit_is_refused_with_what_was_given_and_what_is_allowed(
@@ -79,6 +80,11 @@ def test_limits_must_not_contradict_each_other() -> None:
             check_limits([Limit(type="t", rate=1), wrong])  # type: ignore[list-item]
         assert (caught.value.argument, caught.value.given) == ("limits", wrong)
         assert caught.value.allowed == allowed
+    for none in (Limit(type="t", rate=1), "t", 5):
+        with pytest.raises(ConfigurationError) as caught:
+            check_limits(none)  # type: ignore[arg-type]
+        assert (caught.value.argument, caught.value.given) == ("limits", none)
+        assert caught.value.allowed == "a list of Limit(...)"
 
 
 def test_the_stricter_of_cap_and_rate_counts_from_the_first_job_on() -> None:
@@ -135,6 +141,9 @@ def test_keys_are_counted_each_by_itself_where_the_limit_says_so() -> None:
     assert ledger.start("q", "t", "two", 0.0) == [("", "t", "two")]
     assert ledger.start("q", "t", "one", 0.0) == ("", "t", "one")
     assert ledger.start("q", "t", "", 0.0) == [], "without a key it is free"
+    whole = Ledger([Limit(type="t", concurrency=1)])
+    assert whole.start("q", "t", "one", 0.0) == [T], "and all together where it does not"
+    assert whole.start("q", "t", "two", 0.0) == T
 
 
 def test_a_limit_that_does_not_match_lets_the_next_one_be_asked() -> None:

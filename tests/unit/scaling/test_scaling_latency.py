@@ -118,20 +118,58 @@ def test_a_record_replays_bit_for_bit_with_what_was_learned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argument", "given"),
+    ("argument", "given", "allowed"),
     [
-        ("wait", -1),
-        ("share", 0),
-        ("share", 1.5),
-        ("safety", True),
-        ("concurrency", 0),
-        ("capacity_rps", -4.0),
+        ("wait", -1, "a positive number of seconds"),
+        ("wait", 0, "a positive number of seconds"),
+        ("startup", -1, "zero or a positive number of seconds"),
+        ("window", -1, "zero or a positive number of seconds"),
+        ("drain", 0, "a positive number of seconds"),
+        ("share", 0, "a number between 0 and 1"),
+        ("share", 1, "a number between 0 and 1"),
+        ("share", "0.1", "a number between 0 and 1"),
+        ("safety", True, "a number between 0 and 1"),
+        ("safety", 1.5, "a number between 0 and 1"),
+        ("concurrency", 0, "a whole number from 1"),
+        ("concurrency", True, "a whole number from 1"),
+        ("concurrency", 1.0, "a whole number from 1"),
+        ("capacity_rps", -4.0, "a number above 0, or None to learn it"),
+        ("capacity_rps", 0, "a number above 0, or None to learn it"),
+        ("capacity_rps", math.inf, "a number above 0, or None to learn it"),
+        ("hedge", 0.9, "a number from 1 to 100"),
+        ("hedge", 100.5, "a number from 1 to 100"),
+        ("hedge", True, "a number from 1 to 100"),
+        ("hedge", "4", "a number from 1 to 100"),
     ],
 )
-def test_bad_arguments_are_named(argument: str, given: object) -> None:
+def test_bad_arguments_are_named(argument: str, given: object, allowed: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         LatencyPolicy(**{argument: given})  # type: ignore[arg-type]
-    assert caught.value.argument == argument
+    assert (caught.value.argument, caught.value.given) == (argument, given)
+    assert caught.value.allowed.startswith(allowed)
+
+
+def test_a_policy_keeps_what_it_was_given_and_shows_it() -> None:
+    made = LatencyPolicy(
+        wait="250ms", share=0.01, concurrency=1, capacity_rps=12.5, startup=0, window=0, safety=0.5,
+        hedge=100, drain="1m",
+    )  # fmt: skip
+    assert (made.wait_s, made.share, made.concurrency, made.capacity_rps) == (0.25, 0.01, 1, 12.5)
+    assert (made.startup_s, made.window_s, made.safety, made.hedge, made.drain_s) == (
+        0.0,
+        0.0,
+        0.5,
+        100,
+        60.0,
+    )
+    assert repr(made) == (
+        "LatencyPolicy(wait_s=0.25, concurrency=1, capacity_rps=12.5, startup_s=0, safety=0.5, hedge=100)"
+    )
+    plain = LatencyPolicy(hedge=1)
+    assert (plain.wait_s, plain.share, plain.concurrency, plain.capacity_rps) == (0.4, 0.001, 4, None)
+    assert (plain.startup_s, plain.window_s, plain.safety, plain.drain_s) == (75.0, 30.0, 0.985, 10.0)
+    assert LatencyPolicy().hedge == 16.0
+    assert "capacity_rps=None" in repr(plain)
 
 
 @given(

@@ -11,6 +11,7 @@ from eventperf.cache.protocols import CacheStore, SharesServer
 from .breaker import Breaker
 from .keeper import Keeper
 from .replay import Again
+from .server_clock import ServerClock
 
 
 class Common:
@@ -20,6 +21,7 @@ class Common:
         self.breaker: Breaker = Breaker(url)
         self.keeper: Keeper = Keeper()
         self.again: Again = Again()
+        self.clock: ServerClock = ServerClock(url)
 
     def after_fork(self) -> None:
         """Forget the parent's threads."""

@@ -33,12 +33,14 @@ def fill(core: Core, batch: Batch, name: str) -> Steps[int]:
     flight, _ = core.flights.join(name, inner)
     try:
         versions: dict[str, str] = {}
+        since = core.wall()
         if core.tier is not None and batch.tags:
+            since = yield from core.clocks.server_s(batch.space.outer)
             versions = yield from tag_versions(core, core.tier, batch.space, batch.tags, create_for_s=life[1])
         pairs = dict((yield from load(core.flights, lambda: batch.loader([]), (flight,))))
         items = {batch.space.local(key): value for key, value in pairs.items()}
         settles = core.fences.is_settling(name, inner) or any(
-            tag_settles(version, core.wall()) for version in versions.values()
+            tag_settles(version, since) for version in versions.values()
         )
         if settles or len(versions) < (len(batch.tags) if core.tier is not None else 0):
             core.counts.refused += len(items)
@@ -64,6 +66,7 @@ def _store(
     versions: dict[str, str],
 ) -> Steps[None]:
     soft, hard = life
+    yield from core.clocks.learn(batch.space.outer)
     named = [(outer_of(batch.space, local), value) for local, value in items.items()]
     blobs = [
         (outer, pack(core, outer, value, soft, hard, batch.options, tags=versions), hard)

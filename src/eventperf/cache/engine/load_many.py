@@ -136,7 +136,7 @@ def _lead(core: Core, batch: Batch, mine: dict[str, Flight]) -> Steps[dict[str, 
     outers = {key: outer_of(batch.space, key) for key in rest}
     force = {outers[key] for key in rest if looks[key].present}
     token = core.salt()
-    lease_s = batch.options.in_seconds.lease
+    lease_s, sent_s = batch.options.in_seconds.lease, core.clocks.own()
     try:
         grants = yield from ask(tier.acquire_many, list(outers.values()), token, lease_s=lease_s, force=force)
     except StoreUnavailable:
@@ -145,6 +145,8 @@ def _lead(core: Core, batch: Batch, mine: dict[str, Flight]) -> Steps[dict[str, 
     ours = [key for key in rest if states[key].state in ("granted", "settling")]
     if ours:
         leased = {key: grant for key in ours if (grant := states[key]).state == "granted"}
+        for grant in [*leased.values()][:1]:
+            core.clocks.heard(grant.wait_s, sent_s)
         out |= yield from _load_leased(core, tier, batch, ours, leased, mine, token)
     for key in rest:
         if states[key].state not in ("granted", "settling"):

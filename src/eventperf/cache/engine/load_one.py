@@ -257,6 +257,7 @@ def _load_shared(core: Core, tier: Tier, job: Job, flight: Flight, in_background
             return (yield from _load_alone(core, job, flight))
         force = {job.outer} if seen.present else set()
         waker = core.wakes.expect(job.outer)
+        sent_s = core.clocks.own()
         try:
             grants = yield from ask(
                 tier.acquire_many, [job.outer], token, lease_s=job.options.in_seconds.lease, force=force
@@ -265,17 +266,29 @@ def _load_shared(core: Core, tier: Tier, job: Job, flight: Flight, in_background
             if grant.state == "held":
                 if job.stale is not None and _may_do(job, job.stale):
                     return _serve_stale(core, job.stale)
+                wait_s = yield from _trusted(tier, job, grant.wait_s)
                 hears = core.bus is not None and core.bus.connected
-                left = max(0.001, grant.wait_s + 0.005) if hears else min(0.02, max(0.001, grant.wait_s))
+                left = max(0.001, wait_s + 0.005) if hears else min(0.02, max(0.001, wait_s))
                 yield from core.wakes.park(waker, left)
         except StoreUnavailable:
             return (yield from _load_alone(core, job, flight))
         finally:
             core.wakes.done(waker)
         if grant.state == "granted":
+            core.clocks.heard(grant.wait_s, sent_s)
             return (yield from _load_leased(core, tier, job, flight, token, grant.wait_s, in_background))
         if grant.state == "settling":
             return (yield from _load_alone(core, job, flight, keep=False))
+
+
+def _trusted(tier: Tier, job: Job, wait_s: float) -> Steps[float]:
+    """Return how long the lease of another process is waited for: never longer than one of our own."""
+    lease_s = job.options.in_seconds.lease
+    if wait_s <= lease_s + 0.001:  # leases are whole milliseconds
+        return wait_s
+    if tier.shorten is not None:
+        yield from ask(tier.shorten, job.outer, lease_s=lease_s)
+    return lease_s
 
 
 def _may_do(job: Job, stale: Found) -> bool:

@@ -44,11 +44,13 @@ class Look(NamedTuple):
         found: The value, fresh or stale; ``None`` when there is none that can be used.
         present: There are bytes under the key that a loader has to take over.
         lost: The second tier did not answer.
+        odd: What it says of its times fits no clock that is right.
     """
 
     found: Found | None
     present: bool = False
     lost: bool = False
+    odd: bool = False
 
 
 def outer_of(space: Space, local: str) -> str:
@@ -65,8 +67,9 @@ def decode(core: Core, outer: str, blob: bytes | None, options: CacheOptions) ->
         core.corrupt(outer, "a key of another type" if blob == OTHER_TYPE else "foreign bytes")
         return Look(None, present=True)
     now = core.wall()
+    odd = core.clocks.is_odd(sealed.created, sealed.hard, now)
     if not is_kept(sealed.hard, now):
-        return Look(None, present=True)
+        return Look(None, present=True, odd=odd)
     serializer: Any = options.serializer or core.serializer
     try:
         loads = serializer.loads
@@ -76,7 +79,8 @@ def decode(core: Core, outer: str, blob: bytes | None, options: CacheOptions) ->
     except Exception as error:  # a serializer of the host may raise anything: it is a miss, counted
         core.corrupt(outer, str(error))
         return Look(None, present=True)
-    return Look(Found(value, sealed.soft - now, sealed.hard - now, sealed.tags, sealed.load_s), present=True)
+    found = Found(value, sealed.soft - now, sealed.hard - now, sealed.tags, sealed.load_s)
+    return Look(found, present=True, odd=odd)
 
 
 def _loads_for(serializer: SignsForKey, outer: str, data: bytes) -> Any:
@@ -118,6 +122,11 @@ def look(
         looks = {key: Look(None, present=True) for key in keys}
         for key, blob in zip(asked, blobs, strict=True):
             looks[key] = decode(core, outers[key], blob, options)
+        odd = [key for key in asked if looks[key].odd]
+        if odd and (yield from core.clocks.doubt(outers[odd[0]])):
+            for key, blob in zip(asked, blobs, strict=True):
+                if looks[key].odd or looks[key].found:
+                    looks[key] = decode(core, outers[key], blob, options)
         yield from _compare_tags(core, tier, space, looks, versions)
         for key, ticket in tickets.items():
             if (found := looks[key].found) is not None:
@@ -228,8 +237,9 @@ def plain_value(core: Core, outer: str, blob: bytes | None, options: CacheOption
 
     The short way of a manager without process memory: no tags to compare, nothing to promote.
     """
-    found = decode(core, outer, blob, options).found
-    if found is None or found.tags or not found.is_fresh:
+    seen = decode(core, outer, blob, options)
+    found = seen.found
+    if found is None or seen.odd or found.tags or not found.is_fresh:
         return ABSENT
     core.counts.l2_hits += 1
     return found.value

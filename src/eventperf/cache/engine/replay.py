@@ -172,9 +172,10 @@ class Replay:
         self._tell(words)
         with self._mu:
             for name in names:
-                if owed.get(name) == said[name]:  # else it was owed again while we were saying it
+                # Else it was owed again while we were saying it, or the other thread has said it too.
+                if owed.get(name) == said[name]:
                     del owed[name]
-        self.replayed += len(names)
+                    self.replayed += 1
 
     def close(self) -> None:
         """Stop trying."""

@@ -50,6 +50,7 @@ from .keeper import Keeper
 from .locks import Locks
 from .plain_ways import PlainWays
 from .replay import Replay
+from .server_clock import Clocks
 from .tag_copies import TagCopies
 from .tallies import Tallies
 from .tier import Tier
@@ -85,7 +86,7 @@ class Core:
         self.serializer = serializer
         self.clock = clock
         self.now: Callable[[], float] = clock.monotonic
-        self.wall: Callable[[], float] = clock.time
+        self.clocks: Clocks = Clocks(clock.time, None, None)
         self.random: Random = random
         self.hooks: Hooks = Hooks()
         self.counts: Counts = Counts()
@@ -110,6 +111,7 @@ class Core:
         self.l1_open = l1 is not None and (store is None or coherence == "ttl")
         self._last_soft: float = 0.0
         self._last_tags: tuple[str, ...] = ()
+        self.wall: Callable[[], float] = clock.time
         self._link(store, coherence)
         _cores.add(self)
 
@@ -149,6 +151,11 @@ class Core:
         self.gate = Gate(store, self.breaker, self.replay.run, self.counts, self.hooks)
         self.breaker.join(self.gate)
         self.tier = Tier(store, self.gate)
+        if self.tier.time is not None and isinstance(
+            self.clock, SystemClock
+        ):  # a clock of the host's is right
+            self.clocks = Clocks(self.clock.time, shared.clock, self.tier.time)
+        self.wall = self.clocks.now
         if isinstance(store, TellsForeign):
             store.on_foreign(self.corrupt_here)
         if isinstance(store, SupportsBus):

@@ -16,7 +16,9 @@ from eventperf.cache.protocols import (
     SupportsKeys,
     SupportsLease,
     SupportsPutNew,
+    SupportsShorten,
     SupportsTags,
+    SupportsTime,
     SupportsTouch,
 )
 
@@ -74,6 +76,9 @@ class Tier:
         self.put_new: Verb[[str, bytes, float, bytes], bool] = verb("add", plain.put_new, aplain.put_new)
         if isinstance(store, SupportsPutNew):
             self.put_new = verb("add", store.put_new, store.aput_new)  # refused is better than shared
+        self.time: Verb[[str], float | None] | None = None
+        if isinstance(store, SupportsTime):
+            self.time = verb("its time", store.server_time, store.aserver_time)
         if isinstance(store, SupportsAdd):
             self.add = verb("numbers", store.add, store.aadd)
 
@@ -88,6 +93,9 @@ class Tier:
         self.take: Verb[..., list[Grant]] | None = None  # as ``acquire_many``, but never a plain way
         self.renew: Verb[..., None] | None = None
         self.give_back: Verb[..., None] | None = None
+        self.shorten: Verb[..., None] | None = None
+        if isinstance(store, SupportsShorten):
+            self.shorten = verb("leases", store.shorten, store.ashorten)
         if not isinstance(store, SupportsLease):
             return
         self.has_leases = True

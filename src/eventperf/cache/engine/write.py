@@ -104,6 +104,7 @@ def _write_far(
     soft, hard = life
     keys = list(items)
     outers = {key: outer_of(space, key) for key in keys}
+    yield from core.clocks.learn(outers[keys[0]])
     # Refuses before any change.
     blobs = {key: pack(core, outers[key], items[key], soft, hard, options) for key in keys}
     core.drop_keys(keys)
@@ -143,6 +144,7 @@ def touch(core: Core, space: Space, local: str, life_s: float, options: CacheOpt
         core.hold(local, entry.value, soft, hard, tags, 0.0, FREE)
         return True
     outer = outer_of(space, local)
+    yield from core.clocks.learn(outer)
     if core.l1 is not None:
         core.l1.pop(local)
     now = core.wall()
@@ -208,6 +210,7 @@ def add(
     times = b""
     if seen.present:  # nobody gets it any more (its tags, its end): it may be replaced, a newer one not
         times = times_of((yield from ask(tier.get, outer)) or b"")
+    yield from core.clocks.learn(outer)
     versions: dict[str, str] = {}
     if tags:
         versions = yield from tag_versions(core, tier, space, tags, create_for_s=hard)

@@ -16,7 +16,7 @@ from .config import build, read_file
 from .state import open_state
 
 if TYPE_CHECKING:
-    from eventperf.scaling.backends.kubernetes.target import KubernetesScale
+    from eventperf.scaling.backends.kubernetes.scale import KubernetesScale
 
 
 def freeze(args: argparse.Namespace, *, on: bool) -> int:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, Final
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.logs import logger
 
 from .flow import HttpCache
 from .kept import Marks, Record, Unstorable, marks
-from .rules import CONDITIONS, SAFE, Asked, bypass, is_whole, place
+from .rules import CONDITIONS, SAFE, Asked, bypass, is_whole, place, wants_new
 from .who import in_scope
 
 if TYPE_CHECKING:
@@ -24,6 +24,11 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_TURNS: Final = (
+    16  # of the loop: middlewares that pass pieces on take a few, whoever waits for something more
+)
+_PIECES: Final = 10_000
 
 
 class HttpCacheMiddleware:
@@ -57,7 +62,7 @@ class HttpCacheMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        asked = asked_of(scope)
+        asked = asked_of(scope, self.http.rules.harmless)
         if bypass(asked, self.http.rules):
             await self._around(asked, scope, receive, send)
             return
@@ -65,6 +70,13 @@ class HttpCacheMiddleware:
             kept = await self.http.apeek(asked)
             if kept is None:
                 await self._around(asked, scope, receive, send)
+            else:
+                await _respond(self.http, asked, kept, send, hit=True)
+            return
+        if self.http.streams.knows(asked):
+            kept = None if wants_new(asked) else await self.http.apeek(asked)
+            if kept is None:
+                await self._along(asked, scope, receive, send)
             else:
                 await _respond(self.http, asked, kept, send, hit=True)
             return
@@ -82,6 +94,41 @@ class HttpCacheMiddleware:
             raise
         await _respond(self.http, asked, record, send, hit=record is not run.record)
         await run.finish(old=record is not run.record)
+
+    async def _along(self, asked: Asked, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a stream through as it is made, and keep a copy of it at its end."""
+        copy = await self.http.streams.abegin(asked)
+        had_body = ended = False
+
+        async def received() -> Message:
+            nonlocal had_body
+            message = await receive()
+            had_body = had_body or bool(message["type"] == "http.request" and message.get("body"))
+            return message
+
+        async def copied(message: Message) -> None:
+            nonlocal ended
+            await send(message)
+            if message["type"] == "http.response.start":
+                copy.start(message["status"], _headers(message))
+                if message.get("trailers"):
+                    copy.drop()
+            elif message["type"] == "http.response.body" and not ended:
+                copy.add(bytes(message.get("body", b"")))
+                if not message.get("more_body"):
+                    ended = True
+                    if had_body or scope.get("session"):
+                        copy.drop()
+                    await copy.aend()
+
+        token = marks.set(copy.said)
+        try:
+            await self.app(scope, received, copied)
+        finally:
+            marks.reset(token)
+            if not ended:
+                copy.drop()
+                await copy.aend()
 
     async def _around(self, asked: Asked, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the application answer; forget what a change made old."""
@@ -113,11 +160,11 @@ class _Run:
         self._marks = Marks()
         self._start: Message = {}
         self._parts: list[bytes] = []
-        self._size = 0
-        self._passes = self._holds = self._had_body = self._ended = False
+        self._size = self._pieces = 0
+        self._is_held = self._had_body = self._ended = self._flushed = False
+        self._flushing: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] | None = None
         self.record: Record | None = None
-        self._decided: asyncio.Future[None]
 
     async def load(self) -> Record:
         """Return the answer of the application.
@@ -125,7 +172,12 @@ class _Run:
         Raises:
             Unstorable: It goes through to the client instead.
         """
-        self._decided = asyncio.get_running_loop().create_future()
+        if self.record is not None:  # its life was over as soon as it was there
+            return self.record
+        self._loop = asyncio.get_running_loop()
+        self._decided: asyncio.Future[None] = self._loop.create_future()
+        self._verdict: asyncio.Future[bool] = self._loop.create_future()
+        self._lock = asyncio.Lock()
         token = marks.set(self._marks)
         try:
             self.task = asyncio.ensure_future(self._app(self._scope, self._receive, self._take))
@@ -151,55 +203,89 @@ class _Run:
         return self._had_body or bool(self._scope.get("session"))
 
     async def _take(self, message: Message) -> None:
-        if self._passes:
-            await self._send(message)
-        elif message["type"] == "http.response.start":
-            self._start = message
-            life = self._http.life_of(self._asked, message["status"], _headers(message), self._marks)
-            if life is None or message.get("trailers") or self._is_personal():
-                self._holds = message["status"] >= 500 and self._http.rules.grace_s > 0  # an old one may do
-                if not self._holds:
-                    await self._pass()
+        if self._decided.done():
+            if not self._is_held or await self._verdict:
+                await self._flush()
+                await self._send(message)
+            return
+        if message["type"] == "http.response.start":
+            self._begin(message)
         elif message["type"] == "http.response.body":
-            await self._body(message)
+            self._body(bytes(message.get("body", b"")), more=bool(message.get("more_body")))
         else:
             if self._start:
-                await self._pass()
-            await self._send(message)
-
-    async def _body(self, message: Message) -> None:
-        part = bytes(message.get("body", b""))
-        self._size += len(part)
-        if self._size > self._http.rules.max_body_bytes:
-            await self._pass()
+                self._decide()
+                await self._flush()
             await self._send(message)
             return
+        if self._decided.done() and self.record is None and not self._is_held:
+            await self._flush()
+
+    def _begin(self, message: Message) -> None:
+        self._start = message
+        life = self._http.life_of(self._asked, message["status"], _headers(message), self._marks)
+        if life is None or message.get("trailers") or self._is_personal():
+            self._is_held = message["status"] >= 500 and self._http.rules.grace_s > 0  # an old one may do
+            if not self._is_held:
+                self._decide()
+
+    def _body(self, part: bytes, *, more: bool) -> None:
         self._parts.append(part)
-        if not message.get("more_body") and not self._decided.done():
+        self._size += len(part)
+        self._pieces += 1
+        if self._size > self._http.rules.max_body_bytes or self._pieces > _PIECES:
+            self._ended = not more
+            self._decide()
+        elif more:
+            self._look(self._pieces, _TURNS)
+        else:
             self._ended = True
             status, headers, body = self._start["status"], _headers(self._start), b"".join(self._parts)
-            if not self._holds and not self._is_personal() and is_whole(headers, body):
+            if not self._is_held and not self._is_personal() and is_whole(headers, body):
                 self.record = self._http.record(self._asked, status, headers, body, self._marks)
-            self._decided.set_result(None)
+            self._decide()
 
-    async def _pass(self) -> None:
-        """Hand through what there is, and all that comes."""
-        self._passes = True
-        await self._send(self._start)
-        if self._parts:
-            body = b"".join(self._parts)
-            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+    def _look(self, pieces: int, turns: int) -> None:
+        """See whether the next piece is there within a few turns of the loop; else this is a stream."""
+        if self._decided.done() or pieces != self._pieces:
+            return
+        if turns:
+            self._loop.call_soon(self._look, pieces, turns - 1)
+            return
+        self._decide()
+        if not self._is_held:
+            self._http.streams.note(self._asked, self._marks.tags)
+            self._flushing = asyncio.ensure_future(self._flush())  # before the others have been told
+
+    def _decide(self) -> None:
+        """Say that the answer is gathered, or that it will not be."""
         if not self._decided.done():
             self._decided.set_result(None)
 
+    async def _flush(self) -> None:
+        """Hand through what was gathered."""
+        async with self._lock:
+            if self._flushed:
+                return
+            self._flushed = True
+            body, self._parts = b"".join(self._parts), []
+            await self._send(self._start)
+            if self._pieces:
+                await self._send({"type": "http.response.body", "body": body, "more_body": not self._ended})
+
     async def deliver(self) -> None:
         """Give the client the answer that was made and not kept, as far as it was made."""
-        if self._start and not self._passes:
-            await self._send(self._start)
-            if self._parts or self._ended:
-                body = b"".join(self._parts)
-                await self._send({"type": "http.response.body", "body": body, "more_body": not self._ended})
+        self._judge(True)
+        if self._flushing is not None:
+            await self._flushing
+        if self._start:
+            await self._flush()
         await self.finish()
+
+    def _judge(self, goes_out: bool) -> None:
+        """Say whether an answer that was held goes to the client."""
+        if not self._verdict.done():
+            self._verdict.set_result(goes_out)
 
     async def finish(self, *, old: bool = False) -> None:
         """Wait for what the application does after its answer (background tasks).
@@ -209,8 +295,14 @@ class _Run:
         """
         if self.task is None:
             return
+        self._judge(not old)
+        if old and not self._ended:
+            self.task.cancel()  # nobody reads the rest
         try:
             await self.task
+        except asyncio.CancelledError:
+            if not (old and self.task.cancelled()):
+                raise
         except Exception as error:
             if not old:
                 raise
@@ -233,8 +325,8 @@ def _headers(message: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(k.decode("latin-1"), v.decode("latin-1")) for k, v in message.get("headers", ())]
 
 
-def asked_of(scope: Mapping[str, Any]) -> Asked:
-    """Return what a scope asks for."""
+def asked_of(scope: Mapping[str, Any], harmless: Collection[str] = ()) -> Asked:
+    """Return what a scope asks for; ``harmless`` as in :class:`HttpCache`."""
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
@@ -251,6 +343,7 @@ def asked_of(scope: Mapping[str, Any]) -> Asked:
         path=where,
         headers=headers,
         known=in_scope(scope),
+        harmless=harmless,
     )
 
 

@@ -6,7 +6,7 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
@@ -15,13 +15,12 @@ from eventperf._core.logs import logger
 from eventperf.cache.keys import Reserved
 
 from . import rules
-from .kept import Marks, Record, Unstorable
+from .kept import KEEP_S, Marks, Record, Unstorable
 from .rules import Asked, Headers, Rules
+from .streams import Streams
 
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager
-
-_KEEP_S: Final = 86_400.0  # an entry's own life is in the answer; this only bounds what nobody asks for
 
 _log = logger("eventperf.contrib.http")
 
@@ -83,6 +82,7 @@ class HttpCache:
         self._mu = threading.Lock()
         self._renewing: set[str] = set()
         self._told: set[str] = set()
+        self.streams: Streams = Streams(self)
         self.refusals: tuple[type[Exception], ...] = ()  # what a framework turns into an answer below 500
 
     @classmethod
@@ -152,16 +152,16 @@ class HttpCache:
 
     def peek(self, asked: Asked) -> Record | None:
         """Return a fresh answer that is kept, without having one made."""
-        record = self._checked(self.cache.get(_key(asked.key())))
+        record = self._checked(self.cache.get(self.key(asked.key())))
         if record is not None and not _fits(asked, record):
-            record = self._checked(self.cache.get(_key(asked.variant_key(list(record.vary)))))
+            record = self._checked(self.cache.get(self.key(asked.variant_key(list(record.vary)))))
         return self._fresh(asked, record)
 
     async def apeek(self, asked: Asked) -> Record | None:
         """Return a fresh answer that is kept; see :meth:`peek`."""
-        record = self._checked(await self.cache.aget(_key(asked.key())))
+        record = self._checked(await self.cache.aget(self.key(asked.key())))
         if record is not None and not _fits(asked, record):
-            record = self._checked(await self.cache.aget(_key(asked.variant_key(list(record.vary)))))
+            record = self._checked(await self.cache.aget(self.key(asked.variant_key(list(record.vary)))))
         return self._fresh(asked, record)
 
     def answer(self, asked: Asked, load: Callable[[], Record]) -> Record:
@@ -170,42 +170,42 @@ class HttpCache:
         Raises:
             Unstorable: It was made and may not be kept; who had it made has it, all others make their own.
         """
-        key, new = _key(asked.key()), rules.wants_new(asked)
+        key, new = self.key(asked.key()), rules.wants_new(asked)
         for _ in range(2):
             ways = self.cache.refresh if new else self.cache.get_or_load
-            record = self._checked(ways(key, load, ttl=_KEEP_S, tags=_tags))
+            record = self._checked(ways(key, load, ttl=KEEP_S, tags=_tags))
             if record is None:
-                record = self.cache.refresh(key, load, ttl=_KEEP_S, tags=_tags)
+                record = self.cache.refresh(key, load, ttl=KEEP_S, tags=_tags)
             if _fits(asked, record):
                 if self._will_do(key, record):
                     return record
                 try:
-                    return self.cache.refresh(key, load, ttl=_KEEP_S, tags=_tags)
+                    return self.cache.refresh(key, load, ttl=KEEP_S, tags=_tags)
                 except Exception as error:
                     return self._graced(asked, record, error)
                 finally:
                     self._renewed(key)
-            key = _key(asked.variant_key(list(record.vary)))
+            key = self.key(asked.variant_key(list(record.vary)))
         raise Unstorable
 
     async def aanswer(self, asked: Asked, load: Callable[[], Awaitable[Record]]) -> Record:
         """Return the answer to a request; see :meth:`answer`."""
-        key, new = _key(asked.key()), rules.wants_new(asked)
+        key, new = self.key(asked.key()), rules.wants_new(asked)
         for _ in range(2):
             ways = self.cache.arefresh if new else self.cache.aget_or_load
-            record = self._checked(await ways(key, load, ttl=_KEEP_S, tags=_tags))
+            record = self._checked(await ways(key, load, ttl=KEEP_S, tags=_tags))
             if record is None:
-                record = await self.cache.arefresh(key, load, ttl=_KEEP_S, tags=_tags)
+                record = await self.cache.arefresh(key, load, ttl=KEEP_S, tags=_tags)
             if _fits(asked, record):
                 if self._will_do(key, record):
                     return record
                 try:
-                    return await self.cache.arefresh(key, load, ttl=_KEEP_S, tags=_tags)
+                    return await self.cache.arefresh(key, load, ttl=KEEP_S, tags=_tags)
                 except Exception as error:
                     return self._graced(asked, record, error)
                 finally:
                     self._renewed(key)
-            key = _key(asked.variant_key(list(record.vary)))
+            key = self.key(asked.variant_key(list(record.vary)))
         raise Unstorable
 
     def changed(self, asked: Asked, status: int) -> bool:
@@ -215,6 +215,15 @@ class HttpCache:
     def tag(self, asked: Asked) -> str:
         """Return the tag that every answer of a path carries."""
         return f"http:{asked.path}"
+
+    def key(self, text: str) -> str:
+        """Return the key of an entry of this part: none of the application's reaches it."""
+        return Reserved.of("http", text)
+
+    def place_of(self, asked: Asked, record: Record, there: Any) -> str:
+        """Return the key of an answer, where ``there`` stands under that which does not tell variants."""
+        is_other = isinstance(there, Record) and not _fits(asked, there)
+        return self.key(asked.variant_key(list(there.vary)) if is_other else asked.key())
 
     def _checked(self, found: Any) -> Record | None:
         """Return what was found if it is an answer; what is not is told once and made again."""
@@ -278,10 +287,6 @@ def texts(argument: str, given: Any) -> list[str]:
     if not all(isinstance(text, str) for text in found):
         raise ConfigurationError(argument, found, "a list of texts")
     return found
-
-
-def _key(text: str) -> str:
-    return Reserved.of("http", text)
 
 
 def _fits(asked: Asked, record: Record) -> bool:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Final
+
+KEEP_S: Final = 86_400.0
+"""Life of an entry: the answer's own is in it, this only bounds what nobody asks for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

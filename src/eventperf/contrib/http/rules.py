@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from typing import Final
 
-from .who import sayers
+from .who import is_silent, sayers
 
 Headers = Sequence[tuple[str, str]]
 
@@ -35,15 +35,6 @@ NOT_MODIFIED: Final = frozenset(
     {"cache-control", "content-location", "date", "etag", "expires", "last-modified", "vary"}
 )
 """What a 304 tells again (RFC 9110, 15.4.5)."""
-
-UNKEYED: Final = (
-    "forwarded", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-forwarded-prefix",
-    "x-forwarded-server", "x-forwarded-scheme", "x-forwarded-ssl", "x-forwarded-path", "x-host",
-    "x-original-host", "x-original-url", "x-rewrite-url", "x-script-name", "x-http-method",
-    "x-http-method-override", "x-method-override", "x-tenant", "x-tenant-id",
-)  # fmt: skip
-"""Headers that change what applications answer although caches look at none of them: they are part of the key
-here, so that nobody can put an answer made for him in the place of everybody's."""
 
 CONDITIONS: Final = frozenset(
     {"if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "if-range", "range"}
@@ -85,6 +76,7 @@ class Asked:
         headers: By their names in small letters; several of one name joined by commas.
         known: Whether the server, or a middleware outside, knows who asks.
         around: What else the answer depends on, as ``name=value`` (the language that is set).
+        harmless: Headers that change no answer, as the host says.
     """
 
     method: str
@@ -93,6 +85,7 @@ class Asked:
     headers: Mapping[str, str] = field(default_factory=dict)
     known: bool = False
     around: tuple[str, ...] = ()
+    harmless: Collection[str] = ()
 
     @property
     def has_body(self) -> bool:
@@ -108,10 +101,15 @@ class Asked:
 
         What the URL does not say stands before it: whatever a visitor writes into a URL comes after.
         """
-        return f"{self._unkeyed()}|{self.url}"
+        return f"{self._unlisted()}|{self.url}"
 
-    def _unkeyed(self) -> str:
-        extra = [*self.around, *(f"{name}={self.headers[name]}" for name in UNKEYED if name in self.headers)]
+    def _unlisted(self) -> str:
+        """Return what stands for the headers that may change the answer without a word in ``Vary``.
+
+        Whoever sends one that an application heeds gets an answer made for it; nobody else may get that one.
+        """
+        said = [n for n in self.headers if not is_silent(n) and n not in self.harmless]
+        extra = [*self.around, *(f"{name}={self.headers[name]}" for name in sorted(said))]
         return _digest(extra) if extra else ""
 
     def variant(self, names: Sequence[str]) -> dict[str, str]:
@@ -121,7 +119,7 @@ class Asked:
     def variant_key(self, names: Sequence[str]) -> str:
         """Return what names the answer for this request's variant."""
         said = self.variant(sorted(names))
-        return f"{self._unkeyed()}.{_digest([f'{k}={v}' for k, v in said.items()])}|{self.url}"
+        return f"{self._unlisted()}.{_digest([f'{k}={v}' for k, v in said.items()])}|{self.url}"
 
 
 def place(scheme: str, host: str, base: str, path: str) -> str:
@@ -156,6 +154,21 @@ def directives(text: str) -> dict[str, str]:
         if name:
             found.setdefault(name.strip().lower(), value.strip().strip('"'))
     return found
+
+
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_DIRECTIVE: Final = re.compile(rf'{_WORD}(?:[ \t]*=[ \t]*(?:{_WORD}|"))?')
+
+
+def is_sound(text: str) -> bool:
+    """Tell whether a Cache-Control header is one: of others nobody knows what they were to forbid.
+
+    >>> is_sound('max-age=60, no-cache="Set-Cookie, a"'), is_sound("private;x")
+    (True, False)
+    """
+    parts = (part.strip(" \t") for part in _QUOTED.sub('"', text).split(","))
+    return all(not part or _DIRECTIVE.fullmatch(part) for part in parts)
 
 
 def bypass(asked: Asked, rules: Rules) -> str:
@@ -215,8 +228,9 @@ def lifetime(
     Args:
         ttl_s: What the view said about itself, ``None`` for the rules' own.
     """
-    said = directives(values(headers, "cache-control"))
-    if not _may_be_kept(said, status, headers):
+    text = values(headers, "cache-control")
+    said = directives(text)
+    if not is_sound(text) or not _may_be_kept(said, status, headers):
         return None
     if asked.says_who(rules) and not ({"public", "s-maxage", "must-revalidate"} & said.keys()):
         return None

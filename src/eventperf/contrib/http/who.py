@@ -1,7 +1,8 @@
 """Whether a request says who asks: by names, of headers and of what a server puts into its environment.
 
-A rule and not a list: every gateway has names of its own, and a name that is missed shows one person's answer
-to all. A name that is caught in error only costs a kept answer, and ``harmless_headers`` cures it.
+A rule and not a list: every gateway has names of its own. A name that is caught in error only costs a kept
+answer, and ``harmless_headers`` cures it. A name that is missed shows nobody's answer to others either: each
+header that is not known to be silent is part of the key (:func:`is_silent`).
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ _SAYS: Final = re.compile(
 """What such a name has somewhere in it."""
 _WORDS: Final = frozenset({
     "key", "keys", "sid", "sso", "uid", "dn", "otp", "role", "roles", "group", "groups", "scope", "scopes",
-    "actor", "owner", "person", "ident", "nonce", "upn", "eppn",
+    "actor", "owner", "person", "ident", "nonce", "upn", "eppn", "cookie", "admin", "staff", "employee",
+    "mail", "pass", "pin", "ticket", "sub",
 })  # fmt: skip
 """Or has as a whole word."""
 _STARTS: Final = ("remote-", "x-remote-")
 _HARMLESS: Final = frozenset({
-    "accept-signature", "remote-addr", "remote-host", "remote-ip", "remote-port", "x-remote-addr",
+    "accept-signature", "cookie", "remote-addr", "remote-host", "remote-ip", "remote-port", "x-remote-addr",
     "x-remote-host", "x-remote-ip", "x-remote-port", "sec-websocket-key",
 })  # fmt: skip
 _HARMLESS_STARTS: Final = ("sec-ch-", "sec-fetch-", "ssl-server-", "ssl-session-")
@@ -43,11 +45,52 @@ def says_who(name: str) -> bool:
     >>> [says_who(name) for name in ("private-token", "x-authentik-email", "user-agent", "accept-language")]
     [True, True, False, False]
     """
+    name = name.replace("_", "-")  # a server may take one for the other
     if name in _HARMLESS or name.startswith(_HARMLESS_STARTS) or name.endswith("user-agent"):
         return False
     if name.startswith(_STARTS) or _SAYS.search(name):
         return True
     return not _WORDS.isdisjoint(name.split("-"))
+
+
+_SILENT: Final = frozenset({
+    # Of HTTP itself: what answers depend on is in the key already, in Vary, or no matter of the answer.
+    "accept", "accept-charset", "accept-datetime", "accept-encoding", "accept-language",
+    "accept-signature", "alt-used", "cache-control", "connection", "content-length", "content-type",
+    "date", "dnt", "early-data", "expect", "host", "http2-settings", "if-match", "if-modified-since",
+    "if-none-match", "if-range", "if-unmodified-since", "keep-alive", "max-forwards", "pragma",
+    "priority", "purpose", "range", "referer", "save-data", "te", "trailer", "transfer-encoding",
+    "upgrade", "upgrade-insecure-requests", "user-agent", "via", "x-purpose",
+    # Client hints, for which there is Vary.
+    "device-memory", "downlink", "dpr", "ect", "rtt", "viewport-width", "width",
+    # Whose address a proxy saw: of everybody another one.
+    "cf-connecting-ip", "cf-connecting-ipv6", "cf-pseudo-ipv4", "client-ip", "fastly-client-ip",
+    "true-client-ip", "x-appengine-user-ip", "x-azure-clientip", "x-azure-socketip", "x-client-ip",
+    "x-cluster-client-ip", "x-envoy-external-address", "x-forwarded-for", "x-original-forwarded-for",
+    "x-real-ip", "x-real-port",
+    # What follows a request through the machines: of each request another one.
+    "b3", "baggage", "cdn-loop", "cf-ew-via", "cf-ray", "cloudfront-viewer-address",
+    "elastic-apm-traceparent", "fly-request-id", "function-execution-id", "grpc-trace-bin", "newrelic",
+    "request-id", "sentry-trace", "traceparent", "tracestate", "uber-trace-id", "x-amz-cf-id",
+    "x-amzn-trace-id", "x-arr-log-id", "x-azure-ref", "x-cloud-trace-context", "x-correlation-id",
+    "x-newrelic-id", "x-newrelic-transaction", "x-queue-start", "x-request-id", "x-request-start",
+    "x-start-time", "x-trace-id", "x-varnish", "x-vercel-id",
+})  # fmt: skip
+_SILENT_STARTS: Final = ("sec-", "x-b3-", "x-datadog-", "x-envoy-attempt-", "x-envoy-expected-", "x-ot-span-")
+
+
+@lru_cache(maxsize=2_000)
+def is_silent(name: str) -> bool:
+    """Tell whether no answer depends on a header of this name, but where it says so itself (``Vary``).
+
+    Of a name that nobody here knows, it may: requests that differ in it never share an answer.
+
+    >>> [is_silent(name) for name in ("user-agent", "sec-fetch-mode", "x-workspace", "x-forwarded-host")]
+    [True, True, False, False]
+    """
+    return (
+        name in _SILENT or name in _HARMLESS or name.startswith(_SILENT_STARTS) or name.endswith("user-agent")
+    )
 
 
 def sayers(headers: Mapping[str, str], harmless: Collection[str]) -> Iterable[str]:
@@ -76,6 +119,9 @@ def in_scope(scope: Mapping[str, Any]) -> bool:
     """Tell whether a middleware outside, or a client certificate, says who asks in an ASGI scope."""
     user = scope.get("user")
     if user is not None and getattr(user, "is_authenticated", True):
+        return True
+    auth = scope.get("auth")
+    if auth is not None and getattr(auth, "scopes", True):
         return True
     tls = (scope.get("extensions") or {}).get("tls") or {}
     return bool(tls.get("client_cert_chain") or tls.get("client_cert_name"))

@@ -12,7 +12,8 @@ from eventperf._core.errors import ConfigurationError
 
 from .flow import HttpCache
 from .kept import Marks, Record, Unstorable, marks
-from .rules import CONDITIONS, Asked, bypass, is_whole, place
+from .rules import CONDITIONS, Asked, Headers, bypass, has, is_whole, number, place, values, wants_new
+from .streams import Copy
 from .who import in_environ
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ class WsgiCacheMiddleware:
             if kept is None:
                 return self._around(asked, environ, start_response)
             return _respond(self.http, asked, kept, start_response, hit=True)
+        if self.http.streams.knows(asked):
+            kept = None if wants_new(asked) else self.http.peek(asked)
+            if kept is None:
+                return self._along(asked, environ, start_response)
+            return _respond(self.http, asked, kept, start_response, hit=True)
         run = _Run(self, asked, environ)
         try:
             record = self.http.answer(asked, run.load)
@@ -50,6 +56,35 @@ class WsgiCacheMiddleware:
             start_response(*run.start)
             return run.rest
         return _respond(self.http, asked, record, start_response, hit=record is not run.record)
+
+    def _along(self, asked: Asked, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Hand a stream through as it is made, and keep a copy of it at its end."""
+        copy = self.http.streams.begin(asked)
+
+        def started(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            write = start_response(status, headers, exc_info) if exc_info else start_response(status, headers)
+            copy.start(int(status[:3]), headers)
+
+            def written(part: bytes) -> None:
+                copy.add(part)
+                write(part)
+
+            return written
+
+        token = marks.set(copy.said)
+        answer: Iterable[bytes] = ()
+        try:
+            answer = self.app({**environ, "wsgi.input": BytesIO()}, started)
+            parts = iter(answer)
+            first = next(parts, b"")
+        except BaseException:
+            copy.drop()
+            copy.end()
+            _close(answer)
+            raise
+        finally:
+            marks.reset(token)
+        return _Copied(copy, first, parts, answer)
 
     def _around(
         self, asked: Asked, environ: dict[str, Any], start_response: StartResponse
@@ -108,8 +143,12 @@ class _Run:
         self, answer: Iterable[bytes], seen: list[bytes], parts: Iterator[bytes], said: Marks
     ) -> Record:
         status, headers = int(self.start[0][:3]), self.start[1]
-        if self._http.life_of(self._asked, status, headers, said) is not None:
-            size = sum(map(len, seen))
+        size = sum(map(len, seen))
+        if self._http.life_of(self._asked, status, headers, said) is None:
+            pass
+        elif not _is_made(answer, headers, size):
+            self._http.streams.note(self._asked, said.tags)
+        else:
             try:
                 while size <= self._http.rules.max_body_bytes and (part := next(parts, None)) is not None:
                     seen.append(part)
@@ -138,6 +177,44 @@ class _Rest:
     def close(self) -> None:
         """Tell the application that nobody reads on."""
         _close(self._answer)
+
+
+class _Copied:
+    """A stream that is handed on piece by piece while a copy grows; at its end the copy is kept."""
+
+    def __init__(self, copy: Copy, first: bytes, parts: Iterator[bytes], answer: Iterable[bytes]) -> None:
+        self._copy, self._parts, self._answer = copy, chain([first], parts), answer
+        self._ended = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        part = next(self._parts, None)
+        if part is None:
+            self._end()
+            raise StopIteration
+        self._copy.add(part)
+        return part
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._copy.end()
+
+    def close(self) -> None:
+        """Tell the application that nobody reads on; what was not read to its end is not kept."""
+        if not self._ended:
+            self._copy.drop()
+            self._end()
+        _close(self._answer)
+
+
+def _is_made(answer: Any, headers: Headers, size: int) -> bool:
+    """Tell whether an answer is there already, so that taking all of it waits for nothing."""
+    if isinstance(answer, (list, tuple)) or getattr(answer, "streaming", True) is False:
+        return True
+    return has(headers, "content-length") and number(values(headers, "content-length"), -1) <= size
 
 
 def _close(answer: Any) -> None:
@@ -177,4 +254,5 @@ def asked_of(environ: Mapping[str, Any], harmless: Collection[str] = ()) -> Aske
         path=where,
         headers=headers,
         known=in_environ(environ, harmless),
+        harmless=harmless,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,15 +13,16 @@ from eventperf.dbopt.findings import Findings, IndexAdvice
 from eventperf.dbopt.options import Limits
 from eventperf.dbopt.protocols import BuildsInSteps, Dialect, HidesIndexes, Measurement
 from eventperf.dbopt.schema.model import Schema
-from eventperf.dbopt.statements.workload import Sample, Statement, Workload
+from eventperf.dbopt.statements.workload import Statement, Workload
 
 from .blame import Blame
 from .report import Applied, ApplyReport
-from .verdict import Compared, judge, together
+from .rounds import Rounds, compare, judged_by, until_decided
+from .verdict import Compared, judge
 
 OUR_PREFIX = "ix_ep_"
-#: Most samples of one query that are run, and how often each.
-_SAMPLES, _RUNS = 9, 5
+#: Most samples of one query that are run.
+_SAMPLES = 9
 
 
 class Applier:
@@ -32,7 +33,8 @@ class Applier:
     ) -> None:
         self._dialect, self._schema, self._limits, self._clock = dialect, schema, limits, clock
         self._workload = workload
-        self._probes: dict[str, list[tuple[Sample, float]]] = {}  # every round runs what the first one ran
+        timeout_s = limits.statement_timeout_s
+        self._rounds = Rounds(dialect.measure, clock, timeout_s=timeout_s, samples=_SAMPLES)
         self._steps = dialect if isinstance(dialect, BuildsInSteps) else None
         self._hides = dialect if isinstance(dialect, HidesIndexes) else None
 
@@ -208,35 +210,11 @@ class Applier:
                 )
                 break
             progress(f"measuring {when}: query {number} of {len(wanted)}")
-            found = self._run(statement, end, left / (len(wanted) - number + 1))
+            found = self._rounds.run(statement, end, left / (len(wanted) - number + 1))
             if found is not None:
                 out[statement.fingerprint.id] = found
                 report.statements[statement.fingerprint.id] = statement.fingerprint.text
         return out
-
-    def _run(self, statement: Statement, end: float, share_s: float = 0.0) -> Measurement | None:
-        """Measure the samples that stand for a statement, the dearest first.
-
-        The first time it chooses them, with their time-outs: one, and more while its share of the time lasts.
-        """
-        name = statement.fingerprint.id
-        chosen = self._probes.get(name)
-        todo = chosen or [(s, self._limits.statement_timeout_s) for s in statement.probes(_SAMPLES)]
-        found: list[Measurement] = []
-        done: list[tuple[Sample, float]] = []
-        began = self._clock.monotonic()
-        for sample, timeout in todo:
-            now = self._clock.monotonic()
-            if chosen is None and found and (now >= end or now - began >= share_s):
-                break
-            within = timeout if chosen is not None else max(0.001, min(timeout, end - now))
-            one = self._dialect.measure([sample], runs=_RUNS, timeout_s=within)
-            if one is None:
-                return None
-            found.append(one)
-            done.append((sample, within))
-        self._probes[name] = done
-        return together(found)
 
     def _statements(self, indexes: Sequence[IndexAdvice]) -> list[Statement]:
         if self._workload is None:
@@ -254,6 +232,7 @@ class Applier:
         progress: Callable[[str], None],
     ) -> None:
         after = self._measure(made, report, progress, "after")
+        after = self._until_decided(made, before, after, progress)
         report.measured = self._compare(before, after)
         blamed = self._blamed(made, before, after, report, progress)
         if blamed:
@@ -266,8 +245,7 @@ class Applier:
             if index.name in blamed:
                 doomed.append((index, _applied(index, blamed[index.name], None, applied.seconds)))
                 continue
-            serves = {s.fingerprint for s in index.serves}
-            mine = [c for c in judged.values() if c.fingerprint in serves or index.name in c.after.indexes]
+            mine = judged_by(index, judged)
             verdict = judge(index.name, mine, self._limits)
             outcome = _applied(index, verdict.reason, verdict.speedup, applied.seconds)
             if verdict.keep:
@@ -288,6 +266,23 @@ class Applier:
             report.measured |= {
                 i: replace(c, reverted=again[i]) for i, c in report.measured.items() if i in again
             }
+
+    def _until_decided(
+        self,
+        made: Sequence[IndexAdvice],
+        before: Mapping[str, Measurement],
+        after: Mapping[str, Measurement],
+        progress: Callable[[str], None],
+    ) -> dict[str, Measurement]:
+        end = self._clock.monotonic() + self._limits.verify_budget_s / 2
+
+        def again(name: str, number: int) -> Measurement | None:
+            if self._workload is None or self._clock.monotonic() >= end:
+                return None
+            progress(f"measuring query {name} again, round {number}: noise hides what its index does")
+            return self._rounds.run(self._workload[name], end)
+
+        return until_decided(made, after, partial(self._compare, before), again)
 
     def _blamed(
         self,
@@ -310,7 +305,7 @@ class Applier:
             left = end - self._clock.monotonic()
             if left <= 0 or self._workload is None:
                 return None
-            return self._run(self._workload[compared.fingerprint], end)
+            return self._rounds.run(self._workload[compared.fingerprint], end)
 
         blamed = blame.find(measure, progress)
         report.warnings += blame.warnings
@@ -362,13 +357,11 @@ class Applier:
                 report.reverted.append(outcome)
         return undone
 
-    def _compare(self, before: dict[str, Measurement], after: dict[str, Measurement]) -> dict[str, Compared]:
+    def _compare(
+        self, before: Mapping[str, Measurement], after: Mapping[str, Measurement]
+    ) -> dict[str, Compared]:
         calls = {i: self._workload[i].calls for i in after} if self._workload is not None else {}
-        return {
-            i: Compared(fingerprint=i, calls=calls.get(i, 1), before=before[i], after=m)
-            for i, m in after.items()
-            if i in before
-        }
+        return compare(before, after, calls)
 
 
 class _PartRefused(StatementRefused):

@@ -47,6 +47,11 @@ class Compared:
         """How many times faster it is now."""
         return self.before.seconds / max(self.after.seconds, 1e-9)
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether more than noise tells the two apart; see :func:`differs`."""
+        return differs(self.before, self.after)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -57,18 +62,29 @@ class Verdict:
     speedup: float | None = None
 
 
+def differs(one: Measurement, other: Measurement) -> bool:
+    """Tell whether the best run of the slower form is above the middle run of the faster one.
+
+    A disturbance only ever makes a run longer: the best run of the slower form is nearest to what it takes,
+    whatever happened to its others, and the faster form shows that it is faster by half of its runs.
+    """
+    fast, slow = sorted((one, other), key=lambda m: (m.seconds, m.spread))
+    return slow.seconds > fast.seconds + fast.spread
+
+
 def is_slower(compared: Compared, limits: Limits) -> bool:
     """Tell whether a new plan made a query slower, beyond noise."""
     before, after = compared.before.seconds, compared.after.seconds
-    return compared.plan_changed and after > before * limits.max_regression and after - before > _NOISE_S
+    grew = after > before * limits.max_regression and after - before > _NOISE_S
+    return compared.plan_changed and grew and compared.is_decided
 
 
 def judge(name: str, compared: Iterable[Compared], limits: Limits) -> Verdict:
     """Decide on one new index from what was measured.
 
     A query counts for or against the index only when its plan uses it now: unchanged plans swing by
-    40 % and more between two runs of the same statement. Below a millisecond so do changed ones: a difference
-    within the spread of the repeats shows nothing.
+    40 % and more between two runs of the same statement. So do changed ones: what :func:`differs` cannot tell
+    apart shows neither a gain nor a loss.
     """
     every = list(compared)
     if not every:
@@ -76,14 +92,14 @@ def judge(name: str, compared: Iterable[Compared], limits: Limits) -> Verdict:
     mine = [c for c in every if name in c.after.indexes]
     if not mine:
         return Verdict(False, "no measured query's plan uses it")
-    if _is_noise(mine):
-        return Verdict(False, f"too noisy to judge: {_noise(mine)}; it was not shown to help")
-    before = sum(c.calls * c.before.seconds for c in mine)
-    after = sum(c.calls * c.after.seconds for c in mine)
-    speedup = before / max(after, 1e-9)
+    whole = _whole(mine)
+    if not whole.is_decided:
+        return Verdict(False, f"too noisy to judge: {_noise(whole)}; it was not shown to help")
+    speedup = whole.speedup
     slower = [c for c in mine if is_slower(c, limits)]
     loss = sum(c.calls * (c.after.seconds - c.before.seconds) for c in slower)
-    if slower and before - after < OUTWEIGHS * loss:
+    gain = whole.calls * (whole.before.seconds - whole.after.seconds)
+    if slower and gain < OUTWEIGHS * loss:
         worst = max(slower, key=lambda c: 1 / c.speedup)
         return Verdict(False, f"query {worst.fingerprint} became {1 / worst.speedup:.1f}x slower", speedup)
     if speedup < limits.min_speedup:
@@ -93,25 +109,37 @@ def judge(name: str, compared: Iterable[Compared], limits: Limits) -> Verdict:
     return Verdict(True, f"its queries are {speedup:.1f}x faster", speedup)
 
 
-def _is_noise(mine: Sequence[Compared]) -> bool:
-    """Tell whether all the difference is below a millisecond and within the spread of the repeats."""
-    difference = abs(sum(c.calls * (c.before.seconds - c.after.seconds) for c in mine))
-    spread = sum(c.calls * max(c.before.spread, c.after.spread) for c in mine)
-    return difference <= spread and difference < _NOISE_S * sum(c.calls for c in mine)
+def undecided(name: str, compared: Iterable[Compared]) -> list[str]:
+    """Return the queries that use an index and should run again, because noise hides what it does to them."""
+    mine = [c for c in compared if name in c.after.indexes]
+    if not mine or _whole(mine).is_decided:
+        return []
+    return [c.fingerprint for c in mine if not c.is_decided]
 
 
-def _noise(mine: Sequence[Compared]) -> str:
-    weight = sum(c.calls for c in mine) or 1
-    before = sum(c.calls * c.before.seconds for c in mine) / weight
-    after = sum(c.calls * c.after.seconds for c in mine) / weight
-    spread = sum(c.calls * max(c.before.spread, c.after.spread) for c in mine) / weight
-    return f"{show(before)} before, {show(after)} after, and repeats of one query differ by {show(spread)}"
+def _whole(mine: Sequence[Compared]) -> Compared:
+    """Return the queries of an index as one: a run of it is one call of each, as often as it is called."""
+
+    def mean(found: Sequence[Measurement]) -> Measurement:
+        weight = sum(c.calls for c in mine) or 1
+        seconds = sum(c.calls * m.seconds for c, m in zip(mine, found, strict=True)) / weight
+        spread = sum(c.calls * m.spread for c, m in zip(mine, found, strict=True)) / weight
+        return replace(found[0], seconds=seconds, spread=spread)
+
+    before, after = mean([c.before for c in mine]), mean([c.after for c in mine])
+    return Compared(fingerprint="", calls=sum(c.calls for c in mine), before=before, after=after)
+
+
+def _noise(whole: Compared) -> str:
+    fast = min(whole.before, whole.after, key=lambda m: m.seconds)
+    shown = f"{show(whole.before.seconds)} before, {show(whole.after.seconds)} after"
+    return f"{shown}, and repeats of the faster one differ by {show(fast.spread)}"
 
 
 def measured_faster(compared: Mapping[str, Compared], limits: Limits) -> int:
     """Return how many queries have a new plan that stays, and really are faster."""
     final = [replace(c, after=c.left) for c in compared.values()]
-    return sum(1 for c in final if c.plan_changed and c.speedup >= limits.min_speedup)
+    return sum(1 for c in final if c.plan_changed and c.speedup >= limits.min_speedup and c.is_decided)
 
 
 def together(found: Sequence[Measurement]) -> Measurement:
@@ -124,3 +152,10 @@ def together(found: Sequence[Measurement]) -> Measurement:
         capped=any(m.capped for m in found),
         spread=sum(m.spread for m in found) / len(found),
     )
+
+
+def calmer(one: Measurement, other: Measurement) -> Measurement:
+    """Return what two rounds of one form on one plan amount to: its best run and its calmer middle."""
+    best = min(one.seconds, other.seconds)
+    middle = min(one.seconds + one.spread, other.seconds + other.spread)
+    return replace(other, seconds=best, spread=middle - best, runs=one.runs + other.runs)

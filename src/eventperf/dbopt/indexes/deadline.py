@@ -36,7 +36,7 @@ class Deadline:
 
     def __init__(self, clock: Clock, end: float, tell: Callable[[str], None]) -> None:
         self.interrupted: bool = False
-        self._clock, self._tell = clock, tell
+        self.clock, self._tell = clock, tell
         self._told = now = clock.monotonic()
         self._end = end - min(_ACCOUNT_S, _ACCOUNT * max(0.0, end - now))
         self._planner: Planner | None = None
@@ -64,16 +64,21 @@ class Deadline:
 
     def expired(self) -> bool:
         """Tell whether to end now; called between steps."""
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         if self._planner is not None and now - self._told >= _TELL_S:
             self._told = now
             left = show(round(max(0.0, self._end - now)))
             self._tell(f"searching: {self._planner.explains:,} plans so far, {left} left")
         return self.interrupted or now > self._end
 
+    @property
+    def end(self) -> float:
+        """The monotonic time of the end."""
+        return self._end
+
     def left_s(self) -> float:
         """Return the seconds that are left, at least 0."""
-        return 0.0 if self.interrupted else max(0.0, self._end - self._clock.monotonic())
+        return 0.0 if self.interrupted else max(0.0, self._end - self.clock.monotonic())
 
     @property
     def reason(self) -> str:

@@ -103,9 +103,21 @@ class Search:
         self._prices.allowed = _QUESTIONS + _PER_OLD_QUERY * len(self._states.queries)
         state = self._improve(self._state, self._pool)
         self._prices.allowed = _QUESTIONS + _PER_OLD_QUERY * len(self._states.queries)
-        state = settled(state, self._states, self._prices)
-        self._prices.allowed = max(self._prices.allowed, _QUESTIONS)
-        found = account(state, self._states, self._prices, self._wanted)
+        self._state = settled(state, self._states, self._prices)
+        return self._account(max(self._prices.allowed, _QUESTIONS))
+
+    def instead(self, gone: Mapping[IndexSpec, str], more: Sequence[IndexSpec]) -> Selection:
+        """Return what was chosen without some, each with the reason, and with others in their place."""
+        state = self._state
+        for spec in state.specs & gone.keys():
+            state = self._states.without(state, spec)
+        self._state = self._states.more(state, [s for s in more if s not in state.specs])
+        self._reasons.update(gone)
+        return self._account(_QUESTIONS)
+
+    def _account(self, questions: float) -> Selection:
+        self._prices.allowed = questions
+        found = account(self._state, self._states, self._prices, self._wanted)
         self._prices.allowed = math.inf
         return found
 

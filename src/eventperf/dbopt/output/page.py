@@ -9,20 +9,24 @@ from eventperf.dbopt.findings import Findings, IndexAdvice, PartitionAdvice, Rew
 from eventperf.dbopt.statements.lex import without_values
 
 from .labels import label
-from .report import named, size, whose_cost
+from .report import measured, named, size, whose_cost
 
 
 def advice_page(advice: Findings) -> str:
     """Return the page."""
+    return page("Database advice", tag("h1", "Database advice"), *advice_parts(advice))
+
+
+def advice_parts(advice: Findings) -> list[Html]:
+    """Return what stands on the page, for a frame of another's."""
     early = "" if advice.is_complete else "; ended early"
     what = (
         f"{advice.statements} statements, {advice.since}; {advice.level}, judged by {advice.proof}; "
         f"{advice.explains} plans in {show(advice.seconds)}{early}."
     )
-    return page(
-        "Database advice",
-        tag("h1", "Database advice"),
+    return [
         tag("p", what, class_="muted"),
+        *([tag("p", advice.trial, class_="muted")] if advice.trial else ()),
         *_indexes(advice),
         *_tables(advice),
         *(_more(d.name, f"could go ({d.kind}): {d.evidence}", d.sql) for d in advice.drops),
@@ -30,7 +34,7 @@ def advice_page(advice: Findings) -> str:
         *(_partition(p) for p in advice.partitions),
         *_unserved(advice),
         *([tag("h2", "Notes"), listed(advice.warnings)] if advice.warnings else ()),
-    )
+    ]
 
 
 def _indexes(advice: Findings) -> list[Html]:
@@ -88,6 +92,8 @@ def _index(index: IndexAdvice) -> Html:
 
 def _served(served: Served) -> Html:
     facts = f"{served.calls} calls, planner cost {served.cost_before:.0f} to {served.cost_after:.0f}"
+    if (took := measured(served)) is not None:
+        facts += f"; {took}"
     plans = [[tag("pre", served.plan_before), tag("pre", served.plan_after)]]
     return tag(
         "details",

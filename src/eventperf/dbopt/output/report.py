@@ -7,7 +7,7 @@ from typing import Final
 
 from eventperf._core.durations import show
 from eventperf._core.texts import one_line
-from eventperf.dbopt.findings import Findings, IndexAdvice
+from eventperf.dbopt.findings import Findings, IndexAdvice, Served
 from eventperf.dbopt.statements.lex import without_values
 
 from .labels import label
@@ -47,6 +47,8 @@ def text_table(advice: Findings) -> str:
     )
     if advice.indexes and advice.level == "estimated":
         out.add("", "Not proved: no planner was asked. Give a what_if database before applying any of it.")
+    if advice.trial:
+        out.add("", advice.trial)
     if advice.copied:
         out.add("", f"Copied for the proof: {'; '.join(few(advice.copied))}")
     if advice.indexes:
@@ -88,6 +90,13 @@ def text_table(advice: Findings) -> str:
 def whose_cost(advice: Findings) -> str:
     """Return what a gain is a share of: nothing was measured."""
     return "planner cost (planned, not measured)" if advice.level != "estimated" else "estimated cost"
+
+
+def measured(served: Served) -> str | None:
+    """Return what a query took on a copy, in words; ``None`` where it was not run there."""
+    if served.seconds_before is None or served.seconds_after is None:
+        return None
+    return f"measured on a copy: {show(served.seconds_before)} before, {show(served.seconds_after)} after"
 
 
 def few(items: Sequence[str], most: int = _FEW) -> list[str]:
@@ -135,12 +144,13 @@ class Lines:
 def _index_table(indexes: Sequence[IndexAdvice]) -> str:
     rows = [
         [
-            str(n), i.spec.label(), f"{100 * i.gain:.1f} %", size(i.size_bytes),
+            str(n), i.spec.label(), f"{100 * i.gain:.1f} %", i.level,
+            "" if i.speedup is None else f"{i.speedup:.1f}x", size(i.size_bytes),
             f"{100 * i.write_cost:.2f} %", str(len(i.serves)),
         ]
         for n, i in enumerate(indexes, 1)
     ]  # fmt: skip
-    return table(["#", "index", "gain", "size", "writes", "queries"], rows)
+    return table(["#", "index", "planned gain", "proof", "measured", "size", "writes", "queries"], rows)
 
 
 def named(advice: Findings, fingerprint: str) -> str:
@@ -176,5 +186,7 @@ def _explain(number: int, index: IndexAdvice) -> list[str]:
         lines.append(f"   serves {served.fingerprint} ({served.calls} calls): {label(served.statement)}")
         lines.append(f"     before: {steps(served.plan_before, served.plan_after)}")
         lines.append(f"     after:  {steps(served.plan_after, served.plan_before)}")
+        if (took := measured(served)) is not None:
+            lines.append(f"     {took}")
     lines += [f"   not chosen: {other}: {why}" for other, why in index.rejected[:3]]
     return lines

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
 Kind = Literal["space", "comment", "string", "ident", "number", "param", "word", "op"]
@@ -59,6 +60,7 @@ def _compile(dialect: str) -> re.Pattern[str]:
 
 
 _LEXERS: Final = {name: _compile(name) for name in ("sqlite", "postgres", "mysql")}
+_SHORT: Final = 4_000  # longer texts are not kept
 _COMMENT_ENDS: Final = re.compile(r"/\*|\*/")
 
 
@@ -70,6 +72,10 @@ def tokens(sql: str, dialect: str = "sqlite") -> list[Token]:
     >>> [t.text for t in tokens("/* a /* b */ c */1", "postgres")]
     ['/* a /* b */ c */', '1']
     """
+    return list(_remembered(sql, dialect)) if len(sql) <= _SHORT else list(_tokens(sql, dialect))
+
+
+def _tokens(sql: str, dialect: str) -> tuple[Token, ...]:
     out: list[Token] = []
     match, at = _LEXERS[dialect].match, 0
     while (found := match(sql, at)) is not None:
@@ -79,7 +85,11 @@ def tokens(sql: str, dialect: str = "sqlite") -> list[Token]:
             end = _nested(sql, end)
         out.append(Token("string" if kind == "tag" else kind, sql[at:end]))
         at = end
-    return out
+    return tuple(out)
+
+
+#: A statement that is read is named, bound, repaired and parsed: its text is cut once for all of it.
+_remembered: Final = lru_cache(maxsize=32)(_tokens)
 
 
 def _nested(sql: str, at: int) -> int:

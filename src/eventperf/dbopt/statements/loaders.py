@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+#: What to do where every round asks for the same: no loader would.
+ONCE: Final = (
+    "its values are equal in every round: run it once, before the loop, and keep what it returns, "
+    "unless the loop waits for a change"
+)
 
 
 class Guess(str):
@@ -13,6 +19,18 @@ class Guess(str):
 
 def general() -> str:
     return Guess("fetch all rows in one statement (WHERE key IN (...)), or join them in the first one")
+
+
+def equal(one: object, other: object) -> bool:
+    """Tell whether two rounds ask for the same; values that cannot be compared differ.
+
+    >>> equal(("q", (1, "a")), ("q", (1, "a"))), equal(("q", {"n": 1}), ("q", {"n": 2}))
+    (True, False)
+    """
+    try:
+        return bool(one == other)
+    except Exception:  # an array's or a stranger's own idea of equality
+        return False
 
 
 def loader_option(context: Any) -> str:

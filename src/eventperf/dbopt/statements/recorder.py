@@ -19,7 +19,7 @@ from eventperf.dbopt.schema.engines import DIALECTS, engine_behind, sqlalchemy_f
 
 from .callers import Callers, shown
 from .fingerprint import Fingerprint, fingerprint, is_read
-from .loaders import Guess, general, loader_option
+from .loaders import ONCE, Guess, equal, general, loader_option
 from .quiet import is_muted
 from .workload import Workload
 
@@ -28,6 +28,9 @@ _N_PLUS_ONE: Final = 5
 _LONGEST: Final = 16_384  # bytes of one sample's text and values
 _HELD: Final = 8_000_000  # bytes of all samples and texts
 _TEXTS: Final = 4_000_000  # bytes of texts whose shape is remembered
+_COMPARED: Final = (
+    2_048  # bytes of values that are held for a transaction, to tell whether a loop's rounds differ
+)
 _LONGEST_SHAPE: Final = 65_536
 _PLACES: Final = 64  # callers of one statement
 _TOLD: Final = 20  # loops in the notes of a workload; n_plus_one() has all
@@ -78,13 +81,27 @@ class _Entry:
 
 
 class _Group:
-    __slots__ = ("fix", "most", "path", "queries", "runs", "total_s")
+    __slots__ = ("fix", "most", "path", "queries", "runs", "total_s", "varies")
 
     def __init__(self, fix: str, path: str) -> None:
+        self.varies = False
         self.runs = self.queries = self.most = 0
         self.total_s = 0.0
         self.fix = fix
         self.path = path
+
+
+class _Loop:
+    """One statement from one line in one transaction: how often, and what the first round asked for."""
+
+    __slots__ = ("first", "seen")
+
+    def __init__(self, asked: tuple[str, Any]) -> None:
+        self.seen = 0
+        self.first: tuple[str, Any] | None = None
+        if _size(asked[1]) <= _COMPARED:
+            sql, values = asked  # a copy: who sends may change the values in place for the next round
+            self.first = sql, values.copy() if isinstance(values, (list, dict)) else values
 
 
 class QueryRecorder:
@@ -137,7 +154,7 @@ class QueryRecorder:
         self._texts: dict[str, _Entry] = {}
         self._held = self._remembered = 0
         self._groups: dict[tuple[Fingerprint, Any], _Group] = {}
-        self._runs: WeakKeyDictionary[Any, dict[Any, int]] = WeakKeyDictionary()
+        self._runs: WeakKeyDictionary[Any, dict[Any, _Loop]] = WeakKeyDictionary()
         self._run_name = f"_eventperf_run_{id(self)}"
         self._caller = Callers(skip, 1, own).find
         self._path = Callers(skip, frames, own).find
@@ -186,7 +203,7 @@ class QueryRecorder:
             run = known.get(self._run_name)
             if run is None:
                 run = known[self._run_name] = {}
-            self._count(run, entry.name, caller, took, partial(loader_option, context))
+            self._count(run, entry.name, caller, took, (sql, params), partial(loader_option, context))
 
     def observe(
         self,
@@ -214,7 +231,7 @@ class QueryRecorder:
         entry = self._record(sql, params, seconds, place)
         if scope is not None and entry.reads:
             run = self._runs.setdefault(scope, {})
-            self._count(run, entry.name, place, seconds, fix or general)
+            self._count(run, entry.name, place, seconds, (sql, params), fix or general)
 
     def _record(self, sql: str, params: Any, took: float, caller: Any) -> _Entry:
         with self._lock:
@@ -281,10 +298,22 @@ class QueryRecorder:
         return True
 
     def _count(
-        self, run: dict[Any, int], name: Fingerprint, caller: Any, took: float, fix: Callable[[], str]
+        self,
+        run: dict[Any, _Loop],
+        name: Fingerprint,
+        caller: Any,
+        took: float,
+        asked: tuple[str, Any],
+        fix: Callable[[], str],
     ) -> None:
         key = (name, caller)
-        seen = run[key] = run.get(key, 0) + 1
+        loop = run.get(key)
+        if loop is None:
+            loop = run[key] = _Loop(asked)
+        elif loop.first is not None and not equal(loop.first, asked):
+            loop.first = None
+        loop.seen += 1
+        seen = loop.seen
         if seen < self._threshold:
             return
         with self._lock:
@@ -292,8 +321,8 @@ class QueryRecorder:
             if group is None:
                 if len(self._groups) >= self._max:
                     return
-                path = (caller,) if isinstance(caller, str) else self._path(sys._getframe(1))
-                group = self._groups[key] = _Group(fix(), shown(path) if path[0] in caller else shown(caller))
+                path = caller if isinstance(caller, str) else self._path(sys._getframe(1))
+                group = self._groups[key] = _Group(fix(), shown(path if path[0] in caller else caller))
             if seen == self._threshold:
                 group.runs += 1
                 group.queries += seen
@@ -302,6 +331,7 @@ class QueryRecorder:
                 group.queries += 1
                 group.total_s += took
             group.most = max(group.most, seen)
+            group.varies = group.varies or loop.first is None
 
     # --- what was seen -------------------------------------------------------------------------
 
@@ -372,7 +402,7 @@ class QueryRecorder:
                 queries=group.queries,
                 most=group.most,
                 total_s=group.total_s,
-                fix=group.fix,
+                fix=group.fix if group.varies else ONCE,
             )
             for (name, _), group in groups
         ]

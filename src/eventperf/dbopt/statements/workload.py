@@ -205,7 +205,9 @@ class Workload:
                     kept.append(Sample(b.sql, values, None if took is None else took / len(parts)))
             if not kept:
                 kept = [Sample(bound.sql, () if bound.parameters == 0 and "..." not in part else None)]
-            parsed = parse(bound.sql, self.dialect)
+            known = self._statements.get(name.id)
+            is_new = known is None or known.is_cut or known.error is not None
+            parsed = parse(bound.sql, self.dialect) if is_new else None  # one of a kind tells for all
             entry = Statement(
                 fingerprint=name,
                 calls=calls,
@@ -217,10 +219,9 @@ class Workload:
                 samples=kept[:_SAMPLES],
                 callers=dict(callers or {}),
                 looped=looped,
-                is_cut=parsed.is_cut,
-                error=parsed.error,
+                is_cut=parsed is not None and parsed.is_cut,
+                error=None if parsed is None else parsed.error,
             )
-            known = self._statements.get(name.id)
             if known is None:
                 self._statements[name.id] = entry
             else:

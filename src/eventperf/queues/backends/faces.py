@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus
+from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus, WorkerInfo
 from eventperf.queues.minutes import Interval
 from eventperf.queues.protocols import (
     Change,
@@ -107,6 +107,11 @@ class AsyncFace:
     async def minutes(self, span_s: float, /) -> tuple[float, list[Interval]]:
         store: Any = self._store
         found: tuple[float, list[Interval]] = await self._do(lambda: store.minutes(span_s))
+        return found
+
+    async def roster(self) -> list[WorkerInfo]:
+        store: Any = self._store
+        found: list[WorkerInfo] = await self._do(store.roster)
         return found
 
     async def update(self, job_id: str, change: Change, /) -> JobState | None:

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
 from types import TracebackType
 
 from eventperf._core.errors import ConfigurationError
@@ -59,6 +61,7 @@ class Worker:
         grace_s: float,
         name: str | None,
         life: WorkerLife,
+        version: str | None,
     ) -> None:
         if not queues:
             raise ConfigurationError("queues", [], "at least one queue")
@@ -68,6 +71,9 @@ class Worker:
             check_int(concurrency, argument="concurrency", low=1)
         if name is not None:
             check_name(name, argument="name")
+        if version is not None:
+            check_name(version, argument="version")
+        self._version = version
         self._engine = engine
         self._backend = backend
         self._room = {q.name: concurrency or q.concurrency for q in queues}
@@ -91,8 +97,18 @@ class Worker:
         """Return how this worker introduces itself to the store."""
         types = frozenset(name for name, kind in self._engine.types.items() if kind.handler is not None)
         return WorkerCard(
-            id=self.id, types=types, room_by_queue=self._room, slots=self._slots, lease_s=self._lease_s
-        )
+            id=self.id, types=types, room_by_queue=self._room, slots=self._slots, lease_s=self._lease_s,
+            about=self._about(),
+        )  # fmt: skip
+
+    def _about(self) -> dict[str, str | int | float]:
+        about: dict[str, str | int | float] = {
+            "host": socket.gethostname()[:200], "pid": os.getpid(),
+            "started_at": round(self._engine.clock.time(), 3),
+        }  # fmt: skip
+        with suppress(PackageNotFoundError):  # carried along without its metadata
+            about["eventperf_version"] = version_of("eventperf")
+        return about if self._version is None else {**about, "version": self._version}
 
     # -- life --------------------------------------------------------------------------------------
 

@@ -77,31 +77,21 @@ def dns_label(field: str, value: str) -> Iterator[Cause]:
     >>> [str(cause)[:66] for cause in dns_label("metadata.name", "Bad")]
     ['metadata.name: Invalid value: "Bad": a lowercase RFC 1123 label mu']
     """
-    yield from _longest(field, value, 63)
-    if not re.fullmatch(_LABEL, value):
-        text = (
-            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must"
-        )
-        yield invalid(field, value, f"{text}{_ENDS}{_example(_LABEL, 'my-name')}")
+    text = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must"
+    yield from _written(field, value, 63, _LABEL, text + _ENDS, "my-name")
 
 
 def subdomain(field: str, value: str) -> Iterator[Cause]:
     """Find what keeps ``value`` from being an RFC 1123 subdomain."""
-    yield from _longest(field, value, 253)
-    if not re.fullmatch(_SUBDOMAIN, value):
-        text = (
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.',"
-        )
-        yield invalid(field, value, f"{text} and must{_ENDS}{_example(_SUBDOMAIN, 'example.com')}")
+    text = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.',"
+    yield from _written(field, value, 253, _SUBDOMAIN, f"{text} and must{_ENDS}", "example.com")
 
 
 def dns_1035(field: str, value: str) -> Iterator[Cause]:
     """Find what keeps ``value`` from being an RFC 1035 label, as a Service's name is one."""
-    yield from _longest(field, value, 63)
-    if not re.fullmatch(_DNS_1035, value):
-        text = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an"
-        text += " alphabetic character, and end with an alphanumeric character "
-        yield invalid(field, value, text + _example(_DNS_1035, "my-name"))
+    text = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an"
+    text += " alphabetic character, and end with an alphanumeric character "
+    yield from _written(field, value, 63, _DNS_1035, text, "my-name")
 
 
 def path_part(field: str, value: str) -> Iterator[Cause]:
@@ -134,11 +124,8 @@ def qualified(field: str, value: str) -> Iterator[Cause]:
 
 def label_value(field: str, value: str) -> Iterator[Cause]:
     """Find what keeps ``value`` from being a label's."""
-    if len(value) > 63:
-        yield invalid(field, value, "must be no more than 63 characters")
-    if not re.fullmatch(_VALUE, value):
-        text = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.',"
-        yield invalid(field, value, f"{text} and must{_ENDS}{_example(_VALUE, 'MyValue')}")
+    text = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.',"
+    yield from _written(field, value, 63, _VALUE, f"{text} and must{_ENDS}", "MyValue")
 
 
 def labels(field: str, found: dict[str, str]) -> Iterator[Cause]:
@@ -169,9 +156,12 @@ def config_keys(field: str, found: dict[str, str]) -> Iterator[Cause]:
             yield invalid(at, key, "must not be '.', or start with '..'")
 
 
-def _longest(field: str, value: str, most: int) -> Iterator[Cause]:
+def _written(field: str, value: str, most: int, pattern: str, why: str, example: str) -> Iterator[Cause]:
+    """Find what keeps ``value`` from being at most ``most`` characters of ``pattern``."""
     if len(value) > most:
         yield invalid(field, value, f"must be no more than {most} characters")
+    if not re.fullmatch(pattern, value):
+        yield invalid(field, value, why + _example(pattern, example))
 
 
 def _example(pattern: str, example: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from typing import Any
@@ -13,7 +14,13 @@ import pytest
 from eventperf._core.errors import ConfigurationError
 from eventperf.queues import JobState, QueueManager
 
-from .tools import StoreTests, balanced, run_until, until
+from .tools import Make, Station, StoreTests, balanced, needs, run_until, until
+
+
+async def _listed(queues: QueueManager) -> list[str]:
+    found = [one.id for one in await queues.aworkers()]
+    await queues.aclose()
+    return found
 
 
 class LifeTests(StoreTests):
@@ -32,6 +39,46 @@ class LifeTests(StoreTests):
         rows = queues.status()
         assert (sum(s.completed for s in rows), sum(s.stalled for s in rows)) == (25, 0)
         assert balanced(rows)
+
+    def test_workers_are_listed_with_what_they_serve_and_run(self, make: Make) -> None:
+        needs(make, "roster", lambda queues: queues.workers())
+        with make(queues={"a": {}, "b": {}}) as queues:
+            assert queues.workers() == []
+            about: dict[str, str | int | float] = {"host": "web-1", "pid": 4711, "started_at": 1e9}
+            about |= {"version": "v1.2", "eventperf_version": "0.2.0"}
+            busy = Station(queues, "t", name="busy", about=about)
+            Station(queues, "t", name="idle", room={"b": 3})
+            queues.enqueue_many("t", [1, 2, 3], queue="a")
+            held = busy.take(2)
+            first, second = queues.workers()
+            assert (first.id, list(first.queues), first.running) == ("busy", ["a", "b"], 2)
+            assert (first.host, first.pid, first.version) == ("web-1", 4711, "v1.2")
+            assert (first.eventperf_version, first.started_at) == ("0.2.0", 1e9)
+            assert (second.id, list(second.queues), second.running, second.host) == ("idle", ["b"], 0, None)
+            assert (first.slots, first.lease_s) == (1000, busy.card.lease_s)
+            busy.store.renew("busy", [(lease.record.id, lease.token) for lease in held])
+            assert queues.workers()[0].version == "v1.2", "a renewal forgets nothing"
+            assert asyncio.run(_listed(queues)) == ["busy", "idle"]
+            busy.end(held[0])
+            assert queues.workers()[0].running == 1
+            busy.store.leave("idle")
+            assert [one.id for one in queues.workers()] == ["busy"]
+
+    def test_a_worker_says_where_it_runs_and_of_which_version_it_is(self, make: Make) -> None:
+        needs(make, "roster", lambda queues: queues.workers())
+        with make() as queues:
+            seen: list[Any] = []
+
+            @queues.job("look")
+            def look(ctx: Any, data: None) -> None:
+                seen.extend(queues.workers())
+
+            look.enqueue(None)
+            queues.worker(version="abc123").run(burst=True)
+            assert [(one.pid, one.version, one.running) for one in seen] == [(os.getpid(), "abc123", 1)]
+            assert seen[0].host
+            assert seen[0].started_at
+            assert queues.workers() == [], "it has said good-bye"
 
     def test_retiring_hands_nothing_back_whatever_the_grace(self, queues: QueueManager) -> None:
         runs: list[int] = []

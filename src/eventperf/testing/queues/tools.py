@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -42,13 +42,15 @@ class Station:
         room: dict[str, int] | None = None,
         lease_s: float = LEASE_S,
         name: str | None = None,
+        about: Mapping[str, str | int | float] | None = None,
     ) -> None:
         self.store: JobStore = queues.backend.sync()
         self.room: dict[str, int] = room or dict.fromkeys(queues.queues, 1000)
         self.id: str = name or f"w-{uuid4().hex[:8]}"
         self.card: WorkerCard = WorkerCard(
-            id=self.id, types=frozenset(types), room_by_queue=self.room, slots=1000, lease_s=lease_s
-        )
+            id=self.id, types=frozenset(types), room_by_queue=self.room, slots=1000, lease_s=lease_s,
+            about=about or {},
+        )  # fmt: skip
         self.store.enter(self.card)
         self._backend = queues.backend
 

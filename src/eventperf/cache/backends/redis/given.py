@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, NamedTuple
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.urls import parse_url, redact
+
+
+class Given(NamedTuple):
+    """What a store was given; equal ones share a server."""
+
+    url: str | None
+    client: Any
+    async_client: Any
+    timeout: float | str
+    max_connections: int
+
+    @property
+    def shared_by(self) -> tuple[Any, ...]:
+        """Return what those who share have in common; clients of the host are themselves alone."""
+        return (self.url, id(self.client), id(self.async_client), self.timeout, self.max_connections)
 
 
 def check_given(url: str | None, client: Any, async_client: Any) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
-from hashlib import sha1
-from importlib.resources import files
 from typing import Any, Final
+
+from eventperf._redis.script import Script, read_script
 
 _names: dict[str, str] = {}
 
@@ -35,12 +35,11 @@ def _shown(reply: object) -> str:
 
 
 @cache
-def script(name: str) -> tuple[str, str]:
+def script(name: str) -> Script:
     """Return a script's text and its digest."""
-    text = files("eventperf.cache.backends.redis").joinpath(f"lua/{name}.lua").read_text()
-    digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
-    _names[text] = _names[digest] = name
-    return text, digest
+    made = read_script(__package__, *([] if name == "incr" else ["common"]), name)
+    _names[made.text] = _names[made.sha] = name
+    return made
 
 
 def fit(command: Sequence[Any], reply: Any) -> Any:
@@ -117,8 +116,10 @@ _FITS: Final[dict[str, Callable[[Any], bool]]] = {
     "incr": _list_of(_is_number, _is_count),
     "put_new": _is_count,
     "release": _is_count,
+    "shorten": _is_count,
     "renew": _is_count,
     "store": _is_count,
     "tag": _list_of(lambda version: type(version) is bytes, _is_count, _is_count),
+    "time": _is_count,
     "touch": _is_count,
 }

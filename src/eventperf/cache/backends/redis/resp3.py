@@ -101,10 +101,23 @@ def _simple(kind: bytes, rest: bytes) -> Any:
     raise ReplyError(f"not RESP3: {kind!r}")
 
 
+class Unpackable(Exception):
+    """A part of a command that is neither text, bytes nor a number."""
+
+
 def pack(*parts: str | bytes | int) -> bytes:
-    """Return a command as the server reads it."""
+    """Return a command as the server reads it.
+
+    Raises:
+        Unpackable: A part is of another type.
+    """
     out = [b"*%d\r\n" % len(parts)]
     for part in parts:
-        data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
+        if isinstance(part, bytes):
+            data = part
+        elif isinstance(part, (str, int)) and not isinstance(part, bool):
+            data = str(part).encode("utf-8", "surrogatepass")
+        else:
+            raise Unpackable(type(part).__name__)
         out.append(b"$%d\r\n%s\r\n" % (len(data), data))
     return b"".join(out)

@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 from eventperf._core.errors import EventPerfError
 from eventperf._core.extras import require
@@ -23,38 +23,22 @@ from eventperf.cache.values.envelope import OTHER_TYPE
 
 from .coalesce import Coalescer
 from .cures import cure_of
-from .direct_reads import REDO, AsyncReads, Reads, is_other_type
+from .direct import REDO, is_other_type
+from .direct_plain import Direct
+from .direct_tasks import AsyncDirect
 from .ears import Ears, Member
+from .given import Given
 from .links import Links, key_of
+from .parts import Command, parts, runs
 from .patience import LARGE, Patience, Timeout, weight
 from .replies import Misfit, fit, script
-
-Command = tuple[Any, ...]
-
-PART_MAX: Final = 500
-PART_BYTES: Final = 1 << 18
-
-
-class Given(NamedTuple):
-    """What a store was given; equal ones share a server."""
-
-    url: str | None
-    client: Any
-    async_client: Any
-    timeout: float | str
-    max_connections: int
-
-    @property
-    def shared_by(self) -> tuple[Any, ...]:
-        """Return what those who share have in common; clients of the host are themselves alone."""
-        return (self.url, id(self.client), id(self.async_client), self.timeout, self.max_connections)
 
 
 class OfLoop:
     """What one event loop has of a server, and which stores use it there."""
 
-    def __init__(self, reads: AsyncReads | None, coalescer: Coalescer) -> None:
-        self.reads = reads
+    def __init__(self, direct: AsyncDirect | None, coalescer: Coalescer) -> None:
+        self.direct = direct
         self.coalescer = coalescer
         self.users: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -72,7 +56,7 @@ class Server:
         direct = given.max_connections // 2 if url else 0
         rest = given.max_connections - direct
         self.links: Links = Links(url, given.client, given.async_client, self.timeout, rest)
-        self._reads: Reads | None = Reads(self.links, direct) if direct else None
+        self._direct: Direct | None = Direct(self.links, direct) if direct else None
         self._loops: weakref.WeakKeyDictionary[Any, OfLoop] = weakref.WeakKeyDictionary()
         self._stores: weakref.WeakSet[Any] = weakref.WeakSet()
         self.timeout.on_change(self._renew)
@@ -105,10 +89,10 @@ class Server:
             self._loops.pop(other, None)
         found = self._loops.get(loop)
         if found is None:
-            reads = AsyncReads(self.links, self.timeout) if self._reads is not None else None
-            found = self._loops[loop] = OfLoop(reads, Coalescer(self._aget_many))
-            if reads is not None:
-                self.links.at_loop_end(loop, reads.close)
+            direct = AsyncDirect(self.links, self.timeout) if self._direct is not None else None
+            found = self._loops[loop] = OfLoop(direct, Coalescer(self._aget_many))
+            if direct is not None:
+                self.links.at_loop_end(loop, direct.close)
         found.users.add(store)
         return found
 
@@ -131,8 +115,8 @@ class Server:
             found.users.discard(store)
         if found is None or not found.users:
             self._loops.pop(loop, None)
-            if found is not None and found.reads is not None:
-                found.reads.close()
+            if found is not None and found.direct is not None:
+                found.direct.close()
                 await asyncio.sleep(0)  # hanging up takes a turn of the loop
             await self.links.aclose_here()
         self.leave(store)
@@ -142,15 +126,15 @@ class Server:
             ears, self._ears = self._ears, {}
         for one in ears.values():
             one.close()
-        if self._reads is not None:
-            self._reads.close()
+        if self._direct is not None:
+            self._direct.close()
         self.links.close()
 
     def _renew(self) -> None:
         """Open connections anew: those there are have another time-out."""
         self.links.renew()
-        if self._reads is not None:
-            self._reads.close()
+        if self._direct is not None:
+            self._direct.close()
 
     def ears_for(self, member: Member, *, tracks: bool) -> Ears:
         """Return the ears that hear for ``member`` from now on."""
@@ -186,8 +170,8 @@ class Server:
         except RuntimeError:
             return
         here = self._loops.get(loop)
-        if here is not None and here.reads is not None:
-            here.reads.close()
+        if here is not None and here.direct is not None:
+            here.direct.close()
         self.links.hang_up_here(loop)
 
     def _may_redo(self, error: BaseException) -> None:
@@ -213,9 +197,29 @@ class Server:
     # -- carrying commands ---------------------------------------------------------------------------
 
     def do(self, *command: Any) -> Any:
-        """Run one command."""
+        """Run one command, in the time that it may take as a whole."""
         with self.edge():
-            return fit(command, self.links.client(weight(command)).execute_command(*command))
+            reply = self._straight(command)
+            if reply is REDO:
+                reply = self.links.client(weight(command)).execute_command(*command)
+            return _good(fit(command, reply))
+
+    def _straight(self, command: Command) -> Any:
+        """Return the answer to a command that took the short way; ``REDO`` where redis-py is to ask."""
+        if self._direct is None:
+            return REDO
+        try:
+            return self._settled(self._direct.run(command, key_of(command)))
+        except self.trouble as error:
+            self._may_redo(error)
+            return REDO
+
+    def _settled(self, reply: Any) -> Any:
+        """Return an answer; ``REDO`` for an error: nothing was done, and redis-py knows what it means."""
+        if not isinstance(reply, Exception):
+            return reply
+        text = str(reply)
+        return self._redis.exceptions.NoScriptError(text) if text.startswith("NOSCRIPT") else REDO
 
     async def ado(self, *command: Any) -> Any:
         """The same for a task, without counting the time for which its loop was busy."""
@@ -223,31 +227,43 @@ class Server:
             size = weight(command)
             async with Patience(self.timeout.for_bytes(size)):
                 reply = REDO if size > LARGE else await self._piped(command)
-                return fit(command, await self.links.aexecute(*command) if reply is REDO else reply)
+                return _good(fit(command, await self.links.aexecute(*command) if reply is REDO else reply))
 
     async def _piped(self, command: Command) -> Any:
         """Return the answer to a command that went with others over the one connection of this loop."""
         here = self._loops.get(asyncio.get_running_loop())
-        if here is None or here.reads is None:
+        if here is None or here.direct is None:
             return REDO
         try:
-            reply = await here.reads.run(command, key_of(command))
+            reply = await here.direct.run(command, key_of(command))
         except self.trouble as error:
             self._may_redo(error)
             return REDO
-        if not isinstance(reply, Exception):
-            return reply
-        if str(reply).startswith("NOSCRIPT"):
-            raise self._redis.exceptions.NoScriptError(str(reply))
-        return REDO  # nothing was done, and redis-py knows what the error means
+        return self._settled(reply)
 
     def many(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands in parts, so that a server at work on many is not taken for a silent one."""
         out: list[Any] = []
         with self.edge():
             for part, size in parts(commands):
-                out += map(fit, part, self.links.run(part, size))
+                out += map(fit, part, self._part(part, size))
         return out
+
+    def _part(self, part: list[Command], size: int) -> list[Any]:
+        """Return the answers to commands, errors as redis-py has them."""
+        replies: list[Any] = [REDO] * len(part)
+        if self._direct is not None:
+            try:
+                replies = self._direct.run_many(part, [key_of(command) for command in part])
+            except self.trouble as error:
+                self._may_redo(error)
+        replies = list(map(self._settled, replies))
+        again = [n for n, reply in enumerate(replies) if reply is REDO]
+        if again:
+            asked = self.links.run([part[n] for n in again], size)
+            for n, reply in zip(again, asked, strict=True):
+                replies[n] = reply
+        return replies
 
     async def amany(self, commands: Sequence[Command]) -> list[Any]:
         """The same for tasks."""
@@ -318,9 +334,9 @@ class Server:
     def get(self, key: str) -> bytes | None:
         """Return the bytes of ``key``, or ``None``."""
         reply: bytes | None
-        if self._reads is not None:
+        if self._direct is not None:
             try:
-                reply = self._reads.get(key)
+                reply = self._direct.get(key)
             except self.trouble as error:
                 self._may_redo(error)
                 reply = REDO
@@ -336,10 +352,10 @@ class Server:
 
     async def aget(self, here: OfLoop, key: str) -> bytes | None:
         """The same for tasks."""
-        if here.reads is not None:
+        if here.direct is not None:
             reply: bytes | None
             try:
-                reply = await here.reads.get(key)
+                reply = await here.direct.get(key)
             except self.trouble as error:
                 self._may_redo(error)
                 reply = REDO
@@ -351,10 +367,10 @@ class Server:
         """Return the bytes of several keys, in order, in one round trip per node."""
         if not keys:
             return []
-        if self._reads is None:
+        if self._direct is None:
             return self._get_many(keys)
         try:
-            found = self._reads.get_many(keys)
+            found = self._direct.get_many(keys)
         except self.trouble as error:
             self._may_redo(error)
             found = [REDO] * len(keys)
@@ -376,10 +392,10 @@ class Server:
         """The same for tasks."""
         if not keys:
             return []
-        if here.reads is None:
+        if here.direct is None:
             return await self._aget_many(keys)
         try:
-            found = await here.reads.get_many(keys)
+            found = await here.direct.get_many(keys)
         except self.trouble as error:
             self._may_redo(error)
             found = [REDO] * len(keys)
@@ -396,25 +412,10 @@ class Server:
         return self._values(await self.amany([("GET", key) for key in keys]))
 
 
-def runs(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield keys in parts of bounded number."""
-    for start in range(0, len(keys), PART_MAX):
-        yield keys[start : start + PART_MAX]
-
-
-def parts(commands: Sequence[Command]) -> Iterator[tuple[list[Command], int]]:
-    """Yield commands in parts of bounded number and bytes, with their bytes."""
-    part: list[Command] = []
-    size = 0
-    for command in commands:
-        more = weight(command)
-        if part and (len(part) >= PART_MAX or size + more > PART_BYTES):
-            yield part, size
-            part, size = [], 0
-        part.append(command)
-        size += more
-    if part:
-        yield part, size
+def _good(reply: Any) -> Any:
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
 
 _mu = threading.Lock()

@@ -16,14 +16,15 @@ from typing import Any, Final
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf.cache.checks import check_count
-from eventperf.cache.errors import CounterOverflow
+from eventperf.cache.errors import CounterOverflow, StoreUnavailable
 from eventperf.cache.protocols import Grant, InvalidationBus
 
 from .channel import Channel
-from .given import check_given
+from .given import Given, check_given
 from .links import Links
+from .parts import Command, runs
 from .patience import Timeout
-from .server import Command, Given, OfLoop, Server, runs, server_for
+from .server import OfLoop, Server, server_for
 
 _STATES: Final = {1: "granted", 0: "held", 2: "present", 3: "settling"}
 TAG_LIFE_S: Final = 7 * 86400
@@ -258,6 +259,13 @@ class RedisStore:
         """Keep leases alive while a long load goes on."""
         self._server.run_scripts("renew", [(key, token, life_ms(lease_s)) for key in keys])
 
+    def shorten(self, key: str, /, *, lease_s: float) -> None:
+        """Give whoever leads there so long to renew, where its lease says more."""
+        self._server.run_script("shorten", key, life_ms(lease_s))
+
+    async def ashorten(self, key: str, /, *, lease_s: float) -> None:
+        await self._joined().arun_script("shorten", key, life_ms(lease_s))
+
     def settle(self, keys: Sequence[str], /, *, settle_s: float) -> None:
         """Delete keys and refuse to store loads of them for ``settle_s`` seconds."""
         blob = b"E1T0" + b"0" * 29 + b"-"
@@ -266,6 +274,23 @@ class RedisStore:
     async def asettle(self, keys: Sequence[str], /, *, settle_s: float) -> None:
         blob = b"E1T0" + b"0" * 29 + b"-"
         await self.aset_many([(key, blob, settle_s) for key in keys])
+
+    def server_time(self, key: str, /) -> float | None:
+        """Return the time of the node that has ``key``, in seconds; ``None`` where it may not be asked."""
+        try:
+            return float(self._server.run_script("time", key)) / 1000
+        except StoreUnavailable as error:
+            if not error.permanent:
+                raise
+            return None
+
+    async def aserver_time(self, key: str, /) -> float | None:
+        try:
+            return float(await self._joined().arun_script("time", key)) / 1000
+        except StoreUnavailable as error:
+            if not error.permanent:
+                raise
+            return None
 
     # -- tags ----------------------------------------------------------------------------------------
 

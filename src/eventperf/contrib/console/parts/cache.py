@@ -23,6 +23,7 @@ from eventperf.contrib.console.view import (
     select,
 )
 
+from .loads import Loads
 from .part import NotHere, Refused
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class CachePart:
     def __init__(self, caches: Mapping[str, CacheManager]) -> None:
         self._caches = caches
         self._seen: dict[str, CacheStats] = {}
+        self._loads = {name: Loads(cache) for name, cache in caches.items()}
 
     def attention(self) -> list[Attention]:
         """Name caches whose second tier is away."""
@@ -72,7 +74,7 @@ class CachePart:
             raise NotHere(say("not_found"))
         body: list[object] = []
         for name, cache in self._caches.items():
-            body.append(section(name, _figures(cache.stats())))
+            body.append(section(name, _figures(cache.stats()), self._loads[name].table(view)))
         body.append(section("A key", self._finder(view), *self._found(view)))
         if view.may("cache.invalidate", None):
             body.append(section("Invalidate", self._forms(view)))

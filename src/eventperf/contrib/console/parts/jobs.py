@@ -1,16 +1,15 @@
-"""Jobs: found by what they are, looked at one by one, acted on alone, together or all that match."""
+"""Jobs: found by what they are, and looked at one by one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pprint import pformat
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from eventperf._core.errors import EventPerfError
 from eventperf._pages.html import Html, markup, tag
 from eventperf.contrib.console.texts import say
 from eventperf.contrib.console.view import (
-    Done,
     View,
     age,
     card,
@@ -25,33 +24,31 @@ from eventperf.contrib.console.view import (
     select,
 )
 
+from .acting import FILTERS, filters, given, possible, verb, when
 from .part import NotHere, Refused
 
 if TYPE_CHECKING:
     from eventperf.queues import JobInfo, QueueManager
 
 _PAGE: Final = 50
-_MOST: Final = 10_000  # jobs that one "all that match" touches
 _SHOWN: Final = 20_000
-_FILTERS: Final = ("state", "queue", "type", "tag", "text")
 _STATES: Final = ("active", "waiting", "delayed", "failed", "completed", "cancelled")
-
-ACTIONS: Final = frozenset({"job.retry", "job.cancel"})
 
 
 def page(view: View, name: str, manager: QueueManager) -> list[object]:
     """Return the jobs that the URL asks for, with what may be done to them."""
-    asked = {f: view.request.asked(f) for f in _FILTERS}
+    asked = {f: view.request.asked(f) for f in FILTERS}
     body: list[object] = [_filter(view, name, manager, asked)]
     cursor = view.request.asked("cursor")
     try:
-        found = manager.jobs(**_given(asked), limit=_PAGE, cursor=cursor or None)
-    except EventPerfError as error:
+        filters(view, view.request.asked)
+        found = manager.jobs(**given(asked), limit=_PAGE, cursor=cursor or None)
+    except (EventPerfError, Refused) as error:
         return [*body, tag("p", str(error), class_="note refused")]
     if not found.jobs:
         body.append(empty(say("no_jobs")))
     else:
-        body.append(_form(view, name, asked, found.jobs))
+        body.append(_form(view, name, manager, asked, found.jobs))
     here = {"in": name, **asked}
     links = [view.link("/queues/jobs", "First page", **here)] if cursor else []
     if found.cursor:
@@ -59,11 +56,8 @@ def page(view: View, name: str, manager: QueueManager) -> list[object]:
     return [*body, tag("nav", *links, class_="pages", aria_label="Pages")]
 
 
-def _given(asked: dict[str, str]) -> dict[str, Any]:
-    return {k: v for k, v in asked.items() if v}
-
-
 def _filter(view: View, name: str, manager: QueueManager, asked: dict[str, str]) -> Html:
+    sees = view.may("view.payload", None)  # a search in payloads tells what is in them
     queues = [("", "all"), *((q, q) for q in manager.queues)]
     states = [("", "all"), *((s, s) for s in _STATES)]
     return tag(
@@ -71,14 +65,16 @@ def _filter(view: View, name: str, manager: QueueManager, asked: dict[str, str])
         *hidden({"in": name}),
         select("state", "state", states, asked["state"]),
         select("queue", "queue", queues, asked["queue"]),
-        *(field(f, f, asked[f], size="14") for f in ("type", "tag", "text")),
+        *(field(f, f, asked[f], size="14") for f in ("type", "tag", "text") if f != "text" or sees),
         tag("button", "Find", type="submit"),
         method="get", action=view.request.link("/queues/jobs"), class_="filter",
     )  # fmt: skip
 
 
-def _form(view: View, name: str, asked: dict[str, str], jobs: Sequence[JobInfo]) -> Html:
-    may = [a for a in sorted(ACTIONS) if view.may(a, None)]
+def _form(
+    view: View, name: str, manager: QueueManager, asked: dict[str, str], jobs: Sequence[JobInfo]
+) -> Html:
+    may = [a for a in possible(manager) if view.may(a, None)]
     table = listing(
         f"{len(jobs)} jobs", ("", "job", "type", "queue", "state", "tries", "since", "error"),
         [_row(view, name, job, bool(may)) for job in jobs], [5],
@@ -88,8 +84,9 @@ def _form(view: View, name: str, asked: dict[str, str], jobs: Sequence[JobInfo])
     everything = tag("input", type="checkbox", data_all="", hidden="", aria_label="choose all on this page")
     buttons = [
         markup(
-            tag("button", _verb(a), type="submit", name_="action", value=a), " ",
-            tag("button", f"{_verb(a)} all that match", type="submit", name_="all", value=a), " ",
+            when() if a == "job.reschedule" else "",
+            tag("button", verb(a), type="submit", name_="action", value=a), " ",
+            tag("button", f"{verb(a)} all that match", type="submit", name_="all", value=a), " ",
         )
         for a in may
     ]  # fmt: skip
@@ -103,12 +100,8 @@ def _row(view: View, name: str, job: JobInfo, may: bool) -> tuple[object, ...]:
         box = tag("input", type="checkbox", name_="id", value=job.id, aria_label=f"choose {job.id}")
     link = view.link("/queues/job", job.id, **{"in": name}, id=job.id)
     at = job.finished_at or job.started_at or job.due_at or job.created_at
-    error = (job.error or "")[:160]
+    error = _said(view, job.id, job.error or "")[:160]
     return box, link, job.type, job.queue, job.state.value, job.attempt, moment(at), error
-
-
-def _verb(action: str) -> str:
-    return action.partition(".")[2].capitalize()
 
 
 # --- one job --------------------------------------------------------------------------------------
@@ -130,15 +123,15 @@ def one(view: View, name: str, manager: QueueManager) -> list[object]:
     ]
     if job.progress is not None:
         facts.append(card("progress", f"{job.progress:.0%}"))
-    body: list[object] = [cards(facts), *_buttons(view, name, job)]
-    body += [section("Times", _timeline(job)), section("Tries", *_attempts(job))]
+    body: list[object] = [cards(facts), *_buttons(view, name, manager, job)]
+    body += [section("Times", _timeline(job)), section("Tries", *_attempts(view, job))]
     if job.tags:
         links = (markup(view.link("/queues/jobs", t, **{"in": name}, tag=t), " ") for t in job.tags)
         body.append(section("Tags", *links))
     if job.error:
-        body.append(section("Error", tag("pre", job.error[:_SHOWN])))
+        body.append(section("Error", tag("pre", _said(view, job.id, job.error)[:_SHOWN])))
     body.append(section("Payload", _payload(view, manager, job)))
-    if job.headers:
+    if job.headers and view.may("view.payload", job.id):
         body.append(section("Headers", listing("Headers", ("name", "value"), job.headers.items())))
     return body
 
@@ -158,7 +151,12 @@ def _timeline(job: JobInfo) -> Html:
     return listing("What happened when, by the store's clock", ("", "when", "after"), rows, [2])
 
 
-def _attempts(job: JobInfo) -> Iterator[Html]:
+def _said(view: View, id: str, error: str) -> str:
+    """Return an error; its kind alone to those who may not see payloads, which handlers put into texts."""
+    return error if view.may("view.payload", id) else error.partition("\n")[0].partition(": ")[0]
+
+
+def _attempts(view: View, job: JobInfo) -> Iterator[Html]:
     if not job.attempts:
         yield empty("No try has ended yet.")
         return
@@ -169,11 +167,14 @@ def _attempts(job: JobInfo) -> Iterator[Html]:
             moment(a.started_at),
             f"at most {age(a.seconds)}" if a.outcome == "crashed" else age(a.seconds),
             a.worker,
-            a.error or "",
+            _said(view, job.id, a.error or ""),
         )
         for a in job.attempts
     ]
     yield listing("Oldest first", ("try", "outcome", "began", "took", "worker", "error"), rows, [0, 3])
+    if not view.may("view.payload", job.id):
+        yield concealed("tracebacks and log lines")
+        return
     for a in job.attempts:
         for what, text in (("traceback", a.traceback), ("last log lines", a.log_tail)):
             if text:
@@ -192,60 +193,13 @@ def _payload(view: View, manager: QueueManager, job: JobInfo) -> Html:
     return tag("pre", text[:_SHOWN])
 
 
-def _buttons(view: View, name: str, job: JobInfo) -> Iterator[Html]:
+def _buttons(view: View, name: str, manager: QueueManager, job: JobInfo) -> Iterator[Html]:
     wished = "job.retry" if job.state.value in ("failed", "cancelled") else "job.cancel"
+    sent = {"manager": name, "id": job.id}
     if job.state.value != "completed":
-        sent = {"manager": name, "id": job.id}
-        yield view.button("/queues/job", _verb(wished), action=wished, subject=job.id, **sent)
-
-
-# --- acting ---------------------------------------------------------------------------------------
-
-
-def act(view: View, action: str, manager: QueueManager) -> Done | tuple[str, Sequence[object]]:
-    """Retry or cancel the chosen jobs, or all that match once that was confirmed.
-
-    Raises:
-        Refused: None was chosen, or the store refuses.
-    """
-    request, name = view.request, view.request.sent("manager")
-    asked = {f: request.sent(f) for f in _FILTERS}
-    every = bool(request.sent("all"))
-    ids = list(request.form.get("id", ())) if not every else _matching(manager, asked)
-    if not ids:
-        raise Refused(say("nothing_chosen"))
-    if not all(view.may(action, id) for id in ids):
-        raise Refused(say("forbidden"))
-    if every and not request.sent("sure"):
-        return say("confirm"), _question(view, name, action, asked, len(ids))
-    do = manager.retry if action == "job.retry" else manager.cancel
-    try:
-        count = sum(do(id) for id in ids)
-    except EventPerfError as error:
-        raise Refused(str(error)) from error
-    back = {"id": ids[0]} if request.path.strip("/") == "queues/job" else _given(asked)
-    return Done(what=action.partition(".")[2], path=request.path, count=count, query={"in": name, **back})
-
-
-def _matching(manager: QueueManager, asked: dict[str, str]) -> list[str]:
-    """Return the ids of all jobs that match, up to a bound that the question names."""
-    ids: list[str] = []
-    cursor: str | None = None
-    while len(ids) < _MOST:
-        found = manager.jobs(**_given(asked), limit=500, cursor=cursor)
-        ids += [job.id for job in found.jobs]
-        cursor = found.cursor
-        if cursor is None:
-            break
-    return ids[:_MOST]
-
-
-def _question(view: View, name: str, action: str, asked: dict[str, str], count: int) -> list[object]:
-    shown = ", ".join(f"{k} {v!r}" for k, v in asked.items() if v) or "any job"
-    bound = f" (the first {_MOST:,}; ask again for the rest)" if count >= _MOST else ""
-    sent = {"manager": name, "all": action, "sure": "1", **asked}
-    return [
-        tag("p", f"{count:,} jobs match {shown}{bound}.", data_still=""),
-        view.form("/queues/jobs", *hidden(sent), tag("button", f"{_verb(action)} them", type="submit")),
-        markup(" ", view.link("/queues/jobs", say("cancel"), **{"in": name}, **asked)),
-    ]
+        yield view.button("/queues/job", verb(wished), action=wished, subject=job.id, **sent)
+    later = "job.reschedule"
+    waits = job.state.value in ("waiting", "delayed")
+    if waits and later in possible(manager) and view.may(later, job.id):
+        fields = hidden({"action": later, "subject": job.id, **sent})
+        yield view.form("/queues/job", *fields, when(), tag("button", verb(later), type="submit"))

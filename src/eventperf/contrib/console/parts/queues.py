@@ -9,15 +9,27 @@ from eventperf._core.clock import Clock
 from eventperf._core.errors import EventPerfError
 from eventperf._pages.html import Html, markup, tag
 from eventperf.contrib.console.texts import say
-from eventperf.contrib.console.view import Attention, Done, View, age, card, cards, listing, section
+from eventperf.contrib.console.view import (
+    Attention,
+    Done,
+    View,
+    age,
+    card,
+    cards,
+    hidden,
+    listing,
+    section,
+    select,
+)
 
-from . import jobs, minutes, rules
+from . import acting, jobs, minutes, rules, workers
 from .part import NotHere, Refused
 
 if TYPE_CHECKING:
     from eventperf.queues import QueueManager, QueueStatus
 
 _LATE_S = 60.0
+_PURGED = ("failed", "completed", "waiting", "delayed")
 
 
 class QueuesPart:
@@ -25,7 +37,7 @@ class QueuesPart:
 
     path: str = "/queues"
     title: str = "queues"
-    actions: frozenset[str] = frozenset({"queue.pause", "queue.resume"}) | jobs.ACTIONS
+    actions: frozenset[str] = frozenset({"queue.pause", "queue.resume", "queue.purge"}) | acting.ACTIONS
 
     def __init__(self, managers: Mapping[str, QueueManager], clock: Clock) -> None:
         self._managers, self._clock = managers, clock
@@ -54,10 +66,12 @@ class QueuesPart:
             return say("queues"), body
         name = view.request.asked("in", next(iter(self._managers)))
         manager = self._managers.get(name)
-        if manager is None or path not in ("queues/jobs", "queues/job", "queues/rules"):
+        if manager is None or path not in ("queues/jobs", "queues/job", "queues/rules", "queues/workers"):
             raise NotHere(say("not_found"))
         if path == "queues/jobs":
             return say("jobs"), [self._chooser(view, path, name), *jobs.page(view, name, manager)]
+        if path == "queues/workers":
+            return say("workers"), [self._chooser(view, path, name), workers.page(manager)]
         if path == "queues/rules":
             shown = rules.page(name, manager, self._clock.time())
             return say("rules"), [self._chooser(view, path, name), *shown]
@@ -67,10 +81,24 @@ class QueuesPart:
         yield self._status(view, name, manager)
         yield tag("p", view.link("/queues/rules", say("rules"), **{"in": name}))
         has = manager.backend.capabilities
+        if "roster" in has:
+            yield tag("p", view.link("/queues/workers", say("workers"), **{"in": name}))
         if "search" in has:
             yield tag("p", view.link("/queues/jobs", "Find jobs", **{"in": name}))
         if "metrics" in has:
             yield minutes.section_of(view, name, manager)
+        if view.may("queue.purge", None):
+            yield self._purging(view, name, manager)
+
+    def _purging(self, view: View, name: str, manager: QueueManager) -> Html:
+        return view.form(
+            self.path,
+            *hidden({"action": "queue.purge", "manager": name}),
+            select("state", "state", [(s, s) for s in _PURGED], _PURGED[0]),
+            select("subject", "queue", [(q, q) for q in manager.queues], ""),
+            tag("button", say("purge"), type="submit"),
+            class_="filter",
+        )
 
     def _chooser(self, view: View, path: str, current: str) -> Html:
         """Return links to the same page of the other managers."""
@@ -117,20 +145,49 @@ class QueuesPart:
         return view.link("/queues/jobs", text or queue, **{"in": name}, queue=queue, state=state)
 
     def act(self, view: View, action: str, subject: str | None) -> Done | tuple[str, Sequence[object]]:
-        """Pause or resume a queue, retry or cancel jobs."""
+        """Pause, resume or empty a queue; retry, cancel or reschedule jobs."""
         manager = self._managers.get(view.request.sent("manager"))
         if manager is None:
             raise Refused(say("not_found"))
-        if action in jobs.ACTIONS:
-            return jobs.act(view, action, manager)
+        if action in acting.ACTIONS:
+            return acting.act(view, action, manager)
         if subject is None:
             raise Refused(say("not_found"))
+        if action == "queue.purge":
+            return self._purge(view, manager, subject)
         verb = action.partition(".")[2]
         try:
             manager.pause(subject) if verb == "pause" else manager.resume(subject)
         except EventPerfError as error:
             raise Refused(str(error)) from error
         return Done(what=verb, path=self.path)
+
+    def _purge(self, view: View, manager: QueueManager, queue: str) -> Done | tuple[str, Sequence[object]]:
+        """Delete all jobs of a queue in one state, once that was confirmed."""
+        name, state = view.request.sent("manager"), view.request.sent("state")
+        if state not in _PURGED or queue not in manager.queues:
+            raise Refused(say("not_found"))
+        if not view.request.sent("sure"):
+            counts = {
+                s.name: {"waiting": s.waiting, "delayed": s.delayed, "failed": s.dead}
+                for s in manager.status()
+            }
+            count = counts[queue].get(state)
+            text = (
+                say("purge_kept", state=state, queue=queue)
+                if count is None
+                else say("purge_these", n=f"{count:,}", state=state, queue=queue)
+            )
+            sent = {"manager": name, "state": state, "sure": "1"}
+            return say("confirm"), [
+                tag("p", text, data_still=""),
+                view.button(self.path, say("purge"), action="queue.purge", subject=queue, **sent),
+                markup(" ", view.link(self.path, say("cancel"))),
+            ]
+        try:
+            return Done(what="purge", path=self.path, count=manager.purge(queue, state))
+        except EventPerfError as error:
+            raise Refused(str(error)) from error
 
 
 def _attention(s: QueueStatus, path: str) -> list[Attention]:

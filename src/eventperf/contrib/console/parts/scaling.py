@@ -21,6 +21,9 @@ _DECISIONS: Final = 200
 _AHEAD_S: Final = 86_400.0
 _POINTS: Final = 2_000
 _HOURS_FROM_S: Final = 7_200.0
+_AHEAD_SHARE: Final = 0.3  # of what is drawn, how far ahead openings are marked
+_MARKS: Final = 12
+_DRAWN: Final = 4  # targets on the overview
 
 
 class ScalingPart:
@@ -55,16 +58,22 @@ class ScalingPart:
     def overview(self, view: View) -> Html:
         """Show replicas and the last reason of each target."""
         shown: list[Html] = []
+        drawn: list[Html] = []
         self._seen = []
         for name, scaler in self._scalers.items():
-            newest = _by_target(_newest(scaler, _POINTS))
+            decisions = _newest(scaler, _POINTS)
+            newest = _by_target(decisions)
             if not newest:
                 shown.append(card(name, "–", _nothing(scaler)))
             for last in newest.values():
                 self._seen.append((name, last))
                 level = "bad" if last.error or last.blind else None
                 shown.append(card(last.target, last.after, "replicas", level))
-        return cards(shown)
+            if len(newest) == 1:
+                drawn.append(
+                    _plot(_newest(scaler, _POINTS), self._clock.time(), getattr(scaler, "calendar", None))
+                )
+        return markup(cards(shown), *drawn[:_DRAWN])
 
     def show(self, view: View) -> tuple[str, Sequence[object]]:
         """Show plot, decisions and calendar of each target."""
@@ -90,7 +99,7 @@ class ScalingPart:
         if chosen in newest:
             decisions, newest = [d for d in decisions if d.target == chosen], {chosen: newest[chosen]}
         if len(newest) == 1:  # replicas of several in one line would say nothing
-            yield _plot(decisions, self._clock.time())
+            yield self._plot(decisions, scaler)
         rows = [_row(d) for d in decisions[:_DECISIONS] if d.action != "none" or d.error or d.blind]
         columns = ("when", "target", "replicas", "wanted", "decided by", "why")
         yield listing("Decisions that changed something, or could not", columns, rows[:50])
@@ -105,6 +114,9 @@ class ScalingPart:
             for target, text in (("", "all"), *((t, t) for t in targets))
         ]
         return tag("p", "Target: ", *(part for link in links for part in (link, " ")))
+
+    def _plot(self, decisions: Sequence[ScalingDecision], scaler: Any) -> Html:
+        return _plot(decisions, self._clock.time(), getattr(scaler, "calendar", None))
 
     def _calendar(self, scaler: Any) -> Html:
         calendar, now = getattr(scaler, "calendar", None), self._clock.time()
@@ -173,23 +185,25 @@ def _said(event: Any) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in asked if value is not None) or "–"
 
 
-def _plot(decisions: Sequence[ScalingDecision], now: float) -> Html:
-    """Draw replicas, and beside them the load at its own scale."""
+def _plot(decisions: Sequence[ScalingDecision], now: float, calendar: Any) -> Html:
+    """Draw replicas, and beside them the load at its own scale; what the calendar announces is marked."""
     past = list(reversed(decisions))
     unit_s, unit = (3600.0, "hours") if now - past[0].at > _HOURS_FROM_S else (60.0, "minutes")
     seen = [((d.at - now) / unit_s, d, d.observation) for d in past]
-    replicas = [(at, float(d.after)) for at, d, _ in seen]
-    ready = [(at, float(o.state.ready)) for at, _, o in seen if o is not None]
+    series = [
+        ("asked for", [(at, float(d.after)) for at, d, _ in seen]),
+        ("ready", [(at, float(o.state.ready)) for at, _, o in seen if o is not None]),
+        ("wanted before limits", [(at, float(d.wanted)) for at, d, _ in seen]),
+    ]
     metric = next((d.metric for d in decisions if d.metric), "rps")
     load = [(at, value) for at, _, o in seen if o is not None and (value := o.value(metric)) is not None]
+    ahead = now + (now - past[0].at) * _AHEAD_SHARE
+    announced = () if calendar is None else calendar.around(now)
+    marks = [((e.at - now) / unit_s, e.id or e.kind) for e in announced if past[0].at <= e.at <= ahead]
+    marks = sorted(marks)[:_MARKS]
     x = f"{unit} from now"
-    plots = [
-        tag(
-            "div",
-            tag("h3", "Replicas"),
-            lines([("asked for", replicas), ("ready", ready)], x=x, y="replicas"),
-        )
-    ]
+    plots = [tag("div", tag("h3", "Replicas"), lines(series, x=x, y="replicas", marks=marks))]
     if load:
-        plots.append(tag("div", tag("h3", "Load"), lines([(metric, load)], x=x, y=metric, areas=1)))
+        drawn = lines([(metric, load)], x=x, y=metric, areas=1, marks=marks)
+        plots.append(tag("div", tag("h3", "Load"), drawn))
     return tag("div", *plots, class_="multiples")

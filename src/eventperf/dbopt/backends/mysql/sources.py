@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TextIO
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
@@ -25,6 +25,7 @@ _BANNER: Final = re.compile(
     r"(?:\S.*, Version: .*started with:|Tcp port: .*socket: .*|Time\s+Id\s+Command\s+Argument)\s*$"
 )
 _LONGEST_BANNER: Final = 1_000
+_LONGEST: Final = 1 << 20
 _TEXTS: Final = ("select", "insert", "update", "delete", "with", "replace", "use", "set", "(")
 #: Percona Server may log one of so many statements, or of so many sessions, and says so in each entry.
 _RATE: Final = re.compile(r"Log_slow_rate_type:\s*\w+\s+Log_slow_rate_limit:\s*(\d+)")
@@ -143,22 +144,39 @@ class SlowLogFile:
         self._path = path
 
     def read(self, since_s: float | None, /) -> Recording:
-        """Read the file."""
-        try:
-            with Path(self._path).open(encoding="utf-8", errors="replace") as file:
-                entries = list(_entries(file))
-        except OSError as error:
-            allowed = f"a readable slow log ({error.strerror})"
-            raise ConfigurationError("path", str(self._path), allowed) from error
-        last = max((e.stamp for e in entries), default=0)
+        """Read the file: once for what it covers, then entry by entry; no more than one is held.
+
+        Raises:
+            ConfigurationError: It cannot be read.
+        """
+        last, thinned = 0, 1
+        for entry in self._entries():
+            last, thinned = max(last, entry.stamp), max(thinned, entry.stands_for)
         shown = "the whole file" if since_s is None else f"the last {since_s:g} s of the file"
         if last:
             end = dt.datetime.fromtimestamp(last, dt.timezone.utc)
             shown += f", which ends {end:%Y-%m-%d %H:%M:%S} UTC"
-        thinned = max((e.stands_for for e in entries), default=1)
         shown += f"; up to {thinned} calls for each entry (log_slow_rate_limit)" if thinned > 1 else ""
-        found = (_recorded(e) for e in entries if since_s is None or not e.stamp or e.stamp >= last - since_s)
+        since = 0.0 if since_s is None else last - since_s
+        found = (_recorded(e) for e in self._entries() if not e.stamp or e.stamp >= since)
         return Recording(covers=shown, rows=filter(None, found))
+
+    def _entries(self) -> Iterator[_Entry]:
+        try:
+            with Path(self._path).open(encoding="utf-8", errors="replace") as file:
+                yield from _entries(_lines(file))
+        except OSError as error:
+            allowed = f"a readable slow log ({error.strerror})"
+            raise ConfigurationError("path", str(self._path), allowed) from error
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """Yield lines; what is longer than a statement that could be analysed is cut, as servers cut texts."""
+    is_rest = False
+    while line := file.readline(_LONGEST):
+        if not is_rest:
+            yield line
+        is_rest = not line.endswith("\n")
 
 
 class _Entry(NamedTuple):
@@ -182,6 +200,7 @@ def _entries(lines: Iterable[str]) -> Iterator[_Entry]:
     figures: re.Match[str] | None = None
     rate = 1
     body: list[str] = []
+    length = 0
     in_head = False
     for line in lines:
         if len(line) < _LONGEST_BANNER and _BANNER.match(line):
@@ -191,15 +210,16 @@ def _entries(lines: Iterable[str]) -> Iterator[_Entry]:
                 yield _entry(figures, rate, body)
                 figures = None
             if not in_head:
-                body, rate = [], 1
+                body, length, rate = [], 0, 1
             in_head = True
             thinned = _RATE.search(line)
             rate = int(thinned[1]) or 1 if thinned is not None else rate
             figures = _FIGURES.search(line) or figures
         else:
             in_head = False
-            if not line.startswith("# administrator command"):
+            if length < _LONGEST and not line.startswith("# administrator command"):
                 body.append(line.rstrip("\r\n"))
+                length += len(line)
     if figures is not None:
         yield _entry(figures, rate, body)
 

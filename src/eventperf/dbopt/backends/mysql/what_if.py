@@ -229,7 +229,7 @@ class ShadowPlanner:
                 cursor.execute(f"EXPLAIN FORMAT=TRADITIONAL {text}", given or None)
                 names = [d[0].lower() for d in cursor.description]
                 rows = [_unfiltered(dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
-        by_name = {n: s for made in self._made.values() for s, n in made.items()}
+        by_name = {n: s for table in query.tables for s, n in self._made[table].items()}
         used, existing = set(), set()
         for row in rows:
             for key in re.split(r"[,()]", str(row.get("key") or "")):

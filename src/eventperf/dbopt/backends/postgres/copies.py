@@ -77,6 +77,7 @@ class Copies:
         self.notes: list[str] = []
         self._wanted: dict[str, set[str]] = {}
         self.copied: dict[str, str] = {}
+        self.rows: dict[str, int] = {}
         self._made: dict[str, frozenset[str]] = {}
         self._views: set[str] = set()
         self._extended = False
@@ -93,6 +94,10 @@ class Copies:
     def place(self, table: str) -> str:
         """Return the name of a table's copy."""
         return table if table in self._restored else self._places[table]
+
+    def is_restored(self, table: str) -> bool:
+        """Tell whether the owner of ``what_if`` put a table there, so that no copy was made."""
+        return table in self._restored
 
     def forget(self) -> None:
         """Note that all copies are gone with their session."""
@@ -173,6 +178,7 @@ class Copies:
         real, short = quote_table(table.name, "postgres"), quote(self._places[table.name], "postgres")
         copied = [c for c in table.columns if c in columns]
         rows = self._read(source, table, copied)
+        self.rows[table.name] = len(rows)
         self.copied[table.name] = f"{len(copied)} of {len(table.columns)} columns of {len(rows):,} rows"
         collations = dict(source.execute(_COLLATIONS, (real,)).fetchall())
         parts = []

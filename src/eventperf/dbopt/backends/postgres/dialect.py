@@ -14,15 +14,16 @@ from eventperf.dbopt.indexes.estimate import StatisticsPlanner
 from eventperf.dbopt.protocols import Capabilities, Measurement, PartitionPlan, Planner, Query
 from eventperf.dbopt.schema.ddl import create_index_sql, quote_table
 from eventperf.dbopt.schema.model import ExistingIndex, IndexSpec, Schema, Table
-from eventperf.dbopt.statements.lex import render
 from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
 from . import catalog, grants, parted, partitions
 from .drivers import connection_of, sqlstate
+from .ground import GroundedPlanner
 from .promises import promised
+from .running import measured
 from .sources import COUNTED, UNCOUNTED, PgStatStatements
-from .what_if import HypoPlanner, explain, plan_shape, read_plan
+from .what_if import explain
 
 _LOCK = 0x65767066  # "evpf"
 _CONCURRENT = "CREATE INDEX CONCURRENTLY "
@@ -146,7 +147,7 @@ class PostgresDialect:
         if self._what_if is None:
             return StatisticsPlanner(schema)
         source = None if self._is_same() else self._connection
-        return HypoPlanner(self._psycopg, self._what_if, schema, source)
+        return GroundedPlanner(self._psycopg, self._what_if, schema, source)
 
     def _is_same(self) -> bool:
         """Tell whether ``what_if`` is the application's own database."""
@@ -296,39 +297,16 @@ class PostgresDialect:
 
     def measure(self, samples: Sequence[Sample], *, runs: int, timeout_s: float) -> Measurement | None:
         """Run SELECTs in a read-only transaction with a statement time-out."""
-        times: list[list[float]] = []
-        capped = False
         with self._connection() as db:
             try:
                 grants.lessen(db)
-                sql, values = render(samples[0].sql, samples[0].values, "format", "postgres")
-                plan = read_plan(db.execute(f"EXPLAIN (FORMAT JSON) {sql}", values or None).fetchone())
-                db.execute(f"SET LOCAL statement_timeout = {max(1, int(timeout_s * 1000))}")
-                for sample in samples:
-                    took_s: list[float] = []
-                    times.append(took_s)
-                    for _ in range(runs):
-                        took = self._run(db, sample)
-                        capped = capped or took is None
-                        took_s.append(timeout_s if took is None else took)
-                        if sum(took_s) > timeout_s / 4:
-                            break
             except self._psycopg.Error:
                 return None
-            text, used = plan_shape(plan)
-            names = parted.with_roots(db, used)
-        return Measurement.of(times, text, names, capped)
 
-    def _run(self, db: Any, sample: Sample) -> float | None:
-        sql, values = render(sample.sql, sample.values, "format", "postgres")
-        db.execute("SAVEPOINT eventperf")
-        began = time.perf_counter()
-        try:
-            db.execute(sql, values or None).fetchall()
-        except self._psycopg.errors.QueryCanceled:
-            db.execute("ROLLBACK TO SAVEPOINT eventperf")
-            return None
-        return time.perf_counter() - began
+            def names(used: frozenset[str]) -> frozenset[str]:
+                return parted.with_roots(db, used)
+
+            return measured(self._psycopg, db, samples, runs=runs, timeout_s=timeout_s, names=names)
 
     def promised(self, schema: Schema, names: Collection[str], /) -> Schema:
         """Return the schema with what is enforced of these tables."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 import threading
@@ -23,13 +22,13 @@ from eventperf.dbopt.schema.selectivity import column_stats
 from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
+from .ground import CopiedPlanner
 from .promises import promised
-from .what_if import ScratchPlanner, shape
+from .running import measured
 
 _SAMPLE: Final = 3_000
 _ANALYZE_WHOLE: Final = 5_000_000
 _threads: Final[dict[str, threading.Lock]] = {}
-_numbers: Final = itertools.count()
 
 
 class SqliteDialect:
@@ -227,7 +226,7 @@ class SqliteDialect:
             )
         return out
 
-    def planner(self, schema: Schema, /) -> ScratchPlanner:
+    def planner(self, schema: Schema, /) -> CopiedPlanner:
         """Return a planner on a scratch copy, in memory, of the schema and its statistics."""
         with self._connection() as db:
             ddl = db.execute(
@@ -237,7 +236,7 @@ class SqliteDialect:
             stats = []
             if any(row[1] == "sqlite_stat1" for row in ddl):
                 stats = db.execute("SELECT tbl, idx, stat FROM sqlite_stat1").fetchall()
-        return ScratchPlanner(self._sqlite3, schema, ddl, stats)
+        return CopiedPlanner(self._sqlite3, schema, ddl, stats, self._connection)
 
     # --- changes -------------------------------------------------------------------------------
 
@@ -300,49 +299,8 @@ class SqliteDialect:
 
     def measure(self, samples: Sequence[Sample], *, runs: int, timeout_s: float) -> Measurement | None:
         """Run SELECTs to their last row; progress callbacks stop those that take too long."""
-        times: list[list[float]] = []
-        capped = False
         with self._connection() as db:
-            cursor = db.cursor()
-            try:
-                plan = self._explain(cursor, samples[0])
-                for sample in samples:
-                    took_s: list[float] = []
-                    times.append(took_s)
-                    for _ in range(runs):
-                        took = self._run(db, cursor, sample, timeout_s)
-                        capped = capped or took is None
-                        took_s.append(timeout_s if took is None else took)
-                        if sum(took_s) > timeout_s / 4:
-                            break
-            except self._sqlite3.Error:
-                return None
-            finally:
-                cursor.close()
-                db.rollback()
-        return Measurement.of(times, *plan, capped)
-
-    def _run(self, db: Any, cursor: Any, sample: Sample, timeout_s: float) -> float | None:
-        began = time.perf_counter()
-        end = began + timeout_s
-        db.set_progress_handler(lambda: time.perf_counter() > end, 10_000)
-        try:
-            cursor.execute(sample.sql, _named(sample.values))
-            while cursor.fetchmany(1_000):
-                pass
-        except self._sqlite3.OperationalError:
-            if time.perf_counter() > end:
-                return None
-            raise
-        finally:
-            db.set_progress_handler(None, 0)
-        return time.perf_counter() - began
-
-    @staticmethod
-    def _explain(cursor: Any, sample: Sample) -> tuple[str, frozenset[str]]:
-        # EXPLAIN of a cached statement does not notice a dropped index: a new text is never cached.
-        cursor.execute(f"EXPLAIN QUERY PLAN /* {next(_numbers)} */ {sample.sql}", _named(sample.values))
-        return shape(cursor.fetchall())
+            return measured(self._sqlite3, db, samples, runs=runs, timeout_s=timeout_s)
 
     def promised(self, schema: Schema, names: Collection[str], /) -> Schema:
         """Return the schema with what is enforced of these tables."""
@@ -366,10 +324,6 @@ class SqliteDialect:
                 raise StatementRefused(sql, str(error)) from error
             finally:
                 db.set_progress_handler(None, 0)
-
-
-def _named(values: Sequence[Any] | None) -> dict[str, Any]:
-    return {f"p{i}": v for i, v in enumerate(values or (), 1)}
 
 
 def _expressions(sql: str) -> list[str]:

@@ -46,7 +46,9 @@ class ScratchPlanner:
         self._sqlite3 = sqlite3
         self._made: dict[IndexSpec, str] = {}
         self._stat: dict[IndexSpec, str] = {}
-        self._current: frozenset[IndexSpec] = frozenset()
+        self._specs: dict[str, IndexSpec] = {}  # by name, of all that was ever made
+        self._real = {i.name: i.spec for t in schema.tables.values() for i in t.indexes}
+        self._current: dict[str, frozenset[IndexSpec]] = {}  # by table
         self.notes: list[str] = []
         for kind, name, _, sql in ddl:
             if name.startswith("sqlite_") or kind == "trigger":
@@ -90,27 +92,27 @@ class ScratchPlanner:
             values = {f"p{i}": None for i in range(1, 200)}
         rows = self._db.execute(f"EXPLAIN QUERY PLAN {query.sample.sql}", values).fetchall()
         text, names = shape(rows)
-        by_name = {n: s for s, n in self._made.items()}
+        made = self._specs
         return Plan(
-            cost=max(1.0, _Pricer(query, self._schema, by_name).price(rows)),
+            cost=max(1.0, _Pricer(query, self._schema, made, self._real).price(rows)),
             text=text,
-            used=frozenset(by_name[n] for n in names if n in by_name),
-            existing=frozenset(n for n in names if n not in by_name),
+            used=frozenset(made[n] for n in names if n in made),
+            existing=frozenset(n for n in names if n not in made),
         )
 
     def _set(self, wanted: frozenset[IndexSpec], tables: frozenset[str]) -> None:
         """Make exactly ``wanted`` on ``tables``; what is on others disturbs nobody, and may serve again."""
-        kept = wanted | {s for s in self._current if s.table not in tables}
-        if kept == self._current:
+        there = frozenset(s for t in tables for s in self._current.get(t, ()))
+        if wanted == there:
             return
-        for spec in self._current - kept:
-            name = self._made[spec]
-            self._db.execute(f"DROP INDEX {quote(name, 'sqlite')}")
-            self._current -= {spec}  # step by step: the next may be refused
-        for spec in kept - self._current:
+        for spec in there - wanted:
+            self._db.execute(f"DROP INDEX {quote(self._made[spec], 'sqlite')}")
+            self._current[spec.table] -= {spec}  # step by step: the next may be refused
+        for spec in wanted - there:
             name = self._made.setdefault(spec, index_name(spec, limit=120, prefix="hypo"))
+            self._specs[name] = spec
             self._db.execute(create_index_sql(spec, name, "sqlite"))
-            self._current |= {spec}
+            self._current[spec.table] = self._current.get(spec.table, frozenset()) | {spec}
             stat = self._stat.get(spec)
             if stat is None:
                 stat = self._stat[spec] = self._stat_text(spec)
@@ -158,12 +160,13 @@ def _index_width(spec: IndexSpec, table: Table) -> float:
 class _Pricer:
     """Walks a plan: nested loops multiply, sorts and subqueries add."""
 
-    def __init__(self, query: Query, schema: Schema, made: dict[str, IndexSpec]) -> None:
-        self._query, self._schema, self._made = query, schema, made
+    def __init__(
+        self, query: Query, schema: Schema, made: dict[str, IndexSpec], real: dict[str, IndexSpec]
+    ) -> None:
+        self._query, self._schema, self._made, self._real = query, schema, made, real
         self._uses: dict[str, TableUse] = {}
         for use in reversed(query.analysis.uses):
             self._uses[use.alias.lower()] = use
-        self._real = {i.name: i.spec for t in schema.tables.values() for i in t.indexes}
         self._names: dict[str, str] = {}
         tree = query.analysis.tree
         for table in tree.find_all(exp.Table) if tree is not None else ():

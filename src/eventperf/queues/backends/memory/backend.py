@@ -421,7 +421,7 @@ class MemoryBackend:
 
     name = "memory"
     capabilities: frozenset[str] = ENGINE | {
-        "limits", "flows", "schedules", "attempts", "search", "metrics", "update"
+        "limits", "flows", "schedules", "attempts", "search", "metrics", "update", "roster"
     }  # fmt: skip
 
     def __init__(self, url: BackendURL | None, settings: StoreSettings) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import count, islice
 
 from eventperf.queues.errors import NONE_FAILED, unknown_parent
-from eventperf.queues.job import JobInfo, JobRecord, JobState, NewJob, QueueStatus
+from eventperf.queues.job import JobInfo, JobRecord, JobState, NewJob, QueueStatus, WorkerInfo
 from eventperf.queues.limits import RECHECK_S, Bucket, Ledger
 from eventperf.queues.minutes import Minutes
 from eventperf.queues.protocols import StoreSettings
@@ -313,6 +313,24 @@ class MemoryBooks:
             live = [w for w in self._workers.values() if w.until > now]
             runs, run_s = self._runs
             return len(live), sum(w.card.slots for w in live), run_s / runs if runs else 0.0
+
+    def roster(self) -> list[WorkerInfo]:
+        with self._mu:
+            now = self._now()
+            running = Counter(job.worker for job in self._jobs.values() if job.state == ACTIVE)
+            return [
+                WorkerInfo.told(
+                    w.card.about,
+                    id=id,
+                    queues=sorted(w.card.room_by_queue),
+                    slots=w.card.slots,
+                    running=running[id],
+                    lease_s=w.card.lease_s,
+                    known_until=w.until,
+                )
+                for id, w in sorted(self._workers.items())
+                if w.until > now
+            ]
 
     # -- ends and their consequences ---------------------------------------------------------------
 

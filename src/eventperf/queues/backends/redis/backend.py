@@ -22,7 +22,7 @@ from eventperf._redis.connect import close
 from eventperf._redis.refusals import is_passing
 from eventperf._redis.url import check
 from eventperf.queues.errors import QueueError, StoreUnavailable
-from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus
+from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus, WorkerInfo
 from eventperf.queues.minutes import MINUTE_S, Interval
 from eventperf.queues.protocols import (
     ENGINE,
@@ -52,7 +52,8 @@ class RedisBackend:
     name = "Redis"
     answer_s = COMMAND_TIMEOUT_S
     capabilities: frozenset[str] = ENGINE | {
-        "shared", "limits", "flows", "schedules", "wait_replicas", "attempts", "search", "metrics", "update"
+        "shared", "limits", "flows", "schedules", "wait_replicas", "attempts", "search", "metrics", "update",
+        "roster",
     }  # fmt: skip
 
     def __init__(self, url: BackendURL, settings: StoreSettings) -> None:
@@ -304,6 +305,9 @@ class RedisStore(_Shared):
         now = self.time()
         return wire.measured(self._run("measured", [int((now - span_s) // MINUTE_S)]))
 
+    def roster(self) -> list[WorkerInfo]:
+        return wire.roster(self._run("roster", []))
+
     def set_paused(self, queue: str, paused: bool, /) -> None:
         self._run("admin", ["pause", queue, int(paused)])
 
@@ -548,6 +552,9 @@ class AsyncRedisStore(_Shared):
 
     async def update(self, job_id: str, change: Change, /) -> JobState | None:
         return wire.updated(await self._run("update", wire.update_args(job_id, change)), change)
+
+    async def roster(self) -> list[WorkerInfo]:
+        return wire.roster(await self._run("roster", []))
 
     async def minutes(self, span_s: float, /) -> tuple[float, list[Interval]]:
         now = wire.seconds_of(await self._run("time", []))

@@ -16,7 +16,7 @@ from typing import Any
 from eventperf._redis.script import read_script
 from eventperf.queues.attempts import CRASHED, Attempt, Ending
 from eventperf.queues.errors import QueueError, StoreUnavailable, timed_follower, unknown_parent
-from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob, QueueStatus
+from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob, QueueStatus, WorkerInfo
 from eventperf.queues.minutes import MINUTE_S, Interval
 from eventperf.queues.options import EngineOptions
 from eventperf.queues.protocols import (
@@ -444,6 +444,30 @@ def cards(values: Sequence[bytes], now_ms: int) -> list[dict[str, Any]]:
     return found
 
 
+def roster(reply: Sequence[Any]) -> list[WorkerInfo]:
+    """Read the answer of ``roster.lua``."""
+    now_ms, running = int(reply[0]), Counter(_text(one) for one in reply[2])
+    found = []
+    for at in range(0, len(reply[1]), 2):
+        id, value = _text(reply[1][at]), reply[1][at + 1]
+        for card in cards([value], now_ms):
+            until = int(value.partition(US)[0]) / 1000
+            lease_s = card["l"] / 1000 if type(card.get("l")) is int else 0.0
+            queues = sorted(str(q) for q in card["q"])
+            found.append(
+                WorkerInfo.told(
+                    card.get("i"),
+                    id=id,
+                    queues=queues,
+                    slots=card["s"],
+                    running=running[id],
+                    lease_s=lease_s,
+                    known_until=until,
+                )
+            )
+    return sorted(found, key=lambda worker: worker.id)
+
+
 def statuses(settings: StoreSettings, reply: Sequence[Any]) -> list[QueueStatus]:
     """Read the answer of ``counts.lua``."""
     now_ms, n = int(reply[0]), _pairs(reply[1])
@@ -513,6 +537,8 @@ def card_args(card: WorkerCard, group: str | None) -> Args:
     lease_ms = ms(card.lease_s)
     facts: dict[str, Any] = {} if group is None else {"g": group}
     facts |= {"q": list(card.room_by_queue), "s": card.slots, "l": lease_ms}
+    if card.about:
+        facts["i"] = dict(card.about)
     text = json.dumps(facts, separators=(",", ":"))
     return [card.id, text, lease_ms, len(card.types), *card.types]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import and_, case, delete, func, literal, select
 
-from eventperf.queues.job import QueueStatus
+from eventperf.queues.job import QueueStatus, WorkerInfo
 
 from . import rows
 from . import tables as s
@@ -91,6 +91,21 @@ def _oldest(tx: Tx) -> dict[str, float]:
         if at is not None:
             oldest[queue] = min(at, oldest.get(queue, at))
     return oldest
+
+
+def roster(tx: Tx) -> list[WorkerInfo]:
+    """Return the live workers, with how many jobs each runs."""
+    live = select(_w.id, _w.queues, _w.slots, _w.lease_s, _w.until, _w.about)
+    live = live.where(_w.ns == tx.ns, _w.until > tx.ask_now(), ~_w.gone).order_by(_w.id)
+    held = select(_j.worker, func.count()).where(_j.ns == tx.ns, s.in_state(s.ACTIVE)).group_by(_j.worker)
+    running = {worker: int(n) for worker, n in tx.conn.execute(held)}
+    return [
+        WorkerInfo.told(
+            rows.facts_of(row.about), id=row.id, queues=sorted(rows.names_of(row.queues)), slots=row.slots,
+            running=running.get(row.id, 0), lease_s=row.lease_s, known_until=row.until,
+        )
+        for row in tx.conn.execute(live)
+    ]  # fmt: skip
 
 
 def load(tx: Tx) -> tuple[int, int, float]:

@@ -205,5 +205,10 @@ def _fourth() -> Step:
     )
 
 
-STEPS: Final[dict[int, Step]] = {2: _second(), 3: _third(), 4: _fourth()}
+def _fifth() -> Step:
+    workers = Table("eventperf_workers", MetaData(), Column("about", _LONG))
+    return Step(why="what workers tell of themselves", columns=tuple(workers.c))
+
+
+STEPS: Final[dict[int, Step]] = {2: _second(), 3: _third(), 4: _fourth(), 5: _fifth()}
 """The step that leads to each version. Tables of version 1 are older than any step."""

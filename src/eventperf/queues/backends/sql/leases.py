@@ -46,7 +46,7 @@ def alive(tx: Tx, card: WorkerCard) -> None:
     facts = {
         "queues": json.dumps(sorted(card.room_by_queue)), "types": json.dumps(sorted(card.types)),
         "slots": card.slots, "lease_s": card.lease_s, "until": tx.ask_now() + _KNOWN_FOR * card.lease_s,
-        "gone": False,
+        "gone": False, "about": json.dumps(dict(card.about)) if card.about else None,
     }  # fmt: skip
     tx.d.upsert(tx.conn, s.workers, {"ns": tx.ns, "id": card.id}, facts)
 

@@ -51,6 +51,15 @@ def names_of(text: str | None) -> set[str]:
     return {str(name) for name in found} if isinstance(found, list) else set()
 
 
+def facts_of(text: str | None) -> dict[str, Any]:
+    """Return the facts in a column, none when what lies there is something else."""
+    try:
+        found = json.loads(text or "{}")
+    except _DAMAGED:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def clean(text: str | None) -> str | None:
     """Return ``text`` as every database can store it: without NUL, lone surrogates made visible.
 

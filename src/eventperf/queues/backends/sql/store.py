@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from eventperf._core.logs import logger
 from eventperf.queues.errors import QueueError, SchemaMissing, StoreUnavailable
-from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus
+from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus, WorkerInfo
 from eventperf.queues.minutes import Interval
 from eventperf.queues.protocols import Change, Claimed, Found, JobQuery, Outcome, Renewed, WorkerCard
 
@@ -184,6 +184,9 @@ class SqlStore:
     def minutes(self, span_s: float, /) -> tuple[float, list[Interval]]:
         self._write_minutes(now=True)
         return self._look(lambda tx: measuring.since(tx, span_s))
+
+    def roster(self) -> list[WorkerInfo]:
+        return self._look(counting.roster)
 
     # -- workers -----------------------------------------------------------------------------------
 

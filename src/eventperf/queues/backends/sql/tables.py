@@ -25,7 +25,7 @@ from .columns import (
     text_type,
 )
 
-VERSION: Final = 4
+VERSION: Final = 5
 """Version of the tables this release reads and writes; each has its step in :mod:`.sql_steps`."""
 
 WAITING: Final = 0
@@ -153,6 +153,7 @@ workers: Table = Table(
     Column("lease_s", Double, nullable=False),
     Column("until", Double, nullable=False),
     Column("gone", Boolean, nullable=False, server_default=text("false")),
+    Column("about", LONG),
     mysql_engine="InnoDB",
 )
 

@@ -6,8 +6,10 @@ from .api import KubernetesApi
 from .configmap import ConfigMapState
 from .endpoints import KubernetesEndpoints
 from .lease import KubernetesLease
+from .metrics import KubernetesMetrics
+from .scale import KubernetesScale
 from .state import KubernetesState
-from .target import KubernetesMetrics, KubernetesScale, KubernetesTarget
+from .target import KubernetesTarget
 
 __all__ = [
     "ConfigMapState",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -45,12 +45,18 @@ class Pod:
 
     def request(self, resource: str, container: str | None) -> float | None:
         """Return what the pod, or one container of it, requests."""
-        if container is None:
-            return self.cpu if resource == "cpu" else self.memory
-        for name, cpu, memory in self.containers:
-            if name == container:
-                return cpu if resource == "cpu" else memory
-        return None
+        return amount(resource, (self.cpu, self.memory), self.containers, container)
+
+
+def amount(
+    resource: str,
+    whole: tuple[float | None, float | None],
+    containers: Sequence[tuple[str, float | None, float | None]],
+    container: str | None,
+) -> float | None:
+    """Return the CPU or memory of a pod, or of one container of it; ``None`` when that is not told."""
+    found = whole if container is None else next((c[1:] for c in containers if c[0] == container), None)
+    return None if found is None else found[0 if resource == "cpu" else 1]
 
 
 def extract_pod(obj: JSON) -> Pod:

@@ -17,7 +17,7 @@ from eventperf._core.durations import seconds
 from .api import JSON, KubernetesApi, no_cycles
 from .errors import KubernetesNotFound, KubernetesUnavailable
 from .names import Reference, namespaced, quantity
-from .pods import Pod, PodIndex, Selector, epoch, extract_pod, requested
+from .pods import Pod, PodIndex, Selector, amount, epoch, extract_pod, requested
 from .watch import WatchedCollection
 
 FROZEN = "eventperf/frozen"
@@ -124,12 +124,7 @@ class PodUsage:
 
     def used(self, resource: str, container: str | None) -> float | None:
         """Return what the pod, or one container of it, uses; None when that is not told."""
-        if container is None:
-            return self.cpu if resource == "cpu" else self.memory
-        for name, cpu, memory in self.containers:
-            if name == container:
-                return cpu if resource == "cpu" else memory
-        return None
+        return amount(resource, (self.cpu, self.memory), self.containers, container)
 
 
 class KubernetesState:

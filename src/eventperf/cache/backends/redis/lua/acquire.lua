@@ -1,28 +1,22 @@
 -- KEYS[1] the entry. ARGV: token, lease in ms, "1" to take a value that the caller found unusable.
 -- Returns {state, ms, taken}: 1 granted (ms: server time), 0 held by another (ms left), 2 a value is there, 3 settling;
 -- taken is 1 where something that is no entry, or a key of another type, was there and the caller did not know.
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local lease = tonumber(ARGV[2])
-local head = redis.pcall('GETRANGE', KEYS[1], 0, 32)
-local other = type(head) == 'table'
-if other then
-  if not string.find(head.err, 'WRONGTYPE', 1, true) then return head end
-  head = ''
-end
+local now, lease = now_ms(), tonumber(ARGV[2])
+local head, other, refusal = read(32)
+if refusal then return refusal end
 local kind = string.sub(head, 1, 2) == 'E1' and #head == 33 and string.sub(head, 3, 3) or ''
 local ends = string.match(string.sub(head, 21, 33), '^%d+$') and tonumber(string.sub(head, 21, 33))
 if (kind ~= 'V' and kind ~= 'L' and kind ~= 'T') or not ends then kind = '' end
-local stop = string.format('%013d', now + lease)
+if kind == 'V' and ARGV[3] ~= '1' then return {2, 0, 0} end
+local left = kind == '' and 0 or ends - now
+-- Leases and marks of ours end with their key: one that would stay for ever was left by something else.
+if (kind == 'T' or (kind == 'L' and left > 0)) and redis.call('PTTL', KEYS[1]) < 0 then kind, left = '', 0 end
 if kind == 'T' then return {3, now, 0} end
-if kind == 'V' or kind == 'L' then
-  local left = ends - now
-  if kind == 'V' and ARGV[3] ~= '1' then return {2, 0, 0} end
-  if left > 0 then
-    if string.sub(head, 4, 4) ~= '1' then redis.call('SETRANGE', KEYS[1], 3, '1') end
-    return {0, left, 0}
-  end
+if left > 0 then
+  if string.sub(head, 4, 4) ~= '1' then redis.call('SETRANGE', KEYS[1], 3, '1') end
+  return {0, left, 0}
 end
+local stop = string.format('%013d', now + lease)
 if kind == 'V' then
   redis.call('SETRANGE', KEYS[1], 4, ARGV[1] .. stop)
   local pttl = redis.call('PTTL', KEYS[1])

@@ -8,6 +8,9 @@ if type(old) == 'table' then
 elseif old and (#old > 64 or not string.match(old, '^[cis]%d%d%d%d%d%d%d%d%d%d%d%d%d%-[%w_-]*$')) then
   old, taken = false, 1
 end
+local at = now_ms()
+-- Longer than any pause that can be asked for: left by something else, loads would never be stored again.
+if old and tonumber(string.sub(old, 2, 14)) > at + 1e12 then old, taken = false, 1 end
 if ARGV[1] == 'c' and old then
   local left = redis.call('TTL', KEYS[1])
   if left >= 0 then
@@ -16,8 +19,6 @@ if ARGV[1] == 'c' and old then
   end
   return {old, 0, 0}
 end
-local t = redis.call('TIME')
-local at = t[1] * 1000 + math.floor(t[2] / 1000)
 local what = ARGV[1]
 if what == 's' then at = at + tonumber(ARGV[4]) end
 -- An invalidation while the tag settles makes no end of the settling.
