@@ -13,6 +13,7 @@ from .default import cached, configure
 from .errors import (
     CacheError,
     CounterOverflow,
+    JournalMissing,
     LoadTimeout,
     LockTimeout,
     NotCacheable,
@@ -45,6 +46,7 @@ from .warming import EVENT_PLATFORM, WarmReport, WarmResult
 if TYPE_CHECKING:
     from .backends.local.cachetools import CachetoolsStore
     from .backends.redis.store import RedisStore
+    from .journal import Journal
 
 __all__ = [
     "EVENT_PLATFORM",
@@ -65,6 +67,8 @@ __all__ = [
     "CounterOverflow",
     "Invalidated",
     "InvalidationBus",
+    "Journal",
+    "JournalMissing",
     "LoadFailed",
     "LoadTimeout",
     "Loaded",
@@ -94,12 +98,16 @@ __all__ = [
     "row",
 ]
 
-_LATE = {"CachetoolsStore": "local.cachetools", "RedisStore": "redis.store"}
+_LATE = {
+    "CachetoolsStore": "backends.local.cachetools",
+    "Journal": "journal.reader",
+    "RedisStore": "backends.redis.store",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LATE:
         from importlib import import_module
 
-        return getattr(import_module(f".backends.{_LATE[name]}", __name__), name)
+        return getattr(import_module(f".{_LATE[name]}", __name__), name)
     raise AttributeError(f"module 'eventperf.cache' has no attribute {name!r}")

@@ -16,6 +16,22 @@ INT64: Final = range(-(2**63), 2**63)
 """What a counter can hold, and what can be added to one: the whole numbers of 64 bits."""
 
 
+TAGS_MOST: Final = 10_000
+"""A value carries at most so many tags: each is asked for with it, and a record of its own on the server."""
+
+
+def check_tags(tags: list[str]) -> list[str]:
+    """Return the tags of a value if they are not too many.
+
+    Raises:
+        ConfigurationError: They are.
+    """
+    if len(tags) > TAGS_MOST:
+        allowed = f"at most {TAGS_MOST:,} on one value: tag it with what they have in common"
+        raise ConfigurationError("tags", f"{len(tags):,} tags", allowed)
+    return tags
+
+
 def check_amount(value: object, *, argument: str = "amount") -> int:
     """Return ``value`` if a counter can be told to add it.
 

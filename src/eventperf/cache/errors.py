@@ -8,6 +8,7 @@ from eventperf._core.errors import EventPerfError
 __all__ = [
     "CacheError",
     "CounterOverflow",
+    "JournalMissing",
     "LoadTimeout",
     "LockTimeout",
     "NotCacheable",
@@ -203,3 +204,18 @@ class ValueMutated(CacheError, RuntimeError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.key, self.taken_at, self.noticed_at)
+
+
+class JournalMissing(CacheError):
+    """The database has no change journal, or its reader may not see it.
+
+    Attributes:
+        url: The database, without its password.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__(f"{url} has no change journal: make it with eventperf cache journal URL --apply")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.url,)

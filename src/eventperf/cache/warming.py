@@ -17,7 +17,7 @@ from .checks import check_call, check_count, check_life, check_list, check_span
 from .engine.effects import Steps, arun, run
 from .engine.fill import fill
 from .engine.job import Batch
-from .verbs.base import tag_list
+from .verbs.base import value_tags
 from .verbs.load import LoadVerbs
 
 T = TypeVar("T")
@@ -132,7 +132,7 @@ class Warmers:
         names = check_list(after, argument="after", of="names, such as ('system_configuration',)")
         for other in names:
             _text("after", other)
-        kept = tuple(tag_list(tags))
+        kept = tuple(value_tags(tags))
         life = EVENT_PLATFORM.get(name) if ttl is None else check_life(ttl)
         if name == "user_permissions" and key is None:
             key = "*"

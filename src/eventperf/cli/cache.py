@@ -1,4 +1,4 @@
-"""``eventperf cache``: look into a cache on Redis, and invalidate by key, tag or pattern."""
+"""``eventperf cache``: look into a cache on Redis, invalidate by key, tag or pattern, follow a database."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from eventperf._core.durations import show
 from eventperf._core.errors import ConfigurationError
 
+from . import cache_journal
 from .cache_ping import ping
 from .output import emit_json, facts, table
 
@@ -42,12 +43,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
             verb.add_argument("--dry-run", action="store_true", help="only count what would go")
         elif name not in ("stats", "ping"):
             verb.add_argument("--limit", type=int, default=20, help="how many (default: 20)")
+    cache_journal.configure(verbs)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run a subcommand; 0 when it did what was asked, 1 when there was nothing."""
     from eventperf.cache import CacheManager, RedisStore
 
+    if args.verb in ("journal", "follow"):
+        return cache_journal.journal(args) if args.verb == "journal" else cache_journal.follow(args)
     # On the bus: processes that are told by the server hear it twice, the others hear it at all.
     store = RedisStore(args.url, timeout=5)
     with CacheManager(store, namespace=args.namespace, l1=None, coherence="bus") as cache:

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 import pytest
 
 from eventperf._core.errors import ConfigurationError
-from eventperf.cache import CacheManager, CacheOptions, NotKept, RedisStore, SerializationError
+from eventperf.cache import CacheManager, CacheOptions, NotKept, RedisStore, SerializationError, depends
 
 
 class Raises:
@@ -50,7 +50,32 @@ def test_a_loaded_value_that_cannot_be_stored_is_not_lost(redis_url, serializer,
             cache.set("lock", made[5])
 
 
-@pytest.mark.parametrize("tags", [lambda v: 7, lambda v: [7], lambda v: v["id"], lambda v: [None]])
+MANY = [f"row:{n}" for n in range(10_001)]
+
+
+def test_more_tags_than_a_value_may_carry_cost_the_entry_where_the_loader_says_them(redis_url):
+    def load():
+        depends(*MANY)
+        return "value"
+
+    for store in (None, RedisStore(redis_url, timeout=30)):
+        with CacheManager(store, namespace="many-tags", ttl=60) as cache:
+            cache.clear()
+            heard = []
+            cache.on(heard.append, NotKept)
+            for _ in range(2):
+                assert cache.get_or_load("k", load) == "value"
+                assert cache.get("k") is None
+            assert ["at most 10,000" in str(event.error) for event in heard] == [True, True]
+            assert cache.stats().breaker in ("closed", "none")
+            cache.set("few", 1, tags=MANY[:3])
+            cache.invalidate_tags(*MANY)  # of these there may be any number
+            assert cache.get("few") is None
+
+
+@pytest.mark.parametrize(
+    "tags", [lambda v: 7, lambda v: [7], lambda v: v["id"], lambda v: [None], lambda v: MANY]
+)
 def test_tags_that_are_none_cost_the_entry_and_not_the_value(redis_url, tags):
     for store in (None, RedisStore(redis_url, timeout=5)):
         with CacheManager(store, namespace="odd-tags", ttl=60) as cache:

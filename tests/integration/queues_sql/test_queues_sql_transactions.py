@@ -120,10 +120,10 @@ def test_the_first_use_of_a_sqlite_file_may_be_in_a_transaction(
                 conn.execute(text("INSERT INTO orders VALUES (1)"))
             kept = queues.enqueue("mail", 1, session=conn)
             getattr(conn, ends)()
-            assert Station(queues, "mail").ids() == ([kept.id] if ends == "commit" else [])
+            assert Station(queues, "mail").drain() == ([kept.id] if ends == "commit" else [])
             again = queues.enqueue("mail", 2, session=conn)
             conn.commit()
-        assert Station(queues, "mail").ids() == [again.id]
+        assert Station(queues, "mail").drain() == [again.id]
     engine.dispose()
 
 

@@ -29,6 +29,7 @@ NO_SPAN: tuple[Any, ...] = (
 NO_LIFE: tuple[Any, ...] = NO_SPAN
 NO_PAUSE: tuple[Any, ...] = (*NO_SPAN, INF)
 NO_WAIT: tuple[Any, ...] = tuple(v for v in NO_PAUSE if v is True or v != 0)
+TOO_MANY = [f"t{n}" for n in range(10_001)]  # on one value
 NO_LIST: tuple[Any, ...] = (5, "abc", b"abc", {"a": 1}, object())
 NO_FLAG: tuple[Any, ...] = (None, 0, 1, "false", "no", [])
 NO_CALL: tuple[Any, ...] = (None, 5, "fn", [])
@@ -53,17 +54,17 @@ CALLS: Mapping[tuple[str, str], tuple[tuple[Any, ...], Callable[[CacheManager, A
     ("keys", "namespace"): (NO_SPACE, lambda c, v: c.keys(namespace=v)),
     ("set", "key"): ((None, 5, b"a", NAN, object()), lambda c, v: c.set(v, 1)),
     ("set", "ttl"): (NO_LIFE, lambda c, v: c.set("k", 1, ttl=v)),
-    ("set", "tags"): ((None, *NO_LIST, [5], [None]), lambda c, v: c.set("k", 1, tags=v)),
+    ("set", "tags"): ((None, *NO_LIST, TOO_MANY, [5], [None]), lambda c, v: c.set("k", 1, tags=v)),
     ("set", "options"): (NO_OPTIONS, lambda c, v: c.set("k", 1, options=v)),
     ("set_many", "items"): (
         (None, 5, "ab", [], [("k", 1)], object()), lambda c, v: c.set_many(v)
     ),
     ("set_many", "ttl"): (NO_LIFE, lambda c, v: c.set_many({"k": 1}, ttl=v)),
-    ("set_many", "tags"): ((None, *NO_LIST, [5]), lambda c, v: c.set_many({"k": 1}, tags=v)),
+    ("set_many", "tags"): ((None, *NO_LIST, TOO_MANY, [5]), lambda c, v: c.set_many({"k": 1}, tags=v)),
     ("set_many", "options"): (NO_OPTIONS, lambda c, v: c.set_many({"k": 1}, options=v)),
     ("add", "key"): (NO_NAME, lambda c, v: c.add(v, 1)),
     ("add", "ttl"): (NO_LIFE, lambda c, v: c.add("k", 1, ttl=v)),
-    ("add", "tags"): ((None, *NO_LIST, [5]), lambda c, v: c.add("k", 1, tags=v)),
+    ("add", "tags"): ((None, *NO_LIST, TOO_MANY, [5]), lambda c, v: c.add("k", 1, tags=v)),
     ("add", "options"): (NO_OPTIONS, lambda c, v: c.add("k", 1, options=v)),
     ("touch", "key"): (NO_NAME, lambda c, v: c.touch(v)),
     ("touch", "ttl"): (NO_LIFE, lambda c, v: c.touch("k", ttl=v)),
@@ -87,18 +88,18 @@ CALLS: Mapping[tuple[str, str], tuple[tuple[Any, ...], Callable[[CacheManager, A
     ("get_or_load", "key"): (NO_NAME, lambda c, v: c.get_or_load(v, int)),
     ("get_or_load", "loader"): (NO_CALL, lambda c, v: c.get_or_load("k", v)),
     ("get_or_load", "ttl"): (NO_LIFE, lambda c, v: c.get_or_load("k", int, ttl=v)),
-    ("get_or_load", "tags"): ((None, *NO_LIST, [5]), lambda c, v: c.get_or_load("k", int, tags=v)),
+    ("get_or_load", "tags"): ((None, *NO_LIST, TOO_MANY, [5]), lambda c, v: c.get_or_load("k", int, tags=v)),
     ("get_or_load", "options"): (NO_OPTIONS, lambda c, v: c.get_or_load("k", int, options=v)),
     ("refresh", "key"): (NO_NAME, lambda c, v: c.refresh(v, int)),
     ("refresh", "loader"): (NO_CALL, lambda c, v: c.refresh("k", v)),
     ("refresh", "ttl"): (NO_LIFE, lambda c, v: c.refresh("k", int, ttl=v)),
-    ("refresh", "tags"): ((None, *NO_LIST, [5]), lambda c, v: c.refresh("k", int, tags=v)),
+    ("refresh", "tags"): ((None, *NO_LIST, TOO_MANY, [5]), lambda c, v: c.refresh("k", int, tags=v)),
     ("refresh", "options"): (NO_OPTIONS, lambda c, v: c.refresh("k", int, options=v)),
     ("get_or_load_many", "keys"): ((None, *NO_LIST), lambda c, v: c.get_or_load_many(v, load)),
     ("get_or_load_many", "bulk_loader"): (NO_CALL, lambda c, v: c.get_or_load_many(["k"], v)),
     ("get_or_load_many", "ttl"): (NO_LIFE, lambda c, v: c.get_or_load_many(["k"], load, ttl=v)),
     ("get_or_load_many", "tags"): (
-        (None, *NO_LIST, [5]), lambda c, v: c.get_or_load_many(["k"], load, tags=v)
+        (None, *NO_LIST, TOO_MANY, [5]), lambda c, v: c.get_or_load_many(["k"], load, tags=v)
     ),
     ("get_or_load_many", "options"): (NO_OPTIONS, lambda c, v: c.get_or_load_many(["k"], load, options=v)),
     ("lock", "name"): (NO_NAME, lambda c, v: c.lock(v, ttl=5)),
@@ -109,7 +110,7 @@ CALLS: Mapping[tuple[str, str], tuple[tuple[Any, ...], Callable[[CacheManager, A
     ("warmer", "ttl"): (NO_LIFE, lambda c, v: c.warmer("w", ttl=v)),
     ("warmer", "after"): ((None, 3, *NO_LIST, [5], [None]), lambda c, v: c.warmer("w", after=v)),
     ("warmer", "key"): (NO_SPACE, lambda c, v: c.warmer("w", key=v)),
-    ("warmer", "tags"): ((None, *NO_LIST, [5]), lambda c, v: c.warmer("w", tags=v)),
+    ("warmer", "tags"): ((None, *NO_LIST, TOO_MANY, [5]), lambda c, v: c.warmer("w", tags=v)),
     ("warmer", "loader"): (NO_CALL, lambda c, v: c.warmer("w")(v)),
     ("warm", "names"): ((*NO_NAME, "never"), lambda c, v: c.warm(v)),
     ("warm", "concurrency"): (

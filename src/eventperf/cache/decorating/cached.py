@@ -19,7 +19,7 @@ from eventperf.cache.options import CacheOptions
 from eventperf.cache.transactions import DIRTY, watch
 
 from .bound import CachedMethod, is_coroutine_function
-from .compiled import Compiled, compile_wrapper
+from .compiled import Compiled, compile_wrapper, make_counter
 from .manager import Manager
 from .recipe import Recipe
 
@@ -214,50 +214,48 @@ class Calls:
 
 
 def _wrapper(calls: Calls, slow: Any) -> tuple[Callable[..., Any], Callable[[], int]]:
-    served = 0
+    steps, served = make_counter()
     fast, dead, missing = calls.fast, DEAD, (KeyError, TypeError)
     dirty, in_one = DIRTY, aside  # enclosed: the globals are those of the host
 
     def cached_call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal served
         # The hot path: no clock (the sweeper takes entries out in time), no lock, no helper.
         if not kwargs:
             try:
                 entry = fast[args]
                 value = entry.value
                 if value is not dead and not (dirty and in_one()):
-                    served += 1
                     if entry.hits < 3:
                         entry.hits += 1
-                    return value
+                    for _ in steps:
+                        return value
             except missing:
                 pass  # not there, or an argument that cannot be hashed
         return slow(args, kwargs)
 
-    return cached_call, lambda: served
+    return cached_call, served
 
 
 def _async_wrapper(calls: Calls, slow: Any) -> tuple[Callable[..., Awaitable[Any]], Callable[[], int]]:
-    served = 0
+    steps, served = make_counter()
     fast, dead, missing = calls.fast, DEAD, (KeyError, TypeError)
     dirty, in_one = DIRTY, aside  # enclosed: the globals are those of the host
 
     async def cached_call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal served
         if not kwargs:
             try:
                 entry = fast[args]
                 value = entry.value
                 if value is not dead and not (dirty and in_one()):
-                    served += 1
                     if entry.hits < 3:
                         entry.hits += 1
-                    return value
+                    for _ in steps:
+                        return value
             except missing:
                 pass
         return await slow(args, kwargs)
 
-    return cached_call, lambda: served
+    return cached_call, served
 
 
 # Arguments of these types may index the fast table: they never change and equal ones give equal keys.

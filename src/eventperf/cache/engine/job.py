@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eventperf._core.flights import Flight
+from eventperf.cache.checks import check_tags
 from eventperf.cache.following import Said
 from eventperf.cache.keys import Space
 from eventperf.cache.options import CacheOptions
@@ -66,9 +67,13 @@ class Job:
         return None if callable(self.tags) else self.inner(self.tags)
 
     def tags_for(self, value: Any) -> list[str]:
-        """Return the tags of a loaded value."""
+        """Return the tags of a loaded value.
+
+        Raises:
+            ConfigurationError: They are too many; the value is handed out, and not kept.
+        """
         known = self.tags(value) if callable(self.tags) else self.tags
-        return list(dict.fromkeys([*known, *self.said.tags]))
+        return check_tags(list(dict.fromkeys([*known, *self.said.tags])))
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
-from eventperf.cache.checks import check_life, check_list
+from eventperf.cache.checks import check_life, check_list, check_tags
 from eventperf.cache.engine.state import Core
 from eventperf.cache.entry import DEAD
 from eventperf.cache.keys import Space, fit_tag
@@ -104,10 +104,15 @@ def tag_list(tags: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(fit_tag(text_of(tag, "tags")) for tag in listed))
 
 
+def value_tags(tags: Sequence[str]) -> list[str]:
+    """Return tags as they are kept beside a value."""
+    return check_tags(tag_list(tags))
+
+
 def tags_of(tags: Tags) -> Tags:
     """Return tags as they are kept, or a function of the result that gives such; one text is one tag."""
     if not callable(tags):
-        return tag_list(tags)
+        return value_tags(tags)
     function = tags
 
     def found(value: Any) -> list[str]:
@@ -118,6 +123,6 @@ def tags_of(tags: Tags) -> Tags:
             raise ConfigurationError("tags", said, "a function that takes every result, also None") from error
         if made is None:
             return []
-        return tag_list([made] if isinstance(made, str) else made)
+        return value_tags([made] if isinstance(made, str) else made)
 
     return found

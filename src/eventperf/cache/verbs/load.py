@@ -17,7 +17,7 @@ from eventperf.cache.options import CacheOptions
 from eventperf.cache.transactions import DIRTY, inside, watch
 from eventperf.cache.values.isolation import SHARE
 
-from .base import Life, Tags, Verbs, check_options, no_text, tag_list, tags_of, text_of
+from .base import Life, Tags, Verbs, check_options, no_text, tags_of, text_of, value_tags
 
 T = TypeVar("T")
 
@@ -229,7 +229,7 @@ class LoadVerbs(Verbs):
         chosen, life, space = self._plan_load(options, ttl)
         names = [text_of(key) for key in check_list(keys, argument="keys", of="texts")]
         check_call(loader, argument="bulk_loader", allowed="a function of a list of keys")
-        listed = tag_list(tags)
+        listed = value_tags(tags)
         watch()
         if not self._core.enabled or (DIRTY and chosen.guard_transactions and inside()):
             loaded = yield from load_only(self._core, lambda: loader(names))

@@ -26,7 +26,7 @@ from eventperf.cache.options import CacheOptions
 from eventperf.cache.values.isolation import COPY, SHARE, private
 from eventperf.cache.values.single_use import refuse_single_use
 
-from .base import Verbs, tag_list, text_of
+from .base import Verbs, tag_list, text_of, value_tags
 
 
 class WriteVerbs(Verbs):
@@ -91,7 +91,7 @@ class WriteVerbs(Verbs):
     ) -> Steps[None]:
         chosen, life, space = self._plan(options, ttl)
         items = check_mapping(items, argument="items", of="keys and values")
-        tags = tag_list(tags)
+        tags = value_tags(tags)
         for key in items:
             text_of(key)
         if items and self._core.enabled:
@@ -139,7 +139,7 @@ class WriteVerbs(Verbs):
         self, key: str, value: Any, ttl: Duration | None, tags: Sequence[str], options: CacheOptions | None
     ) -> Steps[bool]:
         chosen, life, space = self._plan(options, ttl)
-        tags = tag_list(tags)
+        tags = value_tags(tags)
         refuse_single_use(text_of(key), value)
         if not self._core.enabled:
             return True

@@ -20,6 +20,7 @@ from eventperf.dbopt.statements.told import reason
 
 from .plain import balance, plain_uses
 from .predicates import Node, TableUse, Uses, conditions, read_condition, read_shape
+from .writes import read_part
 
 __all__ = ["Analysis", "Predicate", "PredicateKind", "TableUse", "analyse"]
 
@@ -104,9 +105,12 @@ def _analyse(tree: Node, schema: Schema, out: Analysis) -> None:
     if out.views:
         out.expanded = tree.copy()
     if out.kind != "select":
-        tree = _read_part(tree, schema, out)
-        if tree is None:
+        change = read_part(tree, schema)
+        out.written = change.written
+        out.unknown += [change.unknown] if change.unknown is not None else []
+        if change.query is None:
             return
+        tree = change.query
     balance(tree)
     for select in tree.find_all(exp.Select):
         _flatten(select)
@@ -330,84 +334,6 @@ def _expand_views(tree: Node, schema: Schema, out: Analysis, depth: int = 0) -> 
             out.views[:] = [v for v in out.views if v != name] + [name]
             hit = True
     return _expand_views(tree, schema, out, depth + 1) if hit else tree
-
-
-# --- changes of data ----------------------------------------------------------------------------
-
-
-def _read_part(tree: Node, schema: Schema, out: Analysis) -> Node | None:
-    """Return the query inside a change of data: what it reads to find its rows and their new values."""
-    target = tree.this
-    if isinstance(target, exp.Schema):
-        target = target.this
-    table = _target(tree, target, schema)
-    if table is None:
-        if isinstance(target, exp.Table):
-            out.unknown.append(target.name)
-        return None
-    given = tree.args.get("with_") or tree.args.get("with")
-    if isinstance(tree, exp.Insert):
-        out.written = (table.name, frozenset(table.columns))
-        query = tree.expression
-        if not isinstance(query, (exp.Select, exp.SetOperation)):
-            return None
-        query = query.copy()
-        if given is not None and not (query.args.get("with_") or query.args.get("with")):
-            query.set("with_", given.copy())
-        return query
-    changed = {e.this.name.lower() for e in tree.expressions if isinstance(e, exp.EQ)}
-    names = {c for c in table.columns if c.lower() in changed}
-    out.written = (table.name, frozenset(names if isinstance(tree, exp.Update) else table.columns))
-    values = [e.expression.copy() for e in tree.expressions if isinstance(e, exp.EQ)]
-    select = exp.select(*(values or [exp.Literal.number(1)]))
-    _add_sources(select, tree, target)
-    for part in ("where", "order", "limit"):
-        if tree.args.get(part) is not None:
-            select.set(part, tree.args[part].copy())
-    if given is not None:
-        select.set("with_", given.copy())
-    return select
-
-
-def _target(tree: Node, target: Node, schema: Schema) -> Table | None:
-    """Return the table that is changed: DELETE may name its alias, an UPDATE of a join sets one side."""
-    if not isinstance(target, exp.Table):
-        return None
-    sources = [target, *(j.this for j in target.args.get("joins") or ())]
-    by_alias = {s.alias_or_name.lower(): s for s in sources if isinstance(s, exp.Table)}
-    named = [t.name.lower() for t in tree.args.get("tables") or ()]
-    if isinstance(tree, exp.Update):
-        named = [e.this.table.lower() for e in tree.expressions if isinstance(e, exp.EQ)]
-    chosen = next((by_alias[n] for n in named if n in by_alias), target)
-    return schema.table(chosen.name, chosen.db or None)
-
-
-def _add_sources(select: exp.Select, tree: Node, target: Node) -> None:
-    """Give ``select`` all that a change reads from, joins as joins."""
-    first = target.copy()
-    joins = first.args.pop("joins", None) or []
-    others: list[Node] = []
-    source = tree.args.get("from_") or tree.args.get("from")
-    if source is not None:
-        others.append(source.this.copy())
-    using = tree.args.get("using")
-    if isinstance(using, list):
-        others += [u.copy() for u in using]
-    elif isinstance(using, (exp.Table, exp.Subquery)):
-        others.append(using.copy())
-    select.set("from_", exp.From(this=first))
-    for join in joins:
-        select.append("joins", join)
-    for other in others:
-        inner = other.args.pop("joins", None) or []
-        select.append("joins", exp.Join(this=other, on=_condition(tree)))
-        for join in inner:
-            select.append("joins", join)
-
-
-def _condition(tree: Node) -> Node | None:
-    on = tree.args.get("on") if isinstance(tree, exp.Merge) else None
-    return None if on is None else on.copy()
 
 
 # --- one scope ----------------------------------------------------------------------------------

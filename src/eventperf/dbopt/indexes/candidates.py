@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import permutations
 from typing import Final
 
 from eventperf.dbopt.analysis.names import Predicate, TableUse
@@ -17,30 +16,14 @@ from eventperf.dbopt.schema.model import Column, IndexSpec, Key, Schema, Table
 from eventperf.dbopt.schema.selectivity import selectivity
 from eventperf.dbopt.schema.types import category
 
-_NO_BTREE: Final = (
-    "json",
-    "xml",
-    "point",
-    "geometry",
-    "polygon",
-    "box",
-    "circle",
-    "tsvector",
-    "hstore",
-    "[]",
-    "array",
-    "path",
-)
+from .forms import WIDEST, bytes_of, clean, exists, has_order
+
 _LOOKUPS: Final = ("eq", "in", "null")
 _MOST_COVERED: Final = 6
-_WIDEST: Final = 160.0
 _RARE: Final = 0.3
 _FEW: Final = 12
-_MOST_MERGED: Final = 8
 _MANY_NULLS: Final = 0.2
 _BYTEWISE: Final = ("C", "POSIX", "ucs_basic")
-#: What a value without a limit is taken for; where texts have a prefix, its bytes.
-_ENDLESS_BYTES: Final = {False: 300, True: 256}
 #: A value in fewer rows than this share of an even one is special, whoever asks for it.
 _SPECIAL: Final = 0.5
 #: So many texts that agree on a constant make it a part of the statement.
@@ -71,57 +54,6 @@ def candidates(
             if cleaned is not None and not exists(cleaned, table):
                 found.setdefault(cleaned)
     return list(found)
-
-
-def clean(spec: IndexSpec, table: Table, able: Capabilities) -> IndexSpec | None:
-    """Drop repeated columns, a primary key at the end and types without order; uniform DESC is ASC."""
-    keys: list[Key] = []
-    for key in spec.keys:
-        column = None if key.is_expression else table.column(key.name)
-        if key.is_expression or (column is not None and _has_order(column.type, spec.method)):
-            if key.name not in [k.name for k in keys]:
-                keys.append(key)
-        elif not keys:
-            return None
-        else:
-            break
-    if able.appends_primary_key:
-        while len(keys) > 1 and (keys[-1].name,) == table.primary_key and not keys[-1].descending:
-            keys.pop()
-    if not keys or (len(keys) == 1 and (keys[0].name,) == table.primary_key):
-        return None
-    if tuple(k.name for k in keys[: len(table.primary_key)]) == table.primary_key and table.primary_key:
-        return None
-    if all(k.descending for k in keys):
-        keys = [k.flipped for k in keys]
-    elif not able.descending:
-        keys = [replace(k, descending=False) for k in keys]
-    if able.max_key_bytes is not None:
-        while len(keys) > 1 and _bytes(keys, table, able) > able.max_key_bytes:
-            keys.pop()
-    names = {k.name for k in keys}
-    include = tuple(c for c in spec.include if c not in names) if able.include else ()
-    return IndexSpec(table.name, tuple(keys), include, spec.where, spec.method)
-
-
-def _bytes(keys: Sequence[Key], table: Table, able: Capabilities) -> int:
-    """Return the most bytes of a key; what has no limit counts as one long text would."""
-    total = 0
-    for key in keys:
-        column = None if key.is_expression else table.column(key.name)
-        known = column.longest if column is not None else None
-        total += known if known is not None else _ENDLESS_BYTES[able.prefix_for_text]
-    return total
-
-
-def _has_order(type_: str, method: str) -> bool:
-    lowered = type_.lower()
-    return method != "btree" or not any(word in lowered for word in _NO_BTREE)
-
-
-def exists(spec: IndexSpec, table: Table) -> bool:
-    """Tell whether a usable index already serves every lookup of ``spec``."""
-    return any(i.valid and spec.is_prefix_of(i.spec) for i in table.indexes)
 
 
 class _Builder:
@@ -237,9 +169,9 @@ class _Builder:
         rest = sorted(c for c in self.use.columns if c not in names and c not in primary)
         columns = [self.table.column(c) for c in rest]
         width = sum(c.stats.width for c in columns if c is not None)
-        if not rest or len(rest) > _MOST_COVERED or width > _WIDEST:
+        if not rest or len(rest) > _MOST_COVERED or width > WIDEST:
             return
-        if any(c is None or not _has_order(c.type, "btree") for c in columns):
+        if any(c is None or not has_order(c.type, "btree") for c in columns):
             return
         if not self._has_room(keys, [c for c in columns if c is not None]):
             return
@@ -257,7 +189,7 @@ class _Builder:
             return True
         lengths = [c.longest for c in more]
         known = [n for n in lengths if n is not None]
-        room = self.able.max_key_bytes - _bytes(keys, self.table, self.able)
+        room = self.able.max_key_bytes - bytes_of(keys, self.table, self.able)
         return len(known) == len(lengths) and sum(known) <= room
 
     def _contained(self) -> Iterator[IndexSpec]:
@@ -390,57 +322,6 @@ def _literal(value: object) -> str | None:
     if isinstance(value, str) and not value.startswith(":p"):
         return "'" + value.replace("'", "''") + "'"
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-def mergers(
-    pool: Iterable[IndexSpec], schema: Schema, able: Capabilities
-) -> list[tuple[IndexSpec, list[IndexSpec]]]:
-    """Return indexes that each do the work of several with the same keys, with those.
-
-    Where all columns are keys, "the same keys" is the first, and any two make a pair.
-    """
-    groups: dict[IndexSpec, list[IndexSpec]] = defaultdict(list)
-    for spec in pool:
-        if spec.method == "btree":
-            same = spec.keys if able.include else spec.keys[:1]
-            groups[replace(spec, keys=same, include=())].append(spec)
-    if able.include:
-        sets = [parts for parts in groups.values() if len(parts) > 1]
-    else:
-        few = [parts for parts in groups.values() if len(parts) <= _MOST_MERGED]
-        sets = [list(pair) for parts in few for pair in permutations(parts, 2)]
-    found = {merged: parts for parts in sets if (merged := merge(parts, schema, able)) is not None}
-    return list(found.items())
-
-
-def merge(parts: Sequence[IndexSpec], schema: Schema, able: Capabilities) -> IndexSpec | None:
-    """Return an index in the order of the first that carries the others' columns, if there can be one.
-
-    Source: Chaudhuri and Narasayya, "Index Merging", ICDE 1999.
-    """
-    first, *others = parts
-    table = schema.tables[first.table]
-    columns = dict.fromkeys(first.include)
-    for other in others:
-        if any(k.is_expression or k.opclass or k.prefix for k in other.keys[1:]):
-            return None
-        columns |= dict.fromkeys((*(k.name for k in other.keys[1:]), *other.include))
-    names = {k.name for k in first.keys}
-    found = [table.column(c) for c in columns if c not in names]
-    carried = [c for c in found if c is not None and _has_order(c.type, "btree")]
-    lengths = [c.longest for c in carried]
-    if able.max_key_bytes is not None:
-        room = able.max_key_bytes - _bytes(first.keys, table, able)
-        if None in lengths or sum(n for n in lengths if n is not None) > room:
-            return None
-    if sum(c.stats.width for c in carried) > _WIDEST:
-        return None
-    if able.include:
-        spec = IndexSpec(first.table, first.keys, tuple(sorted(c.name for c in carried)), first.where)
-    else:
-        spec = IndexSpec(first.table, (*first.keys, *(Key(c.name) for c in carried)), (), first.where)
-    cleaned = clean(spec, table, able)
-    return None if cleaned is None or cleaned in parts or exists(cleaned, table) else cleaned
 
 
 def column_weights(queries: Iterable[Query]) -> Counter[tuple[str, str]]:

@@ -19,7 +19,7 @@ from eventperf.dbopt.options import Limits
 from eventperf.dbopt.protocols import Capabilities, Plan, Query
 from eventperf.dbopt.schema.model import IndexSpec, Schema
 
-from .candidates import mergers
+from .forms import mergers
 from .prices import NOTHING, Prices, Specs
 from .selection import Selection, account, settled
 from .states import State, States, by_table, serving

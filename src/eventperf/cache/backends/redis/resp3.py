@@ -113,7 +113,10 @@ def pack(*parts: str | bytes | int) -> bytes:
     """
     out = [b"*%d\r\n" % len(parts)]
     for part in parts:
-        if isinstance(part, bytes):
+        kind = type(part)
+        if kind is str:
+            data = part.encode("utf-8", "surrogatepass")  # type: ignore[union-attr]
+        elif isinstance(part, bytes):
             data = part
         elif isinstance(part, (str, int)) and not isinstance(part, bool):
             data = str(part).encode("utf-8", "surrogatepass")

@@ -1,0 +1,1 @@
+"""What PostgreSQL, MySQL/MariaDB and SQLite each do in their own way."""

@@ -1,0 +1,134 @@
+"""Positions in a table whose rows are numbered: how far, and which numbers before that are still missing.
+
+A number is given when a row is written, not when it is committed: one that is missing belongs to a
+transaction that is still under way, or was rolled back. A position remembers it until the server knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from eventperf.cache.journal.layout import CHANGES, Batch, LostPlace
+
+PAGE: Final = 5_000
+MOST_GAPS: Final = 2_000
+_BEFORE: Final = 1_000
+"""How many numbers before the first row that is there may belong to transactions under way."""
+
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A position.
+
+    Attributes:
+        server: Whose numbers they are.
+        last: The highest number that was read; 0 before the first.
+        gaps: Ranges of numbers below it that were missing, in order.
+
+    >>> Place.of("7 120:110-112,119-119")
+    Place(server='7', last=120, gaps=((110, 112), (119, 119)))
+    >>> str(Place("7", 120, ((110, 112),)))
+    '7 120:110-112'
+    """
+
+    server: str
+    last: int
+    gaps: tuple[Range, ...] = ()
+
+    @classmethod
+    def of(cls, text: str) -> Place:
+        """Read what ``str`` wrote."""
+        server, _, rest = text.rpartition(" ")
+        last, _, gaps = rest.partition(":")
+        pairs = [gap.partition("-") for gap in gaps.split(",") if gap]
+        return cls(server, int(last), tuple((int(low), int(high)) for low, _, high in pairs))
+
+    def __str__(self) -> str:
+        return f"{self.server} {self.last}:{','.join(f'{low}-{high}' for low, high in self.gaps)}"
+
+    @property
+    def floor(self) -> int:
+        """The number below which nothing is of use any more; the last row stays, it shows that it is ours."""
+        return self.gaps[0][0] if self.gaps else self.last
+
+
+def holes(low: int, high: int, seen: Sequence[int]) -> list[Range]:
+    """Return the ranges from ``low`` to ``high`` of which no number was seen; ``seen`` is in order.
+
+    >>> holes(1, 9, [2, 3, 7])
+    [(1, 1), (4, 6), (8, 9)]
+    """
+    out = []
+    for number in [*seen, high + 1]:
+        if number > low:
+            out.append((low, number - 1))
+        low = number + 1
+    return out
+
+
+def here(conn: Any, server: str, keeps_gaps: bool) -> str:
+    """Return the position of this moment; what is missing among the rows that are there is still expected."""
+    last = int(conn.exec_driver_sql(f"SELECT max(id) FROM {CHANGES}").scalar() or 0)
+    if not keeps_gaps or not last:
+        return str(Place(server, last))
+    asked = f"SELECT id FROM {CHANGES} ORDER BY id DESC LIMIT {MOST_GAPS}"
+    seen = sorted(row[0] for row in conn.exec_driver_sql(asked))
+    return str(Place(server, seen[-1], tuple(holes(max(1, seen[0] - _BEFORE), seen[-1], seen))))
+
+
+def read(conn: Any, at: Place, keeps_gaps: bool) -> Batch:
+    """Return a page of what was committed since ``at``.
+
+    Raises:
+        LostPlace: The numbers have begun anew, or too many are missing.
+    """
+    from sqlalchemy import text
+
+    last = conn.exec_driver_sql(f"SELECT max(id) FROM {CHANGES}").scalar()
+    if at.last and (last is None or last < at.last):
+        raise LostPlace("the journal was emptied, restored or made anew")
+    changes: dict[tuple[str, str | None], None] = {}
+    left: list[Range] = []
+    is_all = True
+    asked = text(f"SELECT id, tbl, k FROM {CHANGES} WHERE id BETWEEN :low AND :high ORDER BY id LIMIT {PAGE}")
+    for low, high in at.gaps:
+        rows = conn.execute(asked, {"low": low, "high": high}).all()
+        changes.update(dict.fromkeys((row[1], row[2]) for row in rows))
+        left += holes(low, high, [row[0] for row in rows])
+        is_all &= len(rows) < PAGE
+    rows = conn.execute(asked, {"low": at.last + 1, "high": max(last or 0, at.last + 1)}).all()
+    changes.update(dict.fromkeys((row[1], row[2]) for row in rows))
+    if rows and keeps_gaps:
+        # Before the first row ever, how far back others may be under way is not known.
+        low = at.last + 1 if at.last else max(1, rows[0][0] - _BEFORE)
+        left += holes(low, rows[-1][0], [row[0] for row in rows])
+    if len(left) > MOST_GAPS:
+        raise LostPlace(f"over {MOST_GAPS:,} ranges of the journal's numbers are missing")
+    place = Place(at.server, rows[-1][0] if rows else at.last, tuple(left))
+    return Batch(list(changes), str(place), is_all and len(rows) < PAGE)
+
+
+def without_dead(gaps: Sequence[Range], is_free: Callable[[int, int], bool]) -> list[Range]:
+    """Return the ranges that may still come; ``is_free`` tells whether nobody holds a number of a range.
+
+    Halves what is held, so that one transaction under way costs a few questions, not one for each range.
+
+    >>> without_dead([(3, 3), (4, 4), (8, 8)], lambda low, high: not low <= 4 <= high)
+    [(4, 4)]
+    """
+    left, kept = [list(gaps)] if gaps else [], list[Range]()
+    for _ in range(200):
+        if not left:
+            break
+        part = left.pop()
+        if not is_free(part[0][0], part[-1][1]):
+            middle = len(part) // 2
+            if middle:
+                left += [part[:middle], part[middle:]]
+            else:
+                kept += part
+    return sorted(kept + [gap for part in left for gap in part])
