@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -149,7 +149,7 @@ def tags_of(changes: Iterable[tuple[str, str | None]]) -> list[str]:
     return list(tags)
 
 
-def quoter(mark: str) -> Any:
+def quoter(mark: str) -> Callable[[str], str]:
     """Return what quotes identifiers with ``mark``.
 
     >>> print(quoter('"')('a"b'))

@@ -18,7 +18,7 @@ from .kept import KEEP_S, Marks, Record, Unstorable
 from .rules import Asked, Headers, Rules
 
 if TYPE_CHECKING:
-    from eventperf.cache import CacheManager
+    from eventperf.cache import CacheManager, CacheOptions
 
 _PATHS: Final = 1_000  # of which it is known that their answers come in pieces
 _MOST_TAGS: Final = 100
@@ -94,8 +94,12 @@ class Copy:
 
     def __init__(self, http: Home, asked: Asked, tags: list[str]) -> None:
         self._http, self._asked = http, asked
-        self.guard, self.tags, self.said = http.key(f"{token_hex(16)}|{asked.url}"), tags, Marks()
-        self.shared = None if http.cache.store is None else http.cache.options.but(use_l1=False)
+        self.guard: str = http.key(f"{token_hex(16)}|{asked.url}")
+        self.tags: list[str] = tags
+        self.said: Marks = Marks()
+        self.shared: CacheOptions | None = (
+            None if http.cache.store is None else http.cache.options.but(use_l1=False)
+        )
         self._status = self._size = self._pieces = 0
         self._headers: Headers = ()
         self._parts: list[bytes] | None = None  # None: it is not kept

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from eventperf.cache.journal.layout import (
@@ -26,7 +26,7 @@ from eventperf.cache.journal.layout import (
 
 from .numbered import Place, here, read, without_dead
 
-quote = quoter("`")
+quote: Callable[[str], str] = quoter("`")
 SAFE: Final = {"tinyint", "smallint", "mediumint", "int", "bigint"}
 SETTLED_S: Final = 10.0
 _LOCKED: Final = (1205, 3572)

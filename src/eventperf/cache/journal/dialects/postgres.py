@@ -7,7 +7,7 @@ under way then. That is exact however late they commit, and nothing is read twic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from eventperf._core.errors import ConfigurationError
@@ -24,7 +24,7 @@ from eventperf.cache.journal.layout import (
     quoter,
 )
 
-quote = quoter('"')
+quote: Callable[[str], str] = quoter('"')
 SAFE: Final = {"smallint", "integer", "bigint", "text", "character varying", "uuid", "date"}
 """Types of keys whose text is the same in Python."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from eventperf.cache.journal.layout import CHANGES, READERS, TABLES, TRIGGER, Batch, Step, Watched, quoter
 
 from .numbered import Place, here, read
 
-quote = quoter('"')
+quote: Callable[[str], str] = quoter('"')
 _KINDS: Final = (("i", "INSERT"), ("u", "UPDATE"), ("d", "DELETE"))
 
 
