@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 
 from .texts import one_line, plain
@@ -44,7 +45,22 @@ class _NamesAreData(logging.Filter):
             record.args = tuple(map(_shown, record.args))
         elif isinstance(record.args, Mapping):
             record.args = {name: _shown(given) for name, given in record.args.items()}
+        if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
+            record.exc_text = _sound(record.exc_info[1])
         return True
+
+
+def _sound(error: BaseException) -> str | None:
+    """Return a traceback whose text would steer a terminal as it may be shown; of any other, nothing.
+
+    Formatters take it in place of their own; the exception stays attached for those who collect them.
+    """
+    try:
+        text = "".join(traceback.format_exception(error)).rstrip("\n")
+        shown = plain(text)
+    except Exception:  # a __str__ of the host's
+        return None
+    return None if shown == text else shown
 
 
 def _shown(given: object) -> object:

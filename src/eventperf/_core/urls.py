@@ -47,6 +47,8 @@ def redact(url: str) -> str:
 
     >>> redact("redis://app:s3cret@cache:6379/0")
     'redis://app:***@cache:6379/0'
+    >>> redact("redis:/app:s3cret@cache")
+    '***@cache'
     """
     scheme, mark, rest = url.partition("://")
     if not mark:  # someone forgot the scheme, but perhaps not the password

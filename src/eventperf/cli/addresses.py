@@ -16,7 +16,7 @@ from typing import Any, Final
 from eventperf._core.errors import ConfigurationError
 
 OPTIONS: Final = ("url", "database", "what_if", "ddl", "cache", "redis", "log")
-_ATTRIBUTE: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+ATTRIBUTE: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _MOST: Final = 65_536
 
 
@@ -49,14 +49,14 @@ def address(text: str, argument: str, *, attributes: bool = True) -> str:
     if kind == "file":
         found = _first_line(Path(rest.removeprefix("//")), argument, text)
         return found if argument == "log" else _sound(found, argument, text)
-    if attributes and _ATTRIBUTE.fullmatch(text):
+    if attributes and ATTRIBUTE.fullmatch(text):
         return _attribute(text, argument)
     return text
 
 
 def _sound(found: str, argument: str, text: str) -> str:
     """Refuse what is no address here, where it is not shown: it may be a password by itself."""
-    if "://" not in found and not _ATTRIBUTE.fullmatch(found):
+    if "://" not in found and not ATTRIBUTE.fullmatch(found):
         kind = text.partition(":")[0]
         raise ConfigurationError(
             argument, text, f"{kind}: of an address such as redis://host/0; it holds none"

@@ -112,7 +112,7 @@ def _cache(url: str, namespace: str) -> Iterator[Finding]:
     from .cache_ping import look
 
     if "://" not in url:
-        raise ConfigurationError("--cache", url, "a URL such as redis://host:6379/0")
+        raise ConfigurationError("--cache", redact(url), "a URL such as redis://host:6379/0")
     with CacheManager(RedisStore(url, timeout=5), namespace=namespace, l1=None, coherence="bus") as cache:
         for node in cache.store.links.masters():
             for a in look(node, namespace):

@@ -18,7 +18,7 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.urls import redact
 
 from . import queue_jobs
-from .addresses import address
+from .addresses import ATTRIBUTE, address
 from .output import emit_json, table
 
 if TYPE_CHECKING:
@@ -156,9 +156,9 @@ def load(app: str, namespace: str = "default") -> QueueManager:
     app = address(app, "app", attributes=False)
     if "://" in app:
         return QueueManager(app, namespace=namespace)
-    module, colon, name = app.partition(":")
-    if not module or not colon or not name:
-        raise ConfigurationError("app", app, _APP)
+    if not ATTRIBUTE.fullmatch(app):  # perhaps a URL whose // was forgotten, and its password not
+        raise ConfigurationError("app", redact(app), _APP)
+    module, _, name = app.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

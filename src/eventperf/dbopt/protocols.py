@@ -392,6 +392,15 @@ class TellsRights(Protocol):
 
 
 @runtime_checkable
+class TellsHarm(Protocol):
+    """An engine that runs only such recorded statements as can do no harm."""
+
+    def harm(self, sql: str, /) -> str | None:
+        """Return why a statement is not run, in words; ``None`` when it may be."""
+        ...
+
+
+@runtime_checkable
 class TellsCost(Protocol):
     """An engine that tells what it takes a statement to cost, on the real database and without running it."""
 
@@ -421,5 +430,6 @@ __all__ = [
     "StatementSource",
     "TellsCopies",
     "TellsCost",
+    "TellsHarm",
     "TellsRights",
 ]

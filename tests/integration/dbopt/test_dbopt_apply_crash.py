@@ -11,7 +11,8 @@ import pytest
 
 from dbopt_plans import prepared
 
-pytestmark = pytest.mark.integration
+HANGS_S = 900  # some thirty processes one after the other: a minute here says how busy the machine is
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(HANGS_S + 60)]
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgres", "postgres parted", "mariadb"])
@@ -29,7 +30,7 @@ def test_death_at_every_step_leaves_nothing_that_the_next_run_does_not_mend(
         [sys.executable, str(script), url, str(plan), str(workload)],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=HANGS_S,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     deaths = [json.loads(line) for line in done.stdout.splitlines()]

@@ -62,6 +62,52 @@ def test_claim_costs_the_same_behind_many_unknown_types(private_redis: Any) -> N
         assert behind[0] < before[0] + 8
 
 
+def test_status_costs_redis_the_same_among_many_queues(private_redis: Any) -> None:
+    server, found = private_redis(), []
+    for many in (100, MANY):
+        with server.client() as client, _declared(server.url, many) as queues:
+            station = Station(queues, "t", lease_s=30)
+            queues.enqueue("t", queue="t7")
+            assert station.end(station.take(1)[0], "dead", error="x")
+            queues.status()
+            client.config_resetstat()
+            assert [row.dead for row in queues.status() if row.name in ("t7", "t8")] == [1, 0]
+            found.append(sum(row["calls"] for row in client.info("commandstats").values()))
+    assert found[0] == found[1]
+
+
+def test_status_of_a_quiet_queue_follows_what_happens_to_it(redis_url: str) -> None:
+    with _declared(redis_url, 3) as queues:
+
+        def row() -> tuple[int, int, int, bool]:
+            (one,) = [one for one in queues.status() if one.name == "t1"]
+            return one.waiting, one.workers, one.dead, one.paused
+
+        assert row() == row() == (0, 0, 0, False)
+        station = Station(queues, "t", lease_s=30)
+        assert row() == row() == (0, 1, 0, False)
+        station.store.leave(station.id)
+        assert row() == (0, 0, 0, False)
+        queues.pause("t1")
+        assert row() == (0, 0, 0, True)
+        queues.resume("t1")
+        assert row() == (0, 0, 0, False)
+        queues.enqueue("t", queue="t1")
+        assert row() == (1, 0, 0, False)
+
+
+def test_job_and_idle_worker_cost_redis_few_commands(private_redis: Any) -> None:
+    server = private_redis()
+    with server.client() as client, _declared(server.url, 3) as queues:
+        station = Station(queues, "t", lease_s=30)
+        _cost(client, station, queues)
+        commands, _ = _cost(client, station, queues)
+        assert commands <= 60, "a job: pushed, claimed and finished"
+        client.config_resetstat()
+        assert station.take() == []
+        assert sum(row["calls"] for row in client.info("commandstats").values()) <= 4, "nothing is there"
+
+
 def test_rules_of_each_queue_hold_among_many(redis_url: str) -> None:
     limits = [Limit(queue=f"t{n}", concurrency=1) for n in range(0, 100, 2)]
     with _declared(redis_url, 100, limits=limits) as queues:

@@ -168,3 +168,13 @@ def test_what_closures_hide_and_what_is_spread_over_many_small_ones_is_found():
     found = containers(cache)
     assert 500 in found.values()
     assert found["_core.fences.spread[]"] == 1_000
+
+
+def test_copies_of_tags_are_bounded_by_what_process_memory_was_set_to():
+    for entries, most in ((10, 1_000), (5_000, 5_000), (1_000_000, 100_000)):
+        with CacheManager(l1=MemoryStore(max_entries=entries)) as cache:
+            copies = cache._core.tag_cache
+            for n in range(most + 50):
+                copies.keep(f"tag:{n}", "c")
+            assert len(copies) == most
+            assert copies.get(f"tag:{most + 49}") == "c"

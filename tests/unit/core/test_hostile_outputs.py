@@ -20,6 +20,7 @@ from console_asks import assert_harmless, everything, get
 from eventperf._core.logs import Lines, hush, logger
 from eventperf._core.texts import one_line
 from eventperf.cache import CacheManager
+from eventperf.cli.main import main
 from eventperf.contrib.console import Console
 from eventperf.contrib.logging import LoggingSink
 from eventperf.queues import QueueManager
@@ -198,3 +199,36 @@ def test_a_library_is_hushed_once() -> None:
     hush(name)
     hush(name)
     assert len(logging.getLogger(name).filters) == 1
+
+
+def test_a_traceback_that_would_steer_a_terminal_is_shown_as_text() -> None:
+    def fail(text: str) -> None:
+        try:
+            raise ValueError(text)
+        except ValueError:
+            logger("eventperf.names").exception("failed")
+
+    (line,) = _logged(lambda: fail("\x1b]0;pwn\x07 \u202e"))
+    assert "\x1b" not in line
+    assert r"ValueError: \x1b]0;pwn\x07 \u202e" in line
+    (line,) = _logged(lambda: fail("harmless"))
+    assert line.endswith("ValueError: harmless")
+
+
+COMMANDS = (
+    ["queue", "status"],
+    ["queue", "ping"],
+    ["doctor", "--cache"],
+    ["cache", "stats"],
+    ["db", "health"],
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("url", ["u:PWSECRET@h", "redis:/u:PWSECRET@h", "rediz://u:PWSECRET@h"])
+def test_an_address_that_is_none_shows_no_password(
+    command: list[str], url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, url]) != 0
+    out = capsys.readouterr()
+    assert "PWSECRET" not in out.out + out.err

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -16,7 +20,7 @@ from eventperf.scaling import (
     TargetTracking,
 )
 from eventperf.scaling.backends.kubernetes import KubernetesApi
-from eventperf.scaling.backends.kubernetes.errors import KubernetesForbidden
+from eventperf.scaling.backends.kubernetes.errors import KubernetesForbidden, KubernetesUnavailable
 from eventperf.scaling.backends.kubernetes.pods import requested
 from eventperf.testing.kubernetes import KubernetesServer
 
@@ -153,3 +157,63 @@ def test_the_remedy_beside_a_refusal_fits_its_cause(
         assert said in error
         assert helps in error.removeprefix(said)
         assert misleads not in error.replace(said, "")
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[int, bytes], str]]:
+    """Start servers that answer everything in one way."""
+    servers = []
+
+    def start(status: int, body: bytes) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Location", "http://127.0.0.1:9/")
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (302, b"", "redirect"),
+        (307, b"<html>", "redirect"),
+        (200, b"{}", "no Kubernetes"),
+        (200, b'{"error": "log in first"}', "no Kubernetes"),
+        (200, b'{"metadata": 7}', "no Kubernetes"),
+        (200, b"[]", "no object"),
+        (200, b"<html>", "no JSON"),
+    ],
+)
+def test_an_answer_of_something_else_is_named_as_what_it_is(
+    answering: Any, status: int, body: bytes, told: str
+) -> None:
+    api = KubernetesApi.at(answering(status, body), token="t")
+    with pytest.raises(KubernetesUnavailable, match=told):
+        KubernetesTarget("deployment/web", namespace="p", api=api).read()
+
+
+def test_no_proxy_of_the_environment_reads_a_token_over_plain_http(
+    answering: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy = answering(200, json.dumps({"metadata": {"name": "of the proxy"}}).encode())
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, proxy)
+    api = KubernetesApi.at("http://127.0.0.1:9", token="t")
+    with pytest.raises(KubernetesUnavailable):
+        api.request("GET", "/api/v1/namespaces/p/pods")
+    assert "over plain http" in caplog.text

@@ -95,7 +95,7 @@ class Core:
         self.fences: Fences = Fences(clock.monotonic)
         self.flights: Flights = self.fences.flights
         self.wakes: Wakes = Wakes()
-        self.tag_cache: TagCopies = TagCopies()
+        self.tag_cache: TagCopies = TagCopies.beside(l1)
         self.background: Background = Background(self.flights)
         self.counters: OrderedDict[str, Entry] = OrderedDict()
         self.counters_mu: threading.Lock = threading.Lock()
@@ -365,7 +365,7 @@ class Core:
         """Make the child independent of the parent."""
         self.fences.after_fork()
         self.wakes.after_fork()
-        self.tag_cache = TagCopies()
+        self.tag_cache = TagCopies.beside(self.l1)
         self.background.after_fork()
         self.tallies.after_fork()
         self.counters_mu = threading.Lock()

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 MOST: Final = 100_000
+_LEAST: Final = 1_000
 
 
 class TagCopies:
@@ -17,6 +18,12 @@ class TagCopies:
         self._mu = threading.Lock()
         self._known: OrderedDict[str, str] = OrderedDict()
         self._most = most
+
+    @classmethod
+    def beside(cls, memory: object) -> TagCopies:
+        """Return one that is bounded as process memory is: by ``max_entries``, where that says so."""
+        most = getattr(memory, "max_entries", MOST)
+        return cls(min(MOST, max(_LEAST, most)) if isinstance(most, int) else MOST)
 
     def __len__(self) -> int:
         return len(self._known)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.urls import redact
 
 
 def load_object(name: str, argument: str, *, call: bool = True) -> Any:
@@ -18,12 +19,14 @@ def load_object(name: str, argument: str, *, call: bool = True) -> Any:
     """
     module, colon, attribute = name.partition(":")
     if not colon or not module or not attribute:
-        raise ConfigurationError(argument, name, "module:object")
+        raise ConfigurationError(argument, redact(name), "module:object")
     sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConfigurationError(argument, name, f"something that can be imported ({error})") from error
+        raise ConfigurationError(
+            argument, redact(name), f"something that can be imported ({error})"
+        ) from error
     finally:
         sys.path.remove(str(Path.cwd()))
     return found() if call and callable(found) else found

@@ -12,23 +12,38 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from secrets import token_hex
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .kept import KEEP_S, Marks, Record, Unstorable
-from .rules import Asked, Headers
+from .rules import Asked, Headers, Rules
 
 if TYPE_CHECKING:
-    from .flow import HttpCache
+    from eventperf.cache import CacheManager
 
 _PATHS: Final = 1_000  # of which it is known that their answers come in pieces
 _MOST_TAGS: Final = 100
 _GUARD_S: Final = 3_600.0  # an answer that takes longer is not kept
 
 
+class Home(Protocol):
+    """What streams need of the HTTP cache that they belong to; its words are explained there."""
+
+    cache: CacheManager
+    rules: Rules
+    tags: list[str]
+    streams: Streams
+
+    def tag(self, asked: Asked) -> str: ...
+    def key(self, text: str) -> str: ...
+    def place_of(self, asked: Asked, record: Record, there: Any) -> str: ...
+    def life_of(self, asked: Asked, status: int, headers: Headers, said: Marks) -> float | None: ...
+    def record(self, asked: Asked, status: int, headers: Headers, body: bytes, said: Marks) -> Record: ...
+
+
 class Streams:
     """The paths whose answers come in pieces."""
 
-    def __init__(self, http: HttpCache) -> None:
+    def __init__(self, http: Home) -> None:
         self._http = http
         self._mu = threading.Lock()
         self._paths: OrderedDict[str, list[str]] = OrderedDict()
@@ -77,7 +92,7 @@ class Copy:
         said: What the view says.
     """
 
-    def __init__(self, http: HttpCache, asked: Asked, tags: list[str]) -> None:
+    def __init__(self, http: Home, asked: Asked, tags: list[str]) -> None:
         self._http, self._asked = http, asked
         self.guard, self.tags, self.said = http.key(f"{token_hex(16)}|{asked.url}"), tags, Marks()
         self.shared = None if http.cache.store is None else http.cache.options.but(use_l1=False)

@@ -11,7 +11,7 @@ from eventperf._core.clock import Clock
 from eventperf.dbopt.errors import StatementRefused
 from eventperf.dbopt.findings import Findings, IndexAdvice
 from eventperf.dbopt.options import Limits
-from eventperf.dbopt.protocols import BuildsInSteps, Dialect, HidesIndexes, Measurement
+from eventperf.dbopt.protocols import BuildsInSteps, Dialect, HidesIndexes, Measurement, TellsHarm
 from eventperf.dbopt.schema.model import Schema
 from eventperf.dbopt.statements.workload import Statement, Workload
 
@@ -33,6 +33,7 @@ class Applier:
     ) -> None:
         self._dialect, self._schema, self._limits, self._clock = dialect, schema, limits, clock
         self._workload = workload
+        self._harmful: dict[str, str] = {}
         timeout_s = limits.statement_timeout_s
         self._rounds = Rounds(dialect.measure, clock, timeout_s=timeout_s, samples=_SAMPLES)
         self._steps = dialect if isinstance(dialect, BuildsInSteps) else None
@@ -63,6 +64,8 @@ class Applier:
         self._clean(advice, report)
         todo = self._todo(advice, report)
         report.planned = [i.sql for i in todo]
+        if verify:
+            self._set_aside(todo, report)
         before = self._measure(todo, report, progress, "before") if verify else {}
         made = self._create(todo, report, progress)
         if verify and made:
@@ -216,11 +219,22 @@ class Applier:
                 report.statements[statement.fingerprint.id] = statement.fingerprint.text
         return out
 
+    def _set_aside(self, indexes: Sequence[IndexAdvice], report: ApplyReport) -> None:
+        """Measure nothing that might do more than read, and say so."""
+        if not isinstance(self._dialect, TellsHarm):
+            return
+        for statement in self._statements(indexes):
+            texts = dict.fromkeys(s.sql for s in statement.measurable)
+            reason = next(filter(None, map(self._dialect.harm, texts)), None)
+            if reason is not None:
+                self._harmful[statement.fingerprint.id] = reason
+                report.warnings.append(f"{statement.fingerprint.id} is not measured: {reason}")
+
     def _statements(self, indexes: Sequence[IndexAdvice]) -> list[Statement]:
         if self._workload is None:
             return []
         ids = list(dict.fromkeys(s.fingerprint for i in indexes for s in i.serves))
-        known = [self._workload[i] for i in ids if i in self._workload]
+        known = [self._workload[i] for i in ids if i in self._workload and i not in self._harmful]
         usable = [s for s in known if s.is_read and s.measurable]
         return sorted(usable, key=lambda s: -(s.total_s or s.calls * 1e-6))
 

@@ -36,7 +36,8 @@ class Deadline:
 
     def __init__(self, clock: Clock, end: float, tell: Callable[[str], None]) -> None:
         self.interrupted: bool = False
-        self.clock, self._tell = clock, tell
+        self.clock: Clock = clock
+        self._tell = tell
         self._told = now = clock.monotonic()
         self._end = end - min(_ACCOUNT_S, _ACCOUNT * max(0.0, end - now))
         self._planner: Planner | None = None

@@ -17,6 +17,16 @@ from .told import reason
 
 _LIST: Final = re.compile(r"\( \?(?: , \?)+ \)")
 _ROWS: Final = re.compile(r"(values \( \? \))(?: , \( \? \))+")
+#: Long lists of values, as applications paste them: read at once instead of value by value.
+_VALUE: Final = r"(?:-?\d[\d.]*|'[^'\\]*'|%s|\?|\$\d+|:\w+|%\(\w+\)s)"
+_LONG_LIST: Final = re.compile(
+    "|".join(  # numbers are read fastest by themselves
+        rf"\(\s*(?:{value}\s*,\s*){{31,}}{value}\s*\)" for value in (r"-?\d+", r"'[^'\\]*'", _VALUE)
+    )
+)
+_ROW: Final = rf"\(\s*{_VALUE}(?:\s*,\s*{_VALUE})*\s*\)"
+_LONG_ROWS: Final = re.compile(rf"(\bvalues\s*)(?:{_ROW}\s*,\s*){{15,}}(?={_ROW})", re.IGNORECASE)
+_OPEN: Final = re.compile(r"(?:- )?(?:, )?(?:\? , )*(?=\?)")  # a list that was cut, from its end
 _LIMIT: Final = re.compile(r"(\blimit\s+(?:\?|:p\d+|\d+)\s*),\s*\.\.\.\s*$", re.IGNORECASE)
 _SHOWN: Final = 40
 #: A run of operator characters, or what may hold some that are none.
@@ -61,6 +71,7 @@ _KNOWN_OPERATORS: Final = frozenset(
         "|/",
     ]
 )
+_READ: Final = 1_000_000  # characters of a text that are looked at in the thread that sends it
 _SHORT: Final = 4_000  # longer texts are not kept
 _VALUES_FOLLOW: Final = frozenset(
     {"=", "==", "<>", "!=", "<", ">", "<=", ">=", "||", "like", "glob", "match", "regexp", "is", "between"}
@@ -118,7 +129,32 @@ def fingerprint(sql: str, dialect: str = "sqlite") -> Fingerprint:
     >>> a == fingerprint("select *  from T where a in (?,?,?) and b = :name")
     True
     """
-    return _remembered(sql, dialect) if len(sql) <= _SHORT else _named(sql, dialect)
+    return _remembered(sql, dialect) if len(sql) <= _SHORT else _named(shortened(sql), dialect)
+
+
+def shortened(sql: str) -> str:
+    """Return a text of the same fingerprint with its long lists of values, and rows of them, cut short.
+
+    >>> shortened(f"SELECT a FROM t WHERE b IN ({', '.join('7' * 40)}) AND c = 1")
+    'SELECT a FROM t WHERE b IN (1, 1) AND c = 1'
+    """
+    return _LONG_LIST.sub("(1, 1)", _LONG_ROWS.sub(r"\1", sql))
+
+
+def bounded(sql: str, dialect: str, most: int) -> Fingerprint:
+    """Return the fingerprint of a text, or of its first ``most`` characters where it is longer.
+
+    Long lists are cut short before. What is behind is no part of the name: a list that is cut has one name
+    however many values it has.
+    """
+    text = sql if len(sql) <= most else shortened(sql[:_READ])
+    if len(text) <= most:
+        return fingerprint(text, dialect)
+    head = tokens(text[:most], dialect)
+    name = named(head[:-1], dialect)  # the last may be cut
+    cut = _OPEN.match(name.text[::-1])
+    body = name.text[: len(name.text) - cut.end()] if cut is not None else name.text
+    return Fingerprint(_digest(body), body)
 
 
 def _named(sql: str, dialect: str) -> Fingerprint:
@@ -128,9 +164,10 @@ def _named(sql: str, dialect: str) -> Fingerprint:
 def named(given: Iterable[Token], dialect: str) -> Fingerprint:
     """Return the fingerprint of a statement that was cut into tokens before."""
     out: list[str] = []
+    is_list = False  # inside of IN (...) and VALUES (...), with values only so far
     parts = [t for t in given if t.kind not in ("space", "comment")]
     for (kind, text), after in zip(parts, [*(t.text for t in parts[1:]), ""], strict=False):  # of none, none
-        if kind == "ident" and dialect == "sqlite" and after != "." and _is_text(text, out):
+        if kind == "ident" and dialect == "sqlite" and after != "." and _is_text(text, out, is_list):
             out.append("?")
         elif kind in ("string", "number", "param"):
             if out[-1:] == ["-"] and (len(out) < 2 or out[-2] in ("(", "=", ",", "<", ">", "<=", ">=", "<>")):
@@ -142,17 +179,25 @@ def named(given: Iterable[Token], dialect: str) -> Fingerprint:
             out.append("?")
         else:
             out.append(text.lower())
+        if out[-1] == "(":
+            is_list = len(out) > 1 and out[-2] in ("in", "values", ",")
+        elif out[-1] not in ("?", ",", "-"):
+            is_list = False
     while out and out[-1] == ";":
         out.pop()
     body = re.sub(r"\( \. \. \. \)", "( ? )", " ".join(out))
     body = _ROWS.sub(r"\1", _LIST.sub("( ? )", body)).replace(" . ", ".")
-    return Fingerprint(hashlib.blake2b(body.encode(), digest_size=8).hexdigest(), body)
+    return Fingerprint(_digest(body), body)
+
+
+def _digest(body: str) -> str:
+    return hashlib.blake2b(body.encode(), digest_size=8).hexdigest()
 
 
 _remembered: Final = lru_cache(maxsize=20_000)(_named)
 
 
-def _is_text(text: str, before: list[str]) -> bool:
+def _is_text(text: str, before: list[str], is_list: bool) -> bool:
     """Tell whether SQLite takes "..." for a text, as far as its place tells: where a value is expected.
 
     A name that is compared with another has its table before it, or a dot behind it that parts them.
@@ -161,13 +206,7 @@ def _is_text(text: str, before: list[str]) -> bool:
         return False
     if before[-1] in _VALUES_FOLLOW:
         return True
-    if before[-1] not in ("(", ","):
-        return False
-    # Inside of IN (...) and VALUES (...), whatever stands before in the same brackets.
-    at = len(before) - 1
-    while at >= 0 and before[at] in ("?", ",", "-"):
-        at -= 1
-    return at > 0 and before[at] == "(" and (before[at - 1] in ("in", "values") or before[at - 1] == ",")
+    return is_list and before[-1] in ("(", ",")
 
 
 def _needs_quotes(text: str) -> bool:

@@ -18,7 +18,7 @@ from eventperf._core.extras import require
 from eventperf.dbopt.schema.engines import DIALECTS, engine_behind, sqlalchemy_for
 
 from .callers import Callers, shown
-from .fingerprint import Fingerprint, fingerprint, is_read
+from .fingerprint import Fingerprint, bounded, is_read
 from .loaders import ONCE, Guess, equal, general, loader_option
 from .quiet import is_muted
 from .workload import Workload
@@ -259,7 +259,7 @@ class QueryRecorder:
 
     def _find(self, sql: str) -> _Entry:
         """Return the entry of a text's shape, and remember that this text has it."""
-        name = fingerprint(sql, self.dialect)
+        name = bounded(sql, self.dialect, _LONGEST)
         entry = self._entries.get(name.id)
         if entry is None:
             if len(self._entries) >= self._max or self._held > 2 * _HELD:

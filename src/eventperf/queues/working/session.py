@@ -72,6 +72,7 @@ class StoreSession:
         self._ahead: deque[Lease] = deque()
         self._stuck_check: asyncio.TimerHandle | None = None
         self._timer: asyncio.Handle
+        self._burst = False
         self._more = False  # the last claim may have left jobs that fit the next free slot
         self._was_lost = False  # since the last claim that got through
         self._contact = contact = Contact(card.id, lambda up: self.call(self._store_is, up))
@@ -129,6 +130,7 @@ class StoreSession:
         )
 
     async def run(self, burst: bool) -> None:
+        self._burst = burst
         # It cannot know that the store was not away just now; a worker that renews does so within this time.
         spare_s = self._card.lease_s / 3 if self._is_shared and not burst else 0.0
         try:
@@ -316,7 +318,7 @@ class StoreSession:
         self._room[run.lease.record.queue] += 1
         if self._ahead and not self._stopping:
             self._begin(self._ahead.popleft())
-        if self._more or not self._runner.held:
+        if self._more or (self._burst and not self._runner.held):  # else it listens for what comes
             self._wake.set()
 
     def _told(self, claimed: Claimed) -> None:

@@ -21,6 +21,7 @@ from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
 from . import grants, partitions
+from .harmless import harm
 from .indexes import found_indexes
 from .promises import promised
 from .sources import Digests, SlowLogTable
@@ -58,7 +59,8 @@ class MysqlDialect:
         )
 
     @contextmanager
-    def _connection(self, engine: Any = None) -> Iterator[Any]:
+    def _connection(self, engine: Any = None, *, ends: bool = False) -> Iterator[Any]:
+        """Yield a connection; one that ``ends`` is not used again, whatever was left in its session."""
         with muted():
             fairy = (engine or self._engine).raw_connection()
             db = fairy.driver_connection
@@ -74,6 +76,8 @@ class MysqlDialect:
                     db.rollback()
                     with db.cursor() as cursor:
                         cursor.execute("SET SESSION lock_wait_timeout = DEFAULT")
+                if ends:
+                    fairy.invalidate()
                 fairy.close()
 
     def _rows(self, sql: str, values: Any = None) -> list[Any]:
@@ -274,6 +278,8 @@ class MysqlDialect:
 
     def cost(self, sql: str, values: Sequence[Any] | None, /) -> float | None:
         """Return the optimizer's cost on the real database, where the server tells one."""
+        if self.harm(sql) is not None:
+            return None
         with self._connection() as db, db.cursor() as cursor:
             try:
                 text, given = render(sql, values, "format", "mysql")
@@ -367,11 +373,17 @@ class MysqlDialect:
 
     # --- measurements --------------------------------------------------------------------------
 
+    def harm(self, sql: str, /) -> str | None:
+        """Tell why a recorded statement is not run."""
+        return harm(self._rows, sql)
+
     def measure(self, samples: Sequence[Sample], *, runs: int, timeout_s: float) -> Measurement | None:
         """Run SELECTs with a statement time-out and read their plan."""
+        if any(self.harm(text) is not None for text in {s.sql for s in samples}):
+            return None
         times: list[list[float]] = []
         capped = False
-        with self._connection() as db, db.cursor() as cursor:
+        with self._connection(ends=True) as db, db.cursor() as cursor:
             try:
                 sql, values = render(samples[0].sql, samples[0].values, "format", "mysql")
                 cursor.execute(f"EXPLAIN FORMAT=TRADITIONAL {sql}", values or None)
@@ -421,14 +433,20 @@ class MysqlDialect:
         """Return the schema with what is enforced of these tables."""
 
         def ask(sql: str) -> Iterator[Any]:
-            return self.rows(sql, timeout_s=5.0, limit=10_000)
+            return self._read(sql, timeout_s=5.0, limit=10_000)
 
         tables = {n: promised(t, ask) if n in names else t for n, t in schema.tables.items()}
         return replace(schema, tables=tables)
 
     def rows(self, sql: str, *, timeout_s: float, limit: int) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of one SELECT, at most ``limit``."""
-        with self._connection() as db, db.cursor() as cursor:
+        reason = self.harm(sql)
+        if reason is not None:
+            raise StatementRefused(sql, f"not run: {reason}")
+        yield from self._read(sql, timeout_s=timeout_s, limit=limit)
+
+    def _read(self, sql: str, *, timeout_s: float, limit: int) -> Iterator[tuple[Any, ...]]:
+        with self._connection(ends=True) as db, db.cursor() as cursor:
             try:
                 self._timeout(cursor, timeout_s)
                 cursor.execute(sql)

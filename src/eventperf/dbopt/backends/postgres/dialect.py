@@ -20,6 +20,7 @@ from eventperf.dbopt.statements.workload import Sample, Workload
 from . import catalog, grants, parted, partitions
 from .drivers import connection_of, sqlstate
 from .ground import GroundedPlanner
+from .harmless import harm
 from .promises import promised
 from .running import measured
 from .sources import COUNTED, UNCOUNTED, PgStatStatements
@@ -72,7 +73,10 @@ class PostgresDialect:
         )
 
     @contextmanager
-    def _connection(self, engine: Any = None, *, autocommit: bool = False) -> Iterator[Any]:
+    def _connection(
+        self, engine: Any = None, *, autocommit: bool = False, ends: bool = False
+    ) -> Iterator[Any]:
+        """Yield a connection; one that ``ends`` is not used again, whatever was left in its session."""
         with muted():
             fairy = (engine or self._engine).raw_connection()
             db = connection_of(fairy)
@@ -92,6 +96,8 @@ class PostgresDialect:
                         db.autocommit = True
                         db.execute(COUNTED)
                     db.autocommit = before  # an engine of the application may be in auto-commit
+                if ends:
+                    fairy.invalidate()
                 fairy.close()
 
     @contextmanager
@@ -193,6 +199,8 @@ class PostgresDialect:
         """Return the planner's cost of a statement on the real database; EXPLAIN runs and writes nothing."""
         with self._connection() as db:
             try:
+                if harm(db, sql) is not None:
+                    return None
                 grants.lessen(db)
                 db.execute("SET LOCAL plan_cache_mode = force_generic_plan")
                 return float(
@@ -295,9 +303,14 @@ class PostgresDialect:
 
     # --- measurements --------------------------------------------------------------------------
 
+    def harm(self, sql: str, /) -> str | None:
+        """Tell why a recorded statement is not run."""
+        with self._connection() as db:
+            return harm(db, sql)
+
     def measure(self, samples: Sequence[Sample], *, runs: int, timeout_s: float) -> Measurement | None:
         """Run SELECTs in a read-only transaction with a statement time-out."""
-        with self._connection() as db:
+        with self._connection(ends=True) as db:
             try:
                 grants.lessen(db)
             except self._psycopg.Error:
@@ -312,14 +325,20 @@ class PostgresDialect:
         """Return the schema with what is enforced of these tables."""
 
         def ask(sql: str) -> Iterator[Any]:
-            return self.rows(sql, timeout_s=5.0, limit=10_000)
+            return self._read(sql, timeout_s=5.0, limit=10_000)
 
         tables = {n: promised(t, ask) if n in names else t for n, t in schema.tables.items()}
         return replace(schema, tables=tables)
 
     def rows(self, sql: str, *, timeout_s: float, limit: int) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of one SELECT, at most ``limit``."""
-        with self._connection() as db:
+        reason = self.harm(sql)
+        if reason is not None:
+            raise StatementRefused(sql, f"not run: {reason}")
+        yield from self._read(sql, timeout_s=timeout_s, limit=limit)
+
+    def _read(self, sql: str, *, timeout_s: float, limit: int) -> Iterator[tuple[Any, ...]]:
+        with self._connection(ends=True) as db:
             try:
                 grants.lessen(db)
                 db.execute(f"SET LOCAL statement_timeout = {max(1, int(timeout_s * 1000))}")

@@ -25,10 +25,11 @@ FROM unnest(current_schemas(false)) s
 def lessen(db: Any) -> None:
     """Let what follows in this transaction read, and nothing more: no writes, no rights of a superuser.
 
-    A statement that somebody recorded may call anybody's function, and a function runs with the rights of
-    whoever calls it. Rules that hide rows are kept.
+    The second wall: what a statement calls is looked at before (``harmless.harm``). Rules that hide rows are
+    kept, and texts are read as they were then.
     """
     db.execute("SET TRANSACTION READ ONLY")
+    db.execute("SET LOCAL standard_conforming_strings = on")
     if db.execute(_LESSER).fetchone() is not None:
         db.execute(_PLACES)  # "$user" stays who it was
         db.execute("SET LOCAL row_security = on")

@@ -10,6 +10,7 @@ from eventperf.dbopt.protocols import Measurement
 from eventperf.dbopt.statements.lex import render
 from eventperf.dbopt.statements.workload import Sample
 
+from .harmless import harm
 from .what_if import plan_shape, read_plan
 
 
@@ -22,7 +23,7 @@ def measured(
     timeout_s: float,
     names: Callable[[frozenset[str]], frozenset[str]] = lambda used: used,
 ) -> Measurement | None:
-    """Run SELECTs inside the open transaction, each with a time-out.
+    """Run SELECTs inside the open transaction, each with a time-out; ``None``: one could do harm, or failed.
 
     Args:
         names: What the indexes of a plan are called for the caller.
@@ -30,6 +31,8 @@ def measured(
     times: list[list[float]] = []
     capped = False
     try:
+        if any(harm(db, text) is not None for text in {s.sql for s in samples}):
+            return None
         sql, values = render(samples[0].sql, samples[0].values, "format", "postgres")
         plan = read_plan(db.execute(f"EXPLAIN (FORMAT JSON) {sql}", values or None).fetchone())
         db.execute(f"SET LOCAL statement_timeout = {max(1, int(timeout_s * 1000))}")

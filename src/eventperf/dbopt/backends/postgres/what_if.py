@@ -27,6 +27,7 @@ from eventperf.dbopt.statements.workload import Sample
 from .copies import Copies
 from .drivers import connection_of
 from .grants import lessen
+from .harmless import harm
 
 _STATEMENT_MS: Final = 10_000
 _numbers: Final = itertools.count()
@@ -125,6 +126,7 @@ class HypoPlanner:
         self._made: dict[IndexSpec, int] = {}
         self._built: dict[IndexSpec, str] = {}  # what HypoPG cannot imagine is built on the copies
         self._sizes: dict[IndexSpec, int] = {}
+        self._harm: dict[str, str | None] = {}
         self._poison: set[tuple[str, frozenset[IndexSpec]]] = set()
         self._fallback: StatisticsPlanner | None = None
         self._fairy: Any = None
@@ -287,6 +289,10 @@ class HypoPlanner:
             self._ensure(spec)
 
     def _explained(self, sample: Sample) -> dict[str, Any]:
+        if sample.sql not in self._harm:
+            self._harm[sample.sql] = harm(self._db, sample.sql)
+        if (reason := self._harm[sample.sql]) is not None:  # to plan is to run what is taken for constant
+            raise self._psycopg.NotSupportedError(f"not planned: {reason}")
         if self._copies is not None:
             return explain(self._db, sample)
         self._db.execute("BEGIN")  # in the application's database a statement may call anybody's function

@@ -23,6 +23,7 @@ from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
 from .ground import CopiedPlanner
+from .harmless import harm
 from .promises import promised
 from .running import measured
 
@@ -297,6 +298,11 @@ class SqliteDialect:
 
     # --- measurements --------------------------------------------------------------------------
 
+    def harm(self, sql: str, /) -> str | None:
+        """Tell why a recorded statement is not run."""
+        with self._connection() as db:
+            return harm(db, sql)
+
     def measure(self, samples: Sequence[Sample], *, runs: int, timeout_s: float) -> Measurement | None:
         """Run SELECTs to their last row; progress callbacks stop those that take too long."""
         with self._connection() as db:
@@ -306,13 +312,19 @@ class SqliteDialect:
         """Return the schema with what is enforced of these tables."""
 
         def ask(sql: str) -> Iterator[Any]:
-            return self.rows(sql, timeout_s=5.0, limit=10_000)
+            return self._read(sql, timeout_s=5.0, limit=10_000)
 
         tables = {n: promised(t, ask) if n in names else t for n, t in schema.tables.items()}
         return replace(schema, tables=tables)
 
     def rows(self, sql: str, *, timeout_s: float, limit: int) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of one SELECT, at most ``limit``."""
+        reason = self.harm(sql)
+        if reason is not None:
+            raise StatementRefused(sql, f"not run: {reason}")
+        yield from self._read(sql, timeout_s=timeout_s, limit=limit)
+
+    def _read(self, sql: str, *, timeout_s: float, limit: int) -> Iterator[tuple[Any, ...]]:
         with self._connection() as db:
             end = time.perf_counter() + timeout_s
             db.set_progress_handler(lambda: time.perf_counter() > end, 10_000)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from eventperf.dbopt.protocols import Measurement
 from eventperf.dbopt.statements.workload import Sample
 
+from .harmless import harm
 from .what_if import shape
 
 _numbers: Final = itertools.count()
@@ -23,6 +24,8 @@ def measured(
     capped = False
     cursor = db.cursor()
     try:
+        if any(harm(db, text) is not None for text in {s.sql for s in samples}):
+            return None
         plan = _explain(cursor, samples[0])
         for sample in samples:
             took_s: list[float] = []

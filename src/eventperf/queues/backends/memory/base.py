@@ -1,4 +1,8 @@
-"""The books of the memory backend: storing, showing and ending jobs, and what operators do."""
+"""The books of the memory backend: storing, showing and ending jobs, and what operators do.
+
+Longer than other files: every verb moves jobs between the same dicts under one lock, and reads best beside
+the others.
+"""
 
 from __future__ import annotations
 

@@ -125,6 +125,7 @@ class _Shared:
         self._cards: dict[str, WorkerCard] = {}
         self._spares: dict[str, float] = {}
         self._told: dict[str, Told] = {}
+        self._quiet: dict[str, QueueStatus] = {}
         self.on_close: Callable[[], object] = lambda: None
         self._looked = False
         self._noscript: type[Exception] = errors.NoScriptError
@@ -268,7 +269,7 @@ class RedisStore(_Shared):
         return wire.infos(ids, self._run("fetch", ids)) if ids else []
 
     def counts(self) -> list[QueueStatus]:
-        return wire.statuses(self._settings, self._run("counts", list(self._settings.queues)))
+        return wire.statuses(self._settings, self._run("counts", []), self._quiet)
 
     def load(self) -> tuple[int, int, float]:
         return wire.load(self._run("counts", []))
@@ -515,7 +516,7 @@ class AsyncRedisStore(_Shared):
         return wire.infos(ids, await self._run("ended", ids)) if ids else []
 
     async def counts(self) -> list[QueueStatus]:
-        return wire.statuses(self._settings, await self._run("counts", list(self._settings.queues)))
+        return wire.statuses(self._settings, await self._run("counts", []), self._quiet)
 
     async def load(self) -> tuple[int, int, float]:
         return wire.load(await self._run("counts", []))

@@ -52,7 +52,8 @@ _DELAY_CAP_S = 3.15e9  # a century: scores stay exact integers
 
 def script(name: str) -> str:
     """Return the text of one Lua script, with the shared part in front."""
-    return read_script(__package__, "common", *_PARTS.get(name, ()), name).text
+    first = ("idle",) if name == "claim" else ()
+    return read_script(__package__, *first, "common", *_PARTS.get(name, ()), name).text
 
 
 def prefix(settings: StoreSettings) -> str:
@@ -468,10 +469,12 @@ def roster(reply: Sequence[Any]) -> list[WorkerInfo]:
     return sorted(found, key=lambda worker: worker.id)
 
 
-def statuses(settings: StoreSettings, reply: Sequence[Any]) -> list[QueueStatus]:
-    """Read the answer of ``counts.lua``."""
+def statuses(
+    settings: StoreSettings, reply: Sequence[Any], quiet: dict[str, QueueStatus]
+) -> list[QueueStatus]:
+    """Read the answer of ``counts.lua``; ``quiet`` keeps the rows of queues with nothing in them."""
     now_ms, n = int(reply[0]), _pairs(reply[1])
-    paused, dead = {_text(q) for q in reply[2]}, [int(x) for x in reply[3]]
+    paused, dead = {_text(q) for q in reply[2]}, _pairs(reply[3])
     workers, rates, oldest = cards(reply[4], now_ms), [_pairs(r) for r in reply[5]], _oldest(reply[6])
     served = Counter(name for card in workers for name in card["q"])
     span = now_ms / 1000 - (now_ms // 10_000 - 6) * 10.0
@@ -482,11 +485,15 @@ def statuses(settings: StoreSettings, reply: Sequence[Any]) -> list[QueueStatus]
         name, _, field = key.rpartition(":")
         if field in _NO_COUNTS:
             counts.setdefault(name, {})[field] = value
-    return [
-        QueueStatus(
+    used = {*counts, *paused, *dead, *oldest, *arrivals, *services}
+
+    def row(name: str, priority: int) -> QueueStatus:
+        if name not in used and (kept := quiet.get(name)) and kept.workers == served[name]:
+            return kept
+        found = QueueStatus(
             name=name,
-            priority=config.priority,
-            dead=dead[i],
+            priority=priority,
+            dead=dead.get(name, 0),
             paused=name in paused,
             workers=served[name],
             oldest_wait_s=max(0.0, oldest.get(name, 0.0)),
@@ -494,8 +501,11 @@ def statuses(settings: StoreSettings, reply: Sequence[Any]) -> list[QueueStatus]
             service_rate=services[name] / span,
             **{**_NO_COUNTS, **counts.get(name, {})},
         )
-        for i, (name, config) in enumerate(settings.queues.items())
-    ]
+        if name not in used:
+            quiet[name] = found
+        return found
+
+    return [row(name, config.priority) for name, config in settings.queues.items()]
 
 
 _NO_COUNTS = dict.fromkeys((

@@ -19,6 +19,7 @@ from typing_extensions import Self
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.extras import require
+from eventperf._core.logs import logger
 from eventperf.scaling.http import Timed, checked_headers
 
 from .errors import (
@@ -34,6 +35,8 @@ from .errors import (
 )
 
 JSON = dict[str, Any]
+
+_log = logger("eventperf.scaling")
 
 _ANSWER_MAX = 256 << 20  # a list of some ten thousand pods has a hundred
 _REFUSAL_MAX = 1 << 20
@@ -131,6 +134,7 @@ class KubernetesApi:
                 raise
             response, found = self._exchange(method, path, query, body, content_type, timeout_s)
         try:
+            _refuse_redirect(method, path, response.status)
             data: JSON = json.loads(found) if found else {}
         except (ValueError, RecursionError) as error:
             raise KubernetesUnavailable(method, path, f"an answer that is no JSON: {error}") from error
@@ -138,6 +142,9 @@ class KubernetesApi:
             raise _translate(method, path, response.status, response.headers, data)
         if not isinstance(data, dict):
             raise KubernetesUnavailable(method, path, f"an answer that is no object: {type(data).__name__}")
+        if method == "GET" and path.count("/") > 2 and not isinstance(data.get("metadata"), dict):
+            found_there = ", ".join(map(repr, sorted(data)[:5])) or "nothing"  # groups have no metadata
+            raise KubernetesUnavailable(method, path, f"an answer of no Kubernetes: {found_there} in it")
         return data
 
     def _exchange(
@@ -181,6 +188,9 @@ class KubernetesApi:
             KubernetesUnavailable: No answer.
         """
         response = self._send("GET", path, query, None, "", None)
+        if 300 <= response.status < 400:
+            response.close()
+        _refuse_redirect("GET", path, response.status)
         if response.status < 400:
             # the answer began in time; from here on silence is normal for a while
             relax = getattr(response._original_response, "relax", None)
@@ -244,6 +254,12 @@ class KubernetesApi:
         configuration.connection_pool_maxsize = self._pool_size
         self._configuration = configuration
         host = configuration.host.rstrip("/")
+        if getattr(configuration, "proxy", None) and urlsplit(host).scheme == "http":
+            _log.warning(
+                "the proxy of the environment is passed by for %s: over plain http it would read the token",
+                host,
+            )
+            configuration.proxy = None
         # the pool has the client's TLS and proxy settings; its models are never touched
         self._pool = client.ApiClient(configuration).rest_client.pool_manager
         if getattr(self._pool, "proxy", None) is None:
@@ -361,6 +377,13 @@ def pod_namespace() -> str:
             return file.read().strip() or "default"
     except OSError:
         return "default"
+
+
+def _refuse_redirect(method: str, path: str, status: int) -> None:
+    """Refuse to follow: credentials go to the address that was given and to no other."""
+    if 300 <= status < 400:
+        text = f"a redirect ({status}), which is not followed: is this the address of the API server?"
+        raise KubernetesUnavailable(method, path, text)
 
 
 def _translate(

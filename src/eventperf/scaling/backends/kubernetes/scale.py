@@ -150,7 +150,7 @@ class KubernetesScale:
             return tuple(self.state.contenders(kind, name, self.namespace))
         path = namespaced("autoscaling", "v2", "horizontalpodautoscalers", self.namespace)
         try:
-            items = self.api.request("GET", path)["items"]
+            items = self.api.request("GET", path).get("items") or ()
         except KubernetesApiError:
             return self._contenders[1]
         return tuple(

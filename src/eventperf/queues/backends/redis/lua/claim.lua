@@ -2,7 +2,13 @@
 --       room in each queue (nothing: as in the settings), for how many ms yet no lease is taken back,
 --       how many queues differ, each: name, room; then the worker's types.
 --       Answers '?' when the settings are not known (any more).
-if not knows(ARGV[1]) then return '?' end
+local every, waiting_in, seen = call('HGETALL', P .. 'c'), {}, {}
+for k = 1, #every, 2 do
+  ready_in[every[k]] = tonumber(every[k + 1])
+  local q = string.match(every[k], '^(.*)|%d+$')
+  if q and not seen[q] then seen[q] = true; waiting_in[#waiting_in + 1] = q end
+end
+if not knows(ARGV[1], waiting_in) then return '?' end
 need_memory()
 local worker, lease, total, order = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local aging, max_crashes, grace = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -18,6 +24,8 @@ end
 
 -- How many jobs may start under a limit now.
 local gates = {}
+-- Parked and held-back jobs, paused queues, retried jobs, classes passed over: most often there are none.
+local is_plain = call('EXISTS', P .. 'P', P .. 'G', P .. 'p', P .. 'm', P .. 's') == 0
 local function gate_of(rule, bucket)
   local gate = gates[bucket]
   if gate then return gate end
@@ -70,7 +78,11 @@ local function refuse(id, q, blob, why)
 end
 
 -- 1. what fell due
-local due = call('ZRANGEBYSCORE', P .. 'd', '-inf', string.format('%.3f', exact), 'LIMIT', 0, 1000)
+local first_due, first_end = tonumber(call('ZRANGE', P .. 'd', 0, 0, 'WITHSCORES')[2]),
+  tonumber(call('ZRANGE', P .. 'l', 0, 0, 'WITHSCORES')[2])
+local is_overdue = first_end and first_end <= now and spare <= 0
+local due = first_due and first_due <= exact
+  and call('ZRANGEBYSCORE', P .. 'd', '-inf', string.format('%.3f', exact), 'LIMIT', 0, 1000) or none
 if #due > 0 then
   call('ZREM', P .. 'd', unpack(due))
   local blobs = call('HMGET', P .. 'j', unpack(due))
@@ -94,7 +106,7 @@ end
 
 -- 2. leases that ran out, but for those of the worker that asks: it lives, and was only kept from renewing them
 local gone, ends_at, mine = {}, {}, {}
-local overdue = spare > 0 and none
+local overdue = not is_overdue and none
   or call('ZRANGEBYSCORE', P .. 'l', '-inf', now, 'WITHSCORES', 'LIMIT', 0, 1000)
 for k = 1, #overdue, 2 do
   local held, ends = call('HGET', P .. 'a', overdue[k]), tonumber(overdue[k + 1])
@@ -149,7 +161,7 @@ end
 -- 3. jobs parked because their workers did not know the type: of the types known here, and of those that nobody has
 -- known for the grace time. Releases before this one did not keep when.
 local parked = {}
-local kinds = call('HLEN', P .. 'P')
+local kinds = is_plain and 0 or call('HLEN', P .. 'P')
 if kinds > 0 then
   if call('ZCARD', P .. 'PT') ~= kinds then
     call('DEL', P .. 'PT')
@@ -202,7 +214,7 @@ for _, type_ in ipairs(parked) do
 end
 
 -- 3b. jobs that a limit held back, as many as it lets through by now
-local looked_at, scopes = call('ZRANGEBYSCORE', P .. 'G', '-inf', now, 'LIMIT', 0, 100), {}
+local looked_at, scopes = is_plain and none or call('ZRANGEBYSCORE', P .. 'G', '-inf', now, 'LIMIT', 0, 100), {}
 for k, bucket in ipairs(looked_at) do
   local bq, bt, bk = string.match(bucket, '^([^\31]*)\31([^\31]*)\31(.*)$')
   scopes[k] = scope_of(bq, bt, bk ~= '')
@@ -242,20 +254,19 @@ flush()
 counts, lanes, woken = {}, {}, {}
 
 -- 4. choose classes, then take that many from each
-local classes, waiting_in, seen = {}, {}, {}
-local all = call('HGETALL', P .. 'c')
-for k = 1, #all, 2 do
-  local q, level = string.match(all[k], '^(.*)|(%d+)$')
-  local n = tonumber(all[k + 1])
-  if n > 0 then
-    classes[#classes + 1] = { name = all[k], q = q, level = tonumber(level), n = n, want = 0 }
+local classes = {}
+waiting_in, seen = {}, {}
+for name, n in pairs(ready_in) do
+  local q, level = string.match(name, '^(.*)|(%d+)$')
+  if q and n > 0 then
+    classes[#classes + 1] = { name = name, q = q, level = tonumber(level), n = n, want = 0 }
     if not seen[q] then seen[q] = true; waiting_in[#waiting_in + 1] = q end
   end
 end
 local whole = {}
 for k, q in ipairs(limited and waiting_in or none) do whole[k] = scope_of(q, '') end
 learn(waiting_in, whole)
-local paused = read(P .. 'p', waiting_in)
+local paused = is_plain and none or read(P .. 'p', waiting_in)
 for _, q in ipairs(waiting_in) do
   local known = of_queue[q]
   if not known or known.room < 0 then room[q] = 0
@@ -273,7 +284,7 @@ end
 local considered, credit = open, {}
 local names = {}
 for k, lane in ipairs(open) do names[k] = lane.name end
-local passed = read(P .. 's', names)
+local passed = is_plain and none or read(P .. 's', names)
 for _, lane in ipairs(open) do
   lane.skipped = tonumber(passed[lane.name] or 0)
   lane.before = lane.skipped
@@ -322,7 +333,7 @@ local function choose()
   return best
 end
 
-local token = nil
+local spent, has_run = {}, not is_plain or #gone > 0 -- whether there may be jobs that ran before
 local function take(wanted)
   local picks, used = {}, {}
   open = {} -- anew: a job that was set aside gave its room back to a class that had none left
@@ -352,12 +363,14 @@ local function take(wanted)
     end
   end
   if #picks == 0 then return 0 end
+  local base = call('INCRBY', P .. 't', #picks) - #picks
   for name, lane in pairs(used) do
     lane.jobs, lane.at = call('ZPOPMIN', P .. 'L:' .. name, lane.want), 1
-    if call('HINCRBY', P .. 'c', name, -lane.want) == 0 then
+    ready_in[name] = ready_in[name] - lane.want
+    if ready_in[name] == 0 then
       call('HDEL', P .. 'c', name)
-      call('DEL', P .. 'H:' .. name)
-    end
+      spent[#spent + 1] = P .. 'H:' .. name
+    else call('HINCRBY', P .. 'c', name, -lane.want) end
     local v = lane.jobs[#lane.jobs]
     if tonumber(v) > tonumber(call('HGET', P .. 'v', name) or 0) then call('HSET', P .. 'v', name, v) end
     lane.want = 0
@@ -367,8 +380,7 @@ local function take(wanted)
     ids[k], tags[k] = lane.jobs[lane.at], lane.jobs[lane.at + 1]
     lane.at = lane.at + 2
   end
-  local blobs, changed = call('HMGET', P .. 'j', unpack(ids)), call('HMGET', P .. 'm', unpack(ids))
-  local base = call('INCRBY', P .. 't', #ids) - #ids
+  local blobs, changed = call('HMGET', P .. 'j', unpack(ids)), has_run and call('HMGET', P .. 'm', unpack(ids)) or none
   local ends, holds, until_ = {}, {}, string.format('%d', now + lease)
   local held_by, started, running = US .. string.format('%d', now) .. US .. worker, {}, {}
   for k, id in ipairs(ids) do
@@ -460,7 +472,9 @@ for bucket, gate in pairs(gates) do
 end
 local skips, credits = {}, {}
 for _, lane in ipairs(considered) do
-  if lane.skipped ~= lane.before then skips[#skips + 1] = lane.name; skips[#skips + 1] = lane.skipped end
+  if lane.skipped == lane.before then -- as it is written
+  elseif lane.skipped == 0 then call('HDEL', P .. 's', lane.name)
+  else skips[#skips + 1] = lane.name; skips[#skips + 1] = lane.skipped end
 end
 for q, value in pairs(credit) do credits[#credits + 1] = q; credits[#credits + 1] = value end
 in_chunks('HSET', P .. 's', skips, 2000)
@@ -468,26 +482,28 @@ in_chunks('HSET', P .. 'w', credits, 2000)
 flush()
 
 -- 5. wake-ups: drop spent ones, pass on what is left over
-local ready_in, is_left, left = {}, false, call('HGETALL', P .. 'c')
-for k = 1, #left, 2 do
-  local q = string.match(left[k], '^(.*)|')
-  local known = tonumber(left[k + 1]) > 0 and queue_of(q)
+local left, is_left = {}, false
+for name, n in pairs(ready_in) do
+  local q = string.match(name, '^(.*)|')
+  local known = q and n and n > 0 and queue_of(q)
   if known and known.room >= 0 then
-    ready_in[q] = true
+    left[q] = true
     is_left = is_left or not paused[q]
   end
 end
-local spent = {}
 for _, q in ipairs(group and waiting_in or served) do
-  if not ready_in[q] then spent[#spent + 1] = P .. 'k:' .. q
+  if not left[q] then spent[#spent + 1] = P .. 'k:' .. q
   elseif not group and #leases > 0 and not paused[q] then ring(P .. 'k:' .. q, 1) end
 end
 if group and not is_left then spent[#spent + 1] = P .. 'g:' .. group
 elseif group and #leases > 0 then ring(P .. 'g:' .. group, 1, 60000) end
 for k = 1, #spent, 2000 do call('DEL', unpack(spent, k, math.min(k + 1999, #spent))) end
 
-for _, key in ipairs({ 'd', 'l', 'G' }) do
-  local first = call('ZRANGE', P .. key, 0, 0, 'WITHSCORES')[2]
-  if first then look_at(math.max(tonumber(first), key == 'l' and now + spare or 0)) end
-end
+local function first_of(key) return tonumber(call('ZRANGE', P .. key, 0, 0, 'WITHSCORES')[2]) end
+if #due > 0 or delays > 0 then first_due = first_of('d') end
+if is_overdue then first_end = first_of('l')
+elseif #leases > 0 then first_end = math.min(first_end or now + lease, now + lease) end
+look_at(first_due)
+look_at(first_end and math.max(first_end, now + spare))
+if limited or not is_plain then look_at(first_of('G')) end
 return { next_at and math.max(0, (next_at - exact) * 1000) or -1, leases, stalled, expired }

@@ -42,6 +42,7 @@ local function need_memory() call('ZADD', P .. 'l', 'XX', 0, '') end
 local function need_none() call('HDEL', P .. 'wk', '') end
 
 local counts, lanes, woken = {}, {}, {}
+local ready_in = {} -- class -> its ready jobs, of those that this script has changed or read
 local FAR = 9000000000000000
 local ended, settle -- told below: what follows from the end of a job
 
@@ -126,7 +127,9 @@ local function ready(id, queue, level, key, head)
   woken[queue] = (woken[queue] or 0) + 1
 end
 
+local delays = 0
 local function delay(id, queue, due)
+  delays = delays + 1
   call('ZADD', P .. 'd', due, id)
   inc(queue, 'delayed')
 end
@@ -152,10 +155,10 @@ local function read(key, names)
   return found
 end
 
+-- Let one more wake-up wait at a place, where fewer than `n` do.
 local function ring(key, n, life)
-  if call('LLEN', key) >= math.min(n, 8) then return end
-  call('RPUSH', key, '1')
-  if life then call('PEXPIRE', key, life) end
+  if call('RPUSH', key, '1') > math.min(n, 8) then call('RPOP', key)
+  elseif life then call('PEXPIRE', key, life) end
 end
 
 -- Workers of few queues wait at each of these; those of many wait at one place, their group's.
@@ -165,27 +168,57 @@ local function wake(queue, n)
   for group in string.gmatch(groups or '', '%x+') do ring(P .. 'g:' .. group, n, 60000) end
 end
 
+-- Say of the types ARGV[from] to ARGV[to] that they are known until then, where it is written for less than `least`.
+local function know_types(from, to, least, until_)
+  local types, put = {}, {}
+  for k = from, to do types[#types + 1] = ARGV[k] end
+  local known = read(P .. 'T', types)
+  for _, type_ in ipairs(types) do
+    if (tonumber(known[type_]) or 0) < least then put[#put + 1] = type_; put[#put + 1] = until_ end
+  end
+  in_chunks('HSET', P .. 'T', put, 2000)
+end
+
 local function rate(queue, field, by)
   local key = P .. 'R:' .. math.floor(now / 10000)
   if call('HINCRBY', key, queue .. ':' .. field, by) == by then call('PEXPIRE', key, 90000) end
 end
 
--- Write what the helpers above have gathered.
+-- Add to several fields of a hash, in two commands at most; returns what they are now.
+local function add_up(key, by)
+  local names, sums, put = {}, {}, {}
+  for name, n in pairs(by) do
+    if n ~= 0 then names[#names + 1] = name end
+  end
+  if #names < 3 then
+    for _, name in ipairs(names) do sums[name] = call('HINCRBY', key, name, by[name]) end
+    return sums
+  end
+  local before = read(key, names)
+  for _, name in ipairs(names) do
+    sums[name] = (tonumber(before[name]) or 0) + by[name]
+    put[#put + 1] = name
+    put[#put + 1] = string.format('%.0f', sums[name])
+  end
+  in_chunks('HSET', key, put, 2000)
+  return sums
+end
+
+-- Write what the helpers above have gathered; returns the counters that have changed.
 local function flush()
   settle()
   for name, lane in pairs(lanes) do
     if lane.n > 0 then
       in_chunks('ZADD', P .. 'L:' .. name, lane.add, 2000)
-      call('HINCRBY', P .. 'c', name, lane.n)
+      ready_in[name] = call('HINCRBY', P .. 'c', name, lane.n)
     end
     for key in pairs(lane.dirty) do
       call('HSET', P .. 'F:' .. name, key, string.format('%.17g', lane.last[key]))
     end
   end
-  for name, by in pairs(counts) do
-    if by ~= 0 then call('HINCRBY', P .. 'n', name, by) end
-  end
+  local sums = add_up(P .. 'n', counts)
   for queue, n in pairs(woken) do wake(queue, n) end
+  return sums
 end
 
 local function free_unique(id, type_, extras, mode)

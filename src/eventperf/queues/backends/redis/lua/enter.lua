@@ -4,11 +4,8 @@ need_memory()
 local worker, lease = ARGV[1], tonumber(ARGV[3])
 local until_ = now + 3 * lease
 call('HSET', P .. 'wk', worker, until_ .. US .. ARGV[2])
-local i, held, n = 5, {}, 0
-for _ = 1, tonumber(ARGV[4]) do
-  if tonumber(call('HGET', P .. 'T', ARGV[i]) or 0) < until_ then call('HSET', P .. 'T', ARGV[i], until_) end
-  i = i + 1
-end
+local i, held, n = 5 + tonumber(ARGV[4]), {}, 0
+know_types(5, i - 1, until_, until_)
 while ARGV[i] do held[ARGV[i]] = true; i = i + 1 end
 local all = call('HGETALL', P .. 'a')
 for k = 1, #all, 2 do

@@ -3,30 +3,43 @@
 --       details of the run (JSON) or nothing;
 --       then jobs that enter with an outcome: its number, how many arguments, a group as of pushes.lua.
 --       Answers '?' when the settings are not known (any more).
-if not knows(ARGV[1]) then return '?' end
-need_none()
 local ttl, short = tonumber(ARGV[2]), tonumber(ARGV[3])
 local ids, i, first, many = {}, 5, 5, tonumber(ARGV[4])
 i = first
 for k = 1, many do ids[k] = string.match(ARGV[i], '^[^\31]*'); i = i + 3 end
-local held = call('HMGET', P .. 'a', unpack(ids))
-local blobs, changed = call('HMGET', P .. 'j', unpack(ids)), call('HMGET', P .. 'm', unpack(ids))
-local asked = call('EXISTS', P .. 'z') == 1
-local answer, over, gone, finished, runs, run_us, seen = {}, {}, {}, {}, 0, 0, {}
-local stamp, match = string.format('%d', now), string.match
+local blobs, queues = call('HMGET', P .. 'j', unpack(ids)), {}
+for k = 1, many do queues[k] = blobs[k] and parse(blobs[k]) or '' end
+if not knows(ARGV[1], queues) then return '?' end
+local held, stamp, match = call('HMGET', P .. 'a', unpack(ids)), string.format('%d', now), string.match
+local answer, over, seen, since, by = {}, {}, {}, {}, {}
+for k, id in ipairs(ids) do
+  local token, started, whose = match(held[k] or '', '^(%d+)\31(%d+)\31(.*)$')
+  answer[k] = 0
+  if token and blobs[k] and token == match(ARGV[first + 3 * (k - 1)], '^[^\31]*\31(%d+)') and not seen[id] then
+    answer[k], since[k], by[k], seen[id] = 1, started, whose, true
+    over[#over + 1] = id
+  end
+end
+if #over == 0 then return answer end
+-- The first write, one that takes no memory: see need_none() in common.lua.
+call('ZREM', P .. 'l', unpack(over))
+call('HDEL', P .. 'a', unpack(over))
+-- Retried, cancelled and capped jobs and such that others wait for: most often there are none.
+local is_plain = call('EXISTS', P .. 'm', P .. 'z', P .. 'b', P .. 'N') == 0
+local changed = is_plain and none or call('HMGET', P .. 'm', unpack(ids))
+local asked = not is_plain and call('EXISTS', P .. 'z') == 1
+if is_plain then
+  capped = false
+  if not ARGV[first + 3 * many] then linked = false end -- else jobs come in that may wait
+end
+local gone, finished, runs, run_us = {}, {}, 0, 0
 local active, completed = {}, {}
 for k, id in ipairs(ids) do
   local at = first + 3 * (k - 1)
-  local token, kind, wait, count, us = match(ARGV[at], '\31(%d+)\31(%a+)\31(%d+)\31(%d+)\31(%d+)$')
+  local kind, wait, count, us = match(ARGV[at], '\31%d+\31(%a+)\31(%d+)\31(%d+)\31(%d+)$')
   local text = ARGV[at + 1]
-  local current, started, whose = false, nil, nil
-  if held[k] and not seen[id] then current, started, whose = match(held[k], '^(%d+)\31(%d+)\31(.*)$') end
-  if current ~= token or not blobs[k] then
-    answer[k] = 0
-  else
-    answer[k] = 1
-    seen[id] = true
-    over[#over + 1] = id
+  local started, whose = since[k], by[k]
+  if answer[k] == 1 then
     local q, type_, level, extras = parse(blobs[k])
     local attempts, crashes, flags = mutable(changed[k])
     active[q] = (active[q] or 0) + 1
@@ -79,36 +92,28 @@ for k, id in ipairs(ids) do
     end
   end
 end
-if #over > 0 then
-  call('ZREM', P .. 'l', unpack(over))
-  call('HDEL', P .. 'a', unpack(over))
-end
 if #gone > 0 then call('HDEL', P .. 'j', unpack(gone)) end
 for q, list in pairs(finished) do
   local known = queue_of(q)
   local keep = known and known.done or 0
   if keep > 0 then
     local from = math.max(1, #list - keep + 1)
-    call('LPUSH', P .. 'D:' .. q, unpack(list, from))
-    call('LTRIM', P .. 'D:' .. q, 0, keep - 1)
+    if call('LPUSH', P .. 'D:' .. q, unpack(list, from)) > keep then call('LTRIM', P .. 'D:' .. q, 0, keep - 1) end
   end
   inc(q, 'completed', completed[q])
   rate(q, 's', completed[q])
 end
 for q, n in pairs(active) do inc(q, 'active', -n) end
-if runs > 0 then
-  if call('HINCRBY', P .. 'n', '#runs', runs) > 10000 then
-    call('HSET', P .. 'n', '#runs', 5000, '#run_us',
-      math.floor((tonumber(call('HGET', P .. 'n', '#run_us') or 0) + run_us) * 5000 / (10000 + runs)))
-  else
-    call('HINCRBY', P .. 'n', '#run_us', run_us)
-  end
-end
+if runs > 0 then counts['#runs'], counts['#run_us'] = runs, run_us end
 write_minutes()
 while ARGV[i] do
   local last = i + 1 + tonumber(ARGV[i + 1])
   if answer[tonumber(ARGV[i])] == 1 then push_groups(i + 2, last) end
   i = last + 1
 end
-flush()
+local sums = flush()
+if (sums['#runs'] or 0) > 10000 then -- their mean forgets
+  call('HSET', P .. 'n', '#runs', 5000, '#run_us',
+    string.format('%.0f', (sums['#run_us'] or tonumber(call('HGET', P .. 'n', '#run_us')) or 0) * 5000 / sums['#runs']))
+end
 return answer

@@ -44,21 +44,42 @@ local function number_of(name, key)
   return 0
 end
 
-local function write_minutes()
-  if not next(counted) then return end
-  local minute = string.format('%d', math.floor(now / 60000))
-  local key, open = P .. 'M:' .. minute, call('GET', P .. 'Mc')
-  if open ~= minute then -- the minute before is over: from now on it is one short text
-    if open then
-      local all, text = call('HGETALL', P .. 'M:' .. open), {}
-      for k = 1, #all, 2 do text[#text + 1] = all[k] .. '=' .. all[k + 1] end
-      if #text > 0 then call('SET', P .. 'm:' .. open, table.concat(text, ' '), 'PX', 90000000) end
-      call('DEL', P .. 'M:' .. open)
-    end
-    call('SET', P .. 'Mc', minute)
+-- Open this minute, where another is: that one is over, and from now on one short text.
+local function open_minute(minute)
+  local open = call('GET', P .. 'Mc')
+  if open == minute then return end
+  if open then
+    local all, text = call('HGETALL', P .. 'M:' .. open), {}
+    for k = 1, #all, 2 do text[#text + 1] = all[k] .. '=' .. all[k + 1] end
+    if #text > 0 then call('SET', P .. 'm:' .. open, table.concat(text, ' '), 'PX', 90000000) end
+    call('DEL', P .. 'M:' .. open)
   end
-  for name, one in pairs(counted) do
-    local number = number_of(name, key)
-    for what, by in pairs(one) do call('HINCRBY', key, number .. what, by) end
+  call('SET', P .. 'Mc', minute)
+end
+
+local function write_minutes()
+  local names = {}
+  for name in pairs(counted) do names[#names + 1] = name end
+  local numbers, minute = read(P .. 'Mn', names), string.format('%d', math.floor(now / 60000))
+  local key = P .. 'M:' .. minute
+  for _, name in ipairs(names) do
+    local fields, by = {}, {}
+    for what, n in pairs(counted[name]) do
+      local field = (numbers[name] or '') .. what
+      fields[#fields + 1] = field
+      by[field] = n
+    end
+    local before, put = numbers[name] and read(key, fields) or none, {}
+    for _, field in ipairs(fields) do
+      if not before[field] then put = nil break end
+      put[#put + 1] = field
+      put[#put + 1] = string.format('%.0f', (tonumber(before[field]) or 0) + by[field])
+    end
+    if put then in_chunks('HSET', key, put, 2000) -- only the open minute has fields
+    else
+      open_minute(minute)
+      local number = number_of(name, key)
+      for what, n in pairs(counted[name]) do call('HINCRBY', key, number .. what, n) end
+    end
   end
 end

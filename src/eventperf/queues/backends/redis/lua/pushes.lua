@@ -44,12 +44,15 @@ local function missing_parent(i, last)
 end
 
 local function push_groups(i, last)
-  local answer, head = {}, call('ZRANGE', P .. 'd', 0, 0, 'WITHSCORES')[2]
+  local answer = {}
+  local function head() return call('ZRANGE', P .. 'd', 0, 0, 'WITHSCORES')[2] end
+  local before = nil
   while i <= last do
     local header, queue, level, key = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
     local delay_ms, unique, mode, n = tonumber(ARGV[i + 4]), ARGV[i + 5], ARGV[i + 6], tonumber(ARGV[i + 7])
     local links, when, parents = tonumber(ARGV[i + 8]), ARGV[i + 9], {}
     for k = 1, links do parents[k] = ARGV[i + 9 + k] end
+    if delay_ms > 0 then before = before or head() or '' end
     i = i + 10 + links
     local ids, tags = {}, tags_of((select(4, parse('0' .. header))))
     for k = 1, n do ids[k] = ARGV[i + 2 * (k - 1)] end
@@ -95,8 +98,7 @@ local function push_groups(i, last)
       inc(queue, 'enqueued', #put / 2)
       rate(queue, 'a', #put / 2)
       if delay_ms > 0 then
-        local first = call('ZRANGE', P .. 'd', 0, 0, 'WITHSCORES')[2]
-        if first ~= head then woken[queue] = (woken[queue] or 0) + 1 end
+        if head() ~= before then woken[queue] = (woken[queue] or 0) + 1 end
       end
     end
   end

@@ -5,13 +5,10 @@ local until_ = now + 3 * lease
 call('HSET', P .. 'wk', worker, until_ .. US .. ARGV[2])
 local group = string.match(ARGV[2], '^{"g":"(%x+)"')
 local is_new = group and call('HSET', P .. 'kg', group, until_) == 1 -- forgotten meanwhile: it must join again
-local i = 5
-for _ = 1, tonumber(ARGV[4]) do
-  if tonumber(call('HGET', P .. 'T', ARGV[i]) or 0) < until_ then call('HSET', P .. 'T', ARGV[i], until_) end
-  i = i + 1
-end
+local i = 5 + tonumber(ARGV[4])
+know_types(5, i - 1, until_ - lease, until_)
 local lost, cancel, keep = {}, {}, {}
-local asked = call('EXISTS', P .. 'z') == 1
+local asked = ARGV[i] and call('EXISTS', P .. 'z') == 1
 while ARGV[i] do
   local id = ARGV[i]
   local held = call('HGET', P .. 'a', id)

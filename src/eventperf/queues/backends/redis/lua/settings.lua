@@ -7,24 +7,13 @@
 local stored, group, served, limited = nil, nil, {}, false
 local of_queue, of_scope = {}, {}
 
--- Whether the settings are there; else nothing may be written yet: the caller stores them and comes again.
-local function knows(digest)
-  stored = P .. 'cf:' .. digest
-  local head = call('HGET', stored, '')
-  if not head then return false end
-  local limits, name, queues = string.match(head, '^(%d+)\31(%x*)\31(.*)$')
-  limited, group = limits ~= '0', name ~= '' and name or nil
-  for q in string.gmatch(queues, '([^\31]+)\31') do served[#served + 1] = q end
-  return true
-end
-
 local function scope_of(q, type_, per_key)
   return 'l' .. US .. q .. US .. type_ .. US .. (per_key and '1' or '')
 end
 
--- Read of several queues and limits what is not known yet, in one command.
-local function learn(queues, scopes)
-  local fields, asked = {}, {}
+-- Read of several queues and limits what is not known yet, in one command; `head` is read with them.
+local function learn(queues, scopes, head)
+  local fields, asked = { head }, {}
   for _, q in ipairs(queues) do
     local field = 'q' .. US .. q
     if of_queue[q] == nil and not asked[field] then asked[field] = true; fields[#fields + 1] = field end
@@ -33,7 +22,8 @@ local function learn(queues, scopes)
     if of_scope[scope] == nil and not asked[scope] then asked[scope] = true; fields[#fields + 1] = scope end
   end
   local found = read(stored, fields)
-  for _, field in ipairs(fields) do
+  for at = head and 2 or 1, #fields do
+    local field = fields[at]
     local a, b, c, d, e = string.match(found[field] or '', '^(%-?%d+)\31(%-?%d+)\31(%-?%d+)\31(%-?%d+)\31?(%-?%d*)$')
     if string.sub(field, 1, 1) == 'q' then
       of_queue[string.sub(field, 3)] = a and { room = tonumber(a), rank = tonumber(b), weight = tonumber(c),
@@ -44,6 +34,19 @@ local function learn(queues, scopes)
         q = q, t = t, key = per_key == '1' } or false
     end
   end
+  return head and found[head]
+end
+
+-- Whether the settings are there, read with those of `queues`; else nothing may be written yet: the caller stores
+-- them and comes again.
+local function knows(digest, queues)
+  stored = P .. 'cf:' .. digest
+  local head = learn(queues, none, '')
+  if not head then return false end
+  local limits, name, queues = string.match(head, '^(%d+)\31(%x*)\31(.*)$')
+  limited, group = limits ~= '0', name ~= '' and name or nil
+  for q in string.gmatch(queues, '([^\31]+)\31') do served[#served + 1] = q end
+  return true
 end
 
 local function queue_of(q)
