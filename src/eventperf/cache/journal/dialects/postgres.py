@@ -67,7 +67,7 @@ def text(value: str) -> str:
     """Return a literal, whatever is in the text.
 
     >>> print(text("it's"), text("a\\\\b"))
-    'it''s' E'a\\\\\\\\b'
+    'it''s' E'a\\\\b'
     """
     body = value.replace("'", "''")
     return "E'" + body.replace("\\", "\\\\") + "'" if "\\" in body else f"'{body}'"
