@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import scenario
 
 PROJECTS, WORKFLOWS, TASKS, DATASETS, JOBS = 25, 4, 12, 8, 60
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 STATUSES = ["done", "done", "failed", "submitted"]
 
 
@@ -85,7 +86,7 @@ def fill() -> None:
                 Resource(
                     type="local", name="Local", jobs_local_dir="/j", tasks_local_dir="/t",
                     jobs_poll_interval=0,
-                    tasks_python_config={"default_version": "3", "versions": {"3": sys.executable}},
+                    tasks_python_config={"default_version": PYTHON, "versions": {PYTHON: sys.executable}},
                 )
             ]
         )  # fmt: skip

@@ -1,4 +1,7 @@
-"""MySQL and MariaDB: catalog, sampled statistics, online DDL, measurements."""
+"""MySQL and MariaDB: catalog, sampled statistics, online DDL, measurements.
+
+Longer than other files: what the two servers say differently is told apart statement by statement.
+"""
 
 from __future__ import annotations
 
