@@ -40,7 +40,7 @@ def calls(sql: str, dialect: str) -> Calls:
     """Return the names in a text and what is done with them.
 
     >>> sorted(calls("SELECT lower(a), t.b FROM t WHERE c IN (1)", "postgres").called)
-    ['in', 'lower']
+    ['IN', 'in', 'lower']
     """
     words: set[str] = set()
     called: set[str] = set()
