@@ -8,9 +8,11 @@ with one line per server.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import ssl
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -286,3 +288,9 @@ def _line(kind: Any) -> str:
     if not (tests := _used[kind.name]):
         return f"{version_of(binary):<10} not used: no selected test asks for it"
     return f"{version_of(binary):<10} used by {tests} tests, {_private[kind.name]} private instances"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Fail with every stack where a thread that somebody left behind would keep this process for ever."""
+    faulthandler.dump_traceback_later(180, exit=True, file=sys.__stderr__)

@@ -13,7 +13,7 @@ from eventperf.queues.job import Lease
 from eventperf.queues.protocols import AsyncJobStore, Outcome
 
 from .contact import REPORTING, Contact
-from .supervise import supervised
+from .supervise import ended, supervised
 
 _log = logger("eventperf.queues")
 
@@ -88,8 +88,7 @@ class Acks:
         except asyncio.TimeoutError:
             _log.error("%d outcomes could not be reported; those jobs will run again", len(self._pending))
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await ended([self._task])
 
     async def _send(self) -> None:
         pause = 0.05

@@ -37,7 +37,7 @@ from .leftovers import Leftovers
 from .life import Ageing
 from .runs import Run, Runner
 from .scheduler import Scheduler
-from .supervise import supervised
+from .supervise import ended, supervised
 
 _log = logger("eventperf.queues")
 
@@ -394,10 +394,7 @@ class StoreSession:
                 self._wake.clear()
                 await self._until_freed(min(0.25, self._give_up_at - time.monotonic()))
             left = await self._runner.hand_back()
-            for task in list(self._tasks):
-                task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
+            await ended(list(self._tasks))
             await self._acks.close()
             await self._dead_letter.close()
             if left:
