@@ -481,7 +481,7 @@ if os.fork() == 0:
 os.wait()
 reader.close()
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.stdout == "gone\n", done.stderr
 
 

@@ -391,13 +391,30 @@ class Journal:
 _started: weakref.WeakSet[Journal] = weakref.WeakSet()
 
 
+_held: list[Journal] = []
+_FORK_WAIT_S = 5.0
+
+
+def _between_rounds() -> None:
+    """Let a process fork between two rounds: inside of a library, a child inherits the locks of that."""
+    _held.extend(journal for journal in list(_started) if journal._mu.acquire(timeout=_FORK_WAIT_S))
+
+
+def _go_on_in_parent() -> None:
+    while _held:
+        _held.pop()._mu.release()
+
+
 def _go_on_in_child() -> None:
+    _held.clear()
     for journal in list(_started):
         journal.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_go_on_in_child)
+    os.register_at_fork(
+        before=_between_rounds, after_in_parent=_go_on_in_parent, after_in_child=_go_on_in_child
+    )
 
 
 def _sql(statement: str) -> Any:
