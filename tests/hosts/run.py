@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> int:
     if unknown:
         print(f"{', '.join(unknown)}: no such host; allowed: {', '.join(HOSTS)}", file=sys.stderr)
         return 2
-    folder = Path(os.environ.get("HOSTS_FOLDER") or tempfile.mkdtemp(prefix="hosts-"))
+    folder = Path(os.environ.get("HOSTS_FOLDER") or tempfile.mkdtemp(prefix="hosts-")).resolve()
     failed: list[str] = []
     try:
         with PostgresServer() as postgres, RedisServer() as redis:
