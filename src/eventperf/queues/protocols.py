@@ -18,6 +18,8 @@ What a store keeps, beyond the words of each verb:
   ``keep_failed``; finished ones stay for ``result_ttl_s``, and ``keep_completed`` of them are listed however
   old they are. Steps and progress end with the job.
 * Waiting and delayed jobs that are purged count as cancelled: every job that came in is in one state.
+
+Longer than other files: what a store must do stands in one place.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 Connections: one for the threads of a process (more while several of them ask at the same time), one per
 event loop, and one for each worker's thread that waits and renews; so a producer holds one, a worker two.
+Longer than other files: the two faces have the same verbs, one below the other.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What the Lua scripts are told and what they answer: pure translation, no connection.
 
-The layout of a job's text is written in ``lua/common.lua``.
+The layout of a job's text is written in ``lua/common.lua``. Longer than other files: for each script what it
+is told stands beside how its answer is read.
 """
 
 from __future__ import annotations
