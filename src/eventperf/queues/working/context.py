@@ -136,7 +136,7 @@ class JobContext:
         Options are those of :meth:`QueueManager.enqueue`. A run that fails, or finishes too late, leaves
         nothing behind.
         """
-        job = self._engine.follow(type, data, options)
+        job = self._engine.follow(self.job_id, type, data, options)
         self.followers.append(job)
         return job.record.id
 
