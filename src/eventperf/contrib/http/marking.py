@@ -87,10 +87,15 @@ def http_cached(
 
 
 def _nowhere(view: Callable[..., Any]) -> ConfigurationError:
+    return nowhere("http_cached", getattr(view, "__qualname__", "a view"))
+
+
+def nowhere(argument: str, given: str) -> ConfigurationError:
+    """Return the error of a mark that nothing reads."""
     allowed = (
         "HttpCacheMiddleware or WsgiCacheMiddleware around the application, or http_cached(cache) in Flask"
     )
-    return ConfigurationError("http_cached", getattr(view, "__qualname__", "a view"), allowed)
+    return ConfigurationError(argument, given, allowed)
 
 
 def _in_flask() -> bool:
