@@ -2,10 +2,10 @@
 
     nox -s bench -- http [--quick] [--only eventperf,fastapi-cache2] [--rounds 3]
 
-Every site is one process of a real server (uvicorn with uvloop and httptools, gunicorn with threads) in front of
-one Redis; ``wrk``, which is written in C, asks from another core (``apt-get install wrk``). Sites take turns, and
-the best round counts. CPU is what the server's process took for a request: it tells what a cache costs where other
-work shares the machine, and whether the server was what bounded the rate.
+Every site is one process of a real server (uvicorn with uvloop and httptools, gunicorn with threads) in front
+of one Redis; ``wrk``, which is written in C, asks from another core (``apt-get install wrk``). Sites take
+turns, and the best round counts. CPU is what the server's process took for a request: it tells what a cache
+costs where other work shares the machine, and whether the server was what bounded the rate.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from processes import free_port
 from servers import RedisServer
 
 HERE = Path(__file__).parent
-MISSES = 'n = math.random(1e9) * 1000\nrequest = function() n = n + 1; return wrk.format("GET", "/page?n=" .. n) end\n'
+MISSES = """n = math.random(1e9) * 1000
+request = function() n = n + 1; return wrk.format("GET", "/page?n=" .. n) end
+"""
 PEERS = ("fastapi-cache2", "starlette-caches", "flask-caching", "django-page")
 CONNECTIONS, THREADS = 32, 8
 
@@ -43,21 +45,13 @@ class Site:
         env = {**os.environ, "HTTP_SITE": name, "HTTP_REDIS": redis, "PYTHONPATH": f"{HERE}:{HERE.parent}"}
         bound = f"127.0.0.1:{self.port}"
         if name in ASGI:
-            how = [
-                "uvicorn",
-                "http_peers:site",
-                "--port",
-                str(self.port),
-                "--loop",
-                "uvloop",
-                "--http",
-                "httptools",
-            ]
+            how = ["uvicorn", "http_peers:site", "--port", str(self.port)]
+            how += ["--loop", "uvloop", "--http", "httptools"]
             how += ["--no-access-log", "--log-level", "warning"]
         else:
             how = ["gunicorn", "http_peers:site", "-b", bound, "-k", "gthread", "--threads", str(THREADS)]
             how += ["--keep-alive", "60", "--log-level", "warning"]
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self.process = subprocess.Popen(
             [sys.executable, "-m", *how], env=env, stderr=self._log, stdout=self._log
         )
@@ -139,7 +133,7 @@ def measure(
     """Let the sites take turns and return the best round of each."""
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for case in ("hit", "304", "miss"):
-        for turn in range(rounds):
+        for _ in range(rounds):
             for name, site in sites.items():
                 try:
                     found = site.load(case, seconds)

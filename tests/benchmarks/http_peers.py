@@ -65,9 +65,9 @@ def _fastapi(name: str) -> Any:
 
         cache = _ours(l1=None) if name == "eventperf-redis" else _ours()
         if name == "eventperf-dependency":
-            from eventperf.contrib.fastapi import http_kept
+            from eventperf.contrib.fastapi import cached_route
 
-            depends = [fastapi.Depends(http_kept(CACHED_S))]
+            depends = [fastapi.Depends(cached_route(CACHED_S))]
         outer = HttpCacheMiddleware(app, cache, ttl=None if depends else CACHED_S)
 
     @app.get("/page", dependencies=depends)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from eventperf.cache import CacheManager
     from eventperf.queues import QueueManager
 
-__all__ = ["EventPerfState", "cache_of", "http_kept", "lifespan", "queues_of", "ready"]
+__all__ = ["EventPerfState", "cache_of", "cached_route", "lifespan", "queues_of", "ready"]
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
@@ -112,15 +112,15 @@ def queues_of(connection: HTTPConnection) -> QueueManager:
     return queues
 
 
-def http_kept(
+def cached_route(
     ttl: Duration, *, tags: Sequence[str] | Callable[[Request], Sequence[str]] = ()
 ) -> Callable[[Request], Coroutine[Any, Any, None]]:
-    """Dependency: the answers of a route, or of all routes of a router, may be kept.
+    """Return a dependency that says: answers of this route, or of all routes of a router, may be kept.
 
     ``HttpCacheMiddleware`` around the application keeps them, as with
-    :func:`~eventperf.contrib.http.http_cached` on the view::
+    :func:`~eventperf.contrib.http.http_cached` on the view, which has the last word where both speak::
 
-        router = APIRouter(dependencies=[Depends(http_kept("1m", tags=["programme"]))])
+        router = APIRouter(dependencies=[Depends(cached_route("1m", tags=["programme"]))])
 
     Args:
         ttl: How long, where the answer does not say itself.
@@ -135,7 +135,7 @@ def http_kept(
     async def keep(request: Request) -> None:
         said = marks.get()
         if said is None:
-            raise nowhere("http_kept", request.url.path)
+            raise nowhere("cached_route", request.url.path)
         said.ttl_s = ttl_s
         said.tags += tagging.found(tags, (request,), {})
 

@@ -65,7 +65,7 @@ def http_cached(
             async def amarked(*args: Any, **given: Any) -> Any:
                 said = marks.get()
                 if said is None:
-                    raise _nowhere(view)
+                    raise nowhere("http_cached", _name(view))
                 say(said, args, given)
                 return await view(*args, **given)
 
@@ -78,7 +78,7 @@ def http_cached(
                 say(said, args, given)
                 return view(*args, **given)
             if alone is None or not _in_flask():
-                raise _nowhere(view)
+                raise nowhere("http_cached", _name(view))
             return _flask(alone, tags_of(args, given), lambda: view(*args, **given))
 
         return cast("F", marked)
@@ -86,8 +86,8 @@ def http_cached(
     return decorate
 
 
-def _nowhere(view: Callable[..., Any]) -> ConfigurationError:
-    return nowhere("http_cached", getattr(view, "__qualname__", "a view"))
+def _name(view: Callable[..., Any]) -> str:
+    return str(getattr(view, "__qualname__", "a view"))
 
 
 def nowhere(argument: str, given: str) -> ConfigurationError:
