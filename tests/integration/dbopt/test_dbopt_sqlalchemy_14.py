@@ -18,7 +18,7 @@ FLOOR, LAST = "1.4.42", "1.4.54"
 
 
 def beside(version: str, folder: Path) -> Mapping[str, str]:
-    """Return an environment in which ``import sqlalchemy`` finds the given version (at our floor: with others)."""
+    """Return an environment in which ``import sqlalchemy`` finds that version; at our floor, more."""
     wanted = [f"sqlalchemy=={version}", *(["typing-extensions==4.5.0"] if version == FLOOR else [])]
     uv = shutil.which("uv")
     pip = (
