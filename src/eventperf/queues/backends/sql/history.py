@@ -212,21 +212,17 @@ def _fifth() -> Step:
 
 def _sixth() -> Step:
     known = MetaData()
-
-    def shelf() -> list[Column[Any]]:
-        return [
-            Column("ns", BigInteger, primary_key=True, autoincrement=False),
-            Column("scope", BigInteger, primary_key=True, autoincrement=False),
-            Column("turn", BigInteger, primary_key=True, autoincrement=False),
-            Column("queue", name_type(), primary_key=True),
-            Column("priority", Integer, primary_key=True, autoincrement=False),
-        ]
-
     shelves = Table(
         "eventperf_shelves",
         known,
-        *shelf(),
+        Column("n", BIG, primary_key=True, autoincrement=True),
+        Column("ns", BigInteger, nullable=False),
+        Column("scope", BigInteger, nullable=False),
+        Column("turn", BigInteger, nullable=False),
+        Column("queue", name_type(), nullable=False),
+        Column("priority", Integer, nullable=False),
         Column("at", Double, nullable=False),
+        Index("eventperf_shelves_class", "ns", "scope", "turn", "queue", "priority", unique=True),
         Index("eventperf_shelves_at", "ns", "at"),
         Index("eventperf_shelves_queue", "ns", "queue", "at"),
         mysql_engine="InnoDB",
@@ -234,7 +230,7 @@ def _sixth() -> Step:
     held = Table(
         "eventperf_held",
         known,
-        *shelf(),
+        Column("shelf", BIG, primary_key=True, autoincrement=False),
         Column("tag", Double, primary_key=True),
         Column("job_seq", BIG, primary_key=True, autoincrement=False),
         Index("eventperf_held_job", "job_seq"),

@@ -163,6 +163,7 @@ def _crashed(tx: Tx, found: Sequence[Any]) -> list[Stalled]:
     tx.conn.execute(write, [{"b_seq": row.seq, "b_history": longer(row.history, run)} for row, run in lost])
     for row in found:
         tx.freed(row, stalled=1)
+        tx.runs.append((tx.now, row.queue, row.type, "crashed", None, None))
     ends.end(tx, [row for row in found if row.cancel], s.CANCELLED)
     alive_ = [row for row in found if not row.cancel]
     dead = [row for row in alive_ if row.crashes + 1 >= limit]

@@ -22,6 +22,7 @@ from .tx import Tx
 
 _j, _t = s.jobs.c, s.starts.c
 _BATCH = 1000
+_RECHECKS = 10
 
 
 def take_turn(tx: Tx) -> None:
@@ -116,7 +117,7 @@ class Books:
         """Return when to look again at a place that is full."""
         if self._rates[place] <= 0 and place in self._first:
             return self._first[place] + self._by_scope[place[0]].per_s
-        return self._tx.now + RECHECK_S  # the end of a job wakes earlier
+        return self._tx.now + _RECHECKS * RECHECK_S  # the end of a job has it looked at earlier
 
     def close(self) -> None:
         """Write down what has started."""

@@ -8,10 +8,10 @@ again when a job under its cap ends.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, literal, or_, select, union_all, update
+from sqlalchemy import and_, delete, literal, select, union_all, update
 
 from eventperf.queues.limits import Limit
 
@@ -42,19 +42,31 @@ def place_of(limit: Limit, turn: int) -> Place:
 
 def put(tx: Tx, found: Sequence[tuple[Any, Place]]) -> None:
     """Set jobs aside, each under the limit that holds it back; they go on to count as waiting."""
+    if not found:
+        return
+    shelf = _shelves(tx, sorted({(place[0], place[1], row.queue, row.priority) for row, place in found}))
     for i in range(0, len(found), _BATCH):
         some = found[i : i + _BATCH]
         tx.conn.execute(update(s.jobs).where(_j.seq.in_([r.seq for r, _ in some])).values(state=s.HELD))
-        jobs = [{**_shelf(tx, row, place), "tag": row.tag, "job_seq": row.seq} for row, place in some]
+        jobs = [
+            {"shelf": shelf[place[0], place[1], row.queue, row.priority], "tag": row.tag, "job_seq": row.seq}
+            for row, place in some
+        ]
         tx.d.insert_new(tx.conn, s.held, jobs)
-    fresh = {(place, row.queue, row.priority): _shelf(tx, row, place) for row, place in found}
-    if fresh:
-        tx.d.insert_new(tx.conn, s.shelves, [{**fresh[key], "at": 0.0} for key in sorted(fresh)])
 
 
-def _shelf(tx: Tx, row: Any, place: Place) -> dict[str, Any]:
-    scope, turn = place
-    return {"ns": tx.ns, "scope": scope, "turn": turn, "queue": row.queue, "priority": row.priority}
+def _shelves(tx: Tx, wanted: Sequence[tuple[int, int, str, int]]) -> dict[tuple[int, int, str, int], int]:
+    """Return the numbers of shelves; new ones are looked at next."""
+    fresh = [
+        {"ns": tx.ns, "scope": scope, "turn": turn, "queue": queue, "priority": priority, "at": 0.0}
+        for scope, turn, queue, priority in wanted
+    ]
+    tx.d.insert_new(tx.conn, s.shelves, fresh)
+    found = dict[tuple[int, int, str, int], int]()
+    for mine in _of(tx, [(scope, turn) for scope, turn, _, _ in wanted]):
+        for row in tx.conn.execute(select(s.shelves).where(mine)):
+            found[row.scope, row.turn, row.queue, row.priority] = row.n
+    return found
 
 
 def take_down(tx: Tx, found: Iterable[Any]) -> None:
@@ -74,18 +86,22 @@ def give_back(tx: Tx, freed: Iterable[Any]) -> Collection[str]:
         for limit in tx.home.caps.matching(queue, type_, str(turn or "")):
             places.add(place_of(limit, turn))
             woken.update(tx.home.settings.queues if limit.queue is None else (limit.queue,))
-    wanted = sorted(places)
-    for i in range(0, len(wanted), _BATCH // 2):
-        mine = _of(tx, wanted[i : i + _BATCH // 2])
-        order = _s.scope, _s.turn, _s.queue, _s.priority
-        rows = tx.conn.execute(select(*order).where(mine, _s.at > 0).order_by(*order).with_for_update()).all()
-        if rows:
-            tx.conn.execute(update(s.shelves).where(mine).values(at=0.0))
+    for mine in _of(tx, places):
+        asked = select(_s.n).where(mine, _s.at > 0).order_by(_s.n).with_for_update()
+        if full := tx.conn.execute(asked).scalars().all():
+            tx.conn.execute(update(s.shelves).where(_s.n.in_(full)).values(at=0.0))
     return woken
 
 
-def _of(tx: Tx, places: Sequence[Place]) -> Any:
-    return and_(_s.ns == tx.ns, or_(*(and_(_s.scope == scope, _s.turn == turn) for scope, turn in places)))
+def _of(tx: Tx, places: Iterable[Place]) -> Iterator[Any]:
+    """Return conditions that together find the shelves of some places."""
+    turns: dict[int, set[int]] = {}
+    for scope, turn in places:
+        turns.setdefault(scope, set()).add(turn)
+    for scope, some in sorted(turns.items()):
+        ordered = sorted(some)
+        for i in range(0, len(ordered), _BATCH):
+            yield and_(_s.ns == tx.ns, _s.scope == scope, _s.turn.in_(ordered[i : i + _BATCH]))
 
 
 def due(tx: Tx, queues: Sequence[str]) -> Sequence[Any]:
@@ -102,11 +118,11 @@ def next_at(tx: Tx) -> float | None:
 
 def look_later(tx: Tx, found: Sequence[tuple[Any, float]]) -> None:
     """Say when shelves that are not open are looked at again."""
-    by_time: dict[float, list[Any]] = {}
+    by_time: dict[float, list[int]] = {}
     for row, at in found:
-        by_time.setdefault(at, []).append(row)
-    for at, rows in by_time.items():
-        tx.conn.execute(update(s.shelves).where(_these(tx, rows)).values(at=at))
+        by_time.setdefault(at, []).append(row.n)
+    for at, shelves in by_time.items():
+        tx.conn.execute(update(s.shelves).where(_s.n.in_(shelves)).values(at=at))
 
 
 def open_up(tx: Tx, found: Sequence[tuple[Any, int]]) -> None:
@@ -118,17 +134,17 @@ def open_up(tx: Tx, found: Sequence[tuple[Any, int]]) -> None:
 def _open(tx: Tx, found: Sequence[tuple[Any, int]]) -> None:
     parts = []
     for n, (row, most) in enumerate(found):
-        first = select(_h.job_seq).where(*_on(tx, s.held, row)).order_by(_h.tag, _h.job_seq).limit(most)
+        first = select(_h.job_seq).where(_h.shelf == row.n).order_by(_h.tag, _h.job_seq).limit(most)
         parts.append(select(literal(n).label("n"), first.subquery().c.job_seq))
     by_shelf: list[list[int]] = [[] for _ in found]
     for n, seq in tx.conn.execute(union_all(*parts)):
         by_shelf[n].append(seq)
     seqs = [seq for some in by_shelf for seq in some]
-    empty = [row for (row, most), some in zip(found, by_shelf, strict=True) if len(some) < most]
+    empty = [row.n for (row, most), some in zip(found, by_shelf, strict=True) if len(some) < most]
     for i in range(0, len(seqs), _BATCH):
         _let_go(tx, seqs[i : i + _BATCH])
     if empty:
-        tx.conn.execute(delete(s.shelves).where(_these(tx, empty)))
+        tx.conn.execute(delete(s.shelves).where(_s.n.in_(empty)))
 
 
 def _let_go(tx: Tx, seqs: Sequence[int]) -> None:
@@ -141,13 +157,3 @@ def _let_go(tx: Tx, seqs: Sequence[int]) -> None:
         tx.conn.execute(delete(s.held).where(_h.job_seq.in_(sorted(here))))
         back = update(s.jobs).where(_j.seq.in_(sorted(here)), s.in_state(s.HELD))
         tx.conn.execute(back.values(state=s.WAITING))
-
-
-def _on(tx: Tx, table: Any, row: Any) -> list[Any]:
-    c = table.c
-    mine = c.scope == row.scope, c.turn == row.turn, c.queue == row.queue, c.priority == row.priority
-    return [c.ns == tx.ns, *mine]
-
-
-def _these(tx: Tx, rows: Sequence[Any]) -> Any:
-    return or_(*(and_(*_on(tx, s.shelves, row)) for row in rows))

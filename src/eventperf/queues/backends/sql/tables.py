@@ -234,12 +234,14 @@ starts: Table = Table(
 shelves: Table = Table(
     "eventperf_shelves",
     metadata,
-    Column("ns", BigInteger, primary_key=True, autoincrement=False),
-    Column("scope", BigInteger, primary_key=True, autoincrement=False),  # the limit, hashed
-    Column("turn", BigInteger, primary_key=True, autoincrement=False),
-    Column("queue", name_type(), primary_key=True),
-    Column("priority", Integer, primary_key=True, autoincrement=False),
+    Column("n", BIG, primary_key=True, autoincrement=True),
+    Column("ns", BigInteger, nullable=False),
+    Column("scope", BigInteger, nullable=False),  # the limit, hashed
+    Column("turn", BigInteger, nullable=False),
+    Column("queue", name_type(), nullable=False),
+    Column("priority", Integer, nullable=False),
     Column("at", Double, nullable=False),  # when to look whether it opens
+    Index("eventperf_shelves_class", "ns", "scope", "turn", "queue", "priority", unique=True),
     Index("eventperf_shelves_at", "ns", "at"),
     Index("eventperf_shelves_queue", "ns", "queue", "at"),
     mysql_engine="InnoDB",
@@ -249,11 +251,7 @@ shelves: Table = Table(
 held: Table = Table(
     "eventperf_held",
     metadata,
-    Column("ns", BigInteger, primary_key=True, autoincrement=False),
-    Column("scope", BigInteger, primary_key=True, autoincrement=False),
-    Column("turn", BigInteger, primary_key=True, autoincrement=False),
-    Column("queue", name_type(), primary_key=True),
-    Column("priority", Integer, primary_key=True, autoincrement=False),
+    Column("shelf", BIG, primary_key=True, autoincrement=False),
     Column("tag", Double, primary_key=True),
     Column("job_seq", BIG, primary_key=True, autoincrement=False),
     Index("eventperf_held_job", "job_seq"),

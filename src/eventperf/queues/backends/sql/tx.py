@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .dialects import Dialect
 
-Run = tuple[float, str, str, Ending, float, float | None]
+Run = tuple[float, str, str, Ending, float | None, float | None]
 """When a run ended, its queue and type, how, how long it took, how long it had waited."""
 
 _j = s.jobs.c
