@@ -121,7 +121,7 @@ _NAMES: Final = [
     "Finn",
     "Gina",
     "Hugo",
-    "Ines",
+    "Iris",
     "Jack",
     "Kira",
     "Lars",
