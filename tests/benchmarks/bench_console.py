@@ -1,8 +1,8 @@
 """What the console costs beside a million jobs, 100,000 cache keys and a week of decisions.
 
-Each page: its time in this process (the least of all is nearest to a quiet machine) and its CPU, Redis commands
-(as a client sends them; a script is one), time of Redis' own thread, bytes of the whole answer. Then ten open
-pages beside a worker that has always work.
+Each page: its time in this process (the least is nearest to a quiet machine) and its CPU, Redis commands (as a
+client sends them; a script is one), time of Redis' own thread, bytes of the whole answer. Then ten open pages
+beside a worker that has always work.
 """
 
 from __future__ import annotations
