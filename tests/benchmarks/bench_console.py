@@ -1,6 +1,6 @@
 """What the console costs beside a million jobs, 100,000 cache keys and a week of decisions.
 
-Each page: its time in this process (the least is nearest to a quiet machine) and its CPU, Redis commands (as a
+Each page: its time here (the least is nearest to a quiet machine) and its CPU, Redis commands (as a
 client sends them; a script is one), time of Redis' own thread, bytes of the whole answer. Then ten open pages
 beside a worker that has always work.
 """
