@@ -44,7 +44,7 @@ def pack(
     if len(payload) > options.max_value_bytes:
         raise ValueTooLarge(type(value).__qualname__, len(payload), options.max_value_bytes)
     now = core.wall()
-    return seal(
+    blob = seal(
         serializer.name,
         payload,
         created=now,
@@ -53,6 +53,8 @@ def pack(
         compress_over=options.compress_over,
         **more,
     )
+    core.sizes.note(outer, len(blob))
+    return blob
 
 
 def tell(core: Core, tier: Tier, words: Sequence[str]) -> Steps[None]:
