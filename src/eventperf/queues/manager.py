@@ -330,12 +330,15 @@ class QueueManager(Enqueuing):
             shutdowns=self.shutdowns,
         )
 
-    def _follow(self, beside: str, type: str, data: Any, options: Mapping[str, Any]) -> NewJob:
+    def _follow(self, type: str, data: Any, options: Mapping[str, Any], parent: str) -> NewJob:
         self.needs("then")
         jobs = self._recorded([self.spec(type, data, options)])
         if self._placing is not None:
-            self._placing.place(jobs, beside=beside)
-        return jobs[0]
+            self._placing.place(jobs, beside=parent)
+        (job,) = jobs
+        if job.record.flow is None and "flows" in self._backend.capabilities:
+            job.record.flow = {"after": [parent], "when": "ended"}  # it has: this only says whose it is
+        return job
 
     def worker(
         self,

@@ -123,10 +123,10 @@ def test_chains_and_batches_live_in_one_partition(size: int, count: int, chain: 
 def test_a_follower_lives_beside_the_job_that_asked_for_it_or_is_refused() -> None:
     queues = _queues()
     follow = queues.engine().follow
-    assert home(follow("parent-9", "t", None, {}).record.id) == home("parent-9")
+    assert home(follow("t", None, {}, "parent-9").record.id) == home("parent-9")
     with pytest.raises(ConfigurationError, match="square brackets"):
-        follow("parent-9", "t", None, {"unique_key": "k"})
-    assert home(follow("parent-9", "t", None, {"unique_key": "[parent-9]k"}).record.id) == home("parent-9")
+        follow("t", None, {"unique_key": "k"}, "parent-9")
+    assert home(follow("t", None, {"unique_key": "[parent-9]k"}, "parent-9").record.id) == home("parent-9")
 
 
 def test_refusals_name_what_is_wrong_and_change_nothing() -> None:

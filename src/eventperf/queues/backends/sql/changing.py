@@ -7,11 +7,12 @@ from typing import Any
 
 from sqlalchemy import select, update
 
+from eventperf._core.objects import read_json
 from eventperf.queues.errors import timed_follower
 from eventperf.queues.job import JobState
 from eventperf.queues.protocols import Change
 
-from . import rows
+from . import rows, shelves
 from . import tables as s
 from .tx import Tx
 
@@ -51,6 +52,7 @@ def change(tx: Tx, job_id: str, wanted: Change) -> JobState | None:
 
 def _move(tx: Tx, before: Any, after: Any, waits: bool) -> None:
     """Count a job where it is now, and give it its place there."""
+    shelves.take_down(tx, [before])
     tx.tally.add(before.queue, **{"delayed" if before.state == s.DELAYED else "waiting": -1}, enqueued=-1)
     tx.tally.add(after.queue, enqueued=1, woke=1)
     if waits:
@@ -60,7 +62,7 @@ def _move(tx: Tx, before: Any, after: Any, waits: bool) -> None:
 
 
 def _of_version(facts: str | None, version: int) -> str | None:
-    found = json.loads(facts) if facts else {}
+    found = read_json(facts) if facts else {}
     found.pop("version", None)
     if version != 1:
         found["version"] = version

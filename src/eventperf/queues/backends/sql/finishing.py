@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import bindparam, select, update
 
 from eventperf.queues.attempts import ENDINGS
+from eventperf.queues.job import NewJob
 from eventperf.queues.protocols import Outcome
 
 from . import arrivals, ends
@@ -53,7 +54,7 @@ def _completed(tx: Tx, plain: Sequence[Outcome], ended: Mapping[str, Any]) -> Ac
         row = ended.get(o.job_id)
         if row is not None and (o.job_id, o.token) not in accepted:
             accepted.add((o.job_id, o.token))
-            tx.tally.add(row.queue, active=-1, completed=1, runs=1, run_s=o.run_s)
+            tx.freed(row, completed=1, runs=1, run_s=o.run_s)
             tx.ran(row, "completed", o.run_s, row.attempts == 1)
     return accepted
 
@@ -66,13 +67,14 @@ def _each(tx: Tx, outcomes: Sequence[Outcome]) -> Accepted:
     dead: list[tuple[Any, str, int]] = []
     back: list[Any] = []
     histories: list[dict[str, Any]] = []
+    followers: list[NewJob] = []
     for o in outcomes:
         row = found.pop(o.job_id, None)
         if row is None or row.token != o.token or row.state != s.ACTIVE:
             continue
         accepted.add((o.job_id, o.token))
         runs = {} if o.kind == "release" else {"runs": 1, "run_s": o.run_s}
-        tx.tally.add(row.queue, active=-1, **runs)
+        tx.freed(row, **runs)
         if o.kind != "release":
             _remember(tx, row, o, histories)
         if o.kind == "done":
@@ -85,14 +87,14 @@ def _each(tx: Tx, outcomes: Sequence[Outcome]) -> Accepted:
             back.append(row)
         else:
             _again(tx, row, o)
-        if o.followers:
-            arrivals.push(tx, o.followers)
+        followers += o.followers
     if histories:
         write = update(s.jobs).where(_j.seq == bindparam("b_seq")).values(history=bindparam("b_history"))
         tx.conn.execute(write, histories)
     _complete(tx, done)
     ends.bury(tx, dead)
     tx.ready(back, head=True)
+    arrivals.push(tx, followers)  # their parents have ended by now
     return accepted
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy import delete, func, insert, select
 
+from eventperf._core.objects import read_json
 from eventperf.queues.minutes import (
     COUNTS,
     KEPT_MINUTES,
@@ -24,6 +25,7 @@ from .tx import Run, Tx
 _m = s.minutes.c
 
 _EVERY_S = 1.0
+_ALWAYS = 4  # kinds of ends that every release counts
 _COMPACTED = 10  # minutes at a time
 
 
@@ -98,12 +100,17 @@ def since(tx: Tx, span_s: float) -> tuple[float, list[Interval]]:
 
 def _text(found: Sequence[Interval]) -> str:
     return json.dumps(
-        [
-            [one.queue, one.type, [getattr(one, name) for name in COUNTS], one.wait.counts, one.run.counts]
-            for one in found
-        ],
+        [[one.queue, one.type, _counts(one), one.wait.counts, one.run.counts] for one in found],
         separators=(",", ":"),
     )
+
+
+def _counts(one: Interval) -> list[int]:
+    """Return what was counted, without the zeros at the end: releases knew fewer kinds, and read no more."""
+    counts = [getattr(one, name) for name in COUNTS]
+    while len(counts) > _ALWAYS and not counts[-1]:
+        del counts[-1]
+    return counts
 
 
 def read(minute: int, facts: str) -> list[Interval]:
@@ -117,8 +124,8 @@ def read(minute: int, facts: str) -> list[Interval]:
 def _read(minute: int, facts: str) -> list[Interval]:
     return [
         Interval(
-            at=minute * MINUTE_S, queue=queue, type=type_, **dict(zip(COUNTS, counts, strict=True)),
+            at=minute * MINUTE_S, queue=queue, type=type_, **dict(zip(COUNTS, counts, strict=False)),
             wait=counts_of(wait), run=counts_of(run),
         )
-        for queue, type_, counts, wait, run in json.loads(facts)
+        for queue, type_, counts, wait, run in read_json(facts)
     ]  # fmt: skip

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select, update
 
 from eventperf.queues.job import JobInfo, JobState
 
-from . import arrivals, ends, flows, forgetting, rows
+from . import arrivals, ends, flows, forgetting, rows, shelves
 from . import tables as s
 from .tx import Tx
 
@@ -17,7 +18,7 @@ _j = s.jobs.c
 
 _BATCH = 1000
 _CODES = {
-    JobState.WAITING: (s.WAITING, s.PARKED),
+    JobState.WAITING: (s.WAITING, s.PARKED, s.HELD),
     JobState.DELAYED: (s.DELAYED,),
     JobState.ACTIVE: (s.ACTIVE,),
     JobState.COMPLETED: (s.COMPLETED,),
@@ -62,6 +63,12 @@ def listing(tx: Tx, queue: str, state: JobState, offset: int, limit: int) -> lis
     return [rows.info_of(r) for r in tx.conn.execute(asked.order_by(*order).offset(offset).limit(limit))]
 
 
+def children(tx: Tx, job_id: str, limit: int) -> list[JobInfo]:
+    """Return those that wait or waited for a job, in the order they came."""
+    found = [info for info in fetch(tx, flows.children(tx, job_id, limit)) if info is not None]
+    return sorted((replace(info, attempts=()) for info in found), key=lambda info: info.created_at)
+
+
 def cancel(tx: Tx, ids: Sequence[str]) -> list[bool]:
     """Cancel waiting jobs, and call the workers of running ones."""
     asked = select(s.jobs).where(_j.ns == tx.ns, _j.id.in_(ids)).order_by(_j.seq).with_for_update()
@@ -73,7 +80,7 @@ def cancel(tx: Tx, ids: Sequence[str]) -> list[bool]:
         tx.conn.execute(update(s.jobs).where(_j.seq.in_(seqs)).values(cancel=True))
         for r in running:
             tx.tally.add(r.queue, called=1)
-    idle = [r for r in found.values() if r.state in (s.WAITING, s.PARKED, s.DELAYED)]
+    idle = [r for r in found.values() if r.state in (s.WAITING, s.PARKED, s.HELD, s.DELAYED)]
     _drop(tx, idle)
     good = {r.id for r in (*running, *idle)}
     return [i in good for i in ids]
@@ -83,6 +90,7 @@ def _drop(tx: Tx, found: Sequence[Any]) -> None:
     """Cancel jobs that wait or are delayed."""
     for r in found:
         tx.tally.add(r.queue, **{"delayed" if r.state == s.DELAYED else "waiting": -1})
+    shelves.take_down(tx, found)
     flows.forget(tx, [r for r in found if r.state == s.DELAYED and r.at == s.NEVER])
     ends.end(tx, found, s.CANCELLED)
 
@@ -129,11 +137,25 @@ def purge(tx: Tx, queue: str, state: JobState) -> int:
     if state in (JobState.WAITING, JobState.DELAYED):
         _drop(tx, found)
     elif found:
-        ends.delete_jobs(tx, [r.seq for r in found])
-        if state is JobState.FAILED:
-            tx.tally.add(queue, dead=-len(found))
-            ends.settle(tx, found, s.FAILED, forgotten=True)
+        _forget(tx, queue, found)
     return len(found)
+
+
+def erase(tx: Tx, queue: str, ids: Sequence[str]) -> int:
+    """Forget those of a queue's jobs that have ended; return how many."""
+    mine = _j.ns == tx.ns, _j.id.in_(ids), _j.queue == queue, s.in_state(*s.ENDED)
+    found = tx.conn.execute(select(s.jobs).where(*mine).order_by(_j.seq).with_for_update()).all()
+    tx.ask_now()
+    if found:
+        _forget(tx, queue, found)
+    return len(found)
+
+
+def _forget(tx: Tx, queue: str, ended: Sequence[Any]) -> None:
+    ends.delete_jobs(tx, ended)
+    if dead := [row for row in ended if row.state == s.FAILED]:
+        tx.tally.add(queue, dead=-len(dead))
+        ends.settle(tx, dead, s.FAILED, forgotten=True)
 
 
 def set_paused(tx: Tx, queue: str, paused: bool) -> None:

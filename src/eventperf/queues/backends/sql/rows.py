@@ -10,8 +10,9 @@ from typing import Any, Final
 from sqlalchemy import insert
 from sqlalchemy.engine import Connection
 
+from eventperf._core.objects import read_json
 from eventperf.queues.attempts import KEPT, Attempt, Ending, dumped, loaded
-from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob
+from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob, parents
 from eventperf.queues.soundness import fault
 
 from . import tables as s
@@ -29,6 +30,7 @@ STATES: Final[Mapping[int, JobState]] = {
     s.FAILED: JobState.FAILED,
     s.CANCELLED: JobState.CANCELLED,
     s.PARKED: JobState.WAITING,
+    s.HELD: JobState.WAITING,
 }
 
 _DAMAGED: Final = (ValueError, TypeError, RecursionError)
@@ -45,7 +47,7 @@ def names_of(text: str | None) -> set[str]:
     (True, set())
     """
     try:
-        found = json.loads(text or "[]")
+        found = read_json(text or "[]")
     except _DAMAGED:
         return set()
     return {str(name) for name in found} if isinstance(found, list) else set()
@@ -54,7 +56,7 @@ def names_of(text: str | None) -> set[str]:
 def facts_of(text: str | None) -> dict[str, Any]:
     """Return the facts in a column, none when what lies there is something else."""
     try:
-        found = json.loads(text or "{}")
+        found = read_json(text or "{}")
     except _DAMAGED:
         return {}
     return found if isinstance(found, dict) else {}
@@ -82,7 +84,7 @@ _FACTS: Final = frozenset(name for name, _ in _FACT_ITEMS)
 
 def _more(row: Any) -> dict[str, Any]:
     """Return the facts of ``row``; raise ``ValueError`` for what nobody here wrote."""
-    more = json.loads(row.facts) if row.facts else {}
+    more = read_json(row.facts) if row.facts else {}
     if not isinstance(more, dict) or not more.keys() <= _FACTS:
         raise ValueError("its facts are not those of a job")
     if "tags" in more:
@@ -159,7 +161,7 @@ def history_of(row: Any) -> tuple[Attempt, ...]:
 
 def _runs(history: str | None) -> list[Any]:
     try:
-        found = json.loads(history) if history else []
+        found = read_json(history) if history else []
     except ValueError:  # damaged since it was written
         return []
     return found if isinstance(found, list) else []
@@ -188,7 +190,7 @@ def info_of(row: Any, *, whole: bool = False) -> JobInfo:
         headers = {str(name): str(value) for name, value in dict(more.get("headers") or {}).items()}
     except _DAMAGED:  # no worker runs it: the dead letter takes it and says so
         more, headers = {}, {}
-    ran = state not in (s.WAITING, s.DELAYED, s.PARKED) and row.token > 0
+    ran = state not in (s.WAITING, s.DELAYED, s.PARKED, s.HELD) and row.token > 0
     return JobInfo(
         id=row.id, type=row.type, queue=row.queue, state=STATES.get(state, JobState.FAILED),
         priority=row.priority, attempt=max(0, row.attempts) + (state == s.ACTIVE), crashes=row.crashes,
@@ -199,7 +201,7 @@ def info_of(row: Any, *, whole: bool = False) -> JobInfo:
         progress=row.progress if state == s.ACTIVE else None, error=row.error,
         result=None if row.result is None else bytes(row.result), payload=bytes(row.payload),
         key=str(more.get("key", "")), headers=headers, tags=more.get("tags", ()),
-        attempts=history_of(row) if whole else (),
+        attempts=history_of(row) if whole else (), **parents(more.get("flow")),
     )  # fmt: skip
 
 
@@ -210,7 +212,6 @@ class Tally:
         self._rows: dict[str, dict[str, float]] = {}
         self.woke: bool = False
         self.called: bool = False
-        self.ended: bool = False
 
     def add(self, queue: str, **changes: float) -> None:
         row = self._rows.setdefault(queue, {})
@@ -218,7 +219,6 @@ class Tally:
             row[name] = row.get(name, 0) + by
         self.woke = self.woke or bool(changes.get("woke"))
         self.called = self.called or bool(changes.get("called"))
-        self.ended = self.ended or changes.get("active", 0) < 0
 
     def write(self, conn: Connection, ns: int, now: float) -> int:
         """Append the changes; return how many rows."""
