@@ -42,7 +42,9 @@ class Serializer(Protocol):
     """Values to bytes and back.
 
     ``name`` is one character kept with each value, so that bytes of another serializer are a miss.
-    ``loads`` raises for bytes it did not write; the cache counts that as a miss.
+    ``loads`` raises for bytes it did not write; the cache counts that as a miss. One that has
+    ``check_objects(data, most)`` is asked before values of megabytes are read or written; it raises
+    ``ValueError`` for bytes that would become more objects than ``most``.
     """
 
     @property
