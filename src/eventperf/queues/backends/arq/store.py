@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from eventperf._core.extras import require
-from eventperf._core.urls import BackendURL, redact
+from eventperf._core.urls import BackendURL
 from eventperf._redis.answers import Misread
 from eventperf._redis.patience import within
 from eventperf._redis.script import read_script
@@ -65,7 +65,7 @@ class ArqStore:
         except self._down as error:
             raise lost(self._place.url, error) from error
         except self._refused as error:
-            raise QueueError(f"Redis at {redact(self._place.url.text)} refused a command: {error}") from error
+            raise QueueError(f"Redis at {self._place.url} refused a command: {error}") from error
 
     # -- producing ---------------------------------------------------------------------------------
 
