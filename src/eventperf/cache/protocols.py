@@ -323,6 +323,19 @@ class SupportsAdd(Protocol):
 
 
 @runtime_checkable
+class SupportsBoard(Protocol):
+    """Keeps a small note of each process for a while, where all can read them.
+
+    ``board`` leaves the note ``name`` for ``life_s`` (not when ``most`` others live there) and returns the
+    age in seconds and the bytes of each that lives, at most ``most`` and one; in one step.
+    """
+
+    def board(
+        self, key: str, name: str, note: bytes, life_s: float, most: int, /
+    ) -> list[tuple[float, bytes]]: ...
+
+
+@runtime_checkable
 class SharesServer(Protocol):
     """One of several stores that talk to one server over the same connections.
 

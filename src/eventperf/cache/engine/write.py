@@ -53,7 +53,7 @@ def pack(
                 type(value).__qualname__, len(payload), options.max_value_bytes, most
             ) from error
     now = core.wall()
-    return seal(
+    blob = seal(
         serializer.name,
         payload,
         created=now,
@@ -62,6 +62,8 @@ def pack(
         compress_over=options.compress_over,
         **more,
     )
+    core.sizes.note(outer, len(blob))
+    return blob
 
 
 def tell(core: Core, tier: Tier, words: Sequence[str]) -> Steps[None]:
