@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -58,6 +59,7 @@ def repeats(head: bytes, text: bytes) -> Lie:
     return lie
 
 
+GREETINGS = {b"HELLO": b"%1\r\n$5\r\nproto\r\n:3\r\n"}
 DRIPS: dict[str, Lie] = {"a text": drips, "a head": drips_its_head, "items": drips_items}
 CLAIMS: dict[str, Lie] = {
     "a text of 99 GB": says(b"$99999999999\r\n" + b"a" * 1000),
@@ -78,11 +80,11 @@ def liar() -> Iterator[Callable[[Lie], str]]:
     def serve(line: socket.socket, lie: Lie) -> None:
         with line, suppress(OSError):
             while data := line.recv(65536):
-                greetings = sum(data.count(word) for word in (b"SETINFO", b"SELECT", b"HELLO"))
+                greetings = re.findall(rb"SETINFO|SELECT|HELLO|MAINT_NOTIFICATIONS", data)
                 if not greetings:
                     lie(line, over)
                     return
-                line.sendall(b"+OK\r\n" * greetings)
+                line.sendall(b"".join(GREETINGS.get(word, b"+OK\r\n") for word in greetings))
 
     def start(lie: Lie) -> str:
         door = socket.create_server(("127.0.0.1", 0))
@@ -181,6 +183,18 @@ def test_what_a_server_announces_is_refused_before_it_is_read(
     for error in (of_queues(url, "status"), of_tasks(url, "status")):
         assert isinstance(error, BackendUnavailable)
         assert isinstance(first_cause(error), Misread), "not its time-out"
+
+
+ODD = [b":a\r\n", b"HTTP/1.1 400\r\n\r\n", b"$x\r\n", b"*1\r\n$a\r\n"]
+
+
+@pytest.mark.parametrize("answer", ODD)
+def test_answers_to_something_else_are_errors_of_ours(liar: Callable[[Lie], str], answer: bytes) -> None:
+    url = liar(says(answer * 50))
+    for call in (of_queues, of_tasks):
+        for verb in ("enqueue", "status"):
+            error = call(url, verb)
+            assert error is None or isinstance(error, EventPerfError), repr(error)
 
 
 @pytest.mark.parametrize("lie", [*DRIPS, *CLAIMS])

@@ -47,6 +47,8 @@ from .told import UNTOLD, Told
 _PUSH_BATCH = 1000
 _PURGE_BATCH = 1000
 _MARGIN_S = 0.5
+_GARBLED = (TypeError, ValueError, LookupError, AttributeError, RecursionError)
+"""What redis-py stumbles over when it reads an answer."""
 
 
 class RedisBackend:
@@ -238,6 +240,10 @@ class RedisStore(_Shared):
                 yield
         except self._refused as error:
             raise self._error(error) from error
+        except _GARBLED as error:
+            if isinstance(error, UnicodeError):  # of what was to be sent
+                raise
+            raise lost(self._url, Misread(f"an answer that no Redis gives: {error}")) from error
 
     def _run(self, name: str, args: Sequence[Any]) -> Any:
         with self._call():
@@ -398,7 +404,7 @@ class RedisStore(_Shared):
             try:
                 with within(self._whole_s):
                     warn_of_eviction(self._client.info("memory"))
-            except self._refused:  # not allowed to ask, or down: the next command will tell
+            except (*self._refused, *_GARBLED):  # not allowed to ask, or down: the next command will tell
                 return
 
     def close(self) -> None:
@@ -422,6 +428,10 @@ class AsyncRedisStore(_Shared):
                 yield
         except self._refused as error:
             raise self._error(error) from error
+        except _GARBLED as error:
+            if isinstance(error, UnicodeError):  # of what was to be sent
+                raise
+            raise lost(self._url, Misread(f"an answer that no Redis gives: {error}")) from error
 
     async def _run(self, name: str, args: Sequence[Any]) -> Any:
         async with self._call():
@@ -520,7 +530,7 @@ class AsyncRedisStore(_Shared):
             try:
                 async with Patience(COMMAND_TIMEOUT_S):
                     warn_of_eviction(await self._client.info("memory"))
-            except self._refused:  # not allowed to ask, or down
+            except (*self._refused, *_GARBLED):  # not allowed to ask, or down
                 return
 
     @staticmethod
