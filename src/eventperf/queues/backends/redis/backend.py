@@ -47,7 +47,7 @@ from .told import UNTOLD, Told
 _PUSH_BATCH = 1000
 _PURGE_BATCH = 1000
 _MARGIN_S = 0.5
-_GARBLED = (TypeError, ValueError, LookupError, AttributeError, RecursionError)
+_GARBLED: tuple[type[Exception], ...] = (TypeError, ValueError, LookupError, AttributeError, RecursionError)
 """What redis-py stumbles over when it reads an answer."""
 
 
@@ -149,6 +149,7 @@ class _Shared:
             errors.TimeoutError, TimeoutError, asyncio.TimeoutError, Misread
         )  # fmt: skip
         self._refused: tuple[type[Exception], ...] = (errors.RedisError, *self._down)
+        self._unanswered: tuple[type[Exception], ...] = (*self._refused, *_GARBLED)
 
     def _error(self, error: Exception) -> QueueError:
         if isinstance(error, self._down) or is_passing(error):
@@ -404,7 +405,7 @@ class RedisStore(_Shared):
             try:
                 with within(self._whole_s):
                     warn_of_eviction(self._client.info("memory"))
-            except (*self._refused, *_GARBLED):  # not allowed to ask, or down: the next command will tell
+            except self._unanswered:  # not allowed to ask, or down: the next command will tell
                 return
 
     def close(self) -> None:
@@ -530,7 +531,7 @@ class AsyncRedisStore(_Shared):
             try:
                 async with Patience(COMMAND_TIMEOUT_S):
                     warn_of_eviction(await self._client.info("memory"))
-            except (*self._refused, *_GARBLED):  # not allowed to ask, or down
+            except self._unanswered:  # not allowed to ask, or down
                 return
 
     @staticmethod
