@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from eventperf.queues import QueueManager
     from eventperf.queues.minutes import Interval, Metrics
 
+Lines = list[tuple[str, list[tuple[float, float]]]]
+
 _SPANS: Final = {"1h": "1m", "6h": "5m", "24h": "15m"}
 _DRAWN: Final = 5  # series in one plot: as many as there are colours, and one less
 
@@ -34,20 +36,24 @@ def _plots(metrics: Metrics) -> Html:
             kept[one.at] = one
     busiest = sorted(by_queue, key=lambda q: -sum(_ended(i) for i in by_queue[q].values()))[:_DRAWN]
     steps = [((at - metrics.until) / 60, at) for at in _steps(metrics)]
-    done, waits = [], []
+    done: Lines = []
+    waits: dict[float, Lines] = {50.0: [], 99.0: []}
     for queue in busiest:
         kept = by_queue[queue]
         done.append((queue, [(x, _rate(kept.get(at), metrics.step_s)) for x, at in steps]))
-        waits.append((queue, [(x, v) for x, at in steps if (v := _late(kept.get(at))) is not None]))
+        for percent, drawn in waits.items():
+            late = ((x, _late(kept.get(at), percent)) for x, at in steps)
+            drawn.append((queue, [(x, seconds) for x, seconds in late if seconds is not None]))
     return tag(
         "div",
         tag("div", tag("h3", say("jobs_a_minute")), _drawn(done, say("unit_jobs"))),
-        tag("div", tag("h3", say("wait_p99")), _drawn(waits, say("unit_seconds"))),
+        tag("div", tag("h3", say("wait_p50")), _drawn(waits[50.0], say("unit_seconds"))),
+        tag("div", tag("h3", say("wait_p99")), _drawn(waits[99.0], say("unit_seconds"))),
         class_="multiples",
     )
 
 
-def _drawn(series: list[tuple[str, list[tuple[float, float]]]], unit: str) -> Html:
+def _drawn(series: Lines, unit: str) -> Html:
     if not any(points for _, points in series):
         return empty(say("no_minutes"))
     x = say("minutes_from_now")
@@ -67,8 +73,8 @@ def _rate(one: Interval | None, step_s: float) -> float:
     return 0.0 if one is None else _ended(one) * 60.0 / step_s
 
 
-def _late(one: Interval | None) -> float | None:
-    return None if one is None else one.wait.percentile(99)
+def _late(one: Interval | None, percent: float) -> float | None:
+    return None if one is None else one.wait.percentile(percent)
 
 
 def section_of(view: View, name: str, manager: QueueManager) -> Html:
