@@ -160,11 +160,16 @@ def test_buttons_do_what_they_say_and_back_goes_back(chromium: Any, site: Site) 
     assert chromium.find_element(By.TAG_NAME, "h1").text == "Overview"
 
 
+def shown(driver: Any) -> str:
+    """Return the text of the page, read at once: another may take its place meanwhile."""
+    return str(driver.execute_script("return document.body ? document.body.textContent : ''"))
+
+
 def press(driver: Any, text: str) -> None:
     """Go by the Tab key to the link or button of this text, and press Enter."""
     for _ in range(80):
         ActionChains(driver).send_keys(Keys.TAB).perform()
-        if driver.switch_to.active_element.text == text:
+        if driver.execute_script("return document.activeElement.textContent") == text:
             ActionChains(driver).send_keys(Keys.ENTER).perform()
             return
     raise AssertionError(f"the keyboard does not come to {text!r}")
@@ -174,15 +179,28 @@ def delete_by_keyboard(driver: Any, site: Site) -> None:
     """Follow a job to the one before it and delete that, without a mouse."""
     driver.get(f"{site.url}queues/job?id={site.child.id}")
     press(driver, site.parent.id)
-    wait_until(lambda: site.parent.id in driver.find_element(By.TAG_NAME, "h1").text, 30, what="its parent")
-    assert site.child.id in driver.find_element(By.ID, "main").text
+    wait_until(lambda: f"Job {site.parent.id}" in shown(driver), 30, what="its parent")
+    assert site.child.id in shown(driver)
     press(driver, "Delete")
-    wait_until(lambda: "for good?" in driver.find_element(By.ID, "main").text, 30, what="the question")
+    wait_until(lambda: "for good?" in shown(driver), 30, what="the question")
     press(driver, "Delete them")
-    wait_until(lambda: "1 jobs were deleted" in driver.find_element(By.ID, "main").text, 30, what="the end")
+    wait_until(lambda: "1 jobs were deleted" in shown(driver), 30, what="the end")
     with pytest.raises(JobNotFound):
         site.parent.info()
     assert site.child.info().state is JobState.CANCELLED, "it waited for a dead one"
+
+
+def test_what_the_keyboard_has_come_to_is_not_replaced(chromium: Any, site: Site) -> None:
+    chromium.get(site.url + "queues")
+    for _ in range(80):
+        ActionChains(chromium).send_keys(Keys.TAB).perform()
+        if chromium.execute_script("return document.activeElement.textContent") == "Find jobs":
+            break
+    site.queues.enqueue("anything", queue="low")
+    chromium.execute_async_script("setTimeout(arguments[0], 6500)")
+    assert chromium.execute_script("return document.activeElement.textContent") == "Find jobs"
+    chromium.execute_script("document.activeElement.blur()")
+    wait_until(lambda: cells(chromium, "low")[2] == "1", 30, what="the page to show a job")
 
 
 def test_a_job_is_followed_and_deleted_by_keyboard_alone(chromium: Any, site: Site) -> None:
