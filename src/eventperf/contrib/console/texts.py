@@ -316,6 +316,7 @@ COLUMNS: Final[dict[str, str]] = {
     "change": "replicas",
     "completed": "completed",
     "counted": "counted",
+    "crashed": "crashed",
     "dead": "dead",
     "delayed": "delayed",
     "error": "error",
