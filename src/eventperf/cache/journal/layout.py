@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
-from eventperf.cache.following import any_row, plain_name, table_tags
+from eventperf.cache.following import any_link, any_row, plain_name, table_tags
 from eventperf.cache.keys import fit_tag
 
 CHANGES: Final = "eventperf_changes"
@@ -140,11 +140,11 @@ def tags_of(changes: Iterable[tuple[str, str | None]]) -> list[str]:
     """Return the tags of changes: the same that ``follow`` invalidates.
 
     >>> tags_of([("events", "42"), ("events", None)])
-    ['table:events', 'table:events:42', 'table:events:*']
+    ['table:events', 'table:events:=*', 'table:events:42', 'table:events:*']
     """
     tags: dict[str, None] = {}
     for table, key in changes:
-        tags[table_tags([table])[0]] = None
+        tags[table_tags([table])[0]] = tags[any_link(table)] = None
         tags[any_row(table) if key is None else fit_tag(f"table:{plain_name(table)}:{key}")] = None
     return list(tags)
 

@@ -17,7 +17,7 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.logs import logger
 from eventperf.cache.checks import check_span
 from eventperf.cache.errors import CacheError, JournalMissing, StoreUnavailable
-from eventperf.cache.following import ANY_TABLE, any_row, table_tags
+from eventperf.cache.following import ANY_TABLE, all_tags
 
 from .bell import Bell, bell_for
 from .layout import READERS, TABLES, LostPlace, tags_of
@@ -219,7 +219,7 @@ class Journal:
             position = self._dialect.here(conn)
             tables = [name for (name,) in conn.execute(_sql(f"SELECT tbl FROM {TABLES}"))]
         self._save(_UNTOLD + position)  # before anybody may purge what comes after it
-        self._tell([ANY_TABLE, *table_tags(tables), *map(any_row, tables)])
+        self._tell([ANY_TABLE, *all_tags(tables)])
         self._position = position
 
     def _keep_place(self) -> None:
