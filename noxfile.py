@@ -198,10 +198,12 @@ def extras(session: nox.Session, extra: str) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Benchmarks of one room: ``nox -s bench -- cache|dbopt|scaling|queues``."""
+    """Benchmarks of one room: ``nox -s bench -- cache|dbopt|scaling|queues|http``."""
     provide_servers(session)
     groups = ["test", *(["bench"] if "bench" in PROJECT["dependency-groups"] else [])]
     install(session, *groups)
+    if session.posargs[:1] == ["http"]:
+        session.install("--no-deps", "starlette-caches")  # it asks for Starlette 0, and runs on 1
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
 
 

@@ -136,16 +136,12 @@ class HttpCache:
         """Return status, headers and body for this client: a 304 where it has the answer already."""
         now = self._clock.time()
         left, age = max(0, int(record.until - now)), max(0, int(now - record.at))
-        headers = [(k, v) for k, v in record.headers]
-        headers.append(
-            ("Cache-Status", f"eventperf; hit; ttl={left}" if hit else "eventperf; fwd=miss; stored")
-        )
+        told = [("Cache-Status", f"eventperf; hit; ttl={left}" if hit else "eventperf; fwd=miss; stored")]
         if hit or age:
-            headers.append(("Age", str(age)))
-        if rules.not_modified(asked, headers):
-            told = rules.NOT_MODIFIED | {"cache-status", "age"}
-            return 304, [(k, v) for k, v in headers if k.lower() in told], b""
-        headers.append(("Content-Length", str(len(record.body))))
+            told.append(("Age", str(age)))
+        if rules.not_modified(asked, record.headers):
+            return 304, [*((k, v) for k, v in record.headers if k.lower() in rules.NOT_MODIFIED), *told], b""
+        headers = [*((k, v) for k, v in record.headers), *told, ("Content-Length", str(len(record.body)))]
         return record.status, headers, b"" if asked.method == "HEAD" else record.body
 
     # -- looking up --------------------------------------------------------------------------------
@@ -290,7 +286,7 @@ def texts(argument: str, given: Any) -> list[str]:
 
 
 def _fits(asked: Asked, record: Record) -> bool:
-    return asked.variant(list(record.vary)) == record.vary
+    return not record.vary or asked.variant(list(record.vary)) == record.vary
 
 
 def _tags(record: Record) -> list[str]:

@@ -65,7 +65,7 @@ def http_cached(
             async def amarked(*args: Any, **given: Any) -> Any:
                 said = marks.get()
                 if said is None:
-                    raise _nowhere(view)
+                    raise nowhere("http_cached", _name(view))
                 say(said, args, given)
                 return await view(*args, **given)
 
@@ -78,7 +78,7 @@ def http_cached(
                 say(said, args, given)
                 return view(*args, **given)
             if alone is None or not _in_flask():
-                raise _nowhere(view)
+                raise nowhere("http_cached", _name(view))
             return _flask(alone, tags_of(args, given), lambda: view(*args, **given))
 
         return cast("F", marked)
@@ -86,11 +86,16 @@ def http_cached(
     return decorate
 
 
-def _nowhere(view: Callable[..., Any]) -> ConfigurationError:
+def _name(view: Callable[..., Any]) -> str:
+    return str(getattr(view, "__qualname__", "a view"))
+
+
+def nowhere(argument: str, given: str) -> ConfigurationError:
+    """Return the error of a mark that nothing reads."""
     allowed = (
         "HttpCacheMiddleware or WsgiCacheMiddleware around the application, or http_cached(cache) in Flask"
     )
-    return ConfigurationError("http_cached", getattr(view, "__qualname__", "a view"), allowed)
+    return ConfigurationError(argument, given, allowed)
 
 
 def _in_flask() -> bool:

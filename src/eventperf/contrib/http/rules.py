@@ -9,9 +9,9 @@ from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from typing import Final
 
-from .who import is_silent, sayers
+from .who import in_headers, is_silent
 
-Headers = Sequence[tuple[str, str]]
+Headers = Sequence[Sequence[str]]
 
 SUCCESS: Final = frozenset({200, 203, 204, 300, 301, 308})
 """Statuses that are kept as long as the host says where the answer does not."""
@@ -94,7 +94,7 @@ class Asked:
 
     def says_who(self, rules: Rules) -> bool:
         """Tell whether the request says who asks, so that its answer may be for him alone."""
-        return self.known or any(True for _ in sayers(self.headers, rules.harmless))
+        return self.known or in_headers(self.headers, rules.harmless)
 
     def key(self) -> str:
         """Return what names the answer, before ``Vary``.
@@ -180,11 +180,11 @@ def bypass(asked: Asked, rules: Rules) -> str:
         return "body"
     if not rules.authorized and asked.says_who(rules):
         return "authorization"
-    if not _are_ignored(headers.get("cookie", ""), rules.ignore_cookies):
+    if "cookie" in headers and not _are_ignored(headers["cookie"], rules.ignore_cookies):
         return "cookie"
     if "range" in headers or "if-match" in headers or "if-unmodified-since" in headers:
         return "partial"
-    if "no-store" in directives(headers.get("cache-control", "")):
+    if "cache-control" in headers and "no-store" in directives(headers["cache-control"]):
         return "no-store"
     return "upgrade" if "upgrade" in headers else ""
 
@@ -204,6 +204,8 @@ def _are_ignored(cookies: str, ignored: Collection[str]) -> bool:
 
 def wants_new(asked: Asked) -> bool:
     """Tell whether the client asks for an answer made now (a reload)."""
+    if "cache-control" not in asked.headers and "pragma" not in asked.headers:
+        return False
     said = directives(asked.headers.get("cache-control", ""))
     if not said and "no-cache" in asked.headers.get("pragma", "").lower():
         return True
@@ -329,7 +331,9 @@ def not_modified(asked: Asked, headers: Headers) -> bool:
         tag = values(headers, "etag").removeprefix("W/")
         known = {part.strip().removeprefix("W/") for part in told.split(",")}
         return told.strip() == "*" or (bool(tag) and tag in known)
-    since = _date(asked.headers.get("if-modified-since", ""))
+    if "if-modified-since" not in asked.headers:
+        return False
+    since = _date(asked.headers["if-modified-since"])
     changed = _date(values(headers, "last-modified"))
     return since is not None and changed is not None and changed <= since
 
