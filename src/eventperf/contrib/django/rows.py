@@ -22,7 +22,8 @@ from eventperf.cache.following import (
 
 _NAME: Final = r'(?:"[^"]+"|`[^`]+`)'
 _INSERT: Final = re.compile(
-    r"INSERT (?:OR IGNORE |IGNORE )?INTO (NAME) \((NAME(?:, NAME)*)\) VALUES (\((?:%s, )*%s\)(?:, \((?:%s, )*%s\))*)"
+    r"INSERT (?:OR IGNORE |IGNORE )?INTO (NAME) \((NAME(?:, NAME)*)\) VALUES "
+    r"(\((?:%s, )*%s\)(?:, \((?:%s, )*%s\))*)"
     r"(?: ON CONFLICT DO NOTHING)?(?: RETURNING NAME\.(NAME))?".replace("NAME", _NAME)
 )
 _BY_KEY: Final = re.compile(
