@@ -11,7 +11,7 @@ from sqlalchemy import insert
 from sqlalchemy.engine import Connection
 
 from eventperf.queues.attempts import KEPT, Attempt, Ending, dumped, loaded
-from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob
+from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob, parents
 from eventperf.queues.soundness import fault
 
 from . import tables as s
@@ -199,7 +199,7 @@ def info_of(row: Any, *, whole: bool = False) -> JobInfo:
         progress=row.progress if state == s.ACTIVE else None, error=row.error,
         result=None if row.result is None else bytes(row.result), payload=bytes(row.payload),
         key=str(more.get("key", "")), headers=headers, tags=more.get("tags", ()),
-        attempts=history_of(row) if whole else (),
+        attempts=history_of(row) if whole else (), **parents(more.get("flow")),
     )  # fmt: skip
 
 
