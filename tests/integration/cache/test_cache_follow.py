@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -387,6 +390,49 @@ def elsewhere(site: Site) -> list[str]:
     thread.start()
     thread.join(30)
     return found[0]
+
+
+def test_the_site_of_the_tutorial_stays_right_under_racing_writers(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[3] / "docs/tutorial/event-site.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert "invalidate" not in "".join(code)
+    monkeypatch.chdir(tmp_path)
+    site: dict[str, Any] = {}
+    for snippet in code[:3]:
+        exec(snippet, site)
+    floor, stale, done = [0], [], threading.Event()
+
+    def write() -> None:
+        for n in range(1, 201):
+            with site["engine"].connect() as db:
+                db.execute(sa.text(f"UPDATE events SET name = '{n if n % 3 else 10_000}' WHERE id = 42"))
+                if n % 3 == 0:
+                    db.rollback()
+                    continue
+                db.commit()
+            floor[0] = n
+        done.set()
+
+    def read() -> None:
+        while not done.is_set():
+            committed = floor[0]
+            seen = int(site["event_name"](42))
+            if not committed <= seen < 10_000:
+                stale.append((committed, seen))
+
+    with site["engine"].begin() as db:
+        db.execute(sa.text("UPDATE events SET name = '0' WHERE id = 42"))
+    threads = [threading.Thread(target=what) for what in (write, read, read)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert stale == []
+    assert site["event_name"](42) == "200"
+    hits = site["cache"].stats().hits
+    assert hits > 0
+    site["cache"].close()
+    site["engine"].dispose()
 
 
 @pytest.mark.parametrize("word", ["COMMIT", "commit;", "/* done */ END"])

@@ -247,6 +247,29 @@ def test_numbers_that_were_rolled_back_are_given_up_and_others_are_not(follower,
     assert Place.of(str(follower.reader._position)).gaps == ()
 
 
+def test_thousands_of_missing_numbers_are_joined_and_given_up_in_the_end(follower, monkeypatch):
+    site = follower.site
+    if site.engine.dialect.name != "mysql":
+        pytest.skip("positions without numbers that are missing")
+    first = 1 + max(
+        int(n) for n in str(follower.reader._position).partition(" ")[2].partition(":")[0].split()
+    )
+    odd = ", ".join(f"({first + 2 * n}, 'seats')" for n in range(3_000))
+    with site.open() as open_:
+        site.say(open_, f"INSERT INTO eventperf_changes (id, tbl, k) VALUES ({first + 2_001}, 'events', '1')")
+        site.run(f"INSERT INTO eventperf_changes (id, tbl) VALUES {odd}")
+        assert "all seats" in follower.gone()
+        assert 1_000 < len(Place.of(str(follower.reader._position)).gaps) <= 2_000
+        monkeypatch.setattr("eventperf.cache.journal.dialects.mysql.SETTLED_S", -1.0)
+        for _ in range(4):
+            assert "event 1" not in follower.gone()
+        open_.commit()
+        assert "event 1" in follower.gone()
+    for _ in range(2):
+        follower.reader.once()
+    assert (Place.of(str(follower.reader._position)).gaps, follower.reader.lost) == ((), 0)
+
+
 def test_many_rows_of_one_statement_are_told_as_a_table(follower):
     site = follower.site
     many = ", ".join(f"({n}, 'x')" for n in range(100, 3_100))
@@ -450,6 +473,47 @@ def test_blindness_is_said_once_and_its_end_too(private_postgres, caplog):
         said = [r.getMessage() for r in caplog.records if "change journal" in r.getMessage()]
         assert [("blind" in line, "follows again" in line) for line in said] == [(True, False), (False, True)]
         site.engine.dispose()
+
+
+def test_whatever_call_to_the_database_fails_no_connection_is_left_open(site, monkeypatch):
+    if site.engine.dialect.name != "postgresql":
+        pytest.skip("counts the connections of psycopg")
+    import psycopg
+
+    site.journal("events")
+    made, calls, fails = [], [0], [0]
+    wait, connect = psycopg.Connection.wait, psycopg.Connection.connect
+
+    def step() -> None:
+        calls[0] += 1
+        if calls[0] == fails[0]:
+            raise psycopg.OperationalError("the server is gone")
+
+    def waited(connection: Any, *args: Any) -> Any:
+        step()
+        return wait(connection, *args)
+
+    def connected(*args: Any, **options: Any) -> Any:
+        step()
+        made.append(connect(*args, **options))
+        return made[-1]
+
+    with CacheManager() as cache:
+        reader = Journal(cache, site.url)
+        assert reader._attempt()
+        monkeypatch.setattr(psycopg.Connection, "wait", waited)
+        monkeypatch.setattr(psycopg, "connect", connected)
+        for at in range(1, 200):
+            calls[0], fails[0] = 0, at
+            reader._saved = (str(reader._saved[0]), 0.0)  # places are kept, old rows removed
+            is_past = reader._attempt() and calls[0] < at
+            open_ones = [one for one in made if not one.closed]
+            assert len(open_ones) <= 2, "one of the pool, and the bell"
+            if is_past:
+                break
+        assert at > 15, "no call was left out"
+        reader.close()
+        assert [one for one in made if not one.closed] == []
 
 
 def _until(done: Callable[[], bool]) -> None:

@@ -21,7 +21,7 @@ from eventperf.cache.following import ANY_TABLE, all_tags
 
 from .bell import Bell, bell_for
 from .layout import READERS, TABLES, LostPlace, tags_of
-from .making import dialect_of, engine_for, translated, where
+from .making import dialect_of, engine_for, reading, translated, where
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,6 +38,7 @@ _ALIVE_S: Final = 10.0
 _LISTENING_POLL_S: Final = 5.0
 _FIRST_S, _LAST_S = 0.1, 5.0
 _LAGS_S: Final = 30.0
+_LEAVE_S: float = 30.0
 _UNTOLD: Final = "!"
 """Before a place whose reader has not invalidated yet what it may have missed before."""
 _inherited: list[Bell] = []  # a parent's connections: closing them here would end them there
@@ -102,7 +103,7 @@ class Journal:
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._trouble: str = ""
-        self._lags = False
+        self._lags = self._is_left = False
         self._read_at: float = time.monotonic()
         self.changes: int = 0
         self.lost: int = 0
@@ -119,7 +120,7 @@ class Journal:
 
     @property
     def lag_s(self) -> float:
-        """Seconds since it had read everything that was committed, as far as it knows."""
+        """Seconds since the last look began that found, and invalidated, all that was committed by then."""
         return time.monotonic() - self._read_at
 
     # -- one round -----------------------------------------------------------------------------------
@@ -148,8 +149,9 @@ class Journal:
             self._begin_anew()
         while True:
             assert self._position is not None
+            began = time.monotonic()
             try:
-                with translated(self._engine), self._reading() as conn:
+                with translated(self._engine), reading(self._engine) as conn:
                     batch = self._dialect.read(conn, self._position)
             except LostPlace as why:
                 self._lost(str(why))
@@ -160,7 +162,7 @@ class Journal:
                 self.changes += len(batch.changes)
             self._position = batch.position
             if batch.is_all:
-                self._read_at, self._lags = time.monotonic(), False
+                self._read_at, self._lags = began, False
                 break
             self._say_lag()
             self._keep_place()
@@ -178,12 +180,6 @@ class Journal:
                 where(self._engine), self.name, show(self.lag_s),
             )  # fmt: skip
 
-    def _reading(self) -> Any:
-        conn = self._engine.connect()
-        if self._engine.dialect.name != "sqlite":
-            conn = conn.execution_options(isolation_level="READ COMMITTED")
-        return conn
-
     def _tell(self, tags: Sequence[str]) -> None:
         for cache in self._caches:
             for start in range(0, len(tags), _CHUNK):
@@ -195,7 +191,7 @@ class Journal:
 
     def _found_place(self) -> bool:
         """Take up the place that was kept; without one the journal may have been purged of what we missed."""
-        with translated(self._engine), self._reading() as conn:
+        with translated(self._engine), reading(self._engine) as conn:
             self._position = conn.execute(
                 _sql(f"SELECT position FROM {READERS} WHERE name = :name"), {"name": self.name}
             ).scalar()
@@ -215,7 +211,7 @@ class Journal:
 
     def _begin_anew(self) -> None:
         """Take the place of this moment, then invalidate all that may have been missed before."""
-        with translated(self._engine), self._reading() as conn:
+        with translated(self._engine), reading(self._engine) as conn:
             position = self._dialect.here(conn)
             tables = [name for (name,) in conn.execute(_sql(f"SELECT tbl FROM {TABLES}"))]
         self._save(_UNTOLD + position)  # before anybody may purge what comes after it
@@ -240,7 +236,7 @@ class Journal:
         add = _sql(
             f"INSERT INTO {READERS} (name, position, seen_at) VALUES (:name, :position, {self._dialect.now})"
         )
-        with translated(self._engine), self._reading() as conn:
+        with translated(self._engine), reading(self._engine) as conn:
             known = conn.execute(change, values).rowcount > 0
             if not known and not only_known:
                 conn.execute(add, values)
@@ -251,7 +247,7 @@ class Journal:
     def _purge(self) -> None:
         """Forget readers that are gone, and remove what those that are there have read."""
         gone = _sql(f"DELETE FROM {READERS} WHERE seen_at < {self._dialect.now} - :keep")
-        with translated(self._engine), self._reading() as conn:
+        with translated(self._engine), reading(self._engine) as conn:
             conn.execute(gone, {"keep": self._keep_s})
             rows = conn.execute(_sql(f"SELECT position FROM {READERS}"))
             positions = [row[0].removeprefix(_UNTOLD) for row in rows]
@@ -282,13 +278,18 @@ class Journal:
     def run(self) -> None:
         """Read until :meth:`stop`; trouble is said once and waited out."""
         pause = _FIRST_S
-        while not self._stop.is_set():
-            if self._attempt():
-                pause = _FIRST_S
-                self._wait()
-            else:
-                self._stop.wait(pause)
-                pause = min(pause * 2, _LAST_S)
+        try:
+            while not self._stop.is_set():
+                if self._attempt():
+                    pause = _FIRST_S
+                    self._wait()
+                else:
+                    self._stop.wait(pause)
+                    pause = min(pause * 2, _LAST_S)
+        finally:
+            self._drop_bell()  # by whoever made it: close() may have given up waiting for this
+            if self._is_left and self._is_ours:
+                self._engine.dispose()
 
     def _attempt(self) -> bool:
         try:
@@ -338,7 +339,7 @@ class Journal:
             bell.close()
 
     def _forget_me(self) -> None:
-        with translated(self._engine), self._reading() as conn:
+        with translated(self._engine), reading(self._engine) as conn:
             conn.execute(_sql(f"DELETE FROM {READERS} WHERE name = :name"), {"name": self.name})
             conn.commit()
         self._purge()
@@ -350,24 +351,41 @@ class Journal:
             bell.interrupt()
 
     def close(self) -> None:
-        """Stop, keep the place, and close what was opened; caches and a given engine are left alone."""
+        """Stop, keep the place, and close what was opened; caches and a given engine are left alone.
+
+        A database that does not answer is waited for no longer than half a minute: what its reader has open
+        is closed when the statement that it is in ends.
+        """
         self.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(30)
+            self._thread.join(_LEAVE_S)
+            self._is_left = self._thread.is_alive()
         self._thread = None
         _started.discard(self)
-        with self._mu:
+        if self._is_left or not self._mu.acquire(timeout=_LEAVE_S):
+            _log.warning(
+                "change journal at %s: reader %r was left in a statement that does not end; its place is "
+                "the one that it has kept last",
+                where(self._engine), self.name,
+            )  # fmt: skip
+            return
+        try:
             self._drop_bell()
-            try:
-                if self._own and self._saved[0]:
-                    self._forget_me()  # nobody comes back under this name
-                elif self._position is not None and self._saved[0] != self._position:
-                    self._save(self._position, only_known=True)
-            except CacheError as error:
-                _log.debug("change journal: the place was not kept: %s", error)
+            self._keep_or_forget()
             self._trouble = ""
+        finally:
+            self._mu.release()
             if self._is_ours:
                 self._engine.dispose()
+
+    def _keep_or_forget(self) -> None:
+        try:
+            if self._own and self._saved[0]:
+                self._forget_me()  # nobody comes back under this name
+            elif self._position is not None and self._saved[0] != self._position:
+                self._save(self._position, only_known=True)
+        except CacheError as error:
+            _log.debug("change journal: the place was not kept: %s", error)
 
     def __enter__(self) -> Self:
         return self.start()

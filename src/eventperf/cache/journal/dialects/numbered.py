@@ -6,7 +6,7 @@ transaction that is still under way, or was rolled back. A position remembers it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from eventperf.cache.journal.layout import CHANGES, Batch, LostPlace
 
 PAGE: Final = 5_000
 MOST_GAPS: Final = 2_000
+"""Beyond it neighbours are joined: the rows between them are told again until the server knows."""
 _BEFORE: Final = 1_000
 """How many numbers before the first row that is there may belong to transactions under way."""
 
@@ -70,6 +71,17 @@ def holes(low: int, high: int, seen: Sequence[int]) -> list[Range]:
     return out
 
 
+def joined(gaps: Sequence[Range]) -> tuple[Range, ...]:
+    """Return no more than ``MOST_GAPS`` ranges that hold those that were given.
+
+    >>> joined([(1, 2), (5, 5)]), len(joined([(n, n) for n in range(0, 9_001, 2)]))
+    (((1, 2), (5, 5)), 1126)
+    """
+    while len(gaps) > MOST_GAPS:
+        gaps = [(gaps[at][0], gaps[min(at + 1, len(gaps) - 1)][1]) for at in range(0, len(gaps), 2)]
+    return tuple(gaps)
+
+
 def here(conn: Any, server: str, keeps_gaps: bool) -> str:
     """Return the position of this moment; what is missing among the rows that are there is still expected."""
     last = int(conn.exec_driver_sql(f"SELECT max(id) FROM {CHANGES}").scalar() or 0)
@@ -77,14 +89,21 @@ def here(conn: Any, server: str, keeps_gaps: bool) -> str:
         return str(Place(server, last))
     asked = f"SELECT id FROM {CHANGES} ORDER BY id DESC LIMIT {MOST_GAPS}"
     seen = sorted(row[0] for row in conn.exec_driver_sql(asked))
-    return str(Place(server, seen[-1], tuple(holes(max(1, seen[0] - _BEFORE), seen[-1], seen))))
+    return str(Place(server, seen[-1], joined(holes(max(1, seen[0] - _BEFORE), seen[-1], seen))))
 
 
-def read(conn: Any, at: Place, keeps_gaps: bool) -> Batch:
+def read(conn: Any, at: Place, keeps_gaps: bool, over: Container[Range] = ()) -> Batch:
     """Return a page of what was committed since ``at``.
 
+    Args:
+        conn: A connection whose statements see what is committed when they begin.
+        at: Where the last page has ended.
+        keeps_gaps: Numbers may be committed out of order.
+        over: Gaps of ``at`` of which no transaction holds a number any more: what is in them is read, and
+            what is not will never come.
+
     Raises:
-        LostPlace: The numbers have begun anew, or too many are missing.
+        LostPlace: The numbers have begun anew.
     """
     from sqlalchemy import text
 
@@ -98,7 +117,10 @@ def read(conn: Any, at: Place, keeps_gaps: bool) -> Batch:
     for low, high in at.gaps:
         rows = conn.execute(asked, {"low": low, "high": high}).all()
         changes.update(dict.fromkeys((row[1], row[2]) for row in rows))
-        left += holes(low, high, [row[0] for row in rows])
+        if (low, high) not in over:
+            left += holes(low, high, [row[0] for row in rows])
+        elif len(rows) == PAGE:
+            left.append((rows[-1][0] + 1, high))
         is_all &= len(rows) < PAGE
     rows = conn.execute(asked, {"low": at.last + 1, "high": max(last or 0, at.last + 1)}).all()
     changes.update(dict.fromkeys((row[1], row[2]) for row in rows))
@@ -106,9 +128,7 @@ def read(conn: Any, at: Place, keeps_gaps: bool) -> Batch:
         # Before the first row ever, how far back others may be under way is not known.
         low = at.last + 1 if at.last else max(1, rows[0][0] - _BEFORE)
         left += holes(low, rows[-1][0], [row[0] for row in rows])
-    if len(left) > MOST_GAPS:
-        raise LostPlace(f"over {MOST_GAPS:,} ranges of the journal's numbers are missing")
-    place = Place(at.server, rows[-1][0] if rows else at.last, tuple(left))
+    place = Place(at.server, rows[-1][0] if rows else at.last, joined(left))
     return Batch(list(changes), str(place), is_all and len(rows) < PAGE)
 
 
