@@ -14,6 +14,7 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any
 
+from eventperf._core.objects import read_json
 from eventperf._redis.script import read_script
 from eventperf.queues.attempts import CRASHED, Attempt, Ending
 from eventperf.queues.errors import QueueError, StoreUnavailable, timed_follower, unknown_parent
@@ -243,7 +244,7 @@ _heads: dict[tuple[bytes, bytes, bytes, bytes], tuple[float | None, dict[str, An
 
 def _head(queue: bytes, type_: bytes, level: bytes, extras: bytes) -> tuple[float | None, dict[str, Any]]:
     fields: dict[str, Any] = {"queue": queue.decode(), "type": type_.decode(), "priority": int(level)}
-    e = json.loads(extras) if extras else {}
+    e = read_json(extras) if extras else {}
     if not isinstance(e, dict):
         raise ValueError("its part with extras is no object")
     for short, name in _SHORT.items():
@@ -294,7 +295,7 @@ def _runs(text: bytes) -> tuple[Attempt, ...]:
 
 def _run(text: str) -> Attempt:
     number, started, us, how, worker, details = text.split("\x1f", 5)
-    more = json.loads(details) if details else {}
+    more = read_json(details) if details else {}
     return Attempt(
         number=int(number), worker=worker, started_at=int(started) / 1000, seconds=int(us) / 1e6,
         outcome=_HOW[how], error=CRASHED if how == "x" else more.get("e"), traceback=more.get("t"),
@@ -462,7 +463,7 @@ def cards(values: Sequence[bytes], now_ms: int) -> list[dict[str, Any]]:
     for value in values:
         try:
             until, text = value.split(US, 1)
-            card = json.loads(text)
+            card = read_json(text)
             if int(until) > now_ms and isinstance(card["q"], list) and isinstance(card["s"], int):
                 found.append(card)
         except (ValueError, TypeError, KeyError, RecursionError):  # not a card of ours
