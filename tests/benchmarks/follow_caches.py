@@ -110,7 +110,7 @@ def configure(name: str, database: dict[str, Any], redis: str) -> None:
     if "cacheops" in name:
         apps.insert(0, "cacheops")
         ops = "all" if name == "django-cacheops" else ()
-        kept = ("counter", "event", "registration", "checkin")
+        kept = ("counter", "event", "registration", "arrival")
         more["CACHEOPS_REDIS"] = redis
         more["CACHEOPS"] = {f"follow_site.{model}": {"ops": ops, "timeout": TTL_S} for model in kept}
     elif name == "django-cachalot":

@@ -239,7 +239,7 @@ MIX = {"event_page": 40, "event_list": 14, "mine": 16, "dashboard": 7, "register
 def site(cache: Cache, conninfo: str, requests: int) -> dict[str, Any]:
     """Serve the demo's mix; each answer is compared with the database's own, which is not counted."""
     import psycopg
-    from follow_site.models import CheckIn, Registration
+    from follow_site.models import Arrival, Registration
 
     cache.open()
     counts = [0]
@@ -253,7 +253,7 @@ def site(cache: Cache, conninfo: str, requests: int) -> dict[str, Any]:
         if what == "register":
             Registration.objects.create(event_id=event, person_id=1 + person % ROWS)
         elif what == "check_in":
-            CheckIn.objects.create(event_id=event, registration_id=person)
+            Arrival.objects.create(event_id=event, registration_id=person)
         else:
             person = 1 + person % ROWS
             before = counts[0]
@@ -272,7 +272,7 @@ def site(cache: Cache, conninfo: str, requests: int) -> dict[str, Any]:
 _SEATS = "SELECT count(*) FROM follow_site_registration WHERE event_id = %(event)s"
 TRUTH = {
     "event_page": f"SELECT id FROM follow_site_event WHERE id = %(event)s UNION ALL ({_SEATS})",
-    "dashboard": f"{_SEATS} UNION ALL SELECT count(*) FROM follow_site_checkin WHERE event_id = %(event)s",
+    "dashboard": f"{_SEATS} UNION ALL SELECT count(*) FROM follow_site_arrival WHERE event_id = %(event)s",
     "mine": "SELECT id FROM follow_site_registration WHERE person_id = %(person)s ORDER BY id",
     "event_list": "SELECT count(r.id) FROM follow_site_event e LEFT JOIN follow_site_registration r "
     "ON r.event_id = e.id WHERE e.category = %(category)s GROUP BY e.id ORDER BY e.id",
@@ -284,7 +284,7 @@ class SitePages:
 
     def __init__(self, cache: Cache) -> None:
         from django.db.models import Count
-        from follow_site.models import CheckIn, Event, Registration
+        from follow_site.models import Arrival, Event, Registration
 
         self.queries = 0
 
@@ -293,7 +293,7 @@ class SitePages:
 
         def dashboard(event: int) -> list[int]:
             of_event = Registration.objects.filter(event_id=event).count()
-            return [of_event, CheckIn.objects.filter(event_id=event).count()]
+            return [of_event, Arrival.objects.filter(event_id=event).count()]
 
         def mine(person: int) -> list[int]:
             found = Registration.objects.filter(person_id=person).order_by("id")
@@ -306,7 +306,7 @@ class SitePages:
         samples: dict[Any, Callable[[int], tuple[Any, ...]]] = {
             event_page: lambda n: (Event.objects.filter(pk=n), Registration.objects.filter(event_id=n)),
             dashboard: lambda n: (
-                Registration.objects.filter(event_id=n), CheckIn.objects.filter(event_id=n),
+                Registration.objects.filter(event_id=n), Arrival.objects.filter(event_id=n),
             ),
             mine: lambda n: (Registration.objects.filter(person_id=n),),
             event_list: lambda n: (Event.objects.filter(category=n), Registration),
@@ -316,7 +316,7 @@ class SitePages:
 
             tags: dict[Any, Callable[[int], tuple[str, ...]]] = {
                 event_page: lambda n: (*row(Event, n), *row(Registration, event_id=n)),
-                dashboard: lambda n: (*row(Registration, event_id=n), *row(CheckIn, event_id=n)),
+                dashboard: lambda n: (*row(Registration, event_id=n), *row(Arrival, event_id=n)),
                 mine: lambda n: row(Registration, person_id=n),
                 event_list: lambda n: ("table:follow_site_event", "table:follow_site_registration"),
             }

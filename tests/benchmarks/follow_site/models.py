@@ -28,6 +28,6 @@ class Registration(models.Model):
     status = models.CharField(max_length=20, default="confirmed")
 
 
-class CheckIn(models.Model):
+class Arrival(models.Model):
     event = models.ForeignKey(Event, models.CASCADE)
     registration = models.ForeignKey(Registration, models.CASCADE)
