@@ -26,7 +26,6 @@ from typing import Any
 from follow_caches import NAMES, SETTINGS
 
 HERE = Path(__file__).parent
-ROUNDS = 7
 
 
 def main(argv: list[str]) -> int:
@@ -40,7 +39,7 @@ def main(argv: list[str]) -> int:
     add("--json", type=Path, help="write what was measured here")
     options = parser.parse_args(argv)
     sizes = {name: getattr(options, name) for name in ("reads", "peer_reads", "requests", "queries")}
-    sizes["peer_reads"] = options.peer_reads or options.reads
+    sizes |= {"peer_reads": options.peer_reads or options.reads, "per_write": 100, "rounds": 7}
     found = measure(options.only.split(","), sizes)
     print(report(found))
     if options.json:
@@ -79,7 +78,7 @@ def measure_on(
             found[name] = answer(name, served[name])
             print(name, found[name], file=sys.stderr, flush=True)
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-        for _ in range(ROUNDS):
+        for _ in range(sizes["rounds"]):
             for name, process in served.items():
                 print(file=process.stdin, flush=True)
                 rounds[name].append(answer(name, process))

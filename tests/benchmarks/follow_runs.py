@@ -16,7 +16,7 @@ from typing import Any
 
 from follow_caches import MORE, Cache, Foreign, count_queries, cpu_us, save
 
-ROWS, PER_WRITE, AHEAD = 64, 100, 1_000
+ROWS = 64
 MORTAL = range(57, 65)  # rows of the one that is killed
 READERS, WRITERS = 2, 2
 FORK = multiprocessing.get_context("fork")
@@ -25,7 +25,9 @@ FORK = multiprocessing.get_context("fork")
 class Shared:
     """What the processes of a run know of one another; each number has one writer."""
 
-    def __init__(self) -> None:
+    def __init__(self, per_write: int) -> None:
+        self.per_write = per_write
+        """Reads for each write."""
         self.floor = FORK.RawArray("q", ROWS + 1)
         """By row: the version of the last write that has returned and, with the journal, been told."""
         self.returned = FORK.RawArray("q", ROWS + 1)
@@ -56,7 +58,11 @@ def reader(cache: Cache, shared: Shared, at: int, reads: int, tell: Any) -> None
     count_queries(counts)
     stale = stale_killed = early = undone = hits = 0
     for n in range(reads):
-        wait_for(lambda n=n: n * READERS < (min(shared.written) + 1) * WRITERS * PER_WRITE + AHEAD)
+        wait_for(
+            lambda n=n: (
+                n * READERS < (min(shared.written) + 1) * WRITERS * shared.per_write + 10 * shared.per_write
+            )
+        )
         pk, before = 1 + int(ROWS * draw.random() ** 2), counts[0]
         floor, killed, returned = shared.floor[pk], shared.killed[pk], shared.returned[pk]
         seen = cache.version(pk)
@@ -83,7 +89,7 @@ def writer(cache: Cache, shared: Shared, at: int, writes: int, conninfo: str, te
     draw, made, lags = random.Random(at + 100), dict.fromkeys(kinds, 0), []
     mine = [pk for pk in range(1, MORTAL.start) if pk % WRITERS == at]
     for n in range(writes):
-        wait_for(lambda n=n: sum(shared.read) >= n * WRITERS * PER_WRITE)
+        wait_for(lambda n=n: sum(shared.read) >= n * WRITERS * shared.per_write)
         kind, pk = draw.choice(list(kinds)), draw.choice(mine)
         version = shared.floor[pk] + 1
         kinds[kind](pk, version)
@@ -158,9 +164,9 @@ def follower(cache: Cache, shared: Shared, url: str) -> None:
             time.sleep(0.0005)
 
 
-def staleness(cache: Cache, url: str, conninfo: str, reads: int) -> dict[str, Any]:
-    shared, kills = Shared(), max(2, reads // 5_000)
-    each, writes = reads // READERS, reads // PER_WRITE // WRITERS
+def staleness(cache: Cache, url: str, conninfo: str, reads: int, per_write: int) -> dict[str, Any]:
+    shared, kills = Shared(per_write), max(2, reads // 5_000)
+    each, writes = reads // READERS, reads // per_write // WRITERS
     roles: list[tuple[Any, tuple[Any, ...]]] = [(reader, (at, each)) for at in range(READERS)]
     roles += [(writer, (at, writes, conninfo)) for at in range(WRITERS)]
     roles += [(mortal, (reads, kills))]
@@ -385,7 +391,7 @@ def main() -> None:
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     with journaled(cache, url):
-        found = staleness(cache, url, conninfo, sizes["reads"])
+        found = staleness(cache, url, conninfo, sizes["reads"], sizes["per_write"])
         found |= site(cache, conninfo, sizes["requests"])
         print(json.dumps(found), flush=True)
         one_round = costs(cache, sizes["queries"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.integration
-SIZES = {"reads": 400, "peer_reads": 400, "requests": 60, "queries": 5}
+SIZES = {"reads": 200, "peer_reads": 100, "per_write": 10, "requests": 40, "queries": 5, "rounds": 1}
 
 
 def compared(monkeypatch: pytest.MonkeyPatch, request: Any, names: list[str], sizes: dict[str, int]) -> Any:
@@ -39,6 +39,8 @@ def test_every_cache_is_measured_as_it_is_configured(monkeypatch, request):
         assert importlib.util.find_spec(peer), f"{peer} is in the group of the tests"
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
     names = list(importlib.import_module("follow_caches").NAMES)
-    found = compared(monkeypatch, request, names, SIZES | {"reads": 4_000, "peer_reads": 4_000})
+    found = compared(
+        monkeypatch, request, names, SIZES | {"reads": 4_000, "peer_reads": 4_000, "per_write": 40}
+    )
     ours = found["eventperf + journal"]
     assert (ours["stale"], ours["undone"], ours["site_stale"]) == (0, 0, 0)

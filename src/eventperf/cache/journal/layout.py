@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import secrets
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
@@ -129,11 +132,28 @@ class Dialect(Protocol):
         """The connection was lost: it may be another server now."""
         ...
 
+    def telling(self, conn: Any) -> set[str] | None:
+        """Return the tables that have all of their triggers; ``None`` where this role is not shown them."""
+        ...
+
     def read(self, conn: Any, position: str) -> Batch: ...
 
     def purge(self, conn: Any, positions: Sequence[str]) -> int:
         """Remove what all positions have gone past; return how many rows."""
         ...
+
+
+def name_for(caches: Sequence[Any], own: bool, given: str | None) -> str:
+    """Return the name of a reader; a cache in process memory shares its place with no other."""
+    if own:
+        mine = f"{socket.gethostname()[:80]}:{os.getpid()}:{secrets.token_hex(4)}"
+        return f"{given[:90]}:{mine}" if given else mine
+    if given:
+        return given
+    spaces = sorted({cache.namespace for cache in caches})
+    urls = sorted({cache.store.url for cache in caches})
+    digest = hashlib.blake2b("\0".join([*spaces, *urls]).encode(), digest_size=8).hexdigest()
+    return f"{','.join(spaces)[:100]}:{digest}"
 
 
 def tags_of(changes: Iterable[tuple[str, str | None]]) -> list[str]:

@@ -32,7 +32,11 @@ _CURES: Final = (
     ("1419", "set log_bin_trust_function_creators=1, or let an administrator run it"),
     ("55P03", "a long transaction holds the table: run it again at a quieter time"),
     ("1205", "a long transaction holds the table: run it again at a quieter time"),
-    ("42501", "run it as the owner of the tables, with the right to create in the schema"),
+    (
+        "42501",
+        "make it as the owner of the tables, with the right to create in the schema; read it with what "
+        "`eventperf cache journal URL --role NAME` grants",
+    ),
 )
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
-import socket
 import threading
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from eventperf._core.durations import Duration, show
@@ -20,7 +18,7 @@ from eventperf.cache.errors import CacheError, JournalMissing, StoreUnavailable
 from eventperf.cache.following import ANY_TABLE, all_tags
 
 from .bell import Bell, bell_for
-from .layout import READERS, TABLES, LostPlace, tags_of
+from .layout import READERS, TABLES, LostPlace, name_for, tags_of
 from .making import dialect_of, engine_for, reading, translated, where
 
 if TYPE_CHECKING:
@@ -57,7 +55,7 @@ class Journal:
         cache: The manager; several with the same store, or a list of them, when namespaces differ.
         database: A URL of SQLAlchemy's, or an engine that is not asynchronous.
         name: The reader's place is kept under it; by default it is made of namespace and store. A cache in
-            process memory gets one of its own.
+            process memory gets one of its own, which begins with what is given.
         poll: Longest pause between two looks. PostgreSQL's ``NOTIFY`` ends it early.
         keep: A reader that was not heard of for so long is forgotten, and its rows are removed; should it
             come back it invalidates everything that follows a table.
@@ -96,7 +94,8 @@ class Journal:
         self._fresh()
 
     def _fresh(self) -> None:
-        self.name: str = self._named or _name_for(self._caches, self._own)
+        self.name: str = name_for(self._caches, self._own, self._named)
+        self._untold_tables: set[str] = set()
         self._position: str | None = None
         self._saved: tuple[str, float] = ("", 0.0)
         self._bell: Bell | None = None
@@ -144,7 +143,7 @@ class Journal:
                 raise
 
     def _round(self) -> int:
-        count = 0
+        before = self.changes
         if self._position is None and not self._found_place():
             self._begin_anew()
         while True:
@@ -155,10 +154,9 @@ class Journal:
                     batch = self._dialect.read(conn, self._position)
             except LostPlace as why:
                 self._lost(str(why))
-                return count
+                return self.changes - before
             if batch.changes:
                 self._tell(tags_of(batch.changes))
-                count += len(batch.changes)
                 self.changes += len(batch.changes)
             self._position = batch.position
             if batch.is_all:
@@ -169,7 +167,7 @@ class Journal:
             if self._stop.is_set():
                 break
         self._keep_place()
-        return count
+        return self.changes - before
 
     def _say_lag(self) -> None:
         if self.lag_s > _LAGS_S and not self._lags:
@@ -227,6 +225,23 @@ class Journal:
         if not self._save(self._position, only_known=True):
             self._lost(f"it was not heard of for {show(self._keep_s)}, or was removed")
         self._purge()
+        self._look_at_triggers()
+
+    def _look_at_triggers(self) -> None:
+        """Say which tables tell nothing any more, and invalidate what follows them until they do again."""
+        with translated(self._engine), reading(self._engine) as conn:
+            tables = {name for (name,) in conn.execute(_sql(f"SELECT tbl FROM {TABLES}"))}
+            telling = self._dialect.telling(conn)
+        silent = set() if telling is None else tables - telling
+        if silent - self._untold_tables:
+            _log.warning(
+                "change journal at %s: no triggers on %s (dropped, off, or the table is a new one): what "
+                "follows it is invalidated every %s until `eventperf cache journal URL --apply` has run",
+                where(self._engine), ", ".join(sorted(silent)), show(_ALIVE_S),
+            )  # fmt: skip
+        self._untold_tables = silent
+        if silent:
+            self._tell(all_tags(silent))
 
     def _save(self, position: str, only_known: bool = False) -> bool:
         values = {"name": self.name, "position": position}
@@ -286,8 +301,8 @@ class Journal:
                 else:
                     self._stop.wait(pause)
                     pause = min(pause * 2, _LAST_S)
-        finally:
-            self._drop_bell()  # by whoever made it: close() may have given up waiting for this
+        finally:  # close() may have given up waiting for this
+            self._drop_bell()
             if self._is_left and self._is_ours:
                 self._engine.dispose()
 
@@ -317,10 +332,8 @@ class Journal:
             )  # fmt: skip
         if self.lag_s > self._keep_s:  # nobody else may be there to end the growth of the journal
             self._position = None
-            try:
+            with suppress(Exception):  # it is blind, and that was said
                 self._forget_me()
-            except Exception:  # it is blind, and that was said
-                return
 
     def _wait(self) -> None:
         bell = self._bell
@@ -347,14 +360,13 @@ class Journal:
     def stop(self) -> None:
         """End :meth:`run` after the round it is at; may be called from anywhere."""
         self._stop.set()
-        if (bell := self._bell) is not None:
+        if bell := self._bell:
             bell.interrupt()
 
     def close(self) -> None:
         """Stop, keep the place, and close what was opened; caches and a given engine are left alone.
 
-        A database that does not answer is waited for no longer than half a minute: what its reader has open
-        is closed when the statement that it is in ends.
+        A database that does not answer is waited for half a minute; what is open is closed when it does.
         """
         self.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -364,8 +376,7 @@ class Journal:
         _started.discard(self)
         if self._is_left or not self._mu.acquire(timeout=_LEAVE_S):
             _log.warning(
-                "change journal at %s: reader %r was left in a statement that does not end; its place is "
-                "the one that it has kept last",
+                "change journal at %s: reader %r was left in a statement that does not end",
                 where(self._engine), self.name,
             )  # fmt: skip
             return
@@ -407,8 +418,6 @@ class Journal:
 
 
 _started: weakref.WeakSet[Journal] = weakref.WeakSet()
-
-
 _held: list[Journal] = []
 _FORK_WAIT_S = 5.0
 
@@ -439,12 +448,3 @@ def _sql(statement: str) -> Any:
     from sqlalchemy import text
 
     return text(statement)
-
-
-def _name_for(caches: Sequence[Any], own: bool) -> str:
-    if own:
-        return f"{socket.gethostname()[:80]}:{os.getpid()}:{secrets.token_hex(4)}"
-    spaces = sorted({cache.namespace for cache in caches})
-    urls = sorted({cache.store.url for cache in caches})
-    digest = hashlib.blake2b("\0".join([*spaces, *urls]).encode(), digest_size=8).hexdigest()
-    return f"{','.join(spaces)[:100]}:{digest}"

@@ -6,6 +6,7 @@ transaction that is still under way, or was rolled back. A position remembers it
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +16,8 @@ from eventperf.cache.journal.layout import CHANGES, Batch, LostPlace
 PAGE: Final = 5_000
 MOST_GAPS: Final = 2_000
 """Beyond it neighbours are joined: the rows between them are told again until the server knows."""
+_AT_ONCE: Final = 100
+"""Ranges that are read by one statement."""
 _BEFORE: Final = 1_000
 """How many numbers before the first row that is there may belong to transactions under way."""
 
@@ -105,24 +108,19 @@ def read(conn: Any, at: Place, keeps_gaps: bool, over: Container[Range] = ()) ->
     Raises:
         LostPlace: The numbers have begun anew.
     """
-    from sqlalchemy import text
-
     last = conn.exec_driver_sql(f"SELECT max(id) FROM {CHANGES}").scalar()
     if at.last and (last is None or last < at.last):
         raise LostPlace("the journal was emptied, restored or made anew")
     changes: dict[tuple[str, str | None], None] = {}
     left: list[Range] = []
     is_all = True
-    asked = text(f"SELECT id, tbl, k FROM {CHANGES} WHERE id BETWEEN :low AND :high ORDER BY id LIMIT {PAGE}")
-    for low, high in at.gaps:
-        rows = conn.execute(asked, {"low": low, "high": high}).all()
+    for start in range(0, len(at.gaps), _AT_ONCE):
+        some = at.gaps[start : start + _AT_ONCE]
+        rows = _rows(conn, " OR ".join(f"id BETWEEN {low:d} AND {high:d}" for low, high in some))
         changes.update(dict.fromkeys((row[1], row[2]) for row in rows))
-        if (low, high) not in over:
-            left += holes(low, high, [row[0] for row in rows])
-        elif len(rows) == PAGE:
-            left.append((rows[-1][0] + 1, high))
+        left += _still_missing(some, [row[0] for row in rows], over)
         is_all &= len(rows) < PAGE
-    rows = conn.execute(asked, {"low": at.last + 1, "high": max(last or 0, at.last + 1)}).all()
+    rows = _rows(conn, f"id BETWEEN {at.last + 1:d} AND {max(last or 0, at.last + 1):d}")
     changes.update(dict.fromkeys((row[1], row[2]) for row in rows))
     if rows and keeps_gaps:
         # Before the first row ever, how far back others may be under way is not known.
@@ -130,6 +128,28 @@ def read(conn: Any, at: Place, keeps_gaps: bool, over: Container[Range] = ()) ->
         left += holes(low, rows[-1][0], [row[0] for row in rows])
     place = Place(at.server, rows[-1][0] if rows else at.last, joined(left))
     return Batch(list(changes), str(place), is_all and len(rows) < PAGE)
+
+
+def _rows(conn: Any, asked: str) -> list[Any]:
+    return list(
+        conn.exec_driver_sql(f"SELECT id, tbl, k FROM {CHANGES} WHERE {asked} ORDER BY id LIMIT {PAGE}").all()
+    )
+
+
+def _still_missing(gaps: Sequence[Range], seen: Sequence[int], over: Container[Range]) -> list[Range]:
+    """Return what is missing of gaps after a page of their rows, which may have ended amid one of them.
+
+    >>> _still_missing([(1, 3), (7, 9)], [2, 8], over={(7, 9)})
+    [(1, 1), (3, 3)]
+    """
+    end = seen[-1] if len(seen) == PAGE else None
+    out: list[Range] = []
+    for low, high in gaps:
+        if (low, high) not in over:
+            out += holes(low, high, seen[bisect_left(seen, low) : bisect_right(seen, high)])
+        elif end is not None and end < high:
+            out.append((max(low, end + 1), high))
+    return out
 
 
 def without_dead(gaps: Sequence[Range], is_free: Callable[[int, int], bool]) -> list[Range]:
