@@ -33,13 +33,14 @@ def main(argv: list[str]) -> int:
     add = parser.add_argument
     add("--reads", type=int, default=100_000, help="of each of ours under racing writers (100,000)")
     add("--peer-reads", type=int, default=0, help="the same of the others (as many)")
+    add("--per-write", type=int, default=100, help="reads for each write (100)")
     add("--requests", type=int, default=6_000, help="of the event site's mix (6,000)")
     add("--queries", type=int, default=2_000, help="of each kind whose CPU is measured (2,000)")
     add("--only", default=",".join(NAMES), help=f"caches, of {', '.join(NAMES)}")
     add("--json", type=Path, help="write what was measured here")
     options = parser.parse_args(argv)
     sizes = {name: getattr(options, name) for name in ("reads", "peer_reads", "requests", "queries")}
-    sizes |= {"peer_reads": options.peer_reads or options.reads, "per_write": 100, "rounds": 7}
+    sizes |= {"peer_reads": options.peer_reads or options.reads, "per_write": options.per_write, "rounds": 7}
     found = measure(options.only.split(","), sizes)
     print(report(found))
     if options.json:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 NAMES = (
-    "none", "django-cacheops", "cacheops keep_fresh", "django-cachalot", "eventperf", "eventperf + journal",
+    "none", "django-cacheops", "cacheops keep_fresh", "django-cachalot",
+    "eventperf", "eventperf + journal", "eventperf + journal + memory",
 )  # fmt: skip
 TTL_S = 600
 SETTINGS = {
@@ -16,9 +17,10 @@ SETTINGS = {
     "bulk updates by invalidated_update()",
     "cacheops keep_fresh": "the same without ops; functions by @cached_as(querysets, keep_fresh=True)",
     "django-cachalot": "its defaults, CACHES: django.core.cache.backends.redis.RedisCache",
-    "eventperf": "EVENTPERF_FOLLOW, CacheManager(redis, ttl=600, timeout='5s'), "
+    "eventperf": "EVENTPERF_FOLLOW, CacheManager(redis, l1=None, ttl=600, timeout='5s'), "
     "depends(*row(...)) in the loader",
     "eventperf + journal": "the same, and one reader of the change journal for all tables",
+    "eventperf + journal + memory": "the same with process memory, which follows others within milliseconds",
 }
 MORE = 1_000_000
 """What a write that is rolled back adds to a version."""
@@ -32,7 +34,7 @@ class Cache:
     def __init__(self, name: str, database: dict[str, Any], redis: str) -> None:
         self.name, self.redis = name, redis
         self.is_ours = name.startswith("eventperf")
-        self.has_journal = name.endswith("journal")
+        self.has_journal = "journal" in name
         self.manager: Any = None
         configure(name, database, redis)
 
@@ -42,7 +44,8 @@ class Cache:
             from eventperf.cache import CacheManager
             from eventperf.contrib.django import follow
 
-            self.manager = CacheManager(self.redis, namespace="follow", ttl=TTL_S, timeout="5s")
+            memory = {} if self.name.endswith("memory") else {"l1": None}
+            self.manager = CacheManager(self.redis, namespace="follow", ttl=TTL_S, timeout="5s", **memory)
             follow(self.manager)
         self.version = self._reading()
 

@@ -165,7 +165,7 @@ def follower(cache: Cache, shared: Shared, url: str) -> None:
 
 
 def staleness(cache: Cache, url: str, conninfo: str, reads: int, per_write: int) -> dict[str, Any]:
-    shared, kills = Shared(per_write), max(2, reads // 5_000)
+    shared, kills = Shared(per_write), max(4, reads // 5_000)
     each, writes = reads // READERS, reads // per_write // WRITERS
     roles: list[tuple[Any, tuple[Any, ...]]] = [(reader, (at, each)) for at in range(READERS)]
     roles += [(writer, (at, writes, conninfo)) for at in range(WRITERS)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]  # each cache starts a Django of its own
 SIZES = {"reads": 200, "peer_reads": 100, "per_write": 10, "requests": 40, "queries": 5, "rounds": 1}
 
 
@@ -33,7 +33,6 @@ def test_with_the_journal_nothing_is_stale_beside_writers_rollbacks_and_kills(mo
     assert ours["lags"]
 
 
-@pytest.mark.long
 def test_every_cache_is_measured_as_it_is_configured(monkeypatch, request):
     for peer in ("cacheops", "cachalot"):
         assert importlib.util.find_spec(peer), f"{peer} is in the group of the tests"
