@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Final
 
+from eventperf._core.clock import Clock
 from eventperf._pages.html import Html, markup, tag
 from eventperf._pages.svg import lines
 from eventperf.contrib.console.texts import heads, say
@@ -16,15 +18,29 @@ if TYPE_CHECKING:
 Lines = list[tuple[str, list[tuple[float, float]]]]
 
 _SPANS: Final = {"1h": "1m", "6h": "5m", "24h": "15m"}
+_FRESH_S: Final = {"1h": 5.0, "6h": 30.0, "24h": 60.0}
 _DRAWN: Final = 5  # series in one plot: as many as there are colours, and one less
 
 
-def plots(manager: QueueManager, span: str = "1h") -> Html:
+class Minutes:
+    """The minutes of one manager: a day of many kinds of jobs is read once a minute at most."""
+
+    def __init__(self, manager: QueueManager, clock: Clock) -> None:
+        self._manager, self._clock = manager, clock
+        self._mu = threading.Lock()
+        self._read: dict[str, tuple[float, Metrics]] = {}
+
+    def of(self, span: str) -> Metrics:
+        """Return what the last hour, or another span of the switch, brought."""
+        with self._mu:
+            now = self._clock.monotonic()
+            if span not in self._read or now - self._read[span][0] >= _FRESH_S[span]:
+                self._read[span] = (now, self._manager.metrics(since=span, step=_SPANS[span]))
+            return self._read[span][1]
+
+
+def plots(metrics: Metrics) -> Html:
     """Return jobs a minute and waits, by queue."""
-    return _plots(manager.metrics(since=span, step=_SPANS[span]))
-
-
-def _plots(metrics: Metrics) -> Html:
     if not metrics.intervals:
         return empty(say("no_minutes"))
     by_queue: dict[str, dict[float, Interval]] = {}
@@ -77,7 +93,7 @@ def _late(one: Interval | None, percent: float) -> float | None:
     return None if one is None else one.wait.percentile(percent)
 
 
-def section_of(view: View, name: str, manager: QueueManager) -> Html:
+def section_of(view: View, minutes: Minutes) -> Html:
     """Return plots and a table of the span that the URL asks for."""
     asked = view.request.asked("span", "1h")
     span = asked if asked in _SPANS else "1h"
@@ -86,8 +102,8 @@ def section_of(view: View, name: str, manager: QueueManager) -> Html:
         for s in _SPANS
     ]
     chooser = tag("nav", *links, class_="tabs", aria_label=say("how_far_back"))
-    metrics = manager.metrics(since=span, step=_SPANS[span])  # once for both
-    return markup(chooser, _plots(metrics), _table(metrics, span))
+    metrics = minutes.of(span)
+    return markup(chooser, plots(metrics), _table(metrics, span))
 
 
 def _table(metrics: Metrics, span: str) -> Html:
