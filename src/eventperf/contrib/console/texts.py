@@ -12,7 +12,6 @@ TEXTS: Final[dict[str, str]] = {
     "overview": "Overview",
     "queues": "Queues",
     "jobs": "Jobs",
-    "job": "Job",
     "job_named": "Job {id}",
     "managers": "Managers",
     "find_jobs": "Find jobs",
@@ -246,6 +245,7 @@ TEXTS: Final[dict[str, str]] = {
     "the_shadow": "dry run",
     "beside": "What the shadow would have run beside what ran",
     "beside_table": "The same in figures, newest first",
+    "replica_hours": "replica-hours in {age}",
     "none": "–",
     # What was done, after a form
     "done_pause": "Paused; running jobs go on.",
@@ -346,7 +346,6 @@ COLUMNS: Final[dict[str, str]] = {
     "p99": "p99",
     "running": "running",
     "schedule": "schedule",
-    "shadow": "shadow",
     "share": "share",
     "since": "since",
     "slots": "slots",

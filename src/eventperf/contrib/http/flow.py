@@ -124,7 +124,7 @@ class HttpCache:
             status=status,
             headers=kept,
             body=body,
-            at=now - rules.aged(headers),
+            at=now - rules.aged(headers, now),
             until=now + life,
             stale_s=stale_s,
             grace_s=grace_s,
@@ -139,10 +139,13 @@ class HttpCache:
         told = [("Cache-Status", f"eventperf; hit; ttl={left}" if hit else "eventperf; fwd=miss; stored")]
         if hit or age:
             told.append(("Age", str(age)))
-        if rules.not_modified(asked, record.headers):
-            return 304, [*((k, v) for k, v in record.headers if k.lower() in rules.NOT_MODIFIED), *told], b""
-        headers = [*((k, v) for k, v in record.headers), *told, ("Content-Length", str(len(record.body)))]
-        return record.status, headers, b"" if asked.method == "HEAD" else record.body
+        if rules.not_modified(asked, record.status, record.headers):
+            told += [(k, v) for k, v in record.headers if k.lower() in rules.NOT_MODIFIED]
+            return 304, told, b""
+        told += [(k, v) for k, v in record.headers]
+        if record.status != 204:  # which has no length (RFC 9110, 8.6)
+            told.append(("Content-Length", str(len(record.body))))
+        return record.status, told, b"" if asked.method == "HEAD" else record.body
 
     # -- looking up --------------------------------------------------------------------------------
 

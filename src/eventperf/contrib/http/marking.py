@@ -18,6 +18,8 @@ from .kept import Marks, Record, Unstorable, marks
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager
 
+    from .rules import Asked
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -111,7 +113,10 @@ def _flask(http: HttpCache, tags: list[str], view: Callable[[], Any]) -> Any:
 
     asked = asked_of(flask.request.environ, http.rules.harmless)
     if bypass(asked, http.rules):
-        return view()
+        answer = flask.make_response(view())
+        if http.changed(asked, answer.status_code):
+            http.cache.invalidate_tags(http.tag(asked))
+        return answer
     made: list[Any] = []
 
     def load() -> Record:
@@ -122,11 +127,20 @@ def _flask(http: HttpCache, tags: list[str], view: Callable[[], Any]) -> Any:
         headers = list(answer.headers.items())
         return http.record(asked, answer.status_code, headers, answer.get_data(), Marks(tags=tags))
 
+    if asked.method == "HEAD":
+        kept = http.peek(asked)
+        return view() if kept is None else _response(http, asked, kept, hit=True)
     try:
         record = http.answer(asked, load)
     except Unstorable:
         return made[0] if made else view()
-    status, headers, body = http.sent(asked, record, hit=not made)
+    return _response(http, asked, record, hit=not made)
+
+
+def _response(http: HttpCache, asked: Asked, record: Record, *, hit: bool) -> Any:
+    import flask
+
+    status, headers, body = http.sent(asked, record, hit=hit)
     answer = flask.Response(body, status=status)
     answer.headers.clear()
     for name, value in headers:

@@ -55,7 +55,8 @@ def says_who(name: str) -> bool:
 
 _SILENT: Final = frozenset({
     # Of HTTP itself: what answers depend on is in the key already, in Vary, or no matter of the answer.
-    "accept", "accept-charset", "accept-datetime", "accept-encoding", "accept-language",
+    "accept", "authorization",  # where it may be kept at all, the answer says that it is everybody's
+    "accept-charset", "accept-datetime", "accept-encoding", "accept-language",
     "accept-signature", "alt-used", "cache-control", "connection", "content-length", "content-type",
     "date", "dnt", "early-data", "expect", "host", "http2-settings", "if-match", "if-modified-since",
     "if-none-match", "if-range", "if-unmodified-since", "keep-alive", "max-forwards", "pragma",

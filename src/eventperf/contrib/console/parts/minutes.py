@@ -19,7 +19,10 @@ _DRAWN: Final = 5  # series in one plot: as many as there are colours, and one l
 
 def plots(manager: QueueManager, span: str = "1h") -> Html:
     """Return jobs a minute and waits, by queue."""
-    metrics = manager.metrics(since=span, step=_SPANS[span])
+    return _plots(manager.metrics(since=span, step=_SPANS[span]))
+
+
+def _plots(metrics: Metrics) -> Html:
     if not metrics.intervals:
         return empty(say("no_minutes"))
     by_queue: dict[str, dict[float, Interval]] = {}
@@ -77,11 +80,12 @@ def section_of(view: View, name: str, manager: QueueManager) -> Html:
         for s in _SPANS
     ]
     chooser = tag("nav", *links, class_="tabs", aria_label=say("how_far_back"))
-    return markup(chooser, plots(manager, span), _table(manager, span))
+    metrics = manager.metrics(since=span, step=_SPANS[span])  # once for both
+    return markup(chooser, _plots(metrics), _table(metrics, span))
 
 
-def _table(manager: QueueManager, span: str) -> Html:
-    found = manager.metrics(since=span, step=_SPANS[span]).by("queue", "type")
+def _table(metrics: Metrics, span: str) -> Html:
+    found = metrics.by("queue", "type")
     rows = [
         (
             i.queue, i.type, f"{i.completed:,}", f"{i.failed:,}", f"{i.retried:,}",
