@@ -307,6 +307,7 @@ COLUMNS: Final[dict[str, str]] = {
     "change": "replicas",
     "completed": "completed",
     "counted": "counted",
+    "crashed": "crashed",
     "dead": "dead",
     "delayed": "delayed",
     "error": "error",

@@ -93,8 +93,8 @@ def _table(metrics: Metrics, span: str) -> Html:
         )
         for i in sorted(found.values(), key=lambda i: -_ended(i))[:50]
     ]  # fmt: skip
-    columns = heads("queue type completed failed retried wait_p50 p99 run_p50 p99")
-    return listing(say("by_queue_and_type", span=span), columns, rows, range(2, 9)) if rows else Html("")
+    columns = heads("queue type completed failed retried crashed wait_p50 p99 run_p50 p99")
+    return listing(say("by_queue_and_type", span=span), columns, rows, range(2, 10)) if rows else Html("")
 
 
 def _time(seconds: float | None) -> str:

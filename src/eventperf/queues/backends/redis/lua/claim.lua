@@ -133,6 +133,7 @@ if #gone > 0 then
         flags = remember(id, flags, run_of(attempts + 1, started or 0,
           started and string.format('%d', (now - started) * 1000) or 0, 'x', whose or '', ''))
         crashes = crashes + 1
+        count_run(q, type_, 'k')
       end
       let_go(id)
       local why = fault(blobs[k])
@@ -506,4 +507,5 @@ elseif #leases > 0 then first_end = math.min(first_end or now + lease, now + lea
 look_at(first_due)
 look_at(first_end and math.max(first_end, now + spare))
 if limited or not is_plain then look_at(first_of('G')) end
+if next(counted) then write_minutes() end
 return { next_at and math.max(0, (next_at - exact) * 1000) or -1, leases, stalled, expired }
