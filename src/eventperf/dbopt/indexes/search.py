@@ -162,8 +162,8 @@ class Search:
         for again in range(3):
             if again and len(asked) > self._affordable(math.inf):
                 break
-            picked = [q for n, q in enumerate(asked) if self._picks(q, left[q.id], n)]
-            asked = [q for q in picked[:many] if again < len(q.analysis.uses)]
+            picked = {q.id for n, q in enumerate(asked) if self._picks(q, left[q.id], n)}
+            asked = [q for q in asked[:many] if q.id in picked and again < len(q.analysis.uses)]
         for query in ranked:
             for spec in left[query.id]:
                 self._reasons.setdefault(spec, "the planner chose another index for every query")
