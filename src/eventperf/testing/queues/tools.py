@@ -30,7 +30,7 @@ __all__ = [
 
 Make = Callable[..., QueueManager]
 
-whole = pytest.mark.usefixtures("whole_store")
+whole: pytest.MarkDecorator = pytest.mark.usefixtures("whole_store")
 """Of a test whose promise holds over the whole store only where that is in one piece."""
 
 LEASE_S = 0.6

@@ -29,7 +29,7 @@ class Desk:
 
     def __init__(self, card: WorkerCard, space: str, count: int, open_line: OpenLine) -> None:
         self.card = card
-        self.hints = Hints(count, card.lease_s, hash(card.id))
+        self.hints: Hints = Hints(count, card.lease_s, hash(card.id))
         self.strange: set[int] = set()  # partitions that may have answered claims into the void
         self.turn = 0  # of the partitions that are told of the worker by turns
         self._count = count
