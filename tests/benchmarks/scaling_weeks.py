@@ -129,10 +129,10 @@ def measure(weeks: int) -> list[dict[str, Any]]:
 
 
 def _counted(made: Week) -> list[bool]:
-    """Leave out the first opening of each kind, from which nobody can know what comes."""
+    """Leave out the first listed opening of each kind: of those before it nobody was told which kind they are."""
     firsts = dict[str, float]()
-    for opening in made.openings:
-        firsts.setdefault(opening.kind, opening.at)
+    for event in sorted(made.calendar, key=lambda event: event.at):
+        firsts.setdefault(event.kind, event.at)
     spans = [(at - 300.0, at + 5400.0) for at in firsts.values()]
     times = (i * STEP_S for i in range(len(made.trace.rates)))
     return [not any(a <= t < b for a, b in spans) for t in times]
