@@ -129,7 +129,7 @@ def measure(weeks: int) -> list[dict[str, Any]]:
 
 
 def _counted(made: Week) -> list[bool]:
-    """Leave out the first listed opening of each kind: of those before it nobody was told which kind they are."""
+    """Leave out the first listed opening of each kind: nobody was told what kind those before it are."""
     firsts = dict[str, float]()
     for event in sorted(made.calendar, key=lambda event: event.at):
         firsts.setdefault(event.kind, event.at)
