@@ -117,9 +117,9 @@ SHORT_HOST = "zou"  # the scenario whole in about a minute of CPU; ``nox -s host
 
 def in_processes(session: nox.Session, *command: str) -> None:
     """Run the shares of the suite beside one another, each with servers of its own; all must pass."""
-    env = {**os.environ, "PATH": os.pathsep.join([session.bin, os.environ["PATH"]])}
     uv = str(Path(sys.executable).parent)  # nox[uv] has it beside itself
-    host_env = {**env, "PATH": os.pathsep.join([env["PATH"], uv]), "HOSTS_FOLDER": session.create_tmp()}
+    env = {**os.environ, "PATH": os.pathsep.join([session.bin, os.environ["PATH"], uv])}
+    host_env = {**env, "HOSTS_FOLDER": session.create_tmp()}
     host = [str(Path(session.bin) / "python"), "tests/hosts/run.py", "--if-possible", SHORT_HOST]
     named = [path for share in SHARES for path in share]
 
@@ -198,10 +198,12 @@ def extras(session: nox.Session, extra: str) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Benchmarks of one room: ``nox -s bench -- cache|dbopt|scaling|queues``."""
+    """Benchmarks of one room: ``nox -s bench -- cache|dbopt|scaling|queues|http``."""
     provide_servers(session)
     groups = ["test", *(["bench"] if "bench" in PROJECT["dependency-groups"] else [])]
     install(session, *groups)
+    if session.posargs[:1] == ["http"]:
+        session.install("--no-deps", "starlette-caches")  # it asks for Starlette 0, and runs on 1
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
 
 

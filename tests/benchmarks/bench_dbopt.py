@@ -2,6 +2,7 @@
 
 events-postgres, events-sqlite, events-mariadb: an event platform, scored on parameters not recorded.
 tpch-postgres, tpch-sqlite, tpch-mariadb: indexes, then accepted rewrites.
+joins-postgres, joins-sqlite, tpcds-postgres, tpcds-sqlite: many joins, against one index per foreign key.
 advising: 1,000 statements over 50 tables. texts: fingerprints and the recorder.
 """
 
@@ -21,43 +22,13 @@ from typing import Any
 import dbopt_events as platform
 import dbopt_peers as peers
 from dbopt_beds import Asking, Bed
+from dbopt_table import Table, regressions
 from sqlalchemy import create_engine, text
 
 from eventperf.dbopt import DatabaseOptimizer, Limits, QueryRecorder, Workload, fingerprint
 from eventperf.dbopt.protocols import Measurement
 
-Row = dict[str, Any]
 HELD_OUT, SEEN = "held-out", "seen"
-
-
-class Table:
-    """Rows to print, targets to judge, and both as JSON."""
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.rows: list[Row] = []
-        self.targets: list[Row] = []
-        self.notes: list[str] = []
-
-    def add(self, **row: Any) -> None:
-        self.rows.append(row)
-        print("  " + "  ".join(f"{k}={_shown(v)}" for k, v in row.items()), flush=True)
-
-    def target(self, name: str, wanted: str, measured: float, met: bool) -> None:
-        self.targets.append({"target": name, "wanted": wanted, "measured": round(measured, 3), "met": met})
-
-    def note(self, line: str) -> None:
-        self.notes.append(line)
-        print(f"  {line}", flush=True)
-
-    def show(self) -> None:
-        for row in self.targets:
-            verdict = "met" if row["met"] else "MISSED"
-            print(f"  {row['target']:<58} {row['wanted']:<12} {row['measured']:<10} {verdict}")
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def parameters(
@@ -70,15 +41,6 @@ def parameters(
 
 def weighted(found: Sequence[Measurement]) -> float:
     return sum(a.calls * m.seconds for a, m in zip(platform.ASKS, found, strict=True))
-
-
-def regressions(none: Sequence[Measurement], found: Sequence[Measurement]) -> list[int]:
-    """Return statements with another plan that are more than 1.2 times and 2 ms slower."""
-    return [
-        n
-        for n, (a, b) in enumerate(zip(none, found, strict=True))
-        if a.plan != b.plan and b.seconds > 1.2 * a.seconds and b.seconds - a.seconds > 0.002
-    ]
 
 
 def record(bed: Bed, scale: float) -> Workload:
@@ -406,6 +368,13 @@ def _is_number(value: Any) -> bool:
     return True
 
 
+def wide(what: str, scale: float) -> Table:
+    """T1: many joins."""
+    import dbopt_wide
+
+    return dbopt_wide.wide(what, scale)
+
+
 def advising(kind: str, scale: float) -> Table:
     """D3: 1,000 statements over 50 tables."""
     out = Table("1,000 statements over 50 tables, SQLite")
@@ -493,6 +462,10 @@ PARTS: dict[str, tuple[Callable[[str, float], Table], str, float]] = {
     "tpch-postgres": (tpch, "postgres", 0.02),
     "tpch-sqlite": (tpch, "sqlite", 0.02),
     "tpch-mariadb": (tpch, "mariadb", 0.02),
+    "joins-postgres": (wide, "joins-postgres", 0.3),
+    "joins-sqlite": (wide, "joins-sqlite", 0.3),
+    "tpcds-postgres": (wide, "tpcds-postgres", 0.05),
+    "tpcds-sqlite": (wide, "tpcds-sqlite", 0.05),
     "advising": (advising, "", 1.0),
     "texts": (texts, "", 1.0),
 }

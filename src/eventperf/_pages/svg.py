@@ -54,6 +54,7 @@ def lines(
     log: bool = False,
     areas: int = 0,
     marks: Sequence[tuple[float, str]] = (),
+    title: str = "",
 ) -> Html:
     """Return a line plot with a legend.
 
@@ -62,6 +63,7 @@ def lines(
         x: What the horizontal axis shows, with its unit; ``y`` the same of the vertical one.
         log: Whether the vertical axis is logarithmic; what is not above 0 is left out then.
         marks: Places on the horizontal axis that mean something, each with its name.
+        title: What the plot shows; its axes by default.
     """
     shown = [(name, [p for p in points if p[1] > 0 or not log]) for name, points in series]
     points = [point for _, each in shown for point in each]
@@ -75,7 +77,7 @@ def lines(
             path = [(path[0][0], HEIGHT - BOTTOM), *path, (path[-1][0], HEIGHT - BOTTOM)]
         text = " ".join(f"{a:.1f},{b:.1f}" for a, b in path)
         parts.append(tag("polyline", class_=f"{'a' if n < areas else 's'}{n}", points=text))
-    return _picture(HEIGHT, [name for name, _ in series], f"{y} against {x}", parts)
+    return _picture(HEIGHT, [name for name, _ in series], title or f"{y} against {x}", parts)
 
 
 def _magnitude(value: float) -> float:

@@ -30,9 +30,11 @@ from .options import CacheOptions
 from .protocols import AsyncCacheStore, CacheStore, InvalidationBus, LocalStore, Serializer, SupportsLease
 from .stats import (
     BreakerChanged,
+    CacheProcess,
     CacheStats,
     CoherenceChanged,
     CorruptEntry,
+    EntryFacts,
     Invalidated,
     Loaded,
     LoadFailed,
@@ -57,6 +59,7 @@ __all__ = [
     "CacheError",
     "CacheManager",
     "CacheOptions",
+    "CacheProcess",
     "CacheStats",
     "CacheStore",
     "CachedCoroutine",
@@ -65,6 +68,7 @@ __all__ = [
     "CoherenceChanged",
     "CorruptEntry",
     "CounterOverflow",
+    "EntryFacts",
     "Invalidated",
     "InvalidationBus",
     "Journal",

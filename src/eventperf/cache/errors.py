@@ -123,23 +123,27 @@ class SerializationError(CacheError, TypeError):
 
 
 class ValueTooLarge(SerializationError):
-    """A value with more bytes than the second tier is to take.
+    """A value with more bytes, or more objects, than the second tier is to take.
 
     Attributes:
         size: Its bytes before compression.
         limit: ``CacheOptions.max_value_bytes``.
+        objects: How many objects may be in so many bytes, where there are more; else ``None``.
     """
 
-    def __init__(self, type_name: str, size: int, limit: int) -> None:
+    def __init__(self, type_name: str, size: int, limit: int, objects: int | None = None) -> None:
         super().__init__(type_name)
         self.size: int = size
         self.limit: int = limit
+        self.objects: int | None = objects
         cure = "cache parts of it, or raise CacheOptions(max_value_bytes=...) in all processes that read it"
-        text = f"a {type_name} of {size} bytes is over the limit of {limit} (max_value_bytes): {cure}"
-        Exception.__init__(self, text)
+        over = f"is over the limit of {limit} (max_value_bytes)"
+        if objects is not None:
+            over = f"holds more than the {objects:,} objects that max_value_bytes={limit} allows"
+        Exception.__init__(self, f"a {type_name} of {size} bytes {over}: {cure}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.type_name, self.size, self.limit)
+        return type(self), (self.type_name, self.size, self.limit, self.objects)
 
 
 class CounterOverflow(CacheError, OverflowError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random as _random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from weakref import WeakMethod
 
 from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration
@@ -18,18 +19,17 @@ from .checks import check_bool, check_call, check_life
 from .decorating.cached import wrap
 from .decorating.faces import CachedCoroutine, CachedFunction, Decorate, as_decorate
 from .decorating.recipe import Recipe
-from .engine.figures import snapshot
 from .engine.state import Core
 from .following import followed
 from .keys import Space
 from .options import COHERENCE, OPTION_NAMES, CacheOptions, MoreOptions, check_serializer
 from .policy import is_fresh
 from .protocols import AsyncCacheStore, CacheStore, LocalStore, Serializer
-from .stats import CacheStats
 from .transactions import watch
 from .values import serializers
 from .values.isolation import SHARE, Marks
 from .verbs.base import Follows, Life
+from .verbs.facts import FactVerbs
 from .verbs.load import LoadVerbs
 from .verbs.lock import LockVerbs
 from .verbs.read import ReadVerbs
@@ -63,7 +63,7 @@ BACKENDS: Final = Registry(
 )
 
 
-class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs, LockVerbs):
+class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs, LockVerbs, FactVerbs):
     """A cache in process memory, with a second tier shared by processes when it is given a URL.
 
     Threads and tasks of any loop may use one manager at once. Nothing is opened before the first use; the
@@ -137,6 +137,8 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs, LockVerbs):
             clock=clock or SystemClock(),
             random=random or _random.Random(),
         )
+        if self._core.fleet is not None:
+            self._core.fleet.figures = WeakMethod(self._figures)
         self.options = self.settled(self.options)
         shares = self.options.isolate == SHARE
         tables = self._core.tables
@@ -311,10 +313,6 @@ class CacheManager(ReadVerbs, WriteVerbs, LoadVerbs, LockVerbs):
         return self._warmers.is_ready
 
     # -- life ----------------------------------------------------------------------------------------
-
-    def stats(self) -> CacheStats:
-        """Return this process's figures."""
-        return snapshot(self._core)
 
     @property
     def hooks(self) -> Hooks:

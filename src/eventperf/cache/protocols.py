@@ -42,7 +42,9 @@ class Serializer(Protocol):
     """Values to bytes and back.
 
     ``name`` is one character kept with each value, so that bytes of another serializer are a miss.
-    ``loads`` raises for bytes it did not write; the cache counts that as a miss.
+    ``loads`` raises for bytes it did not write; the cache counts that as a miss. One that has
+    ``check_objects(data, most)`` is asked before values of megabytes are read or written; it raises
+    ``ValueError`` for bytes that would become more objects than ``most``.
     """
 
     @property
@@ -318,6 +320,19 @@ class SupportsAdd(Protocol):
     def add(self, key: str, amount: int | None, /) -> tuple[int, int, int]: ...
 
     async def aadd(self, key: str, amount: int | None, /) -> tuple[int, int, int]: ...
+
+
+@runtime_checkable
+class SupportsBoard(Protocol):
+    """Keeps a small note of each process for a while, where all can read them.
+
+    ``board`` leaves the note ``name`` for ``life_s`` (not when ``most`` others live there) and returns the
+    age in seconds and the bytes of each that lives, at most ``most`` and one; in one step.
+    """
+
+    def board(
+        self, key: str, name: str, note: bytes, life_s: float, most: int, /
+    ) -> list[tuple[float, bytes]]: ...
 
 
 @runtime_checkable

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Any
 
 
@@ -85,6 +87,100 @@ class CacheStats:
     def to_dict(self) -> dict[str, Any]:
         """Return the figures by name, the ratio included."""
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"hit_ratio": self.hit_ratio}
+
+    @classmethod
+    def told(cls, figures: object) -> CacheStats:
+        """Return figures that another process told, as far as they are what they should be.
+
+        >>> CacheStats.told({"hits": 7, "misses": "many", "breaker": "open"}).hits
+        7
+        """
+        known = figures if isinstance(figures, Mapping) else {}
+        found: dict[str, Any] = {}
+        for field in fields(cls):
+            value: Any = known.get(field.name)
+            kind: Any = type(field.default)
+            if isinstance(field.default, str):
+                if isinstance(value, str):
+                    found[field.name] = value[:40]
+            elif type(value) in (int, float) and isfinite(value) and 0 <= value < 2**63:
+                found[field.name] = kind(value)
+        return cls(**found)
+
+    @classmethod
+    def summed(cls, all_: Iterable[CacheStats]) -> CacheStats:
+        """Return the sum of several processes: ``"open"`` if a breaker is, and every way of coherence.
+
+        >>> CacheStats.summed([CacheStats(hits=2), CacheStats(hits=1, misses=3)]).hit_ratio
+        0.5
+        """
+        several = list(all_)
+        total: dict[str, Any] = {
+            f.name: sum(getattr(one, f.name) for one in several)
+            for f in fields(cls)
+            if not isinstance(f.default, str)
+        }
+        breakers = {one.breaker for one in several}
+        total["breaker"] = "open" if "open" in breakers else ", ".join(sorted(breakers))
+        total["coherence"] = ", ".join(sorted({one.coherence for one in several}))
+        return cls(**total)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheProcess:
+    """One process of a cache, as it told others.
+
+    Attributes:
+        host, pid, version: Where it runs, and the version of this package there.
+        started_at: Since when its figures count, seconds since the epoch by its own clock.
+        age_s: How long ago it told them, by the store's clock.
+        is_here: Whether it is the one that asks.
+    """
+
+    host: str
+    pid: int
+    version: str
+    started_at: float
+    age_s: float
+    stats: CacheStats
+    is_here: bool = False
+
+    @classmethod
+    def told(cls, note: Mapping[str, Any], age_s: float, own_name: str) -> CacheProcess | None:
+        """Return what a note says; ``None`` for one that is none."""
+        host, pid, began = note.get("host"), note.get("pid"), note.get("began")
+        if not isinstance(host, str) or type(pid) is not int or type(began) is not float:
+            return None
+        return cls(
+            host=host[:100],
+            pid=pid,
+            version=str(note.get("version", ""))[:40],
+            started_at=began if isfinite(began) else 0.0,
+            age_s=age_s,
+            stats=CacheStats.told(note.get("stats")),
+            is_here=note.get("name", "") == own_name,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryFacts:
+    """What is known of an entry beside its value.
+
+    Attributes:
+        fresh_s: Seconds for which it is fresh yet, negative for a stale one.
+        kept_s: Seconds for which it is kept.
+        age_s: Seconds since its load began; ``None`` in process memory, which does not know.
+        load_s: How long that took, as far as it is known.
+        size_bytes: Of the entry in the second tier, as it lies there; ``None`` in process memory.
+        tags: Whose invalidation drops it.
+    """
+
+    fresh_s: float
+    kept_s: float
+    age_s: float | None = None
+    load_s: float = 0.0
+    size_bytes: int | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

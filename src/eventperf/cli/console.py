@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +18,10 @@ from eventperf._core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from eventperf.contrib.console import Console
+    from eventperf.scaling import ScalingDecision
 
+_KEPT: Final = 2_000  # decisions of a log
+_READ: Final = 8 << 20  # bytes of it at once
 _LOCAL: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -83,10 +90,14 @@ def build(args: argparse.Namespace) -> Console:
 
 
 class FileLog:
-    """The decisions in a file, read anew for each page."""
+    """The newest decisions in a file; each page reads what has come since the one before, not the whole."""
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._mu = threading.Lock()
+        self._kept: deque[ScalingDecision] = deque(maxlen=_KEPT)
+        self._file: tuple[int, int] = (0, 0)
+        self._at = 0
 
     @property
     def absent(self) -> str:
@@ -97,10 +108,31 @@ class FileLog:
             f"{self._path} is not there: it comes with the first decision of a scaler, or its name is wrong"
         )
 
-    def __iter__(self) -> Any:
-        from eventperf.scaling import DecisionLog
+    def __iter__(self) -> Iterator[ScalingDecision]:
+        with self._mu:
+            try:
+                self._read()
+            except FileNotFoundError:
+                self._kept.clear()
+                self._at = 0
+            return iter(tuple(self._kept))
 
-        return iter(()) if self.absent else DecisionLog.read(self._path)
+    def _read(self) -> None:
+        from eventperf.scaling import ScalingDecision
+
+        with open(self._path, "rb") as file:
+            found = os.fstat(file.fileno())
+            if (found.st_dev, found.st_ino) != self._file or found.st_size < self._at:
+                self._file, self._at = (found.st_dev, found.st_ino), 0
+                self._kept.clear()
+            begin = max(self._at, found.st_size - _READ)
+            is_cut = begin > self._at  # in the middle of a line, most likely
+            file.seek(begin)
+            *lines, _ = file.read(_READ).split(b"\n")
+            self._at = begin + sum(len(line) + 1 for line in lines)
+            for line in lines[int(is_cut) :][-_KEPT:]:
+                with suppress(ValueError, KeyError, TypeError):  # torn by a crash, or of another version
+                    self._kept.append(ScalingDecision.from_json(line.decode()))
 
 
 def _everything(request: Any, action: str, subject: str | None) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 
@@ -15,11 +16,15 @@ require("starlette", extra="fastapi", needed_by="eventperf.contrib.fastapi")
 from starlette.requests import HTTPConnection, Request  # noqa: E402
 from starlette.responses import JSONResponse  # noqa: E402
 
+from .http import tagging  # noqa: E402
+from .http.kept import marks  # noqa: E402
+from .http.marking import nowhere  # noqa: E402
+
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager
     from eventperf.queues import QueueManager
 
-__all__ = ["EventPerfState", "cache_of", "lifespan", "queues_of", "ready"]
+__all__ = ["EventPerfState", "cache_of", "cached_route", "lifespan", "queues_of", "ready"]
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
@@ -105,6 +110,36 @@ def queues_of(connection: HTTPConnection) -> QueueManager:
     if queues is None:
         raise ConfigurationError("queues", None, "lifespan(queues=...)")
     return queues
+
+
+def cached_route(
+    ttl: Duration, *, tags: Sequence[str] | Callable[[Request], Sequence[str]] = ()
+) -> Callable[[Request], Coroutine[Any, Any, None]]:
+    """Return a dependency that says: answers of this route, or of all routes of a router, may be kept.
+
+    ``HttpCacheMiddleware`` around the application keeps them, as with
+    :func:`~eventperf.contrib.http.http_cached` on the view, which has the last word where both speak::
+
+        router = APIRouter(dependencies=[Depends(cached_route("1m", tags=["programme"]))])
+
+    Args:
+        ttl: How long, where the answer does not say itself.
+        tags: Of its answers, or a function of the request that returns them.
+
+    Raises:
+        ConfigurationError: Tags that are none; when it is asked: there is no such middleware.
+    """
+    ttl_s = seconds(ttl, name="ttl")
+    tagging.checked(tags)
+
+    async def keep(request: Request) -> None:
+        said = marks.get()
+        if said is None:
+            raise nowhere("cached_route", request.url.path)
+        said.ttl_s = ttl_s
+        said.tags += tagging.found(tags, (request,), {})
+
+    return keep
 
 
 async def ready(request: Request) -> JSONResponse:

@@ -17,18 +17,24 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from typing_extensions import NotRequired, Required, is_typeddict
 
+from eventperf._core.objects import allowed, check_json, check_msgpack
+
 from .errors import PayloadError, PayloadTooLarge
+
+_READABLE = 64 << 20
 
 
 class Codec:
     """Encode, check and decode payloads and results.
 
     Args:
-        max_bytes: Largest encoded payload.
+        max_bytes: Largest encoded payload. What others have sent is read up to 64 MiB, as their limit may be
+            another, unless it would become more objects than ``max_bytes`` may hold.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
+        self._most_read, self._most_objects = max(max_bytes, _READABLE), allowed(max_bytes)
         self._shapes: dict[Any, Callable[[bytes], Any]] = {}
         try:
             import msgspec
@@ -49,8 +55,8 @@ class Codec:
         """
         try:
             data = _model_bytes(value, shape) if has_model(shape) else self._pack(value)
-            if shape is not Any:
-                self.decode(data, shape)
+            if len(data) <= self._max_bytes:
+                self._fits(data, shape)
         except PayloadError as error:
             raise PayloadError(argument, _short(value), f"{_name(shape)} ({error.allowed})") from error
         except Exception as error:
@@ -59,6 +65,12 @@ class Codec:
             size = f"{len(data)} encoded bytes"
             raise PayloadTooLarge(argument, size, f"at most {self._max_bytes} bytes (max_payload_bytes)")
         return data
+
+    def _fits(self, data: bytes, shape: Any) -> None:
+        if shape is not Any:
+            self.decode(data, shape)
+        elif len(data) > self._most_objects:
+            self._check(data)
 
     def _msgpack_bytes(self, value: Any) -> bytes:
         try:
@@ -80,10 +92,17 @@ class Codec:
             if read is None:
                 read = self._shapes[shape] = self._reader(shape)
         try:
+            if len(data) > self._most_objects:
+                self._check(data)
             return read(data)
         except Exception as error:
             # What was stored may be secret, and this text is stored and logged: its size says enough.
             raise PayloadError("payload", f"{len(data)} bytes", f"{_name(shape)} ({_why(error)})") from None
+
+    def _check(self, data: bytes) -> None:
+        if len(data) > self._most_read:
+            raise ValueError(f"more than {self._most_read:,} bytes")
+        (check_msgpack if data[:1] == b"m" else check_json)(data[1:], self._most_objects)
 
     def _reader(self, shape: Any) -> Callable[[bytes], Any]:
         if has_model(shape):

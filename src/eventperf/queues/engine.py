@@ -32,7 +32,8 @@ class Engine:
         types: Job types by name; handlers may be declared while a worker runs, so this is a live view.
         upcasters: By job type, the step to each version of its payload.
         process_setup: What the processes of ``cpu=True`` jobs do first.
-        follow: Builds the job that a handler asks for by ``ctx.then``, from its type, data and options.
+        follow: Builds the job that a handler asks for by ``ctx.then``, from its type, data,
+            options and the id of the handler's own job.
         startups: Called before a worker's first claim; ``shutdowns``: after its last job, the last one first.
         state: What these share with the handlers of one run of a worker.
     """
@@ -46,7 +47,7 @@ class Engine:
     middlewares: Sequence[Middleware]
     upcasters: Mapping[str, Mapping[int, Callable[[Any], Any]]]
     schedules: Mapping[str, Schedule]
-    follow: Callable[[str, Any, Mapping[str, Any]], NewJob]
+    follow: Callable[[str, Any, Mapping[str, Any], str], NewJob]
     process_setup: Setup | None = None
     startups: Sequence[WorkerHook] = ()
     shutdowns: Sequence[WorkerHook] = ()

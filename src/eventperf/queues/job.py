@@ -101,6 +101,8 @@ class JobInfo:
         attempt: How often it was tried.
         attempts: The last runs with their tracebacks and logs, oldest first; empty in listings, and where
             the backend does not declare ``"attempts"``.
+        after: Ids of the jobs it waits or waited for, and ``after_when``, which end of theirs lets it run:
+            ``"success"``, ``"failure"`` or ``"ended"``; the job whose handler asked for it by ``ctx.then``.
     """
 
     id: str
@@ -123,11 +125,27 @@ class JobInfo:
     headers: Mapping[str, str] = field(default_factory=dict)
     tags: Sequence[str] = ()
     attempts: Sequence[Attempt] = ()
+    after: Sequence[str] = ()
+    after_when: str | None = None
 
     @property
     def is_finished(self) -> bool:
         """Whether it ended: completed, failed for good or cancelled."""
         return self.state in (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+
+
+def parents(flow: object) -> dict[str, Any]:
+    """Return what :class:`JobInfo` says of a record's ``flow``, as far as that is what it should be.
+
+    >>> parents({"after": ["a"], "when": "success"})
+    {'after': ('a',), 'after_when': 'success'}
+    >>> parents({"after": 7})
+    {}
+    """
+    after = flow.get("after") if isinstance(flow, Mapping) else None
+    if not isinstance(after, (list, tuple)) or not isinstance(flow, Mapping):
+        return {}
+    return {"after": tuple(map(str, after)), "after_when": str(flow.get("when", ""))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

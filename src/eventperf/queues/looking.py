@@ -223,6 +223,29 @@ class Looking:
             return replace(change, payload=self.codec.encode(data))
         return replace(change, payload=self.codec.encode(data, kind.shape), version=kind.version)
 
+    # -- who follows whom --------------------------------------------------------------------------
+
+    def children(self, id: str, *, limit: int = 50) -> list[JobInfo]:
+        """Return jobs that wait or waited for job ``id``, up to ``limit``.
+
+        ``job_info(id).after`` is the way back. They are known for as long as that job is kept; those
+        that are kept no longer themselves are left out.
+
+        Raises:
+            Unsupported: The backend does not remember them.
+        """
+        self.needs("children")
+        store: Any = self._store()
+        found: list[JobInfo] = store.children(*_of(id, limit))
+        return found
+
+    async def achildren(self, id: str, *, limit: int = 50) -> list[JobInfo]:
+        """Asynchronous twin of :meth:`children`."""
+        self.needs("children")
+        store: Any = self._astore()
+        found: list[JobInfo] = await store.children(*_of(id, limit))
+        return found
+
     # -- who runs them -----------------------------------------------------------------------------
 
     def workers(self) -> list[WorkerInfo]:
@@ -275,6 +298,10 @@ class Looking:
         if since_s > KEPT_MINUTES * MINUTE_S:
             raise ConfigurationError("since", since, "at most a day")
         return since_s, max(1.0, -(-step_s // MINUTE_S)) * MINUTE_S
+
+
+def _of(id: str, limit: int) -> tuple[str, int]:
+    return check_text(id, "id"), check_int(limit, argument="limit", low=1, high=MAX_PAGE)
 
 
 def _page(found: Found, query: JobQuery, backend: str) -> JobPage:

@@ -314,9 +314,12 @@ class QueueManager(Enqueuing):
             shutdowns=self.shutdowns,
         )
 
-    def _follow(self, type: str, data: Any, options: Mapping[str, Any]) -> NewJob:
+    def _follow(self, type: str, data: Any, options: Mapping[str, Any], parent: str) -> NewJob:
         self.needs("then")
-        return self.prepare([self.spec(type, data, options)])[0]
+        job = self.prepare([self.spec(type, data, options)])[0]
+        if job.record.flow is None and "flows" in self._backend.capabilities:
+            job.record.flow = {"after": [parent], "when": "ended"}  # it has: this only says whose it is
+        return job
 
     def worker(
         self,

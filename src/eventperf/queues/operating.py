@@ -149,6 +149,29 @@ class Operations(Looking):
         """Asynchronous twin of :meth:`purge`."""
         return await self._astore().purge(self._queue(queue), _purgeable(state))
 
+    def delete(self, *ids: str) -> int:
+        """Forget these jobs now, if they have ended (completed, dead or cancelled); return how many.
+
+        Others stay: :meth:`cancel` ends them first. What waits for a dead one is cancelled, as by
+        :meth:`purge`.
+
+        Raises:
+            Unsupported: The backend cannot.
+        """
+        self.needs("delete")
+        store: Any = self._store()
+        asked = check_ids(list(ids))
+        by_queue = _by_queue(store.fetch(asked) if asked else [])
+        return sum(store.delete(queue, some) for queue, some in by_queue.items())
+
+    async def adelete(self, *ids: str) -> int:
+        """Asynchronous twin of :meth:`delete`."""
+        self.needs("delete")
+        store: Any = self._astore()
+        asked = check_ids(list(ids))
+        by_queue = _by_queue(await store.fetch(asked) if asked else [])
+        return sum([await store.delete(queue, some) for queue, some in by_queue.items()])
+
     def pause(self, queue: str) -> None:
         """Stop handing out jobs of ``queue`` in every process; running jobs go on."""
         self._store().set_paused(self._queue(queue), True)
@@ -192,6 +215,14 @@ def _found(id: str, found: list[JobInfo | None]) -> JobInfo:
     if found[0] is None:
         raise JobNotFound(id)
     return found[0]
+
+
+def _by_queue(found: Sequence[JobInfo | None]) -> dict[str, list[str]]:
+    by_queue: dict[str, list[str]] = {}
+    for info in found:
+        if info is not None and info.is_finished:
+            by_queue.setdefault(info.queue, []).append(info.id)
+    return by_queue
 
 
 def _check_page(offset: int, limit: int) -> None:

@@ -413,6 +413,28 @@ class UpdateStore(Protocol):
         ...
 
 
+class KinStore(Protocol):
+    """What a store adds that declares the capability ``"children"``; its asynchronous face has the same."""
+
+    def children(self, job_id: str, limit: int, /) -> list[JobInfo]:
+        """Return jobs that wait or waited for a job, without their attempts: those there are of some.
+
+        A store remembers them for as long as it keeps the job, 1,000 of them at least.
+        """
+        ...
+
+
+class DeleteStore(Protocol):
+    """What a store adds that declares the capability ``"delete"``; its asynchronous face has the same."""
+
+    def delete(self, queue: str, ids: Sequence[str], /) -> int:
+        """Forget those of ``ids`` that have ended in ``queue``, listed ones too; return how many.
+
+        Jobs that wait for a dead one are cancelled, as by a purge.
+        """
+        ...
+
+
 class JobStore(ProducerStore, AdminStore, WorkerStore, Protocol):
     """Everything a backend keeps, for plain threads; safe to share between them."""
 
@@ -464,7 +486,8 @@ class Backend(Protocol):
             ``{"after": [ids], "when": "success", "failure" or "ended"}``), ``"schedules"``
             (:class:`ScheduleStore`), ``"wait_replicas"``, ``"transactional_enqueue"``, ``"attempts"`` (a
             job's info has them), ``"search"`` (:class:`SearchStore`), ``"metrics"`` (:class:`MetricStore`),
-            ``"update"`` (:class:`UpdateStore`), ``"roster"`` (:class:`RosterStore`).
+            ``"update"`` (:class:`UpdateStore`), ``"roster"`` (:class:`RosterStore`), ``"children"``
+            (:class:`KinStore`), ``"delete"`` (:class:`DeleteStore`).
     """
 
     name: str

@@ -50,6 +50,9 @@ CALLS: Mapping[tuple[str, str], tuple[tuple[Any, ...], Callable[[CacheManager, A
     ("exists", "namespace"): (NO_SPACE, lambda c, v: c.exists("k", namespace=v)),
     ("ttl", "key"): (NO_NAME, lambda c, v: c.ttl(v)),
     ("ttl", "namespace"): (NO_SPACE, lambda c, v: c.ttl("k", namespace=v)),
+    ("about", "key"): (NO_NAME, lambda c, v: c.about(v)),
+    ("about", "namespace"): (NO_SPACE, lambda c, v: c.about("k", namespace=v)),
+    ("largest", "most"): ((0, 51, "5", None, True, NAN, []), lambda c, v: c.largest(v)),
     ("keys", "pattern"): (NO_NAME, lambda c, v: c.keys(v)),
     ("keys", "namespace"): (NO_SPACE, lambda c, v: c.keys(namespace=v)),
     ("set", "key"): ((None, 5, b"a", NAN, object()), lambda c, v: c.set(v, 1)),
@@ -130,6 +133,7 @@ INNER = {
     "alias": "of cached functions", "count": "of cached functions", "uncount": "of cached functions",
     "settled": "of cached functions", "cached": "test_cache_functions.py", "hooks": "a property",
     "close": "takes nothing", "aclose": "takes nothing", "ping": "takes nothing", "stats": "takes nothing",
+    "fleet": "takes nothing",
     "readiness": "takes nothing", "alock": "the twin of lock",
 }  # fmt: skip
 

@@ -25,7 +25,14 @@ from eventperf.dbopt.findings import IndexAdvice
 from eventperf.dbopt.schema.model import IndexSpec, Key
 from eventperf.errors import ConfigurationError, StoreUnavailable
 from eventperf.queues import QueueManager
-from eventperf.scaling import AutoScaler, CallableMetrics, SimulatedTarget, TargetTracking
+from eventperf.scaling import (
+    AutoScaler,
+    CallableMetrics,
+    DecisionLog,
+    ScalingDecision,
+    SimulatedTarget,
+    TargetTracking,
+)
 from eventperf.testing import FakeClock
 
 
@@ -373,3 +380,61 @@ def test_the_value_of_a_partial_index_is_a_literal_too(tmp_path: Path) -> None:
         part._advice, part._report = [(0.0, advice)], (0.0, report)
         part._work.error = "ValueError: SECRET"
         assert (b"SECRET" in get(console, "/database").body) is shown
+
+
+def shadowed(at: float, after: int, *, dry_run: bool, target: str = "web") -> ScalingDecision:
+    return ScalingDecision(
+        at=at, target=target, before=1, wanted=after, after=after, reason="load", dry_run=dry_run
+    )
+
+
+def test_a_shadow_is_drawn_beside_what_ran_and_told_in_a_table() -> None:
+    clock, log, trial = FakeClock(time=1_800_000_000.0), DecisionLog(), DecisionLog()
+    for n in range(60):
+        at = clock.time() - 60 * (60 - n)
+        log.write(shadowed(at, 4, dry_run=False))
+        log.write(shadowed(at, 2, dry_run=True))
+        trial.write(shadowed(at, 8, dry_run=True))
+        trial.write(shadowed(at, 99, dry_run=True, target="another"))
+    scalers: Any = {"live": log, HOSTILE: trial}
+    console = Console(scaler=scalers, may=everything, clock=clock)
+    page = assert_harmless(get(console, "/scaling"))
+    assert "shadow: dry run" in page.text, "in the legend"
+    assert "shadow: <script>" in page.text, "of another scaler, as text"
+    table = page.text[page.text.index("What the shadow would have run") :]
+    assert "replica-hours in 59 min3.92.07.9" in table
+    assert "428" in table, "replicas of what ran and of both shadows at one time"
+    assert "another" not in table[: table.index("Decisions that changed")]
+    overview = get(console, "/").body.decode()
+    assert "shadow: dry run" in overview
+    assert "<dt>web</dt><dd>4</dd>" in overview, "what ran, not a shadow's wish"
+
+
+def test_a_shadow_alone_is_drawn_as_what_it_decides() -> None:
+    clock, log = FakeClock(time=1_800_000_000.0), DecisionLog()
+    for n in range(3):
+        log.write(shadowed(clock.time() - 60 * (3 - n), 5, dry_run=True))
+    text = assert_harmless(get(Console(scaler=log, may=everything, clock=clock), "/scaling")).text
+    assert "asked for" in text
+    assert "shadow:" not in text
+    assert "(dry run)" in text or "Decisions that changed" in text
+
+
+def test_a_log_s_file_is_read_on_not_anew(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    with DecisionLog(path, steady=True) as log:
+        for n in range(2_500):
+            log.write(shadowed(float(n), n, dry_run=False))
+        found = command.FileLog(str(path))
+        assert [d.after for d in found] == list(range(500, 2_500)), "the newest"
+        log.write(shadowed(2_500.0, 7, dry_run=False))
+    with path.open("a") as file:
+        file.write('{"torn": ')
+    assert [d.after for d in found][-2:] == [2_499, 7]
+    with path.open("a") as file:
+        file.write("}\n" + shadowed(1.0, 9, dry_run=False).to_json() + "\n")
+    assert [d.after for d in found][-2:] == [7, 9], "what cannot be read is left out"
+    path.rename(tmp_path / "old.jsonl")
+    assert list(found) == []
+    path.write_text(shadowed(1.0, 3, dry_run=False).to_json() + "\n")
+    assert [d.after for d in found] == [3], "a file that took its place is read from its beginning"

@@ -12,7 +12,7 @@ from console_asks import CURE, HOSTILE, assert_harmless, everything, get
 from eventperf.contrib.console import Console, ConsoleAction, read_only
 from eventperf.contrib.console.guard import COOKIE, token_of
 from eventperf.contrib.console.web import Request, Response
-from eventperf.queues import JobState, Limit, QueueManager
+from eventperf.queues import JobSpec, JobState, Limit, QueueManager
 from eventperf.testing import FakeClock
 from eventperf.testing.queues import Station
 
@@ -263,3 +263,92 @@ def test_who_may_not_see_payloads_learns_nothing_of_them_in_other_ways() -> None
     blind = Console(queues=queues, may=lambda r, action, subject: action in ("view", "job.cancel"))
     assert send(blind, "/queues/jobs", all="job.cancel", text="4111", sure="1").status == 409
     assert len(queues.jobs(state="delayed").jobs) == 1
+
+
+def test_a_job_names_what_it_comes_after_and_what_comes_after_it(queues: QueueManager) -> None:
+    console = Console(queues=queues, may=everything)
+    *first, last = queues.batch([JobSpec(type="report")] * 60, then=JobSpec(type=HOSTILE[:20]))
+    page = assert_harmless(get(console, "/queues/job", id=last.id))
+    shown = {attrs["href"] for name, attrs in page.tags if name == "a" and "id=" in (attrs["href"] or "")}
+    assert shown == {f"/ops/queues/job?in=default&id={job.id}" for job in first[:50]}
+    assert "The first 50 of 60" in page.text
+    assert "Runs once all of these have ended" in page.text
+    back = assert_harmless(get(console, "/queues/job", id=first[0].id))
+    assert f"/ops/queues/job?in=default&id={last.id}" in [a.get("href") for _, a in back.tags]
+    assert "What comes after it" in back.text
+    assert "Comes after" not in back.text, "it comes after nobody"
+
+
+def test_many_children_are_bounded_and_gone_parents_are_said(queues: QueueManager) -> None:
+    parent = queues.enqueue("report")
+    children = [queues.enqueue("report", after=[parent]) for _ in range(55)]
+    console = Console(queues=queues, may=everything)
+    assert "The first 50; there are more." in assert_harmless(get(console, "/queues/job", id=parent.id)).text
+    assert parent.cancel()
+    assert queues.delete(parent.id) == 1
+    assert "no longer kept" in assert_harmless(get(console, "/queues/job", id=children[0].id)).text
+
+
+def test_a_job_is_deleted_once_that_is_confirmed_and_told(queues: QueueManager) -> None:
+    console = Console(queues=queues, may=everything)
+    heard: list[ConsoleAction] = []
+    console.on(heard.append, ConsoleAction)
+    gone, stays = dead(queues)
+    form = {"id": gone, "action": "job.delete", "subject": gone}
+    question = send(console, "/queues/job", **form)
+    assert "Delete 1 jobs for good?" in assert_harmless(question).text
+    assert dead(queues) == [gone, stays]
+    assert not heard, "asking is no deed"
+    answer = send(console, "/queues/job", **form, sure="1")
+    assert dict(answer.headers)["Location"] == "/ops/queues/jobs?done=delete&n=1&in=default"
+    assert dead(queues) == [stays]
+    assert [(e.action, e.subject, e.count, e.outcome) for e in heard] == [("job.delete", gone, 1, "done")]
+
+
+def test_chosen_jobs_are_deleted_and_those_that_wait_are_left_and_said(queues: QueueManager) -> None:
+    console = Console(queues=queues, may=everything)
+    (waits,) = [job.id for job in queues.jobs(state="delayed").jobs]
+    chosen = [*dead(queues), waits]
+    question = send(console, "/queues/jobs", id=chosen, action="job.delete")
+    assert ids_on(question) == set(chosen)
+    answer = send(console, "/queues/jobs", id=chosen, action="job.delete", sure="1")
+    told = get(console, "/queues/jobs", done="delete", n="2", left="1")
+    assert dict(answer.headers)["Location"] == "/ops/queues/jobs?done=delete&n=2&left=1&in=default"
+    assert "2 jobs were deleted. 1 were left: they wait or run" in assert_harmless(told).text
+    assert dead(queues) == []
+    assert queues.job_info(waits).state is JobState.DELAYED
+
+
+@pytest.mark.parametrize(
+    ("action", "state", "n"),
+    [("job.delete", "", 4), ("job.delete", "completed", 2), ("job.retry", "", 2), ("job.cancel", "", 1)],
+)
+def test_all_that_match_are_those_in_a_state_for_it(
+    queues: QueueManager, action: str, state: str, n: int
+) -> None:
+    console = Console(queues=queues, may=everything)
+    question = send(console, "/queues/jobs", all=action, state=state)
+    assert f">{n} jobs match" in question.body.decode()
+    before = sum(len(queues.jobs(state=s).jobs) for s in ("failed", "completed", "cancelled"))
+    answer = send(console, "/queues/jobs", all=action, state=state, sure="1")
+    assert f"n={n}&in" in dict(answer.headers)["Location"]
+    if action == "job.delete":
+        left = sum(len(queues.jobs(state=s).jobs) for s in ("failed", "completed", "cancelled"))
+        assert left == before - n
+
+
+def test_a_state_in_which_nothing_can_be_done_is_said(queues: QueueManager) -> None:
+    console = Console(queues=queues, may=everything)
+    answer = send(console, "/queues/jobs", all="job.delete", state="delayed", sure="1")
+    assert answer.status == 409
+    assert "only ended jobs (completed, dead or cancelled) can be deleted" in assert_harmless(answer).text
+    assert len(queues.jobs(state="delayed").jobs) == 1
+
+
+def test_deleting_needs_a_permission_of_its_own(queues: QueueManager) -> None:
+    console = Console(queues=queues, may=lambda request, action, subject: action != "job.delete")
+    assert b'value="job.delete"' not in get(console, "/queues/jobs").body
+    (gone, _) = dead(queues)
+    assert b"job.delete" not in get(console, "/queues/job", id=gone).body
+    assert send(console, "/queues/job", id=gone, action="job.delete", sure="1").status == 403
+    assert len(dead(queues)) == 2

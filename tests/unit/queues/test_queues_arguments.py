@@ -68,7 +68,7 @@ CARRIERS: Mapping[str, Callable[[QueueManager, dict[str, Any]], Any]] = {
     "cron": lambda q, o: q.cron("c", "5m", "t", **o),
     "chain": lambda q, o: q.chain([JobSpec(type="t", **o), JobSpec(type="t")]),
     "batch": lambda q, o: q.batch([JobSpec(type="t")], then=JobSpec(type="t", **o)),
-    "ctx.then": lambda q, o: q.engine().follow("t", 1, o),
+    "ctx.then": lambda q, o: q.engine().follow("t", 1, o, "parent"),
 }
 ELSEWHERE = {("chain", "unique_key"), ("batch", "unique_key"), ("batch", "delay"), ("batch", "at")}
 """Refused for what they are, right or wrong: named ``specs``."""
@@ -126,6 +126,9 @@ CALLS: Mapping[tuple[str, str], tuple[tuple[Any, ...], Callable[[QueueManager, A
     ("update", "queue"): (NO_TEXT, lambda q, v: q.update("i", queue=v)),
     ("metrics", "since"): ((None, *NO_SPAN, 0, "2d"), lambda q, v: q.metrics(since=v)),
     ("metrics", "step"): ((None, *NO_SPAN, 0), lambda q, v: q.metrics(step=v)),
+    ("children", "id"): (NO_NAME, lambda q, v: q.children(v)),
+    ("children", "limit"): ((None, *NO_COUNT, 0, 1001), lambda q, v: q.children("i", limit=v)),
+    ("delete", "ids"): (NO_NAME, lambda q, v: q.delete("i", v)),
     ("job_info", "id"): (NO_NAME, lambda q, v: q.job_info(v)),
     ("result", "id"): (NO_NAME, lambda q, v: q.result(v, 0)),
     ("result", "timeout"): ((None, *NO_SPAN), lambda q, v: q.result("i", v)),

@@ -75,7 +75,8 @@ def decode(core: Core, outer: str, blob: bytes | None, options: CacheOptions) ->
         loads = serializer.loads
         if isinstance(serializer, SignsForKey):
             loads = partial(_loads_for, serializer, outer)
-        value = open_payload(sealed, loads, serializer.name, options.max_value_bytes)
+        check = getattr(serializer, "check_objects", None)
+        value = open_payload(sealed, loads, serializer.name, options.max_value_bytes, check)
     except Exception as error:  # a serializer of the host may raise anything: it is a miss, counted
         core.corrupt(outer, str(error))
         return Look(None, present=True)

@@ -32,6 +32,7 @@ from eventperf.cache.protocols import (
     InvalidationBus,
     LocalStore,
     Serializer,
+    SupportsBoard,
     SupportsBus,
     SupportsLease,
     SupportsTags,
@@ -45,12 +46,14 @@ from .background import Background
 from .breaker import Breaker
 from .common import Common, common_of
 from .fences import Fences, Guard, Ticket
+from .fleet import Fleet
 from .gate import Gate
 from .keeper import Keeper
 from .locks import Locks
-from .plain_ways import PlainWays
+from .plain_ways import InThreads, PlainWays
 from .replay import Replay
 from .server_clock import Clocks
+from .sizes import Sizes
 from .tag_copies import TagCopies
 from .tallies import Tallies
 from .tier import Tier
@@ -91,6 +94,7 @@ class Core:
         self.hooks: Hooks = Hooks()
         self.counts: Counts = Counts()
         self.tallies: Tallies = Tallies()
+        self.sizes: Sizes = Sizes()
         self.load_s: float = 0.0
         self.fences: Fences = Fences(clock.monotonic)
         self.flights: Flights = self.fences.flights
@@ -123,6 +127,7 @@ class Core:
         self.breaker: Breaker | None = None
         self.keeper: Keeper | None = None
         self.gate: Gate | None = None
+        self.fleet: Fleet | None = None
         if store is None:
             return
         shared = self.common = common_of(store)
@@ -156,6 +161,9 @@ class Core:
         ):  # a clock of the host's is right
             self.clocks = Clocks(self.clock.time, shared.clock, self.tier.time)
         self.wall = self.clocks.now
+        if isinstance(store, SupportsBoard):
+            board = self.gate.verb("figures of processes", store.board, InThreads.of(store.board))
+            self.fleet = Fleet(f"{self.space.tag_prefix[:-2]}x:", board, self.now)
         if isinstance(store, TellsForeign):
             store.on_foreign(self.corrupt_here)
         if isinstance(store, SupportsBus):
@@ -256,7 +264,9 @@ class Core:
         self.wakes.told(outers)
 
     def on_word(self, outer: str, /) -> None:
-        """Another process says that it wrote a key, or that a load of it has ended."""
+        """Another process says that it wrote a key, that a load of it has ended, or asks for our figures."""
+        if self.fleet is not None and self.fleet.heard(outer):
+            return
         if self.coherence != "tracking":  # else the server itself says what was written
             self._drop_outer(outer)
         self.wakes.wake(outer)
@@ -368,12 +378,13 @@ class Core:
         self.tag_cache = TagCopies.beside(self.l1)
         self.background.after_fork()
         self.tallies.after_fork()
+        self.sizes.after_fork()
         self.counters_mu = threading.Lock()
         self.writing = threading.Lock()
         self.locks.after_fork()
         if isinstance(self.l1, ForkAware):
             self.l1.after_fork()
-        for part in (self.replay, self.common):
+        for part in (self.replay, self.common, self.fleet):
             if part is not None:
                 part.after_fork()
         if self.bus is not None:

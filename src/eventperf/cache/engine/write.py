@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.objects import allowed
 from eventperf.cache.errors import SerializationError, StoreUnavailable, ValueTooLarge
 from eventperf.cache.keys import FOREIGN, Space, glob
 from eventperf.cache.options import CacheOptions
@@ -43,8 +44,16 @@ def pack(
         raise SerializationError(f"{type(value).__qualname__} ({type(error).__name__}: {error})") from error
     if len(payload) > options.max_value_bytes:
         raise ValueTooLarge(type(value).__qualname__, len(payload), options.max_value_bytes)
+    check = getattr(serializer, "check_objects", None)
+    if check is not None and len(payload) > (most := allowed(options.max_value_bytes)):
+        try:
+            check(payload, most)
+        except ValueError as error:
+            raise ValueTooLarge(
+                type(value).__qualname__, len(payload), options.max_value_bytes, most
+            ) from error
     now = core.wall()
-    return seal(
+    blob = seal(
         serializer.name,
         payload,
         created=now,
@@ -53,6 +62,8 @@ def pack(
         compress_over=options.compress_over,
         **more,
     )
+    core.sizes.note(outer, len(blob))
+    return blob
 
 
 def tell(core: Core, tier: Tier, words: Sequence[str]) -> Steps[None]:

@@ -11,6 +11,8 @@ import struct
 import zlib
 from typing import Any, Final, NamedTuple
 
+from eventperf._core.objects import allowed
+
 MAGIC: Final = b"E1"
 HEAD: Final = 34  # magic 2, kind 1, waiters 1, token 16, lease end 13, codec 1
 NO_LEASE: Final = b"0" + b"0" * 16 + b"0" * 13
@@ -111,8 +113,11 @@ def unseal(blob: bytes) -> Sealed | None:
     return Sealed(codec, created, soft, hard, load_s, tags, blob[start:])
 
 
-def open_payload(sealed: Sealed, loads: Any, name: str, limit: int) -> Any:
+def open_payload(sealed: Sealed, loads: Any, name: str, limit: int, check: Any = None) -> Any:
     """Return the value of ``sealed``, whose payload may have, or inflate to, ``limit`` bytes.
+
+    Args:
+        check: Counts the objects that the bytes would become, where the serializer can.
 
     Raises:
         ValueError: Another serializer wrote it, it is too large, or the compressed data is damaged.
@@ -122,7 +127,11 @@ def open_payload(sealed: Sealed, loads: Any, name: str, limit: int) -> Any:
         raise ValueError(f"written by serializer {sealed.codec!r}")
     if len(payload) > limit:
         raise ValueError(f"{len(payload)} bytes where max_value_bytes is {limit}")
-    return loads(payload if sealed.codec == name else _inflate(payload, limit))
+    if sealed.codec != name:
+        payload = _inflate(payload, limit)
+    if check is not None and len(payload) > (most := allowed(limit)):
+        check(payload, most)
+    return loads(payload)
 
 
 def _inflate(data: bytes, limit: int) -> bytes:

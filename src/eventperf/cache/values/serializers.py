@@ -23,6 +23,7 @@ from uuid import UUID
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
+from eventperf._core.objects import check_msgpack
 from eventperf.cache.errors import SerializationError
 from eventperf.cache.keys.names import find
 from eventperf.cache.options import check_serializer
@@ -35,6 +36,9 @@ class Undecodable(Exception):
 
 _TUPLE, _SET, _FROZENSET, _DECIMAL, _UUID, _DATETIME, _DATE, _TIME, _DELTA = range(1, 10)
 _OBJECT, _ENUM, _BIGINT, _PAIRS, _COMPLEX, _BYTEARRAY = range(10, 16)
+
+_OPAQUE: Final = frozenset({_BIGINT, 0xFF})
+"""Extensions with other things inside than msgpack: a large number, and a time of msgspec's own."""
 
 _LEAVES: Final = frozenset({str, float, bool, type(None), bytes})
 
@@ -80,6 +84,14 @@ class MsgpackSerializer:
             return self._unpack(data)
         except self._errors as error:
             raise Undecodable(str(error)) from error
+
+    def check_objects(self, data: bytes, most: int, /) -> None:
+        """Refuse bytes that would become more than ``most`` objects, before any is made.
+
+        Raises:
+            TooManyObjects: They would.
+        """
+        check_msgpack(data, most, opaque=_OPAQUE)
 
     def _tag(self, value: Any) -> Any:
         kind = type(value)

@@ -210,7 +210,11 @@ class Console:
         if isinstance(done, tuple):  # a page between: how much it would touch, and whether to go on
             return self._page(view, done[0], done[1], current=part.path)
         self._audit(view, action, subject, count=done.count)
-        return redirect(view.request.link(done.path, done=done.what, n=done.count, **(done.query or {})))
+        return redirect(
+            view.request.link(
+                done.path, done=done.what, n=done.count, left=done.left or "", **(done.query or {})
+            )
+        )
 
     def _audit(
         self, view: View, action: str, subject: str | None, *, count: int = 0, outcome: str = "done"
@@ -311,10 +315,17 @@ def _asset(path: str) -> Response:
 
 def _told(view: View) -> Html:
     """Say what the form before this page did."""
-    what, count = f"done_{view.request.asked('done')}", view.request.asked("n", "0")
-    if what not in TEXTS or not count.isdigit():
+    what, count, left = (view.request.asked(name) for name in ("done", "n", "left"))
+    if f"done_{what}" not in TEXTS or not _is_count(count):
         return Html("")
-    return tag("p", say(what, n=f"{int(count[:12]):,}"), class_="note", role="status")
+    told = [say(f"done_{what}", n=f"{int(count):,}")]
+    if _is_count(left) and int(left) and f"left_{what}" in TEXTS:
+        told.append(say(f"left_{what}", n=f"{int(left):,}"))
+    return tag("p", " ".join(told), class_="note", role="status")
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 12
 
 
 def _refused(text: str) -> Html:

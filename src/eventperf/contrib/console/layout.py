@@ -56,7 +56,9 @@ def frame(
         live,
     )
     main = tag("main", tag("h1", title), *body, id="main", tabindex="-1")
-    status = tag("p", "", id="said", role="status", class_="muted")
+    status = tag(
+        "p", "", id="said", role="status", class_="muted", data_late=say("not_live", error="{error}", n="{n}")
+    )
     return f"<!doctype html>\n{tag('html', head, tag('body', header, main, status), lang='en')}\n"
 
 

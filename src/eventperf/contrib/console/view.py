@@ -25,11 +25,12 @@ class Attention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What a form did: the name of its text, how many, and the page to show next."""
+    """What a form did: the name of its text, how many, how many not, and the page to show next."""
 
     what: str
     path: str
     count: int = 1
+    left: int = 0
     query: Mapping[str, str] | None = None
 
 
@@ -109,7 +110,7 @@ def age(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days"
+    return f"{hours} h {minutes} min" if hours < 48 else say("days", n=hours // 24)
 
 
 def listing(

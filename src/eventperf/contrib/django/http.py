@@ -115,8 +115,14 @@ def _had_body(request: Any) -> bool:
 
 def _answered(http: HttpCache, request: Any, tags: list[str], view: Callable[[], Any]) -> Any:
     asked = _asked(http, request)
-    if bypass(asked, http.rules) or asked.method == "HEAD":
-        return view()
+    if bypass(asked, http.rules):
+        answer = view()
+        if http.changed(asked, answer.status_code):
+            http.cache.invalidate_tags(http.tag(asked))
+        return answer
+    if asked.method == "HEAD":
+        kept = http.peek(asked)
+        return view() if kept is None else _response(http, asked, kept, hit=True)
     made: list[Any] = []
 
     def load() -> Record:
@@ -139,8 +145,14 @@ def _answered(http: HttpCache, request: Any, tags: list[str], view: Callable[[],
 
 async def _aanswered(http: HttpCache, request: Any, tags: list[str], view: Callable[[], Any]) -> Any:
     asked = _asked(http, request)
-    if bypass(asked, http.rules) or asked.method == "HEAD":
-        return await view()
+    if bypass(asked, http.rules):
+        answer = await view()
+        if http.changed(asked, answer.status_code):
+            await http.cache.ainvalidate_tags(http.tag(asked))
+        return answer
+    if asked.method == "HEAD":
+        kept = await http.apeek(asked)
+        return await view() if kept is None else _response(http, asked, kept, hit=True)
     made: list[Any] = []
 
     async def load() -> Record:

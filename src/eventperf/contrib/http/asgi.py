@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from eventperf._core.errors import ConfigurationError
@@ -156,7 +157,7 @@ class _Run:
         self, middleware: HttpCacheMiddleware, asked: Asked, scope: Scope, receive: Receive, send: Send
     ) -> None:
         self._http, self._app = middleware.http, middleware.app
-        self._asked, self._scope, self._get, self._send = asked, plain(scope), receive, send
+        self._asked, self._scope, self._get, self._send = asked, scope, receive, send
         self._marks = Marks()
         self._start: Message = {}
         self._parts: list[bytes] = []
@@ -174,7 +175,7 @@ class _Run:
         """
         if self.record is not None:  # its life was over as soon as it was there
             return self.record
-        self._loop = asyncio.get_running_loop()
+        self._scope, self._loop = plain(self._scope), asyncio.get_running_loop()
         self._decided: asyncio.Future[None] = self._loop.create_future()
         self._verdict: asyncio.Future[bool] = self._loop.create_future()
         self._lock = asyncio.Lock()
@@ -316,20 +317,30 @@ class _Run:
 
 async def _respond(http: HttpCache, asked: Asked, record: Record, send: Send, *, hit: bool) -> None:
     status, headers, body = http.sent(asked, record, hit=hit)
-    sent = [(k.lower().encode("latin-1"), v.encode("latin-1", "replace")) for k, v in headers]
+    sent = [(_raw(k), v.encode("latin-1", "replace")) for k, v in headers]
     await send({"type": "http.response.start", "status": status, "headers": sent})
     await send({"type": "http.response.body", "body": body})
+
+
+@lru_cache(maxsize=2_000)
+def _raw(name: str) -> bytes:
+    return name.lower().encode("latin-1")
 
 
 def _headers(message: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(k.decode("latin-1"), v.decode("latin-1")) for k, v in message.get("headers", ())]
 
 
+@lru_cache(maxsize=2_000)
+def _name(raw: bytes) -> str:
+    return raw.decode("latin-1").lower()
+
+
 def asked_of(scope: Mapping[str, Any], harmless: Collection[str] = ()) -> Asked:
     """Return what a scope asks for; ``harmless`` as in :class:`HttpCache`."""
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        key, text = _name(name), value.decode("latin-1")
         headers[key] = f"{headers[key]}{'; ' if key == 'cookie' else ', '}{text}" if key in headers else text
     path = str(scope["path"]).encode("utf-8", "surrogateescape")
     base = str(scope.get("root_path", ""))

@@ -124,7 +124,7 @@ class HttpCache:
             status=status,
             headers=kept,
             body=body,
-            at=now - rules.aged(headers),
+            at=now - rules.aged(headers, now),
             until=now + life,
             stale_s=stale_s,
             grace_s=grace_s,
@@ -136,17 +136,16 @@ class HttpCache:
         """Return status, headers and body for this client: a 304 where it has the answer already."""
         now = self._clock.time()
         left, age = max(0, int(record.until - now)), max(0, int(now - record.at))
-        headers = [(k, v) for k, v in record.headers]
-        headers.append(
-            ("Cache-Status", f"eventperf; hit; ttl={left}" if hit else "eventperf; fwd=miss; stored")
-        )
+        told = [("Cache-Status", f"eventperf; hit; ttl={left}" if hit else "eventperf; fwd=miss; stored")]
         if hit or age:
-            headers.append(("Age", str(age)))
-        if rules.not_modified(asked, headers):
-            told = rules.NOT_MODIFIED | {"cache-status", "age"}
-            return 304, [(k, v) for k, v in headers if k.lower() in told], b""
-        headers.append(("Content-Length", str(len(record.body))))
-        return record.status, headers, b"" if asked.method == "HEAD" else record.body
+            told.append(("Age", str(age)))
+        if rules.not_modified(asked, record.status, record.headers):
+            told += [(k, v) for k, v in record.headers if k.lower() in rules.NOT_MODIFIED]
+            return 304, told, b""
+        told += [(k, v) for k, v in record.headers]
+        if record.status != 204:  # which has no length (RFC 9110, 8.6)
+            told.append(("Content-Length", str(len(record.body))))
+        return record.status, told, b"" if asked.method == "HEAD" else record.body
 
     # -- looking up --------------------------------------------------------------------------------
 
@@ -290,7 +289,7 @@ def texts(argument: str, given: Any) -> list[str]:
 
 
 def _fits(asked: Asked, record: Record) -> bool:
-    return asked.variant(list(record.vary)) == record.vary
+    return not record.vary or asked.variant(list(record.vary)) == record.vary
 
 
 def _tags(record: Record) -> list[str]:

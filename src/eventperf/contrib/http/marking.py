@@ -18,6 +18,8 @@ from .kept import Marks, Record, Unstorable, marks
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager
 
+    from .rules import Asked
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -65,7 +67,7 @@ def http_cached(
             async def amarked(*args: Any, **given: Any) -> Any:
                 said = marks.get()
                 if said is None:
-                    raise _nowhere(view)
+                    raise nowhere("http_cached", _name(view))
                 say(said, args, given)
                 return await view(*args, **given)
 
@@ -78,7 +80,7 @@ def http_cached(
                 say(said, args, given)
                 return view(*args, **given)
             if alone is None or not _in_flask():
-                raise _nowhere(view)
+                raise nowhere("http_cached", _name(view))
             return _flask(alone, tags_of(args, given), lambda: view(*args, **given))
 
         return cast("F", marked)
@@ -86,11 +88,16 @@ def http_cached(
     return decorate
 
 
-def _nowhere(view: Callable[..., Any]) -> ConfigurationError:
+def _name(view: Callable[..., Any]) -> str:
+    return str(getattr(view, "__qualname__", "a view"))
+
+
+def nowhere(argument: str, given: str) -> ConfigurationError:
+    """Return the error of a mark that nothing reads."""
     allowed = (
         "HttpCacheMiddleware or WsgiCacheMiddleware around the application, or http_cached(cache) in Flask"
     )
-    return ConfigurationError("http_cached", getattr(view, "__qualname__", "a view"), allowed)
+    return ConfigurationError(argument, given, allowed)
 
 
 def _in_flask() -> bool:
@@ -106,7 +113,10 @@ def _flask(http: HttpCache, tags: list[str], view: Callable[[], Any]) -> Any:
 
     asked = asked_of(flask.request.environ, http.rules.harmless)
     if bypass(asked, http.rules):
-        return view()
+        answer = flask.make_response(view())
+        if http.changed(asked, answer.status_code):
+            http.cache.invalidate_tags(http.tag(asked))
+        return answer
     made: list[Any] = []
 
     def load() -> Record:
@@ -117,11 +127,20 @@ def _flask(http: HttpCache, tags: list[str], view: Callable[[], Any]) -> Any:
         headers = list(answer.headers.items())
         return http.record(asked, answer.status_code, headers, answer.get_data(), Marks(tags=tags))
 
+    if asked.method == "HEAD":
+        kept = http.peek(asked)
+        return view() if kept is None else _response(http, asked, kept, hit=True)
     try:
         record = http.answer(asked, load)
     except Unstorable:
         return made[0] if made else view()
-    status, headers, body = http.sent(asked, record, hit=not made)
+    return _response(http, asked, record, hit=not made)
+
+
+def _response(http: HttpCache, asked: Asked, record: Record, *, hit: bool) -> Any:
+    import flask
+
+    status, headers, body = http.sent(asked, record, hit=hit)
     answer = flask.Response(body, status=status)
     answer.headers.clear()
     for name, value in headers:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from typing import Final
 
-from .who import is_silent, sayers
+from .dates import moment
+from .who import in_headers, is_silent
 
-Headers = Sequence[tuple[str, str]]
+Headers = Sequence[Sequence[str]]
 
 SUCCESS: Final = frozenset({200, 203, 204, 300, 301, 308})
 """Statuses that are kept as long as the host says where the answer does not."""
@@ -26,8 +26,8 @@ STREAMS: Final = (
 """Beginnings of types that are read while they are made: they are handed through and not kept."""
 
 HOPS: Final = frozenset({
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
-    "trailer", "transfer-encoding", "upgrade",
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authentication-info", "proxy-authorization",
+    "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
 })  # fmt: skip
 """What concerns one connection and is never kept (RFC 9111, 3.1)."""
 
@@ -94,7 +94,7 @@ class Asked:
 
     def says_who(self, rules: Rules) -> bool:
         """Tell whether the request says who asks, so that its answer may be for him alone."""
-        return self.known or any(True for _ in sayers(self.headers, rules.harmless))
+        return self.known or in_headers(self.headers, rules.harmless)
 
     def key(self) -> str:
         """Return what names the answer, before ``Vary``.
@@ -145,11 +145,11 @@ def _plain(value: str) -> str:
 def directives(text: str) -> dict[str, str]:
     """Return the directives of a Cache-Control header; of a doubled one the first, quotes taken away.
 
-    >>> directives('max-age=60, PUBLIC, no-cache="Set-Cookie"')
-    {'max-age': '60', 'public': '', 'no-cache': 'Set-Cookie'}
+    >>> directives('max-age=60, PUBLIC, no-cache="Set-Cookie, max-age=5"')
+    {'max-age': '60', 'public': '', 'no-cache': 'Set-Cookie, max-age=5'}
     """
     found: dict[str, str] = {}
-    for part in text.split(","):
+    for part in _PART.findall(text):
         name, _, value = part.strip().partition("=")
         if name:
             found.setdefault(name.strip().lower(), value.strip().strip('"'))
@@ -157,6 +157,8 @@ def directives(text: str) -> dict[str, str]:
 
 
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_PART: Final = re.compile(r'(?:"(?:[^"\\]|\\.?)*(?:"|\Z)|[^,])+', re.DOTALL)
+"""What stands between commas that are in no quotes; one that nothing closes runs to the end."""
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _DIRECTIVE: Final = re.compile(rf'{_WORD}(?:[ \t]*=[ \t]*(?:{_WORD}|"))?')
 
@@ -180,11 +182,11 @@ def bypass(asked: Asked, rules: Rules) -> str:
         return "body"
     if not rules.authorized and asked.says_who(rules):
         return "authorization"
-    if not _are_ignored(headers.get("cookie", ""), rules.ignore_cookies):
+    if "cookie" in headers and not _are_ignored(headers["cookie"], rules.ignore_cookies):
         return "cookie"
     if "range" in headers or "if-match" in headers or "if-unmodified-since" in headers:
         return "partial"
-    if "no-store" in directives(headers.get("cache-control", "")):
+    if "cache-control" in headers and "no-store" in directives(headers["cache-control"]):
         return "no-store"
     return "upgrade" if "upgrade" in headers else ""
 
@@ -204,6 +206,8 @@ def _are_ignored(cookies: str, ignored: Collection[str]) -> bool:
 
 def wants_new(asked: Asked) -> bool:
     """Tell whether the client asks for an answer made now (a reload)."""
+    if "cache-control" not in asked.headers and "pragma" not in asked.headers:
+        return False
     said = directives(asked.headers.get("cache-control", ""))
     if not said and "no-cache" in asked.headers.get("pragma", "").lower():
         return True
@@ -212,7 +216,7 @@ def wants_new(asked: Asked) -> bool:
 
 def values(headers: Headers, name: str) -> str:
     """Return all values of a header, joined by commas; empty where there is none."""
-    return ", ".join(value for key, value in headers if key.lower() == name)
+    return ", ".join([value for key, value in headers if key.lower() == name])
 
 
 def has(headers: Headers, name: str) -> bool:
@@ -242,7 +246,7 @@ def lifetime(
         life = ttl_s if ttl_s is not None else rules.ttl_s
     if life is None:
         return None
-    left = life - aged(headers)
+    left = life - aged(headers, now)
     return left if left > 0 else None
 
 
@@ -268,9 +272,11 @@ def number(text: str, otherwise: int = 0) -> int:
 _DIGITS: Final = re.compile("[0-9]+")
 
 
-def aged(headers: Headers) -> int:
-    """Return how old an answer says it is already."""
-    return number(values(headers, "age"))
+def aged(headers: Headers, now: float) -> float:
+    """Return how old an answer is already, by its ``Age`` or its ``Date`` (RFC 9111, 4.2.3)."""
+    said = number(values(headers, "age").partition(",")[0].strip())  # of a list the first one (5.1)
+    made = moment(values(headers, "date"))
+    return max(said, 0.0 if made is None else now - made)
 
 
 def stand_ins(headers: Headers, rules: Rules) -> tuple[float, float]:
@@ -305,15 +311,8 @@ def _said_life(said: Mapping[str, str], headers: Headers, now: float) -> float |
             return float(number(said[name]))  # what cannot be read is stale
     if not has(headers, "expires"):
         return None
-    until, since = _date(values(headers, "expires")), _date(values(headers, "date"))
+    until, since = moment(values(headers, "expires")), moment(values(headers, "date"))
     return 0.0 if until is None else until - (now if since is None else since)
-
-
-def _date(text: str) -> float | None:
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError, OverflowError, IndexError, AttributeError, OSError):
-        return None
 
 
 def varies(headers: Headers) -> list[str] | None:
@@ -322,16 +321,22 @@ def varies(headers: Headers) -> list[str] | None:
     return None if "*" in names else sorted(names)
 
 
-def not_modified(asked: Asked, headers: Headers) -> bool:
-    """Tell whether the client has this answer already (RFC 9110, 13.2.2)."""
+def not_modified(asked: Asked, status: int, headers: Headers) -> bool:
+    """Tell whether the client has this answer already (RFC 9110, 13.2)."""
     told = asked.headers.get("if-none-match")
+    if (told is None and "if-modified-since" not in asked.headers) or not 200 <= status < 300:
+        return False
     if told is not None:
         tag = values(headers, "etag").removeprefix("W/")
-        known = {part.strip().removeprefix("W/") for part in told.split(",")}
-        return told.strip() == "*" or (bool(tag) and tag in known)
-    since = _date(asked.headers.get("if-modified-since", ""))
-    changed = _date(values(headers, "last-modified"))
+        if told == "*" or (tag and told.removeprefix("W/") == tag):
+            return True
+        return bool(tag) and tag in [one.removeprefix("W/") for one in _TAGS.findall(told)]
+    since = moment(asked.headers["if-modified-since"])
+    changed = moment(values(headers, "last-modified"))
     return since is not None and changed is not None and changed <= since
+
+
+_TAGS: Final = re.compile(r'(?:W/)?"[^"]*"|[^\s,]+')
 
 
 def etag(body: bytes, encoding: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from io import BytesIO
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from eventperf._core.errors import ConfigurationError
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 StartResponse = Callable[..., Any]
 App = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
+
+_CONDITIONS: Final = frozenset(f"HTTP_{name.upper().replace('-', '_')}" for name in CONDITIONS)
 
 
 class WsgiCacheMiddleware:
@@ -106,9 +109,7 @@ class _Run:
 
     def __init__(self, middleware: WsgiCacheMiddleware, asked: Asked, environ: dict[str, Any]) -> None:
         self._http, self._app, self._asked = middleware.http, middleware.app, asked
-        dropped = {f"HTTP_{name.upper().replace('-', '_')}" for name in CONDITIONS}
-        self._environ = {k: v for k, v in environ.items() if k not in dropped}
-        self._environ["wsgi.input"] = BytesIO()  # none is announced: the answer cannot depend on one
+        self._environ = environ
         self.start: tuple[Any, ...] = ()
         self.rest: Iterable[bytes] | None = None
         self.record: Record | None = None
@@ -119,6 +120,8 @@ class _Run:
         Raises:
             Unstorable: It goes through to the client instead: :attr:`start` and :attr:`rest`.
         """
+        environ = {k: v for k, v in self._environ.items() if k not in _CONDITIONS}
+        environ["wsgi.input"] = BytesIO()  # none is announced: the answer cannot depend on one
         written: list[bytes] = []
 
         def started(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -129,7 +132,7 @@ class _Run:
         token = marks.set(said)
         answer: Iterable[bytes] = ()
         try:
-            answer = self._app(self._environ, started)
+            answer = self._app(environ, started)
             parts = iter(answer)
             seen = [next(parts, b"")]  # an application may say its status as late as with its first bytes
         except BaseException:
@@ -231,6 +234,13 @@ def _respond(
     return [body]
 
 
+@lru_cache(maxsize=2_000)
+def _name(name: str) -> str:
+    """Return the header that stands under a name of an environment, empty for what is none."""
+    return name[5:].replace("_", "-").lower() if name.startswith("HTTP_") else ""
+
+
+@lru_cache(maxsize=1_000)
 def phrase(status: int) -> str:
     """Return the words of a status."""
     try:
@@ -241,10 +251,10 @@ def phrase(status: int) -> str:
 
 def asked_of(environ: Mapping[str, Any], harmless: Collection[str] = ()) -> Asked:
     """Return what an environment asks for; ``harmless`` as in :class:`HttpCache`."""
-    headers = {k[5:].replace("_", "-").lower(): str(v) for k, v in environ.items() if k.startswith("HTTP_")}
-    for name in ("CONTENT_LENGTH", "CONTENT_TYPE"):
+    headers = {header: str(environ[name]) for name in environ if (header := _name(name))}
+    for name, header in (("CONTENT_LENGTH", "content-length"), ("CONTENT_TYPE", "content-type")):
         if environ.get(name):
-            headers[name.replace("_", "-").lower()] = str(environ[name])
+            headers[header] = str(environ[name])
     host = headers.get("host") or f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
     base, path = str(environ.get("SCRIPT_NAME", "")), str(environ.get("PATH_INFO", ""))
     where = place(str(environ.get("wsgi.url_scheme", "http")), host, base, path)

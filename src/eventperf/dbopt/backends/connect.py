@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -111,7 +112,18 @@ def open_engine(given: Any, argument: str, *, beside: Opened | None = None) -> O
         engine.dialect.driver not in _DRIVERS[dialect] or shared != engine.dialect.driver
     ):
         return _from_url(sqlalchemy, engine.url, argument, beside)
-    return Opened(engine, dialect, shown, False)
+    return Opened(_of_today(sqlalchemy, engine), dialect, shown, False)
+
+
+def _of_today(sqlalchemy: Any, engine: Any) -> Any:
+    """Return an engine on the pool of the given one, whose connections commit as those of SQLAlchemy 2 do.
+
+    SQLAlchemy 1.4 has engines of both kinds; the old one commits each statement that changes something.
+    """
+    if not str(sqlalchemy.__version__).startswith("1."):
+        return engine
+    future: Any = importlib.import_module("sqlalchemy.future").Engine
+    return engine if isinstance(engine, future) else future(engine.pool, engine.dialect, engine.url)
 
 
 def _driver(url: Any, dialect: str, beside: Opened | None) -> str:
@@ -160,7 +172,7 @@ def _from_url(sqlalchemy: Any, given: Any, argument: str, beside: Opened | None)
         if named in ("", *_ASYNC, *_OTHERS, *_DRIVERS[dialect]):
             url = _query(url).set(drivername=f"{_SCHEMES[dialect]}+{_driver(url, dialect, beside)}")
     try:
-        engine = sqlalchemy.create_engine(url, **_connect(url, dialect))
+        engine = sqlalchemy.create_engine(url, future=True, **_connect(url, dialect))
     except (TypeError, ImportError, sqlalchemy.exc.ArgumentError) as error:
         raise ConfigurationError(argument, shown, f"a driver that is installed ({error})") from error
     return Opened(engine, dialect, shown, True)

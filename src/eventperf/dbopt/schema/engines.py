@@ -13,7 +13,7 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 
 #: The oldest SQLAlchemy whose engines, connections and events are what is used here.
-SQLALCHEMY_FLOOR: Final = (2, 0, 0)
+SQLALCHEMY_FLOOR: Final = (1, 4, 42)
 
 #: From SQLAlchemy's name of an engine to the name of its SQL here.
 DIALECTS: Final = {"sqlite": "sqlite", "postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}

@@ -26,6 +26,11 @@ _LONG_LIST: Final = re.compile(
 )
 _ROW: Final = rf"\(\s*{_VALUE}(?:\s*,\s*{_VALUE})*\s*\)"
 _LONG_ROWS: Final = re.compile(rf"(\bvalues\s*)(?:{_ROW}\s*,\s*){{15,}}(?={_ROW})", re.IGNORECASE)
+#: How long lists and rows begin.
+_OPENED: Final = re.compile(
+    rf"\(\s*(?:{_VALUE}\s*,\s*){{31}}|\bvalues\s*(?:{_ROW}\s*,\s*){{15}}", re.IGNORECASE
+)
+_BEYOND: Final = 8_000  # so much of a list is looked for behind the end of what is named
 _OPEN: Final = re.compile(r"(?:- )?(?:, )?(?:\? , )*(?=\?)")  # a list that was cut, from its end
 _LIMIT: Final = re.compile(r"(\blimit\s+(?:\?|:p\d+|\d+)\s*),\s*\.\.\.\s*$", re.IGNORECASE)
 _SHOWN: Final = 40
@@ -71,6 +76,7 @@ _KNOWN_OPERATORS: Final = frozenset(
         "|/",
     ]
 )
+_DOT: Final = [Token("op", ".")]
 _READ: Final = 1_000_000  # characters of a text that are looked at in the thread that sends it
 _SHORT: Final = 4_000  # longer texts are not kept
 _VALUES_FOLLOW: Final = frozenset(
@@ -147,7 +153,7 @@ def bounded(sql: str, dialect: str, most: int) -> Fingerprint:
     Long lists are cut short before. What is behind is no part of the name: a list that is cut has one name
     however many values it has.
     """
-    text = sql if len(sql) <= most else shortened(sql[:_READ])
+    text = sql if len(sql) <= most else _head(sql, most)
     if len(text) <= most:
         return fingerprint(text, dialect)
     head = tokens(text[:most], dialect)
@@ -155,6 +161,27 @@ def bounded(sql: str, dialect: str, most: int) -> Fingerprint:
     cut = _OPEN.match(name.text[::-1])
     body = name.text[: len(name.text) - cut.end()] if cut is not None else name.text
     return Fingerprint(_digest(body), body)
+
+
+def _head(sql: str, most: int) -> str:
+    """Return a text's beginning with its long lists cut short; only what is needed of it is looked at."""
+    out: list[str] = []
+    at, left = 0, most + 1
+    while at < len(sql) and left > 0:
+        last = min(len(sql), at + left + _BEYOND)
+        opened = _OPENED.search(sql, at, last)
+        if opened is None:
+            out.append(sql[at : last if last < len(sql) else None])
+            break
+        begin = opened.start()
+        rows = _LONG_ROWS.match(sql, begin, _READ)
+        found = rows or _LONG_LIST.match(sql, begin, _READ)
+        end = opened.end() if found is None else found.end()
+        short = sql[begin:end] if found is None else "(1, 1)" if rows is None else rows[1]
+        out += (sql[at:begin], short)
+        left -= begin - at + len(short)
+        at = end
+    return "".join(out)
 
 
 def _named(sql: str, dialect: str) -> Fingerprint:
@@ -166,8 +193,17 @@ def named(given: Iterable[Token], dialect: str) -> Fingerprint:
     out: list[str] = []
     is_list = False  # inside of IN (...) and VALUES (...), with values only so far
     parts = [t for t in given if t.kind not in ("space", "comment")]
-    for (kind, text), after in zip(parts, [*(t.text for t in parts[1:]), ""], strict=False):  # of none, none
-        if kind == "ident" and dialect == "sqlite" and after != "." and _is_text(text, out, is_list):
+    for number, (kind, text) in enumerate(parts):
+        if kind == "word":
+            out.append(text.lower())
+            is_list = False
+            continue
+        if (
+            kind == "ident"
+            and dialect == "sqlite"
+            and parts[number + 1 : number + 2] != _DOT
+            and _is_text(text, out, is_list)
+        ):
             out.append("?")
         elif kind in ("string", "number", "param"):
             if out[-1:] == ["-"] and (len(out) < 2 or out[-2] in ("(", "=", ",", "<", ">", "<=", ">=", "<>")):

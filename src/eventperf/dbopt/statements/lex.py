@@ -40,7 +40,7 @@ _BACKTICK: Final = r"`(?:[^`]|``)*(?:`|\Z)"
 _DOLLAR: Final = r"\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?(?:\$(?P=tag)\$|\Z)"
 
 
-def _compile(dialect: str) -> re.Pattern[str]:
+def _compile(dialect: str, *, named: bool = True) -> re.Pattern[str]:
     if dialect == "mysql":
         # Backslashes escape, "..." is text unless ANSI_QUOTES, back-ticks quote names, # comments;
         # _utf8mb4'...' and N'...' are one literal.
@@ -55,11 +55,20 @@ def _compile(dialect: str) -> re.Pattern[str]:
     else:
         strings, ident = rf"[xX]?{_PLAIN}", rf"{_DOUBLE}|{_BACKTICK}|\[[^\]]*(?:\]|\Z)"
         at, comment = r"|\?\d*|@[A-Za-z_]\w*", _CLOSED
+    if not named and not comment:
+        comment = _CLOSED  # nested ones are not met here
     pattern = _COMMON.format(comment=comment, strings=strings, ident=ident, at=at)
+    if not named:
+        pattern = re.sub(r"\(\?P<(?!tag)\w+>", "(?:", pattern)
+        pattern = f"({pattern})" if "P<tag>" in pattern else pattern
     return re.compile(pattern, re.VERBOSE | re.DOTALL)
 
 
 _LEXERS: Final = {name: _compile(name) for name in ("sqlite", "postgres", "mysql")}
+#: The same without names, to cut a text at once; PostgreSQL's find the tag of a dollar quote as well.
+_FINDERS: Final = {name: _compile(name, named=False) for name in _LEXERS}
+#: A comment within a comment, or what looks like one.
+_NESTED: Final = re.compile(r"/\*(?:[^*/]|\*(?!/)|/(?!\*))*/\*")
 _SHORT: Final = 4_000  # longer texts are not kept
 _COMMENT_ENDS: Final = re.compile(r"/\*|\*/")
 
@@ -76,6 +85,29 @@ def tokens(sql: str, dialect: str = "sqlite") -> list[Token]:
 
 
 def _tokens(sql: str, dialect: str) -> tuple[Token, ...]:
+    if dialect == "postgres" and _NESTED.search(sql):
+        return _one_by_one(sql, dialect)
+    found = _FINDERS[dialect].findall(sql)
+    texts = found if dialect != "postgres" else [text for text, _ in found]
+    return tuple(map(_Known(dialect).__getitem__, texts))
+
+
+class _Known(dict[str, Token]):
+    """The token of each text: what kind a text is does not depend on what is around it."""
+
+    def __init__(self, dialect: str) -> None:
+        self._match = _LEXERS[dialect].fullmatch
+
+    def __missing__(self, text: str) -> Token:
+        kind: Any = "comment" if text.startswith("/*") else None
+        if kind is None:
+            found = self._match(text)
+            kind = "op" if found is None else found.lastgroup
+        token = self[text] = Token("string" if kind == "tag" else kind, text)
+        return token
+
+
+def _one_by_one(sql: str, dialect: str) -> tuple[Token, ...]:
     out: list[Token] = []
     match, at = _LEXERS[dialect].match, 0
     while (found := match(sql, at)) is not None:

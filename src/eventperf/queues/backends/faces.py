@@ -114,6 +114,15 @@ class AsyncFace:
         found: list[WorkerInfo] = await self._do(store.roster)
         return found
 
+    async def children(self, job_id: str, limit: int, /) -> list[JobInfo]:
+        store: Any = self._store
+        found: list[JobInfo] = await self._do(lambda: store.children(job_id, limit))
+        return found
+
+    async def delete(self, queue: str, ids: Sequence[str], /) -> int:
+        store: Any = self._store
+        return int(await self._do(lambda: store.delete(queue, ids)))
+
     async def update(self, job_id: str, change: Change, /) -> JobState | None:
         store: Any = self._store
         found: JobState | None = await self._do(lambda: store.update(job_id, change))

@@ -111,7 +111,7 @@ class JobContext:
 
     @property
     def after(self) -> tuple[str, ...]:
-        """Ids of the jobs it has waited for (chains and batches)."""
+        """Ids of the jobs it has waited for (chains, batches), or of the one that made it by ``then``."""
         flow = self._lease.record.flow
         return tuple(flow["after"]) if flow else ()
 
@@ -134,9 +134,9 @@ class JobContext:
         """Enqueue a job in the same step that records this one's completion, or not at all; return its id.
 
         Options are those of :meth:`QueueManager.enqueue`. A run that fails, or finishes too late, leaves
-        nothing behind.
+        nothing behind. :attr:`after` of the new job names this one.
         """
-        job = self._engine.follow(type, data, options)
+        job = self._engine.follow(type, data, options, self.job_id)
         self.followers.append(job)
         return job.record.id
 

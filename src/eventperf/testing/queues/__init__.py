@@ -18,6 +18,7 @@ from .attempts import AttemptTests, MetricTests
 from .control import ControlTests
 from .driven import DrivenTests
 from .endings import EndingTests
+from .family import DeleteTests, KinTests
 from .flows import FlowTests
 from .life import LifeTests
 from .limits import LimitTests
@@ -42,6 +43,8 @@ class HostedSuite(
     UpdateTests,
     MetricTests,
     OutcomeTests,
+    KinTests,
+    DeleteTests,
 ):
     """What a backend must do whose jobs another system's workers run (no capability ``"claims"``)."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import ssl
 import time
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from eventperf._core.extras import require
+from eventperf._core.objects import read_json
 
 from .resp3 import INCOMPLETE, Reader, ReplyError, pack
 
@@ -173,7 +173,7 @@ def words_of(text: str) -> Sequence[str] | None:
     if not text.startswith("["):
         return (text,)
     try:
-        words = json.loads(text)
+        words = read_json(text)
     except (ValueError, RecursionError):
         return None
     return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else None

@@ -106,6 +106,8 @@ def _is_number(reply: Any) -> bool:
     return type(reply) is int or (type(reply) is bytes and (not reply or bool(_DIGITS.fullmatch(reply))))
 
 
+_is_note: Final = _list_of(_is_count, lambda note: type(note) is bytes)
+
 _FITS: Final[dict[str, Callable[[Any], bool]]] = {
     "GET": plain,
     "SET": lambda reply: reply is True or reply == b"OK",
@@ -113,6 +115,7 @@ _FITS: Final[dict[str, Callable[[Any], bool]]] = {
     "PUBLISH": _is_count,
     "acquire": _list_of(lambda state: type(state) is int and 0 <= state <= 3, _is_count, _is_count),
     "add": _list_of(_is_count, _is_number, _is_count),
+    "board": lambda reply: type(reply) is list and all(map(_is_note, reply)),
     "incr": _list_of(_is_number, _is_count),
     "put_new": _is_count,
     "release": _is_count,

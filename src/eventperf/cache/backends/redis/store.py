@@ -292,6 +292,13 @@ class RedisStore:
                 raise
             return None
 
+    def board(
+        self, key: str, name: str, note: bytes, life_s: float, most: int, /
+    ) -> list[tuple[float, bytes]]:
+        """Leave a note beside those of other processes; return all that live."""
+        found = self._server.run_script("board", key, name, note, life_ms(life_s), most)
+        return [(int(age) / 1000, text) for age, text in found]
+
     # -- tags ----------------------------------------------------------------------------------------
 
     def tag_versions(self, keys: Sequence[str], salt: str, life_s: float, /) -> list[str]:

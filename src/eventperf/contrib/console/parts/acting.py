@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from eventperf._core.errors import EventPerfError
@@ -15,15 +15,24 @@ from .part import Refused
 if TYPE_CHECKING:
     from eventperf.queues import QueueManager
 
-ACTIONS: Final = frozenset({"job.retry", "job.cancel", "job.reschedule"})
 FILTERS: Final = ("state", "queue", "type", "tag", "text")
+_STATES: Final = {
+    "job.retry": ("failed",),
+    "job.cancel": ("active", "waiting", "delayed"),
+    "job.reschedule": ("waiting", "delayed"),
+    "job.delete": ("failed", "completed", "cancelled"),
+}
+_NEEDS: Final = {"job.retry": "dead_letter", "job.reschedule": "update", "job.delete": "delete"}
+ACTIONS: Final = frozenset(_STATES)
 _MOST: Final = 10_000  # jobs that one "all that match" touches
 _AT_ONCE: Final = 500
+_TRIED: Final = 20  # queues in which a job is looked for whose record is gone
 
 
 def possible(manager: QueueManager) -> list[str]:
     """Return the actions that the manager's store can do."""
-    return sorted(a for a in ACTIONS if a != "job.reschedule" or "update" in manager.backend.capabilities)
+    has = manager.backend.capabilities
+    return sorted(a for a in ACTIONS if a not in _NEEDS or _NEEDS[a] in has)
 
 
 def verb(action: str) -> str:
@@ -32,7 +41,11 @@ def verb(action: str) -> str:
     >>> verb("job.retry")
     'Retry'
     """
-    return action.partition(".")[2].capitalize()
+    return say(f"do_{_bare(action)}")
+
+
+def _bare(action: str) -> str:
+    return action.partition(".")[2]
 
 
 def when() -> Html:
@@ -58,51 +71,68 @@ def filters(view: View, read: Callable[[str], str]) -> dict[str, str]:
 
 
 def act(view: View, action: str, manager: QueueManager) -> Done | tuple[str, Sequence[object]]:
-    """Retry, cancel or reschedule the chosen jobs, or all that match once that was confirmed.
+    """Do it to the chosen jobs, or to all that match; those, and whatever is deleted, are counted first.
 
     Raises:
-        Refused: None was chosen, or the store refuses.
+        Refused: None was chosen, none is in a state for it, or the store refuses.
     """
     request, name = view.request, view.request.sent("manager")
+    if action not in possible(manager):
+        raise Refused(say("not_found"))
     asked = filters(view, request.sent)
     every = bool(request.sent("all"))
-    chosen = _matching(manager, asked) if every else dict.fromkeys(request.form.get("id", ()), "")
+    chosen = _matching(manager, action, asked) if every else dict.fromkeys(request.form.get("id", ()), "")
     if not chosen:
-        raise Refused(say("nothing_chosen"))
+        raise Refused(say(f"none_{_bare(action)}" if every else "nothing_chosen"))
     if not all(view.may(action, id) for id in chosen):
         raise Refused(say("forbidden"))
     delay = request.sent("delay")
-    if every and not request.sent("sure"):
-        return say("confirm"), _question(view, name, action, asked, len(chosen), delay)
+    if (every or action == "job.delete") and not request.sent("sure"):
+        ids = [] if every else list(chosen)
+        return say("confirm"), _question(view, name, action, asked, len(chosen), delay, ids)
     try:
         count = _do(manager, action, chosen, delay)
     except EventPerfError as error:
         raise Refused(str(error)) from error
-    back = {"id": next(iter(chosen))} if request.path.strip("/") == "queues/job" else given(asked)
-    return Done(what=action.partition(".")[2], path=request.path, count=count, query={"in": name, **back})
+    path, back = request.path, given(asked)
+    if path.strip("/") == "queues/job":
+        gone = action == "job.delete" and count
+        path, back = ("/queues/jobs", {}) if gone else (path, {"id": next(iter(chosen))})
+    left = len(chosen) - count
+    return Done(what=_bare(action), path=path, count=count, left=left, query={"in": name, **back})
 
 
 def _do(manager: QueueManager, action: str, chosen: Mapping[str, str], delay: str) -> int:
     """Act on jobs, by id and queue where that is known; return how many were in a state for it."""
     if action == "job.reschedule":
         return sum(_moved(manager, id, delay) for id in chosen)
-    store, ids = manager.backend.sync(), list(chosen)
+    store: Any = manager.backend.sync()
     if action == "job.cancel":
-        return sum(sum(store.cancel(ids[at : at + _AT_ONCE])) for at in range(0, len(ids), _AT_ONCE))
+        return sum(sum(store.cancel(some)) for some in _portions(list(chosen)))
     by_queue: dict[str, list[str]] = {}
-    for at in range(0, len(ids), _AT_ONCE):
-        some = ids[at : at + _AT_ONCE]
+    for id, queue in _places(store, chosen):
+        by_queue.setdefault(queue, []).append(id)
+    lost = by_queue.pop("", [])
+    does = store.delete if action == "job.delete" else store.replay
+    count = sum(
+        does(q, some) for q, ids in by_queue.items() if q in manager.queues for some in _portions(ids)
+    )
+    if action == "job.delete" and lost:  # a store may list what it has no record of any more
+        count += sum(does(q, some) for q in [*manager.queues][:_TRIED] for some in _portions(lost))
+    return int(count)
+
+
+def _places(store: Any, chosen: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Return each job with its queue, nothing where that is not known."""
+    for some in _portions(list(chosen)):
         known = [chosen[id] for id in some]
         if not all(known):
             known = [info.queue if info else "" for info in store.fetch(some)]
-        for id, queue in zip(some, known, strict=True):
-            if queue in manager.queues:
-                by_queue.setdefault(queue, []).append(id)
-    return sum(
-        store.replay(queue, named[at : at + _AT_ONCE])
-        for queue, named in by_queue.items()
-        for at in range(0, len(named), _AT_ONCE)
-    )
+        yield from zip(some, known, strict=True)
+
+
+def _portions(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[at : at + _AT_ONCE] for at in range(0, len(ids), _AT_ONCE))
 
 
 def _moved(manager: QueueManager, id: str, delay: str) -> bool:
@@ -115,27 +145,39 @@ def _moved(manager: QueueManager, id: str, delay: str) -> bool:
     return True
 
 
-def _matching(manager: QueueManager, asked: dict[str, str]) -> dict[str, str]:
-    """Return id and queue of all jobs that match, up to a bound that the question names."""
+def _matching(manager: QueueManager, action: str, asked: dict[str, str]) -> dict[str, str]:
+    """Return id and queue of all jobs that match in a state for ``action``, up to a bound."""
     found: dict[str, str] = {}
-    cursor: str | None = None
-    while len(found) < _MOST:
-        page = manager.jobs(**given(asked), limit=_AT_ONCE, cursor=cursor)
-        found.update((job.id, job.queue) for job in page.jobs[: _MOST - len(found)])
-        cursor = page.cursor
-        if cursor is None:
-            break
+    for state in _STATES[action]:
+        if asked["state"] not in ("", state):
+            continue
+        cursor: str | None = None
+        while len(found) < _MOST:
+            query = given(asked) | {"state": state}
+            page = manager.jobs(**query, limit=_AT_ONCE, cursor=cursor)
+            found.update((job.id, job.queue) for job in page.jobs[: _MOST - len(found)])
+            cursor = page.cursor
+            if cursor is None:
+                break
     return found
 
 
 def _question(
-    view: View, name: str, action: str, asked: dict[str, str], count: int, delay: str
+    view: View, name: str, action: str, asked: dict[str, str], count: int, delay: str, ids: Sequence[str]
 ) -> list[object]:
-    shown = ", ".join(f"{k} {v!r}" for k, v in asked.items() if v) or "any job"
-    bound = f" (the first {_MOST:,}; ask again for the rest)" if count >= _MOST else ""
-    sent = {"manager": name, "all": action, "sure": "1", "delay": delay, **asked}
+    """Ask whether to go on: with ``ids``, or without with all that match."""
+    path = "/queues/job" if view.request.path.strip("/") == "queues/job" else "/queues/jobs"
+    shown = ", ".join(f"{say(f'field_{k}')} {v!r}" for k, v in asked.items() if v) or say("any_job")
+    text = say(f"ask_{_bare(action)}_these" if ids else f"ask_{_bare(action)}", n=f"{count:,}", filters=shown)
+    bound = tag("p", say("ask_bound"), data_still="") if count >= _MOST else ""
+    sent: dict[str, object] = {"manager": name, "sure": "1", "delay": delay, **asked}
+    sent |= {"action": action, "subject": view.request.sent("subject") or None} if ids else {"all": action}
+    chosen = [tag("input", type="hidden", name_="id", value=id) for id in ids]
+    button = tag("button", say("do_them", verb=verb(action)), type="submit")
+    back: dict[str, object] = {"id": ids[0]} if path == "/queues/job" else {**asked}
     return [
-        tag("p", f"{count:,} jobs match {shown}{bound}.", data_still=""),
-        view.form("/queues/jobs", *hidden(sent), tag("button", f"{verb(action)} them", type="submit")),
-        markup(" ", view.link("/queues/jobs", say("cancel"), **{"in": name}, **asked)),
+        tag("p", text, data_still=""),
+        bound,
+        view.form(path, *hidden(sent), *chosen, button),
+        markup(" ", view.link(path, say("cancel"), **{"in": name}, **back)),
     ]

@@ -1,14 +1,15 @@
-"""The caches of this process: what they answer, what they load, and how to make them forget."""
+"""The caches: what they answer, here and in all processes, what they load, and how to make them forget."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pprint import pformat
 from typing import TYPE_CHECKING, Final
 
 from eventperf._core.errors import EventPerfError
 from eventperf._pages.html import Html, markup, tag
-from eventperf.contrib.console.texts import say
+from eventperf.contrib.console.texts import heads, say
 from eventperf.contrib.console.view import (
     Attention,
     Done,
@@ -17,6 +18,7 @@ from eventperf.contrib.console.view import (
     card,
     cards,
     concealed,
+    empty,
     field,
     listing,
     section,
@@ -25,13 +27,15 @@ from eventperf.contrib.console.view import (
 
 from .loads import Loads
 from .part import NotHere, Refused
+from .processes import Processes
 
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager, CacheStats
 
 _SHOWN: Final = 20_000
 _MISSING: Final = object()
-_WAYS: Final = (("key", "key"), ("tag", "tag"), ("pattern", "pattern (* and ?)"))
+_WAYS: Final = ("key", "tag", "pattern")
+_LARGEST: Final = 20
 
 
 class CachePart:
@@ -45,6 +49,9 @@ class CachePart:
         self._caches = caches
         self._seen: dict[str, CacheStats] = {}
         self._loads = {name: Loads(cache) for name, cache in caches.items()}
+        self._processes = {
+            name: Processes(cache) for name, cache in caches.items() if hasattr(cache, "fleet")
+        }
 
     def attention(self) -> list[Attention]:
         """Name caches whose second tier is away."""
@@ -52,6 +59,7 @@ class CachePart:
         for name, stats in self._seen.items():
             if stats.breaker == "open":
                 found.append(Attention(level="bad", text=say("breaker_open", cache=name), path=self.path))
+            found += self._elsewhere(name)
             if stats.coherence.endswith("(down)"):
                 text = say("coherence_down", cache=name, state=stats.coherence)
                 found.append(Attention(level="warn", text=text, path=self.path))
@@ -60,13 +68,28 @@ class CachePart:
                 found.append(Attention(level="warn", text=text, path=self.path))
         return found
 
+    def _elsewhere(self, name: str) -> list[Attention]:
+        """Name breakers that are open in other processes."""
+        known = self._processes[name].last if name in self._processes else ()
+        others = [one for one in known if not one.is_here]
+        broken = sum(one.stats.breaker == "open" for one in others)
+        if not broken:
+            return []
+        text = say("breaker_open_there", cache=name, n=f"{broken:,}", all=f"{len(known):,}")
+        return [Attention(level="bad", text=text, path=self.path)]
+
     def overview(self, view: View) -> Html:
         """Show the ratio and the loads of each cache."""
         self._seen = {name: cache.stats() for name, cache in self._caches.items()}
-        return cards(
-            card(name, f"{stats.hit_ratio:.1%}", f"hits; {stats.loads:,} loads", _level(stats))
-            for name, stats in self._seen.items()
-        )
+        shown = []
+        for name, stats in self._seen.items():
+            known = self._processes[name].read() if name in self._processes else ()
+            total = type(stats).summed(one.stats for one in known) if known else stats
+            note = say("hits_and_loads", loads=f"{total.loads:,}")
+            if len(known) > 1:
+                note = say("hits_of_all", n=f"{len(known):,}", loads=f"{total.loads:,}")
+            shown.append(card(name, f"{total.hit_ratio:.1%}", note, _level(stats)))
+        return cards(shown)
 
     def show(self, view: View) -> tuple[str, Sequence[object]]:
         """Show every cache, and one key of one of them when asked."""
@@ -74,11 +97,15 @@ class CachePart:
             raise NotHere(say("not_found"))
         body: list[object] = []
         for name, cache in self._caches.items():
-            body.append(section(name, _figures(cache.stats()), self._loads[name].table(view)))
-        body.append(section("A key", self._finder(view), *self._found(view)))
+            parts: list[object] = [_figures(cache.stats()), tag("p", say("since_start"), class_="muted")]
+            if name in self._processes:
+                parts += [tag("h3", say("fleet")), self._processes[name].table()]
+            parts += [tag("h3", say("dearest")), self._loads[name].table(view)]
+            parts += [tag("h3", say("biggest_head")), _largest(view, cache)]
+            body.append(section(name, *parts))
+        body.append(section(say("a_key"), self._finder(view), *self._found(view)))
         if view.may("cache.invalidate", None):
-            body.append(section("Invalidate", self._forms(view)))
-        body.append(tag("p", "Figures are of this process since it started.", class_="muted"))
+            body.append(section(say("invalidate"), self._forms(view)))
         return say("cache"), body
 
     def _choices(self) -> list[tuple[str, str]]:
@@ -88,9 +115,9 @@ class CachePart:
         chosen = view.request.asked("in", next(iter(self._caches)))
         return tag(
             "form",
-            select("in", "cache", self._choices(), chosen),
-            field("key", "key", view.request.asked("key"), required="", size="40"),
-            tag("button", "Look up", type="submit"),
+            select("in", say("field_cache"), self._choices(), chosen),
+            field("key", say("field_key"), view.request.asked("key"), required="", size="40"),
+            tag("button", say("look_up"), type="submit"),
             method="get", action=view.request.link(self.path), class_="filter",
         )  # fmt: skip
 
@@ -103,26 +130,23 @@ class CachePart:
             raise NotHere(say("not_found"))
         value = cache.get(key, _MISSING)
         if value is _MISSING:
-            return [tag("p", f"{key!r} is not in the cache.")]
-        facts = [card("type", type(value).__name__)]
-        left = getattr(cache, "ttl", None)
-        if callable(left):
-            seconds = left(key)
-            facts.append(card("fresh for", "–" if seconds is None else age(float(seconds))))
+            return [tag("p", say("key_absent", key=repr(key)))]
+        facts = [card(say("fact_type"), type(value).__name__), *_facts(view, cache, key)]
         if not view.may("view.value", key):
-            return [cards(facts), concealed("values")]
+            return [cards(facts), concealed(say("what_values"))]
         text = pformat(value, width=100)
-        more = f"\n... {len(text) - _SHOWN:,} more characters" if len(text) > _SHOWN else ""
+        left = f"{len(text) - _SHOWN:,}"
+        more = "\n" + say("more_characters", n=left) if len(text) > _SHOWN else ""
         return [cards(facts), tag("pre", text[:_SHOWN] + more)]
 
     def _forms(self, view: View) -> Html:
         return view.form(
             self.path,
             tag("input", type="hidden", name_="action", value="cache.invalidate"),
-            select("subject", "cache", self._choices(), next(iter(self._caches))),
-            select("by", "by", _WAYS, "key"),
-            field("what", "text", "", required="", size="40"),
-            tag("button", "Invalidate", type="submit"),
+            select("subject", say("field_cache"), self._choices(), next(iter(self._caches))),
+            select("by", say("by"), [(way, say(f"by_{way}")) for way in _WAYS], "key"),
+            field("what", say("field_text"), "", required="", size="40"),
+            tag("button", say("invalidate"), type="submit"),
             class_="filter",
         )
 
@@ -130,7 +154,7 @@ class CachePart:
         """Invalidate by key, tag or pattern; a pattern is counted before anything goes."""
         cache, what = self._caches.get(subject or ""), view.request.sent("what")
         by = view.request.sent("by")
-        if cache is None or by not in dict(_WAYS):
+        if cache is None or by not in _WAYS:
             raise Refused(say("not_found"))
         if not what:
             raise Refused(say("nothing_chosen"))
@@ -150,10 +174,50 @@ class CachePart:
     def _question(self, view: View, name: str, pattern: str, count: int) -> list[object]:
         sent = {"by": "pattern", "what": pattern, "sure": "1"}
         return [
-            tag("p", f"{count:,} entries of {name} match ", tag("code", pattern), ".", data_still=""),
+            tag(
+                "p",
+                say("pattern_matches", n=f"{count:,}", cache=name),
+                " ",
+                tag("code", pattern),
+                data_still="",
+            ),
             view.button(self.path, say("confirm"), action="cache.invalidate", subject=name, **sent),
             markup(" ", view.link(self.path, say("cancel"))),
         ]
+
+
+def _facts(view: View, cache: CacheManager, key: str) -> list[Html]:
+    """Return what is known of an entry beside its value; tags may be what users typed, as values may."""
+    known = cache.about(key) if hasattr(cache, "about") else None
+    if known is None:
+        return []
+    facts = [
+        card(say("fresh_for"), _span(known.fresh_s), say("kept_for", age=_span(known.kept_s))),
+        card(say("fact_age"), say("none") if known.age_s is None else age(known.age_s)),
+        card(
+            say("fact_size"),
+            say("none") if known.size_bytes is None else f"{known.size_bytes:,}",
+            say("bytes"),
+        ),
+    ]
+    if known.tags:
+        tags = ", ".join(known.tags[:_LARGEST]) if view.may("view.value", key) else f"{len(known.tags):,}"
+        facts.append(card(say("fact_tags"), tags))
+    return facts
+
+
+def _span(seconds: float) -> str:
+    return say("for_ever") if seconds == math.inf else age(max(0.0, seconds))
+
+
+def _largest(view: View, cache: CacheManager) -> Html:
+    """Return the largest values that this process stored; keys may be what users typed."""
+    found = cache.largest(_LARGEST) if hasattr(cache, "largest") else []
+    if not found:
+        return empty(say("no_sizes"))
+    if not view.may("view.value", None):
+        return concealed(say("what_keys"))
+    return listing(say("biggest"), heads("key bytes"), [(key, f"{size:,}") for key, size in found], [1])
 
 
 def _level(stats: CacheStats) -> str | None:
@@ -161,21 +225,22 @@ def _level(stats: CacheStats) -> str | None:
 
 
 def _figures(stats: CacheStats) -> Html:
-    mean = age(stats.load_s / stats.loads) if stats.loads else "–"
+    mean = age(stats.load_s / stats.loads) if stats.loads else say("none")
+    reads, failed = f"{stats.hits + stats.misses:,}", f"{stats.load_errors:,}"
+    broken = say("commands_failed", n=f"{stats.store_errors:,}")
     facts = cards(
         [
-            card("hit ratio", f"{stats.hit_ratio:.1%}", f"{stats.hits + stats.misses:,} reads"),
-            card("loads", f"{stats.loads:,}", f"{mean} each, {stats.load_errors:,} failed"),
-            card("served stale", f"{stats.stale:,}"),
-            card("breaker", stats.breaker, f"{stats.store_errors:,} commands failed", _level(stats)),
-            card("coherence", stats.coherence),
-            card("in memory", f"{stats.entries:,}", f"{stats.evictions:,} evicted"),
+            card(say("hit_ratio"), f"{stats.hit_ratio:.1%}", say("reads", n=reads)),
+            card(say("loads"), f"{stats.loads:,}", say("load_note", mean=mean, failed=failed)),
+            card(say("served_stale"), f"{stats.stale:,}"),
+            card(say("breaker"), stats.breaker, broken, _level(stats)),
+            card(say("coherence"), stats.coherence),
+            card(say("in_memory"), f"{stats.entries:,}", say("evicted", n=f"{stats.evictions:,}")),
         ]
     )
     rows = [(name, _plain(value)) for name, value in stats.to_dict().items()]
-    return markup(
-        facts, tag("details", tag("summary", "Every figure"), listing("Figures", ("", ""), rows, [1]))
-    )
+    table = listing(say("figures"), heads("blank blank"), rows, [1])
+    return markup(facts, tag("details", tag("summary", say("every_figure")), table))
 
 
 def _plain(value: object) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from eventperf._core.clock import Clock
 from eventperf._pages.html import Html, markup, tag
 from eventperf._pages.svg import bars
-from eventperf.contrib.console.texts import say
+from eventperf.contrib.console.texts import heads, say
 from eventperf.contrib.console.view import (
     Attention,
     Done,
@@ -68,9 +68,9 @@ class DatabasePart:
         total = sum(q.total_s or 0.0 for q in slow)
         calls = sum(q.calls for q in slow)
         figures = [
-            card("statements", len(slow), "that cost most"),
-            card("calls", f"{calls:,}"),
-            card("database time", age(total)),
+            card(say("fact_statements"), len(slow), say("that_cost_most")),
+            card(say("fact_calls"), f"{calls:,}"),
+            card(say("database_time"), age(total)),
         ]
         costly = [(q.sample, [q.total_s]) for q in slow[:_DRAWN] if q.total_s]
         return markup(
@@ -86,7 +86,7 @@ class DatabasePart:
             raise NotHere(say("not_found"))
         return say("database"), [
             *self._under_way(view),
-            section("Statements", self._statements.ranking(view)),
+            section(say("statements"), self._statements.ranking(view)),
             section(say("loops"), self._statements.loops(view)),
             *self._told(view),
         ]
@@ -96,25 +96,28 @@ class DatabasePart:
         if work.is_running or work.error:
             sees = view.may("view.sql", None)
             error = work.error if sees else work.error.partition(":")[0]
-            state = f"{work.what} is under way" if work.is_running else f"{work.what} ended: {error}"
+            state = (
+                say("under_way", what=work.what)
+                if work.is_running
+                else say("ended_early", what=work.what, error=error)
+            )
             last = work.lines[-1] if work.lines and sees else ""
             yield tag("p", state, ": " if last else "", last, class_="note", role="status")
 
     def _told(self, view: View) -> Iterable[object]:
-        button = view.button(self.path, "Search for indexes", action="database.advise", subject="advice")
+        button = view.button(self.path, say("search_indexes"), action="database.advise", subject="advice")
         body: list[object] = [button] if not self._work.is_running else []
         if not self._advice:
             body.append(empty(say("no_advice")))
         for n, (at, advice) in enumerate(reversed(self._advice)):
-            body.append(tag("h3", "Last search, " if n == 0 else "The one before, ", moment(at)))
+            body.append(tag("h3", say("last_search" if n == 0 else "search_before"), moment(at)))
             body.append(self._advised(view, advice, n))
         if self._advice and self._advice[-1][1].indexes and not self._work.is_running:
-            body.append(view.button(self.path, "Apply, measure and keep what helps", action="database.apply",
-                                    subject="advice"))  # fmt: skip
-        yield section("Advice", *body)
+            body.append(view.button(self.path, say("apply"), action="database.apply", subject="advice"))
+        yield section(say("advice"), *body)
         if self._report is not None:
             at, report = self._report
-            yield section("Applied", tag("p", moment(at)), *_applied(view, report))
+            yield section(say("applied"), tag("p", moment(at)), *_applied(view, report))
 
     def _advised(self, view: View, advice: Advice, n: int) -> Html:
         more = view.link("/database/advice", say("advice_whole"), n=n)
@@ -125,8 +128,8 @@ class DatabasePart:
             return sql if view.may("view.sql", None) else without_values(sql, advice.dialect)
 
         if not advice.indexes:
-            text = f"No index is advised ({advice.statements} statements, {age(advice.seconds)}). "
-            return tag("p", text, more)
+            text = say("no_index", n=advice.statements, age=age(advice.seconds))
+            return tag("p", text, " ", more)
         other = self._advice[0][1] if len(self._advice) > 1 and n == 0 else None
         before = None if other is None else {index.spec.label() for index in other.indexes}
         rows = [
@@ -137,8 +140,8 @@ class DatabasePart:
             )
             for index in advice.indexes
         ]  # fmt: skip
-        columns = ("name", "index", "gain", "shown by", "", "statement")
-        table = listing(f"Gain {advice.gain:.0%} by proof: {advice.proof}", columns, rows, [2])
+        columns = heads("name index gain proof blank statement")
+        table = listing(say("gain_by", gain=f"{advice.gain:.0%}", proof=advice.proof), columns, rows, [2])
         gone = sorted((before or set()) - {index.spec.label() for index in advice.indexes})
         lost = tag("p", say("no_longer", indexes=shown(", ".join(gone))), class_="muted") if gone else ""
         return markup(table, lost, tag("p", more))
@@ -151,19 +154,19 @@ class DatabasePart:
         if not asked.isdigit() or int(asked[:3]) >= len(self._advice):
             raise NotHere(say("no_advice"))
         if not view.may("view.sql", None):
-            return [concealed("statements and their plans")]
+            return [concealed(say("what_plans"))]
         at, advice = self._advice[-1 - int(asked)]
         return [tag("p", moment(at)), *advice_parts(advice)]
 
     def act(self, view: View, action: str, subject: str | None) -> Done:
         """Begin a search, or apply the last advice; both go on in the background."""
         if action == "database.advise":
-            self._work.begin("the search", self._search)
+            self._work.begin(say("the_search"), self._search)
             return Done(what="advise", path=self.path)
         if not self._advice:
             raise Refused(say("no_advice"))
         advice = self._advice[-1][1]
-        self._work.begin("the change", lambda tell: self._change(advice, tell))
+        self._work.begin(say("the_change"), lambda tell: self._change(advice, tell))
         return Done(what="apply", path=self.path, count=len(advice.indexes))
 
     def _search(self, tell: Callable[[str], None]) -> None:
@@ -181,5 +184,7 @@ def _applied(view: View, report: Any) -> Iterable[Html]:
         yield tag("pre", str(report))
         return
     counts = {kind: getattr(report, kind) for kind in ("created", "reverted", "skipped", "failed")}
-    yield cards(card(kind, f"{len(found):,}", "indexes") for kind, found in counts.items())
-    yield concealed("statements")
+    yield cards(
+        card(say(f"count_{kind}"), f"{len(found):,}", say("indexes")) for kind, found in counts.items()
+    )
+    yield concealed(say("what_statements"))

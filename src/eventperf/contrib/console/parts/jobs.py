@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventperf._core.errors import EventPerfError
 from eventperf._pages.html import Html, markup, tag
-from eventperf.contrib.console.texts import say
+from eventperf.contrib.console.texts import COLUMNS, heads, say
 from eventperf.contrib.console.view import (
     View,
     age,
@@ -24,6 +24,7 @@ from eventperf.contrib.console.view import (
     select,
 )
 
+from . import kin
 from .acting import FILTERS, filters, given, possible, verb, when
 from .part import NotHere, Refused
 
@@ -50,23 +51,27 @@ def page(view: View, name: str, manager: QueueManager) -> list[object]:
     else:
         body.append(_form(view, name, manager, asked, found.jobs))
     here = {"in": name, **asked}
-    links = [view.link("/queues/jobs", "First page", **here)] if cursor else []
+    links = [view.link("/queues/jobs", say("first_page"), **here)] if cursor else []
     if found.cursor:
-        links.append(view.link("/queues/jobs", "Next page", **here, cursor=found.cursor))
-    return [*body, tag("nav", *links, class_="pages", aria_label="Pages")]
+        links.append(view.link("/queues/jobs", say("next_page"), **here, cursor=found.cursor))
+    return [*body, tag("nav", *links, class_="pages", aria_label=say("pages"))]
 
 
 def _filter(view: View, name: str, manager: QueueManager, asked: dict[str, str]) -> Html:
     sees = view.may("view.payload", None)  # a search in payloads tells what is in them
-    queues = [("", "all"), *((q, q) for q in manager.queues)]
-    states = [("", "all"), *((s, s) for s in _STATES)]
+    queues = [("", say("all")), *((q, q) for q in manager.queues)]
+    states = [("", say("all")), *((s, s) for s in _STATES)]
     return tag(
         "form",
         *hidden({"in": name}),
-        select("state", "state", states, asked["state"]),
-        select("queue", "queue", queues, asked["queue"]),
-        *(field(f, f, asked[f], size="14") for f in ("type", "tag", "text") if f != "text" or sees),
-        tag("button", "Find", type="submit"),
+        select("state", say("field_state"), states, asked["state"]),
+        select("queue", say("field_queue"), queues, asked["queue"]),
+        *(
+            field(f, say(f"field_{f}"), asked[f], size="14")
+            for f in ("type", "tag", "text")
+            if f != "text" or sees
+        ),
+        tag("button", say("find"), type="submit"),
         method="get", action=view.request.link("/queues/jobs"), class_="filter",
     )  # fmt: skip
 
@@ -76,17 +81,17 @@ def _form(
 ) -> Html:
     may = [a for a in possible(manager) if view.may(a, None)]
     table = listing(
-        f"{len(jobs)} jobs", ("", "job", "type", "queue", "state", "tries", "since", "error"),
+        say("n_jobs", n=len(jobs)), heads("blank job type queue state tries since error"),
         [_row(view, name, job, bool(may)) for job in jobs], [5],
     )  # fmt: skip
     if not may:
         return table
-    everything = tag("input", type="checkbox", data_all="", hidden="", aria_label="choose all on this page")
+    everything = tag("input", type="checkbox", data_all="", hidden="", aria_label=say("choose_all"))
     buttons = [
         markup(
             when() if a == "job.reschedule" else "",
             tag("button", verb(a), type="submit", name_="action", value=a), " ",
-            tag("button", f"{verb(a)} all that match", type="submit", name_="all", value=a), " ",
+            tag("button", say("do_all", verb=verb(a)), type="submit", name_="all", value=a), " ",
         )
         for a in may
     ]  # fmt: skip
@@ -97,7 +102,7 @@ def _form(
 def _row(view: View, name: str, job: JobInfo, may: bool) -> tuple[object, ...]:
     box: object = ""
     if may:
-        box = tag("input", type="checkbox", name_="id", value=job.id, aria_label=f"choose {job.id}")
+        box = tag("input", type="checkbox", name_="id", value=job.id, aria_label=say("choose", id=job.id))
     link = view.link("/queues/job", job.id, **{"in": name}, id=job.id)
     at = job.finished_at or job.started_at or job.due_at or job.created_at
     error = _said(view, job.id, job.error or "")[:160]
@@ -115,40 +120,43 @@ def one(view: View, name: str, manager: QueueManager) -> list[object]:
     except EventPerfError as error:
         raise NotHere(str(error)) from error
     facts = [
-        card("state", job.state.value, level="bad" if job.state.value == "failed" else None),
-        card("type", job.type),
-        card("queue", job.queue),
-        card("tries", job.attempt, f"{job.crashes} crashes"),
-        card("worker", job.worker or "–"),
+        card(say("field_state"), job.state.value, level="bad" if job.state.value == "failed" else None),
+        card(say("field_type"), job.type),
+        card(say("field_queue"), job.queue),
+        card(say("tries"), job.attempt, say("crashes", n=job.crashes)),
+        card(COLUMNS["worker"], job.worker or say("none")),
     ]
     if job.progress is not None:
-        facts.append(card("progress", f"{job.progress:.0%}"))
+        facts.append(card(say("progress"), f"{job.progress:.0%}"))
     body: list[object] = [cards(facts), *_buttons(view, name, manager, job)]
-    body += [section("Times", _timeline(job)), section("Tries", *_attempts(view, job))]
+    body += [section(say("times"), _timeline(job)), section(say("tries"), *_attempts(view, job))]
+    body += kin.sections(view, name, manager, job)
     if job.tags:
         links = (markup(view.link("/queues/jobs", t, **{"in": name}, tag=t), " ") for t in job.tags)
-        body.append(section("Tags", *links))
+        body.append(section(say("tags"), *links))
     if job.error:
-        body.append(section("Error", tag("pre", _said(view, job.id, job.error)[:_SHOWN])))
-    body.append(section("Payload", _payload(view, manager, job)))
+        body.append(section(say("error"), tag("pre", _said(view, job.id, job.error)[:_SHOWN])))
+    body.append(section(say("payload"), _payload(view, manager, job)))
     if job.headers and view.may("view.payload", job.id):
-        body.append(section("Headers", listing("Headers", ("name", "value"), job.headers.items())))
+        body.append(
+            section(say("headers"), listing(say("headers"), heads("name value"), job.headers.items()))
+        )
     return body
 
 
 def _timeline(job: JobInfo) -> Html:
     times = (
-        ("created", job.created_at),
-        ("due", job.due_at),
-        ("started", job.started_at),
-        ("ended", job.finished_at),
+        (say("created"), job.created_at),
+        (say("due"), job.due_at),
+        (say("started"), job.started_at),
+        (say("ended"), job.finished_at),
     )
     known = sorted(((at, name) for name, at in times if at), key=lambda pair: pair[0])
     rows, before = [], None
     for at, name in known:
         rows.append((name, moment(at), "" if before is None else f"+{age(at - before)}"))
         before = at
-    return listing("What happened when, by the store's clock", ("", "when", "after"), rows, [2])
+    return listing(say("times_told"), heads("blank when after"), rows, [2])
 
 
 def _said(view: View, id: str, error: str) -> str:
@@ -158,34 +166,34 @@ def _said(view: View, id: str, error: str) -> str:
 
 def _attempts(view: View, job: JobInfo) -> Iterator[Html]:
     if not job.attempts:
-        yield empty("No try has ended yet.")
+        yield empty(say("no_tries"))
         return
     rows = [
         (
             a.number,
             a.outcome,
             moment(a.started_at),
-            f"at most {age(a.seconds)}" if a.outcome == "crashed" else age(a.seconds),
+            say("at_most", age=age(a.seconds)) if a.outcome == "crashed" else age(a.seconds),
             a.worker,
             _said(view, job.id, a.error or ""),
         )
         for a in job.attempts
     ]
-    yield listing("Oldest first", ("try", "outcome", "began", "took", "worker", "error"), rows, [0, 3])
+    yield listing(say("oldest_first"), heads("try outcome began took worker error"), rows, [0, 3])
     if not view.may("view.payload", job.id):
-        yield concealed("tracebacks and log lines")
+        yield concealed(say("what_tracebacks"))
         return
     for a in job.attempts:
-        for what, text in (("traceback", a.traceback), ("last log lines", a.log_tail)):
+        for what, text in (("try_traceback", a.traceback), ("try_log_tail", a.log_tail)):
             if text:
-                yield tag("details", tag("summary", f"Try {a.number}: {what}"), tag("pre", text[-_SHOWN:]))
+                yield tag("details", tag("summary", say(what, n=a.number)), tag("pre", text[-_SHOWN:]))
 
 
 def _payload(view: View, manager: QueueManager, job: JobInfo) -> Html:
     if not view.may("view.payload", job.id):
-        return concealed("payloads")
+        return concealed(say("what_payloads"))
     if job.payload is None:
-        return empty("It is no longer kept.")
+        return empty(say("payload_gone"))
     try:
         text = pformat(manager.codec.decode(job.payload), width=100)
     except Exception as error:  # bytes of another program, or of another version of this one
@@ -198,6 +206,8 @@ def _buttons(view: View, name: str, manager: QueueManager, job: JobInfo) -> Iter
     sent = {"manager": name, "id": job.id}
     if job.state.value != "completed":
         yield view.button("/queues/job", verb(wished), action=wished, subject=job.id, **sent)
+    if job.is_finished and "job.delete" in possible(manager):
+        yield view.button("/queues/job", verb("job.delete"), action="job.delete", subject=job.id, **sent)
     later = "job.reschedule"
     waits = job.state.value in ("waiting", "delayed")
     if waits and later in possible(manager) and view.may(later, job.id):

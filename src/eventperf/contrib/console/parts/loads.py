@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from eventperf._pages.html import Html
-from eventperf.contrib.console.texts import say
+from eventperf.contrib.console.texts import heads, say
 from eventperf.contrib.console.view import View, age, concealed, empty, listing
 
 if TYPE_CHECKING:
@@ -66,10 +66,10 @@ class Loads:
         if not rows:
             return empty(say("no_loads"))
         if not view.may("view.value", None):
-            return concealed("keys")
-        columns = ("key", "loads", "failed", "mean", "longest", "in all")
+            return concealed(say("what_keys"))
+        columns = heads("key loads failed mean longest total")
         return listing(say("dearest_loads"), columns, rows, range(1, 6))
 
 
 def _mean(load: Load) -> str:
-    return age(load.total_s / load.loads) if load.loads else "–"
+    return age(load.total_s / load.loads) if load.loads else say("none")

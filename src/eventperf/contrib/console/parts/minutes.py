@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventperf._pages.html import Html, markup, tag
 from eventperf._pages.svg import lines
-from eventperf.contrib.console.texts import say
+from eventperf.contrib.console.texts import heads, say
 from eventperf.contrib.console.view import View, age, empty, listing
 
 if TYPE_CHECKING:
@@ -19,7 +19,10 @@ _DRAWN: Final = 5  # series in one plot: as many as there are colours, and one l
 
 def plots(manager: QueueManager, span: str = "1h") -> Html:
     """Return jobs a minute and waits, by queue."""
-    metrics = manager.metrics(since=span, step=_SPANS[span])
+    return _plots(manager.metrics(since=span, step=_SPANS[span]))
+
+
+def _plots(metrics: Metrics) -> Html:
     if not metrics.intervals:
         return empty(say("no_minutes"))
     by_queue: dict[str, dict[float, Interval]] = {}
@@ -38,10 +41,17 @@ def plots(manager: QueueManager, span: str = "1h") -> Html:
         waits.append((queue, [(x, v) for x, at in steps if (v := _late(kept.get(at))) is not None]))
     return tag(
         "div",
-        tag("div", tag("h3", "Jobs a minute"), lines(done, x="minutes from now", y="jobs")),
-        tag("div", tag("h3", "Wait of 99 in 100"), lines(waits, x="minutes from now", y="seconds")),
+        tag("div", tag("h3", say("jobs_a_minute")), _drawn(done, say("unit_jobs"))),
+        tag("div", tag("h3", say("wait_p99")), _drawn(waits, say("unit_seconds"))),
         class_="multiples",
     )
+
+
+def _drawn(series: list[tuple[str, list[tuple[float, float]]]], unit: str) -> Html:
+    if not any(points for _, points in series):
+        return empty(say("no_minutes"))
+    x = say("minutes_from_now")
+    return lines(series, x=x, y=unit, title=say("against", x=x, y=unit))
 
 
 def _steps(metrics: Metrics) -> list[float]:
@@ -69,12 +79,13 @@ def section_of(view: View, name: str, manager: QueueManager) -> Html:
         tag("a", s, href=view.request.link("/queues", span=s), aria_current="page" if s == span else None)
         for s in _SPANS
     ]
-    chooser = tag("nav", *links, class_="tabs", aria_label="How far back")
-    return markup(chooser, plots(manager, span), _table(manager, span))
+    chooser = tag("nav", *links, class_="tabs", aria_label=say("how_far_back"))
+    metrics = manager.metrics(since=span, step=_SPANS[span])  # once for both
+    return markup(chooser, _plots(metrics), _table(metrics, span))
 
 
-def _table(manager: QueueManager, span: str) -> Html:
-    found = manager.metrics(since=span, step=_SPANS[span]).by("queue", "type")
+def _table(metrics: Metrics, span: str) -> Html:
+    found = metrics.by("queue", "type")
     rows = [
         (
             i.queue, i.type, f"{i.completed:,}", f"{i.failed:,}", f"{i.retried:,}",
@@ -82,8 +93,8 @@ def _table(manager: QueueManager, span: str) -> Html:
         )
         for i in sorted(found.values(), key=lambda i: -_ended(i))[:50]
     ]  # fmt: skip
-    columns = ("queue", "type", "completed", "failed", "retried", "wait p50", "p99", "run p50", "p99")
-    return listing(f"By queue and type, the last {span}", columns, rows, range(2, 9)) if rows else Html("")
+    columns = heads("queue type completed failed retried wait_p50 p99 run_p50 p99")
+    return listing(say("by_queue_and_type", span=span), columns, rows, range(2, 9)) if rows else Html("")
 
 
 def _time(seconds: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from eventperf._core.clock import Clock
 from eventperf._core.errors import EventPerfError
 from eventperf._pages.html import Html, markup, tag
-from eventperf.contrib.console.texts import say
+from eventperf.contrib.console.texts import heads, say
 from eventperf.contrib.console.view import (
     Attention,
     Done,
@@ -51,7 +51,7 @@ class QueuesPart:
         """Show what waits in each queue."""
         self._seen = {name: manager.status() for name, manager in self._managers.items()}
         shown = cards(
-            card(s.name, f"{s.waiting:,}", f"waiting; {s.active:,} active, {s.dead:,} dead")
+            card(s.name, f"{s.waiting:,}", say("in_queue", active=f"{s.active:,}", dead=f"{s.dead:,}"))
             for rows in self._seen.values()
             for s in rows
         )
@@ -75,7 +75,7 @@ class QueuesPart:
         if path == "queues/rules":
             shown = rules.page(name, manager, self._clock.time())
             return say("rules"), [self._chooser(view, path, name), *shown]
-        return f"{say('job')} {view.request.asked('id')}", jobs.one(view, name, manager)
+        return say("job_named", id=view.request.asked("id")), jobs.one(view, name, manager)
 
     def _room(self, view: View, name: str, manager: QueueManager) -> Iterator[object]:
         yield self._status(view, name, manager)
@@ -84,7 +84,7 @@ class QueuesPart:
         if "roster" in has:
             yield tag("p", view.link("/queues/workers", say("workers"), **{"in": name}))
         if "search" in has:
-            yield tag("p", view.link("/queues/jobs", "Find jobs", **{"in": name}))
+            yield tag("p", view.link("/queues/jobs", say("find_jobs"), **{"in": name}))
         if "metrics" in has:
             yield minutes.section_of(view, name, manager)
         if view.may("queue.purge", None):
@@ -94,8 +94,8 @@ class QueuesPart:
         return view.form(
             self.path,
             *hidden({"action": "queue.purge", "manager": name}),
-            select("state", "state", [(s, s) for s in _PURGED], _PURGED[0]),
-            select("subject", "queue", [(q, q) for q in manager.queues], ""),
+            select("state", say("field_state"), [(s, s) for s in _PURGED], _PURGED[0]),
+            select("subject", say("field_queue"), [(q, q) for q in manager.queues], ""),
             tag("button", say("purge"), type="submit"),
             class_="filter",
         )
@@ -111,7 +111,7 @@ class QueuesPart:
             )
             for name in self._managers
         ]  # fmt: skip
-        return tag("nav", *links, class_="tabs", aria_label="Managers")
+        return tag("nav", *links, class_="tabs", aria_label=say("managers"))
 
     def _status(self, view: View, name: str, manager: QueueManager) -> Html:
         rows = []
@@ -120,9 +120,9 @@ class QueuesPart:
             button: object = ""
             if "pause" in manager.backend.capabilities:
                 button = view.button(
-                    self.path, verb.capitalize(), action=f"queue.{verb}", subject=s.name, manager=name
+                    self.path, say(f"do_{verb}"), action=f"queue.{verb}", subject=s.name, manager=name
                 )
-            state = "paused" if s.paused else ""
+            state = say("paused") if s.paused else ""
             counts = [f"{n:,}" for n in (s.waiting, s.delayed, s.active)]
             dead = self._link(view, name, manager, s.name, f"{s.dead:,}", "failed")
             more = [f"{n:,}" for n in (s.completed, s.retried, s.workers)]
@@ -130,11 +130,10 @@ class QueuesPart:
             rows.append(
                 (self._link(view, name, manager, s.name), state, *counts, dead, *more, *rates, button)
             )
-        columns = (
-            "queue", "", "waiting", "delayed", "active", "dead", "completed", "retried", "workers", "oldest",
-            "in /s", "out /s", "",
-        )  # fmt: skip
-        return listing(f"Kept in {manager.backend.name}", columns, rows, range(2, 12))
+        columns = heads(
+            "queue blank waiting delayed active dead completed retried workers oldest in out blank"
+        )
+        return listing(say("kept_in", name=manager.backend.name), columns, rows, range(2, 12))
 
     def _link(
         self, view: View, name: str, manager: QueueManager, queue: str, text: str = "", state: str = ""

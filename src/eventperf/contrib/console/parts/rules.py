@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from eventperf._pages.html import Html
-from eventperf.contrib.console.texts import say
+from eventperf.contrib.console.texts import heads, say
 from eventperf.contrib.console.view import age, empty, listing, moment, section
 
 if TYPE_CHECKING:
@@ -20,8 +20,12 @@ _MOST: Final = 500
 def page(name: str, manager: QueueManager, now: float) -> Sequence[object]:
     """Return the schedules and limits of a manager."""
     return [
-        section(f"{name}: {say('schedules')}", schedules(manager.schedules.values(), now)),
-        section(f"{name}: {say('limits')}", limits(manager.options.limits, manager.status())),
+        section(
+            say("rules_of", name=name, what=say("schedules")), schedules(manager.schedules.values(), now)
+        ),
+        section(
+            say("rules_of", name=name, what=say("limits")), limits(manager.options.limits, manager.status())
+        ),
     ]
 
 
@@ -44,7 +48,7 @@ def schedules(known: Iterable[Schedule], now: float) -> Html:
         (schedule.name, when(schedule), job.type, job.queue, *map(moment, [*times, *[None] * _NEXT][:_NEXT]))
         for _, schedule, job, times in planned[:_MOST]
     ]
-    return listing(say("schedules"), ("schedule", "when", "job", "queue", "next", "then", "then"), rows)
+    return listing(say("schedules"), heads("schedule when job queue next then then"), rows)
 
 
 def slots(schedule: Schedule, now: float) -> list[float]:
@@ -58,7 +62,7 @@ def slots(schedule: Schedule, now: float) -> list[float]:
 def when(schedule: Schedule) -> str:
     """Return how often, as it was written."""
     step = getattr(schedule.when, "step_s", None)
-    return f"every {age(step)}" if step is not None else f"{schedule.when.text} ({schedule.when.zone})"  # type: ignore[union-attr]
+    return say("every", age=age(step)) if step is not None else f"{schedule.when.text} ({schedule.when.zone})"  # type: ignore[union-attr]
 
 
 def limits(declared: Sequence[Limit], status: Sequence[QueueStatus]) -> Html:
@@ -68,14 +72,14 @@ def limits(declared: Sequence[Limit], status: Sequence[QueueStatus]) -> Html:
     counts = {s.name: (f"{s.active:,}", f"{s.waiting:,}") for s in status}
     rows = [
         (
-            limit.queue or "every queue",
-            limit.type or "every type",
-            "each fairness key by itself" if limit.per_key else "together",
-            "" if limit.concurrency is None else f"{limit.concurrency:,} at once",
-            "" if limit.rate is None else f"{limit.rate:,} in {age(float(limit.per))}",  # type: ignore[arg-type]
+            limit.queue or say("every_queue"),
+            limit.type or say("every_type"),
+            say("per_key" if limit.per_key else "together"),
+            "" if limit.concurrency is None else say("at_once", n=f"{limit.concurrency:,}"),
+            "" if limit.rate is None else say("in_a_time", n=f"{limit.rate:,}", age=age(float(limit.per))),  # type: ignore[arg-type]
             *(counts.get(limit.queue or "", ("", ""))),
         )
         for limit in declared[:_MOST]
     ]
-    columns = ("queue", "type", "counted", "running", "starts", "active", "waiting")
+    columns = heads("queue type counted at_once starts active waiting")
     return listing(say("limits"), columns, rows, (5, 6))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventperf._core.clock import Clock
 from eventperf._pages.html import Html, markup, tag
-from eventperf._pages.svg import lines
-from eventperf.contrib.console.texts import say
+from eventperf.contrib.console.texts import heads, say
 from eventperf.contrib.console.view import Attention, Done, View, card, cards, empty, listing, moment, section
 
+from . import replicas
 from .part import NotHere, Refused
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 _DECISIONS: Final = 200
 _AHEAD_S: Final = 86_400.0
 _POINTS: Final = 2_000
-_HOURS_FROM_S: Final = 7_200.0
-_AHEAD_SHARE: Final = 0.3  # of what is drawn, how far ahead openings are marked
-_MARKS: Final = 12
+_OTHERS: Final = 20  # scalers whose shadows are looked for
 _DRAWN: Final = 4  # targets on the overview
 
 
@@ -45,7 +43,7 @@ class ScalingPart:
         found = []
         for name, last in self._seen:
             for metric, why in last.blind.items():
-                text = say("blind", target=last.target, why=f"{metric}: {why}")
+                text = say("blind", target=last.target, why=say("blind_metric", metric=metric, why=why))
                 found.append(Attention(level="bad", text=text, path=self.path))
             if last.error:
                 text = say("scale_failed", target=last.target, why=last.error)
@@ -64,15 +62,13 @@ class ScalingPart:
             decisions = _newest(scaler, _POINTS)
             newest = _by_target(decisions)
             if not newest:
-                shown.append(card(name, "–", _nothing(scaler)))
+                shown.append(card(name, say("none"), _nothing(scaler)))
             for last in newest.values():
                 self._seen.append((name, last))
                 level = "bad" if last.error or last.blind else None
-                shown.append(card(last.target, last.after, "replicas", level))
+                shown.append(card(last.target, last.after, say("fact_replicas"), level))
             if len(newest) == 1:
-                drawn.append(
-                    _plot(_newest(scaler, _POINTS), self._clock.time(), getattr(scaler, "calendar", None))
-                )
+                drawn += self._drawn(name, scaler, decisions)[:1]
         return markup(cards(shown), *drawn[:_DRAWN])
 
     def show(self, view: View) -> tuple[str, Sequence[object]]:
@@ -89,7 +85,7 @@ class ScalingPart:
         if hasattr(scaler, "frozen"):
             verb = "unfreeze" if scaler.frozen else "freeze"
             yield tag("p", say("frozen", target=name), class_="warn") if scaler.frozen else ""
-            yield view.button(self.path, verb.capitalize(), action=f"scaling.{verb}", subject=name)
+            yield view.button(self.path, say(f"do_{verb}"), action=f"scaling.{verb}", subject=name)
         if not decisions:
             yield empty(_nothing(scaler))
             return
@@ -99,24 +95,38 @@ class ScalingPart:
         if chosen in newest:
             decisions, newest = [d for d in decisions if d.target == chosen], {chosen: newest[chosen]}
         if len(newest) == 1:  # replicas of several in one line would say nothing
-            yield self._plot(decisions, scaler)
+            yield from self._drawn(name, scaler, decisions)
         rows = [_row(d) for d in decisions[:_DECISIONS] if d.action != "none" or d.error or d.blind]
-        columns = ("when", "target", "replicas", "wanted", "decided by", "why")
-        yield listing("Decisions that changed something, or could not", columns, rows[:50])
+        columns = heads("when target change wanted limiting why")
+        yield listing(say("decisions"), columns, rows[:50])
         full = (tag("pre", last.explain()) for last in islice(newest.values(), 50))
-        yield tag("details", tag("summary", "The newest in full"), *full)
-        yield tag("h3", "Calendar")
+        yield tag("details", tag("summary", say("newest_in_full")), *full)
+        yield tag("h3", say("calendar"))
         yield self._calendar(scaler)
 
     def _switch(self, view: View, targets: Iterable[str], chosen: str) -> Html:
         links = [
             tag("strong", text) if target == chosen else view.link(self.path, text, target=target)
-            for target, text in (("", "all"), *((t, t) for t in targets))
+            for target, text in (("", say("all")), *((t, t) for t in targets))
         ]
-        return tag("p", "Target: ", *(part for link in links for part in (link, " ")))
+        return tag("p", say("targets"), " ", *(part for link in links for part in (link, " ")))
 
-    def _plot(self, decisions: Sequence[ScalingDecision], scaler: Any) -> Html:
-        return _plot(decisions, self._clock.time(), getattr(scaler, "calendar", None))
+    def _drawn(self, name: str, scaler: Any, decisions: Sequence[ScalingDecision]) -> list[Html]:
+        """Return the plots of one target, and a table where a shadow stands beside what ran."""
+        live = [d for d in decisions if not d.dry_run] or list(decisions)
+        shadows = {} if live[0].dry_run else self._shadows(name, live[0].target, decisions)
+        drawn = [replicas.plots(live, shadows, self._clock.time(), getattr(scaler, "calendar", None))]
+        return [*drawn, replicas.beside(live, shadows)] if shadows else drawn
+
+    def _shadows(
+        self, name: str, target: str, decisions: Sequence[ScalingDecision]
+    ) -> dict[str, list[ScalingDecision]]:
+        """Return what was decided about a target without being done: in its own log, and by other scalers."""
+        found = {say("the_shadow"): [d for d in decisions if d.dry_run and d.target == target]}
+        for other, scaler in islice(self._scalers.items(), _OTHERS):
+            if other != name:
+                found[other] = [d for d in _newest(scaler, _POINTS) if d.dry_run and d.target == target]
+        return {label: each for label, each in found.items() if each}
 
     def _calendar(self, scaler: Any) -> Html:
         calendar, now = getattr(scaler, "calendar", None), self._clock.time()
@@ -125,12 +135,12 @@ class ScalingPart:
         events = sorted((e for e in calendar.around(now) if e.at >= now - _AHEAD_S), key=lambda e: e.at)
         rows = [
             (
-                moment(e.at), e.id or e.kind, e.kind, "–" if e.expected is None else f"{e.expected:,.0f}",
-                _said(e),
+                moment(e.at), e.id or e.kind, e.kind,
+                say("none") if e.expected is None else f"{e.expected:,.0f}", _said(e),
             )
             for e in islice(events, 50)
         ]  # fmt: skip
-        return listing("Dated events near now", ("when", "event", "kind", "expected", "asks for"), rows, [3])
+        return listing(say("dated_events"), heads("when event kind expected asks"), rows, [3])
 
     def act(self, view: View, action: str, subject: str | None) -> Done:
         """Hold a scaler still, or let it go on."""
@@ -148,9 +158,9 @@ def _newest(scaler: Any, most: int) -> list[ScalingDecision]:
 
 
 def _by_target(decisions: Iterable[ScalingDecision]) -> dict[str, ScalingDecision]:
-    """Return the newest of each target, by name; ``decisions`` are newest first."""
+    """Return the newest of each target by name, what ran before shadows; they come newest first."""
     found: dict[str, ScalingDecision] = {}
-    for decision in decisions:
+    for decision in sorted(decisions, key=lambda d: d.dry_run):
         found.setdefault(decision.target, decision)
     return dict(sorted(found.items()))
 
@@ -164,46 +174,27 @@ def _row(decision: ScalingDecision) -> tuple[object, ...]:
     why = markup(
         decision.reason,
         *(
-            markup(tag("br"), tag("span", f"blind on {m}: {t}", class_="bad"))
+            markup(tag("br"), tag("span", say("blind_on", metric=m, why=t), class_="bad"))
             for m, t in decision.blind.items()
         ),
         markup(tag("br"), tag("span", decision.error, class_="bad")) if decision.error else "",
     )
-    change = f"{decision.before} → {decision.after}" + (" (dry run)" if decision.dry_run else "")
+    change = f"{decision.before} → {decision.after}" + (f" {say('dry_run')}" if decision.dry_run else "")
     return (
         moment(decision.at),
         decision.target,
         change,
         decision.wanted,
-        decision.binding or decision.metric or "–",
+        decision.binding or decision.metric or say("none"),
         why,
     )
 
 
 def _said(event: Any) -> str:
-    asked = (("replicas", event.replicas), ("at least", event.min_replicas), ("requests/s", event.rps))
-    return ", ".join(f"{name} {value:g}" for name, value in asked if value is not None) or "–"
-
-
-def _plot(decisions: Sequence[ScalingDecision], now: float, calendar: Any) -> Html:
-    """Draw replicas, and beside them the load at its own scale; what the calendar announces is marked."""
-    past = list(reversed(decisions))
-    unit_s, unit = (3600.0, "hours") if now - past[0].at > _HOURS_FROM_S else (60.0, "minutes")
-    seen = [((d.at - now) / unit_s, d, d.observation) for d in past]
-    series = [
-        ("asked for", [(at, float(d.after)) for at, d, _ in seen]),
-        ("ready", [(at, float(o.state.ready)) for at, _, o in seen if o is not None]),
-        ("wanted before limits", [(at, float(d.wanted)) for at, d, _ in seen]),
-    ]
-    metric = next((d.metric for d in decisions if d.metric), "rps")
-    load = [(at, value) for at, _, o in seen if o is not None and (value := o.value(metric)) is not None]
-    ahead = now + (now - past[0].at) * _AHEAD_SHARE
-    announced = () if calendar is None else calendar.around(now)
-    marks = [((e.at - now) / unit_s, e.id or e.kind) for e in announced if past[0].at <= e.at <= ahead]
-    marks = sorted(marks)[:_MARKS]
-    x = f"{unit} from now"
-    plots = [tag("div", tag("h3", "Replicas"), lines(series, x=x, y="replicas", marks=marks))]
-    if load:
-        drawn = lines([(metric, load)], x=x, y=metric, areas=1, marks=marks)
-        plots.append(tag("div", tag("h3", "Load"), drawn))
-    return tag("div", *plots, class_="multiples")
+    asked = (
+        ("asks_replicas", event.replicas),
+        ("asks_least", event.min_replicas),
+        ("asks_rps", event.rps),
+    )
+    said = ", ".join(say(text, n=f"{value:g}") for text, value in asked if value is not None)
+    return said or say("none")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventperf._core.clock import Clock
 from eventperf._pages.html import Html, markup, tag
-from eventperf.contrib.console.texts import say
+from eventperf.contrib.console.texts import heads, say
 from eventperf.contrib.console.view import View, age, concealed, empty, listing
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ class Statements:
             )
             for q in slow
         ]  # fmt: skip
-        last = f"mean of the last {age(since)}" if since else "lately"
-        columns = ("statement", "calls", "in all", "share", "mean", "longest", last)
-        what = "By calls times time" if shows else "By calls times time, literals hidden"
+        last = say("mean_of_last", age=age(since)) if since else say("lately")
+        columns = [*heads("statement calls total share mean longest"), last]
+        what = say("by_time" if shows else "by_time_hidden")
         return listing(what, columns, rows, range(1, 7))
 
     def _lately(self, slow: Sequence[SlowQuery]) -> tuple[float, Mapping[str, float]]:
@@ -90,12 +90,12 @@ class Statements:
             return empty(say("no_loops"))
         shows = view.may("view.sql", None)
         rows = [_loop(loop, shows) for loop in found[:_LOOPS]]
-        columns = ("where", "transactions", "statements", "most in one", "in all", "instead")
+        columns = heads("where transactions statements most total fix")
         return listing(say("loops"), columns, rows, range(1, 5))
 
 
 def _loop(loop: NPlusOne, shows: bool) -> tuple[object, ...]:
-    statement = tag("pre", loop.statement[:4_000]) if shows else concealed("statements")
+    statement = tag("pre", loop.statement[:4_000]) if shows else concealed(say("what_statements"))
     where = tag("details", tag("summary", tag("code", loop.caller)), statement)
     return where, f"{loop.runs:,}", f"{loop.queries:,}", f"{loop.most:,}", age(loop.total_s), loop.fix
 
@@ -107,13 +107,13 @@ def _statement(sample: str) -> Html:
 
 
 def _time(seconds: float | None) -> str:
-    return "–" if seconds is None else age(seconds)
+    return say("none") if seconds is None else age(seconds)
 
 
 def _trend(mean: float | None, lately: float | None) -> object:
     """Return the time of late, marked where it is far from the mean of all."""
     if lately is None:
-        return "–"
+        return say("none")
     if mean and lately > _TREND * mean:
         return tag("span", f"{age(lately)} ", say("slower"), class_="bad")
     if mean and lately * _TREND < mean:

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from eventperf.contrib.console.texts import say
+
 from .part import Refused
 
 _MOST_LINES: Final = 200
@@ -47,7 +49,7 @@ class Work:
 
         with self._mu:
             if self.is_running:
-                raise Refused(f"{self.what} is still under way")
+                raise Refused(say("still_under_way", what=self.what))
             self.what, self.error = what, ""
             self.lines.clear()
             self._thread = threading.Thread(target=whole, name=f"eventperf-console-{what}", daemon=True)

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from eventperf._pages.html import Html, markup, tag
-from eventperf.contrib.console.texts import say
+from eventperf.contrib.console.texts import heads, say
 from eventperf.contrib.console.view import empty, listing, moment
 
 from .part import NotHere
@@ -35,25 +35,13 @@ def page(manager: QueueManager) -> Html:
         told.append(tag("p", say("many_versions", versions=each), class_="warn"))
     if len(found) > _MOST:
         told.append(tag("p", say("some_workers", n=f"{_MOST:,}", all=f"{len(found):,}"), class_="muted"))
-    columns = (
-        "worker",
-        "queues",
-        "running",
-        "slots",
-        "load",
-        "host",
-        "process",
-        "version",
-        "eventperf",
-        "since",
-    )
+    columns = heads("worker queues running slots load host pid version eventperf since")
     rows = [_row(one) for one in found[:_MOST]]
     return markup(*told, listing(say("workers"), columns, rows, (2, 3, 4, 6)))
 
 
 def _row(one: WorkerInfo) -> tuple[object, ...]:
-    load = f"{one.running / one.slots:.0%}" if one.slots else "–"
-    return (
-        one.id, ", ".join(one.queues), f"{one.running:,}", f"{one.slots:,}", load, one.host or "–",
-        one.pid or "–", one.version or "–", one.eventperf_version or "–", moment(one.started_at),
-    )  # fmt: skip
+    told = [one.host, one.pid, one.version, one.eventperf_version]
+    load = f"{one.running / one.slots:.0%}" if one.slots else None
+    queues, counts = ", ".join(one.queues), (f"{one.running:,}", f"{one.slots:,}")
+    return (one.id, queues, *counts, *(fact or say("none") for fact in (load, *told)), moment(one.started_at))

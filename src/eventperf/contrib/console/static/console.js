@@ -45,7 +45,8 @@
         said.textContent = "";
       } catch (error) {
         wait = Math.min(wait * 2, MOST_MS);
-        said.textContent = `Not up to date (${error.message}); next try in ${Math.round(wait / 1000)} s`;
+        said.textContent = said.dataset.late
+          .replace("{error}", () => error.message).replace("{n}", () => String(Math.round(wait / 1000)));
       }
     }
     setTimeout(renew, wait);

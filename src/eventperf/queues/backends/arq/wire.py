@@ -13,6 +13,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from eventperf._core.objects import read_json
 from eventperf.queues.codec import Codec
 from eventperf.queues.errors import PayloadError
 from eventperf.queues.job import JobInfo, JobRecord, JobState
@@ -44,7 +45,7 @@ def _marked(value: Any) -> Any:
 
 def loads(blob: bytes) -> dict[str, Any]:
     """Read back what :func:`dumps` wrote; errors of jobs stay descriptions of them."""
-    found: dict[str, Any] = json.loads(blob, object_hook=_unmarked)
+    found: dict[str, Any] = read_json(blob, object_hook=_unmarked)
     return found
 
 

@@ -421,7 +421,8 @@ class MemoryBackend:
 
     name = "memory"
     capabilities: frozenset[str] = ENGINE | {
-        "limits", "flows", "schedules", "attempts", "search", "metrics", "update", "roster"
+        "limits", "flows", "schedules", "attempts", "search", "metrics", "update", "roster",
+        "children", "delete",
     }  # fmt: skip
 
     def __init__(self, url: BackendURL | None, settings: StoreSettings) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import count, islice
 
 from eventperf.queues.errors import NONE_FAILED, unknown_parent
-from eventperf.queues.job import JobInfo, JobRecord, JobState, NewJob, QueueStatus, WorkerInfo
+from eventperf.queues.job import JobInfo, JobRecord, JobState, NewJob, QueueStatus, WorkerInfo, parents
 from eventperf.queues.limits import RECHECK_S, Bucket, Ledger
 from eventperf.queues.minutes import Minutes
 from eventperf.queues.protocols import StoreSettings
@@ -33,6 +33,7 @@ from .jobs import (
 
 _FORGET_WORKER_S = 86_400.0  # a worker that was frozen this long must introduce itself again
 _NEVER = float("inf")
+KIN = 1_000  # children that are remembered of a job
 
 
 class MemoryBooks:
@@ -121,6 +122,8 @@ class MemoryBooks:
         any_end = when != "success"
         for parent_id in flow["after"]:
             parent = self._jobs.get(parent_id)
+            if parent is not None:
+                parent.children = [*(parent.children or ()), job.record.id][-KIN:]
             if parent is not None and (parent.state is COMPLETED or (any_end and parent.finished)):
                 continue
             if parent is None and any_end:
@@ -289,7 +292,7 @@ class MemoryBooks:
             finished_at=job.finished or None, worker=job.worker if job.state is ACTIVE else None,
             progress=job.progress, error=job.error, result=job.result, payload=r.payload, key=r.key,
             headers=dict(r.headers or {}), tags=tuple(r.tags),
-            attempts=tuple(job.history or ()) if whole else (),
+            attempts=tuple(job.history or ()) if whole else (), **parents(r.flow),
         )  # fmt: skip
 
     def counts(self) -> list[QueueStatus]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Any
 
 from eventperf.queues.errors import timed_follower
-from eventperf.queues.job import JobState
+from eventperf.queues.job import JobInfo, JobState
 from eventperf.queues.minutes import Interval
 from eventperf.queues.protocols import LOOKED_AT, Change, Found, JobQuery
 
 from .base import MemoryBooks
-from .jobs import ACTIVE, CANCELLED, COMPLETED, DELAYED, WAITING, StoredJob
+from .jobs import ACTIVE, CANCELLED, COMPLETED, DELAYED, FAILED, WAITING, StoredJob
 
 _NEVER = 1e300
+_ENDED = (COMPLETED, FAILED, CANCELLED)
 
 
 class MemoryDesk(MemoryBooks):
@@ -87,6 +89,27 @@ class MemoryDesk(MemoryBooks):
                 self._ready(job, now)
             self._wake(set())
             return state
+
+    def children(self, job_id: str, limit: int, /) -> list[JobInfo]:
+        with self._mu:
+            self._forget(self._now())
+            job = self._jobs.get(job_id)
+            known = (self._jobs.get(child) for child in (job.children or () if job is not None else ()))
+            return [self._info(child) for child in known if child is not None][:limit]
+
+    def delete(self, queue: str, ids: Sequence[str], /) -> int:
+        with self._mu:
+            q, now, gone = self._queues[queue], self._now(), 0
+            for job in [self._jobs.get(i) for i in dict.fromkeys(ids)]:
+                if job is None or job.record.queue != queue or job.state not in _ENDED:
+                    continue
+                q.dead.pop(job.record.id, None)
+                if job.listed:
+                    q.done.remove(job)
+                del self._jobs[job.record.id]
+                self._followed(job, now, forgotten=True)
+                gone += 1
+            return gone
 
     def minutes(self, span_s: float, /) -> tuple[float, list[Interval]]:
         with self._mu:

@@ -24,9 +24,9 @@ class StoredJob:
     """The changing part of one job; ``place`` grows whenever older heap entries of it become void."""
 
     __slots__ = (
-        "after", "attempts", "cancel", "crashes", "due", "error", "expires", "finished", "history", "lane",
-        "lease_until", "listed", "parked", "place", "progress", "ready_at", "record", "result", "started",
-        "state", "steps", "tag", "token", "under", "worker",
+        "after", "attempts", "cancel", "children", "crashes", "due", "error", "expires", "finished",
+        "history", "lane", "lease_until", "listed", "parked", "place", "progress", "ready_at", "record",
+        "result", "started", "state", "steps", "tag", "token", "under", "worker",
     )  # fmt: skip
 
     def __init__(self, record: JobRecord) -> None:
@@ -54,6 +54,7 @@ class StoredJob:
         self.steps: set[str] | None = None
         self.history: list[Attempt] | None = None
         self.after: set[str] | None = None  # jobs it still waits for
+        self.children: list[str] | None = None  # jobs that wait or waited for it
         self.under: list[Bucket] | None = None  # caps it runs under
 
 

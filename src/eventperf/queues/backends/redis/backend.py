@@ -54,7 +54,7 @@ class RedisBackend:
     answer_s = COMMAND_TIMEOUT_S
     capabilities: frozenset[str] = ENGINE | {
         "shared", "limits", "flows", "schedules", "wait_replicas", "attempts", "search", "metrics", "update",
-        "roster",
+        "roster", "children", "delete",
     }  # fmt: skip
 
     def __init__(self, url: BackendURL, settings: StoreSettings) -> None:
@@ -302,6 +302,13 @@ class RedisStore(_Shared):
 
     def update(self, job_id: str, change: Change, /) -> JobState | None:
         return wire.updated(self._run("update", wire.update_args(job_id, change)), change)
+
+    def children(self, job_id: str, limit: int, /) -> list[JobInfo]:
+        return wire.kin(self._run("children", [job_id, limit]))
+
+    def delete(self, queue: str, ids: Sequence[str], /) -> int:
+        parts = wire.portions(ids)
+        return sum(int(self._run("delete", [queue, *part])) for part in parts)
 
     def minutes(self, span_s: float, /) -> tuple[float, list[Interval]]:
         now = self.time()
@@ -554,6 +561,13 @@ class AsyncRedisStore(_Shared):
 
     async def update(self, job_id: str, change: Change, /) -> JobState | None:
         return wire.updated(await self._run("update", wire.update_args(job_id, change)), change)
+
+    async def children(self, job_id: str, limit: int, /) -> list[JobInfo]:
+        return wire.kin(await self._run("children", [job_id, limit]))
+
+    async def delete(self, queue: str, ids: Sequence[str], /) -> int:
+        parts = wire.portions(ids)
+        return sum([int(await self._run("delete", [queue, *part])) for part in parts])
 
     async def roster(self) -> list[WorkerInfo]:
         return wire.roster(await self._run("roster", []))

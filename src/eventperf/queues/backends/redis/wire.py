@@ -14,10 +14,20 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any
 
+from eventperf._core.objects import read_json
 from eventperf._redis.script import read_script
 from eventperf.queues.attempts import CRASHED, Attempt, Ending
 from eventperf.queues.errors import QueueError, StoreUnavailable, timed_follower, unknown_parent
-from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob, QueueStatus, WorkerInfo
+from eventperf.queues.job import (
+    JobInfo,
+    JobRecord,
+    JobState,
+    Lease,
+    NewJob,
+    QueueStatus,
+    WorkerInfo,
+    parents,
+)
 from eventperf.queues.minutes import MINUTE_S, Interval
 from eventperf.queues.options import EngineOptions
 from eventperf.queues.protocols import (
@@ -44,7 +54,7 @@ _LIVE = {b"w": JobState.WAITING, b"d": JobState.DELAYED, b"a": JobState.ACTIVE}
 _PARTS = {
     "push": ("pushes",), "fire": ("pushes",), "claim": ("settings",),
     "finish": ("pushes", "minutes", "settings"), "admin": ("places",),
-    "update": ("places",), "fetch": ("look",), "find": ("places", "look"),
+    "update": ("places",), "fetch": ("look",), "find": ("places", "look"), "children": ("look",),
 }  # fmt: skip
 _FAR = 8e15  # due times beyond it belong to jobs that wait for others
 _GROUP = 1000
@@ -234,7 +244,7 @@ _heads: dict[tuple[bytes, bytes, bytes, bytes], tuple[float | None, dict[str, An
 
 def _head(queue: bytes, type_: bytes, level: bytes, extras: bytes) -> tuple[float | None, dict[str, Any]]:
     fields: dict[str, Any] = {"queue": queue.decode(), "type": type_.decode(), "priority": int(level)}
-    e = json.loads(extras) if extras else {}
+    e = read_json(extras) if extras else {}
     if not isinstance(e, dict):
         raise ValueError("its part with extras is no object")
     for short, name in _SHORT.items():
@@ -285,7 +295,7 @@ def _runs(text: bytes) -> tuple[Attempt, ...]:
 
 def _run(text: str) -> Attempt:
     number, started, us, how, worker, details = text.split("\x1f", 5)
-    more = json.loads(details) if details else {}
+    more = read_json(details) if details else {}
     return Attempt(
         number=int(number), worker=worker, started_at=int(started) / 1000, seconds=int(us) / 1e6,
         outcome=_HOW[how], error=CRASHED if how == "x" else more.get("e"), traceback=more.get("t"),
@@ -318,6 +328,7 @@ def _final_parts(data: bytes) -> JobInfo:
         finished_at=int(at) / 1000, error=_text(error) or None,
         result=rest[cut:end] if size >= 0 else None, payload=r.payload, key=r.key,
         headers=dict(r.headers or {}), tags=tuple(r.tags), attempts=_runs(mark + runs),
+        **parents(r.flow),
     )  # fmt: skip
 
 
@@ -335,6 +346,7 @@ def _live_info(job_id: str, row: Sequence[bytes]) -> JobInfo:
         due_at=float(due) / 1000 if due and float(due) < _FAR else None, started_at=started, worker=worker,
         progress=_number(progress), error=_text(error) or None, payload=r.payload, key=r.key,
         headers=dict(r.headers or {}), tags=tuple(r.tags), attempts=_runs(runs),
+        **parents(r.flow),
     )  # fmt: skip
 
 
@@ -366,6 +378,19 @@ def found(reply: Sequence[Any]) -> Found:
     jobs = infos([_text(job_id) for job_id, _ in reply[0]], [row for _, row in reply[0]])
     after = [part.decode() for part in reply[1]] if len(reply) > 1 else None
     return Found([info for info in jobs if info is not None], after)
+
+
+def kin(reply: Sequence[Any]) -> list[JobInfo]:
+    """Read the answer of ``children.lua``."""
+    return briefly(infos([_text(job_id) for job_id, _ in reply], [row for _, row in reply]))
+
+
+def portions(ids: Sequence[str]) -> list[Sequence[str]]:
+    """Return ids by as many as one run of ``delete.lua`` takes without holding others up."""
+    return [ids[at : at + _AT_ONCE] for at in range(0, len(ids), _AT_ONCE)]
+
+
+_AT_ONCE = 100
 
 
 def update_args(job_id: str, change: Change) -> Args:
@@ -438,7 +463,7 @@ def cards(values: Sequence[bytes], now_ms: int) -> list[dict[str, Any]]:
     for value in values:
         try:
             until, text = value.split(US, 1)
-            card = json.loads(text)
+            card = read_json(text)
             if int(until) > now_ms and isinstance(card["q"], list) and isinstance(card["s"], int):
                 found.append(card)
         except (ValueError, TypeError, KeyError, RecursionError):  # not a card of ours

@@ -58,6 +58,7 @@ def _insert(tx: Tx, fresh: list[dict[str, Any]], jobs: Mapping[str, NewJob]) -> 
         if row["id"] in inserted:
             due = row["state"] == s.DELAYED
             tx.tally.add(row["queue"], enqueued=1, delayed=int(due), waiting=int(not due), woke=1)
+    flows.remember(tx, inserted, jobs)
     if waits:
         in_vain = flows.link(tx, {child: found for child, found in waits.items() if child in inserted}, jobs)
         ends.doom(tx, in_vain, flows.DOOMED)

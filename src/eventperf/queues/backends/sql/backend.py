@@ -63,7 +63,7 @@ class SqlBackend:
 
     capabilities: frozenset[str] = ENGINE | {
         "shared", "limits", "flows", "schedules", "transactional_enqueue", "attempts", "search", "metrics",
-        "update", "roster",
+        "update", "roster", "children", "delete",
     }  # fmt: skip
 
     def __init__(self, url: BackendURL, settings: StoreSettings) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import select, update
 
+from eventperf._core.objects import read_json
 from eventperf.queues.errors import timed_follower
 from eventperf.queues.job import JobState
 from eventperf.queues.protocols import Change
@@ -60,7 +61,7 @@ def _move(tx: Tx, before: Any, after: Any, waits: bool) -> None:
 
 
 def _of_version(facts: str | None, version: int) -> str | None:
-    found = json.loads(facts) if facts else {}
+    found = read_json(facts) if facts else {}
     found.pop("version", None)
     if version != 1:
         found["version"] = version

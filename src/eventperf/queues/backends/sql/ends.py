@@ -113,13 +113,14 @@ def _close(
     free_keys(tx, found)
 
 
-def delete_jobs(tx: Tx, seqs: Sequence[int], *only: Any) -> int:
-    """Delete jobs with their tags; return how many."""
+def delete_jobs(tx: Tx, found: Sequence[Any], *only: Any) -> int:
+    """Delete jobs with their tags and what is remembered of their children; return how many."""
     gone = 0
-    for i in range(0, len(seqs), _BATCH):
-        some = seqs[i : i + _BATCH]
+    for i in range(0, len(found), _BATCH):
+        some = [row.seq for row in found[i : i + _BATCH]]
         gone += tx.conn.execute(delete(s.jobs).where(_j.seq.in_(some), *only)).rowcount
         tx.conn.execute(delete(s.tags).where(s.tags.c.job_seq.in_(some)))
+        flows.disown(tx, [row.id for row in found[i : i + _BATCH]])
     return gone
 
 
@@ -129,8 +130,7 @@ def _trim(tx: Tx, config: QueueConfig, keep: int) -> None:
     found = tx.conn.execute(old.order_by(*order).offset(keep).limit(_BATCH)).all()
     if not found:
         return
-    seqs = [row.seq for row in found]
-    gone = delete_jobs(tx, seqs, s.in_state(s.FAILED))
+    gone = delete_jobs(tx, found, s.in_state(s.FAILED))
     tx.tally.add(config.name, dead=-gone, trimmed=gone)
     settle(tx, found, s.FAILED, forgotten=True)
     _say_trimmed(config, gone)

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import bindparam, select, update
 
 from eventperf.queues.attempts import ENDINGS
+from eventperf.queues.job import NewJob
 from eventperf.queues.protocols import Outcome
 
 from . import arrivals, ends
@@ -66,6 +67,7 @@ def _each(tx: Tx, outcomes: Sequence[Outcome]) -> Accepted:
     dead: list[tuple[Any, str, int]] = []
     back: list[Any] = []
     histories: list[dict[str, Any]] = []
+    followers: list[NewJob] = []
     for o in outcomes:
         row = found.pop(o.job_id, None)
         if row is None or row.token != o.token or row.state != s.ACTIVE:
@@ -85,14 +87,14 @@ def _each(tx: Tx, outcomes: Sequence[Outcome]) -> Accepted:
             back.append(row)
         else:
             _again(tx, row, o)
-        if o.followers:
-            arrivals.push(tx, o.followers)
+        followers += o.followers
     if histories:
         write = update(s.jobs).where(_j.seq == bindparam("b_seq")).values(history=bindparam("b_history"))
         tx.conn.execute(write, histories)
     _complete(tx, done)
     ends.bury(tx, dead)
     tx.ready(back, head=True)
+    arrivals.push(tx, followers)  # their parents have ended by now
     return accepted
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import delete, exists, insert, select
@@ -79,6 +79,31 @@ def link(tx: Tx, waits: Mapping[str, Sequence[str]], jobs: Mapping[str, NewJob])
     if not doomed:
         return []
     return tx.conn.execute(select(s.jobs).where(_j.ns == tx.ns, _j.id.in_(doomed))).all()
+
+
+def remember(tx: Tx, inserted: Iterable[str], jobs: Mapping[str, NewJob]) -> None:
+    """Write down whose children the newcomers are, those of jobs that have ended too."""
+    made = [
+        {"ns": s.kin(tx.ns), "parent_id": parent, "child_id": child, "ended": _ended(jobs[child])}
+        for child in sorted(inserted)
+        if (flow := jobs[child].record.flow) is not None
+        for parent in dict.fromkeys(flow["after"])
+    ]
+    if made:
+        tx.d.insert_new(tx.conn, s.links, made)
+
+
+def children(tx: Tx, job_id: str, limit: int) -> list[str]:
+    """Return ids of jobs that wait or waited for one; those of older releases while they wait."""
+    mine = _l.ns.in_([tx.ns, s.kin(tx.ns)]), _l.parent_id == job_id
+    return list(tx.conn.execute(select(_l.child_id).where(*mine).distinct().limit(limit)).scalars())
+
+
+def disown(tx: Tx, ids: Sequence[str]) -> None:
+    """Forget whose parents these were."""
+    mine = _l.ns == s.kin(tx.ns)
+    if tx.conn.execute(select(_l.parent_id).where(mine).limit(1)).first() is not None:
+        tx.conn.execute(delete(s.links).where(mine, _l.parent_id.in_(ids)))
 
 
 def _ended(new: NewJob) -> bool:

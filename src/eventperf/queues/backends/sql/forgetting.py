@@ -32,7 +32,7 @@ def first_listed(tx: Tx, queue: str) -> float | None:
 def forget(tx: Tx) -> bool:
     """Delete what is over; true when there may be more."""
     found = _over(tx, s.CANCELLED)
-    seqs = [row.seq for row in found]
+    over = list(found)
     done = _over(tx, s.COMPLETED)
     by_queue: dict[str, list[Any]] = defaultdict(list)
     for row in done:
@@ -41,8 +41,11 @@ def forget(tx: Tx) -> bool:
     for queue, ended in by_queue.items():
         first = first_listed(tx, queue) if queue in tx.home.settings.queues else None
         for row in ended:
-            (seqs if first is None or row.finished_at < first else listed).append(row.seq)
-    ends.delete_jobs(tx, seqs)
+            if first is None or row.finished_at < first:
+                over.append(row)
+            else:
+                listed.append(row.seq)
+    ends.delete_jobs(tx, over)
     for i in range(0, len(listed), _BATCH):  # a look at each of them every time would cost what they are many
         some = update(s.jobs).where(_j.seq.in_(listed[i : i + _BATCH]))
         tx.conn.execute(some.values(at=tx.now + _LISTED_S))
@@ -57,5 +60,7 @@ def forget(tx: Tx) -> bool:
 
 def _over(tx: Tx, state: int) -> list[Any]:
     """Lock ended jobs whose time has passed, the oldest first."""
-    asked = select(_j.seq, _j.queue, _j.finished_at).where(_j.ns == tx.ns, s.in_state(state), _j.at <= tx.now)
+    asked = select(_j.seq, _j.id, _j.queue, _j.finished_at).where(
+        _j.ns == tx.ns, s.in_state(state), _j.at <= tx.now
+    )
     return list(tx.conn.execute(asked.order_by(_j.at).limit(_MOST).with_for_update(skip_locked=True)))

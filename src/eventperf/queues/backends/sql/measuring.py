@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy import delete, func, insert, select
 
+from eventperf._core.objects import read_json
 from eventperf.queues.minutes import (
     COUNTS,
     KEPT_MINUTES,
@@ -120,5 +121,5 @@ def _read(minute: int, facts: str) -> list[Interval]:
             at=minute * MINUTE_S, queue=queue, type=type_, **dict(zip(COUNTS, counts, strict=True)),
             wait=counts_of(wait), run=counts_of(run),
         )
-        for queue, type_, counts, wait, run in json.loads(facts)
+        for queue, type_, counts, wait, run in read_json(facts)
     ]  # fmt: skip

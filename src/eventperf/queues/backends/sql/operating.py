@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select, update
@@ -60,6 +61,12 @@ def listing(tx: Tx, queue: str, state: JobState, offset: int, limit: int) -> lis
         return []
     asked = select(*s.SHOWN).where(_j.ns == tx.ns, _j.queue == queue, s.in_state(*_CODES[state]))
     return [rows.info_of(r) for r in tx.conn.execute(asked.order_by(*order).offset(offset).limit(limit))]
+
+
+def children(tx: Tx, job_id: str, limit: int) -> list[JobInfo]:
+    """Return those that wait or waited for a job, in the order they came."""
+    found = [info for info in fetch(tx, flows.children(tx, job_id, limit)) if info is not None]
+    return sorted((replace(info, attempts=()) for info in found), key=lambda info: info.created_at)
 
 
 def cancel(tx: Tx, ids: Sequence[str]) -> list[bool]:
@@ -129,11 +136,25 @@ def purge(tx: Tx, queue: str, state: JobState) -> int:
     if state in (JobState.WAITING, JobState.DELAYED):
         _drop(tx, found)
     elif found:
-        ends.delete_jobs(tx, [r.seq for r in found])
-        if state is JobState.FAILED:
-            tx.tally.add(queue, dead=-len(found))
-            ends.settle(tx, found, s.FAILED, forgotten=True)
+        _forget(tx, queue, found)
     return len(found)
+
+
+def erase(tx: Tx, queue: str, ids: Sequence[str]) -> int:
+    """Forget those of a queue's jobs that have ended; return how many."""
+    mine = _j.ns == tx.ns, _j.id.in_(ids), _j.queue == queue, s.in_state(*s.ENDED)
+    found = tx.conn.execute(select(s.jobs).where(*mine).order_by(_j.seq).with_for_update()).all()
+    tx.ask_now()
+    if found:
+        _forget(tx, queue, found)
+    return len(found)
+
+
+def _forget(tx: Tx, queue: str, ended: Sequence[Any]) -> None:
+    ends.delete_jobs(tx, ended)
+    if dead := [row for row in ended if row.state == s.FAILED]:
+        tx.tally.add(queue, dead=-len(dead))
+        ends.settle(tx, dead, s.FAILED, forgotten=True)
 
 
 def set_paused(tx: Tx, queue: str, paused: bool) -> None:

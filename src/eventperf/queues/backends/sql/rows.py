@@ -10,8 +10,9 @@ from typing import Any, Final
 from sqlalchemy import insert
 from sqlalchemy.engine import Connection
 
+from eventperf._core.objects import read_json
 from eventperf.queues.attempts import KEPT, Attempt, Ending, dumped, loaded
-from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob
+from eventperf.queues.job import JobInfo, JobRecord, JobState, Lease, NewJob, parents
 from eventperf.queues.soundness import fault
 
 from . import tables as s
@@ -45,7 +46,7 @@ def names_of(text: str | None) -> set[str]:
     (True, set())
     """
     try:
-        found = json.loads(text or "[]")
+        found = read_json(text or "[]")
     except _DAMAGED:
         return set()
     return {str(name) for name in found} if isinstance(found, list) else set()
@@ -54,7 +55,7 @@ def names_of(text: str | None) -> set[str]:
 def facts_of(text: str | None) -> dict[str, Any]:
     """Return the facts in a column, none when what lies there is something else."""
     try:
-        found = json.loads(text or "{}")
+        found = read_json(text or "{}")
     except _DAMAGED:
         return {}
     return found if isinstance(found, dict) else {}
@@ -82,7 +83,7 @@ _FACTS: Final = frozenset(name for name, _ in _FACT_ITEMS)
 
 def _more(row: Any) -> dict[str, Any]:
     """Return the facts of ``row``; raise ``ValueError`` for what nobody here wrote."""
-    more = json.loads(row.facts) if row.facts else {}
+    more = read_json(row.facts) if row.facts else {}
     if not isinstance(more, dict) or not more.keys() <= _FACTS:
         raise ValueError("its facts are not those of a job")
     if "tags" in more:
@@ -159,7 +160,7 @@ def history_of(row: Any) -> tuple[Attempt, ...]:
 
 def _runs(history: str | None) -> list[Any]:
     try:
-        found = json.loads(history) if history else []
+        found = read_json(history) if history else []
     except ValueError:  # damaged since it was written
         return []
     return found if isinstance(found, list) else []
@@ -199,7 +200,7 @@ def info_of(row: Any, *, whole: bool = False) -> JobInfo:
         progress=row.progress if state == s.ACTIVE else None, error=row.error,
         result=None if row.result is None else bytes(row.result), payload=bytes(row.payload),
         key=str(more.get("key", "")), headers=headers, tags=more.get("tags", ()),
-        attempts=history_of(row) if whole else (),
+        attempts=history_of(row) if whole else (), **parents(more.get("flow")),
     )  # fmt: skip
 
 

@@ -185,6 +185,16 @@ class SqlStore:
         self._write_minutes(now=True)
         return self._look(lambda tx: measuring.since(tx, span_s))
 
+    def children(self, job_id: str, limit: int, /) -> list[JobInfo]:
+        return self._look(lambda tx: operating.children(tx, job_id, limit))
+
+    def delete(self, queue: str, ids: Sequence[str], /) -> int:
+        total = 0
+        for i in range(0, len(ids), _BATCH):
+            some = ids[i : i + _BATCH]
+            total += self._step(lambda tx, some=some: operating.erase(tx, queue, some))  # type: ignore[misc]
+        return total
+
     def roster(self) -> list[WorkerInfo]:
         return self._look(counting.roster)
 

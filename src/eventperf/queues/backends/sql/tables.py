@@ -37,6 +37,8 @@ CANCELLED: Final = 5
 PARKED: Final = 6
 """States as they are stored; a parked job waits for a worker that knows its type."""
 
+ENDED: Final = (COMPLETED, FAILED, CANCELLED)
+
 NEVER: Final = 1e18
 """When a delayed job is due that waits for others."""
 
@@ -177,7 +179,7 @@ links: Table = Table(
     Index("eventperf_links_child", "ns", "child_id"),
     mysql_engine="InnoDB",
 )
-"""Who waits for whom."""
+"""Who waits for whom; under :func:`kin` of a namespace who ever waited for whom, while the parent is kept."""
 
 tags: Table = Table(
     "eventperf_tags",
@@ -268,6 +270,11 @@ def in_state(*states: int) -> Any:
     if set(states) <= {COMPLETED, FAILED}:
         said += f" AND {column} IN (3, 4)"
     return text(f"({said})")
+
+
+def kin(ns: int) -> int:
+    """Return the number under which links of a namespace are remembered; none is that of another."""
+    return -1 - ns
 
 
 def hashed(*parts: str) -> int:

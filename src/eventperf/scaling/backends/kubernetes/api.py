@@ -20,6 +20,7 @@ from typing_extensions import Self
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.extras import require
 from eventperf._core.logs import logger
+from eventperf._core.objects import check_json
 from eventperf.scaling.http import Timed, checked_headers
 
 from .errors import (
@@ -39,6 +40,7 @@ JSON = dict[str, Any]
 _log = logger("eventperf.scaling")
 
 _ANSWER_MAX = 256 << 20  # a list of some ten thousand pods has a hundred
+_OBJECTS_MAX = 16 << 20
 _REFUSAL_MAX = 1 << 20
 _LINE_MAX = 64 << 20
 
@@ -135,6 +137,7 @@ class KubernetesApi:
             response, found = self._exchange(method, path, query, body, content_type, timeout_s)
         try:
             _refuse_redirect(method, path, response.status)
+            check_json(found, _OBJECTS_MAX)
             data: JSON = json.loads(found) if found else {}
         except (ValueError, RecursionError) as error:
             raise KubernetesUnavailable(method, path, f"an answer that is no JSON: {error}") from error
@@ -330,6 +333,7 @@ class KubernetesStream:
                 *lines, pending = (pending + chunk).split(b"\n")
                 for line in lines:
                     if line:
+                        check_json(line, _OBJECTS_MAX)
                         yield json.loads(line)
                 if len(pending) > _LINE_MAX:
                     raise ValueError(f"an event of more than {_LINE_MAX >> 20} MiB")

@@ -19,6 +19,7 @@
 --   V:<bucket>  list  start times in the rate's window   G   zset  bucket with held-back jobs by time of next look
 --   B:<bucket>  zset  ids held back, by tag              Y   hash  id -> bucket that holds it back
 --   N   hash   id -> how many jobs wait for it           N:<id>  list  these, each US "success", "ended" or "failure"
+--   f:<id>  list  of these, those that no longer wait, for as long as the job is kept
 --   pd  hash   waiting job -> how many it still waits for
 --   cr  hash   schedule -> last slot fired
 --   h   hash   id -> runs of a job that has not ended well, each RS number US started US us US how US worker US details
@@ -437,17 +438,31 @@ local function waiters(id)
   return list
 end
 
+-- Remember whose children these are, while their parent's end is known; the first thousand of them.
+local KIN, DEAD_MS = 1000, 86400000
+local function keep_children(id, children)
+  local life = call('PTTL', P .. 'r:' .. id)
+  if life == -2 and call('HEXISTS', P .. 'X', id) == 1 then life = DEAD_MS end
+  if life <= 0 then return end
+  local key = P .. 'f:' .. id
+  for k = 1, math.min(#children, KIN) do call('RPUSH', key, children[k]) end
+  if call('LLEN', key) > KIN then call('LTRIM', key, 0, KIN - 1) end
+  call('PEXPIRE', key, life)
+end
+
 local linked = nil
 settle = function()
   local at = 1
   while endings[at] do
     if linked == nil then linked = call('EXISTS', P .. 'N') == 1 end
-    local id, how, stay = endings[at], endings[at + 1], {}
+    local id, how, stay, gone = endings[at], endings[at + 1], {}, {}
     at = at + 2
     for _, entry in ipairs(linked and waiters(id) or {}) do
       local child, when = string.match(entry, '^([^\31]*)\31(.*)$')
-      if not let_follow(child, how, when, id) then stay[#stay + 1] = entry end
+      local to = let_follow(child, how, when, id) and gone or stay
+      to[#to + 1] = to == gone and child or entry
     end
+    if #gone > 0 then keep_children(id, gone) end
     if #stay > 0 then
       in_chunks('RPUSH', P .. 'N:' .. id, stay, 2000)
       call('HSET', P .. 'N', id, #stay)

@@ -6,11 +6,15 @@
 local function link(id, parents, when)
   local left, doomed = {}, false
   for _, parent in ipairs(parents) do
-    if call('HEXISTS', P .. 'j', parent) == 1 then
-      if when == 'success' or call('HEXISTS', P .. 'X', parent) == 0 then left[#left + 1] = parent end
-    elseif when == 'success' then
-      local record = call('GET', P .. 'r:' .. parent)
-      if not record or string.sub(record, 1, 1) == 'c' then doomed = true end
+    local lives = call('HEXISTS', P .. 'j', parent) == 1
+    if lives and (when == 'success' or call('HEXISTS', P .. 'X', parent) == 0) then
+      left[#left + 1] = parent
+    else
+      if not lives and when == 'success' then
+        local record = call('GET', P .. 'r:' .. parent)
+        if not record or string.sub(record, 1, 1) == 'c' then doomed = true end
+      end
+      keep_children(parent, { id })
     end
   end
   if doomed then return -1, 'a job it waits for was cancelled or is not known' end
