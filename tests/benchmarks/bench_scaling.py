@@ -7,9 +7,11 @@ import json
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
+import scaling_frontier
 import scaling_weeks
 
 from eventperf.scaling import (
@@ -159,8 +161,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=20_000)
     parser.add_argument("--days", type=int, default=7, help="of the synthetic trace (default 7)")
     parser.add_argument("--weeks", type=int, default=4, help="random weeks of openings (default 4; 0: none)")
+    parser.add_argument("--frontier", metavar="SVG", help="only draw late requests over cost, beside peers")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
+    if args.frontier:
+        rows = scaling_frontier.measure(args.days)
+        Path(args.frontier).write_text(scaling_frontier.drawn(rows))
+        for row in rows:
+            print(json.dumps(row))
+        return 0
     times = measure(max(100, args.rounds))
     rows = sweep(args.days)
     month, events = event_days(35)

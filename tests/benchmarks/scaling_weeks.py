@@ -87,11 +87,14 @@ class CronHpa:
 class Kpa:
     """Knative's autoscaler: 60 s stable, panic above twice the ready capacity, target 70 %."""
 
+    def __init__(self, share: float = 0.7) -> None:
+        self._each = share * POD_RPS
+
     def decide(self, observation: Observation, /) -> Recommendation:
         rate, ready = observation.value("rps") or 0.0, max(1, observation.state.ready)
         past = [*observation.memory.get("past", ())[-3:], rate]
-        stable = math.ceil(sum(past) / len(past) / (0.7 * POD_RPS))
-        panic = math.ceil(rate / (0.7 * POD_RPS))
+        stable = math.ceil(sum(past) / len(past) / self._each)
+        panic = math.ceil(rate / self._each)
         until, most = observation.memory.get("panic", (-1.0, 0))
         if panic / ready >= 2.0:
             until = observation.at_s + 60.0

@@ -48,7 +48,7 @@ class PredictivePolicy(LatencyPolicy):
             rate=rate if measured else None,
             last_rate=rate,
             lead_s=self.startup_s * _LEAD_SHARE + min(tick_s, 60.0),
-            quantile=seasons.reserved_quantile(doubt),
+            quantile=seasons.reserved_quantile(1.0 - self.safety),
             events=observation.calendar if self._reads_calendar else None,
         )
         memory["season"] = state

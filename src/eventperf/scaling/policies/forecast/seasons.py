@@ -29,7 +29,7 @@ _HOURS = tuple((hours * _HOUR, _KERNEL[min(abs(hours), 3)]) for hours in range(-
 _FADE = 0.93  # a day
 _WEEKDAY = 1.5
 _TINY_RPS, _LEAST_RPS = 40.0, 0.1
-_LEAP_DOUBT, _LEAST_QUANTILE = 15.0, 0.75
+_LEAP_DOUBT, _LEAST_QUANTILE = 9.0, 0.75
 _OPEN = 4  # slots kept for learning and for what they reserve
 
 _LEAST_EVENT = 0.06
@@ -58,7 +58,7 @@ def reserved_quantile(doubt: float) -> float:
     much likelier to come. What came on each of three days is reserved for at any doubt.
 
     >>> round(reserved_quantile(0.01), 3), reserved_quantile(0.1)
-    (0.85, 0.75)
+    (0.91, 0.75)
     """
     return max(_LEAST_QUANTILE, 1.0 - _LEAP_DOUBT * doubt)
 
