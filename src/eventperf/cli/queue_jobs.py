@@ -174,7 +174,7 @@ def metrics(queues: QueueManager, args: argparse.Namespace) -> int:
     found = (
         metrics.intervals if args.step else [one for _, one in sorted(metrics.by("queue", "type").items())]
     )
-    columns = ("queue", "type", "completed", "failed", "retried", "cancelled")
+    columns = ("queue", "type", "completed", "failed", "retried", "cancelled", "crashed")
     times = [(name, percent) for name in ("wait", "run") for percent in (50, 95, 99)]
     rows = []
     for one in found:

@@ -85,7 +85,8 @@ class Interval:
     Attributes:
         at: When the step began, seconds since the epoch by the store's clock.
         completed: Runs that completed; ``failed``: jobs that failed for good; ``retried``: runs that failed
-            and are tried again; ``cancelled``: jobs cancelled while they ran.
+            and are tried again; ``cancelled``: jobs cancelled while they ran; ``crashed``: runs whose worker
+            died, counted when that was noticed (how long they ran nobody can tell).
         wait: From when a job could run until its first run began.
         run: How long runs took.
     """
@@ -97,6 +98,7 @@ class Interval:
     failed: int = 0
     retried: int = 0
     cancelled: int = 0
+    crashed: int = 0
     wait: Histogram = field(default_factory=Histogram)
     run: Histogram = field(default_factory=Histogram)
 
@@ -108,7 +110,7 @@ class Interval:
         self.run.merge(other.run)
 
 
-COUNTS: Final = ("completed", "failed", "retried", "cancelled")
+COUNTS: Final = ("completed", "failed", "retried", "cancelled", "crashed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

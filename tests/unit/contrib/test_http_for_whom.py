@@ -516,3 +516,28 @@ def test_tags_that_fail_are_told_with_their_argument(kind: str) -> None:
 def test_options_without_a_cache_are_said_to_belong_to_the_middleware() -> None:
     with pytest.raises(ConfigurationError, match="grace"):
         http_cached(ttl="1m", grace="1m")
+
+
+@pytest.mark.parametrize(
+    ("told", "options", "most_s"),
+    [
+        ({"cache_control": "max-age=10"}, {}, 10),
+        ({"cache_control": "max-age=10"}, {"grace": "10m"}, 610),
+        (
+            {"cache_control": "max-age=10, stale-if-error=5"},
+            {"grace": "10m", "stale_while_revalidate": "20s"},
+            30,
+        ),
+        ({"cache_control": "max-age=99999999"}, {}, 86_400),
+    ],
+)
+def test_what_nobody_asks_for_again_is_not_kept_for_a_day(
+    kind: str, told: dict[str, Any], options: dict[str, Any], most_s: float
+) -> None:
+    """A visitor makes an entry by each query that he thinks of: it stays little longer than it is of use."""
+    site = Site(kind, says(**told), **options)
+    site.ask()
+    site.clock.advance(min(most_s, 80_000))
+    assert len(site.cache.keys()) == 1
+    site.clock.advance(min(most_s * 0.6 + 61, 6_401))
+    assert site.cache.keys() == []

@@ -82,3 +82,23 @@ def test_a_query_does_not_reach_the_place_of_a_variant() -> None:
         asked = _wsgi({"host": "", "path": "/p", "query": query}, {})
         assert asked.key() != victim.variant_key(["accept-language"])
         assert digest not in asked.key().partition("|")[0]
+
+
+def test_a_path_as_it_was_written_is_another_one_in_either_interface() -> None:
+    """A server hands on ``/a%2Fb`` as ``/a/b``, and an application may look at what was written."""
+    for name in ("RAW_URI", "REQUEST_URI"):
+        environ = {"REQUEST_METHOD": "GET", "HTTP_HOST": "h", "PATH_INFO": "/a/b", "QUERY_STRING": "x=%2F"}
+        written = [{}, {name: "/a/b?x=%2F"}, {name: "/a%2Fb?x=%2F"}, {name: "/a%2fb?x=%2F"}]
+        asked = [wsgi.asked_of({**environ, **more}) for more in written]
+        assert len({one.key() for one in asked}) == 3
+        assert len({one.path for one in asked}) == 1, "a change of it reaches all"
+
+
+def test_a_value_with_the_border_of_two_in_it_is_one_value() -> None:
+    """Servers let no line break through; what stands before them may."""
+    for one, other in (
+        ({"x-a": "1\nx-b=2"}, {"x-a": "1", "x-b": "2"}),
+        ({"x-a": "1', 'x-b=2"}, {"x-a": "1", "x-b": "2"}),
+    ):
+        words = {"host": "", "path": "/", "query": ""}
+        assert _wsgi(words, one).key() != _wsgi(words, other).key()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any, Final
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
+from eventperf._core.logs import logger
+from eventperf._core.trust import warn_unchecked
 from eventperf._core.urls import redact
 from eventperf.cache.errors import CacheError, JournalMissing, StoreUnavailable
 
@@ -32,7 +34,11 @@ _CURES: Final = (
     ("1419", "set log_bin_trust_function_creators=1, or let an administrator run it"),
     ("55P03", "a long transaction holds the table: run it again at a quieter time"),
     ("1205", "a long transaction holds the table: run it again at a quieter time"),
-    ("42501", "run it as the owner of the tables, with the right to create in the schema"),
+    (
+        "42501",
+        "make it as the owner of the tables, with the right to create in the schema; read it with what "
+        "`eventperf cache journal URL --role NAME` grants",
+    ),
 )
 
 
@@ -64,6 +70,7 @@ def engine_for(database: Any) -> tuple[Any, bool]:
     if url.get_backend_name() != "sqlite":
         more = {"connect_args": {} if "connect_timeout" in url.query else {"connect_timeout": 5}}
         more |= {"pool_size": 1, "max_overflow": 1}
+    warn_unchecked(url, logger("eventperf.cache"))
     try:
         return sa.create_engine(url, **more), True
     except ModuleNotFoundError as error:
@@ -111,6 +118,30 @@ def translated(engine: Any) -> Iterator[None]:
         raise CacheError(
             f"{where(engine)} refused: {str(error.orig).strip()}{cure and '; ' + cure}"
         ) from error
+
+
+@contextmanager
+def reading(engine: Any) -> Iterator[Any]:
+    """Yield a connection whose statements see what is committed when they begin.
+
+    One that failed is closed for good: a pool may drop it open if it is in the midst of a transaction, or
+    dies while it is given back.
+    """
+    conn = engine.connect()
+    raw = conn.connection.driver_connection
+    try:
+        if engine.dialect.name != "sqlite":
+            conn = conn.execution_options(isolation_level="READ COMMITTED")
+        yield conn
+        conn.close()
+    except BaseException:
+        with suppress(Exception):
+            conn.invalidate()
+        with suppress(Exception):
+            conn.close()
+        with suppress(Exception):
+            raw.close()
+        raise
 
 
 def plan(

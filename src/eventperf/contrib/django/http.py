@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
@@ -80,17 +79,19 @@ def cached_view(
 
 
 def _asked(http: HttpCache, request: Any) -> Asked:
-    environ = {k: v for k, v in request.META.items() if isinstance(v, str)}
-    environ["REQUEST_METHOD"] = request.method
-    environ["wsgi.url_scheme"] = request.scheme
-    environ["PATH_INFO"], environ["SCRIPT_NAME"] = request.path, ""
-    asked = asked_of(environ, http.rules.harmless)
+    environ = {
+        **request.META,
+        "REQUEST_METHOD": request.method,
+        "wsgi.url_scheme": request.scheme,
+        "PATH_INFO": request.path,
+        "SCRIPT_NAME": "",
+    }
     around = []
     if settings.USE_I18N:  # of middlewares that say so in Vary only when the view has answered
         around.append(f"language={translation.get_language()}")
     if settings.USE_TZ:
         around.append(f"zone={timezone.get_current_timezone_name()}")
-    return replace(asked, around=tuple(around), known=asked.known or _is_known(request))
+    return asked_of(environ, http.rules.harmless, around=tuple(around), known=_is_known(request))
 
 
 def _is_known(request: Any) -> bool:
@@ -177,9 +178,8 @@ def _record(http: HttpCache, asked: Asked, request: Any, answer: Any, tags: list
 
 def _response(http: HttpCache, asked: Asked, record: Record, *, hit: bool) -> HttpResponse:
     status, headers, body = http.sent(asked, record, hit=hit)
-    answer = HttpResponse(body, status=status)
-    for name in list(answer.headers):
-        del answer.headers[name]
-    for name, value in headers:
-        answer.headers[name] = value
+    told = dict(headers)
+    answer = HttpResponse(body, status=status, headers=told, content_type="")  # Django adds one where none is
+    if not answer.headers["Content-Type"]:
+        del answer.headers["Content-Type"]
     return answer

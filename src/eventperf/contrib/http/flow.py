@@ -172,14 +172,14 @@ class HttpCache:
         key, new = self.key(asked.key()), rules.wants_new(asked)
         for _ in range(2):
             ways = self.cache.refresh if new else self.cache.get_or_load
-            record = self._checked(ways(key, load, ttl=KEEP_S, tags=_tags))
+            record = self._checked(ways(key, load, ttl=self.keeps, tags=_tags))
             if record is None:
-                record = self.cache.refresh(key, load, ttl=KEEP_S, tags=_tags)
+                record = self.cache.refresh(key, load, ttl=self.keeps, tags=_tags)
             if _fits(asked, record):
                 if self._will_do(key, record):
                     return record
                 try:
-                    return self.cache.refresh(key, load, ttl=KEEP_S, tags=_tags)
+                    return self.cache.refresh(key, load, ttl=self.keeps, tags=_tags)
                 except Exception as error:
                     return self._graced(asked, record, error)
                 finally:
@@ -192,14 +192,14 @@ class HttpCache:
         key, new = self.key(asked.key()), rules.wants_new(asked)
         for _ in range(2):
             ways = self.cache.arefresh if new else self.cache.aget_or_load
-            record = self._checked(await ways(key, load, ttl=KEEP_S, tags=_tags))
+            record = self._checked(await ways(key, load, ttl=self.keeps, tags=_tags))
             if record is None:
-                record = await self.cache.arefresh(key, load, ttl=KEEP_S, tags=_tags)
+                record = await self.cache.arefresh(key, load, ttl=self.keeps, tags=_tags)
             if _fits(asked, record):
                 if self._will_do(key, record):
                     return record
                 try:
-                    return await self.cache.arefresh(key, load, ttl=KEEP_S, tags=_tags)
+                    return await self.cache.arefresh(key, load, ttl=self.keeps, tags=_tags)
                 except Exception as error:
                     return self._graced(asked, record, error)
                 finally:
@@ -223,6 +223,11 @@ class HttpCache:
         """Return the key of an answer, where ``there`` stands under that which does not tell variants."""
         is_other = isinstance(there, Record) and not _fits(asked, there)
         return self.key(asked.variant_key(list(there.vary)) if is_other else asked.key())
+
+    def keeps(self, record: Record) -> float:
+        """Return for how many seconds an entry stays: its life, what it may stand in, and some more."""
+        left = record.until - self._clock.time() + max(record.stale_s, record.grace_s)
+        return min(KEEP_S, max(0.0, left) * 1.5 + 60.0)
 
     def _checked(self, found: Any) -> Record | None:
         """Return what was found if it is an answer; what is not is told once and made again."""

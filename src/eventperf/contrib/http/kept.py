@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 KEEP_S: Final = 86_400.0
-"""Life of an entry: the answer's own is in it, this only bounds what nobody asks for."""
+"""Longest life of an entry; the answer's own is in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,7 +135,8 @@ def _coded(found: re.Match[str]) -> str:
 
 
 def _digest(parts: Sequence[str]) -> str:
-    return sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    """Return what stands for some texts; no letter in one of them reads as the border between two."""
+    return sha256(repr([*parts]).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _plain(value: str) -> str:

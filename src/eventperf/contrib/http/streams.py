@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from .kept import KEEP_S, Marks, Record, Unstorable
+from .kept import Marks, Record, Unstorable
 from .rules import Asked, Headers, Rules
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Home(Protocol):
 
     def tag(self, asked: Asked) -> str: ...
     def key(self, text: str) -> str: ...
+    def keeps(self, record: Record) -> float: ...
     def place_of(self, asked: Asked, record: Record, there: Any) -> str: ...
     def life_of(self, asked: Asked, status: int, headers: Headers, said: Marks) -> float | None: ...
     def record(self, asked: Asked, status: int, headers: Headers, body: bytes, said: Marks) -> Record: ...
@@ -128,7 +129,7 @@ class Copy:
         record, cache = self._record(), self._http.cache
         if record is not None and cache.get(self.guard, options=self.shared):
             key = self._http.place_of(self._asked, record, cache.get(self._http.key(self._asked.key())))
-            cache.set(key, record, ttl=KEEP_S, tags=record.tags)
+            cache.set(key, record, ttl=self._http.keeps(record), tags=record.tags)
             if not cache.get(self.guard, options=self.shared):  # invalidated while we stored
                 cache.delete(key)
         cache.delete(self.guard)
@@ -139,7 +140,7 @@ class Copy:
         if record is not None and await cache.aget(self.guard, options=self.shared):
             there = await cache.aget(self._http.key(self._asked.key()))
             key = self._http.place_of(self._asked, record, there)
-            await cache.aset(key, record, ttl=KEEP_S, tags=record.tags)
+            await cache.aset(key, record, ttl=self._http.keeps(record), tags=record.tags)
             if not await cache.aget(self.guard, options=self.shared):
                 await cache.adelete(key)
         await cache.adelete(self.guard)

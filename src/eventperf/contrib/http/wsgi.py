@@ -249,8 +249,14 @@ def phrase(status: int) -> str:
         return "Unknown"
 
 
-def asked_of(environ: Mapping[str, Any], harmless: Collection[str] = ()) -> Asked:
-    """Return what an environment asks for; ``harmless`` as in :class:`HttpCache`."""
+def asked_of(
+    environ: Mapping[str, Any],
+    harmless: Collection[str] = (),
+    *,
+    around: tuple[str, ...] = (),
+    known: bool = False,
+) -> Asked:
+    """Return what an environment asks for; the rest as in :class:`HttpCache` and :class:`Asked`."""
     headers = {header: str(environ[name]) for name in environ if (header := _name(name))}
     for name, header in (("CONTENT_LENGTH", "content-length"), ("CONTENT_TYPE", "content-type")):
         if environ.get(name):
@@ -260,9 +266,16 @@ def asked_of(environ: Mapping[str, Any], harmless: Collection[str] = ()) -> Aske
     where = place(str(environ.get("wsgi.url_scheme", "http")), host, base, path)
     return Asked(
         method=environ["REQUEST_METHOD"],
-        url=f"{where}?{environ.get('QUERY_STRING', '')}",
+        url=f"{where}{_exact(environ)}?{environ.get('QUERY_STRING', '')}",
         path=where,
         headers=headers,
-        known=in_environ(environ, harmless),
+        known=known or in_environ(environ, harmless),
+        around=around,
         harmless=harmless,
     )
+
+
+def _exact(environ: Mapping[str, Any]) -> str:
+    """Return the path as it was written, where the server tells and it matters: a%2Fb is not a/b."""
+    raw = str(environ.get("RAW_URI") or environ.get("REQUEST_URI") or "").partition("?")[0]
+    return place("", "", "", raw) if "%" in raw else ""

@@ -17,7 +17,7 @@ from eventperf.queues import (
 )
 from eventperf.queues.attempts import KEPT
 
-from .tools import Make, Station, StoreTests, needs, until
+from .tools import Make, Station, StoreTests, needs, until, whole
 
 _log = logging.getLogger("a.handler")
 
@@ -161,6 +161,19 @@ class MetricTests(StoreTests):
         assert (total.run.count, total.wait.count) == (7, 7)
         assert total.run.percentile(99) == pytest.approx(0.2, rel=0.1)
 
+    def test_runs_that_ended_with_their_worker_are_counted_by_the_minute(
+        self, measured: QueueManager
+    ) -> None:
+        job = measured.enqueue("t")
+        dead, live = Station(measured, "t"), Station(measured, "t", lease_s=30)
+        assert dead.ids() == [job.id]
+        (lease,) = until(live.take)
+        assert live.end(lease, run_s=0.1)
+        live.store.leave(live.id)
+        (one,) = measured.metrics("1h", "1h").intervals
+        assert (one.crashed, one.completed, one.failed, one.retried) == (1, 1, 0, 0)
+        assert (one.run.count, one.wait.count) == (1, 0), "how long it ran nobody knows"
+
     def test_wait_is_from_when_a_job_could_run(self, measured: QueueManager) -> None:
         job = measured.enqueue("t", delay=0.4)
         station = Station(measured, "t")
@@ -189,6 +202,7 @@ class MetricTests(StoreTests):
             with pytest.raises(ConfigurationError):
                 measured.metrics(**wrong)
 
+    @whole
     def test_many_series_share_one(self, measured: QueueManager) -> None:
         station = Station(measured, *(f"t{n}" for n in range(260)))
         for n in range(260):

@@ -55,6 +55,21 @@ class LimitTests(StoreTests):
             assert station.ids() == slow[2:4], "those held back keep their place"
             assert balanced(queues.status())
 
+    def test_newcomers_do_not_overtake_jobs_that_are_held_back(
+        self, limited: Callable[..., QueueManager]
+    ) -> None:
+        with limited(Limit(type="t", concurrency=1)) as queues:
+            jobs = [queues.enqueue("t", n).id for n in range(4)]
+            station = Station(queues, "t", lease_s=30)
+            (lease,) = station.take()
+            assert station.take() == []
+            jobs += [queues.enqueue("t", n).id for n in range(4, 6)]
+            assert station.take() == []
+            jobs += [queues.enqueue("t", n).id for n in range(6, 8)]
+            assert station.end(lease)
+            assert station.drain() == jobs[1:]
+            assert balanced(queues.status())
+
     def test_cap_per_key_counts_each_tenant_by_itself(self, limited: Callable[..., QueueManager]) -> None:
         with limited(Limit(type="t", per_key=True, concurrency=1)) as queues:
             for key in ("a", "b", None):

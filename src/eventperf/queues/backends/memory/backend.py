@@ -217,6 +217,7 @@ class MemoryStore(MemoryDesk):
         queue.active -= 1
         if not lapsed:
             self._tried(job, "crashed", now - job.started, CRASHED, None, None)
+            self._minutes.add(now, record.queue, record.type, "crashed", None, None)
         queue.lapsed += lapsed
         queue.stalled += not lapsed
         job.crashes += not lapsed

@@ -52,7 +52,7 @@ Args = list[Any]
 _STATES = {b"d": JobState.COMPLETED, b"f": JobState.FAILED, b"c": JobState.CANCELLED}
 _LIVE = {b"w": JobState.WAITING, b"d": JobState.DELAYED, b"a": JobState.ACTIVE}
 _PARTS = {
-    "push": ("pushes",), "fire": ("pushes",), "claim": ("settings",),
+    "push": ("pushes",), "fire": ("pushes",), "claim": ("settings", "minutes"),
     "finish": ("pushes", "minutes", "settings"), "admin": ("places",),
     "update": ("places",), "fetch": ("look",), "find": ("places", "look"), "children": ("look",),
 }  # fmt: skip
@@ -432,12 +432,13 @@ def measured(reply: Sequence[Any]) -> tuple[float, list[Interval]]:
             if bucket:
                 (one.wait if what == "w" else one.run).add(int(bucket), int(by))
             else:
-                setattr(one, _HOW[what], int(by))
+                setattr(one, _COUNTED[what], int(by))
         intervals += series.values()
     return int(reply[0]) / 1000, intervals
 
 
-_ENTRY = re.compile(r"(\d+)([wxdrfc])(\d*)=(\d+)")
+_COUNTED = {"d": "completed", "r": "retried", "f": "failed", "c": "cancelled", "k": "crashed"}
+_ENTRY = re.compile(r"(\d+)([wxdrfck])(\d*)=(\d+)")
 
 
 def listed(records: Iterable[bytes]) -> list[JobInfo]:

@@ -12,7 +12,7 @@ from eventperf.queues.errors import timed_follower
 from eventperf.queues.job import JobState
 from eventperf.queues.protocols import Change
 
-from . import rows
+from . import rows, shelves
 from . import tables as s
 from .tx import Tx
 
@@ -52,6 +52,7 @@ def change(tx: Tx, job_id: str, wanted: Change) -> JobState | None:
 
 def _move(tx: Tx, before: Any, after: Any, waits: bool) -> None:
     """Count a job where it is now, and give it its place there."""
+    shelves.take_down(tx, [before])
     tx.tally.add(before.queue, **{"delayed" if before.state == s.DELAYED else "waiting": -1}, enqueued=-1)
     tx.tally.add(after.queue, enqueued=1, woke=1)
     if waits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import exists, or_, select, update
@@ -13,16 +13,19 @@ from eventperf.queues.job import Lease
 from eventperf.queues.policy import Lane, choose
 from eventperf.queues.protocols import Claimed, WorkerCard
 
-from . import ends, forgetting, leases, parking, rows
+from . import ends, forgetting, leases, parking, rows, shelves
 from . import tables as s
-from .limits import Books
+from .limits import Books, take_turn
+from .shelves import Place
 from .tx import Tx
 
-_j = s.jobs.c
+_j, _s = s.jobs.c, s.shelves.c
 
 _BATCH = 1000
 _CHORES_EVERY_S = 1.0
 _CONTENDED_S = 0.02
+_HELD_MOST = 2 * _BATCH
+_LEAN = (_j.seq, _j.queue, _j.priority, _j.type, _j.turn, _j.tag)
 
 
 class Chores:
@@ -64,18 +67,19 @@ class Chores:
 class _Class(Lane):
     """A class of waiting jobs with those of its jobs that this transaction has locked."""
 
-    __slots__ = ("before", "last", "locked")
+    __slots__ = ("before", "held", "last", "locked")
 
     def __init__(self, queue: str, rank: int, weight: int, level: int, skipped: int) -> None:
         super().__init__(queue, rank, weight, level, skipped)
         self.before = skipped
+        self.held = 0
         self.locked: deque[Any] = deque()
         self.last: tuple[float, int] | None = None
 
 
 def claim(tx: Tx, chores: Chores, card: WorkerCard, room: Mapping[str, int], total: int) -> Claimed:
     """Take back and promote what is due, then hand out up to ``total`` jobs."""
-    due, ended, parked = _agenda(tx)
+    due, ended, parked, shelved = _agenda(tx)
     answer = Claimed([])
     expired: parking.Expired = []
     if due is not None and due <= tx.now:
@@ -86,7 +90,7 @@ def claim(tx: Tx, chores: Chores, card: WorkerCard, room: Mapping[str, int], tot
             answer.stalled = leases.reap(tx, card)
     if parked:
         parking.unpark(tx, card)
-    taking = _Taking(tx, card, room, total)
+    taking = _Taking(tx, card, room, total, shelved)
     taking.take()
     expired += taking.expired
     answer.leases = taking.leases
@@ -114,20 +118,21 @@ def _next_in_s(tx: Tx, card: WorkerCard, taking: _Taking, times: Sequence[float]
     return min(soon, default=None)
 
 
-def _agenda(tx: Tx) -> tuple[float | None, float | None, bool]:
+def _agenda(tx: Tx) -> tuple[float | None, float | None, bool, float | None]:
     """Read, with the time, when the store next has something to do by itself."""
 
     def first(state: int) -> Any:
         at = select(_j.at).where(_j.ns == tx.ns, s.in_state(state)).order_by(_j.at).limit(1)
         return at.scalar_subquery()
 
-    asked = [first(s.DELAYED), first(s.ACTIVE), first(s.PARKED)]
+    shelf = select(_s.at).where(_s.ns == tx.ns).order_by(_s.at).limit(1).scalar_subquery()
+    asked = [first(s.DELAYED), first(s.ACTIVE), first(s.PARKED), shelf]
     if tx.now:
-        due, ended, parked = tx.conn.execute(select(*asked)).one()
+        due, ended, parked, shelved = tx.conn.execute(select(*asked)).one()
     else:
-        now, due, ended, parked = tx.conn.execute(select(tx.d.now, *asked)).one()
+        now, due, ended, parked, shelved = tx.conn.execute(select(tx.d.now, *asked)).one()
         tx.now = float(now)
-    return _when(due), _when(ended), parked is not None
+    return _when(due), _when(ended), parked is not None, shelved
 
 
 def _when(at: float | None) -> float | None:
@@ -155,13 +160,17 @@ class _Taking:
         again_s: When limits let more of them start.
     """
 
-    def __init__(self, tx: Tx, card: WorkerCard, room: Mapping[str, int], total: int) -> None:
+    def __init__(
+        self, tx: Tx, card: WorkerCard, room: Mapping[str, int], total: int, shelved: float | None
+    ) -> None:
         self._tx = tx
+        self._shelved = shelved
         self._card = card
         self._left = dict(room)
         self.total: int = total
         self._options = tx.home.settings.options
         self._books: Books | None = None
+        self._held: list[tuple[Any, Place]] = []
         self._strange: list[Any] = []
         self._late: list[Any] = []
         self._taken: list[Any] = []
@@ -172,13 +181,15 @@ class _Taking:
 
     def take(self) -> None:
         """Choose and hand out jobs."""
-        lanes = self._classes()
+        names = sorted(name for name, free in self._left.items() if free > 0)
+        if self._shelved is not None and self._shelved <= self._tx.now:
+            self._open_shelves(names)
+        elif self._shelved is not None:
+            self._look_again([self._shelved])
+        lanes = self._classes(names)
         if not lanes:
             return
-        if self._options.limits:
-            served = {"", *(lane.queue for lane in lanes)}
-            limits = [limit for limit in self._options.limits if (limit.queue or "") in served]
-            self._books = Books(self._tx, limits)
+        self._take_turn({lane.queue for lane in lanes})
         weighted = self._options.order == "weighted"
         credit = self._choose(lanes, self._credit() if weighted else {})
         parking.park(self._tx, self._strange)
@@ -187,7 +198,40 @@ class _Taking:
         self._account(lanes, credit if weighted else None)
         if self._books is not None:
             self._books.close()
-            self.again_s = self._books.again_s()
+            shelves.put(self._tx, self._held)
+            self._look_again(self._books.again_at(place) for place in {place for _, place in self._held})
+
+    def _take_turn(self, queues: Collection[str]) -> None:
+        """Open the books where limits concern what is served."""
+        if self._books is not None:
+            return
+        limits = [one for one in self._options.limits if one.queue is None or one.queue in queues]
+        if limits or self._shelved is not None:
+            take_turn(self._tx)
+            self._books = Books(self._tx, limits)
+
+    def _open_shelves(self, queues: Sequence[str]) -> None:
+        """Let those jobs wait again that their limit lets through by now."""
+        self._take_turn(queues)
+        books, tx = self._books, self._tx
+        assert books is not None
+        due = shelves.due(tx, queues)  # locked before anything is counted: who ends a job marks them
+        books.learn_places((row.scope, row.turn) for row in due)
+        full, opening = list[tuple[Any, float]](), list[tuple[Any, int]]()
+        for row in due:
+            place = row.scope, row.turn
+            if (free := books.free(place)) > 0:
+                opening.append((row, int(min(free, self.total))))
+            else:
+                full.append((row, max(books.again_at(place), tx.now + 0.001)))
+        shelves.look_later(tx, full)
+        shelves.open_up(tx, opening)
+        if (at := shelves.next_at(tx)) is not None:
+            self._look_again([at])
+
+    def _look_again(self, times: Iterable[float]) -> None:
+        soon = [max(0.001, at - self._tx.now) for at in times]
+        self.again_s = min(soon + ([] if self.again_s is None else [self.again_s]), default=None)
 
     def _choose(self, every: Sequence[_Class], credit: dict[str, int]) -> dict[str, int]:
         lanes = list(every)
@@ -198,8 +242,7 @@ class _Taking:
             if not lane.locked and not self._lock(lane):
                 _take_back(lanes, before[0])
                 credit = before[1]
-                unlimited = self._books is None or self._books.again_s() is None
-                self.contended = self.contended or (lane.last is None and unlimited)
+                self.contended = self.contended or lane.last is None
                 lanes.remove(lane)
                 continue
             row = lane.locked.popleft()
@@ -207,20 +250,23 @@ class _Taking:
                 self._strange.append(row)
             elif row.deadline_at is not None and row.deadline_at <= self._tx.now:
                 self._late.append(row)
-            elif self._books is not None and not self._books.start(row):
+            elif self._books is not None and (place := self._books.bar(row)) is not None:
+                self._held.append((row, place))
+                lane.held += 1
                 _take_back(lanes, before[0])
                 credit = before[1]
             else:
+                if self._books is not None:
+                    self._books.start(row)
                 self._taken.append(row)
                 self._left[lane.queue] -= 1
                 if not self._left[lane.queue]:
                     lanes = [one for one in lanes if one.queue != lane.queue]
         return credit
 
-    def _classes(self) -> list[_Class]:
-        """Return the classes with waiting jobs in queues that have room and are not paused."""
+    def _classes(self, names: Sequence[str]) -> list[_Class]:
+        """Return the classes with waiting jobs in those of some queues that are not paused."""
         lane, q = s.lanes.c, s.queues.c
-        names = sorted(name for name, free in self._left.items() if free > 0)
         waiting = exists().where(
             _j.ns == lane.ns, s.in_state(s.WAITING), _j.queue == lane.queue, _j.priority == lane.priority
         )
@@ -235,21 +281,46 @@ class _Taking:
         return found
 
     def _lock(self, lane: _Class) -> bool:
-        """Lock the next jobs of a class that nobody else is looking at and no limit holds back."""
+        """Lock the next jobs of a class that nobody else is looking at."""
+        if lane.held and not self._pass_over(lane):
+            return False
         limit = min(self.total - len(self._taken), self._left[lane.queue])
-        asked = select(s.jobs).where(
+        lane.locked.extend(self._tx.conn.execute(self._next(lane, [s.jobs], limit)))
+        if lane.locked:
+            lane.last = (lane.locked[-1].tag, lane.locked[-1].seq)
+            if self._books is not None:
+                self._books.learn(lane.locked)
+        return bool(lane.locked)
+
+    def _next(self, lane: _Class, columns: Sequence[Any], limit: int) -> Any:
+        asked = select(*columns).where(
             _j.ns == self._tx.ns, s.in_state(s.WAITING), _j.queue == lane.queue, _j.priority == lane.level
         )
         if lane.last is not None:
             tag, seq = lane.last
-            asked = asked.where(or_(_j.tag > tag, (_j.tag == tag) & (_j.seq > seq)))
-        if self._books is not None:
-            asked = asked.where(*self._books.others())
-        asked = asked.order_by(_j.tag, _j.seq).limit(limit).with_for_update(skip_locked=True)
-        lane.locked.extend(self._tx.conn.execute(asked))
-        if lane.locked:
-            lane.last = (lane.locked[-1].tag, lane.locked[-1].seq)
-        return bool(lane.locked)
+            asked = asked.where(_j.tag >= tag, or_(_j.tag > tag, _j.seq > seq))
+        return asked.order_by(_j.tag, _j.seq).limit(limit).with_for_update(skip_locked=True)
+
+    def _pass_over(self, lane: _Class) -> bool:
+        """Set aside what stands next in a class and is held back too; false after enough for one claim.
+
+        In steps that grow with what was found, so that it costs what it saves the next claims.
+        """
+        assert self._books is not None
+        while len(self._held) < _HELD_MOST:
+            step = max(16, min(2 * lane.held, _HELD_MOST))
+            found = self._tx.conn.execute(self._next(lane, _LEAN, step)).all()
+            self._books.learn(found)
+            for row in found:
+                if (place := self._books.bar(row)) is None:
+                    return True
+                self._held.append((row, place))
+                lane.held += 1
+                lane.last = (row.tag, row.seq)
+            if len(found) < step:
+                return True
+        self._look_again([self._tx.now])
+        return False
 
     def _expire(self) -> None:
         """Bury the jobs whose deadline has passed."""

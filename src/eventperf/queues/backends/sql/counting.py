@@ -84,12 +84,17 @@ def counts(tx: Tx) -> list[QueueStatus]:
 def _oldest(tx: Tx) -> dict[str, float]:
     """Return since when the next job of each queue waits, of the class in which it waits longest."""
     lane = s.lanes.c
-    mine = _j.ns == lane.ns, s.in_state(s.WAITING), _j.queue == lane.queue, _j.priority == lane.priority
-    first = select(_j.ready_at).where(*mine).order_by(_j.tag, _j.seq).limit(1).scalar_subquery()
+
+    def first(state: int) -> Any:
+        mine = _j.ns == lane.ns, s.in_state(state), _j.queue == lane.queue, _j.priority == lane.priority
+        return select(_j.ready_at).where(*mine).order_by(_j.tag, _j.seq).limit(1).scalar_subquery()
+
     oldest: dict[str, float] = {}
-    for queue, at in tx.conn.execute(select(lane.queue, first).where(lane.ns == tx.ns)):
-        if at is not None:
-            oldest[queue] = min(at, oldest.get(queue, at))
+    asked = select(lane.queue, first(s.WAITING), first(s.HELD)).where(lane.ns == tx.ns)
+    for queue, *times in tx.conn.execute(asked):
+        for at in times:
+            if at is not None:
+                oldest[queue] = min(at, oldest.get(queue, at))
     return oldest
 
 

@@ -120,7 +120,7 @@ class Postgres(Dialect):
         "FROM unnest(CAST(:id AS text[]), CAST(:token AS bigint[]), CAST(:result AS bytea[])) "
         f"WITH ORDINALITY AS v(id, token, result, n) "
         f"WHERE j.ns = :ns AND j.id = v.id AND j.token = v.token AND j.state = {s.ACTIVE} "
-        "RETURNING j.id, j.queue, j.type, j.attempts, j.crashes, j.started_at, j.ready_at, "
+        "RETURNING j.id, j.queue, j.type, j.turn, j.attempts, j.crashes, j.started_at, j.ready_at, "
         "j.held_key, j.held_for"
     )
     _place = text(

@@ -113,17 +113,25 @@ def _strands(tx: Tx, query: JobQuery) -> Iterator[_Strand]:
 
 
 def _waiting(tx: Tx, query: JobQuery, at: int) -> Iterator[_Strand]:
-    """Class by class, as they are handed out inside a queue, then the jobs of types that nobody knows."""
-    mine = _j.ns == _lane.ns, s.in_state(s.WAITING), _j.queue == _lane.queue, _j.priority == _lane.priority
-    # One entry for each class, from the index of what waits.
-    first = select(_j.tag).where(*mine).order_by(_j.tag).limit(1).scalar_subquery()
-    asked = select(_lane.queue, _lane.priority).where(
-        _lane.ns == tx.ns, _lane.queue.in_(query.queues), first.is_not(None)
+    """Class by class, as they are handed out inside a queue, then the jobs of types that nobody knows.
+
+    Of a class those come last that a limit holds back.
+    """
+
+    def first(state: int) -> Any:  # one entry for each class, from the index of what waits
+        mine = _j.ns == _lane.ns, s.in_state(state), _j.queue == _lane.queue, _j.priority == _lane.priority
+        return select(_j.tag).where(*mine).order_by(_j.tag).limit(1).scalar_subquery().is_not(None)
+
+    asked = select(_lane.queue, _lane.priority, first(s.WAITING), first(s.HELD).label("held")).where(
+        _lane.ns == tx.ns, _lane.queue.in_(query.queues)
     )
     place = {name: i for i, name in enumerate(query.queues)}
     for row in sorted(tx.conn.execute(asked), key=lambda row: (place[row.queue], -row.priority)):
-        mine = _j.ns == tx.ns, s.in_state(s.WAITING), _j.queue == row.queue, _j.priority == row.priority
-        yield _Strand([at, place[row.queue], -row.priority], mine, _j.tag, lean=True)
+        name = [at, place[row.queue], -row.priority]
+        for there, state, more in ((row[2], s.WAITING, []), (row.held, s.HELD, [1])):
+            mine = _j.ns == tx.ns, s.in_state(state), _j.queue == row.queue, _j.priority == row.priority
+            if there:
+                yield _Strand(name + more, mine, _j.tag, lean=True)
     yield _Strand([at, len(place)], (_j.ns == tx.ns, s.in_state(s.PARKED)), _j.at)
 
 

@@ -210,5 +210,64 @@ def _fifth() -> Step:
     return Step(why="what workers tell of themselves", columns=tuple(workers.c))
 
 
-STEPS: Final[dict[int, Step]] = {2: _second(), 3: _third(), 4: _fourth(), 5: _fifth()}
+def _sixth() -> Step:
+    known = MetaData()
+    shelves = Table(
+        "eventperf_shelves",
+        known,
+        Column("n", BIG, primary_key=True, autoincrement=True),
+        Column("ns", BigInteger, nullable=False),
+        Column("scope", BigInteger, nullable=False),
+        Column("turn", BigInteger, nullable=False),
+        Column("queue", name_type(), nullable=False),
+        Column("priority", Integer, nullable=False),
+        Column("at", Double, nullable=False),
+        Index("eventperf_shelves_class", "ns", "scope", "turn", "queue", "priority", unique=True),
+        Index("eventperf_shelves_at", "ns", "at"),
+        Index("eventperf_shelves_queue", "ns", "queue", "at"),
+        mysql_engine="InnoDB",
+    )
+    held = Table(
+        "eventperf_held",
+        known,
+        Column("shelf", BIG, primary_key=True, autoincrement=False),
+        Column("tag", Double, primary_key=True),
+        Column("job_seq", BIG, primary_key=True, autoincrement=False),
+        Index("eventperf_held_job", "job_seq"),
+        mysql_engine="InnoDB",
+    )
+    jobs = Table(
+        "eventperf_jobs",
+        known,
+        Column("ns", BigInteger),
+        Column("state", SmallInteger),
+        Column("queue", name_type()),
+        Column("priority", Integer),
+        Column("turn", BigInteger),
+        Column("tag", Double),
+        Column("seq", BIG),
+    )
+    starts = Table(
+        "eventperf_starts",
+        known,
+        Column("ns", BigInteger),
+        Column("scope", BigInteger),
+        Column("turn", BigInteger),
+        Column("at", Double),
+    )
+    c, t = jobs.c, starts.c
+    is_held = c.state == text("7")
+    only: Any = {"postgresql_where": is_held, "sqlite_where": is_held, "info": {"engines": PARTIAL}}
+    return Step(
+        why="jobs that a limit holds back stand on shelves of their own",
+        tables=(shelves, held),
+        indexes=(
+            Index("eventperf_jobs_held", c.ns, c.queue, c.priority, c.tag, c.seq, **only),
+            Index("eventperf_jobs_held_fair", c.ns, c.queue, c.priority, c.turn, c.tag, **only),
+            Index("eventperf_starts_turn", t.ns, t.scope, t.turn, t.at),
+        ),
+    )
+
+
+STEPS: Final[dict[int, Step]] = {2: _second(), 3: _third(), 4: _fourth(), 5: _fifth(), 6: _sixth()}
 """The step that leads to each version. Tables of version 1 are older than any step."""

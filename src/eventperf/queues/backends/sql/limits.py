@@ -1,140 +1,125 @@
 """The SQL job store: rate limits and concurrency caps over all workers.
 
 Claims under limits take turns on one row, so that each sees what the one before it has started. What runs is
-counted in the jobs themselves, so that nothing has to be given back when a job ends, in whatever way.
+counted in the jobs themselves, so that nothing has to be given back when a job ends, in whatever way, and
+nothing is counted before a job is met that it concerns.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import and_, delete, func, insert, select
+from sqlalchemy import delete, func, insert, select
 
-from eventperf.queues.limits import RECHECK_S, Bucket, Limit
+from eventperf.queues.limits import RECHECK_S, Ledger, Limit
 
 from . import tables as s
+from .shelves import Place, place_of, scope_of
 from .tx import Tx
 
 _j, _t = s.jobs.c, s.starts.c
-_MOST_KEYS = 1000  # in one condition; what is beyond them is left out row by row
+_BATCH = 1000
+_RECHECKS = 10
 
 
-def _scope(limit: Limit) -> int:
-    return s.hashed(*limit.scope)
+def take_turn(tx: Tx) -> None:
+    """Wait until no other claim under limits is at work."""
+    tx.d.insert_new(tx.conn, s.turns, [{"ns": tx.ns}])
+    tx.conn.execute(select(s.turns).where(s.turns.c.ns == tx.ns).with_for_update())
+    tx.look_again()  # other claims may have started jobs while this one waited
 
 
 class Books:
-    """What may start now, in one claim."""
+    """What may start now, in one claim that has its turn."""
 
     def __init__(self, tx: Tx, limits: Sequence[Limit]) -> None:
         self._tx = tx
-        self._limits = limits
-        tx.d.insert_new(tx.conn, s.turns, [{"ns": tx.ns}])
-        tx.conn.execute(select(s.turns).where(s.turns.c.ns == tx.ns).with_for_update())
-        tx.look_again()  # other claims may have started jobs while this one waited
-        self._free: dict[tuple[int, Bucket], float] = {}
-        self._first: dict[tuple[int, Bucket], float] = {}  # the oldest start that counts
-        self._full: dict[int, set[int]] = defaultdict(set)
+        self._ledger = Ledger(limits)
+        self._by_scope = {scope_of(limit): limit for limit in limits}
+        self._rates: dict[Place, float] = {}  # starts that are left
+        self._slots: dict[Place, float] = {}
+        self._first: dict[Place, float] = {}  # the oldest start that counts
+        self._running: dict[Place, int] | None = None
+        self._cleaned: set[int] = set()
         self._started: list[dict[str, Any]] = []
-        running = self._running() if any(limit.concurrency is not None for limit in limits) else []
-        for n, limit in enumerate(limits):
-            if limit.concurrency is not None:
-                self._count_running(n, limit, running)
+
+    def learn(self, found: Iterable[Any]) -> None:
+        """Count for the limits that some jobs are subject to."""
+        kinds = {(row.queue, row.type, row.turn) for row in found}
+        self.learn_places(place for kind in kinds for place in self._places(*kind))
+
+    def _places(self, queue: str, type_: str, turn: int) -> list[Place]:
+        return [place_of(limit, turn) for limit in self._ledger.matching(queue, type_, str(turn or ""))]
+
+    def learn_places(self, places: Iterable[Place]) -> None:
+        """Count what has started, or runs, where it is not known yet."""
+        wanted: dict[int, list[int]] = defaultdict(list)
+        for scope, turn in set(places) - self._rates.keys():
+            if scope in self._by_scope:
+                wanted[scope].append(turn)
+        for scope, turns in sorted(wanted.items()):
+            limit = self._by_scope[scope]
+            for turn in turns:
+                self._rates[scope, turn] = math.inf if limit.rate is None else float(limit.rate)
+                cap = limit.concurrency
+                self._slots[scope, turn] = math.inf if cap is None else float(cap - self._runs(scope, turn))
             if limit.rate is not None:
-                self._count_starts(n, limit)
-        for (n, bucket), free in self._free.items():
-            if free <= 0:
-                self._full[n].add(int(bucket[2] or 0))
+                self._count_starts(limit, scope, sorted(turns))
 
-    def _running(self) -> Sequence[Any]:
-        asked = select(_j.queue, _j.type, _j.turn, func.count().label("n"))
-        asked = asked.where(_j.ns == self._tx.ns, s.in_state(s.ACTIVE))
-        return self._tx.conn.execute(asked.group_by(_j.queue, _j.type, _j.turn)).all()
+    def _runs(self, scope: int, turn: int) -> int:
+        if self._running is None:
+            found: dict[Place, int] = defaultdict(int)
+            asked = select(_j.queue, _j.type, _j.turn, func.count().label("n"))
+            asked = asked.where(_j.ns == self._tx.ns, s.in_state(s.ACTIVE))
+            for row in self._tx.conn.execute(asked.group_by(_j.queue, _j.type, _j.turn)):
+                for place in self._places(row.queue, row.type, row.turn):
+                    found[place] += row.n
+            self._running = found
+        return self._running.get((scope, turn), 0)
 
-    def _count_running(self, n: int, limit: Limit, running: Sequence[Any]) -> None:
-        found: dict[Bucket, int] = defaultdict(int)
-        for row in running:
-            if (bucket := _bucket(limit, row)) is not None:
-                found[bucket] += row.n
-        for bucket, count in found.items():
-            self._free[n, bucket] = float((limit.concurrency or 0) - count)
-
-    def _count_starts(self, n: int, limit: Limit) -> None:
+    def _count_starts(self, limit: Limit, scope: int, turns: Sequence[int]) -> None:
         now, conn = self._tx.now, self._tx.conn
-        mine = (_t.ns == self._tx.ns) & (_t.scope == _scope(limit))
-        # those of the future are of a clock that was set back since
-        conn.execute(delete(s.starts).where(mine, ~_t.at.between(now - limit.per_s, now + limit.per_s)))
+        mine = (_t.ns == self._tx.ns) & (_t.scope == scope)
+        if scope not in self._cleaned:
+            self._cleaned.add(scope)
+            # those of the future are of a clock that was set back since
+            conn.execute(delete(s.starts).where(mine, _t.at < now - limit.per_s))
+            conn.execute(delete(s.starts).where(mine, _t.at > now + limit.per_s))
         asked = select(_t.turn, func.count().label("n"), func.min(_t.at).label("first")).where(mine)
-        for row in conn.execute(asked.group_by(_t.turn)):
-            one = n, (limit.queue or "", limit.type or "", str(row.turn) if limit.per_key else "")
-            left = float((limit.rate or 0) - row.n)
-            self._free[one] = min(self._free.get(one, math.inf), left)
-            self._first[one] = row.first
+        for i in range(0, len(turns), _BATCH):
+            some = asked.where(_t.turn.in_(turns[i : i + _BATCH])).group_by(_t.turn)
+            for row in conn.execute(some):
+                self._rates[scope, row.turn] -= row.n
+                self._first[scope, row.turn] = row.first
 
-    def start(self, row: Any) -> bool:
-        """Count the start of a job; false when a limit holds it back."""
-        found: list[tuple[int, Bucket]] = []
-        for n, limit in enumerate(self._limits):
-            if (bucket := _bucket(limit, row)) is not None:
-                if self._left(n, bucket) <= 0:
-                    self._full[n].add(int(bucket[2] or 0))
-                    return False
-                found.append((n, bucket))
-        for n, bucket in found:
-            self._free[n, bucket] = self._left(n, bucket) - 1
-            limit = self._limits[n]
-            if self._free[n, bucket] <= 0:
-                self._full[n].add(int(bucket[2] or 0))
-            if limit.rate is not None:
-                self._first.setdefault((n, bucket), self._tx.now)
-                turn = int(bucket[2] or 0)
-                self._started.append(
-                    {"ns": self._tx.ns, "scope": _scope(limit), "turn": turn, "at": self._tx.now}
-                )
-        return True
+    def bar(self, row: Any) -> Place | None:
+        """Return where a limit holds a job back; ``None`` where none does."""
+        return next((one for one in self._places(row.queue, row.type, row.turn) if self.free(one) <= 0), None)
 
-    def _left(self, n: int, bucket: Bucket) -> float:
-        limit = self._limits[n]
-        return self._free.get((n, bucket), min(limit.concurrency or math.inf, limit.rate or math.inf))
+    def start(self, row: Any) -> None:
+        """Count the start of a job that nothing holds back."""
+        now = self._tx.now
+        for scope, turn in self._places(row.queue, row.type, row.turn):
+            self._slots[scope, turn] -= 1
+            self._rates[scope, turn] -= 1
+            if self._by_scope[scope].rate is not None:
+                self._first.setdefault((scope, turn), now)
+                self._started.append({"ns": self._tx.ns, "scope": scope, "turn": turn, "at": now})
+
+    def free(self, place: Place) -> float:
+        """Return how many more may start there; any number under a limit that is none of ours."""
+        return min(self._rates.get(place, math.inf), self._slots.get(place, math.inf))
+
+    def again_at(self, place: Place) -> float:
+        """Return when to look again at a place that is full."""
+        if self._rates[place] <= 0 and place in self._first:
+            return self._first[place] + self._by_scope[place[0]].per_s
+        return self._tx.now + _RECHECKS * RECHECK_S  # the end of a job has it looked at earlier
 
     def close(self) -> None:
         """Write down what has started."""
         if self._started:
             self._tx.conn.execute(insert(s.starts), self._started)
-
-    def others(self) -> list[Any]:
-        """Return the conditions on jobs that no limit is known to hold back."""
-        found = []
-        for n, turns in self._full.items():
-            limit, held = self._limits[n], []
-            if limit.queue is not None:
-                held.append(_j.queue == limit.queue)
-            if limit.type is not None:
-                held.append(_j.type == limit.type)
-            if limit.per_key:
-                held.append(_j.turn.in_(sorted(turns)[:_MOST_KEYS]))
-            found.append(~and_(*held))
-        return found
-
-    def again_s(self) -> float | None:
-        """Return when to look again for jobs that are held back; ``None`` when no limit is reached."""
-        if not self._full:
-            return None
-        return max(
-            0.001,
-            min(self._again_at(n, t) for n, turns in self._full.items() for t in turns) - self._tx.now,
-        )
-
-    def _again_at(self, n: int, turn: int) -> float:
-        limit = self._limits[n]
-        bucket = limit.queue or "", limit.type or "", str(turn) if limit.per_key else ""
-        if limit.concurrency is not None or (n, bucket) not in self._first:
-            return self._tx.now + RECHECK_S  # the end of a job wakes earlier
-        return self._first[n, bucket] + limit.per_s
-
-
-def _bucket(limit: Limit, row: Any) -> Bucket | None:
-    return limit.bucket(row.queue, row.type, str(row.turn) if row.turn else "")

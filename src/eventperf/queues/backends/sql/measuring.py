@@ -25,6 +25,7 @@ from .tx import Run, Tx
 _m = s.minutes.c
 
 _EVERY_S = 1.0
+_ALWAYS = 4  # kinds of ends that every release counts
 _COMPACTED = 10  # minutes at a time
 
 
@@ -99,12 +100,17 @@ def since(tx: Tx, span_s: float) -> tuple[float, list[Interval]]:
 
 def _text(found: Sequence[Interval]) -> str:
     return json.dumps(
-        [
-            [one.queue, one.type, [getattr(one, name) for name in COUNTS], one.wait.counts, one.run.counts]
-            for one in found
-        ],
+        [[one.queue, one.type, _counts(one), one.wait.counts, one.run.counts] for one in found],
         separators=(",", ":"),
     )
+
+
+def _counts(one: Interval) -> list[int]:
+    """Return what was counted, without the zeros at the end: releases knew fewer kinds, and read no more."""
+    counts = [getattr(one, name) for name in COUNTS]
+    while len(counts) > _ALWAYS and not counts[-1]:
+        del counts[-1]
+    return counts
 
 
 def read(minute: int, facts: str) -> list[Interval]:
@@ -118,7 +124,7 @@ def read(minute: int, facts: str) -> list[Interval]:
 def _read(minute: int, facts: str) -> list[Interval]:
     return [
         Interval(
-            at=minute * MINUTE_S, queue=queue, type=type_, **dict(zip(COUNTS, counts, strict=True)),
+            at=minute * MINUTE_S, queue=queue, type=type_, **dict(zip(COUNTS, counts, strict=False)),
             wait=counts_of(wait), run=counts_of(run),
         )
         for queue, type_, counts, wait, run in read_json(facts)

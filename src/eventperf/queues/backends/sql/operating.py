@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 
 from eventperf.queues.job import JobInfo, JobState
 
-from . import arrivals, ends, flows, forgetting, rows
+from . import arrivals, ends, flows, forgetting, rows, shelves
 from . import tables as s
 from .tx import Tx
 
@@ -18,7 +18,7 @@ _j = s.jobs.c
 
 _BATCH = 1000
 _CODES = {
-    JobState.WAITING: (s.WAITING, s.PARKED),
+    JobState.WAITING: (s.WAITING, s.PARKED, s.HELD),
     JobState.DELAYED: (s.DELAYED,),
     JobState.ACTIVE: (s.ACTIVE,),
     JobState.COMPLETED: (s.COMPLETED,),
@@ -80,7 +80,7 @@ def cancel(tx: Tx, ids: Sequence[str]) -> list[bool]:
         tx.conn.execute(update(s.jobs).where(_j.seq.in_(seqs)).values(cancel=True))
         for r in running:
             tx.tally.add(r.queue, called=1)
-    idle = [r for r in found.values() if r.state in (s.WAITING, s.PARKED, s.DELAYED)]
+    idle = [r for r in found.values() if r.state in (s.WAITING, s.PARKED, s.HELD, s.DELAYED)]
     _drop(tx, idle)
     good = {r.id for r in (*running, *idle)}
     return [i in good for i in ids]
@@ -90,6 +90,7 @@ def _drop(tx: Tx, found: Sequence[Any]) -> None:
     """Cancel jobs that wait or are delayed."""
     for r in found:
         tx.tally.add(r.queue, **{"delayed" if r.state == s.DELAYED else "waiting": -1})
+    shelves.take_down(tx, found)
     flows.forget(tx, [r for r in found if r.state == s.DELAYED and r.at == s.NEVER])
     ends.end(tx, found, s.CANCELLED)
 

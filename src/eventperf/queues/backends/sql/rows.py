@@ -30,6 +30,7 @@ STATES: Final[Mapping[int, JobState]] = {
     s.FAILED: JobState.FAILED,
     s.CANCELLED: JobState.CANCELLED,
     s.PARKED: JobState.WAITING,
+    s.HELD: JobState.WAITING,
 }
 
 _DAMAGED: Final = (ValueError, TypeError, RecursionError)
@@ -189,7 +190,7 @@ def info_of(row: Any, *, whole: bool = False) -> JobInfo:
         headers = {str(name): str(value) for name, value in dict(more.get("headers") or {}).items()}
     except _DAMAGED:  # no worker runs it: the dead letter takes it and says so
         more, headers = {}, {}
-    ran = state not in (s.WAITING, s.DELAYED, s.PARKED) and row.token > 0
+    ran = state not in (s.WAITING, s.DELAYED, s.PARKED, s.HELD) and row.token > 0
     return JobInfo(
         id=row.id, type=row.type, queue=row.queue, state=STATES.get(state, JobState.FAILED),
         priority=row.priority, attempt=max(0, row.attempts) + (state == s.ACTIVE), crashes=row.crashes,
@@ -211,7 +212,6 @@ class Tally:
         self._rows: dict[str, dict[str, float]] = {}
         self.woke: bool = False
         self.called: bool = False
-        self.ended: bool = False
 
     def add(self, queue: str, **changes: float) -> None:
         row = self._rows.setdefault(queue, {})
@@ -219,7 +219,6 @@ class Tally:
             row[name] = row.get(name, 0) + by
         self.woke = self.woke or bool(changes.get("woke"))
         self.called = self.called or bool(changes.get("called"))
-        self.ended = self.ended or changes.get("active", 0) < 0
 
     def write(self, conn: Connection, ns: int, now: float) -> int:
         """Append the changes; return how many rows."""

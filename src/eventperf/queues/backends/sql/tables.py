@@ -25,7 +25,7 @@ from .columns import (
     text_type,
 )
 
-VERSION: Final = 5
+VERSION: Final = 6
 """Version of the tables this release reads and writes; each has its step in :mod:`.sql_steps`."""
 
 WAITING: Final = 0
@@ -35,7 +35,9 @@ COMPLETED: Final = 3
 FAILED: Final = 4
 CANCELLED: Final = 5
 PARKED: Final = 6
-"""States as they are stored; a parked job waits for a worker that knows its type."""
+HELD: Final = 7
+"""States as they are stored. A parked job waits for a worker that knows its type, a held one until a limit
+lets it through; both count as waiting."""
 
 ENDED: Final = (COMPLETED, FAILED, CANCELLED)
 
@@ -112,6 +114,9 @@ _waiting("eventperf_jobs_class", "eventperf_jobs_next", _c.queue, _c.priority, _
 _waiting("eventperf_jobs_fair", "eventperf_jobs_turn", _c.queue, _c.priority, _c.turn, _c.tag)
 _index("eventperf_jobs_time", _c.ns, _c.state, _c.at, where=_c.state != WAITING)
 _index("eventperf_jobs_parked", _c.ns, _c.state, _c.type, _c.at, where=_c.state == PARKED)
+_held: dict[str, Any] = {"where": _c.state == HELD, "info": {"engines": PARTIAL}}
+_index("eventperf_jobs_held", _c.ns, _c.queue, _c.priority, _c.tag, _c.seq, **_held)
+_index("eventperf_jobs_held_fair", _c.ns, _c.queue, _c.priority, _c.turn, _c.tag, **_held)
 _index("eventperf_jobs_ended", _c.ns, _c.state, _c.queue, _c.finished_at, where=_c.state.in_((3, 4)))
 
 lanes: Table = Table(
@@ -221,9 +226,38 @@ starts: Table = Table(
     Column("turn", BigInteger, nullable=False),
     Column("at", Double, nullable=False),
     Index("eventperf_starts_at", "ns", "scope", "at"),
+    Index("eventperf_starts_turn", "ns", "scope", "turn", "at"),
     mysql_engine="InnoDB",
 )
 """What has started within the span of each rate limit."""
+
+shelves: Table = Table(
+    "eventperf_shelves",
+    metadata,
+    Column("n", BIG, primary_key=True, autoincrement=True),
+    Column("ns", BigInteger, nullable=False),
+    Column("scope", BigInteger, nullable=False),  # the limit, hashed
+    Column("turn", BigInteger, nullable=False),
+    Column("queue", name_type(), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("at", Double, nullable=False),  # when to look whether it opens
+    Index("eventperf_shelves_class", "ns", "scope", "turn", "queue", "priority", unique=True),
+    Index("eventperf_shelves_at", "ns", "at"),
+    Index("eventperf_shelves_queue", "ns", "queue", "at"),
+    mysql_engine="InnoDB",
+)
+"""The classes of which a limit holds jobs back."""
+
+held: Table = Table(
+    "eventperf_held",
+    metadata,
+    Column("shelf", BIG, primary_key=True, autoincrement=False),
+    Column("tag", Double, primary_key=True),
+    Column("job_seq", BIG, primary_key=True, autoincrement=False),
+    Index("eventperf_held_job", "job_seq"),
+    mysql_engine="InnoDB",
+)
+"""The jobs on each shelf, in their order."""
 
 COUNTERS: Final = (
     "waiting", "delayed", "active", "enqueued", "completed", "failed", "cancelled", "retried", "stalled",

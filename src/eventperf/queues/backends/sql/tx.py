@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.engine import Connection
 
 from eventperf.queues.attempts import Ending
+from eventperf.queues.limits import Ledger
 
+from . import shelves
 from . import tables as s
 from .rows import Tally
 
@@ -19,19 +21,21 @@ if TYPE_CHECKING:
 
     from .dialects import Dialect
 
-Run = tuple[float, str, str, Ending, float, float | None]
+Run = tuple[float, str, str, Ending, float | None, float | None]
 """When a run ended, its queue and type, how, how long it took, how long it had waited."""
 
 _j = s.jobs.c
 
 
-def _tags(*more: Any) -> Any:
+def _tag(state: int, order: Any, *more: Any) -> Any:
     lane = [_j.queue == bindparam("queue"), _j.priority == bindparam("priority")]
-    return select(_j.tag).where(_j.ns == bindparam("ns"), s.in_state(s.WAITING), *lane, *more).limit(1)
+    asked = select(_j.tag).where(_j.ns == bindparam("ns"), s.in_state(state), *lane, *more)
+    return asked.order_by(order).limit(1).scalar_subquery()
 
 
-_HEAD = _tags().order_by(_j.tag)
-_LAST = _tags(_j.turn == bindparam("turn")).order_by(_j.tag.desc())
+_HEAD = select(func.coalesce(_tag(s.WAITING, _j.tag), _tag(s.HELD, _j.tag)))
+_MINE = _j.turn == bindparam("turn")
+_LAST = select(_tag(s.WAITING, _j.tag.desc(), _MINE), _tag(s.HELD, _j.tag.desc(), _MINE))
 
 
 @dataclass(slots=True)
@@ -44,8 +48,10 @@ class Home:
     ns: int = 0
     channel: str = ""
     known_lanes: set[tuple[str, int]] = field(default_factory=set)
+    caps: Ledger = field(init=False)
 
     def __post_init__(self) -> None:
+        self.caps = Ledger([one for one in self.settings.options.limits if one.concurrency is not None])
         self.ns = s.hashed(self.settings.namespace)
         self.channel = f"eventperf_{self.ns}"
 
@@ -65,6 +71,7 @@ class Tx:
         self.d: Dialect = home.dialect
         self.tally: Tally = Tally()
         self.runs: list[Run] = []
+        self._freed: list[Any] = []
         self.now: float = home.time() if self.d.now is None else 0.0
 
     def ask_now(self) -> float:
@@ -83,11 +90,15 @@ class Tx:
         wait_s = max(0.0, row.started_at - row.ready_at) if is_first and not row.crashes else None
         self.runs.append((self.now, row.queue, row.type, ending, run_s, wait_s))
 
+    def freed(self, row: Any, **changes: float) -> None:
+        """Count that a job runs no more."""
+        self.tally.add(row.queue, active=-1, **changes)
+        self._freed.append(row)
+
     def end(self) -> int:
         """Write the counters and wake workers, last of all; return how many rows were appended."""
-        settings = self.home.settings
-        if self.tally.ended and any(limit.concurrency for limit in settings.options.limits):
-            for queue in settings.queues:  # any of them may hold jobs back for one that ran elsewhere
+        if self._freed and self.home.caps.limits:
+            for queue in shelves.give_back(self, self._freed):
                 self.tally.add(queue, woke=1)
         appended = self.tally.write(self.conn, self.ns, self.now)
         if self.home.notifies and (self.tally.woke or self.tally.called):
@@ -117,7 +128,7 @@ class Tx:
                 if lane not in heads:
                     heads[lane] = (self.head(*lane) or 1.0) - 1.0
                 where = {"ns": self.ns, "queue": one[0], "priority": one[1], "turn": one[2]}
-                tag = max(heads[lane], float(self.conn.execute(_LAST, where).scalar() or 0.0))
+                tag = max(heads[lane], *(float(t or 0.0) for t in self.conn.execute(_LAST, where).one()))
             last[one] = tag + 1.0
             found.append(tag + 1.0)
         return found

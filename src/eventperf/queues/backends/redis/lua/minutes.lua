@@ -1,5 +1,6 @@
--- Part of finish.lua: what is counted of each run, by the minute. Fields of a minute: the number of queue and type,
--- then d done, r retried, f failed, c cancelled, or w and x with a bucket of the wait and of the run time.
+-- Part of finish.lua and claim.lua: what is counted of each run, by the minute. Fields of a minute: the number of queue
+-- and type, then d done, r retried, f failed, c cancelled, k its worker died (and nobody knows how long it ran), or w and
+-- x with a bucket of the wait and of the run time.
 local counted = {}
 
 local function bucket_of(s)
@@ -23,6 +24,7 @@ local function count_run(queue, type_, how, us, wait)
   local one = counted[name]
   if not one then one = {}; counted[name] = one end
   one[how] = (one[how] or 0) + 1
+  if not us then return end
   local run = 'x' .. bucket_of(us / 1e6)
   one[run] = (one[run] or 0) + 1
   if wait then
