@@ -133,7 +133,7 @@ class _Shared:
         self._told: dict[str, Told] = {}
         self._quiet: dict[str, QueueStatus] = {}
         self.on_close: Callable[[], object] = lambda: None
-        self._looked = False
+        self.looked = False
         self._noscript: type[Exception] = errors.NoScriptError
         self._down: tuple[type[Exception], ...] = (
             errors.ConnectionError,
@@ -154,7 +154,10 @@ class _Shared:
     def _error(self, error: Exception) -> QueueError:
         if isinstance(error, self._down) or is_passing(error):
             return lost(self._url, error)
-        return QueueError(f"Redis at {redact(self._url.text)} refused a command: {str(error)[:500]}")
+        why = str(error)[:500]
+        if "WRONGTYPE" in why:
+            why += ". If the namespace is kept in partitions, say partitions= as its other processes do"
+        return QueueError(f"Redis at {redact(self._url.text)} refused a command: {why}")
 
     def _was_cut(self, error: StoreUnavailable) -> bool:
         """Tell whether a connection broke: the next may do, where one more wait or refusal would not help."""
@@ -291,6 +294,10 @@ class RedisStore(_Shared):
     def time(self) -> float:
         return wire.seconds_of(self._run("time", []))
 
+    def declare(self, partitions: int, /) -> str:
+        """Return how many partitions the namespace has: so many if it is new."""
+        return str(self._run("declare", [partitions]).decode())
+
     def fetch(self, ids: Sequence[str], /) -> list[JobInfo | None]:
         return wire.infos(ids, self._run("fetch", ids)) if ids else []
 
@@ -400,8 +407,8 @@ class RedisStore(_Shared):
         return False if found is None else "message" if found[1] == b"c" else True
 
     def _look_at_server(self) -> None:
-        if not self._looked:
-            self._looked = True
+        if not self.looked:
+            self.looked = True
             try:
                 with within(self._whole_s):
                     warn_of_eviction(self._client.info("memory"))
@@ -525,9 +532,13 @@ class AsyncRedisStore(_Shared):
     async def time(self) -> float:
         return wire.seconds_of(await self._run("time", []))
 
+    async def declare(self, partitions: int, /) -> str:
+        """Return how many partitions the namespace has: so many if it is new."""
+        return str((await self._run("declare", [partitions])).decode())
+
     async def _look_at_server(self) -> None:
-        if not self._looked:
-            self._looked = True
+        if not self.looked:
+            self.looked = True
             try:
                 async with Patience(COMMAND_TIMEOUT_S):
                     warn_of_eviction(await self._client.info("memory"))
