@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from eventperf._core.extras import require
 from eventperf._core.urls import BackendURL
 
+from .bounded import abounded, bounded
 from .sentinel import master_pool
 from .url import SENTINEL, is_cluster, is_tls, query_options, trust, user
 
@@ -64,6 +65,10 @@ def open_client(url: BackendURL, wanted: Wanted, *, asynchronous: bool) -> Any:
             settings=settings,
         )
     else:
+        connection: Any = require(f"{package}.connection", extra=wanted.extra, needed_by=wanted.needed_by)
+        kinds = {"unix": "UnixDomainSocketConnection", "rediss": "SSLConnection"}
+        kind = getattr(connection, kinds.get(url.scheme, "Connection"))
+        settings["connection_class"] = (abounded if asynchronous else bounded)(kind)
         pool = redis.BlockingConnectionPool.from_url(url.text, **settings)
     return redis.Redis(connection_pool=pool)
 
@@ -94,28 +99,36 @@ def _cluster(url: BackendURL, wanted: Wanted, package: str, settings: dict[str, 
     settings |= query_options(url, extra=wanted.extra, needed_by=wanted.needed_by)
     settings |= wanted.of_cluster
     nodes = [cluster.ClusterNode(host, port or 6379) for host, port in url.hosts]
-    if not is_tls(url):
-        return cluster.RedisCluster(startup_nodes=nodes, **settings)
-    known = getattr(
-        cluster, "REDIS_ALLOWED_KEYS", ("ssl_check_hostname",)
-    )  # the client for tasks has no list
-    if "ssl_check_hostname" in known:
-        return cluster.RedisCluster(startup_nodes=nodes, ssl=True, **settings)
+    if package.endswith("asyncio"):
+        return _of_tasks(cluster.RedisCluster(startup_nodes=nodes, **settings, **_TLS[is_tls(url)]))
+    kind: Any = require("redis.connection", extra=wanted.extra, needed_by=wanted.needed_by)
+    made = kind.SSLConnection if is_tls(url) else kind.Connection
+    if is_tls(url) and "ssl_check_hostname" not in cluster.REDIS_ALLOWED_KEYS:
+        made = _checked(made, settings.pop("ssl_check_hostname"))
     first = nodes.pop(0)
+    # The client for threads takes a class of connections only with a URL.
     return cluster.RedisCluster(
         url=f"redis://{_literal(first.host)}:{first.port}",
         startup_nodes=nodes,
-        connection_class=_checked(wanted, settings.pop("ssl_check_hostname")),
+        connection_class=bounded(made),
         **settings,
     )
 
 
-def _checked(wanted: Wanted, by_name: bool) -> Any:
-    """Return connections that know whether to check the name: the cluster client of redis-py 5 forgets it.
+_TLS: Final[tuple[dict[str, Any], dict[str, Any]]] = ({}, {"ssl": True})
 
-    That client hands on a class of connections, though, when it is made from a URL.
-    """
-    plain: Any = require("redis.connection", extra=wanted.extra, needed_by=wanted.needed_by).SSLConnection
+
+def _of_tasks(client: Any) -> Any:
+    """Return a cluster's client for tasks, which takes no class of connections, with those of ours."""
+    settings = client.connection_kwargs  # of the nodes that it finds
+    kind = settings["connection_class"] = abounded(settings["connection_class"])
+    for node in client.nodes_manager.startup_nodes.values():
+        node.connection_class = kind
+    return client
+
+
+def _checked(plain: Any, by_name: bool) -> Any:
+    """Return connections that know whether to check the name: the cluster client of redis-py 5 forgets it."""
 
     class Checked(plain):  # type: ignore[misc]
         def __init__(self, **options: Any) -> None:

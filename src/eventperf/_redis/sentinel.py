@@ -13,6 +13,7 @@ from typing import Any
 from eventperf._core.extras import require
 from eventperf._core.urls import BackendURL
 
+from .bounded import abounded, bounded
 from .url import is_tls, master_of, query_options, user
 
 
@@ -59,7 +60,9 @@ def master_pool(
         sentinel.Sentinel, url.hosts, service, asked, sentinel.MasterNotFoundError, errors.RedisError
     )
     return redis.BlockingConnectionPool(
-        connection_class=managed, connection_pool=finder, **{**settings, "db": database, **options}
+        connection_class=(abounded if asynchronous else bounded)(managed),
+        connection_pool=finder,
+        **{**settings, "db": database, **options},
     )
 
 

@@ -22,7 +22,7 @@ from .operating import Operations
 from .options import EnqueueOptions
 from .producing import outbox
 from .producing.spec import JobSpec, Recorder, check_flow, check_when, new_ids
-from .protocols import TransactionalBackend
+from .protocols import PlacingBackend, TransactionalBackend
 from .schedules import Schedule, parse_when
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Enqueuing(Operations):
     schedules: dict[str, Schedule]
     _recorder: Recorder
     _stamps: list[Callable[[], Mapping[str, str]]]
+    _placing: PlacingBackend | None
 
     def _kind(self, name: str) -> JobType:
         raise NotImplementedError
@@ -207,7 +208,7 @@ class Enqueuing(Operations):
 
     def _prepare_chain(self, specs: list[JobSpec]) -> list[NewJob]:
         self.needs("flows")
-        jobs = self.prepare(check_flow(specs))
+        jobs = self._together(check_flow(specs))
         for before, job in pairwise(jobs):
             job.record.flow = {"after": [before.record.id], "when": "success"}
         return jobs
@@ -217,7 +218,7 @@ class Enqueuing(Operations):
         when = check_when(when)
         if not isinstance(then, JobSpec):
             raise ConfigurationError("then", then, "a JobSpec")
-        jobs = self.prepare(check_flow([*specs, then]))
+        jobs = self._together(check_flow([*specs, then]))
         jobs[-1].record.flow = {"after": [j.record.id for j in jobs[:-1]], "when": when}
         return jobs
 
@@ -246,6 +247,17 @@ class Enqueuing(Operations):
 
     def prepare(self, specs: Sequence[JobSpec]) -> list[NewJob]:
         """Check ``specs`` and return them as jobs ready to be stored."""
+        return self._placed(self._recorded(specs))
+
+    def _together(self, specs: Sequence[JobSpec]) -> list[NewJob]:
+        return self._placed(self._recorded(specs), together=True)
+
+    def _placed(self, jobs: list[NewJob], *, together: bool = False) -> list[NewJob]:
+        if self._placing is not None:
+            self._placing.place(jobs, together=together)
+        return jobs
+
+    def _recorded(self, specs: Sequence[JobSpec]) -> list[NewJob]:
         if self._stamps:
             specs = [self._stamped(spec) for spec in specs]
         for spec in specs:
@@ -288,10 +300,12 @@ class Enqueuing(Operations):
         self._check_backend(spec)
         fields, delay_s, deadline_s = self._recorder.template(spec, kind, self.clock.time())
         encode, shape = self.codec.encode, kind.shape
-        return [
-            NewJob(JobRecord(id=i, payload=encode(item, shape), **fields), delay_s, deadline_s)
-            for i, item in zip(new_ids(len(items), self.random.getrandbits), items, strict=True)
-        ]
+        return self._placed(
+            [
+                NewJob(JobRecord(id=i, payload=encode(item, shape), **fields), delay_s, deadline_s)
+                for i, item in zip(new_ids(len(items), self.random.getrandbits), items, strict=True)
+            ]
+        )
 
     def _push(self, jobs: list[NewJob], session: Any, using: Any = None) -> list[str]:
         if session is None and using is None:

@@ -49,6 +49,21 @@ class StoreUnavailable(QueueError, errors.StoreUnavailable):
     """The job store does not answer; the call may be repeated with the same job ids."""
 
 
+class PartlyUnavailable(StoreUnavailable):
+    """Some partitions do not answer.
+
+    Attributes:
+        answers: Of the others, in the order of what was asked; ``None`` where there is none.
+    """
+
+    def __init__(self, message: str, answers: Sequence[bool | None]) -> None:
+        self.answers = answers
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.answers)
+
+
 class SchemaMissing(QueueError):
     """The database lacks the tables of the SQL store, or has those of another release.
 

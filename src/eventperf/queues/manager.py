@@ -33,7 +33,7 @@ from .options import (
 )
 from .producing.spec import Recorder
 from .producing.types import job_type, undeclared
-from .protocols import Backend, StoreSettings
+from .protocols import Backend, PlacingBackend, StoreSettings
 from .schedules import Schedule
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ class QueueManager(Enqueuing):
         limits: Rate limits and concurrency caps over all workers, see :class:`Limit`; the same everywhere.
         wait_replicas: Replicas that must have a job before ``enqueue`` returns (Redis: ``WAIT``), and
             ``wait_timeout``, after which it raises :class:`StoreUnavailable`.
+        partitions: Hash slots that the namespace is spread over, for a Redis Cluster with more jobs than one
+            master can take; the same everywhere, and for good. Order is kept in each of them.
 
     >>> queues = QueueManager("memory://")
     >>> @queues.job("greet")
@@ -110,6 +112,7 @@ class QueueManager(Enqueuing):
         limits: Sequence[Limit] = (),
         wait_replicas: int = 0,
         wait_timeout: Duration = "1s",
+        partitions: int = 1,
         clock: Clock | None = None,
         random: Random | None = None,
     ) -> None:
@@ -144,9 +147,12 @@ class QueueManager(Enqueuing):
         self.startups: list[WorkerHook] = []
         self.shutdowns: list[WorkerHook] = []
         self._stamps: list[Callable[[], Mapping[str, str]]] = []
-        self._backend = self._open(url)
+        self._backend = self._open(url, check_int(partitions, argument="partitions", low=1))
+        self._placing = self._backend if isinstance(self._backend, PlacingBackend) else None
         if limits:
-            self.needs("limits")
+            has_keys = "key_limits" in self._backend.capabilities
+            by_key = has_keys and all(limit.per_key for limit in self.options.limits)
+            self.needs("key_limits" if by_key else "limits")
         if wait_replicas:
             self.needs("wait_replicas")
         if order == "weighted":
@@ -157,16 +163,26 @@ class QueueManager(Enqueuing):
         if capability not in self._backend.capabilities:
             raise Unsupported(capability, self._backend.name)
 
-    def _open(self, url: str | Backend) -> Backend:
+    def _open(self, url: str | Backend, partitions: int) -> Backend:
         if not isinstance(url, str):
             if not hasattr(url, "sync") or not hasattr(url, "aio"):
                 raise ConfigurationError("url", url, "a URL such as redis://host:6379/0, or a Backend")
+            if partitions > 1:
+                raise ConfigurationError("partitions", partitions, "1 with a Backend, which has its own")
             return url
         settings = StoreSettings(
             namespace=self.namespace, queues=self.queues, options=self.options, clock=self.clock
         )
         parsed: BackendURL = parse_url(url)
         factory = backends.resolve(parsed.scheme, given=str(parsed))
+        if partitions > 1:
+            if not parsed.scheme.startswith("redis"):
+                raise ConfigurationError(
+                    "partitions", partitions, f"1 with {parsed.scheme}: Redis alone has more"
+                )
+            from .backends.partitions.backend import PartitionedBackend
+
+            return PartitionedBackend(parsed, settings, partitions)
         built: Backend = factory(parsed, settings)
         return built
 
@@ -316,7 +332,10 @@ class QueueManager(Enqueuing):
 
     def _follow(self, type: str, data: Any, options: Mapping[str, Any], parent: str) -> NewJob:
         self.needs("then")
-        job = self.prepare([self.spec(type, data, options)])[0]
+        jobs = self._recorded([self.spec(type, data, options)])
+        if self._placing is not None:
+            self._placing.place(jobs, beside=parent)
+        (job,) = jobs
         if job.record.flow is None and "flows" in self._backend.capabilities:
             job.record.flow = {"after": [parent], "when": "ended"}  # it has: this only says whose it is
         return job

@@ -35,9 +35,12 @@ from .job import JobInfo, JobState, Lease, NewJob, QueueStatus, WorkerInfo
 from .minutes import Interval
 from .options import EngineOptions, QueueConfig, WorkerLife
 
-ENGINE: Final = frozenset({"claims", "priorities", "unique", "fairness", "dead_letter", "pause", "then"})
+ENGINE: Final = frozenset(
+    {"claims", "priorities", "unique", "fairness", "dead_letter", "pause", "then", "whole"}
+)
 """What every backend has whose jobs this package's own engine runs; one that drives another system's workers
-declares what it has of it."""
+declares what it has of it, and one in several partitions all but ``"whole"``: what is promised of order, and
+of how much is kept or looked at, holds in each of them."""
 
 UNREADABLE: Final = "unreadable record"
 """Begins the reason of jobs in :attr:`Claimed.expired` that are not what was enqueued."""
@@ -354,6 +357,15 @@ class EndsStore(Protocol):
         ...
 
 
+@runtime_checkable
+class HintedStore(Protocol):
+    """What an asynchronous face may add whose claims follow hints, so that an empty one is no proof."""
+
+    def doubt(self, worker: str, /) -> None:
+        """Let the next claim look everywhere."""
+        ...
+
+
 class ScheduleStore(Protocol):
     """What a store adds that declares the capability ``"schedules"``; its asynchronous face has the same."""
 
@@ -482,7 +494,8 @@ class Backend(Protocol):
         name: Shown in errors, for example ``"Redis"``.
         capabilities: :data:`ENGINE`, or what of it there is (``"claims"``: :class:`WorkerStore`, without
             which it is a :class:`HostBackend`), and features beyond it: ``"limits"``
-            (``EngineOptions.limits`` is obeyed), ``"flows"`` (a record's ``flow`` names jobs it waits for:
+            (``EngineOptions.limits`` is obeyed; ``"key_limits"``: those with ``per_key`` alone),
+            ``"flows"`` (a record's ``flow`` names jobs it waits for:
             ``{"after": [ids], "when": "success", "failure" or "ended"}``), ``"schedules"``
             (:class:`ScheduleStore`), ``"wait_replicas"``, ``"transactional_enqueue"``, ``"attempts"`` (a
             job's info has them), ``"search"`` (:class:`SearchStore`), ``"metrics"`` (:class:`MetricStore`),
@@ -550,6 +563,23 @@ class TransactionalBackend(Protocol):
 
     async def apush_in(self, session: Any, jobs: Sequence[NewJob], /) -> list[str]:
         """Asynchronous twin of :meth:`push_in`."""
+        ...
+
+
+@runtime_checkable
+class PlacingBackend(Protocol):
+    """A backend in whose ids stands where a job lives."""
+
+    def place(self, jobs: Sequence[NewJob], /, *, together: bool = False, beside: str | None = None) -> None:
+        """Give jobs the ids they must have, before anybody is told of them.
+
+        Args:
+            together: They are stored in one step.
+            beside: In that of this job's end.
+
+        Raises:
+            ConfigurationError: They must live in more places than one.
+        """
         ...
 
 

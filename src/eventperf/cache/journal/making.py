@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
+from eventperf._core.logs import logger
+from eventperf._core.trust import warn_unchecked
 from eventperf._core.urls import redact
 from eventperf.cache.errors import CacheError, JournalMissing, StoreUnavailable
 
@@ -64,6 +66,7 @@ def engine_for(database: Any) -> tuple[Any, bool]:
     if url.get_backend_name() != "sqlite":
         more = {"connect_args": {} if "connect_timeout" in url.query else {"connect_timeout": 5}}
         more |= {"pool_size": 1, "max_overflow": 1}
+    warn_unchecked(url, logger("eventperf.cache"))
     try:
         return sa.create_engine(url, **more), True
     except ModuleNotFoundError as error:

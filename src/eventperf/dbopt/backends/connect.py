@@ -10,10 +10,14 @@ from typing import Any, Final
 
 from eventperf._core.errors import ConfigurationError, UnknownScheme
 from eventperf._core.extras import require
+from eventperf._core.logs import logger
+from eventperf._core.trust import warn_unchecked
 from eventperf._core.urls import Registry, redact
 from eventperf.dbopt.errors import DatabaseUnavailable
 from eventperf.dbopt.protocols import Dialect
 from eventperf.dbopt.schema.engines import DIALECTS, engine_behind, sqlalchemy_for
+
+_log = logger("eventperf.dbopt")
 
 BACKENDS: Final = Registry(
     "dbopt",
@@ -171,6 +175,7 @@ def _from_url(sqlalchemy: Any, given: Any, argument: str, beside: Opened | None)
         named = url.drivername.partition("+")[2]
         if named in ("", *_ASYNC, *_OTHERS, *_DRIVERS[dialect]):
             url = _query(url).set(drivername=f"{_SCHEMES[dialect]}+{_driver(url, dialect, beside)}")
+    warn_unchecked(url, _log)
     try:
         engine = sqlalchemy.create_engine(url, future=True, **_connect(url, dialect))
     except (TypeError, ImportError, sqlalchemy.exc.ArgumentError) as error:

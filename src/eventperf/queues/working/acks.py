@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from eventperf._core.logs import logger
-from eventperf.queues.errors import StoreUnavailable
+from eventperf.queues.errors import PartlyUnavailable, StoreUnavailable
 from eventperf.queues.job import Lease
 from eventperf.queues.protocols import AsyncJobStore, Outcome
 
@@ -98,7 +98,10 @@ class Acks:
             try:
                 accepted = await self._store.finish([outcome for _, outcome, _ in batch])
             except StoreUnavailable as error:
-                self._contact.refused(REPORTING, error)
+                if isinstance(error, PartlyUnavailable):
+                    self._taken_in_part(batch, error.answers)
+                else:
+                    self._contact.refused(REPORTING, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 0.5)
                 continue
@@ -129,6 +132,14 @@ class Acks:
         if not self._pending:
             self._some.clear()
             self._none.set()
+
+    def _taken_in_part(self, batch: Sequence[Ack], answers: Sequence[bool | None]) -> None:
+        """Take what was answered; the rest goes to the end of the line."""
+        now, rest = self._pending[: len(batch)], self._pending[len(batch) :]
+        known = [k for k, answer in enumerate(answers) if answer is not None]
+        silent = [now[k] for k, answer in enumerate(answers) if answer is None]
+        self._pending = [now[k] for k in known] + rest + silent
+        self._taken([batch[k] for k in known], [answers[k] is True for k in known])
 
     async def _one_by_one(self, batch: Sequence[Ack]) -> None:
         """Report what the store refuses as a whole, so that one outcome holds up no other."""

@@ -21,6 +21,7 @@ from eventperf.queues.protocols import (
     AsyncJobStore,
     Backend,
     Claimed,
+    HintedStore,
     Renewed,
     WorkerFacts,
     WorkerPlan,
@@ -167,7 +168,7 @@ class StoreSession:
     # -- claiming ----------------------------------------------------------------------------------
 
     async def _claims(self, burst: bool) -> None:
-        pause, failed = 0.05, 0
+        pause, failed, is_sure = 0.05, 0, False
         while not self._stopping:
             ahead = self._look_ahead()
             asked = min(self._free + ahead, self._ageing.room()) - len(self._ahead)
@@ -209,12 +210,16 @@ class StoreSession:
             failed = 0
             self._more = len(claimed.leases) == asked or not all(room.values())
             self._receive(claimed)
+            is_sure = is_sure and not claimed.leases
             if len(claimed.leases) == asked:
                 await asyncio.sleep(0)
             elif burst and not claimed.leases and not self._runner.held:
-                if was_idle:
+                if was_idle and (is_sure or not isinstance(self._store, HintedStore)):
                     return
                 await self._acks.flushed()
+                if was_idle and isinstance(self._store, HintedStore):
+                    self._store.doubt(self._card.id)
+                    is_sure = True
             else:
                 await self._until_wake(claimed.next_in_s, listen=True)
 

@@ -7,7 +7,9 @@ from typing import Any
 from eventperf._core.errors import BackendUnavailable
 from eventperf._core.extras import require
 from eventperf._core.urls import redact
+from eventperf._redis.answers import Misread
 from eventperf._redis.connect import Wanted, open_client, reason
+from eventperf._redis.patience import within
 from eventperf._redis.url import parse
 from eventperf.scaling.records.state import FROZEN
 
@@ -46,8 +48,9 @@ class RedisState:
         try:
             if self._opened is None:
                 self._opened = open_client(self._url, _WANTED, asynchronous=False)
-            return getattr(self._opened, command)(*args, **options)
-        except (self._errors.RedisError, self._errors.RedisClusterException, OSError) as error:
+            with within(_TIMEOUT_S):
+                return getattr(self._opened, command)(*args, **options)
+        except (self._errors.RedisError, self._errors.RedisClusterException, OSError, Misread) as error:
             text = f"Redis at {redact(self._url.text)} does not keep the state of scaling: {reason(error)}"
             raise BackendUnavailable(text) from error
 

@@ -14,6 +14,7 @@ from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf._core.logs import logger
+from eventperf._core.trust import warn_unchecked
 from eventperf._core.urls import redact
 from eventperf.scaling.model import ScalingDecision
 from eventperf.scaling.records.log import DecisionLog
@@ -174,6 +175,7 @@ class SqlDecisionLog(DecisionLog):
 def engine_of(sa: Any, text: str) -> Any:
     """Return an engine that waits 5 s for a connection at most."""
     url = sa.engine.make_url(text)
+    warn_unchecked(url, _log)
     options: dict[str, Any] = {}
     if url.get_backend_name() in ("postgresql", "mysql", "mariadb"):
         options = {"connect_args": {"connect_timeout": 5}}

@@ -16,6 +16,7 @@ from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf._core.logs import logger
+from eventperf._core.trust import warn_unchecked
 from eventperf._core.urls import redact
 from eventperf.scaling.errors import ScalingError
 from eventperf.scaling.routing.balancer import Balancer, EndpointStats
@@ -115,6 +116,7 @@ class ReplicaRouter:
             url = self._sa.engine.make_url(given)
         except self._sa.exc.ArgumentError:
             raise ConfigurationError(argument, redact(given), "an engine or its URL") from None
+        warn_unchecked(url, _log)
         timed = url.get_backend_name() in ("postgresql", *_MYSQL)
         engine = self._sa.create_engine(url, connect_args={"connect_timeout": 5} if timed else {})
         self._own.append(engine)

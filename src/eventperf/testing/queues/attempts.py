@@ -17,7 +17,7 @@ from eventperf.queues import (
 )
 from eventperf.queues.attempts import KEPT
 
-from .tools import Make, Station, StoreTests, needs, until
+from .tools import Make, Station, StoreTests, needs, until, whole
 
 _log = logging.getLogger("a.handler")
 
@@ -202,6 +202,7 @@ class MetricTests(StoreTests):
             with pytest.raises(ConfigurationError):
                 measured.metrics(**wrong)
 
+    @whole
     def test_many_series_share_one(self, measured: QueueManager) -> None:
         station = Station(measured, *(f"t{n}" for n in range(260)))
         for n in range(260):

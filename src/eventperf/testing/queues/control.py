@@ -21,7 +21,7 @@ from eventperf.queues import (
 )
 from eventperf.queues.protocols import Outcome
 
-from .tools import LEASE_S, Make, Station, StoreTests, balanced, until
+from .tools import LEASE_S, Make, Station, StoreTests, balanced, until, whole
 
 
 class ControlTests(StoreTests):
@@ -131,11 +131,13 @@ class ControlTests(StoreTests):
         assert balanced(queues.status())
         assert jobs[0].info().state is JobState.CANCELLED
 
+    @whole
     def test_waiting_jobs_are_listed_in_their_order(self, queues: QueueManager) -> None:
         ids = [queues.enqueue("t", priority=p).id for p in (1, 9, 1)]
         listed = queues.backend.sync().listing("normal", JobState.WAITING, limit=10)
         assert [i.id for i in listed] == [ids[1], ids[0], ids[2]]
 
+    @whole
     def test_operators_in_tasks_do_the_same(self, queues: QueueManager) -> None:
         station = Station(queues, "t", lease_s=30)
         jobs = queues.enqueue_many("t", range(4))
@@ -169,6 +171,7 @@ class ControlTests(StoreTests):
 
     # -- types -------------------------------------------------------------------------------------
 
+    @whole
     def test_worker_is_never_given_types_it_does_not_know(self, queues: QueueManager) -> None:
         new = queues.enqueue_many("new", range(3))
         old = queues.enqueue("old")

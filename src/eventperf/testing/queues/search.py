@@ -16,7 +16,7 @@ from eventperf.queues import (
     UnknownQueue,
 )
 
-from .tools import Make, Station, StoreTests, needs
+from .tools import Make, Station, StoreTests, needs, whole
 
 
 def found(queues: QueueManager, page: int = 50, **filters: Any) -> list[JobInfo]:
@@ -96,6 +96,7 @@ class SearchTests(StoreTests):
                         got = _ids(found(queues, page, state=state, queue=queue, type=type, tag=tag))
                         assert sorted(got) == sorted(want), (state, queue, type, tag)
 
+    @whole
     def test_pages_are_the_parts_of_the_whole(self, filled: Any) -> None:
         queues, _ = filled
         for filters in ({}, {"tag": "red"}, {"type": "a"}, {"state": "waiting"}, {"state": "failed"}):
@@ -111,6 +112,7 @@ class SearchTests(StoreTests):
             assert job.attempts == ()
         assert queues.job_info(next(i for i in facts if facts[i][3])).tags
 
+    @whole
     def test_order_is_that_of_what_comes_next(self, make: Make) -> None:
         needs(make, "search", lambda queues: queues.jobs())
         with make() as queues:
@@ -135,6 +137,7 @@ class SearchTests(StoreTests):
             i for i in red if facts[i][2] == "a"
         }
 
+    @whole
     def test_one_call_looks_at_a_bounded_number_of_jobs(self, make: Make) -> None:
         needs(make, "search", lambda queues: queues.jobs())
         with make() as queues:
@@ -174,6 +177,7 @@ class SearchTests(StoreTests):
             with pytest.raises(ConfigurationError, match="tags"):
                 queues.enqueue("t", tags=tags)
 
+    @whole
     def test_asynchronous_search_is_the_same(self, filled: Any) -> None:
         queues, _ = filled
 

@@ -14,7 +14,7 @@ from eventperf.queues import (
     QueueManager,
 )
 
-from .tools import LEASE_S, Make, Station, StoreTests, balanced, until
+from .tools import LEASE_S, Make, Station, StoreTests, balanced, until, whole
 
 
 class CoreTests(StoreTests):
@@ -45,6 +45,7 @@ class CoreTests(StoreTests):
         assert (dict(r.headers or {}), r.unique_key, r.unique_for) == ({"trace": "abc"}, "u", "running")
         assert abs(r.deadline_at - r.created_at - 60) < 0.01
 
+    @whole
     def test_enqueue_many_keeps_order_across_batches(self, queues: QueueManager) -> None:
         jobs = queues.enqueue_many("t", list(range(2500)))
         assert len({j.id for j in jobs}) == 2500
@@ -53,6 +54,7 @@ class CoreTests(StoreTests):
             got += [queues.codec.decode(lease.record.payload) for lease in part]
         assert got == list(range(2500))
 
+    @whole
     def test_enqueue_many_takes_mixed_specs(self, queues: QueueManager) -> None:
         specs = [JobSpec(type="a", data=1, queue="low"), JobSpec(type="b", data=2, queue="critical")]
         low, critical = queues.enqueue_many(specs)
@@ -73,6 +75,7 @@ class CoreTests(StoreTests):
 
     # -- order -------------------------------------------------------------------------------------
 
+    @whole
     def test_strict_order_between_queues_then_priority_then_fifo(self, queues: QueueManager) -> None:
         low = queues.enqueue("t", queue="low", priority=10)
         n1 = queues.enqueue("t", queue="normal", priority=2)
@@ -93,12 +96,14 @@ class CoreTests(StoreTests):
             "real_time_notification": 0,
         }  # fmt: skip
 
+    @whole
     def test_aging_bounds_how_often_a_class_is_passed_over(self, make: Make) -> None:
         with make(aging=10) as queues:
             low = queues.enqueue("t", queue="low")
             queues.enqueue_many("t", range(50), queue="critical")
             assert Station(queues, "t").drain().index(low.id) == 10
 
+    @whole
     def test_aging_works_across_separate_claims_and_priorities(self, make: Make) -> None:
         with make(aging=7) as queues:
             old = queues.enqueue("t", priority=0)
@@ -108,12 +113,14 @@ class CoreTests(StoreTests):
                 order += [lease.record.id for lease in part]
             assert order.index(old.id) == 7
 
+    @whole
     def test_without_aging_low_classes_wait_for_ever(self, make: Make) -> None:
         with make(aging=None) as queues:
             low = queues.enqueue("t", queue="low")
             queues.enqueue_many("t", range(300), queue="critical")
             assert Station(queues, "t").drain()[-1] == low.id
 
+    @whole
     def test_weighted_order_serves_by_shares(self, make: Make) -> None:
         shares = {"a": {"weight": 6}, "b": {"weight": 3}, "c": {"weight": 1}}
         with make(queues=shares, order="weighted") as queues:
@@ -123,6 +130,7 @@ class CoreTests(StoreTests):
             assert {q: served.count(q) for q in shares} == {"a": 180, "b": 90, "c": 30}
             assert served[:10].count("a") == 6, "shares hold over short spans too"
 
+    @whole
     def test_fairness_keys_take_turns(self, queues: QueueManager) -> None:
         queues.enqueue_many("t", range(200), fairness_key="big")
         small = [job.id for k in ("x", "y") for job in queues.enqueue_many("t", range(5), fairness_key=k)]
@@ -130,6 +138,7 @@ class CoreTests(StoreTests):
         assert max(order.index(i) for i in small) < 20
         assert [i for i in order if i in small[:5]] == small[:5], "FIFO within a key"
 
+    @whole
     def test_cancelled_jobs_leave_no_turn_of_their_key_behind(self, queues: QueueManager) -> None:
         for key in ("a", None):
             for kept, gone in (
@@ -145,6 +154,7 @@ class CoreTests(StoreTests):
                 served = Station(queues, "t", lease_s=30).drain()
                 assert served.index(again.id) <= 1 + 2 * kept, f"{key}: {gone} cancelled"
 
+    @whole
     def test_claims_respect_room_per_queue(self, queues: QueueManager) -> None:
         queues.enqueue_many("t", range(9), queue="critical")
         queues.enqueue_many("t", range(9), queue="low")
@@ -236,6 +246,7 @@ class CoreTests(StoreTests):
             assert info.crashes == 3
             assert "died 3 times" in (info.error or "")
 
+    @whole
     def test_released_job_goes_back_to_the_head(self, queues: QueueManager) -> None:
         first, second = queues.enqueue_many("t", [1, 2])
         station = Station(queues, "t", lease_s=30)
@@ -268,6 +279,7 @@ class CoreTests(StoreTests):
         (third,) = until(station.take)
         assert third.attempt == 2
 
+    @whole
     def test_dead_jobs_are_listed_and_replayed(self, queues: QueueManager) -> None:
         jobs = queues.enqueue_many("t", range(3))
         station = Station(queues, "t", lease_s=30)
@@ -286,6 +298,7 @@ class CoreTests(StoreTests):
         assert (row.failed, row.dead, row.replayed) == (3, 0, 3)
         assert balanced(queues.status())
 
+    @whole
     def test_retention_keeps_the_last_completed_and_failed(self, make: Make) -> None:
         kept = {"q": {"keep_completed": 5, "keep_failed": 3}}
         with make(queues=kept) as queues:

@@ -25,9 +25,13 @@ __all__ = [
     "needs",
     "run_until",
     "until",
+    "whole",
 ]
 
 Make = Callable[..., QueueManager]
+
+whole = pytest.mark.usefixtures("whole_store")
+"""Of a test whose promise holds over the whole store only where that is in one piece."""
 
 LEASE_S = 0.6
 
@@ -110,6 +114,13 @@ class StoreTests:
     @pytest.fixture
     def make(self) -> Iterator[Make]:
         raise NotImplementedError("a fixture that builds managers on one store")
+
+    @pytest.fixture
+    def whole_store(self, make: Make) -> None:
+        """Leave a test out whose promise a backend in several partitions keeps in each of them."""
+        with make() as manager:
+            if "whole" not in manager.backend.capabilities:
+                pytest.skip("what it promises holds in each of its partitions")
 
     @pytest.fixture
     def queues(self, make: Make) -> Iterator[QueueManager]:

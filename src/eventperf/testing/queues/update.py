@@ -178,7 +178,7 @@ class OutcomeTests(StoreTests):
         assert balanced(flowing.status())
 
     def test_one_failure_of_many_is_enough(self, flowing: QueueManager) -> None:
-        parents, station = flowing.enqueue_many("t", range(3)), Station(flowing, "t")
+        parents, station = flowing.enqueue_many("t", range(3), fairness_key="f"), Station(flowing, "t")
         alarm = flowing.enqueue("t", after=parents, after_when="failure")
         calm = flowing.enqueue("t", after=parents[:2], after_when="failure")
         later = flowing.enqueue("t", after=[calm], after_when="any")

@@ -14,6 +14,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from eventperf._redis.answers import Answers
+from eventperf._redis.bounded import plain_socket
+
 from .direct import (
     GET,
     REDO,
@@ -40,11 +43,12 @@ _ROUND: Final = 4096  # keys asked for before the first answer is read
 class _Link:
     """One connection of a thread for the time of a call."""
 
-    __slots__ = ("_started", "_timeout_s", "connection", "reader", "sock", "used")
+    __slots__ = ("_started", "_timeout_s", "answers", "connection", "reader", "sock", "used")
 
     def __init__(self, connection: Any, reader: Any) -> None:
         self.connection: Any = connection
-        self.sock: Any = connection._sock
+        self.sock: Any = plain_socket(connection)
+        self.answers: Answers = Answers()
         self.reader: Any = reader
         self.used: bool = False
         self._timeout_s: float | None = self.sock.gettimeout()
@@ -73,7 +77,7 @@ class _Link:
             sent: The bytes of the question.
             anew: Another node was waited for first: the time begins now.
         """
-        reader, sock = self.reader, self.sock
+        reader, sock, look = self.reader, self.sock, self.answers.look
         out: list[Any] = []
         size = sent if sent > LARGE else 0
         is_bounded = bool(size)
@@ -86,6 +90,7 @@ class _Link:
                 data = sock.recv(262144)
                 if not data:
                     raise ConnectionError("closed by the server")
+                look(data)
                 reader.feed(data)
                 while len(out) < count:
                     reply = reader.gets()
@@ -165,7 +170,7 @@ class Direct:
         try:
             connection = pool.connection_class(**pool.connection_kwargs)
             connection.connect()
-            if not isinstance(connection._sock, socket.socket):
+            if not isinstance(plain_socket(connection), socket.socket):
                 raise ConnectionError("not a socket")
             return _Link(connection, reader_of(self._hiredis))
         except BaseException:

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from eventperf._redis.answers import Answers, Misread
+
 from .direct import (
     GET,
     REDO,
@@ -25,7 +27,6 @@ from .direct import (
     row_of,
 )
 from .patience import Patience, Timeout
-from .replies import Misfit
 
 if TYPE_CHECKING:
     from .links import Links
@@ -57,6 +58,7 @@ class _Pipe(asyncio.Protocol):
 
     def __init__(self, connection: Any, reader: Any, timeout: Timeout) -> None:
         self._reader = reader
+        self._answers = Answers()
         self._timeout = timeout
         self._late_s = 0.0
         self._writer = connection._writer  # kept: a stream writer closes its transport when it is forgotten
@@ -129,11 +131,16 @@ class _Pipe(asyncio.Protocol):
         """Hand answers to whoever waits."""
         reader, waiting = self._reader, self._waiting
         self._size += len(data)
+        try:
+            self._answers.look(data)
+        except Misread as error:
+            self._fail(error)
+            return
         reader.feed(data)
         while waiting:
             try:
                 reply = reader.gets()
-            except Misfit as error:
+            except Misread as error:
                 self._fail(error)
                 return
             if reply is False:

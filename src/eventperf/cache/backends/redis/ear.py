@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from eventperf._core.extras import require
 from eventperf._core.objects import read_json
+from eventperf._redis.answers import Answers, Misread
+from eventperf._redis.bounded import plain_socket
 
 from .resp3 import INCOMPLETE, Reader, ReplyError, pack
 
@@ -35,7 +37,8 @@ class Ear:
         connection, resp = _connect(node.connection_pool)
         self.connection: Any = connection
         self.resp: int = resp
-        self.socket: socket.socket = self.connection._sock
+        self.socket: socket.socket = plain_socket(connection)
+        self.answers: Answers = Answers()
         self.reader: Reader = Reader()
         self.heard: float = time.monotonic()
         self.asked: float = 0.0
@@ -64,7 +67,7 @@ class Ear:
                 data = self.socket.recv(65536)
                 if not data:
                     raise ConnectionError("closed by the server")
-                self.reader.feed(data)
+                self.feed(data)
             elif isinstance(reply, ReplyError):
                 raise reply
             elif not isinstance(reply, list) or reply[0] == b"subscribe":
@@ -91,6 +94,18 @@ class Ear:
         if not data:
             raise ConnectionError("closed by the server")
         return data
+
+    def feed(self, data: bytes) -> None:
+        """Give bytes to the reader.
+
+        Raises:
+            ConnectionError: They announce more than anything that a server says.
+        """
+        try:
+            self.answers.look(data)
+        except Misread as error:
+            raise ConnectionError(str(error)) from error
+        self.reader.feed(data)
 
     @property
     def holds_back(self) -> bool:

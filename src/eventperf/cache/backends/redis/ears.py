@@ -394,7 +394,7 @@ class Ears:
     def _hear(self, ear: Ear, *, once: bool = False) -> None:
         while data := ear.recv():
             ear.heard = time.monotonic()
-            ear.reader.feed(data)
+            ear.feed(data)
             while (message := ear.reader.gets()) is not INCOMPLETE:
                 if isinstance(message, ReplyError):
                     raise message

@@ -6,15 +6,14 @@ seconds that a large value needs on its way, are no silence.
 
 from __future__ import annotations
 
-import asyncio
-import sys
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Final
 
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.logs import logger
+from eventperf._redis.patience import BYTES_PER_S as BYTES_PER_S
+from eventperf._redis.patience import Patience as Patience
 
 _log = logger("eventperf.cache")
 
@@ -22,8 +21,6 @@ LEAST_S: Final = 0.05
 MOST_S: Final = 1.0
 ROUND_TRIPS: Final = 8
 """So many measured round trips long the server may be silent, between the two bounds above."""
-BYTES_PER_S: Final = 1_000_000
-"""The slowest line that a large value is given the time for."""
 LARGE: Final = 65_536
 
 
@@ -78,59 +75,6 @@ class Timeout:
     def for_bytes(self, size: int) -> float:
         """Return how long a command of so many bytes may take."""
         return self.seconds + (size / BYTES_PER_S if size > LARGE else 0.0)
-
-
-class Patience:
-    """Gives up a task's waiting after ``budget_s`` of silence (``async with``).
-
-    Time for which the loop was late is not counted, up to a bound.
-
-    Raises:
-        TimeoutError: The budget was used up.
-    """
-
-    __slots__ = ("_cancelling", "_end", "_expired", "_handle", "_left", "_loop", "_since", "_slice", "_task")
-
-    def __init__(self, budget_s: float) -> None:
-        self._left = budget_s
-        self._slice = max(0.002, budget_s / 4)
-        self._expired = False
-        self._handle: asyncio.TimerHandle | None = None
-
-    async def __aenter__(self) -> Patience:
-        self._loop = asyncio.get_running_loop()
-        task: Any = asyncio.current_task()
-        self._task: Any = task
-        self._cancelling: int = task.cancelling() if sys.version_info >= (3, 11) else 0
-        self._since = self._loop.time()
-        self._end = self._since + max(20 * self._left, 2.0)
-        self._handle = self._loop.call_later(self._slice, self._tick)
-        return self
-
-    def _tick(self) -> None:
-        now = self._loop.time()
-        late = now - self._since - self._slice
-        if late < self._slice:
-            self._left -= now - self._since
-        if self._left <= 0 or now >= self._end:
-            self._expired = True
-            self._task.cancel()
-            return
-        self._since = now
-        self._slice = max(0.002, min(self._slice, self._left))
-        self._handle = self._loop.call_later(self._slice, self._tick)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-        if not self._expired:
-            return
-        if sys.version_info >= (3, 11) and self._task.uncancel() > self._cancelling:
-            return  # somebody else has cancelled the task too
-        if kind is not None and issubclass(kind, asyncio.CancelledError):
-            raise TimeoutError("no answer in time") from error
 
 
 def weight(command: tuple[Any, ...]) -> int:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Final
 
+from eventperf._redis.answers import Misread
 from eventperf._redis.script import Script, read_script
 
 _names: dict[str, str] = {}
 
 
-class Misfit(Exception):
+class Misfit(Misread):
     """A reply that does not fit what was asked."""
 
     def __init__(self, asked: str, reply: object) -> None:

@@ -18,6 +18,8 @@ from typing import Any
 from eventperf._core.errors import EventPerfError
 from eventperf._core.extras import require
 from eventperf._core.urls import redact
+from eventperf._redis.answers import Misread
+from eventperf._redis.patience import within
 from eventperf.cache.errors import StoreUnavailable
 from eventperf.cache.values.envelope import OTHER_TYPE
 
@@ -65,7 +67,7 @@ class Server:
             self._redis.exceptions.RedisClusterException,  # no RedisError: what an unreachable cluster raises
             OSError,
             TimeoutError,
-            Misfit,
+            Misread,
         )
         self.after_fork()
 
@@ -149,7 +151,7 @@ class Server:
 
     def _lost(self, error: BaseException) -> StoreUnavailable:
         """Say what an error of the driver means: no answer, or one that refuses (now, or each time)."""
-        if isinstance(error, Misfit):
+        if isinstance(error, Misread):
             self._distrust()
         errors = self._redis.exceptions
         # An answer that refuses; or redis-py refuses to send what we gave it, and the server was not asked.
@@ -177,7 +179,7 @@ class Server:
     def _may_redo(self, error: BaseException) -> None:
         """Raise, unless redis-py may know better: where the masters of a cluster are now."""
         errors = self._redis.exceptions
-        final = isinstance(error, (TimeoutError, errors.TimeoutError, errors.ResponseError, Misfit))
+        final = isinstance(error, (TimeoutError, errors.TimeoutError, errors.ResponseError, Misread))
         if final or not self.links.is_cluster:
             raise self._lost(error) from error
 
@@ -201,7 +203,9 @@ class Server:
         with self.edge():
             reply = self._straight(command)
             if reply is REDO:
-                reply = self.links.client(weight(command)).execute_command(*command)
+                size = weight(command)
+                with within(self.timeout.for_bytes(size)):
+                    reply = self.links.client(size).execute_command(*command)
             return _good(fit(command, reply))
 
     def _straight(self, command: Command) -> Any:
@@ -260,7 +264,8 @@ class Server:
         replies = list(map(self._settled, replies))
         again = [n for n, reply in enumerate(replies) if reply is REDO]
         if again:
-            asked = self.links.run([part[n] for n in again], size)
+            with within(self.timeout.for_bytes(size)):
+                asked = self.links.run([part[n] for n in again], size)
             for n, reply in zip(again, asked, strict=True):
                 replies[n] = reply
         return replies

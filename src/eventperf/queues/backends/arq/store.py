@@ -9,8 +9,10 @@ from typing import Any, NoReturn
 
 from eventperf._core.extras import require
 from eventperf._core.urls import BackendURL
+from eventperf._redis.answers import Misread
+from eventperf._redis.patience import within
 from eventperf._redis.script import read_script
-from eventperf.queues.backends.redis.client import build_client, lost
+from eventperf.queues.backends.redis.client import COMMAND_TIMEOUT_S, build_client, lost
 from eventperf.queues.errors import QueueError, Unsupported
 from eventperf.queues.job import JobInfo, JobState, NewJob, QueueStatus
 from eventperf.queues.protocols import Claimed, Outcome, Renewed, StoreSettings, WorkerCard
@@ -47,13 +49,19 @@ class ArqStore:
         self._keys = place.keys
         self._client = build_client(place.url)
         self._call = self._client.register_script(read_script(__package__, "arq").text)
-        self._down: tuple[type[Exception], ...] = (errors.ConnectionError, errors.TimeoutError, OSError)
+        self._down: tuple[type[Exception], ...] = (
+            errors.ConnectionError,
+            errors.TimeoutError,
+            OSError,
+            Misread,
+        )
         self._refused: type[Exception] = errors.RedisError
         self.cards: dict[str, WorkerCard] = {}
 
     def _run(self, verb: str, *args: Any) -> Any:
         try:
-            return self._call(args=[verb, *args])
+            with within(COMMAND_TIMEOUT_S):
+                return self._call(args=[verb, *args])
         except self._down as error:
             raise lost(self._place.url, error) from error
         except self._refused as error:

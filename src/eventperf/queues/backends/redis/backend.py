@@ -13,13 +13,16 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf._core.urls import BackendURL, redact
+from eventperf._redis.answers import Misread
 from eventperf._redis.connect import close
+from eventperf._redis.patience import Patience, within
 from eventperf._redis.refusals import is_passing
 from eventperf._redis.url import check
 from eventperf.queues.errors import QueueError, StoreUnavailable
@@ -38,12 +41,14 @@ from eventperf.queues.protocols import (
 )
 
 from . import wire as wire
-from .client import COMMAND_TIMEOUT_S, build_client, lost, warn_of_eviction
+from .client import COMMAND_TIMEOUT_S, WAIT_TIMEOUT_S, build_client, lost, warn_of_eviction
 from .told import UNTOLD, Told
 
 _PUSH_BATCH = 1000
 _PURGE_BATCH = 1000
 _MARGIN_S = 0.5
+_GARBLED: tuple[type[Exception], ...] = (TypeError, ValueError, LookupError, AttributeError, RecursionError)
+"""What redis-py stumbles over when it reads an answer."""
 
 
 class RedisBackend:
@@ -89,7 +94,7 @@ class RedisBackend:
     def waiter(self, card: WorkerCard, /) -> RedisStore:
         with self._mu:
             self._here()
-            store = RedisStore(build_client(self._url, waits=True), self._settings, self._url)
+            store = RedisStore(build_client(self._url, waits=True), self._settings, self._url, WAIT_TIMEOUT_S)
             store.adopt(card)
             store.on_close = lambda: self._waiters.remove(store) if store in self._waiters else None
             self._waiters.append(store)
@@ -128,7 +133,7 @@ class _Shared:
         self._told: dict[str, Told] = {}
         self._quiet: dict[str, QueueStatus] = {}
         self.on_close: Callable[[], object] = lambda: None
-        self._looked = False
+        self.looked = False
         self._noscript: type[Exception] = errors.NoScriptError
         self._down: tuple[type[Exception], ...] = (
             errors.ConnectionError,
@@ -138,14 +143,21 @@ class _Shared:
             errors.ReadOnlyError,
             OSError,
             asyncio.TimeoutError,
+            Misread,
         )
-        self._late: tuple[type[Exception], ...] = (errors.TimeoutError, TimeoutError, asyncio.TimeoutError)
+        self._late: tuple[type[Exception], ...] = (
+            errors.TimeoutError, TimeoutError, asyncio.TimeoutError, Misread
+        )  # fmt: skip
         self._refused: tuple[type[Exception], ...] = (errors.RedisError, *self._down)
+        self._unanswered: tuple[type[Exception], ...] = (*self._refused, *_GARBLED)
 
     def _error(self, error: Exception) -> QueueError:
         if isinstance(error, self._down) or is_passing(error):
             return lost(self._url, error)
-        return QueueError(f"Redis at {redact(self._url.text)} refused a command: {str(error)[:500]}")
+        why = str(error)[:500]
+        if "WRONGTYPE" in why:
+            why += ". If the namespace is kept in partitions, say partitions= as its other processes do"
+        return QueueError(f"Redis at {redact(self._url.text)} refused a command: {why}")
 
     def _was_cut(self, error: StoreUnavailable) -> bool:
         """Tell whether a connection broke: the next may do, where one more wait or refusal would not help."""
@@ -212,19 +224,37 @@ def _wake_keys(prefix: str, card: WorkerCard, group: str | None) -> list[str]:
 
 
 class RedisStore(_Shared):
-    """The face for threads; calls of several threads take turns on one connection."""
+    """The face for threads; calls of several threads take turns on one connection.
 
-    def __init__(self, client: Any, settings: StoreSettings, url: BackendURL) -> None:
+    Args:
+        whole_s: How long a call may take as a whole, whatever the server sends meanwhile.
+    """
+
+    def __init__(
+        self, client: Any, settings: StoreSettings, url: BackendURL, whole_s: float | None = None
+    ) -> None:
         super().__init__(client, settings, url)
+        self._whole_s = COMMAND_TIMEOUT_S if whole_s is None else whole_s
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """Do within the time of one call what the server is asked here, and turn its errors into ours."""
+        try:
+            with within(self._whole_s):
+                yield
+        except self._refused as error:
+            raise self._error(error) from error
+        except _GARBLED as error:
+            if isinstance(error, UnicodeError):  # of what was to be sent
+                raise
+            raise lost(self._url, Misread(f"an answer that no Redis gives: {error}")) from error
 
     def _run(self, name: str, args: Sequence[Any]) -> Any:
-        try:
+        with self._call():
             try:
                 return self._client.execute_command("EVALSHA", _sha(name), 1, self._prefix, *args)
             except self._noscript:
                 return self._client.execute_command("EVAL", wire.script(name), 1, self._prefix, *args)
-        except self._refused as error:
-            raise self._error(error) from error
 
     def _run_told(self, name: str, told: Told, args: Sequence[Any]) -> Any:
         reply = self._run(name, args)
@@ -248,7 +278,7 @@ class RedisStore(_Shared):
     def _replicated(self) -> None:
         o = self._settings.options
         if o.wait_replicas:
-            try:
+            with self._call():
                 # In one pipeline, so on one connection: WAIT asks about the writes of its own.
                 find = getattr(self._client, "get_redis_connection", None)
                 node = self._client if find is None else find(self._home()["target_nodes"])
@@ -256,8 +286,6 @@ class RedisStore(_Shared):
                 pipe.execute_command(*self._mark_args())
                 pipe.execute_command(*self._wait_args())
                 got = pipe.execute()[1]
-            except self._refused as error:
-                raise self._error(error) from error
             wire.check_replicated(got, o)
 
     def fire(self, name: str, slot: float, job: NewJob, /, *, late: bool = False) -> bool:
@@ -265,6 +293,10 @@ class RedisStore(_Shared):
 
     def time(self) -> float:
         return wire.seconds_of(self._run("time", []))
+
+    def declare(self, partitions: int, /) -> str:
+        """Return how many partitions the namespace has: so many if it is new."""
+        return str(self._run("declare", [partitions]).decode())
 
     def fetch(self, ids: Sequence[str], /) -> list[JobInfo | None]:
         return wire.infos(ids, self._run("fetch", ids)) if ids else []
@@ -370,18 +402,17 @@ class RedisStore(_Shared):
         return self._pop([f"{self._prefix}W:{worker}"], timeout_s)
 
     def _pop(self, keys: list[str], timeout_s: float) -> bool | str:
-        try:
+        with self._call():
             found = self._client.blpop(keys, timeout=max(0.01, min(timeout_s, COMMAND_TIMEOUT_S)))
-        except self._refused as error:
-            raise self._error(error) from error
         return False if found is None else "message" if found[1] == b"c" else True
 
     def _look_at_server(self) -> None:
-        if not self._looked:
-            self._looked = True
+        if not self.looked:
+            self.looked = True
             try:
-                warn_of_eviction(self._client.info("memory"))
-            except self._refused:  # not allowed to ask, or down: the next command will tell
+                with within(self._whole_s):
+                    warn_of_eviction(self._client.info("memory"))
+            except self._unanswered:  # not allowed to ask, or down: the next command will tell
                 return
 
     def close(self) -> None:
@@ -397,14 +428,25 @@ class AsyncRedisStore(_Shared):
         self._waiting: list[tuple[Sequence[NewJob], asyncio.Future[list[str]]]] = []
         self._pusher: asyncio.Task[None] | None = None
 
-    async def _run(self, name: str, args: Sequence[Any]) -> Any:
+    @asynccontextmanager
+    async def _call(self) -> AsyncIterator[None]:
+        """Do within the time of one call what the server is asked here, and turn its errors into ours."""
         try:
+            async with Patience(COMMAND_TIMEOUT_S):
+                yield
+        except self._refused as error:
+            raise self._error(error) from error
+        except _GARBLED as error:
+            if isinstance(error, UnicodeError):  # of what was to be sent
+                raise
+            raise lost(self._url, Misread(f"an answer that no Redis gives: {error}")) from error
+
+    async def _run(self, name: str, args: Sequence[Any]) -> Any:
+        async with self._call():
             try:
                 return await self._client.execute_command("EVALSHA", _sha(name), 1, self._prefix, *args)
             except self._noscript:
                 return await self._client.execute_command("EVAL", wire.script(name), 1, self._prefix, *args)
-        except self._refused as error:
-            raise self._error(error) from error
 
     async def _run_told(self, name: str, told: Told, args: Sequence[Any]) -> Any:
         reply = await self._run(name, args)
@@ -479,11 +521,9 @@ class AsyncRedisStore(_Shared):
     async def _replicated(self) -> None:
         o = self._settings.options
         if o.wait_replicas:
-            try:
+            async with self._call():
                 await self._client.execute_command(*self._mark_args())
                 got = await self._client.execute_command(*self._wait_args(), **self._home())
-            except self._refused as error:
-                raise self._error(error) from error
             wire.check_replicated(got, o)
 
     async def fire(self, name: str, slot: float, job: NewJob, /, *, late: bool = False) -> bool:
@@ -492,12 +532,17 @@ class AsyncRedisStore(_Shared):
     async def time(self) -> float:
         return wire.seconds_of(await self._run("time", []))
 
+    async def declare(self, partitions: int, /) -> str:
+        """Return how many partitions the namespace has: so many if it is new."""
+        return str((await self._run("declare", [partitions])).decode())
+
     async def _look_at_server(self) -> None:
-        if not self._looked:
-            self._looked = True
+        if not self.looked:
+            self.looked = True
             try:
-                warn_of_eviction(await self._client.info("memory"))
-            except self._refused:  # not allowed to ask, or down
+                async with Patience(COMMAND_TIMEOUT_S):
+                    warn_of_eviction(await self._client.info("memory"))
+            except self._unanswered:  # not allowed to ask, or down
                 return
 
     @staticmethod
@@ -619,11 +664,9 @@ class AsyncRedisStore(_Shared):
 
     async def nudge(self, worker: str, /) -> None:
         key = f"{self._prefix}W:{worker}"
-        try:
+        async with self._call():
             await self._client.rpush(key, "n")
             await self._client.pexpire(key, 60_000)
-        except self._refused as error:
-            raise self._error(error) from error
 
     async def steps(self, job_id: str, /) -> frozenset[str]:
         return frozenset(x.decode() for x in await self._run("steps", [job_id]))

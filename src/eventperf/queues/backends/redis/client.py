@@ -14,8 +14,8 @@ from eventperf.queues.errors import StoreUnavailable
 _log = logger("eventperf.queues")
 
 COMMAND_TIMEOUT_S = 5.0
+WAIT_TIMEOUT_S = 10.0
 _CONNECT_TIMEOUT_S = 2.0
-_WAIT_MARGIN_S = 3.0
 _CONNECTIONS = 8  # for threads: behind a call that hangs, others go on; tasks share one, as pushes join
 
 
@@ -28,7 +28,7 @@ def build_client(url: BackendURL, *, asynchronous: bool = False, waits: bool = F
     Raises:
         StoreUnavailable: A cluster none of whose nodes answers; its client looks for them at once.
     """
-    timeout = COMMAND_TIMEOUT_S + _WAIT_MARGIN_S + 2 if waits else COMMAND_TIMEOUT_S
+    timeout = WAIT_TIMEOUT_S if waits else COMMAND_TIMEOUT_S
     wanted = Wanted(
         extra="queues",
         needed_by="the Redis queue backend",

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
+from eventperf._core.logs import logger
+from eventperf._core.trust import warn_unchecked
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
+
+_log = logger("eventperf.queues")
 
 _DRIVERS = {"psycopg": "postgres", "pymysql": "mysql"}
 _BUSY_S = 15
@@ -74,6 +78,7 @@ def engine_for(url: Any, pool: int, on_pooler: Callable[[], object] = lambda: No
 
     if url.get_backend_name() == "sqlite":
         return _file_engine(url, pool)
+    warn_unchecked(url, _log)
     more: dict[str, Any] = (
         {"connect_args": {"connect_timeout": 5}} if "connect_timeout" not in url.query else {}
     )

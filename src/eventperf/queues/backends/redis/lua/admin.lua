@@ -37,9 +37,12 @@ if verb == 'cancel' then -- ttl, ids
     local blob, held = call('HGET', P .. 'j', id), call('HGET', P .. 'a', id)
     if held then
       call('HSET', P .. 'z', id, '1')
-      local key = P .. 'W:' .. (string.match(held, '^%d+\31%d+\31(.*)$') or '')
-      call('RPUSH', key, 'c')
-      call('PEXPIRE', key, 60000)
+      local worker = string.match(held, '^%d+\31%d+\31(.*)$') or ''
+      if partition then call('PUBLISH', 'eventperf:' .. space .. ':to:' .. worker, 'c')
+      else
+        call('RPUSH', P .. 'W:' .. worker, 'c')
+        call('PEXPIRE', P .. 'W:' .. worker, 60000)
+      end
       answer[#answer + 1] = 1
     elseif blob and call('HEXISTS', P .. 'X', id) == 0 and not fault(blob) then
       drop(id, blob, tonumber(ARGV[2]))

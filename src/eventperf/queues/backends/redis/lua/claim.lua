@@ -404,9 +404,10 @@ local function take(wanted)
         local known_until = math.max(now, tonumber(call('HGET', P .. 'T', type_) or 0))
         call('HSET', P .. 'T', type_, known_until)
         call('ZADD', P .. 'PT', known_until, type_)
+        if partition then tell() end
       end
       call('ZADD', P .. 'P:' .. type_, tags[k], id)
-      if call('LLEN', P .. 'K:' .. type_) < 8 then
+      if not partition and call('LLEN', P .. 'K:' .. type_) < 8 then
         call('RPUSH', P .. 'K:' .. type_, '1')
         call('PEXPIRE', P .. 'K:' .. type_, 60000)
       end
@@ -482,7 +483,7 @@ in_chunks('HSET', P .. 's', skips, 2000)
 in_chunks('HSET', P .. 'w', credits, 2000)
 flush()
 
--- 5. wake-ups: drop spent ones, pass on what is left over
+-- 5. wake-ups: drop spent ones, pass on what is left over (a partition's were heard by all workers)
 local left, is_left = {}, false
 for name, n in pairs(ready_in) do
   local q = string.match(name, '^(.*)|')
@@ -492,11 +493,12 @@ for name, n in pairs(ready_in) do
     is_left = is_left or not paused[q]
   end
 end
-for _, q in ipairs(group and waiting_in or served) do
+for _, q in ipairs(partition and none or group and waiting_in or served) do
   if not left[q] then spent[#spent + 1] = P .. 'k:' .. q
   elseif not group and #leases > 0 and not paused[q] then ring(P .. 'k:' .. q, 1) end
 end
-if group and not is_left then spent[#spent + 1] = P .. 'g:' .. group
+if partition then -- nothing waits at its lists
+elseif group and not is_left then spent[#spent + 1] = P .. 'g:' .. group
 elseif group and #leases > 0 then ring(P .. 'g:' .. group, 1, 60000) end
 for k = 1, #spent, 2000 do call('DEL', unpack(spent, k, math.min(k + 1999, #spent))) end
 

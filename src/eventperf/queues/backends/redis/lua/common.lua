@@ -26,8 +26,11 @@
 --   C:<queue>  list  of cancelled records            t:<tag>  zset  ids by creation     te:<tag>  zset  ended ids by end
 --   Mn  hash   queue US type -> its number           Mc  the minute that is open
 --   M:<minute>  hash  number and what -> how often   m:<minute>  the same as text, once the minute is over
+-- A partition's keys begin with {eventperf:<namespace>|<number>.<suffix>}: and its workers wait at no list: those of all
+-- partitions listen to the channels eventperf:<namespace>:wake, where its number is said, and eventperf:<namespace>:to:<worker>.
 -- A bucket is queue US type US key, each possibly empty. A job that waits for others is delayed until FAR.
 local P = KEYS[1]
+local space, partition = string.match(P, '^{eventperf:([^|]*)|(%d+)')
 local US = '\31'
 local call = redis.call
 local clock = call('TIME')
@@ -43,6 +46,7 @@ local function need_memory() call('ZADD', P .. 'l', 'XX', 0, '') end
 local function need_none() call('HDEL', P .. 'wk', '') end
 
 local counts, lanes, woken = {}, {}, {}
+local arrived = {} -- of a partition: queue -> jobs that woke for no other reason than that they are ready
 local ready_in = {} -- class -> its ready jobs, of those that this script has changed or read
 local FAR = 9000000000000000
 local ended, settle -- told below: what follows from the end of a job
@@ -126,6 +130,7 @@ local function ready(id, queue, level, key, head)
   lane.n = lane.n + 1
   inc(queue, 'waiting')
   woken[queue] = (woken[queue] or 0) + 1
+  if partition then arrived[queue] = (arrived[queue] or 0) + 1 end
 end
 
 local delays = 0
@@ -162,8 +167,11 @@ local function ring(key, n, life)
   elseif life then call('PEXPIRE', key, life) end
 end
 
+local function tell() call('PUBLISH', 'eventperf:' .. space .. ':wake', partition) end
+
 -- Workers of few queues wait at each of these; those of many wait at one place, their group's.
 local function wake(queue, n)
+  if partition then return tell() end
   ring(P .. 'k:' .. queue, n)
   local groups = call('HGET', P .. 'kq', queue)
   for group in string.gmatch(groups or '', '%x+') do ring(P .. 'g:' .. group, n, 60000) end
@@ -208,16 +216,24 @@ end
 -- Write what the helpers above have gathered; returns the counters that have changed.
 local function flush()
   settle()
+  local is_news = false -- where jobs wait already, their workers know
   for name, lane in pairs(lanes) do
     if lane.n > 0 then
       in_chunks('ZADD', P .. 'L:' .. name, lane.add, 2000)
       ready_in[name] = call('HINCRBY', P .. 'c', name, lane.n)
+      is_news = is_news or ready_in[name] == lane.n
     end
     for key in pairs(lane.dirty) do
       call('HSET', P .. 'F:' .. name, key, string.format('%.17g', lane.last[key]))
     end
   end
   local sums = add_up(P .. 'n', counts)
+  if partition then
+    for queue, n in pairs(woken) do is_news = is_news or n > (arrived[queue] or 0) end
+    if is_news then tell() end
+    arrived = {}
+    return sums
+  end
   for queue, n in pairs(woken) do wake(queue, n) end
   return sums
 end
