@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import threading
 from typing import Any
 
 from eventperf._core.errors import ConfigurationError
 
+from .ending import ending
 from .output import emit_json, say
 
 
@@ -103,17 +102,11 @@ def follow(args: argparse.Namespace) -> int:
             say(f"{reader.once()} changes")
             return 0
         reader.once()  # what cannot work at all is said and ends it
-        _stop_on_signals(reader)
-        say(f"following as {reader.name}")
-        reader.run()
+        with ending(reader.stop):
+            say(f"following as {reader.name}")
+            reader.run()
     finally:
         reader.close()
         for cache in caches:
             cache.close()
     return 0
-
-
-def _stop_on_signals(reader: Any) -> None:
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: reader.stop())

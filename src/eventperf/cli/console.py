@@ -16,6 +16,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from eventperf._core.errors import ConfigurationError
 
+from .ending import ending
+
 if TYPE_CHECKING:
     from eventperf.contrib.console import Console
     from eventperf.scaling import ScalingDecision
@@ -44,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until interrupted.
+    """Serve until SIGTERM, Ctrl-C, or the terminal closes.
 
     Raises:
         ConfigurationError: Nothing was named to look at, or a name that leads nowhere.
@@ -55,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"http://{host}:{serving.server_port}/", flush=True)
         if not args.act:
             print("looking only; --act allows actions and shows payloads", file=sys.stderr)
-        serving.serve_forever()
+        with ending(threading.Thread(target=serving.shutdown, daemon=True).start):
+            serving.serve_forever()
     return 0
 
 

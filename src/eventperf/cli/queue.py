@@ -254,16 +254,13 @@ def _schema(queues: QueueManager, args: argparse.Namespace) -> int:
 
 
 def _relay(queues: QueueManager, args: argparse.Namespace) -> int:
-    import signal
-
     from eventperf.queues.outbox import Relay, create_table
+
+    from .ending import ending
 
     if args.create:
         create_table(args.database)
-    with Relay(queues, args.database) as relay:
-        for number in (signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, lambda *_: relay.stop())
+    with Relay(queues, args.database) as relay, ending(relay.stop):
         print(f"{relay.run(burst=args.burst)} jobs relayed", flush=True)
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -12,6 +13,7 @@ from console_asks import HOSTILE, assert_harmless, everything, get
 from eventperf.cache import CacheManager
 from eventperf.contrib.console import Console, read_only
 from faults import wait_until
+from terminals import Terminal
 
 pytestmark = pytest.mark.integration
 
@@ -71,3 +73,9 @@ def test_big_keys_and_an_entry_s_facts_need_a_permission(caches: tuple[CacheMana
         assert ("tag of somebody" in text) is shown
         listed = assert_harmless(get(console, "/cache")).text
         assert ("alert(1)" in listed) is shown
+
+
+def test_a_terminal_that_closes_ends_the_command_in_order(tmp_path: Path) -> None:
+    terminal = Terminal("console", "--queues", f"sqlite:///{tmp_path}/jobs.db", "--port", "0", cwd=tmp_path)
+    terminal.wait_for("http://127.0.0.1:")
+    assert terminal.close() == 0

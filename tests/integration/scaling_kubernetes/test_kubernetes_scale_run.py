@@ -14,6 +14,7 @@ from eventperf.cli.main import main
 from eventperf.testing.kubernetes import deployment
 from eventperf.testing.kubernetes.workloads import ready_pod
 from scale_processes import LEASE_S, Group, eventually, use
+from terminals import Terminal
 
 pytestmark = pytest.mark.integration
 
@@ -121,3 +122,12 @@ def test_alerts_reach_a_function_of_the_program(group: Group) -> None:
     process.terminate()
     assert process.wait(30) == 0
     assert (group.folder / "paged").read_text().splitlines() == ["scale_failed False", "scale_failed True"]
+
+
+def test_a_terminal_that_closes_ends_it_in_order(group: Group) -> None:
+    group.config.write_text(json.dumps(group.data))
+    terminal = Terminal("scale", "run", "--config", str(group.config), cwd=group.folder)
+    terminal.wait_for("(this process)")
+    assert group.holder()
+    assert terminal.close() == 0
+    assert group.holder() == "", "nobody waits for its Lease to run out"

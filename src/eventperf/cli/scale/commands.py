@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.files import write
+from eventperf.cli.ending import ending
 from eventperf.cli.output import Progress, emit_json, say, table
 
 from .objects import load_object
@@ -193,7 +195,9 @@ def _run(args: argparse.Namespace) -> int:
         scaler.state = open_state(args.state, argument="--state")
     try:
         if not args.once:
-            scaler.run(args.interval)
+            stop = threading.Event()
+            with ending(stop.set):
+                scaler.run(args.interval, stop=stop)
             return 0
         decision = scaler.tick()
         say(decision.to_json() if args.json else decision.explain())

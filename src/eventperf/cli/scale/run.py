@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.logs import logger
+from eventperf.cli.ending import ending
 from eventperf.cli.output import say, table
 from eventperf.scaling import ScalingDecision
 from eventperf.scaling.leader import LeaderChanged
@@ -104,7 +103,7 @@ def serve_plan(plan: Plan) -> int:
             scaler.hooks.subscribe(_printer(mu), ScalingDecision)
     for text in plan.unseen:
         _log.warning("can never work: %s", text)
-    with _signals(stop), _leading(plan, stop):
+    with ending(stop.set), _leading(plan, stop):
         how = "dry run: nothing is changed" if plan.dry_run else "live"
         _log.info("%d targets every %g s, %s", len(plan.scalers), plan.interval_s, how)
         plan.fleet.run(interval=plan.interval_s, stop=stop)
@@ -150,24 +149,6 @@ def _changed(plan: Plan, change: LeaderChanged) -> None:
     _log.info("leader: %s%s", change.leader or "nobody", " (this process)" if change.is_leader else "")
     if change.is_leader:
         plan.fleet.wake()  # the one before it may have been silent for a while
-
-
-@contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
-    """Let SIGTERM and SIGINT ask for an orderly end; the second one ends the process at once."""
-
-    def asked(number: int, frame: Any) -> None:
-        if stop.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        stop.set()
-
-    before = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def check_choice(args: argparse.Namespace) -> None:
