@@ -127,12 +127,13 @@ def _tell(out: Table, label: str, sets: Mapping[str, Sequence[Measurement]], siz
 
 def _judge(out: Table, sets: Mapping[str, Sequence[Measurement]]) -> None:
     none, keys = _sum(sets["none"]), _sum(sets["foreign keys"])
-    mine, long = sets["eventperf, 30 s"], _sum(sets["eventperf, 300 s"])
+    mine = sets["eventperf, 30 s"]
     ratio = _sum(mine) / none
     out.target("T1 sum against no index", "<= 0.6", ratio, ratio <= 0.6)
     ratio = _sum(mine) / min(none, keys)
     out.target("T1 sum against the better of none and foreign keys", "<= 0.9", ratio, ratio <= 0.9)
     worse = len(regressions(sets["none"], mine))
     out.target("T1 statements > 1.2 x slower with a new plan", "0", worse, worse == 0)
-    gain = (none - _sum(mine)) / max(none - long, 1e-9)
-    out.target("T2 gain of 30 s in that of 300 s", ">= 0.85", gain, gain >= 0.85)
+    if "eventperf, 300 s" in sets:
+        gain = (none - _sum(mine)) / max(none - _sum(sets["eventperf, 300 s"]), 1e-9)
+        out.target("T2 gain of 30 s in that of 300 s", ">= 0.85", gain, gain >= 0.85)

@@ -147,19 +147,89 @@ def table_tags(tables: Iterable[str] | None) -> list[str]:
     return [ANY_TABLE] if tables is None else [fit_tag(f"table:{plain_name(name)}") for name in tables]
 
 
-def row(model: Any, *key: object) -> tuple[str, str]:
+def row(model: Any, *key: object, **link: int) -> tuple[str, ...]:
     """Return the tags of one row: ``depends(*row(Event, 42))``; a key of several columns is given in order.
 
+    ``row(Registration, event_id=42)`` are all rows, also those to come, that link to another by this foreign
+    key. Of an insert it is known where it links to; whatever else changes a row of the table counts for all
+    links, since nobody else knows where the row pointed to a moment ago.
+
+    Args:
+        model: A model of SQLAlchemy or Django, a SQLAlchemy table, or for a key the name of a table.
+        key: The primary key.
+        link: The column of one foreign key, and the whole number that is in it.
+
+    Raises:
+        ConfigurationError: Neither a key nor one link, a column that is no foreign key to whole numbers, or a
+            link of a table whose model is not given.
+
     >>> row("events", 42)
-    ('table:events:42', 'table:events:*')
+    ('table:events:42', 'table:events:*', 'table:*')
     """
     table = table_of(model)
-    return fit_tag(f"table:{table}:{','.join(map(str, key))}"), any_row(table)
+    if not link:
+        return fit_tag(f"table:{table}:{','.join(map(str, key))}"), any_row(table), ANY_TABLE
+    ((name, value), *more) = link.items()
+    column = links_of(model).get(name)
+    if key or more or column is None:
+        allowed = f"a primary key, or one of {sorted(links_of(model))}: foreign keys to whole numbers"
+        raise ConfigurationError(f"row of {table}", (*key, *link), allowed)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(name, value, "a whole number")
+    return linked(table, column, value), any_link(table), ANY_TABLE
+
+
+def linked(table: str, column: str, value: int) -> str:
+    """Return the tag of the rows of a table that have ``value`` in a foreign key."""
+    return fit_tag(f"table:{plain_name(table)}:{column}={value}")
 
 
 def any_row(table: str) -> str:
     """Return the tag of every row of a table, for writes that do not say which."""
     return fit_tag(f"table:{plain_name(table)}:*")
+
+
+def any_link(table: str) -> str:
+    """Return the tag of the rows of a table by any of their links, for writes that do not say where to."""
+    return fit_tag(f"table:{plain_name(table)}:=*")
+
+
+def all_tags(tables: Iterable[str] | None) -> list[str]:
+    """Return what a write invalidates that says nothing of its rows: their tables, every row, every link."""
+    known = list(tables or ())
+    return [*table_tags(tables), *map(any_row, known), *map(any_link, known)]
+
+
+def links_of(model: Any) -> dict[str, str]:
+    """Return the columns of foreign keys to whole numbers of a model, by the names that they go by.
+
+    Values of other types are not the same text in every driver, nor are those that a type of the host's own
+    makes of them.
+    """
+    if (meta := getattr(model, "_meta", None)) is not None:
+        found: dict[str, str] = {}
+        for field in meta.concrete_fields:
+            target = getattr(field, "target_field", None) if field.remote_field else None
+            if target is not None and _is_whole(target):
+                found |= dict.fromkeys((field.name, field.attname, field.column), field.column)
+        return found
+    table = getattr(model, "__table__", model)
+    return {
+        column.name: column.name
+        for column in getattr(table, "columns", ())
+        if column.foreign_keys and _is_whole(column.type)
+    }
+
+
+def _is_whole(kind: Any) -> bool:
+    """Tell whether a field or a type is the library's own for whole numbers, not one made of it."""
+    home, name = type(kind).__module__, type(kind).__name__.lower()
+    if home == "django.db.models.fields":
+        return name.endswith(("integerfield", "autofield"))
+    return home == "sqlalchemy.sql.sqltypes" and name.removeprefix("big").removeprefix("small") in (
+        "integer",
+        "int",
+    )
 
 
 def followed(follows: Any) -> tuple[tuple[str, ...], bool]:

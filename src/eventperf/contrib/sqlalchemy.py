@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf.cache.following import (
-    any_row,
+    all_tags,
+    any_link,
     begins,
     changed_nothing,
+    linked,
+    links_of,
     may_commit,
     reads,
     reads_tables,
@@ -118,10 +121,9 @@ def _executed(
     if not executemany and changed_nothing(statement, cursor.rowcount):
         return
     tables = tables_written(statement)
-    tags = table_tags(tables)
-    if not _is_flush():  # else the mapper tells which rows
-        tags += [any_row(table) for table in tables or ()]
-    _note(connection, tags)
+    _note(
+        connection, table_tags(tables) if _is_flush() else all_tags(tables)
+    )  # there the mapper tells the rows
     if may_commit(statement) and (pending := dict(connection.info.get(_PENDING, ()))):
         _say(connection.dialect, connection.info)
         connection.info[_PENDING] = pending  # again at the end, where a definition does not commit
@@ -152,12 +154,15 @@ def _commits_by_itself(connection: Any) -> bool:
 def _listen_to_flushes(event: Any) -> None:
     orm = require("sqlalchemy.orm", extra="dbopt", needed_by="follow")
     event.listen(orm.Session, "before_flush", lambda session, *_: _flushed.set(weakref.ref(session)))
-    for what in ("after_insert", "after_update", "after_delete"):
+    for what in ("after_flush", "after_soft_rollback"):
+        event.listen(orm.Session, what, lambda *_: _flushed.set(None))
+    event.listen(orm.Mapper, "after_insert", _inserted)
+    for what in ("after_update", "after_delete"):
         event.listen(orm.Mapper, what, _mapped)
 
 
 def _is_flush() -> bool:
-    """Tell whether a flush is under way here; its end has no event when it failed or had nothing to do."""
+    """Tell whether a flush is under way here; one without work has no end, bulk writes no beginning."""
     session = _flushed.get()
     return session is not None and getattr(session(), "_flushing", False) is True
 
@@ -166,10 +171,38 @@ def _mapped(mapper: Any, connection: Any, target: Any) -> None:
     """The unit of work has written a row: it knows which, also by the key that it had before."""
     if connection.dialect not in _caches:
         return
+    _note(connection, _row_tags(mapper, target))
+    _note(connection, [any_link(table.name) for table in mapper.tables])
+
+
+def _inserted(mapper: Any, connection: Any, target: Any) -> None:
+    """The unit of work has inserted a row: nobody linked to anything by it before."""
+    if connection.dialect not in _caches:
+        return
+    _note(connection, _row_tags(mapper, target))
+    for table in mapper.tables:
+        for column in links_of(table).values():
+            _note(connection, [_link_tag(mapper, table, column, target)])
+
+
+def _row_tags(mapper: Any, target: Any) -> list[str]:
     inspect = require("sqlalchemy", extra="dbopt", needed_by="follow").inspect
     keys = {tuple(mapper.primary_key_from_instance(target)), inspect(target).identity}
-    rows = [row(table.name, *key)[0] for table in mapper.tables for key in keys if key]
-    _note(connection, rows)
+    return [row(table.name, *key)[0] for table in mapper.tables for key in keys if key]
+
+
+def _link_tag(mapper: Any, table: Any, column: str, target: Any) -> str:
+    """Return the tag of one link; of all where the value is the database's own: a default, an expression."""
+    orm = require("sqlalchemy.orm", extra="dbopt", needed_by="follow")
+    try:
+        value = target.__dict__.get(mapper.get_property_by_column(table.columns[column]).key, target)
+    except orm.exc.UnmappedColumnError:
+        value = target
+    if value is None:
+        return table_tags([table.name])[0]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return linked(table.name, column, value)
+    return any_link(table.name)
 
 
 # -- when it is committed --------------------------------------------------------------------------------

@@ -37,8 +37,10 @@ _COMPARE_S: Final = 20.0
 _PER_S: Final = 10_000
 _ALWAYS: Final = 20_000
 #: This part of all the time is kept for measurements on a copy, and at most this part of what is left then.
-_TRIAL: Final = 0.15
+_TRIAL: Final = 0.25
 _OF_REST: Final = 0.6
+#: Of what is left when a round begins, so much is for reading its statements; those that follow wait.
+_READ: Final = 0.25
 _UNPROVED_BYTES: Final = 100_000
 _log = logger("eventperf.dbopt")
 
@@ -72,7 +74,9 @@ class Adviser:
         self._prices = Prices(planner, self._is_searched, dialect.name)
         self._wanted: dict[str, list[IndexSpec]] = {}
         able = dialect.capabilities
-        self._search = Search(self._prices, self._wanted, schema, able, limits, self._is_searched)
+        self._search = Search(
+            self._prices, self._wanted, schema, able, limits, self._is_searched, self._search_s
+        )
 
     def advise(self, workload: Workload) -> Advice:
         """Return the best that was found when all is looked at, or time is up."""
@@ -122,6 +126,10 @@ class Adviser:
         self._is_cut = self._is_cut or over
         return over
 
+    def _search_s(self) -> float:
+        """Return the seconds that are left of the search."""
+        return max(0.0, self._deadline.left_s() - self._kept_s)
+
     def _unknown(self) -> list[str]:
         """Warn of an include or exclude that no table answers to: a slip of the pen would hide everything."""
         return [
@@ -168,9 +176,9 @@ class Adviser:
     ) -> tuple[int, list[Query]]:
         """Return how many statements were looked at, and what of them can be planned."""
         fresh: list[Query] = []
-        taken = 0
+        taken, least_s = 0, (1 - _READ) * self._search_s()
         for statement in batch:
-            if taken and self._deadline.expired():
+            if taken and (self._deadline.expired() or self._search_s() < least_s):
                 break
             taken += 1
             name = statement.fingerprint.id

@@ -24,7 +24,8 @@ from .events import Advised, IndexChanged
 from .health import HealthReport, examine
 from .indexes.deadline import Deadline
 from .options import Limits
-from .protocols import Dialect, StatementSource, TellsRights
+from .protocols import Dialect, ReadsSome, StatementSource, TellsRights
+from .schema.model import Schema, words_of
 from .statements.recorder import NPlusOne, QueryRecorder
 from .statements.workload import SlowQuery, Workload
 
@@ -222,7 +223,7 @@ class DatabaseOptimizer:
         dialect = self.dialect
         if given.dialect != dialect.name:
             raise ConfigurationError("workload", given.dialect, f"a workload of {dialect.name}")
-        schema = dialect.schema()
+        schema = _schema(dialect, given)
         planner = dialect.planner(schema)
         try:
             with Deadline(self._clock, began + limit_s, tell) as deadline:
@@ -396,6 +397,14 @@ class DatabaseOptimizer:
         import asyncio
 
         return await asyncio.to_thread(self.optimize, dry_run=dry_run)
+
+
+def _schema(dialect: Dialect, workload: Workload) -> Schema:
+    """Read the schema; what no statement names is not sampled."""
+    if not isinstance(dialect, ReadsSome):
+        return dialect.schema()
+    texts = (text for s in workload for text in (s.fingerprint.text, s.sql))
+    return dialect.schema_of(words_of(texts))
 
 
 def _silent(line: str) -> None:

@@ -321,6 +321,15 @@ class TellsCopies(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsSome(Protocol):
+    """An engine that samples tables to know them: those that no statement names need not be."""
+
+    def schema_of(self, words: frozenset[str], /) -> Schema:
+        """Read the schema; of tables whose names are not among ``words`` (lower case) no values."""
+        ...
+
+
 class Ground(Protocol):
     """A copy of the application's data where indexes are really built and statements really run.
 
@@ -424,6 +433,7 @@ __all__ = [
     "Planner",
     "Promises",
     "Query",
+    "ReadsSome",
     "Recorded",
     "Recording",
     "Scratch",

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -33,6 +38,14 @@ class Seat(Base):
     __tablename__ = "seats"
     id: Mapped[int] = mapped_column(primary_key=True)
     place: Mapped[str]
+
+
+class Ticket(Base):
+    __tablename__ = "tickets"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    event_id: Mapped[int] = mapped_column(sa.ForeignKey("events.id"))
+    guest: Mapped[int] = mapped_column(sa.ForeignKey("seats.id"), nullable=True, server_default="1")
+    price: Mapped[int] = mapped_column(default=0)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
@@ -179,6 +192,15 @@ def test_a_bulk_statement_after_a_flush_without_work_forgets_all_rows(site):
     assert site.loaded() == OF_EVENTS
 
 
+def test_a_bulk_statement_after_a_flush_forgets_all_rows(site):
+    with Session(site.engine) as session:
+        session.get(Event, 2).name = "new"
+        session.flush()
+        session.bulk_update_mappings(Event, [{"id": 1, "name": "mapping"}])
+        session.commit()
+    assert site.loaded() == OF_EVENTS
+
+
 def test_copies_of_the_engine_with_other_options_are_followed(site):
     copy = site.engine.execution_options(logging_token="copy")
     with Session(copy) as session:
@@ -206,6 +228,46 @@ def test_a_commit_of_which_nobody_knows_whether_it_was_made_forgets_too(site, mo
             connection.execute(sa.text("UPDATE seats SET place = 'reached'"))
         assert not cache.exists("k")
         engine.dispose()
+
+
+def test_an_insert_forgets_what_it_links_to_and_whatever_else_changes_rows_forgets_all_links(site):
+    cache, names = (
+        site.cache,
+        {f"of {n}": ("event_id", n) for n in (1, 2)} | {f"guest {n}": ("guest", n) for n in (1, 2)},
+    )
+
+    def gone(*writes: Callable[[Session], object]) -> list[str]:
+        for name, (column, value) in names.items():
+            cache.get_or_load(name, lambda c=column, v=value: depends(*row(Ticket, **{c: v})))
+        cache.get_or_load("ticket 1", lambda: depends(*row(Ticket, 1)))
+        with Session(site.engine) as session:
+            for write in writes:
+                write(session)
+            session.commit()
+        return [name for name in (*names, "ticket 1") if not cache.exists(name)]
+
+    assert gone() == []
+    assert gone(lambda s: s.add(Ticket(id=1, event_id=1, guest=1))) == ["of 1", "guest 1", "ticket 1"]
+    assert gone(lambda s: s.add(Ticket(id=3, event_id=2, guest=1))) == ["of 2", "guest 1"]
+    assert gone(lambda s: s.add(Ticket(id=2, event_id=2))) == ["of 2", "guest 1"]  # by the server's default
+    expression = Ticket(id=4, event_id=sa.select(sa.literal(2)).scalar_subquery(), guest=1)
+    assert gone(lambda s: s.add(expression)) in (["of 2", "guest 1"], ["of 1", "of 2", "guest 1", "guest 2"])
+    assert gone(lambda s: setattr(s.get(Ticket, 1), "price", 7)) == [*names, "ticket 1"]
+    assert gone(lambda s: s.delete(s.get(Ticket, 2))) == [*names]
+    assert gone(text("INSERT INTO tickets (id, event_id, price) VALUES (9, 1, 0)")) == [*names, "ticket 1"]
+    assert gone(lambda s: s.bulk_insert_mappings(Ticket, [{"id": 10, "event_id": 2}])) == [*names, "ticket 1"]
+
+
+@pytest.mark.parametrize(
+    ("key", "link"),
+    [((), {"price": 1}), ((), {"event_id": 1, "guest": 1}), ((1,), {"event_id": 1}), ((), {"none": 1})]
+    + [((), {"event_id": value}) for value in ("1", True, None, 1.0)],
+)
+def test_a_link_that_nobody_would_tell_is_refused(key, link):
+    with pytest.raises(ConfigurationError):
+        row(Ticket, *key, **link)
+    with pytest.raises(ConfigurationError, match="tickets"):
+        row("tickets", event_id=1)
 
 
 def test_a_rollback_forgets_nothing(site):
@@ -243,7 +305,7 @@ def test_what_nobody_can_tell_forgets_all_that_follows_a_table(site):
     statement = "REINDEX" if site.engine.dialect.name == "sqlite" else "DO $$ BEGIN END $$"
     with site.engine.begin() as connection:
         connection.execute(sa.text(statement))
-    assert site.loaded() == ["names", "places", "page", "page's"]
+    assert site.loaded() == ALL
 
 
 def test_a_load_that_began_before_the_commit_is_not_kept(site):
@@ -328,6 +390,49 @@ def elsewhere(site: Site) -> list[str]:
     thread.start()
     thread.join(30)
     return found[0]
+
+
+def test_the_site_of_the_tutorial_stays_right_under_racing_writers(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[3] / "docs/tutorial/event-site.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert "invalidate" not in "".join(code)
+    monkeypatch.chdir(tmp_path)
+    site: dict[str, Any] = {}
+    for snippet in code[:3]:
+        exec(snippet, site)
+    floor, stale, done = [0], [], threading.Event()
+
+    def write() -> None:
+        for n in range(1, 201):
+            with site["engine"].connect() as db:
+                db.execute(sa.text(f"UPDATE events SET name = '{n if n % 3 else 10_000}' WHERE id = 42"))
+                if n % 3 == 0:
+                    db.rollback()
+                    continue
+                db.commit()
+            floor[0] = n
+        done.set()
+
+    def read() -> None:
+        while not done.is_set():
+            committed = floor[0]
+            seen = int(site["event_name"](42))
+            if not committed <= seen < 10_000:
+                stale.append((committed, seen))
+
+    with site["engine"].begin() as db:
+        db.execute(sa.text("UPDATE events SET name = '0' WHERE id = 42"))
+    threads = [threading.Thread(target=what) for what in (write, read, read)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert stale == []
+    assert site["event_name"](42) == "200"
+    hits = site["cache"].stats().hits
+    assert hits > 0
+    site["cache"].close()
+    site["engine"].dispose()
 
 
 @pytest.mark.parametrize("word", ["COMMIT", "commit;", "/* done */ END"])
@@ -535,6 +640,87 @@ print("right")
 
 def test_django_follows_what_the_setting_says():
     done = subprocess.run([sys.executable, "-c", DJANGO], capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("right"), done.stderr
+
+
+DJANGO_ROWS = """
+import json, sys
+import django
+from django.conf import settings
+from eventperf.cache import CacheManager, depends, row
+settings.configure(
+    DATABASES={"default": json.loads(sys.argv[1])}, SECRET_KEY="x", USE_TZ=True,
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "eventperf.contrib.django"],
+    MIGRATION_MODULES={"contenttypes": None, "auth": None},
+)
+django.setup()
+from django.contrib.auth.models import Group, User
+from django.core.management import call_command
+from django.db import connection
+from django.db.models import F
+from eventperf.contrib.django import follow
+call_command("migrate", run_syncdb=True, verbosity=0)
+follow(cache := CacheManager(ttl=600))
+Link = User.groups.through
+for n in (1, 2): User.objects.create(username=f"u{n}"); Group.objects.create(name=f"g{n}")
+entries = {
+    "user 1": row(User, 1), "user 2": row(User, 2), "groups of 1": row(Link, user_id=1),
+    "groups of 2": row(Link, user=2), "users of 1": row(Link, group=1), "all": ["table:auth_user_groups"],
+}
+knows_new_keys = connection.vendor == "postgresql"
+
+def gone(write):
+    for name, tags in entries.items(): cache.get_or_load(name, lambda t=tags: depends(*t))
+    write()
+    return [name for name in entries if not cache.exists(name)]
+
+def raw(sql, *params):
+    with connection.cursor() as cursor: cursor.execute(sql, params)
+
+def save(): one = User.objects.get(pk=2); one.username = "saved"; one.save()
+def is_(write, *names):
+    found = gone(write)
+    assert found == list(names), (found, names)
+
+users, links = ("user 1", "user 2"), ("groups of 1", "groups of 2", "users of 1", "all")
+is_(save, "user 2")
+is_(lambda: User.objects.filter(pk=1).update(username="updated"), "user 1")
+is_(lambda: User.objects.filter(pk__in=[1, 7]).update(username=F("username")), "user 1")
+is_(lambda: User.objects.filter(username="updated").update(username="u1"), *users)
+is_(lambda: User.objects.filter(pk=2, is_active=True).update(last_name="x"), *users)
+is_(lambda: User.objects.create(username="new"), *(() if knows_new_keys else users))
+is_(lambda: User.objects.create(pk=76, username="given"))
+is_(lambda: User.objects.filter(pk=76).update(id=F("id") + 1), *users)
+is_(lambda: Link.objects.create(user_id=2, group_id=1), "groups of 2", "users of 1", "all")
+is_(lambda: Link.objects.create(user_id=2, group_id=2), "groups of 2", "all")
+is_(lambda: User.objects.get(pk=1).groups.add(1), "groups of 1", "users of 1", "all")
+is_(lambda: Link.objects.filter(user_id=1).delete(), *links)
+is_(lambda: raw("INSERT INTO auth_user_groups (user_id, group_id) VALUES (%s, %s)", 1, 2), *links)
+one = Link(user_id=77, group_id=2)
+is_(lambda: Link.objects.bulk_create([one], ignore_conflicts=True), "all")
+clash = dict(update_conflicts=True, unique_fields=["user", "group"], update_fields=["group"])
+is_(lambda: Link.objects.bulk_create([Link(user_id=77, group_id=2)], **clash), *links)
+is_(lambda: User.objects.get(pk=2).delete(), "user 2", *links)
+for wrong in (dict(name="x"), dict(user=True), dict(user="1"), dict(user=1, group=1)):
+    try: row(Link, **wrong)
+    except Exception as error: assert "auth_user_groups" in str(error) or "whole number" in str(error), error
+    else: raise AssertionError(wrong)
+print("right")
+"""
+
+
+@pytest.mark.parametrize(
+    "engine_name", ["sqlite3", pytest.param("postgresql", marks=pytest.mark.integration)]
+)
+def test_django_tells_the_rows_that_a_statement_says_beyond_doubt(engine_name, request):
+    where = {"ENGINE": f"django.db.backends.{engine_name}", "NAME": ":memory:"}
+    with contextlib.ExitStack() as stack:
+        if engine_name == "postgresql":
+            server = request.getfixturevalue("postgres_server")
+            url = sa.make_url(stack.enter_context(server.fresh_database()))
+            where |= {"NAME": url.database, "HOST": url.host, "PORT": url.port, "USER": url.username}
+        call = [sys.executable, "-c", DJANGO_ROWS, json.dumps(where)]
+        done = subprocess.run(call, capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("right"), done.stderr
 
 

@@ -247,6 +247,30 @@ def test_numbers_that_were_rolled_back_are_given_up_and_others_are_not(follower,
     assert Place.of(str(follower.reader._position)).gaps == ()
 
 
+def test_too_many_missing_numbers_are_joined_and_given_up_in_the_end(follower, monkeypatch):
+    site = follower.site
+    if site.engine.dialect.name != "mysql":
+        pytest.skip("positions without numbers that are missing")
+    numbered = "eventperf.cache.journal.dialects.numbered"
+    monkeypatch.setattr(f"{numbered}.MOST_GAPS", 50)
+    monkeypatch.setattr(f"{numbered}._AT_ONCE", 7)
+    first = 1 + Place.of(str(follower.reader._position)).last
+    odd = ", ".join(f"({first + 2 * n}, 'seats')" for n in range(80))
+    with site.open() as open_:
+        site.say(open_, f"INSERT INTO eventperf_changes (id, tbl, k) VALUES ({first + 61}, 'events', '1')")
+        site.run(f"INSERT INTO eventperf_changes (id, tbl) VALUES {odd}")
+        assert "all seats" in follower.gone()
+        assert 25 < len(Place.of(str(follower.reader._position)).gaps) <= 50
+        monkeypatch.setattr("eventperf.cache.journal.dialects.mysql.SETTLED_S", -1.0)
+        for _ in range(4):
+            assert "event 1" not in follower.gone()
+        open_.commit()
+        assert "event 1" in follower.gone()
+    for _ in range(2):
+        follower.reader.once()
+    assert (Place.of(str(follower.reader._position)).gaps, follower.reader.lost) == ((), 0)
+
+
 def test_many_rows_of_one_statement_are_told_as_a_table(follower):
     site = follower.site
     many = ", ".join(f"({n}, 'x')" for n in range(100, 3_100))
@@ -266,7 +290,7 @@ def test_read_rows_are_removed_and_a_forgotten_reader_invalidates_everything(fol
         follower.reader._saved = (follower.reader._saved[0], 0.0)
         follower.reader.once()
         assert site.rows() >= 1  # the other one has not read it
-        site.run("UPDATE eventperf_change_readers SET seen_at = 1 WHERE name = 'other'")
+        site.run("UPDATE eventperf_change_readers SET seen_at = 1 WHERE name LIKE 'other%'")
         site.run("UPDATE events SET name = 'x' WHERE id = 1")
         for _ in range(2):
             follower.reader._saved = (follower.reader._saved[0], 0.0)
@@ -287,6 +311,49 @@ def test_a_journal_that_was_emptied_or_made_anew_is_noticed(follower):
     site.run("DELETE FROM eventperf_changes")
     assert follower.gone() >= {"all events", "event 1", "seat (1, 1)"}
     assert follower.gone() == set()
+
+
+def test_a_table_that_lost_its_triggers_is_said_and_forgotten_until_it_has_them_again(follower, caplog):
+    site = follower.site
+
+    def gone_later() -> set[str]:
+        follower.reader._saved = (follower.reader._saved[0], 0.0)
+        return follower.gone()
+
+    assert gone_later() == set()
+    table, other = (
+        ("seats", "all events") if site.engine.dialect.name == "sqlite" else ("events", "all seats")
+    )
+    if site.engine.dialect.name == "postgresql":
+        site.run("ALTER TABLE events DISABLE TRIGGER USER")
+    else:
+        site.run(f"DROP TABLE {table}") if table == "seats" else site.run(
+            "ALTER TABLE events RENAME TO old_events", "CREATE TABLE events LIKE old_events"
+        )
+    for _ in range(2):
+        gone = gone_later()
+        assert f"all {table}" in gone
+        assert other not in gone
+    said = [line for line in caplog.messages if "no triggers on" in line]
+    assert len(said) == 1
+    assert table in said[0]
+    if table == "seats":
+        site.run("CREATE TABLE seats (hall INTEGER, nr INTEGER, PRIMARY KEY (hall, nr))")
+    site.journal(table)
+    gone_later()
+    assert gone_later() == set()
+
+
+def test_caches_in_process_memory_do_not_share_a_place_whatever_name_they_are_given(follower):
+    with CacheManager() as first, CacheManager() as second:
+        readers = [Follower(follower.site, cache, name="web") for cache in (first, second)]
+        for one in readers:
+            one.keep()
+        follower.site.run("UPDATE events SET name = 'x' WHERE id = 1")
+        for one in readers:
+            one.reader._saved = (one.reader._saved[0], 0.0)
+            assert one.gone() == {"all events", "event 1"}
+            one.reader.close()
 
 
 def test_the_dry_run_changes_nothing_and_drop_leaves_nothing(site, capsys):
@@ -450,6 +517,47 @@ def test_blindness_is_said_once_and_its_end_too(private_postgres, caplog):
         said = [r.getMessage() for r in caplog.records if "change journal" in r.getMessage()]
         assert [("blind" in line, "follows again" in line) for line in said] == [(True, False), (False, True)]
         site.engine.dispose()
+
+
+def test_whatever_call_to_the_database_fails_no_connection_is_left_open(site, monkeypatch):
+    if site.engine.dialect.name != "postgresql":
+        pytest.skip("counts the connections of psycopg")
+    import psycopg
+
+    site.journal("events")
+    made, calls, fails = [], [0], [0]
+    wait, connect = psycopg.Connection.wait, psycopg.Connection.connect
+
+    def step() -> None:
+        calls[0] += 1
+        if calls[0] == fails[0]:
+            raise psycopg.OperationalError("the server is gone")
+
+    def waited(connection: Any, *args: Any) -> Any:
+        step()
+        return wait(connection, *args)
+
+    def connected(*args: Any, **options: Any) -> Any:
+        step()
+        made.append(connect(*args, **options))
+        return made[-1]
+
+    with CacheManager() as cache:
+        reader = Journal(cache, site.url)
+        assert reader._attempt()
+        monkeypatch.setattr(psycopg.Connection, "wait", waited)
+        monkeypatch.setattr(psycopg, "connect", connected)
+        for at in range(1, 200):
+            calls[0], fails[0] = 0, at
+            reader._saved = (str(reader._saved[0]), 0.0)  # places are kept, old rows removed
+            is_past = reader._attempt() and calls[0] < at
+            open_ones = [one for one in made if not one.closed]
+            assert len(open_ones) <= 2, "one of the pool, and the bell"
+            if is_past:
+                break
+        assert at > 15, "no call was left out"
+        reader.close()
+        assert [one for one in made if not one.closed] == []
 
 
 def _until(done: Callable[[], bool]) -> None:

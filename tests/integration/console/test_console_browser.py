@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -14,12 +15,15 @@ from eventperf.cache import CacheManager
 from eventperf.cli.console import server
 from eventperf.contrib.console import Console
 from eventperf.dbopt import DatabaseOptimizer, QueryRecorder
-from eventperf.queues import QueueManager
+from eventperf.queues import JobNotFound, JobSpec, JobState, QueueManager
 from eventperf.scaling import AutoScaler, CallableMetrics, SimulatedTarget, TargetTracking
+from eventperf.testing.queues import Station
 from faults import wait_until
 
 selenium = pytest.importorskip("selenium")
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.select import Select  # noqa: E402
 
 PAGES = ("", "queues", "cache", "database", "scaling")
@@ -36,18 +40,30 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 class Site:
     """A console over one manager of each kind, served on this machine."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        queues: QueueManager | None = None,
+        cache: CacheManager | None = None,
+        engine: Any = None,
+        rows: int = 40_000,
+    ) -> None:
         from sqlalchemy import create_engine, text
         from sqlalchemy.pool import StaticPool
 
-        self.queues = QueueManager("memory://")
-        self.cache = CacheManager()
+        self.queues = queues or QueueManager("memory://")
+        self.parent, self.child = self.queues.chain([JobSpec(type=HOSTILE[:40], tags=[HOSTILE[:40]])] * 2)
+        (lease,) = (station := Station(self.queues, HOSTILE[:40])).take()
+        assert station.end(lease, "dead", error=HOSTILE)  # dead ones are kept, however long the tests take
+        self.deep = ("queues/jobs", f"queues/job?id={self.child.id}", "queues/workers")
+        self.cache = cache or CacheManager()
         self.cache.set("greeting", HOSTILE)
-        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+        if engine is None:
+            one = {"check_same_thread": False}
+            engine = create_engine("sqlite://", poolclass=StaticPool, connect_args=one)
         with engine.begin() as db:
             db.execute(text("CREATE TABLE visits (id INTEGER PRIMARY KEY, page INT, at INT)"))
-            rows = [{"p": n % 2_000, "a": n} for n in range(40_000)]  # where an index gains more than noise
-            db.execute(text("INSERT INTO visits (page, at) VALUES (:p, :a)"), rows)
+            made = [{"p": n % 2_000, "a": n} for n in range(rows)]  # 40,000: an index gains more than noise
+            db.execute(text("INSERT INTO visits (id, page, at) VALUES (:a, :p, :a)"), made)
         recorder = QueryRecorder(engine)
         with engine.connect() as db:
             for n in range(20):
@@ -90,7 +106,7 @@ def test_every_page_loads_without_a_complaint_and_runs_nothing_of_what_users_typ
     chromium: Any, site: Site
 ) -> None:
     complaints(chromium)
-    for page in (*PAGES, f"cache?in={site.cache.namespace}&key=greeting"):
+    for page in (*PAGES, *site.deep, f"cache?in={site.cache.namespace}&key=greeting"):
         chromium.get(site.url + page)
         assert "Box office" in chromium.title
         assert "broken in" not in chromium.title
@@ -104,7 +120,7 @@ def test_every_page_passes_the_automated_check_of_accessibility(chromium: Any, s
     for scheme in ("light", "dark"):
         feature = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", feature)
-        for page in PAGES:
+        for page in (*PAGES, *site.deep):
             chromium.get(site.url + page)
             chromium.execute_script(axe.read_text("utf-8"))
             found = chromium.execute_async_script(
@@ -144,6 +160,82 @@ def test_buttons_do_what_they_say_and_back_goes_back(chromium: Any, site: Site) 
     assert chromium.find_element(By.TAG_NAME, "h1").text == "Overview"
 
 
+def shown(driver: Any) -> str:
+    """Return the text of the page, read at once: another may take its place meanwhile."""
+    return str(driver.execute_script("return document.body ? document.body.textContent : ''"))
+
+
+def press(driver: Any, text: str) -> None:
+    """Go by the Tab key to the link or button of this text, and press Enter."""
+    for _ in range(80):
+        ActionChains(driver).send_keys(Keys.TAB).perform()
+        if driver.execute_script("return document.activeElement.textContent") == text:
+            ActionChains(driver).send_keys(Keys.ENTER).perform()
+            return
+    raise AssertionError(f"the keyboard does not come to {text!r}")
+
+
+def delete_by_keyboard(driver: Any, site: Site) -> None:
+    """Follow a job to the one before it and delete that, without a mouse."""
+    driver.get(f"{site.url}queues/job?id={site.child.id}")
+    press(driver, site.parent.id)
+    wait_until(lambda: f"Job {site.parent.id}" in shown(driver), 30, what="its parent")
+    assert site.child.id in shown(driver)
+    press(driver, "Delete")
+    wait_until(lambda: "for good?" in shown(driver), 30, what="the question")
+    press(driver, "Delete them")
+    wait_until(lambda: "1 jobs were deleted" in shown(driver), 30, what="the end")
+    with pytest.raises(JobNotFound):
+        site.parent.info()
+    assert site.child.info().state is JobState.CANCELLED, "it waited for a dead one"
+
+
+def test_what_the_keyboard_has_come_to_is_not_replaced(chromium: Any, site: Site) -> None:
+    chromium.get(site.url + "queues")
+    for _ in range(80):
+        ActionChains(chromium).send_keys(Keys.TAB).perform()
+        if chromium.execute_script("return document.activeElement.textContent") == "Find jobs":
+            break
+    site.queues.enqueue("anything", queue="low")
+    chromium.execute_async_script("setTimeout(arguments[0], 6500)")
+    assert chromium.execute_script("return document.activeElement.textContent") == "Find jobs"
+    chromium.execute_script("document.activeElement.blur()")
+    wait_until(lambda: cells(chromium, "low")[2] == "1", 30, what="the page to show a job")
+
+
+def test_a_job_is_followed_and_deleted_by_keyboard_alone(chromium: Any, site: Site) -> None:
+    complaints(chromium)
+    delete_by_keyboard(chromium, site)
+    assert complaints(chromium) == []
+
+
+@pytest.mark.integration
+def test_every_page_over_redis_and_postgresql(chromium: Any, redis_url: str, postgres_url: str) -> None:
+    from sqlalchemy import create_engine
+
+    space, engine = f"console-{uuid4().hex[:8]}", create_engine(postgres_url)
+    with (
+        QueueManager(redis_url, namespace=space) as queues,
+        CacheManager(redis_url, namespace=space) as cache,
+    ):
+        site = Site(queues, cache, engine, rows=2_000)
+        try:
+            complaints(chromium)
+            for page in (*PAGES, *site.deep, f"cache?in={space}&key=greeting"):
+                chromium.get(site.url + page)
+                assert "cannot be read" not in chromium.find_element(By.ID, "main").text, page
+                assert "broken in" not in chromium.title
+            chromium.get(site.url + "queues")
+            queues.enqueue("anything", queue="low")
+            wait_until(lambda: cells(chromium, "low")[2] == "1", 30, what="the page to show a job")
+            delete_by_keyboard(chromium, site)
+            assert complaints(chromium) == []
+        finally:
+            site.server.shutdown()
+            site.server.server_close()
+            engine.dispose()
+
+
 def test_two_tabs_act_without_getting_in_each_other_s_way(chromium: Any, site: Site) -> None:
     chromium.get(site.url + "scaling")
     first = chromium.current_window_handle
@@ -173,7 +265,7 @@ def test_a_telephone_needs_no_scrolling_to_the_side(chromium: Any, site: Site) -
         {"width": 375, "height": 700, "deviceScaleFactor": 1, "mobile": True},
     )
     try:
-        for page in PAGES:
+        for page in (*PAGES, *site.deep):
             chromium.get(site.url + page)
             wide = chromium.execute_script("return document.documentElement.scrollWidth")
             assert wide <= 375, page
@@ -184,11 +276,12 @@ def test_a_telephone_needs_no_scrolling_to_the_side(chromium: Any, site: Site) -
 def test_everything_can_be_read_and_done_without_javascript(site: Site, tmp_path: Path) -> None:
     driver = browser(tmp_path, **{"profile.managed_default_content_settings.javascript": 2})
     try:
-        for page in PAGES:
+        for page in (*site.deep, *PAGES):
             driver.get(site.url + page)
             assert driver.find_element(By.TAG_NAME, "h1").text
         assert "UTC" in driver.find_element(By.TAG_NAME, "time").text
         driver.find_element(By.XPATH, "//button[text()='Freeze']").click()
         wait_until(lambda: site.scaler.frozen, 10, what="a freeze")
+        delete_by_keyboard(driver, site)
     finally:
         driver.quit()

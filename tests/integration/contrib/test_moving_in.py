@@ -127,6 +127,70 @@ def test_calls_of_dogpile(redis_url: str, place: int) -> None:
         names["cache"].close()
 
 
+@pytest.mark.parametrize("place", [0, 1], ids=["flask-caching", "ours"])
+def test_calls_of_flask_caching(redis_url: str, redis_client: Any, place: int) -> None:
+    needs("flask_caching")
+    import flask
+
+    redis_client.flushdb()
+    calls: list[int] = []
+    app, pages = flask.Flask("site"), iter(range(1, 9))
+
+    def plain(n: int) -> int:
+        calls.append(n)
+        return n * n
+
+    names: dict[str, Any] = {
+        "plain": plain, "calls": calls, "app": app, "client": app.test_client(),
+        "page": lambda: f"page {next(pages)}",
+    }  # fmt: skip
+    names["page"].__name__ = "page"
+    walk(rows("migrating-cache.md", "From Flask-Caching"), place, names, redis_url)
+    if place:
+        names["cache"].close()
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["fastapi-cache", "ours"])
+def test_calls_of_fastapi_cache(redis_url: str, redis_client: Any, place: int) -> None:
+    needs("fastapi_cache")
+    import fastapi
+    import httpx
+    from fastapi_cache import FastAPICache
+    from redis.asyncio import Redis
+
+    redis_client.flushdb()
+    calls: list[int] = []
+    pages = iter(range(1, 9))
+
+    async def slow(n: int) -> int:
+        calls.append(n)
+        return n * n
+
+    async def page(n: int) -> dict[str, int]:
+        return {"n": n, "page": next(pages)}
+
+    async def all_of_them() -> None:
+        app = fastapi.FastAPI()
+        transport = httpx.ASGITransport(app=app)
+        async with (
+            Redis.from_url(redis_url) as redis,
+            httpx.AsyncClient(transport=transport, base_url="http://site") as client,
+        ):
+            names: dict[str, Any] = {
+                "slow": slow, "calls": calls, "app": app, "page": page, "redis": redis, "client": client,
+            }  # fmt: skip
+            for line in rows("migrating-cache.md", "From fastapi-cache"):
+                answer = told(line[place].replace(WRITTEN, redis_url), names)
+                check(line, place, await answer if asyncio.iscoroutine(answer) else answer)
+            if place:
+                await names["site"].aclose()
+
+    try:
+        asyncio.run(all_of_them())
+    finally:
+        FastAPICache.reset()
+
+
 # -- queues ----------------------------------------------------------------------------------------------
 
 

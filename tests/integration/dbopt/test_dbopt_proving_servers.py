@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 
 from eventperf.dbopt import Advice, DatabaseOptimizer, Workload
+from eventperf.dbopt.backends.mysql import ground as mysql_ground
+from eventperf.dbopt.backends.mysql.ground import ShadowsGround
 from eventperf.dbopt.backends.postgres import copies
 from eventperf.dbopt.backends.postgres.ground import CopiesGround
 from eventperf.dbopt.protocols import Measurement
@@ -130,3 +132,97 @@ def test_a_server_that_dies_while_it_measures_costs_the_proof_only(
     advice = advised(*places)
     assert [i.level for i in advice.indexes] == ["planned"]
     assert advice.trial.startswith("Not measured on a copy: ")
+
+
+# --- MariaDB ------------------------------------------------------------------------------------
+
+LOAD_MARIADB = "-- calls: 500\nSELECT at FROM visit WHERE page = 7 ORDER BY at"
+MADE_MARIADB = (
+    "CREATE TABLE visit (id BIGINT PRIMARY KEY, page INT, kind INT, at INT, note TEXT)",
+    "INSERT INTO visit SELECT seq, seq % 300, seq % 7, seq, repeat('x', 60) FROM seq_1_to_9000",
+    "ANALYZE TABLE visit",
+)
+
+
+@pytest.fixture
+def mariadb_places(mariadb_server: Any) -> Iterator[tuple[str, str]]:
+    with mariadb_server.fresh_database() as url, mariadb_server.fresh_database() as what_if:
+        run(url, *MADE_MARIADB)
+        yield url, what_if
+
+
+def advised_mariadb(places: tuple[str, str], load: str = LOAD_MARIADB) -> Advice:
+    with DatabaseOptimizer(places[0], what_if=places[1]) as optimizer:
+        return optimizer.advise(Workload.from_sql(load, dialect="mysql"))
+
+
+def indexes_mariadb(url: str) -> list[str]:
+    asked = "SELECT DISTINCT index_name FROM information_schema.statistics WHERE table_schema = DATABASE()"
+    return sorted(r[0] for r in run(url, asked))
+
+
+@pytest.fixture
+def took_mariadb(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Measurement], float]], None]:
+    def bend(seconds: Callable[[Measurement], float]) -> None:
+        real = ShadowsGround.measure
+
+        def measure(self: ShadowsGround, samples: Sequence[Sample], **kwargs: Any) -> Measurement | None:
+            found = real(self, samples, **kwargs)
+            return None if found is None else replace(found, seconds=seconds(found), spread=0.0)
+
+        monkeypatch.setattr(ShadowsGround, "measure", measure)
+
+    return bend
+
+
+def test_on_mariadb_a_set_is_measured_on_whole_copies_and_nothing_of_it_stays(
+    mariadb_places: tuple[str, str], took_mariadb: Any
+) -> None:
+    took_mariadb(lambda found: 0.01 if advised_name(found) else 0.1)
+    advice = advised_mariadb(mariadb_places)
+    (index,) = advice.indexes
+    assert (index.level, index.speedup) == ("measured", pytest.approx(10.0))
+    assert advice.trial == "Measured on copies in what_if: 1 statement, before and after."
+    assert any("9,000 rows" in line for line in advice.copied), "a sample alone tells no times"
+    assert indexes_mariadb(mariadb_places[0]) == ["PRIMARY"]
+    assert indexes_mariadb(mariadb_places[1]) == []
+
+
+def test_on_mariadb_what_is_slower_there_is_given_up(
+    mariadb_places: tuple[str, str], took_mariadb: Any
+) -> None:
+    took_mariadb(lambda found: 0.5 if advised_name(found) else 0.1)
+    advice = advised_mariadb(mariadb_places)
+    assert advice.indexes == []
+    assert "Given up there: visit (" in advice.trial
+
+
+def test_on_mariadb_a_copy_that_is_not_whole_is_not_measured(
+    mariadb_places: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql_ground, "_MOST_ROWS", 100)
+    advice = advised_mariadb(mariadb_places)
+    assert {i.level for i in advice.indexes} == {"planned"}
+    assert "more did not fit the time" in advice.trial
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["bare", "with its database"])
+def test_on_mariadb_statements_run_on_the_copies_whatever_they_name(
+    mariadb_places: tuple[str, str], named: bool
+) -> None:
+    database = make_url(mariadb_places[0]).database
+    table = f"`{database}`.visit" if named else "visit"
+    advice = advised_mariadb(mariadb_places, f"SELECT at FROM {table} WHERE page = 7 ORDER BY at")
+    (index,) = advice.indexes
+    (served,) = index.serves
+    assert served.seconds_before is not None
+    assert index.level == "measured" or index.speedup is None
+
+
+def test_a_statement_that_is_refused_is_said_to_be_and_not_that_time_was_short(
+    places: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CopiesGround, "measure", lambda self, samples, **kwargs: None)
+    advice = advised(*places)
+    assert "time was left" not in advice.trial
+    assert "its queries could not be run there" in advice.trial

@@ -26,6 +26,7 @@ from eventperf.dbopt.schema.model import IndexSpec, Key
 from eventperf.errors import ConfigurationError, StoreUnavailable
 from eventperf.queues import QueueManager
 from eventperf.scaling import (
+    Alert,
     AutoScaler,
     CallableMetrics,
     DecisionLog,
@@ -438,3 +439,39 @@ def test_a_log_s_file_is_read_on_not_anew(tmp_path: Path) -> None:
     assert list(found) == []
     path.write_text(shadowed(1.0, 3, dry_run=False).to_json() + "\n")
     assert [d.after for d in found] == [3], "a file that took its place is read from its beginning"
+
+
+def test_alerts_of_a_scaler_are_listed_newest_first() -> None:
+    web = scaler()
+    console = Console(scaler=web, may=everything)
+    web.tick()
+    assert "None was raised here" in assert_harmless(get(console, "/scaling")).text
+    for n in range(60):
+        web.hooks.emit(Alert(kind="pinned_at_max", target="web", text=f"{HOSTILE} {n}", at=1e9 + n))
+    web.hooks.emit(Alert(kind="pinned_at_max", target="web", text="below", at=2e9, recovered=True))
+    text = assert_harmless(get(console, "/scaling")).text
+    listed = text[text.index("The newest that this process raised") :]
+    assert listed.index("overbelow") < listed.index("alert(1)")
+    assert listed.count("pinned_at_max") == 50
+
+
+def test_a_cache_s_course_is_drawn_from_readings_of_its_pages() -> None:
+    clock, cache = FakeClock(), CacheManager()
+    console = Console(cache=cache, may=everything, clock=clock)
+    assert "Hit ratio while" not in assert_harmless(get(console, "/cache")).text
+    for n in range(4):
+        for _ in range(3):
+            cache.get_or_load(f"k{n}", lambda: 1)
+        clock.advance(20)
+        get(console, "/cache")
+    for path in ("/cache", "/"):
+        text = assert_harmless(get(console, path)).text
+        assert "Hit ratio while this was looked at" in text
+        assert "Loads while this was looked at" in text
+    body = get(console, "/cache").body.decode()
+    plots = re.findall(r'<polyline class="s0" points="(.*?)"', body)
+    assert [len(points.split()) for points in plots] == [4, 4]
+    assert len({point.split(",")[1] for point in plots[0].split()}) == 1, "two of three, each time"
+    clock.advance(600)
+    get(console, "/cache")
+    assert body.count("<polyline") == get(console, "/cache").body.decode().count("<polyline"), "a gap is none"

@@ -352,3 +352,25 @@ def test_deleting_needs_a_permission_of_its_own(queues: QueueManager) -> None:
     assert b"job.delete" not in get(console, "/queues/job", id=gone).body
     assert send(console, "/queues/job", id=gone, action="job.delete", sure="1").status == 403
     assert len(dead(queues)) == 2
+
+
+def test_minutes_are_read_once_for_all_open_pages(
+    queues: QueueManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    metrics = queues.metrics
+    monkeypatch.setattr(queues, "metrics", lambda since, step: (asked.append(since), metrics(since, step))[1])
+    clock = FakeClock()
+    console = Console(queues=queues, may=everything, clock=clock)
+    for path, query in (
+        ("/", {}),
+        ("/queues", {}),
+        ("/queues", {"span": "24h"}),
+        ("/queues", {"span": "24h"}),
+    ):
+        assert get(console, path, **query).status == 200
+    assert asked == ["1h", "24h"]
+    clock.advance(6)
+    get(console, "/queues")
+    get(console, "/queues", span="24h")
+    assert asked == ["1h", "24h", "1h"], "a day is read once a minute"

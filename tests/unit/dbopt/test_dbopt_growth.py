@@ -11,14 +11,15 @@ import pytest
 import sqlglot
 from sqlalchemy import Engine, create_engine
 
-from eventperf.dbopt import DatabaseOptimizer, Workload, lint_workload
+from eventperf.dbopt import DatabaseOptimizer, Limits, Workload, advising, lint_workload
 from eventperf.dbopt.analysis import names
 from eventperf.dbopt.analysis.plain import balance
 from eventperf.dbopt.backends.mysql.what_if import _unfiltered
+from eventperf.dbopt.backends.sqlite.what_if import ScratchPlanner
 from eventperf.dbopt.indexes.deadline import Deadline
 from eventperf.dbopt.lint.statements import lint_file
-from eventperf.dbopt.protocols import Query
-from eventperf.dbopt.schema.model import Column, IndexSpec, Key, Schema, Table
+from eventperf.dbopt.protocols import Query, ReadsSome
+from eventperf.dbopt.schema.model import Column, IndexSpec, Key, Schema, Table, words_of
 from eventperf.dbopt.statements.fingerprint import parse
 from eventperf.dbopt.statements.lex import split, split_lines
 from eventperf.dbopt.statements.workload import Sample
@@ -232,3 +233,55 @@ def test_a_filter_of_row_ids_in_a_plan_of_mariadb_is_left_out() -> None:
     assert _unfiltered(row) == {"type": "ref", "key": "a", "rows": "12", "table": "t"}
     assert _unfiltered({"type": "ALL", "key": None, "rows": 7}) == {"type": "ALL", "key": None, "rows": "7"}
     assert _unfiltered({"type": None, "key": None, "rows": None})["rows"] == ""
+
+
+def test_reading_statements_leaves_time_for_the_search(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty statements of TPC-DS took 18 s to read: of a budget of 30 s nothing was left to plan them."""
+    clock, events = FakeClock(), []
+    real_analyse, real_plan = advising.analyse, ScratchPlanner.plan
+
+    def analyse(*args: Any) -> Any:
+        clock.advance(1)
+        events.append("read")
+        return real_analyse(*args)
+
+    def plan(*args: Any) -> Any:
+        events.append("plan")
+        return real_plan(*args)
+
+    monkeypatch.setattr(advising, "analyse", analyse)
+    monkeypatch.setattr(ScratchPlanner, "plan", plan)
+    lines = [f"SELECT {x} FROM t{n} WHERE {y} = 3" for n in range(12) for x, y in ("ab", "bc", "cd")]
+    work = Workload.from_sql(";\n".join(lines))
+    limits = Limits(measure_budget=0)
+    with DatabaseOptimizer(engine, clock=clock, limits=limits) as optimizer:
+        advice = optimizer.advise(work, budget=16)
+    assert events.index("plan") <= 5, "a quarter of the time is for reading"
+    assert advice.indexes
+
+
+def test_tables_that_no_statement_names_are_not_sampled() -> None:
+    made = create_engine("sqlite://")
+    with made.begin() as db:
+        for name, more in (
+            ("kept", ""),
+            ("child", ", k INT REFERENCES Kept(id)"),
+            ("seen", ""),
+            ("other", ""),
+        ):
+            db.exec_driver_sql(f'CREATE TABLE "{name}" (id INTEGER PRIMARY KEY, a INT{more})')
+            db.exec_driver_sql(f'INSERT INTO "{name}" (a) VALUES (1), (2), (2)')
+        db.exec_driver_sql("CREATE VIEW look AS SELECT a FROM seen")
+    with DatabaseOptimizer(made) as optimizer:
+        dialect = optimizer.dialect
+        assert isinstance(dialect, ReadsSome)
+        schema = dialect.schema_of(words_of(["DELETE FROM Kept WHERE id = 1", "SELECT a FROM look"]))
+        whole = dialect.schema()
+    made.dispose()
+    sampled = {name for name, table in schema.tables.items() if table.sample}
+    assert sampled == {"kept", "child", "seen"}, "what points to a changed table is looked into"
+    assert {n for n, t in whole.tables.items() if t.sample} == {*schema.tables} == {*sampled, "other"}
+    assert schema.tables["kept"].columns == whole.tables["kept"].columns
+    assert [*schema.tables["other"].columns] == ["id", "a"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sqlite3
 from collections.abc import Iterator
@@ -89,7 +90,7 @@ class Priced:
         return None
 
 
-def searched(planner: Priced, **limits: Any) -> Search:
+def searched(planner: Priced, *, left_s: float = math.inf, **limits: Any) -> Search:
     """A search over one statement for each of the planner's, on ``t``, with all indexes as candidates."""
     columns = {name: Column(name=name, type="int") for name in "abc"}
     table = Table(name="t", columns=columns, rows=100_000, size_bytes=100_000_000)
@@ -106,7 +107,8 @@ def searched(planner: Priced, **limits: Any) -> Search:
     ]
     wanted = {q.id: list(planner.costs[q.id]) for q in queries}
     any_planner: Any = planner
-    search = Search(Prices(any_planner), wanted, schema, Capabilities(), Limits(**limits), lambda: False)
+    prices, able = Prices(any_planner), Capabilities()
+    search = Search(prices, wanted, schema, able, Limits(**limits), lambda: False, lambda: left_s)
     search.add(queries, lambda spec: 0.0)
     return search
 
@@ -288,3 +290,23 @@ def test_a_budget_that_is_over_before_the_search_still_has_the_index_of_the_cost
         advice = optimizer.advise(work, budget="2s")
     assert not advice.is_complete
     assert [i.spec.keys[0].name for i in advice.indexes] == ["buyer"]
+
+
+class Pairs(Priced):
+    """A planner for which two indexes gain together only, as joins do; it counts its questions."""
+
+    asked = 0
+
+    def plan(self, query: Any, specs: Any) -> Plan:
+        self.asked += 1
+        both = frozenset((A, B))
+        return Plan(cost=5.0, text="both", used=both) if both <= {*specs} else Plan(cost=100.0, text="scan")
+
+
+def test_a_planner_too_slow_for_single_questions_is_believed_in_what_it_picked() -> None:
+    """Statements of fifteen joins take half a second a plan: single candidates ate all the time."""
+    planner = Pairs(one={A: 5.0, B: 5.0}, two={A: 5.0, B: 5.0}, three={C: 5.0})
+    found = searched(planner, left_s=0.0).finish()
+    assert {choice.spec for choice in found.choices} == {A, B}
+    assert planner.asked == 6, "today's plan and the plan with all candidates, of each statement"
+    assert found.after["one"].cost == 5.0

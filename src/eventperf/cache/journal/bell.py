@@ -16,12 +16,13 @@ class Bell:
     """
 
     def __init__(self, engine: Any, channel: str) -> None:
-        raw = engine.raw_connection()
-        self._conn: Any = raw.driver_connection
-        raw.detach()  # never back into the pool: it listens
-        self._ears, self._poke = socket.socketpair()
+        self._conn: Any = None
         self.was_heard: bool = False
+        self._ears, self._poke = socket.socketpair()
         try:
+            raw = engine.raw_connection()
+            self._conn = raw.driver_connection
+            raw.detach()  # never back into the pool: it listens
             self._conn.autocommit = True
             with self._conn.cursor() as cursor:
                 cursor.execute(f'LISTEN "{channel}"')
@@ -64,9 +65,10 @@ class Bell:
 
     def close(self) -> None:
         """Close the connection."""
-        self._conn.close()
         self._ears.close()
         self._poke.close()
+        if self._conn is not None:
+            self._conn.close()
 
 
 def bell_for(engine: Any, channel: str) -> Bell | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import secrets
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
-from eventperf.cache.following import any_row, plain_name, table_tags
+from eventperf.cache.following import any_link, any_row, plain_name, table_tags
 from eventperf.cache.keys import fit_tag
 
 CHANGES: Final = "eventperf_changes"
@@ -129,6 +132,10 @@ class Dialect(Protocol):
         """The connection was lost: it may be another server now."""
         ...
 
+    def telling(self, conn: Any) -> set[str] | None:
+        """Return the tables that have all of their triggers; ``None`` where this role is not shown them."""
+        ...
+
     def read(self, conn: Any, position: str) -> Batch: ...
 
     def purge(self, conn: Any, positions: Sequence[str]) -> int:
@@ -136,15 +143,28 @@ class Dialect(Protocol):
         ...
 
 
+def name_for(caches: Sequence[Any], own: bool, given: str | None) -> str:
+    """Return the name of a reader; a cache in process memory shares its place with no other."""
+    if own:
+        mine = f"{socket.gethostname()[:80]}:{os.getpid()}:{secrets.token_hex(4)}"
+        return f"{given[:90]}:{mine}" if given else mine
+    if given:
+        return given
+    spaces = sorted({cache.namespace for cache in caches})
+    urls = sorted({cache.store.url for cache in caches})
+    digest = hashlib.blake2b("\0".join([*spaces, *urls]).encode(), digest_size=8).hexdigest()
+    return f"{','.join(spaces)[:100]}:{digest}"
+
+
 def tags_of(changes: Iterable[tuple[str, str | None]]) -> list[str]:
     """Return the tags of changes: the same that ``follow`` invalidates.
 
     >>> tags_of([("events", "42"), ("events", None)])
-    ['table:events', 'table:events:42', 'table:events:*']
+    ['table:events', 'table:events:=*', 'table:events:42', 'table:events:*']
     """
     tags: dict[str, None] = {}
     for table, key in changes:
-        tags[table_tags([table])[0]] = None
+        tags[table_tags([table])[0]] = tags[any_link(table)] = None
         tags[any_row(table) if key is None else fit_tag(f"table:{plain_name(table)}:{key}")] = None
     return list(tags)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -34,7 +34,11 @@ _CURES: Final = (
     ("1419", "set log_bin_trust_function_creators=1, or let an administrator run it"),
     ("55P03", "a long transaction holds the table: run it again at a quieter time"),
     ("1205", "a long transaction holds the table: run it again at a quieter time"),
-    ("42501", "run it as the owner of the tables, with the right to create in the schema"),
+    (
+        "42501",
+        "make it as the owner of the tables, with the right to create in the schema; read it with what "
+        "`eventperf cache journal URL --role NAME` grants",
+    ),
 )
 
 
@@ -114,6 +118,30 @@ def translated(engine: Any) -> Iterator[None]:
         raise CacheError(
             f"{where(engine)} refused: {str(error.orig).strip()}{cure and '; ' + cure}"
         ) from error
+
+
+@contextmanager
+def reading(engine: Any) -> Iterator[Any]:
+    """Yield a connection whose statements see what is committed when they begin.
+
+    One that failed is closed for good: a pool may drop it open if it is in the midst of a transaction, or
+    dies while it is given back.
+    """
+    conn = engine.connect()
+    raw = conn.connection.driver_connection
+    try:
+        if engine.dialect.name != "sqlite":
+            conn = conn.execution_options(isolation_level="READ COMMITTED")
+        yield conn
+        conn.close()
+    except BaseException:
+        with suppress(Exception):
+            conn.invalidate()
+        with suppress(Exception):
+            conn.close()
+        with suppress(Exception):
+            raw.close()
+        raise
 
 
 def plan(

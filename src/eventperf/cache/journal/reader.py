@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
-import socket
 import threading
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from eventperf._core.durations import Duration, show
@@ -17,11 +15,11 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.logs import logger
 from eventperf.cache.checks import check_span
 from eventperf.cache.errors import CacheError, JournalMissing, StoreUnavailable
-from eventperf.cache.following import ANY_TABLE, any_row, table_tags
+from eventperf.cache.following import ANY_TABLE, all_tags
 
 from .bell import Bell, bell_for
-from .layout import READERS, TABLES, LostPlace, tags_of
-from .making import dialect_of, engine_for, translated, where
+from .layout import READERS, TABLES, LostPlace, name_for, tags_of
+from .making import dialect_of, engine_for, reading, translated, where
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,6 +36,7 @@ _ALIVE_S: Final = 10.0
 _LISTENING_POLL_S: Final = 5.0
 _FIRST_S, _LAST_S = 0.1, 5.0
 _LAGS_S: Final = 30.0
+_LEAVE_S: float = 30.0
 _UNTOLD: Final = "!"
 """Before a place whose reader has not invalidated yet what it may have missed before."""
 _inherited: list[Bell] = []  # a parent's connections: closing them here would end them there
@@ -56,7 +55,7 @@ class Journal:
         cache: The manager; several with the same store, or a list of them, when namespaces differ.
         database: A URL of SQLAlchemy's, or an engine that is not asynchronous.
         name: The reader's place is kept under it; by default it is made of namespace and store. A cache in
-            process memory gets one of its own.
+            process memory gets one of its own, which begins with what is given.
         poll: Longest pause between two looks. PostgreSQL's ``NOTIFY`` ends it early.
         keep: A reader that was not heard of for so long is forgotten, and its rows are removed; should it
             come back it invalidates everything that follows a table.
@@ -95,14 +94,15 @@ class Journal:
         self._fresh()
 
     def _fresh(self) -> None:
-        self.name: str = self._named or _name_for(self._caches, self._own)
+        self.name: str = name_for(self._caches, self._own, self._named)
+        self._untold_tables: set[str] = set()
         self._position: str | None = None
         self._saved: tuple[str, float] = ("", 0.0)
         self._bell: Bell | None = None
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._trouble: str = ""
-        self._lags = False
+        self._lags = self._is_left = False
         self._read_at: float = time.monotonic()
         self.changes: int = 0
         self.lost: int = 0
@@ -119,7 +119,7 @@ class Journal:
 
     @property
     def lag_s(self) -> float:
-        """Seconds since it had read everything that was committed, as far as it knows."""
+        """Seconds since the last look began that found, and invalidated, all that was committed by then."""
         return time.monotonic() - self._read_at
 
     # -- one round -----------------------------------------------------------------------------------
@@ -143,31 +143,31 @@ class Journal:
                 raise
 
     def _round(self) -> int:
-        count = 0
+        before = self.changes
         if self._position is None and not self._found_place():
             self._begin_anew()
         while True:
             assert self._position is not None
+            began = time.monotonic()
             try:
-                with translated(self._engine), self._reading() as conn:
+                with translated(self._engine), reading(self._engine) as conn:
                     batch = self._dialect.read(conn, self._position)
             except LostPlace as why:
                 self._lost(str(why))
-                return count
+                return self.changes - before
             if batch.changes:
                 self._tell(tags_of(batch.changes))
-                count += len(batch.changes)
                 self.changes += len(batch.changes)
             self._position = batch.position
             if batch.is_all:
-                self._read_at, self._lags = time.monotonic(), False
+                self._read_at, self._lags = began, False
                 break
             self._say_lag()
             self._keep_place()
             if self._stop.is_set():
                 break
         self._keep_place()
-        return count
+        return self.changes - before
 
     def _say_lag(self) -> None:
         if self.lag_s > _LAGS_S and not self._lags:
@@ -177,12 +177,6 @@ class Journal:
                 "leave tables out that no cached function follows (eventperf cache journal --exclude)",
                 where(self._engine), self.name, show(self.lag_s),
             )  # fmt: skip
-
-    def _reading(self) -> Any:
-        conn = self._engine.connect()
-        if self._engine.dialect.name != "sqlite":
-            conn = conn.execution_options(isolation_level="READ COMMITTED")
-        return conn
 
     def _tell(self, tags: Sequence[str]) -> None:
         for cache in self._caches:
@@ -195,7 +189,7 @@ class Journal:
 
     def _found_place(self) -> bool:
         """Take up the place that was kept; without one the journal may have been purged of what we missed."""
-        with translated(self._engine), self._reading() as conn:
+        with translated(self._engine), reading(self._engine) as conn:
             self._position = conn.execute(
                 _sql(f"SELECT position FROM {READERS} WHERE name = :name"), {"name": self.name}
             ).scalar()
@@ -215,11 +209,11 @@ class Journal:
 
     def _begin_anew(self) -> None:
         """Take the place of this moment, then invalidate all that may have been missed before."""
-        with translated(self._engine), self._reading() as conn:
+        with translated(self._engine), reading(self._engine) as conn:
             position = self._dialect.here(conn)
             tables = [name for (name,) in conn.execute(_sql(f"SELECT tbl FROM {TABLES}"))]
         self._save(_UNTOLD + position)  # before anybody may purge what comes after it
-        self._tell([ANY_TABLE, *table_tags(tables), *map(any_row, tables)])
+        self._tell([ANY_TABLE, *all_tags(tables)])
         self._position = position
 
     def _keep_place(self) -> None:
@@ -231,6 +225,23 @@ class Journal:
         if not self._save(self._position, only_known=True):
             self._lost(f"it was not heard of for {show(self._keep_s)}, or was removed")
         self._purge()
+        self._look_at_triggers()
+
+    def _look_at_triggers(self) -> None:
+        """Say which tables tell nothing any more, and invalidate what follows them until they do again."""
+        with translated(self._engine), reading(self._engine) as conn:
+            tables = {name for (name,) in conn.execute(_sql(f"SELECT tbl FROM {TABLES}"))}
+            telling = self._dialect.telling(conn)
+        silent = set() if telling is None else tables - telling
+        if silent - self._untold_tables:
+            _log.warning(
+                "change journal at %s: no triggers on %s (dropped, off, or the table is a new one): what "
+                "follows it is invalidated every %s until `eventperf cache journal URL --apply` has run",
+                where(self._engine), ", ".join(sorted(silent)), show(_ALIVE_S),
+            )  # fmt: skip
+        self._untold_tables = silent
+        if silent:
+            self._tell(all_tags(silent))
 
     def _save(self, position: str, only_known: bool = False) -> bool:
         values = {"name": self.name, "position": position}
@@ -240,7 +251,7 @@ class Journal:
         add = _sql(
             f"INSERT INTO {READERS} (name, position, seen_at) VALUES (:name, :position, {self._dialect.now})"
         )
-        with translated(self._engine), self._reading() as conn:
+        with translated(self._engine), reading(self._engine) as conn:
             known = conn.execute(change, values).rowcount > 0
             if not known and not only_known:
                 conn.execute(add, values)
@@ -251,7 +262,7 @@ class Journal:
     def _purge(self) -> None:
         """Forget readers that are gone, and remove what those that are there have read."""
         gone = _sql(f"DELETE FROM {READERS} WHERE seen_at < {self._dialect.now} - :keep")
-        with translated(self._engine), self._reading() as conn:
+        with translated(self._engine), reading(self._engine) as conn:
             conn.execute(gone, {"keep": self._keep_s})
             rows = conn.execute(_sql(f"SELECT position FROM {READERS}"))
             positions = [row[0].removeprefix(_UNTOLD) for row in rows]
@@ -282,13 +293,18 @@ class Journal:
     def run(self) -> None:
         """Read until :meth:`stop`; trouble is said once and waited out."""
         pause = _FIRST_S
-        while not self._stop.is_set():
-            if self._attempt():
-                pause = _FIRST_S
-                self._wait()
-            else:
-                self._stop.wait(pause)
-                pause = min(pause * 2, _LAST_S)
+        try:
+            while not self._stop.is_set():
+                if self._attempt():
+                    pause = _FIRST_S
+                    self._wait()
+                else:
+                    self._stop.wait(pause)
+                    pause = min(pause * 2, _LAST_S)
+        finally:  # close() may have given up waiting for this
+            self._drop_bell()
+            if self._is_left and self._is_ours:
+                self._engine.dispose()
 
     def _attempt(self) -> bool:
         try:
@@ -316,10 +332,8 @@ class Journal:
             )  # fmt: skip
         if self.lag_s > self._keep_s:  # nobody else may be there to end the growth of the journal
             self._position = None
-            try:
+            with suppress(Exception):  # it is blind, and that was said
                 self._forget_me()
-            except Exception:  # it is blind, and that was said
-                return
 
     def _wait(self) -> None:
         bell = self._bell
@@ -338,7 +352,7 @@ class Journal:
             bell.close()
 
     def _forget_me(self) -> None:
-        with translated(self._engine), self._reading() as conn:
+        with translated(self._engine), reading(self._engine) as conn:
             conn.execute(_sql(f"DELETE FROM {READERS} WHERE name = :name"), {"name": self.name})
             conn.commit()
         self._purge()
@@ -346,28 +360,43 @@ class Journal:
     def stop(self) -> None:
         """End :meth:`run` after the round it is at; may be called from anywhere."""
         self._stop.set()
-        if (bell := self._bell) is not None:
+        if bell := self._bell:
             bell.interrupt()
 
     def close(self) -> None:
-        """Stop, keep the place, and close what was opened; caches and a given engine are left alone."""
+        """Stop, keep the place, and close what was opened; caches and a given engine are left alone.
+
+        A database that does not answer is waited for half a minute; what is open is closed when it does.
+        """
         self.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(30)
+            self._thread.join(_LEAVE_S)
+            self._is_left = self._thread.is_alive()
         self._thread = None
         _started.discard(self)
-        with self._mu:
+        if self._is_left or not self._mu.acquire(timeout=_LEAVE_S):
+            _log.warning(
+                "change journal at %s: reader %r was left in a statement that does not end",
+                where(self._engine), self.name,
+            )  # fmt: skip
+            return
+        try:
             self._drop_bell()
-            try:
-                if self._own and self._saved[0]:
-                    self._forget_me()  # nobody comes back under this name
-                elif self._position is not None and self._saved[0] != self._position:
-                    self._save(self._position, only_known=True)
-            except CacheError as error:
-                _log.debug("change journal: the place was not kept: %s", error)
+            self._keep_or_forget()
             self._trouble = ""
+        finally:
+            self._mu.release()
             if self._is_ours:
                 self._engine.dispose()
+
+    def _keep_or_forget(self) -> None:
+        try:
+            if self._own and self._saved[0]:
+                self._forget_me()  # nobody comes back under this name
+            elif self._position is not None and self._saved[0] != self._position:
+                self._save(self._position, only_known=True)
+        except CacheError as error:
+            _log.debug("change journal: the place was not kept: %s", error)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -389,8 +418,6 @@ class Journal:
 
 
 _started: weakref.WeakSet[Journal] = weakref.WeakSet()
-
-
 _held: list[Journal] = []
 _FORK_WAIT_S = 5.0
 
@@ -421,12 +448,3 @@ def _sql(statement: str) -> Any:
     from sqlalchemy import text
 
     return text(statement)
-
-
-def _name_for(caches: Sequence[Any], own: bool) -> str:
-    if own:
-        return f"{socket.gethostname()[:80]}:{os.getpid()}:{secrets.token_hex(4)}"
-    spaces = sorted({cache.namespace for cache in caches})
-    urls = sorted({cache.store.url for cache in caches})
-    digest = hashlib.blake2b("\0".join([*spaces, *urls]).encode(), digest_size=8).hexdigest()
-    return f"{','.join(spaces)[:100]}:{digest}"

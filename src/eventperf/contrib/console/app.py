@@ -119,7 +119,7 @@ class Console:
         if named_queues:
             parts.append(QueuesPart(named_queues, self._clock))
         if named_caches:
-            parts.append(CachePart(named_caches))
+            parts.append(CachePart(named_caches, self._clock))
         if optimizer is not None:
             parts.append(DatabasePart(optimizer, self._clock))
         if scalers:

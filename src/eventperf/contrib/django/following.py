@@ -13,17 +13,17 @@ from django.utils.module_loading import import_string
 from eventperf._core.errors import ConfigurationError
 from eventperf.cache import CacheManager
 from eventperf.cache.following import (
-    any_row,
     changed_nothing,
     may_commit,
     reads,
     reads_tables,
-    table_tags,
     tables_in,
     tables_written,
     wants_reads,
 )
 from eventperf.cache.transactions import watch, writes
+
+from .rows import written
 
 __all__ = ["follow"]
 
@@ -34,7 +34,8 @@ _caches: list[CacheManager] = []
 def follow(*caches: CacheManager) -> None:
     """Invalidate, after each commit, the tags of the tables that this process wrote, by whatever means.
 
-    Which rows a statement writes is not looked at: those who depend on a row of the table are told too. The
+    Rows are told where a statement says them beyond doubt, as those of ``save``, ``create``, ``delete`` and
+    ``filter(pk=...)`` do, keys being whole numbers; else all rows of the table are. The
     setting ``EVENTPERF_FOLLOW = "shop.caches.cache"`` (a path, or several) does this at the start.
     """
     for cache in caches:
@@ -67,8 +68,8 @@ def _executed(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> 
     text = str(sql)
     if writes(text):
         if many or not changed_nothing(text, context["cursor"].rowcount):
-            tables = tables_written(text)
-            _note(context["connection"], (*table_tags(tables), *map(any_row, tables or ())), text)
+            tags = written(tables_written(text), text, params, many, context["cursor"])
+            _note(context["connection"], tags, text)
     elif wants_reads():
         reads(tables_in(text) if reads_tables(text) else ())
     return done

@@ -15,7 +15,7 @@ from eventperf._core.clock import Clock
 from eventperf.dbopt.errors import StatementRefused
 from eventperf.dbopt.findings import IndexAdvice, Served
 from eventperf.dbopt.options import Limits
-from eventperf.dbopt.protocols import Ground, Measurement, Query
+from eventperf.dbopt.protocols import Ground, Measurement, Query, TellsHarm
 
 from .blame import Blame
 from .rounds import Rounds, compare, judged_by, until_decided
@@ -123,6 +123,7 @@ class Prover:
         self._rounds = Rounds(ground.measure, clock, timeout_s=timeout_s, samples=_SAMPLES, is_short=True)
         self._queries: dict[str, Query] = {}
         self._before: dict[str, Measurement] = {}
+        self._refused: dict[str, str] = {}
 
     def prove(
         self,
@@ -167,7 +168,20 @@ class Prover:
             found = self._rounds.run(self._queries[name].statement, end, left / (len(todo) - number))
             if found is not None:
                 out[name] = found
+            elif name not in self._refused:
+                self._refused[name] = self._why(self._queries[name].statement.sql)
         return out
+
+    def _silence(self, index: IndexAdvice) -> str:
+        """Say why no query of an index gave a time."""
+        names = (s.fingerprint for s in index.serves)
+        found = next((self._refused[n] for n in names if n in self._refused), None)
+        return found or "no time was left to run its queries"
+
+    def _why(self, sql: str) -> str:
+        """Say why a statement gave no time."""
+        harm = self._ground.harm(sql) if isinstance(self._ground, TellsHarm) else None
+        return "its queries could not be run there" if harm is None else f"its queries are not run: {harm}"
 
     def _again(self, name: str, number: int) -> Measurement | None:
         if self._left() <= 0 or self._stop():
@@ -211,7 +225,7 @@ class Prover:
             if index.name in blamed:
                 continue
             if not mine:
-                out.silent[index.name] = "no time was left to run its queries"
+                out.silent[index.name] = self._silence(index)
                 continue
             verdict = judge(index.name, mine, self._limits)
             if harms(verdict, mine, self._limits):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
@@ -41,6 +42,12 @@ class Prices:
         self._today: dict[str, float] = {}
         self.reasons: dict[IndexSpec, str] = {}
         self.allowed: float = math.inf
+        self._asked_s, self._asked = 0.0, 0
+
+    @property
+    def pace_s(self) -> float:
+        """Seconds that a question takes on this planner, so far."""
+        return self._asked_s / max(1, self._asked)
 
     def plan(self, query: Query, specs: Specs) -> Plan:
         """Return the plan of ``query`` under ``specs``.
@@ -73,8 +80,19 @@ class Prices:
             if asked and not late and (self.allowed <= 0 or self._expired()):
                 return self.guess(query, relevant)
             self.allowed -= 1
-            plan = asked[relevant] = self._planner.plan(query, sorted(relevant, key=repr))
+            began = time.monotonic()
+            try:
+                plan = asked[relevant] = self._planner.plan(query, sorted(relevant, key=repr))
+            finally:
+                self._asked_s += time.monotonic() - began
+                self._asked += 1
         return plan
+
+    def beside(self, query: Query, needed: Specs, every: Specs) -> Plan:
+        """Return the plan with what is ``needed``; out of questions, the best known with ``every`` index."""
+        if self.allowed <= 0 or self._expired():
+            return self.guess(query, every)
+        return self.plan(query, needed)
 
     def guess(self, query: Query, specs: Specs) -> Plan:
         """Return the cheapest plan known that needs no more than ``specs``, without asking."""

@@ -37,6 +37,8 @@ _OF_MORE: Final = 0.05
 _QUESTIONS: Final = 100
 _PER_QUERY: Final = 0.75
 _PER_OLD_QUERY: Final = 0.15
+#: No step takes more of the time that is left than this part, as far as the planner's pace tells.
+_STEP: Final = 0.15
 #: A plan must cost less than this share of today's to be a reason for an index.
 _CHEAPER: Final = 0.98
 #: What grows first is judged by gain over bytes to this power: one wide index may do the work of several.
@@ -57,6 +59,7 @@ class Search:
         able: What the engine's indexes can be.
         limits: Budgets.
         expired: Whether time is up, asked between steps.
+        left_s: How much is left of it.
     """
 
     def __init__(
@@ -67,9 +70,10 @@ class Search:
         able: Capabilities,
         limits: Limits,
         expired: Callable[[], bool],
+        left_s: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self._prices, self._schema, self._able, self._limits = prices, schema, able, limits
-        self._wanted, self._expired = wanted, expired
+        self._wanted, self._expired, self._left_s = wanted, expired, left_s
         self._states = States(prices, schema, limits)
         self._state = State(NOTHING, {}, 0.0, 0, 0.0)
         self._reasons = prices.reasons
@@ -90,9 +94,10 @@ class Search:
         fresh = [q for q in queries if q.analysis.uses]
         self._state = self._states.add(self._state, fresh, writes)
         self._shortlist(self._states.queries[known:])
+        self._prices.allowed = self._affordable(math.inf)
         self._state = self._states.refreshed(self._state, self._states.queries[known:])
         self._pool = self._merged()
-        self._prices.allowed = _QUESTIONS + _PER_QUERY * (len(self._states.queries) - known)
+        self._prices.allowed = self._affordable(_QUESTIONS + _PER_QUERY * (len(self._states.queries) - known))
         self._state = self._grow(self._state, self._pool)
         self._prices.allowed = math.inf
         if not self._state.specs and self._expired():
@@ -100,11 +105,11 @@ class Search:
 
     def finish(self) -> Selection:
         """Improve what was chosen until nothing is left to win, or time is up; return it with its account."""
-        self._prices.allowed = _QUESTIONS + _PER_OLD_QUERY * len(self._states.queries)
+        self._prices.allowed = self._affordable(_QUESTIONS + _PER_OLD_QUERY * len(self._states.queries))
         state = self._improve(self._state, self._pool)
-        self._prices.allowed = _QUESTIONS + _PER_OLD_QUERY * len(self._states.queries)
+        self._prices.allowed = self._affordable(_QUESTIONS + _PER_OLD_QUERY * len(self._states.queries), 1.0)
         self._state = settled(state, self._states, self._prices)
-        return self._account(max(self._prices.allowed, _QUESTIONS))
+        return self._account(self._affordable(max(self._prices.allowed, _QUESTIONS)))
 
     def instead(self, gone: Mapping[IndexSpec, str], more: Sequence[IndexSpec]) -> Selection:
         """Return what was chosen without some, each with the reason, and with others in their place."""
@@ -113,7 +118,14 @@ class Search:
             state = self._states.without(state, spec)
         self._state = self._states.more(state, [s for s in more if s not in state.specs])
         self._reasons.update(gone)
-        return self._account(_QUESTIONS)
+        return self._account(self._affordable(_QUESTIONS))
+
+    def _affordable(self, questions: float, part: float = _STEP) -> float:
+        """Return how many questions may be asked for one step: a slow planner must not eat all the time.
+
+        Then the best known plans go on telling, among them what the planner picked for each statement.
+        """
+        return min(questions, part * self._left_s() / max(self._prices.pace_s, 1e-9))
 
     def _account(self, questions: float) -> Selection:
         self._prices.allowed = questions
@@ -144,27 +156,36 @@ class Search:
         """
         ranked = sorted(queries, key=lambda q: -q.weight)
         many, taken = _SECONDS + int(_OF_MORE * len(ranked)), by_table(self._state.specs)
-        for number, query in enumerate(ranked):
-            left = list(dict.fromkeys((*serving(taken, query), *self._wanted.get(query.id, ()))))
-            base = self._prices.plan(query, NOTHING)
-            for _ in range(min(3, 1 + len(query.analysis.uses)) if number < many else 1):
-                late = not self._picked  # however short the time, the costliest statements are asked about
-                if not left or (self._expired() and not (late and number < _LATE)):
-                    break
-                plan = self._prices.fitting(query, frozenset(left), late=late)
-                if plan is None or not plan.used or plan.cost >= base.cost * _CHEAPER:
-                    break
-                cost, floors = self._prices.cost(query, plan), self._states.floors
-                floors[query.id] = min(cost, floors.get(query.id, cost))
-                self._best.setdefault(query.id, plan)
-                if len(plan.used) > 1:
-                    self._sets.setdefault(plan.used)
-                for spec in sorted(plan.used, key=repr):
-                    self._pick(spec, query)
-                left = [s for s in left if s not in plan.used]
-            for spec in left:
+        wanted = {q.id: [*serving(taken, q), *self._wanted.get(q.id, ())] for q in ranked}
+        left = {name: list(dict.fromkeys(specs)) for name, specs in wanted.items()}
+        asked = ranked
+        for again in range(3):
+            if again and len(asked) > self._affordable(math.inf):
+                break
+            picked = {q.id for n, q in enumerate(asked) if self._picks(q, left[q.id], n)}
+            asked = [q for q in asked[:many] if q.id in picked and again < len(q.analysis.uses)]
+        for query in ranked:
+            for spec in left[query.id]:
                 self._reasons.setdefault(spec, "the planner chose another index for every query")
             self._narrow(query)
+
+    def _picks(self, query: Query, left: list[IndexSpec], number: int) -> bool:
+        """Let the planner pick of what is left for a query, and take that out; tell whether it did."""
+        late = not self._picked  # however short the time, the costliest statements are asked about
+        if not left or (self._expired() and not (late and number < _LATE)):
+            return False
+        plan = self._prices.fitting(query, frozenset(left), late=late)
+        if plan is None or not plan.used or plan.cost >= self._prices.plan(query, NOTHING).cost * _CHEAPER:
+            return False
+        cost, floors = self._prices.cost(query, plan), self._states.floors
+        floors[query.id] = min(cost, floors.get(query.id, cost))
+        self._best.setdefault(query.id, plan)
+        if len(plan.used) > 1:
+            self._sets.setdefault(plan.used)
+        for spec in sorted(plan.used, key=repr):
+            self._pick(spec, query)
+        left[:] = [s for s in left if s not in plan.used]
+        return True
 
     def _pick(self, spec: IndexSpec, query: Query) -> None:
         self._picked.setdefault(spec)

@@ -140,7 +140,7 @@ class States:
         for room, query, mine in told:
             now = state.plans[query.id]
             # What its plan does not use today will not be in tomorrow's, nearly always: fewer questions.
-            plan = self._prices.plan(query, now.used | mine)
+            plan = self._prices.beside(query, now.used | mine, state.specs | more)
             hoped += room
             if plan.used & mine:
                 plans[query.id] = plan

@@ -256,6 +256,7 @@ class _Bench:
         most = min(TIMEOUT_S, max(_LEAST_S, self._end - time.monotonic()))
         after = self._dialect.measure([Sample(text, values)], runs=3, timeout_s=most)
         # Whether the form in use takes longer is all there is to know: it may run about twice as long.
+        most = min(most, max(_LEAST_S, self._end - time.monotonic()))
         enough = most if after is None else min(most, 2 * after.seconds + _LEAST_S)
         if self._before is None or (self._before.capped and self._before.seconds < enough):
             own = [Sample(self._query.analysis.sql, values)]

@@ -12,6 +12,7 @@ from .types import longest
 
 #: Longest name of an advised index: Django takes no longer one, and all outputs give the same.
 NAME_LIMIT: Final = 30
+_WORD: Final = re.compile(r"\w+")
 _PLAIN: Final = re.compile(r"[a-z_][a-z0-9_]*")
 
 
@@ -327,6 +328,36 @@ def index_name(spec: IndexSpec, *, limit: int, prefix: str = "ix") -> str:
     body = re.sub(r"[^A-Za-z0-9]+", "_", "_".join(parts)).strip("_").lower()
     head = f"{prefix}_ep_{body}"
     return f"{head.encode()[: limit - 9].decode(errors='ignore').rstrip('_')}_{digest}"
+
+
+def words_of(texts: Iterable[str]) -> frozenset[str]:
+    """Return the words of texts in lower case, which hold the parts of every name in them."""
+    return frozenset(word for text in texts for word in _WORD.findall(text.lower()))
+
+
+def touched(
+    names: Iterable[str],
+    views: Mapping[str, str],
+    pointing: Mapping[str, Iterable[str]],
+    words: frozenset[str],
+) -> frozenset[str]:
+    """Return the tables that statements of these words may read, or set off a look into.
+
+    Args:
+        names: All tables.
+        views: Definitions: what a view reads is read by its name.
+        pointing: Tables that each table's foreign keys point to: a change there looks for rows here.
+        words: Of the statements, in lower case.
+
+    >>> sorted(touched(["a", "b c", "d", "e"], {"v": "SELECT * FROM d"}, {"e": ["a"]}, words_of(["a, v; c"])))
+    ['a', 'd', 'e']
+    """
+    known, left = set(words), dict(views)
+    while named := [v for v in left if words_of([v]) <= known]:
+        known |= words_of(left.pop(v) for v in named)
+    found = {n for n in names if words_of([n]) <= known}
+    lowered = {n.lower() for n in found}
+    return frozenset(found | {n for n, to in pointing.items() if lowered & {t.lower() for t in to}})
 
 
 def is_plain(name: str) -> bool:

@@ -159,6 +159,15 @@ class MySQL:
         self._settled, self._marked = 0, (0, time.monotonic())
         return here(conn, self._server(conn), keeps_gaps=True)
 
+    def telling(self, conn: Any) -> set[str] | None:
+        """Return the tables that have all of their triggers; who has no right to any is shown none."""
+        rows = conn.exec_driver_sql(
+            "SELECT event_object_table, count(*) FROM information_schema.triggers "
+            f"WHERE trigger_schema = database() AND trigger_name REGEXP '^{TRIGGER}_[0-9a-f]{{12}}_[iud]$' "
+            "GROUP BY event_object_table"
+        ).all()
+        return {name for name, count in rows if count == len(_KINDS)} if rows else None
+
     def forget(self) -> None:
         """The connection was lost: it may be another server now."""
         self._identity = None
@@ -173,25 +182,16 @@ class MySQL:
         at = Place.of(position)
         if at.server != self._server(conn):
             raise LostPlace("the server is another one: restored or failed over")
-        dead = self._dead(conn, at)
-        kept = tuple(gap for gap in at.gaps if gap not in dead)
-        batch = read(conn, Place(at.server, at.last, kept), keeps_gaps=True)
+        batch = read(conn, at, keeps_gaps=True, over=self._over(conn, at))
         if batch.is_all:
             self._settle(Place.of(batch.position).last)
         return batch
 
-    def _dead(self, conn: Any, at: Place) -> set[tuple[int, int]]:
-        """Return the gaps that nobody will fill.
-
-        Those that somebody has filled by now are not among them: they are committed, and looked for first.
-        """
+    def _over(self, conn: Any, at: Place) -> set[tuple[int, int]]:
+        """Return the gaps of which no transaction holds a number: what is to come of them is there by now."""
         old = [gap for gap in at.gaps if gap[1] <= self._settled]
-        if not old:
-            return set()
         held = set(without_dead(old, lambda low, high: _is_free(conn, low, high)))
-        free = [gap for gap in old if gap not in held]
-        asked = f"SELECT 1 FROM {CHANGES} WHERE id BETWEEN %s AND %s LIMIT 1"
-        return {gap for gap in free if conn.exec_driver_sql(asked, gap).first() is None}
+        return {gap for gap in old if gap not in held}
 
     def _settle(self, last: int) -> None:
         """Numbers up to ``last`` were given by now: ``SETTLED_S`` later none of them is without a lock."""
@@ -203,12 +203,12 @@ class MySQL:
     def purge(self, conn: Any, positions: Sequence[str]) -> int:
         """Remove rows that all readers have gone past."""
         least = min(Place.of(position).floor for position in positions)
-        # By number: a range would wait for the lock of the row behind its end.
-        asked = f"SELECT id FROM {CHANGES} WHERE id < {least:d} ORDER BY id LIMIT 10000"
-        ids = [str(row[0]) for row in conn.exec_driver_sql(asked)]
-        for start in range(0, len(ids), 1_000):
-            some = ", ".join(ids[start : start + 1_000])
-            conn.exec_driver_sql(f"DELETE FROM {CHANGES} WHERE id IN ({some})")
+        asked = f"SELECT id FROM {CHANGES} WHERE id < {least:d} ORDER BY id LIMIT 2000"
+        ids = [int(row[0]) for row in conn.exec_driver_sql(asked)]
+        # One by one: any range waits for the lock of the row behind its end, and so may a list of numbers,
+        # which the server is free to look for in the whole table.
+        if ids:
+            conn.exec_driver_sql(f"DELETE FROM {CHANGES} WHERE id = %s", [(number,) for number in ids])
         return len(ids)
 
 

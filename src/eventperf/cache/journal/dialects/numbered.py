@@ -6,7 +6,8 @@ transaction that is still under way, or was rolled back. A position remembers it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +15,9 @@ from eventperf.cache.journal.layout import CHANGES, Batch, LostPlace
 
 PAGE: Final = 5_000
 MOST_GAPS: Final = 2_000
+"""Beyond it neighbours are joined: the rows between them are told again until the server knows."""
+_AT_ONCE: Final = 100
+"""Ranges that are read by one statement."""
 _BEFORE: Final = 1_000
 """How many numbers before the first row that is there may belong to transactions under way."""
 
@@ -70,6 +74,17 @@ def holes(low: int, high: int, seen: Sequence[int]) -> list[Range]:
     return out
 
 
+def joined(gaps: Sequence[Range]) -> tuple[Range, ...]:
+    """Return no more than ``MOST_GAPS`` ranges that hold those that were given.
+
+    >>> joined([(1, 2), (5, 5)]), len(joined([(n, n) for n in range(0, 9_001, 2)]))
+    (((1, 2), (5, 5)), 1126)
+    """
+    while len(gaps) > MOST_GAPS:
+        gaps = [(gaps[at][0], gaps[min(at + 1, len(gaps) - 1)][1]) for at in range(0, len(gaps), 2)]
+    return tuple(gaps)
+
+
 def here(conn: Any, server: str, keeps_gaps: bool) -> str:
     """Return the position of this moment; what is missing among the rows that are there is still expected."""
     last = int(conn.exec_driver_sql(f"SELECT max(id) FROM {CHANGES}").scalar() or 0)
@@ -77,39 +92,64 @@ def here(conn: Any, server: str, keeps_gaps: bool) -> str:
         return str(Place(server, last))
     asked = f"SELECT id FROM {CHANGES} ORDER BY id DESC LIMIT {MOST_GAPS}"
     seen = sorted(row[0] for row in conn.exec_driver_sql(asked))
-    return str(Place(server, seen[-1], tuple(holes(max(1, seen[0] - _BEFORE), seen[-1], seen))))
+    return str(Place(server, seen[-1], joined(holes(max(1, seen[0] - _BEFORE), seen[-1], seen))))
 
 
-def read(conn: Any, at: Place, keeps_gaps: bool) -> Batch:
+def read(conn: Any, at: Place, keeps_gaps: bool, over: Container[Range] = ()) -> Batch:
     """Return a page of what was committed since ``at``.
 
-    Raises:
-        LostPlace: The numbers have begun anew, or too many are missing.
-    """
-    from sqlalchemy import text
+    Args:
+        conn: A connection whose statements see what is committed when they begin.
+        at: Where the last page has ended.
+        keeps_gaps: Numbers may be committed out of order.
+        over: Gaps of ``at`` of which no transaction holds a number any more: what is in them is read, and
+            what is not will never come.
 
+    Raises:
+        LostPlace: The numbers have begun anew.
+    """
     last = conn.exec_driver_sql(f"SELECT max(id) FROM {CHANGES}").scalar()
     if at.last and (last is None or last < at.last):
         raise LostPlace("the journal was emptied, restored or made anew")
     changes: dict[tuple[str, str | None], None] = {}
     left: list[Range] = []
     is_all = True
-    asked = text(f"SELECT id, tbl, k FROM {CHANGES} WHERE id BETWEEN :low AND :high ORDER BY id LIMIT {PAGE}")
-    for low, high in at.gaps:
-        rows = conn.execute(asked, {"low": low, "high": high}).all()
+    for start in range(0, len(at.gaps), _AT_ONCE):
+        some = at.gaps[start : start + _AT_ONCE]
+        rows = _rows(conn, " OR ".join(f"id BETWEEN {low:d} AND {high:d}" for low, high in some))
         changes.update(dict.fromkeys((row[1], row[2]) for row in rows))
-        left += holes(low, high, [row[0] for row in rows])
+        left += _still_missing(some, [row[0] for row in rows], over)
         is_all &= len(rows) < PAGE
-    rows = conn.execute(asked, {"low": at.last + 1, "high": max(last or 0, at.last + 1)}).all()
+    rows = _rows(conn, f"id BETWEEN {at.last + 1:d} AND {max(last or 0, at.last + 1):d}")
     changes.update(dict.fromkeys((row[1], row[2]) for row in rows))
     if rows and keeps_gaps:
         # Before the first row ever, how far back others may be under way is not known.
         low = at.last + 1 if at.last else max(1, rows[0][0] - _BEFORE)
         left += holes(low, rows[-1][0], [row[0] for row in rows])
-    if len(left) > MOST_GAPS:
-        raise LostPlace(f"over {MOST_GAPS:,} ranges of the journal's numbers are missing")
-    place = Place(at.server, rows[-1][0] if rows else at.last, tuple(left))
+    place = Place(at.server, rows[-1][0] if rows else at.last, joined(left))
     return Batch(list(changes), str(place), is_all and len(rows) < PAGE)
+
+
+def _rows(conn: Any, asked: str) -> list[Any]:
+    return list(
+        conn.exec_driver_sql(f"SELECT id, tbl, k FROM {CHANGES} WHERE {asked} ORDER BY id LIMIT {PAGE}").all()
+    )
+
+
+def _still_missing(gaps: Sequence[Range], seen: Sequence[int], over: Container[Range]) -> list[Range]:
+    """Return what is missing of gaps after a page of their rows, which may have ended amid one of them.
+
+    >>> _still_missing([(1, 3), (7, 9)], [2, 8], over={(7, 9)})
+    [(1, 1), (3, 3)]
+    """
+    end = seen[-1] if len(seen) == PAGE else None
+    out: list[Range] = []
+    for low, high in gaps:
+        if (low, high) not in over:
+            out += holes(low, high, seen[bisect_left(seen, low) : bisect_right(seen, high)])
+        elif end is not None and end < high:
+            out.append((max(low, end + 1), high))
+    return out
 
 
 def without_dead(gaps: Sequence[Range], is_free: Callable[[int, int], bool]) -> list[Range]:

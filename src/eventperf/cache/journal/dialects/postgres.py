@@ -56,6 +56,11 @@ _TABLES: Final = f"""
 SELECT DISTINCT tbl FROM {CHANGES}
 WHERE xid >= CAST(CAST(:xmax AS text) AS xid8) OR xid = ANY(CAST(CAST(:xip AS text) AS xid8[]))
 """
+_TRIGGERS: Final = f"""
+SELECT c.relname, array_agg(right(t.tgname, 1)) FROM pg_catalog.pg_trigger t
+JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+WHERE t.tgname ~ '^{TRIGGER}_[iudtr]$' AND t.tgenabled IN ('O', 'A') GROUP BY c.oid, c.relname
+"""
 _PURGE: Final = f"""
 DELETE FROM {CHANGES} WHERE ctid = ANY(ARRAY(
   SELECT ctid FROM {CHANGES} WHERE xid < CAST(CAST(:xmin AS text) AS xid8) LIMIT :most))
@@ -204,6 +209,13 @@ class Postgres:
             except Exception:  # a right that is not given, a server that has no such thing
                 self._identity = "unknown"
         return str(self._identity)
+
+    def telling(self, conn: Any) -> set[str]:
+        """Return the tables that have all of their triggers, switched on."""
+        rows = conn.exec_driver_sql(_TRIGGERS)
+        return {
+            name for name, kinds in rows if {"i", "u", "d", "t"} <= set(kinds) or {"r", "t"} <= set(kinds)
+        }
 
     def forget(self) -> None:
         """The connection was lost: it may be another server now."""

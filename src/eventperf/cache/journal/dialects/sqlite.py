@@ -88,6 +88,12 @@ class SQLite:
         """Return the position of this moment."""
         return here(conn, "", keeps_gaps=False)
 
+    def telling(self, conn: Any) -> set[str]:
+        """Return the tables that have all of their triggers: to make a table anew drops them."""
+        rows = conn.exec_driver_sql("SELECT tbl_name, name FROM sqlite_master WHERE type = 'trigger'")
+        tables = [table for table, name in rows if name.startswith(f"{TRIGGER}_")]
+        return {table for table in tables if tables.count(table) == len(_KINDS)}
+
     def forget(self) -> None:
         """Nothing is known of a connection."""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pprint import pformat
 from typing import TYPE_CHECKING, Final
 
+from eventperf._core.clock import Clock
 from eventperf._core.errors import EventPerfError
 from eventperf._pages.html import Html, markup, tag
 from eventperf.contrib.console.texts import heads, say
@@ -25,6 +26,7 @@ from eventperf.contrib.console.view import (
     select,
 )
 
+from .course import Course
 from .loads import Loads
 from .part import NotHere, Refused
 from .processes import Processes
@@ -45,8 +47,9 @@ class CachePart:
     title: str = "cache"
     actions: frozenset[str] = frozenset({"cache.invalidate"})
 
-    def __init__(self, caches: Mapping[str, CacheManager]) -> None:
+    def __init__(self, caches: Mapping[str, CacheManager], clock: Clock) -> None:
         self._caches = caches
+        self._courses = {name: Course(clock) for name in caches}
         self._seen: dict[str, CacheStats] = {}
         self._loads = {name: Loads(cache) for name, cache in caches.items()}
         self._processes = {
@@ -88,8 +91,9 @@ class CachePart:
             note = say("hits_and_loads", loads=f"{total.loads:,}")
             if len(known) > 1:
                 note = say("hits_of_all", n=f"{len(known):,}", loads=f"{total.loads:,}")
+            self._courses[name].note(total, len(known))
             shown.append(card(name, f"{total.hit_ratio:.1%}", note, _level(stats)))
-        return cards(shown)
+        return markup(cards(shown), *(course.plots(name) for name, course in self._courses.items()))
 
     def show(self, view: View) -> tuple[str, Sequence[object]]:
         """Show every cache, and one key of one of them when asked."""
@@ -97,7 +101,12 @@ class CachePart:
             raise NotHere(say("not_found"))
         body: list[object] = []
         for name, cache in self._caches.items():
-            parts: list[object] = [_figures(cache.stats()), tag("p", say("since_start"), class_="muted")]
+            stats = cache.stats()
+            known = self._processes[name].read() if name in self._processes else ()
+            total = type(stats).summed(one.stats for one in known) if known else stats
+            self._courses[name].note(total, len(known))
+            parts: list[object] = [_figures(stats), tag("p", say("since_start"), class_="muted")]
+            parts.append(self._courses[name].plots(name))
             if name in self._processes:
                 parts += [tag("h3", say("fleet")), self._processes[name].table()]
             parts += [tag("h3", say("dearest")), self._loads[name].table(view)]

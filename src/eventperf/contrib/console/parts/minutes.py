@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Final
 
+from eventperf._core.clock import Clock
 from eventperf._pages.html import Html, markup, tag
 from eventperf._pages.svg import lines
 from eventperf.contrib.console.texts import heads, say
@@ -13,16 +15,32 @@ if TYPE_CHECKING:
     from eventperf.queues import QueueManager
     from eventperf.queues.minutes import Interval, Metrics
 
+Lines = list[tuple[str, list[tuple[float, float]]]]
+
 _SPANS: Final = {"1h": "1m", "6h": "5m", "24h": "15m"}
+_FRESH_S: Final = {"1h": 5.0, "6h": 30.0, "24h": 60.0}
 _DRAWN: Final = 5  # series in one plot: as many as there are colours, and one less
 
 
-def plots(manager: QueueManager, span: str = "1h") -> Html:
+class Minutes:
+    """The minutes of one manager: a day of many kinds of jobs is read once a minute at most."""
+
+    def __init__(self, manager: QueueManager, clock: Clock) -> None:
+        self._manager, self._clock = manager, clock
+        self._mu = threading.Lock()
+        self._read: dict[str, tuple[float, Metrics]] = {}
+
+    def of(self, span: str) -> Metrics:
+        """Return what the last hour, or another span of the switch, brought."""
+        with self._mu:
+            now = self._clock.monotonic()
+            if span not in self._read or now - self._read[span][0] >= _FRESH_S[span]:
+                self._read[span] = (now, self._manager.metrics(since=span, step=_SPANS[span]))
+            return self._read[span][1]
+
+
+def plots(metrics: Metrics) -> Html:
     """Return jobs a minute and waits, by queue."""
-    return _plots(manager.metrics(since=span, step=_SPANS[span]))
-
-
-def _plots(metrics: Metrics) -> Html:
     if not metrics.intervals:
         return empty(say("no_minutes"))
     by_queue: dict[str, dict[float, Interval]] = {}
@@ -34,20 +52,24 @@ def _plots(metrics: Metrics) -> Html:
             kept[one.at] = one
     busiest = sorted(by_queue, key=lambda q: -sum(_ended(i) for i in by_queue[q].values()))[:_DRAWN]
     steps = [((at - metrics.until) / 60, at) for at in _steps(metrics)]
-    done, waits = [], []
+    done: Lines = []
+    waits: dict[float, Lines] = {50.0: [], 99.0: []}
     for queue in busiest:
         kept = by_queue[queue]
         done.append((queue, [(x, _rate(kept.get(at), metrics.step_s)) for x, at in steps]))
-        waits.append((queue, [(x, v) for x, at in steps if (v := _late(kept.get(at))) is not None]))
+        for percent, drawn in waits.items():
+            late = ((x, _late(kept.get(at), percent)) for x, at in steps)
+            drawn.append((queue, [(x, seconds) for x, seconds in late if seconds is not None]))
     return tag(
         "div",
         tag("div", tag("h3", say("jobs_a_minute")), _drawn(done, say("unit_jobs"))),
-        tag("div", tag("h3", say("wait_p99")), _drawn(waits, say("unit_seconds"))),
+        tag("div", tag("h3", say("wait_p50")), _drawn(waits[50.0], say("unit_seconds"))),
+        tag("div", tag("h3", say("wait_p99")), _drawn(waits[99.0], say("unit_seconds"))),
         class_="multiples",
     )
 
 
-def _drawn(series: list[tuple[str, list[tuple[float, float]]]], unit: str) -> Html:
+def _drawn(series: Lines, unit: str) -> Html:
     if not any(points for _, points in series):
         return empty(say("no_minutes"))
     x = say("minutes_from_now")
@@ -67,11 +89,11 @@ def _rate(one: Interval | None, step_s: float) -> float:
     return 0.0 if one is None else _ended(one) * 60.0 / step_s
 
 
-def _late(one: Interval | None) -> float | None:
-    return None if one is None else one.wait.percentile(99)
+def _late(one: Interval | None, percent: float) -> float | None:
+    return None if one is None else one.wait.percentile(percent)
 
 
-def section_of(view: View, name: str, manager: QueueManager) -> Html:
+def section_of(view: View, minutes: Minutes) -> Html:
     """Return plots and a table of the span that the URL asks for."""
     asked = view.request.asked("span", "1h")
     span = asked if asked in _SPANS else "1h"
@@ -80,8 +102,8 @@ def section_of(view: View, name: str, manager: QueueManager) -> Html:
         for s in _SPANS
     ]
     chooser = tag("nav", *links, class_="tabs", aria_label=say("how_far_back"))
-    metrics = manager.metrics(since=span, step=_SPANS[span])  # once for both
-    return markup(chooser, _plots(metrics), _table(metrics, span))
+    metrics = minutes.of(span)
+    return markup(chooser, plots(metrics), _table(metrics, span))
 
 
 def _table(metrics: Metrics, span: str) -> Html:

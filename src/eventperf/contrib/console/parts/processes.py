@@ -28,6 +28,7 @@ class Processes:
 
     def __init__(self, cache: CacheManager) -> None:
         self._cache = cache
+        self._has_board = hasattr(cache.store, "board")
         self._mu = threading.Lock()
         self._read_at = float("-inf")
         self._is_down = False
@@ -35,6 +36,8 @@ class Processes:
 
     def read(self) -> Sequence[CacheProcess]:
         """Return the processes; this one alone where the second tier does not answer."""
+        if not self._has_board:
+            return self._cache.fleet()
         with self._mu:
             if time.monotonic() - self._read_at >= _FRESH_S:
                 try:
@@ -47,11 +50,12 @@ class Processes:
     def table(self) -> Html:
         """Return each process and the sum."""
         found = self.read()
-        store = self._cache.store
         if self._is_down:
             return tag("p", say("fleet_down"), class_="bad")
-        if not hasattr(store, "board"):
-            return tag("p", say("fleet_alone" if store is None else "fleet_no_board"), class_="muted")
+        if not self._has_board:
+            return tag(
+                "p", say("fleet_alone" if self._cache.store is None else "fleet_no_board"), class_="muted"
+            )
         rows = [_row(one) for one in found[:_MOST]]
         total = type(found[0].stats).summed(one.stats for one in found) if found else None
         if total is not None and len(found) > 1:

@@ -41,6 +41,11 @@ class QueuesPart:
 
     def __init__(self, managers: Mapping[str, QueueManager], clock: Clock) -> None:
         self._managers, self._clock = managers, clock
+        self._minutes = {
+            name: minutes.Minutes(manager, clock)
+            for name, manager in managers.items()
+            if "metrics" in manager.backend.capabilities
+        }
         self._seen: dict[str, list[QueueStatus]] = {}
 
     def attention(self) -> list[Attention]:
@@ -55,7 +60,7 @@ class QueuesPart:
             for rows in self._seen.values()
             for s in rows
         )
-        drawn = [minutes.plots(m) for m in self._managers.values() if "metrics" in m.backend.capabilities]
+        drawn = [minutes.plots(known.of("1h")) for known in self._minutes.values()]
         return markup(shown, *drawn)
 
     def show(self, view: View) -> tuple[str, Sequence[object]]:
@@ -85,8 +90,8 @@ class QueuesPart:
             yield tag("p", view.link("/queues/workers", say("workers"), **{"in": name}))
         if "search" in has:
             yield tag("p", view.link("/queues/jobs", say("find_jobs"), **{"in": name}))
-        if "metrics" in has:
-            yield minutes.section_of(view, name, manager)
+        if name in self._minutes:
+            yield minutes.section_of(view, self._minutes[name])
         if view.may("queue.purge", None):
             yield self._purging(view, name, manager)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -15,11 +16,12 @@ from . import replicas
 from .part import NotHere, Refused
 
 if TYPE_CHECKING:
-    from eventperf.scaling import ScalingDecision
+    from eventperf.scaling import Alert, ScalingDecision
 
 _DECISIONS: Final = 200
 _AHEAD_S: Final = 86_400.0
 _POINTS: Final = 2_000
+_ALERTS: Final = 50
 _OTHERS: Final = 20  # scalers whose shadows are looked for
 _DRAWN: Final = 4  # targets on the overview
 
@@ -36,6 +38,13 @@ class ScalingPart:
 
     def __init__(self, scalers: Mapping[str, Any], clock: Clock) -> None:
         self._scalers, self._clock = scalers, clock
+        self._alerts: dict[str, deque[Alert]] = {}
+        for name, scaler in scalers.items():
+            if hasattr(scaler, "on"):
+                from eventperf.scaling import Alert
+
+                heard = self._alerts[name] = deque(maxlen=_ALERTS)
+                scaler.on(heard.append, Alert)
         self._seen: list[tuple[str, ScalingDecision]] = []
 
     def attention(self) -> list[Attention]:
@@ -101,6 +110,9 @@ class ScalingPart:
         yield listing(say("decisions"), columns, rows[:50])
         full = (tag("pre", last.explain()) for last in islice(newest.values(), 50))
         yield tag("details", tag("summary", say("newest_in_full")), *full)
+        if name in self._alerts:
+            yield tag("h3", say("alerts"))
+            yield _alerts(list(self._alerts[name]))
         yield tag("h3", say("calendar"))
         yield self._calendar(scaler)
 
@@ -149,6 +161,16 @@ class ScalingPart:
             raise Refused(say("not_found"))
         scaler.frozen = action == "scaling.freeze"
         return Done(what=action.partition(".")[2], path=self.path)
+
+
+def _alerts(heard: Sequence[Alert]) -> Html:
+    if not heard:
+        return empty(say("no_alerts"))
+    rows = [
+        (moment(a.at), a.target, a.kind, say("recovered") if a.recovered else "", a.text)
+        for a in reversed(heard)
+    ]
+    return listing(say("alerts_told"), heads("when target kind state why"), rows)
 
 
 def _newest(scaler: Any, most: int) -> list[ScalingDecision]:

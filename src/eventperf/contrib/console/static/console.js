@@ -18,11 +18,12 @@
     }
   }
 
-  // What a person is in the middle of is never replaced.
+  // What a person is in the middle of is never replaced, nor what the keyboard has come to.
   function isBusy(main) {
     const active = document.activeElement, chosen = document.getSelection();
     return document.hidden || (chosen && !chosen.isCollapsed) ||
-      (active && main.contains(active) && /^(INPUT|SELECT|TEXTAREA|BUTTON|SUMMARY)$/.test(active.tagName)) ||
+      (active && active !== main && main.contains(active) &&
+        (/^(INPUT|SELECT|TEXTAREA|BUTTON|SUMMARY)$/.test(active.tagName) || active.matches(":focus-visible"))) ||
       main.querySelector("input[name=id]:checked, details[open], [data-still]") !== null;
   }
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,18 +16,20 @@ from eventperf.dbopt.errors import OptimizerBusy, SourceUnavailable, StatementRe
 from eventperf.dbopt.indexes.estimate import StatisticsPlanner
 from eventperf.dbopt.protocols import Capabilities, Measurement, PartitionPlan, Planner, Query
 from eventperf.dbopt.schema.ddl import create_index_sql, quote
-from eventperf.dbopt.schema.model import Column, ExistingIndex, IndexSpec, Schema, Table
+from eventperf.dbopt.schema.model import Column, ExistingIndex, IndexSpec, Schema, Table, touched
 from eventperf.dbopt.schema.selectivity import column_stats
 from eventperf.dbopt.statements.lex import render
 from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
 
 from . import grants, partitions
+from .ground import GroundedPlanner
 from .harmless import harm
 from .indexes import found_indexes
 from .promises import promised
+from .running import limit_time, measured
 from .sources import Digests, SlowLogTable
-from .what_if import Refused, ShadowPlanner
+from .what_if import Refused
 
 _SAMPLE: Final = 3_000
 _TEXT_PREFIX: Final = 64
@@ -36,7 +37,6 @@ _LONG: Final = ("text", "blob")
 _RETRYABLE: Final = (1205, 1213)  # lock wait time-out, deadlock
 _NO_LOCK: Final = 1205
 _LOCK_S: Final = 2  # how long a question of ours waits for a lock
-_TIMED_OUT: Final = (1969, 3024, 1317)
 
 
 class MysqlDialect:
@@ -111,6 +111,13 @@ class MysqlDialect:
 
     def schema(self) -> Schema:
         """Read information_schema and a sample of every table."""
+        return self._schema(None)
+
+    def schema_of(self, words: frozenset[str], /) -> Schema:
+        """Read information_schema, and a sample of the tables that statements of these words may read."""
+        return self._schema(words)
+
+    def _schema(self, words: frozenset[str] | None) -> Schema:
         tables = self._rows(
             "SELECT table_name, table_rows, data_length FROM information_schema.tables "
             "WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'"
@@ -135,6 +142,10 @@ class MysqlDialect:
             )
         )
         indexes = self._all_indexes(None)
+        sampled = {name for name, _, _ in tables}
+        if words is not None:
+            pointing = {t: [parts[0][1] for parts in k.values()] for t, k in keys.items()}
+            sampled &= touched(sampled, views, pointing, words)
         out: dict[str, Table] = {}
         locked: dict[str, str] = {}
         for name, rows, size in tables:
@@ -142,7 +153,7 @@ class MysqlDialect:
             try:
                 if not told[0]:  # MariaDB skips what it cannot open
                     raise Refused("it could not be opened")
-                out[name] = self._table(name, int(rows or 0), int(size or 0), *told)
+                out[name] = self._table(name, int(rows or 0), int(size or 0), *told, name in sampled)
             except (Refused, self._pymysql.MySQLError) as error:
                 if isinstance(error, self._pymysql.MySQLError) and error.args[0] != _NO_LOCK:
                     raise
@@ -157,12 +168,15 @@ class MysqlDialect:
         columns: list[Any],
         indexes: list[ExistingIndex],
         keys: dict[str, Any],
+        is_sampled: bool,
     ) -> Table:
         primary = next((tuple(k.name for k in i.spec.keys) for i in indexes if i.primary), ())
         quoted = quote(name, "mysql")
         names = ", ".join(quote(c[0], "mysql") for c in columns)
         sample: list[Any] = []
-        if rows <= _SAMPLE * 4 or len(primary) != 1:
+        if not is_sampled:
+            pass  # no statement reads it
+        elif rows <= _SAMPLE * 4 or len(primary) != 1:
             sample = self._rows(f"SELECT {names} FROM {quoted} LIMIT {_SAMPLE * 4}")
         else:
             # Every n-th primary key: a range of the clustered index per step is cheap and spread out.
@@ -231,7 +245,8 @@ class MysqlDialect:
             fairy = self._what_if.raw_connection()
             try:
                 server = "MariaDB" if self.is_mariadb else "MySQL"
-                return ShadowPlanner(fairy.driver_connection, fairy.close, self._connection, schema, server)
+                errors, db = self._pymysql.MySQLError, fairy.driver_connection
+                return GroundedPlanner(errors, db, fairy.close, self._connection, schema, server, self.harm)
             except BaseException:
                 fairy.close()
                 raise
@@ -384,53 +399,12 @@ class MysqlDialect:
         """Run SELECTs with a statement time-out and read their plan."""
         if any(self.harm(text) is not None for text in {s.sql for s in samples}):
             return None
-        times: list[list[float]] = []
-        capped = False
-        with self._connection(ends=True) as db, db.cursor() as cursor:
-            try:
-                sql, values = render(samples[0].sql, samples[0].values, "format", "mysql")
-                cursor.execute(f"EXPLAIN FORMAT=TRADITIONAL {sql}", values or None)
-                names = [d[0].lower() for d in cursor.description]
-                plan = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-                self._timeout(cursor, timeout_s)
-                for sample in samples:
-                    took_s: list[float] = []
-                    times.append(took_s)
-                    for _ in range(runs):
-                        took = self._run(cursor, sample)
-                        capped = capped or took is None
-                        took_s.append(timeout_s if took is None else took)
-                        if sum(took_s) > timeout_s / 4:
-                            break
-            except self._pymysql.MySQLError:
-                return None
-            finally:
-                if db.open:
-                    db.rollback()
-                    self._timeout(cursor, 0)
-        text = "\n".join(
-            f"{p['table']}: {p['type']} {p['key'] or 'no index'} {p['extra'] or ''}".strip() for p in plan
-        )
-        used = {k for p in plan for k in str(p["key"] or "").replace("Intersect", "").split(",") if k}
-        return Measurement.of(times, text, frozenset(used), capped)
+        with self._connection(ends=True) as db:
+            errors = self._pymysql.MySQLError
+            return measured(errors, db, samples, runs=runs, timeout_s=timeout_s, limit=self._timeout)
 
     def _timeout(self, cursor: Any, timeout_s: float) -> None:
-        if self.is_mariadb:
-            cursor.execute(f"SET SESSION max_statement_time = {timeout_s:.3f}")
-        else:
-            cursor.execute(f"SET SESSION max_execution_time = {int(timeout_s * 1000)}")
-
-    def _run(self, cursor: Any, sample: Sample) -> float | None:
-        sql, values = render(sample.sql, sample.values, "format", "mysql")
-        began = time.perf_counter()
-        try:
-            cursor.execute(sql, values or None)
-            cursor.fetchall()
-        except self._pymysql.MySQLError as error:
-            if error.args and error.args[0] in _TIMED_OUT:
-                return None
-            raise
-        return time.perf_counter() - began
+        limit_time(cursor, timeout_s, is_mariadb=self.is_mariadb)
 
     def promised(self, schema: Schema, names: Collection[str], /) -> Schema:
         """Return the schema with what is enforced of these tables."""

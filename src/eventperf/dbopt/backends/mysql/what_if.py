@@ -54,6 +54,7 @@ class Shadows:
         self.made: dict[str, frozenset[str]] = {}
         self.rows: dict[str, int] = {}
         self.share: dict[str, float] = {}
+        self.whole: set[str] = set()
         with db.cursor() as cursor:
             cursor.execute(
                 "SELECT GET_LOCK(CONCAT('eventperf.shadow.', LEFT(SHA2(DATABASE(), 256), 32)), 20)"
@@ -81,12 +82,17 @@ class Shadows:
                     self._copy(source, self._schema.tables[name], whole)
         return set(missing)
 
+    def fill(self, name: str) -> None:
+        """Copy all rows of a table that there is a sample of."""
+        with self._source() as source:
+            self._copy(source, self._schema.tables[name], self.made[name], is_whole=True)
+
     def _run(self, sql: str, values: Any = None, *, source: Any = None) -> list[Any]:
         with (self._db if source is None else source).cursor() as cursor:
             cursor.execute(sql, values)
             return list(cursor.fetchall())
 
-    def _copy(self, source: Any, table: Table, columns: frozenset[str]) -> None:
+    def _copy(self, source: Any, table: Table, columns: frozenset[str], *, is_whole: bool = False) -> None:
         name = quote(table.name, "mysql")
         there = self._run(
             "SELECT table_comment FROM information_schema.tables WHERE table_schema = DATABASE() "
@@ -103,9 +109,11 @@ class Shadows:
         self.made[table.name] = columns
         self.share[table.name] = 1.0
         if not self._empty:
-            self._fill(source, table, name, columns)
+            self._fill(source, table, name, columns, is_whole=is_whole)
 
-    def _fill(self, source: Any, table: Table, name: str, wanted_columns: frozenset[str]) -> None:
+    def _fill(
+        self, source: Any, table: Table, name: str, wanted_columns: frozenset[str], *, is_whole: bool
+    ) -> None:
         computed = {
             row[0]
             for row in self._run(
@@ -118,17 +126,22 @@ class Shadows:
         columns = columns or [c for c in table.columns if c not in computed][:1]
         wanted = min(1.0, max(_SHARE, _WHOLE / max(1, table.rows)), max(_MOST, 1) / max(1, table.rows))
         pick = ""
-        if wanted < 1:
+        is_whole = is_whole or wanted >= 1
+        if not is_whole:
             key = table.columns.get(table.primary_key[0]) if len(table.primary_key) == 1 else None
             if key is not None and "int" in key.type:
                 pick = f" WHERE MOD({quote(key.name, 'mysql')}, {max(1, round(1 / wanted))}) = 0"
             else:
                 pick = f" WHERE RAND(7) < {wanted:.6f}"
         names = ", ".join(quote(c, "mysql") for c in columns)
-        rows = self._run(f"SELECT {names} FROM {name}{pick} LIMIT {2 * _MOST}", source=source)
-        if len(rows) < min(table.rows, _WHOLE) / 10:  # keys with gaps
+        most = 2 * max(_MOST, table.rows) if is_whole else 2 * _MOST
+        rows = self._run(f"SELECT {names} FROM {name}{pick} LIMIT {most}", source=source)
+        if is_whole and len(rows) < most:
+            self.whole.add(table.name)
+        elif len(rows) < min(table.rows, _WHOLE) / 10:  # keys with gaps
             rows = self._run(f"SELECT {names} FROM {name} LIMIT {_WHOLE}", source=source)
-        self.share[table.name] = min(1.0, len(rows) / max(1, table.rows)) or 1.0  # of an empty one, all
+        share = min(1.0, len(rows) / max(1, table.rows)) or 1.0  # of an empty one, all
+        self.share[table.name] = 1.0 if table.name in self.whole else share
         self.rows[table.name] = len(rows)
         marks = ", ".join(["%s"] * len(columns))
         with self._db.cursor() as cursor:

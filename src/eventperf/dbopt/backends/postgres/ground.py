@@ -18,6 +18,7 @@ from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample
 
 from .copies import Copies
+from .harmless import harm
 from .running import measured
 from .what_if import HypoPlanner
 
@@ -50,6 +51,10 @@ class CopiesGround:
         if size < _BYTES * known.size_bytes:
             return f"{table} has {size:,} bytes in what_if, and {known.size_bytes:,} here"
         return None
+
+    def harm(self, sql: str, /) -> str | None:
+        """Return why a statement is not run here."""
+        return harm(self._db, self._copies.local(sql))
 
     def build(self, spec: IndexSpec, name: str, /, *, timeout_s: float) -> None:
         there = replace(spec, table=self._copies.place(spec.table))

@@ -17,7 +17,16 @@ from eventperf._core.files import private
 from eventperf.dbopt.errors import OptimizerBusy, SourceUnavailable, StatementRefused
 from eventperf.dbopt.protocols import Capabilities, Measurement
 from eventperf.dbopt.schema.ddl import create_index_sql, normal_expression, quote
-from eventperf.dbopt.schema.model import Column, ExistingIndex, IndexSpec, Key, Schema, Table
+from eventperf.dbopt.schema.model import (
+    Column,
+    ColumnStats,
+    ExistingIndex,
+    IndexSpec,
+    Key,
+    Schema,
+    Table,
+    touched,
+)
 from eventperf.dbopt.schema.selectivity import column_stats
 from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample, Workload
@@ -80,6 +89,13 @@ class SqliteDialect:
 
     def schema(self) -> Schema:
         """Read the catalog and sample every table (about 10 ms each)."""
+        return self._schema(None)
+
+    def schema_of(self, words: frozenset[str], /) -> Schema:
+        """Read the catalog, and sample the tables that statements of these words may read."""
+        return self._schema(words)
+
+    def _schema(self, words: frozenset[str] | None) -> Schema:
         with self._connection() as db:
             rows = db.execute(
                 "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
@@ -87,10 +103,19 @@ class SqliteDialect:
             found = rows.fetchall()
             views = {name: sql for kind, name, sql in found if kind == "view"}
             counts = self._known_counts(db)
-            tables = {}
-            for kind, name, sql in found:
-                if kind == "table" and sql and not sql.lstrip().upper().startswith("CREATE VIRTUAL"):
-                    tables[name] = self._table(db, name, counts)
+            plain = [
+                name
+                for kind, name, sql in found
+                if kind == "table" and sql and not sql.lstrip().upper().startswith("CREATE VIRTUAL")
+            ]
+            sampled = frozenset(plain)
+            if words is not None:
+                asked = 'SELECT m.name, k."table" FROM sqlite_master m, pragma_foreign_key_list(m.name) k'
+                pointing: dict[str, list[str]] = {}
+                for name, target in db.execute(asked):
+                    pointing.setdefault(name, []).append(target)
+                sampled = touched(plain, views, pointing, words)
+            tables = {name: self._table(db, name, counts, name in sampled) for name in plain}
             return Schema(tables=tables, views=views, dialect="sqlite")
 
     @staticmethod
@@ -104,13 +129,16 @@ class SqliteDialect:
                 out[table] = max(out.get(table, 0), int(first))
         return out
 
-    def _table(self, db: Any, name: str, counts: dict[str, int]) -> Table:
+    def _table(self, db: Any, name: str, counts: dict[str, int], is_sampled: bool) -> Table:
         quoted = quote(name, "sqlite")
         info = db.execute(f"PRAGMA table_xinfo({quoted})").fetchall()
         columns = [(c[1], c[2] or "", not c[3], c[5]) for c in info if c[6] != 1]
         primary = tuple(c[0] for c in sorted((c for c in columns if c[3]), key=lambda c: c[3]))
-        rows, sample = self._sample(db, quoted, [c[0] for c in columns], counts.get(name))
-        stats = [column_stats([row[i] for row in sample], rows) for i in range(len(columns))]
+        if is_sampled:
+            rows, sample = self._sample(db, quoted, [c[0] for c in columns], counts.get(name))
+            stats = [column_stats([row[i] for row in sample], rows) for i in range(len(columns))]
+        else:
+            rows, sample, stats = counts.get(name, 0), [], [ColumnStats()] * len(columns)
         width = sum(s.width for s in stats) + len(columns) + 6
         indexes = tuple(self.indexes(name, db))
         collations = self._collations(db, name)

@@ -17,6 +17,7 @@ from eventperf.dbopt.schema.ddl import create_index_sql, quote
 from eventperf.dbopt.schema.model import IndexSpec, Schema
 from eventperf.dbopt.statements.workload import Sample
 
+from .harmless import harm
 from .running import measured
 from .what_if import ScratchPlanner
 
@@ -44,6 +45,10 @@ class CopyGround:
 
     def unfit(self, table: str, /) -> str | None:
         return None
+
+    def harm(self, sql: str, /) -> str | None:
+        """Return why a statement is not run here."""
+        return harm(self._db, sql)
 
     def build(self, spec: IndexSpec, name: str, /, *, timeout_s: float) -> None:
         end = time.monotonic() + timeout_s

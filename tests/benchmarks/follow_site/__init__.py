@@ -1,0 +1,1 @@
+"""The Django application that every cache of ``bench_follow`` serves."""
