@@ -87,7 +87,7 @@ def give_back(tx: Tx, freed: Iterable[Any]) -> Collection[str]:
             places.add(place_of(limit, turn))
             woken.update(tx.home.settings.queues if limit.queue is None else (limit.queue,))
     for mine in _of(tx, places):
-        # All of them: one that is due may be locked by a claim which counted before, and is about to say when next.
+        # All of them: a claim that counted before may be putting off one that is due.
         asked = select(_s.n, _s.at).where(mine).order_by(_s.n).with_for_update()
         if full := [row.n for row in tx.conn.execute(asked) if row.at > 0]:
             tx.conn.execute(update(s.shelves).where(_s.n.in_(full)).values(at=0.0))
