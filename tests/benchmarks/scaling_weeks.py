@@ -87,11 +87,14 @@ class CronHpa:
 class Kpa:
     """Knative's autoscaler: 60 s stable, panic above twice the ready capacity, target 70 %."""
 
+    def __init__(self, share: float = 0.7) -> None:
+        self._each = share * POD_RPS
+
     def decide(self, observation: Observation, /) -> Recommendation:
         rate, ready = observation.value("rps") or 0.0, max(1, observation.state.ready)
         past = [*observation.memory.get("past", ())[-3:], rate]
-        stable = math.ceil(sum(past) / len(past) / (0.7 * POD_RPS))
-        panic = math.ceil(rate / (0.7 * POD_RPS))
+        stable = math.ceil(sum(past) / len(past) / self._each)
+        panic = math.ceil(rate / self._each)
         until, most = observation.memory.get("panic", (-1.0, 0))
         if panic / ready >= 2.0:
             until = observation.at_s + 60.0
@@ -129,10 +132,10 @@ def measure(weeks: int) -> list[dict[str, Any]]:
 
 
 def _counted(made: Week) -> list[bool]:
-    """Leave out the first opening of each kind, from which nobody can know what comes."""
+    """Leave out the first listed opening of each kind: nobody was told what kind those before it are."""
     firsts = dict[str, float]()
-    for opening in made.openings:
-        firsts.setdefault(opening.kind, opening.at)
+    for event in sorted(made.calendar, key=lambda event: event.at):
+        firsts.setdefault(event.kind, event.at)
     spans = [(at - 300.0, at + 5400.0) for at in firsts.values()]
     times = (i * STEP_S for i in range(len(made.trace.rates)))
     return [not any(a <= t < b for a, b in spans) for t in times]

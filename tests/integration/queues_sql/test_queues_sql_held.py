@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -186,3 +187,25 @@ def test_jobs_on_a_shelf_that_somebody_deleted_hold_up_nobody(url: str) -> None:
             done += station.drain()
         assert done == jobs[2:]
         assert shelved(queues) == (0, 0)
+
+
+def test_a_job_that_ends_beside_a_claim_has_its_shelf_looked_at(url: str) -> None:
+    """The claim has counted it as running and is about to say that the shelf is looked at later."""
+    if url.startswith("sqlite"):
+        pytest.skip("one writer at a time")
+    with QueueManager(url, limits=[Limit(type="t", concurrency=1)]) as queues:
+        queues.enqueue_many("t", range(3))
+        station = Station(queues, "t", lease_s=3600)
+        (lease,) = station.take()
+        engine = queues.backend.engine()  # type: ignore[attr-defined]
+        with engine.begin() as conn:
+            conn.execute(text("UPDATE eventperf_shelves SET at = 0"))
+        end = threading.Thread(target=station.end, args=(lease,))
+        with engine.begin() as conn:
+            conn.execute(text("UPDATE eventperf_shelves SET at = 1e12"))
+            end.start()
+            end.join(0.5)  # it waits for this transaction, or has not come so far
+        end.join(60)
+        with engine.begin() as conn:
+            assert conn.execute(text("SELECT at FROM eventperf_shelves")).scalar_one() == 0
+        assert len(station.take()) == 1

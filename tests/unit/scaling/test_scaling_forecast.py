@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from eventperf.scaling import (
     Trace,
     backtest,
 )
-from eventperf.scaling.policies.forecast import shapes
+from eventperf.scaling.policies.forecast import seasons, shapes
 from eventperf.testing import FakeClock
 
 DAY, NINE = 86_400, 9 * 3600
@@ -112,3 +113,49 @@ def test_exact_counts_make_it_sure_and_wrong_ones_unsure() -> None:
         )
     new, few, many = (shapes.surplus(d, known, found, 0.985) for d in ({}, sure, unsure))
     assert 1.0 < few < 1.35 < new < many
+
+
+def test_the_second_event_of_a_kind_is_less_sure_than_the_tenth() -> None:
+    found = [["open|0", 1000.0]]
+    few, many = (shapes.surplus({}, learned([(1000.0, 1.0)] * n), found, 0.985) for n in (1, 10))
+    assert 1.0 < many < few
+    assert few == pytest.approx(math.exp(2.17 * 0.3 * math.sqrt(2.0)), rel=0.1), "sigma 0.3 there and here"
+
+
+def test_the_count_of_the_first_event_is_no_truer_than_that_of_the_second() -> None:
+    """Both were off by as much, one up and one down: what is learned lies about in the middle."""
+    assert 1.0 < learned([(1000.0, 1.35), (1000.0, 0.75)])["open|0"][0] < 1.1
+
+
+@given(each=st.floats(0.05, 20.0), size=st.floats(200, 20_000), share=st.floats(0.5, 10.0))
+def test_what_a_person_brings_is_not_mixed_with_a_share_of_the_load(
+    each: float, size: float, share: float
+) -> None:
+    """Entries of one kind, with a count and without: each is learned for itself."""
+    counted = [CalendarEvent(at=0.0, kind="open", expected=size)]
+    plain = [CalendarEvent(at=0.0, kind="open")]
+
+    def after(known: dict[str, Any], events: list[CalendarEvent], leap: float) -> dict[str, Any]:
+        found = shapes.features(0, 100.0, events)
+        return shapes.learn(known, found, 100.0, leap, shapes.explained(known, found))
+
+    known = after(after({}, counted, each * size), plain, share * 100.0)
+    for events, leap in ((counted, each * size), (plain, share * 100.0)):
+        said = shapes.explained(known, shapes.features(0, 100.0, events))
+        assert said == pytest.approx(leap, rel=0.15, abs=20.0)
+
+
+def leapt(*days: int) -> dict[str, Any]:
+    return {"108": [[day, 5.0] for day in days]}
+
+
+@pytest.mark.parametrize("safety", [0.9, 0.985, 0.999])
+def test_what_came_on_each_of_three_days_is_reserved_for_at_any_safety(safety: float) -> None:
+    quantile = seasons.reserved_quantile(1.0 - safety)
+    assert seasons.leap_quantile(leapt(0, 1, 2), 3 * 288 + 108, 0, quantile) == 5.0
+
+
+def test_what_came_on_one_day_of_four_is_not_worth_a_reserve() -> None:
+    """It would stand for ten minutes each day to save one."""
+    quantile = seasons.reserved_quantile(0.015)
+    assert seasons.leap_quantile(leapt(3, 7), 8 * 288 + 108, 0, quantile) == 0.0

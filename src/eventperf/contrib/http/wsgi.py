@@ -264,18 +264,16 @@ def asked_of(
     host = headers.get("host") or f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
     base, path = str(environ.get("SCRIPT_NAME", "")), str(environ.get("PATH_INFO", ""))
     where = place(str(environ.get("wsgi.url_scheme", "http")), host, base, path)
+    query = str(environ.get("QUERY_STRING", ""))
+    raw = str(environ.get("RAW_URI") or environ.get("REQUEST_URI") or "")
+    seen = f"{base}{path}?{query}" if query else f"{base}{path}"
+    exact = place("", "", "", raw) if raw and raw != seen else ""  # a%2Fb is not a/b, nor a#b or http://b/a
     return Asked(
         method=environ["REQUEST_METHOD"],
-        url=f"{where}{_exact(environ)}?{environ.get('QUERY_STRING', '')}",
+        url=f"{where}{exact}?{query}",
         path=where,
         headers=headers,
         known=known or in_environ(environ, harmless),
         around=around,
         harmless=harmless,
     )
-
-
-def _exact(environ: Mapping[str, Any]) -> str:
-    """Return the path as it was written, where the server tells and it matters: a%2Fb is not a/b."""
-    raw = str(environ.get("RAW_URI") or environ.get("REQUEST_URI") or "").partition("?")[0]
-    return place("", "", "", raw) if "%" in raw else ""

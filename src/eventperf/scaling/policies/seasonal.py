@@ -11,8 +11,7 @@ from .latency import LatencyPolicy, Reserve
 
 _LEAD_SHARE = 1.2  # of the start-up: the slowest replica counts here
 _SOON_S = 690.0
-_LEAP_DOUBT, _DATED_DOUBT = 4.0, 0.8
-"""What is kept ready for a known time is rare and short: covering more of it costs little."""
+_DATED_DOUBT = 0.8  # what a calendar tells comes: covering more of how large it is costs little
 
 
 class PredictivePolicy(LatencyPolicy):
@@ -21,7 +20,8 @@ class PredictivePolicy(LatencyPolicy):
     It remembers for eight days how far the load leapt in each five minutes of the day, and has replicas
     started for the leap to be expected again at that time: a quantile over the past days, like hours and
     weekdays counting most. A load that only waxes and wanes by the day is followed by its trend, not
-    reserved for. Until something has come again, nothing is reserved.
+    reserved for. Until something has come again, nothing is reserved, nor for what comes on one day in
+    several: a reserve stands for ten minutes and more, to save one.
 
     Needs ``Observation.time_s`` for the time of day, which :class:`AutoScaler` fills in; arguments are those
     of :class:`LatencyPolicy`.
@@ -48,7 +48,7 @@ class PredictivePolicy(LatencyPolicy):
             rate=rate if measured else None,
             last_rate=rate,
             lead_s=self.startup_s * _LEAD_SHARE + min(tick_s, 60.0),
-            quantile=max(0.5, 1.0 - _LEAP_DOUBT * doubt),
+            quantile=seasons.reserved_quantile(1.0 - self.safety),
             events=observation.calendar if self._reads_calendar else None,
         )
         memory["season"] = state

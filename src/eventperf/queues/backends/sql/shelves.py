@@ -87,8 +87,9 @@ def give_back(tx: Tx, freed: Iterable[Any]) -> Collection[str]:
             places.add(place_of(limit, turn))
             woken.update(tx.home.settings.queues if limit.queue is None else (limit.queue,))
     for mine in _of(tx, places):
-        asked = select(_s.n).where(mine, _s.at > 0).order_by(_s.n).with_for_update()
-        if full := tx.conn.execute(asked).scalars().all():
+        # All of them: a claim that counted before may be putting off one that is due.
+        asked = select(_s.n, _s.at).where(mine).order_by(_s.n).with_for_update()
+        if full := [row.n for row in tx.conn.execute(asked) if row.at > 0]:
             tx.conn.execute(update(s.shelves).where(_s.n.in_(full)).values(at=0.0))
     return woken
 

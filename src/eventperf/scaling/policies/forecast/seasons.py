@@ -29,6 +29,7 @@ _HOURS = tuple((hours * _HOUR, _KERNEL[min(abs(hours), 3)]) for hours in range(-
 _FADE = 0.93  # a day
 _WEEKDAY = 1.5
 _TINY_RPS, _LEAST_RPS = 40.0, 0.1
+_LEAP_DOUBT, _LEAST_QUANTILE = 9.0, 0.75
 _OPEN = 4  # slots kept for learning and for what they reserve
 
 _LEAST_EVENT = 0.06
@@ -48,6 +49,18 @@ def weekly(age_days: int) -> float:
 
 _AGES = tuple(weekly(a) for a in range(_KEPT_DAYS + 1))
 _PAST = tuple(sum(_AGES[1 : n + 1]) for n in range(_KEPT_DAYS + 1))  # weight of the last n days
+
+
+def reserved_quantile(doubt: float) -> float:
+    """Return the quantile of leaps that is reserved for, of the share of the load that may be late.
+
+    A reserve stands for ten minutes and more, and a leap without one is late for about one: it has to be that
+    much likelier to come. What came on each of three days is reserved for at any doubt.
+
+    >>> round(reserved_quantile(0.01), 3), reserved_quantile(0.1)
+    (0.91, 0.75)
+    """
+    return max(_LEAST_QUANTILE, 1.0 - _LEAP_DOUBT * doubt)
 
 
 def leap_quantile(leaps: Mapping[str, Any], number: int, first_day: int, quantile: float) -> float:

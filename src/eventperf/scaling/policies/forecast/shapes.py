@@ -22,7 +22,7 @@ EVERY, SAID = "*", "="
 """Keys of what a slot brings without any event, and of requests per second that a calendar says outright."""
 
 _FIRST, _LAST = -6, 36  # slots around an event that it may explain
-_NEAR = ("|0", "|-1", "|1")
+_NEAR = ("|0", "|-1", "|1", "|0%", "|-1%", "|1%")
 _NEAR_DOUBT, _FAR_DOUBT, _EVERY_DOUBT = 30.0, 0.1, 0.1  # shares of the load at the time
 _NOISE, _SIZE_NOISE, _DRIFT = 0.05, 0.3, 0.1
 _SURPRISE, _AGREE = 3.0, 2
@@ -34,7 +34,8 @@ _MOST_KINDS, _MOST_SHAPES = 64, 1024
 def features(number: int, reference: float, events: Sequence[CalendarEvent]) -> list[list[Any]]:
     """Return ``[key, size]`` of what the events may bring to slot ``number``; equal keys are summed.
 
-    The size is the expected persons, or the load at the time where nobody counted.
+    The size is the expected persons, or the load at the time where nobody counted: those have keys of their
+    own, for what a person brings is no share of a load.
     """
     sums: dict[str, float] = {}
     told = 0.0
@@ -45,7 +46,7 @@ def features(number: int, reference: float, events: Sequence[CalendarEvent]) -> 
         if event.rps is not None:
             told += event.rps if offset == 0 else 0.0
         elif _FIRST <= offset <= _LAST:
-            key = f"{event.kind}|{offset}"
+            key = f"{event.kind}|{offset}" if event.expected is not None else f"{event.kind}|{offset}%"
             sums[key] = sums.get(key, 0.0) + (reference if event.expected is None else event.expected)
     if sums:
         sums[EVERY] = reference
@@ -76,13 +77,12 @@ def learn(
     if any(key == SAID for key, _ in found):
         return new  # what was said outright is not told from what was learned
     noise = (_NOISE * reference) ** 2 + (_SIZE_NOISE * said) ** 2
-    surprise, is_first = leap - said, False
+    surprise, first = leap - said, {key for key, _ in found if key not in shapes and key.endswith(_NEAR)}
     for key, size in found:
-        is_first = is_first or (key not in new and key.endswith(_NEAR))
         mean, variance, streak, *_ = new.get(key) or (0.0, (_first_doubt(key) * reference / size) ** 2, 0)
         new[key] = [mean, variance + (_DRIFT * mean) ** 2, streak, number]
     most = _SURPRISE * math.sqrt(noise + sum(new[key][1] * size * size for key, size in found))
-    sign = 0 if is_first else (surprise > most) - (surprise < -most)
+    sign = 0 if first else (surprise > most) - (surprise < -most)
     changed = [pair for pair in found if pair[0] != EVERY and new[pair[0]][2] * sign >= _AGREE - 1]
     if sign and changed:
         for key, size in changed:  # the site has changed: what was learned is as doubtful as at first
@@ -95,7 +95,10 @@ def learn(
         mean, variance, streak, _ = new[key]
         gain = variance * size / total if total > 0.0 else 0.0
         streak = streak + sign if sign and streak * sign >= 0 else sign
-        new[key] = [max(0.0, mean + gain * surprise), variance * (1.0 - gain * size), streak, number]
+        mean, variance = max(0.0, mean + gain * surprise), variance * (1.0 - gain * size)
+        if key in first:  # taken as it is, but its count may be as far off as any
+            variance += (_SIZE_NOISE * mean) ** 2
+        new[key] = [mean, variance, streak, number]
     if len(new) > _MOST_SHAPES:
         kept = sorted(new, key=lambda key: (-new[key][3] if len(new[key]) > 3 else 0, key))[:_MOST_SHAPES]
         return {key: new[key] for key in kept}
@@ -135,6 +138,13 @@ def learn_doubt(
 def surplus(
     doubts: Mapping[str, Any], shapes: Mapping[str, Any], found: Sequence[Sequence[Any]], quantile: float
 ) -> float:
-    """Return by what factor these events may bring more than is said, at ``quantile``."""
+    """Return by what factor these events may bring more than is said, at ``quantile``.
+
+    The error of a forecast from a regression: how far sizes are off, once for this event and once more for
+    the few that it was learned from.
+    """
     square = (doubts.get(_kind(shapes, found)) or (_DOUBT**2,))[0]
+    known = [(size * shapes[key][0], size * size * shapes[key][1]) for key, size in found if key in shapes]
+    if (brings := sum(mean for mean, _ in known)) > 0.0:
+        square *= 1.0 + sum(variance for _, variance in known) / (brings * _SIZE_NOISE) ** 2
     return math.exp(min(_MOST_DOUBT, NormalDist().inv_cdf(quantile) * math.sqrt(square)))
