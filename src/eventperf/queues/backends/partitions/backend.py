@@ -63,7 +63,7 @@ class PartitionedBackend:
                 raise ConfigurationError("limits", limit, allowed)
         self._one = RedisBackend(url, settings)  # which knows what the URL may be
         self._url, self._settings, self._count = url, settings, count
-        self.name = f"Redis in {count} partitions"
+        self.name: str = f"Redis in {count} partitions"
         self.routing: Routing = Routing(settings.namespace, count, bool(settings.options.limits))
         self._mu = threading.Lock()
         self._open()
