@@ -43,7 +43,7 @@ LIFE: list[tuple[str, tuple[Any, ...], dict[str, Any], Any]] = [
     ("get", ("c",), {}, None),
     ("close", (), {}, None),
 ]  # fmt: skip
-ELSEWHERE = {"lock", "warm", "add_to"}  # these have suites of their own
+ELSEWHERE = {"about", "add_to", "fleet", "lock", "warm"}  # these have suites of their own
 
 
 def in_threads(cache: CacheManager, verb: str) -> Callable[..., Any]:

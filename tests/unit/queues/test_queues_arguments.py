@@ -154,6 +154,7 @@ MADE: Mapping[tuple[Any, str], tuple[Any, ...]] = {
     (QueueManager, "url"): (None, 5, "", "never://", HALF, []),
     (QueueManager, "queues"): (5, "text", [], {}, [5], {"a": 5}, {"a": {"never": 1}}),
     (QueueManager, "namespace"): NO_NAME,
+    (QueueManager, "partitions"): (None, *NO_COUNT, 0),
     (QueueManager, "default_queue"): NO_TEXT,
     (QueueManager, "order"): (None, 5, "", "never", []),
     (QueueManager, "aging"): (*NO_COUNT, 0),
