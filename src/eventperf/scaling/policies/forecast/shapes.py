@@ -145,6 +145,6 @@ def surplus(
     """
     square = (doubts.get(_kind(shapes, found)) or (_DOUBT**2,))[0]
     known = [(size * shapes[key][0], size * size * shapes[key][1]) for key, size in found if key in shapes]
-    if (brings := sum(mean for mean, _ in known)) > 0.0:
+    if (brings := sum(mean for mean, _ in known)) > 1e-9:  # less than a request in years has no square
         square *= 1.0 + sum(variance for _, variance in known) / (brings * _SIZE_NOISE) ** 2
     return math.exp(min(_MOST_DOUBT, NormalDist().inv_cdf(quantile) * math.sqrt(square)))
