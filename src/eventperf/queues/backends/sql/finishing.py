@@ -54,7 +54,7 @@ def _completed(tx: Tx, plain: Sequence[Outcome], ended: Mapping[str, Any]) -> Ac
         row = ended.get(o.job_id)
         if row is not None and (o.job_id, o.token) not in accepted:
             accepted.add((o.job_id, o.token))
-            tx.freed(row, completed=1, runs=1, run_s=o.run_s)
+            tx.free(row, completed=1, runs=1, run_s=o.run_s)
             tx.ran(row, "completed", o.run_s, row.attempts == 1)
     return accepted
 
@@ -74,7 +74,7 @@ def _each(tx: Tx, outcomes: Sequence[Outcome]) -> Accepted:
             continue
         accepted.add((o.job_id, o.token))
         runs = {} if o.kind == "release" else {"runs": 1, "run_s": o.run_s}
-        tx.freed(row, **runs)
+        tx.free(row, **runs)
         if o.kind != "release":
             _remember(tx, row, o, histories)
         if o.kind == "done":

@@ -37,7 +37,7 @@ def enter(tx: Tx, card: WorkerCard, held: Sequence[str]) -> None:
     known = set(held)
     back = [row for row in found if row.id not in known]
     for row in back:
-        tx.freed(row)
+        tx.free(row)
     tx.ready(back, head=True)
 
 
@@ -110,7 +110,7 @@ def _give_back(tx: Tx, card: WorkerCard, tokens: dict[str, int]) -> None:
 def lapse(tx: Tx, found: Sequence[Any]) -> None:
     """Put jobs back that their worker no longer has though it lives, without counting a crash."""
     for row in found:
-        tx.freed(row, lapsed=1)
+        tx.free(row, lapsed=1)
     ends.end(tx, [row for row in found if row.cancel], s.CANCELLED)
     tx.ready([row for row in found if not row.cancel], head=True)
 
@@ -162,7 +162,7 @@ def _crashed(tx: Tx, found: Sequence[Any]) -> list[Stalled]:
     write = update(s.jobs).where(_j.seq == bindparam("b_seq")).values(history=bindparam("b_history"))
     tx.conn.execute(write, [{"b_seq": row.seq, "b_history": longer(row.history, run)} for row, run in lost])
     for row in found:
-        tx.freed(row, stalled=1)
+        tx.free(row, stalled=1)
         tx.runs.append((tx.now, row.queue, row.type, "crashed", None, None))
     ends.end(tx, [row for row in found if row.cancel], s.CANCELLED)
     alive_ = [row for row in found if not row.cancel]

@@ -8,17 +8,15 @@ again when a job under its cap ends.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from sqlalchemy import and_, delete, literal, select, union_all, update
 
 from eventperf.queues.limits import Limit
 
 from . import tables as s
-
-if TYPE_CHECKING:
-    from .tx import Tx
+from .tx import Tx
 
 _j, _h, _s = s.jobs.c, s.held.c, s.shelves.c
 
@@ -76,13 +74,15 @@ def take_down(tx: Tx, found: Iterable[Any]) -> None:
         tx.conn.execute(delete(s.held).where(_h.job_seq.in_(seqs[i : i + _BATCH])))
 
 
-def give_back(tx: Tx, freed: Iterable[Any]) -> Collection[str]:
-    """Have the shelves looked at whose caps have room now; return the queues to wake.
+def give_back(tx: Tx) -> None:
+    """Have the shelves looked at whose caps have room since jobs ended, and wake their queues.
 
     A claim that met the cap at the same moment has not committed its shelf: that is new, and looked at next.
     """
+    if not (tx.freed and tx.home.caps.limits):
+        return
     places, woken = set[Place](), set[str]()
-    for queue, type_, turn in {(row.queue, row.type, row.turn) for row in freed}:
+    for queue, type_, turn in {(row.queue, row.type, row.turn) for row in tx.freed}:
         for limit in tx.home.caps.matching(queue, type_, str(turn or "")):
             places.add(place_of(limit, turn))
             woken.update(tx.home.settings.queues if limit.queue is None else (limit.queue,))
@@ -91,7 +91,8 @@ def give_back(tx: Tx, freed: Iterable[Any]) -> Collection[str]:
         asked = select(_s.n, _s.at).where(mine).order_by(_s.n).with_for_update()
         if full := [row.n for row in tx.conn.execute(asked) if row.at > 0]:
             tx.conn.execute(update(s.shelves).where(_s.n.in_(full)).values(at=0.0))
-    return woken
+    for queue in woken:
+        tx.tally.add(queue, woke=1)
 
 
 def _of(tx: Tx, places: Iterable[Place]) -> Iterator[Any]:

@@ -25,6 +25,7 @@ from . import (
     measuring,
     operating,
     scheduling,
+    shelves,
 )
 from .tx import Home, Run, Tx
 from .waiting import Ear, House
@@ -79,6 +80,7 @@ class SqlStore:
         def inside(conn: Connection) -> tuple[T, bool, int, list[Run]]:
             tx = Tx(self._home, conn)
             answer = work(tx)
+            shelves.give_back(tx)
             appended = tx.end()
             return answer, tx.tally.woke or tx.tally.called, appended, tx.runs
 

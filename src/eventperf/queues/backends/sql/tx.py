@@ -12,7 +12,6 @@ from sqlalchemy.engine import Connection
 from eventperf.queues.attempts import Ending
 from eventperf.queues.limits import Ledger
 
-from . import shelves
 from . import tables as s
 from .rows import Tally
 
@@ -71,7 +70,7 @@ class Tx:
         self.d: Dialect = home.dialect
         self.tally: Tally = Tally()
         self.runs: list[Run] = []
-        self._freed: list[Any] = []
+        self.freed: list[Any] = []
         self.now: float = home.time() if self.d.now is None else 0.0
 
     def ask_now(self) -> float:
@@ -90,16 +89,13 @@ class Tx:
         wait_s = max(0.0, row.started_at - row.ready_at) if is_first and not row.crashes else None
         self.runs.append((self.now, row.queue, row.type, ending, run_s, wait_s))
 
-    def freed(self, row: Any, **changes: float) -> None:
+    def free(self, row: Any, **changes: float) -> None:
         """Count that a job runs no more."""
         self.tally.add(row.queue, active=-1, **changes)
-        self._freed.append(row)
+        self.freed.append(row)
 
     def end(self) -> int:
         """Write the counters and wake workers, last of all; return how many rows were appended."""
-        if self._freed and self.home.caps.limits:
-            for queue in shelves.give_back(self, self._freed):
-                self.tally.add(queue, woke=1)
         appended = self.tally.write(self.conn, self.ns, self.now)
         if self.home.notifies and (self.tally.woke or self.tally.called):
             self.d.notify(self.conn, self.home.channel, "message" if self.tally.called else "")
