@@ -131,34 +131,12 @@ class Core:
         if store is None:
             return
         shared = self.common = common_of(store)
-        plain = PlainWays(store)
-        tags = store if isinstance(store, SupportsTags) else plain
-        leases = store if isinstance(store, SupportsLease) else plain
-
-        def bump(records: Sequence[str], settle_s: float) -> None:
-            try:
-                tags.bump_tags(records, self.salt(), settle_s=settle_s)
-            except StoreUnavailable as error:
-                if not error.permanent or tags is plain:
-                    raise
-                plain.bump_tags(records, self.salt(), settle_s=settle_s)
-
-        self.replay = Replay(
-            store,
-            bump=bump,
-            settle=lambda keys, settle_s: leases.settle(keys, settle_s=settle_s),
-            tell=self._tell_replayed,
-            whole_of=self.space.whole_of,
-            now=self.now,
-            again=shared.again,
-        )
+        self.replay = self._replay_on(store, shared)
         self.breaker, self.keeper = shared.breaker, shared.keeper
         self.gate = Gate(store, self.breaker, self.replay.run, self.counts, self.hooks)
         self.breaker.join(self.gate)
         self.tier = Tier(store, self.gate)
-        if self.tier.time is not None and isinstance(
-            self.clock, SystemClock
-        ):  # a clock of the host's is right
+        if self.tier.time is not None and isinstance(self.clock, SystemClock):  # a host's own is right
             self.clocks = Clocks(self.clock.time, shared.clock, self.tier.time)
         self.wall = self.clocks.now
         if isinstance(store, SupportsBoard):
@@ -174,6 +152,30 @@ class Core:
         elif coherence != "ttl":
             self.coherence = "ttl"  # a store that cannot tell us of writes
             self.l1_open = self.l1 is not None
+
+    def _replay_on(self, store: CacheStore, shared: Common) -> Replay:
+        """What is made up for when the store is back."""
+        plain = PlainWays(store)
+        tags = store if isinstance(store, SupportsTags) else plain
+        leases = store if isinstance(store, SupportsLease) else plain
+
+        def bump(records: Sequence[str], settle_s: float) -> None:
+            try:
+                tags.bump_tags(records, self.salt(), settle_s=settle_s)
+            except StoreUnavailable as error:
+                if not error.permanent or tags is plain:
+                    raise
+                plain.bump_tags(records, self.salt(), settle_s=settle_s)
+
+        return Replay(
+            store,
+            bump=bump,
+            settle=lambda keys, settle_s: leases.settle(keys, settle_s=settle_s),
+            tell=self._tell_replayed,
+            whole_of=self.space.whole_of,
+            now=self.now,
+            again=shared.again,
+        )
 
     # -- process memory ------------------------------------------------------------------------------
 

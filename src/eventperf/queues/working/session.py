@@ -177,15 +177,13 @@ class StoreSession:
                 await self._until_wake(None)
                 continue
             self._wake.clear()
-            # An empty answer says nothing to a worker with full queues, nor before it has reported what
-            # others may wait for.
+            # An empty answer says nothing while queues are full, nor before others can know what has ended.
             was_idle = not self._runner.leases
             try:
                 if not self._contact.can(RENEWING):  # what it was given now it could not keep
                     raise StoreUnavailable("leases cannot be renewed")
                 if self._was_lost:
-                    again = replace(self._card, spare_s=self._card.lease_s)
-                    await self._store.enter(again, list(self._runner.leases))
+                    await self._enter_again()
                 room = self._room if self._plan.has_own_rooms else dict.fromkeys(self._room, asked)
                 claimed = await self._store.claim(self._card.id, room, asked)
                 pause, self._was_lost = 0.05, False
@@ -201,10 +199,7 @@ class StoreSession:
             except Exception as error:  # refused, or a fault of ours: the jobs that run must not suffer
                 if (failed := failed + 1) >= _GIVE_UP:
                     raise
-                self._was_lost = True
-                log = _log.exception if failed == 1 else _log.debug
-                log("worker %s cannot claim and keeps trying: %s", self._card.id, error)
-                self._wake.clear()
+                self._told_nothing(error, failed)
                 await self._until_wake(min(0.1 * 2**failed, 5.0))
                 continue
             failed = 0
@@ -214,14 +209,25 @@ class StoreSession:
             if len(claimed.leases) == asked:
                 await asyncio.sleep(0)
             elif burst and not claimed.leases and not self._runner.held:
-                if was_idle and (is_sure or not isinstance(self._store, HintedStore)):
+                hinted = self._store if isinstance(self._store, HintedStore) else None
+                if was_idle and (is_sure or hinted is None):
                     return
                 await self._acks.flushed()
-                if was_idle and isinstance(self._store, HintedStore):
-                    self._store.doubt(self._card.id)
+                if was_idle and hinted is not None:
+                    hinted.doubt(self._card.id)
                     is_sure = True
             else:
                 await self._until_wake(claimed.next_in_s, listen=True)
+
+    async def _enter_again(self) -> None:
+        again = replace(self._card, spare_s=self._card.lease_s)
+        await self._store.enter(again, list(self._runner.leases))
+
+    def _told_nothing(self, error: Exception, failed: int) -> None:
+        self._was_lost = True
+        log = _log.exception if failed == 1 else _log.debug
+        log("worker %s cannot claim and keeps trying: %s", self._card.id, error)
+        self._wake.clear()
 
     def _receive(self, claimed: Claimed) -> None:
         self._guard.add(claimed.leases)

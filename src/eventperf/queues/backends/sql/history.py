@@ -210,7 +210,7 @@ def _fifth() -> Step:
     return Step(why="what workers tell of themselves", columns=tuple(workers.c))
 
 
-def _sixth() -> Step:
+def _shelf_tables() -> tuple[Table, Table]:
     known = MetaData()
     shelves = Table(
         "eventperf_shelves",
@@ -236,6 +236,11 @@ def _sixth() -> Step:
         Index("eventperf_held_job", "job_seq"),
         mysql_engine="InnoDB",
     )
+    return shelves, held
+
+
+def _sixth() -> Step:
+    known = MetaData()
     jobs = Table(
         "eventperf_jobs",
         known,
@@ -248,19 +253,15 @@ def _sixth() -> Step:
         Column("seq", BIG),
     )
     starts = Table(
-        "eventperf_starts",
-        known,
-        Column("ns", BigInteger),
-        Column("scope", BigInteger),
-        Column("turn", BigInteger),
+        "eventperf_starts", known, *(Column(name, BigInteger) for name in ("ns", "scope", "turn")),
         Column("at", Double),
-    )
+    )  # fmt: skip
     c, t = jobs.c, starts.c
     is_held = c.state == text("7")
     only: Any = {"postgresql_where": is_held, "sqlite_where": is_held, "info": {"engines": PARTIAL}}
     return Step(
         why="jobs that a limit holds back stand on shelves of their own",
-        tables=(shelves, held),
+        tables=_shelf_tables(),
         indexes=(
             Index("eventperf_jobs_held", c.ns, c.queue, c.priority, c.tag, c.seq, **only),
             Index("eventperf_jobs_held_fair", c.ns, c.queue, c.priority, c.turn, c.tag, **only),
