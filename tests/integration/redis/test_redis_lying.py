@@ -6,7 +6,7 @@ import asyncio
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -144,6 +144,10 @@ def of_queues(url: str, verb: str) -> BaseException | None:
             "enqueue": lambda: queues.enqueue("t", 1),
             "status": queues.status,
             "result": lambda: queues.result("1"),
+            "cancel": lambda: queues.cancel("1"),
+            "jobs": queues.jobs,
+            "job_info": lambda: queues.job_info("1"),
+            "workers": queues.workers,
         }
         return ends(calls[verb])
 
@@ -152,7 +156,15 @@ def of_tasks(url: str, verb: str) -> BaseException | None:
     async def call() -> None:
         queues = QueueManager(url)
         try:
-            await {"enqueue": lambda: queues.aenqueue("t", 1), "status": queues.astatus}[verb]()
+            calls: dict[str, Callable[[], Awaitable[object]]] = {
+                "enqueue": lambda: queues.aenqueue("t", 1),
+                "status": queues.astatus,
+                "cancel": lambda: queues.acancel("1"),
+                "jobs": queues.ajobs,
+                "job_info": lambda: queues.ajob_info("1"),
+                "workers": queues.aworkers,
+            }
+            await calls[verb]()
         finally:
             with suppress(EventPerfError):
                 await queues.aclose()
@@ -185,14 +197,17 @@ def test_what_a_server_announces_is_refused_before_it_is_read(
         assert isinstance(first_cause(error), Misread), "not its time-out"
 
 
-ODD = [b":a\r\n", b"HTTP/1.1 400\r\n\r\n", b"$x\r\n", b"*1\r\n$a\r\n"]
+ODD = [
+    b":a\r\n", b"HTTP/1.1 400\r\n\r\n", b"$x\r\n", b"*1\r\n$a\r\n",
+    b"+PONG\r\n", b":7\r\n", b"$-1\r\n", b"*0\r\n", b"*2\r\n:1\r\n*0\r\n", b"*3\r\n*1\r\n:1\r\n$-1\r\n+a\r\n",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("answer", ODD)
 def test_answers_to_something_else_are_errors_of_ours(liar: Callable[[Lie], str], answer: bytes) -> None:
     url = liar(says(answer * 50))
     for call in (of_queues, of_tasks):
-        for verb in ("enqueue", "status"):
+        for verb in ("enqueue", "status", "cancel", "jobs", "job_info", "workers"):
             error = call(url, verb)
             assert error is None or isinstance(error, EventPerfError), repr(error)
 

@@ -252,9 +252,11 @@ class RedisStore(_Shared):
     def _run(self, name: str, args: Sequence[Any]) -> Any:
         with self._call():
             try:
-                return self._client.execute_command("EVALSHA", _sha(name), 1, self._prefix, *args)
+                answer = self._client.execute_command("EVALSHA", _sha(name), 1, self._prefix, *args)
             except self._noscript:
-                return self._client.execute_command("EVAL", wire.script(name), 1, self._prefix, *args)
+                answer = self._client.execute_command("EVAL", wire.script(name), 1, self._prefix, *args)
+            wire.check_answer(name, args, answer)
+            return answer
 
     def _run_told(self, name: str, told: Told, args: Sequence[Any]) -> Any:
         reply = self._run(name, args)
@@ -273,7 +275,7 @@ class RedisStore(_Shared):
             answer = self._run("push", args)  # ids make this harmless
         self._replicated()
         self._look_at_server()
-        return wire.pushed(answer)
+        return wire.pushed(answer, jobs)
 
     def _replicated(self) -> None:
         o = self._settings.options
@@ -311,10 +313,10 @@ class RedisStore(_Shared):
         found = self._run("admin", ["list", queue, state.value, offset, limit])
         if state is JobState.COMPLETED:
             return wire.listed(found)
-        return wire.briefly(self.fetch([x.decode() for x in found]))
+        return wire.briefly(self.fetch(wire.texts(found)))
 
     def cancel(self, ids: Sequence[str], /) -> list[bool]:
-        return [x == 1 for x in self._run("admin", ["cancel", self._ttl(), *ids])] if ids else []
+        return wire.cancelled(self._run("admin", ["cancel", self._ttl(), *ids]), ids) if ids else []
 
     def replay(self, queue: str, ids: Sequence[str] | None = None, /, *, limit: int | None = None) -> int:
         if ids is not None and not ids:
@@ -324,8 +326,9 @@ class RedisStore(_Shared):
     def purge(self, queue: str, state: JobState, /) -> int:
         total, at = 0, 0
         while True:
-            n, more, *rest = self._run("admin", ["purge", queue, state.value, self._ttl(), _PURGE_BATCH, at])
-            total, at = total + int(n), int(rest[0]) if rest else 0
+            args = ["purge", queue, state.value, self._ttl(), _PURGE_BATCH, at]
+            n, more, at = wire.purged(self._run("admin", args))
+            total += n
             if not more:
                 return total
 
@@ -389,7 +392,7 @@ class RedisStore(_Shared):
         return bool(self._run("note", [job_id, token, "" if progress is None else progress, step or ""]) == 1)
 
     def steps(self, job_id: str, /) -> frozenset[str]:
-        return frozenset(x.decode() for x in self._run("steps", [job_id]))
+        return frozenset(wire.texts(self._run("steps", [job_id])))
 
     def adopt(self, card: WorkerCard) -> None:
         """Know a worker that introduced itself on another connection."""
@@ -443,10 +446,13 @@ class AsyncRedisStore(_Shared):
 
     async def _run(self, name: str, args: Sequence[Any]) -> Any:
         async with self._call():
+            run = self._client.execute_command
             try:
-                return await self._client.execute_command("EVALSHA", _sha(name), 1, self._prefix, *args)
+                answer = await run("EVALSHA", _sha(name), 1, self._prefix, *args)
             except self._noscript:
-                return await self._client.execute_command("EVAL", wire.script(name), 1, self._prefix, *args)
+                answer = await run("EVAL", wire.script(name), 1, self._prefix, *args)
+            wire.check_answer(name, args, answer)
+            return answer
 
     async def _run_told(self, name: str, told: Told, args: Sequence[Any]) -> Any:
         reply = await self._run(name, args)
@@ -502,11 +508,11 @@ class AsyncRedisStore(_Shared):
     async def _push_together(self, jobs: Sequence[NewJob]) -> list[str]:
         args = wire.push_args(jobs)
         try:
-            return wire.pushed(await self._run("push", args))
+            return wire.pushed(await self._run("push", args), jobs)
         except StoreUnavailable as error:  # of an idle connection that the server had closed
             if not self._was_cut(error):
                 raise
-            return wire.pushed(await self._run("push", args))  # ids make this harmless
+            return wire.pushed(await self._run("push", args), jobs)  # ids make this harmless
 
     async def _push_apart(self, batch: Sequence[tuple[Sequence[NewJob], asyncio.Future[list[str]]]]) -> None:
         for one in batch:
@@ -580,10 +586,10 @@ class AsyncRedisStore(_Shared):
         found = await self._run("admin", ["list", queue, state.value, offset, limit])
         if state is JobState.COMPLETED:
             return wire.listed(found)
-        return wire.briefly(await self.fetch([x.decode() for x in found]))
+        return wire.briefly(await self.fetch(wire.texts(found)))
 
     async def cancel(self, ids: Sequence[str], /) -> list[bool]:
-        return [x == 1 for x in await self._run("admin", ["cancel", self._ttl(), *ids])] if ids else []
+        return wire.cancelled(await self._run("admin", ["cancel", self._ttl(), *ids]), ids) if ids else []
 
     async def replay(
         self, queue: str, ids: Sequence[str] | None = None, /, *, limit: int | None = None
@@ -596,8 +602,8 @@ class AsyncRedisStore(_Shared):
         total, at = 0, 0
         while True:
             args = ["purge", queue, state.value, self._ttl(), _PURGE_BATCH, at]
-            n, more, *rest = await self._run("admin", args)
-            total, at = total + int(n), int(rest[0]) if rest else 0
+            n, more, at = wire.purged(await self._run("admin", args))
+            total += n
             if not more:
                 return total
 
@@ -669,7 +675,7 @@ class AsyncRedisStore(_Shared):
             await self._client.pexpire(key, 60_000)
 
     async def steps(self, job_id: str, /) -> frozenset[str]:
-        return frozenset(x.decode() for x in await self._run("steps", [job_id]))
+        return frozenset(wire.texts(await self._run("steps", [job_id])))
 
     async def close(self) -> None:
         if self._pusher is not None:

@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import wraps
 from math import isfinite
-from typing import Any
+from typing import Any, Final, TypeVar
 
+from typing_extensions import ParamSpec
+
+from eventperf._core.errors import EventPerfError
 from eventperf._core.objects import read_json
 from eventperf._redis.script import read_script
 from eventperf.queues.attempts import CRASHED, Attempt, Ending
@@ -56,6 +60,14 @@ _PARTS = {
     "finish": ("pushes", "minutes", "settings"), "admin": ("places",),
     "update": ("places",), "fetch": ("look",), "find": ("places", "look"), "children": ("look",),
 }  # fmt: skip
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_NUMBERS: Final = frozenset({"fire", "note", "enter", "leave", "join", "learn", "delete", "replay", "pause"})
+_ANSWERS: Final[dict[str, tuple[type, ...]]] = {
+    "claim": (list, bytes), "finish": (list, bytes), "declare": (bytes,), "update": (bytes,),
+    "steps": (list, set),
+}  # fmt: skip
 _FAR = 8e15  # due times beyond it belong to jobs that wait for others
 _GROUP = 1000
 _DELAY_CAP_S = 3.15e9  # a century: scores stay exact integers
@@ -70,6 +82,52 @@ def script(name: str) -> str:
 def prefix(settings: StoreSettings) -> str:
     """Return the beginning of every key: one hash tag per namespace, so one slot of a cluster."""
     return f"{{eventperf:{settings.namespace}}}:"
+
+
+def _reads(read: Callable[P, T]) -> Callable[P, T]:
+    """Turn what a function stumbles over, which reads an answer to something else, into an error of ours."""
+
+    @wraps(read)
+    def reads(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return read(*args, **kwargs)
+        except EventPerfError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            raise StoreUnavailable(f"Redis gave an answer to something else: {error}") from error
+
+    return reads
+
+
+def check_answer(name: str, args: Sequence[Any], answer: Any) -> None:
+    """Refuse the answer to something else: a list where a script gives a number, and such.
+
+    Raises:
+        ValueError: It is of no kind that the script gives.
+    """
+    verb = args[0] if name == "admin" else name
+    kinds = (int,) if verb in _NUMBERS else _ANSWERS.get(verb, (list,))
+    if not isinstance(answer, kinds):
+        raise ValueError(f"{type(answer).__name__} where {verb} answers {kinds[0].__name__}")
+
+
+@_reads
+def texts(reply: Iterable[bytes]) -> list[str]:
+    """Read ids, or names of steps."""
+    return [one.decode() for one in reply]
+
+
+@_reads
+def cancelled(reply: Sequence[Any], ids: Sequence[str]) -> list[bool]:
+    """Read which jobs were cancelled."""
+    return [one == 1 for _, one in zip(ids, reply, strict=True)]
+
+
+@_reads
+def purged(reply: Sequence[Any]) -> tuple[int, bool, int]:
+    """Read how many jobs went, whether there are more, and where to go on."""
+    n, more, *at = reply
+    return int(n), bool(more), int(at[0]) if at else 0
 
 
 # -- push ------------------------------------------------------------------------------------------
@@ -132,8 +190,9 @@ def push_args(jobs: Sequence[NewJob]) -> Args:
     return args
 
 
-def pushed(answer: Sequence[bytes]) -> list[str]:
-    """Return the ids that ``push.lua`` answers.
+@_reads
+def pushed(answer: Sequence[bytes], jobs: Sequence[NewJob]) -> list[str]:
+    """Return the ids that ``push.lua`` answers, one for each job.
 
     Raises:
         ConfigurationError: A job was to wait for one that the store does not know; none was stored.
@@ -141,6 +200,8 @@ def pushed(answer: Sequence[bytes]) -> list[str]:
     ids = [x.decode() for x in answer]
     if ids and not ids[0]:
         raise unknown_parent(ids[1])
+    if len(ids) != len(jobs):
+        raise ValueError(f"{len(ids)} ids for {len(jobs)} jobs")
     return ids
 
 
@@ -155,6 +216,7 @@ def fire_args(name: str, slot: float, job: NewJob, late: bool) -> Args:
     return [name, round(slot * 1000), int(late), *push_args([job])]
 
 
+@_reads
 def seconds_of(reply: Sequence[bytes]) -> float:
     """Read the answer of ``time.lua``."""
     return int(reply[0]) + int(reply[1]) / 1e6
@@ -350,6 +412,7 @@ def _live_info(job_id: str, row: Sequence[bytes]) -> JobInfo:
     )  # fmt: skip
 
 
+@_reads
 def infos(ids: Sequence[str], rows: Sequence[Any]) -> list[JobInfo | None]:
     """Read the answer of ``fetch.lua``."""
     found: list[JobInfo | None] = []
@@ -373,6 +436,7 @@ def find_args(query: JobQuery) -> Args:
     ]  # fmt: skip
 
 
+@_reads
 def found(reply: Sequence[Any]) -> Found:
     """Read the answer of ``find.lua``."""
     jobs = infos([_text(job_id) for job_id, _ in reply[0]], [row for _, row in reply[0]])
@@ -380,6 +444,7 @@ def found(reply: Sequence[Any]) -> Found:
     return Found([info for info in jobs if info is not None], after)
 
 
+@_reads
 def kin(reply: Sequence[Any]) -> list[JobInfo]:
     """Read the answer of ``children.lua``."""
     return briefly(infos([_text(job_id) for job_id, _ in reply], [row for _, row in reply]))
@@ -403,6 +468,7 @@ def update_args(job_id: str, change: Change) -> Args:
     ]  # fmt: skip
 
 
+@_reads
 def updated(reply: bytes, change: Change) -> JobState | None:
     """Read the answer of ``update.lua``.
 
@@ -418,6 +484,7 @@ def updated(reply: bytes, change: Change) -> JobState | None:
     return _LIVE.get(reply)
 
 
+@_reads
 def measured(reply: Sequence[Any]) -> tuple[float, list[Interval]]:
     """Read the answer of ``measured.lua``."""
     names = {int(reply[1][k + 1]): _text(reply[1][k]) for k in range(0, len(reply[1]), 2)}
@@ -441,6 +508,7 @@ _COUNTED = {"d": "completed", "r": "retried", "f": "failed", "c": "cancelled", "
 _ENTRY = re.compile(r"(\d+)([wxdrfck])(\d*)=(\d+)")
 
 
+@_reads
 def listed(records: Iterable[bytes]) -> list[JobInfo]:
     """Read finished records, without their attempts."""
     return [replace(_final_info(record), attempts=()) for record in records]
@@ -458,6 +526,7 @@ def _pairs(flat: Sequence[bytes]) -> dict[str, int]:
     return {_text(flat[i]): int(_number(flat[i + 1], 0) or 0) for i in range(0, len(flat), 2)}
 
 
+@_reads
 def cards(values: Sequence[bytes], now_ms: int) -> list[dict[str, Any]]:
     """Return the live workers' cards."""
     found = []
@@ -472,6 +541,7 @@ def cards(values: Sequence[bytes], now_ms: int) -> list[dict[str, Any]]:
     return found
 
 
+@_reads
 def roster(reply: Sequence[Any]) -> list[WorkerInfo]:
     """Read the answer of ``roster.lua``."""
     now_ms, running = int(reply[0]), Counter(_text(one) for one in reply[2])
@@ -496,6 +566,7 @@ def roster(reply: Sequence[Any]) -> list[WorkerInfo]:
     return sorted(found, key=lambda worker: worker.id)
 
 
+@_reads
 def statuses(
     settings: StoreSettings, reply: Sequence[Any], quiet: dict[str, QueueStatus]
 ) -> list[QueueStatus]:
@@ -559,6 +630,7 @@ def _oldest(flat: Sequence[Any]) -> dict[str, float]:
     return found
 
 
+@_reads
 def load(reply: Sequence[Any]) -> tuple[int, int, float]:
     """Read workers, slots and mean run time out of the answer of ``counts.lua``."""
     n, live = _pairs(reply[1]), cards(reply[4], int(reply[0]))
@@ -617,6 +689,7 @@ def _rooms(full: Mapping[str, int], room: Mapping[str, int]) -> tuple[int | str,
     return usual, others
 
 
+@_reads
 def claimed(reply: Sequence[Any]) -> Claimed:
     """Read the answer of ``claim.lua``."""
     next_us, flat, stalled, expired = reply
@@ -679,6 +752,7 @@ def _details(out: Outcome) -> str:
     return json.dumps({name: text for name, text in said.items() if text}, separators=(",", ":"))
 
 
+@_reads
 def renewed(reply: Sequence[Any]) -> Renewed:
     """Read the answer of ``renew.lua``."""
     return Renewed([_text(x) for x in reply[0]], [_text(x) for x in reply[1]])
