@@ -156,7 +156,13 @@ assert told.count(("enqueued", "add", "READY")) == told.count(("finished", "add"
 assert ("finished", "fail", "FAILED") in told and told.count(("started", "stumble", "RUNNING")) == 2
 backend = task_backends["default"]
 other = queues.enqueue("something_else")
-for nobody in ("no-such-id", other.id):
+damaged = [queues.enqueue("django_task", data).id for data in (
+    {}, {"task": 5}, {"task": tasks.add.module_path},
+    {"task": tasks.add.module_path, "backend": "nowhere", "queue": "default", "priority": 0},
+    {"task": tasks.add.module_path, "backend": "default", "queue": "nope", "priority": 0},
+    {"task": tasks.add.module_path, "backend": "default", "queue": "default", "priority": "much"},
+)]
+for nobody in ("no-such-id", other.id, *damaged):
     try:
         backend.get_result(nobody)
     except TaskResultDoesNotExist:

@@ -21,16 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 from django.tasks import task_backends
 from django.tasks.base import TaskContext, TaskError, TaskResult, TaskResultStatus
-from django.tasks.exceptions import TaskResultDoesNotExist
+from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 from django.tasks.signals import task_enqueued, task_finished, task_started
 from django.utils.json import normalize_json
 from django.utils.module_loading import autodiscover_modules
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.contrib._jobs import load
-from eventperf.queues import JobNotFound, JobState, NonRetryable, Retry
+from eventperf.queues import JobNotFound, JobState, NonRetryable, QueueError, Retry
 from eventperf.queues.options import MAX_PRIORITY
 
 if TYPE_CHECKING:  # Django ships no types
@@ -62,6 +63,10 @@ _STATUS = {
     JobState.FAILED: TaskResultStatus.FAILED,
     JobState.CANCELLED: TaskResultStatus.FAILED,
 }
+_UNREADABLE = (
+    QueueError, InvalidTask, ImproperlyConfigured, TypeError, ValueError, LookupError, AttributeError
+)  # fmt: skip
+"""What a record ends in that somebody else wrote, or whose task or backend is not here."""
 
 
 class EventPerfTasks(BaseTaskBackend):
@@ -173,12 +178,15 @@ class EventPerfTasks(BaseTaskBackend):
     def _of(self, info: JobInfo) -> Any:
         if info.type not in _TYPES.values():
             raise TaskResultDoesNotExist(info.id)
+        try:
+            return self._shown(info)
+        except _UNREADABLE as error:
+            raise TaskResultDoesNotExist(f"{info.id}: {type(error).__name__}: {error}") from error
+
+    def _shown(self, info: JobInfo) -> Any:
         decode = self.manager.codec.decode
         data = decode(info.payload or b"")
-        try:
-            task = _task(data["task"])
-        except NonRetryable as error:
-            raise TaskResultDoesNotExist(f"{info.id}: {error}") from error
+        task = _task(data["task"])
         result = _result(
             task.using(priority=data["priority"], queue_name=data["queue"], backend=data["backend"]),
             data, info.id, _STATUS[info.state], enqueued_at=_when(info.created_at),
