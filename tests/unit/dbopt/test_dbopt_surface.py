@@ -30,6 +30,7 @@ from eventperf.dbopt import (
     Limits,
     QueryRecorder,
 )
+from eventperf.dbopt.backends.connect import open_engine
 from eventperf.dbopt.schema import engines
 from eventperf.errors import ConfigurationError
 
@@ -114,6 +115,27 @@ def test_every_object_that_has_an_engine_is_taken(url: str) -> None:
             assert DatabaseOptimizer(given).health() is not None
         scoped.remove()
     engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("made_with", "told"),
+    [
+        ({}, []),
+        ({"connect_args": {"ssl": object(), "connect_timeout": 3}}, ["connect_timeout, ssl"]),
+        ({"async_creator": lambda: None}, ["creator="]),
+    ],
+)
+def test_what_an_engine_connects_with_beside_its_url_is_missed_aloud(
+    made_with: dict[str, Any], told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    asyncio_engines = pytest.importorskip("sqlalchemy.ext.asyncio")
+    pytest.importorskip("aiomysql")
+    engine = asyncio_engines.create_async_engine(
+        "mysql+aiomysql://u:secret@h/db?charset=utf8mb4", **made_with
+    )
+    open_engine(engine, "engine").close()
+    assert [record.message.split("without ")[1].split(":")[0] for record in caplog.records] == told
+    assert "secret" not in caplog.text
 
 
 @pytest.mark.parametrize("version", ["1.3.24", "0.9"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -110,13 +111,32 @@ def open_engine(given: Any, argument: str, *, beside: Opened | None = None) -> O
     if engine.dialect.is_async:
         if dialect == "sqlite" and engine.url.database in (None, "", ":memory:"):
             raise ConfigurationError(argument, shown, "an async SQLite engine on a file, or a sync engine")
+        _warn_left_behind(engine, shown)
         return _from_url(sqlalchemy, engine.url, argument, beside)
     shared = beside.engine.dialect.driver if beside is not None else engine.dialect.driver
     if dialect in _DRIVERS and (
         engine.dialect.driver not in _DRIVERS[dialect] or shared != engine.dialect.driver
     ):
+        _warn_left_behind(engine, shown)
         return _from_url(sqlalchemy, engine.url, argument, beside)
     return Opened(_of_today(sqlalchemy, engine), dialect, shown, False)
+
+
+def _warn_left_behind(engine: Any, shown: str) -> None:
+    """Say what an engine connects with beside its URL, which is all that we have of it."""
+    known = engine.dialect.create_connect_args(engine.url)[1]
+    given = inspect.getclosurevars(engine.pool._creator).nonlocals.get(
+        "cparams"
+    )  # SQLAlchemy shows it nowhere
+    left = ["creator="] if given is None else sorted(set(given) - set(known))
+    if list(engine.dialect.dispatch.do_connect):
+        left.append("what listens to do_connect")
+    if left:
+        _log.warning(
+            "%s: its driver %s cannot be used here, so a connection is made by its URL, without %s: put what "
+            "is needed (TLS, tokens) into the URL, or give an engine of another driver",
+            shown, engine.dialect.driver, ", ".join(left),
+        )  # fmt: skip
 
 
 def _of_today(sqlalchemy: Any, engine: Any) -> Any:
