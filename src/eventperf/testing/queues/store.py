@@ -170,15 +170,23 @@ class CoreTests(StoreTests):
     # -- time --------------------------------------------------------------------------------------
 
     def test_delayed_job_waits_and_never_comes_early(self, queues: QueueManager) -> None:
-        start = time.monotonic()
-        job = queues.enqueue("t", delay=0.3)
         station = Station(queues, "t")
+        later = queues.enqueue("t", delay=600)
         first = station.claim()
         assert first.leases == []
-        assert 0.1 < (first.next_in_s or 0) <= 0.3
-        assert job.info().state is JobState.DELAYED
-        until(station.take)
+        assert 0.1 < (first.next_in_s or 0) <= 600
+        assert later.info().state is JobState.DELAYED
+        start = time.monotonic()
+        soon = queues.enqueue("t", delay=0.3)
+        taken: list[str] = []
+
+        def take() -> bool:
+            taken.extend(station.ids())
+            return bool(taken)
+
+        until(take)
         assert time.monotonic() - start >= 0.299
+        assert taken == [soon.id]
 
     def test_at_takes_epoch_seconds_and_past_means_now(self, queues: QueueManager) -> None:
         later = queues.enqueue("t", at=time.time() + 60)
