@@ -178,15 +178,8 @@ class CoreTests(StoreTests):
         assert later.info().state is JobState.DELAYED
         start = time.monotonic()
         soon = queues.enqueue("t", delay=0.3)
-        taken: list[str] = []
-
-        def take() -> bool:
-            taken.extend(station.ids())
-            return bool(taken)
-
-        until(take)
+        assert until(station.ids) == [soon.id]
         assert time.monotonic() - start >= 0.299
-        assert taken == [soon.id]
 
     def test_at_takes_epoch_seconds_and_past_means_now(self, queues: QueueManager) -> None:
         later = queues.enqueue("t", at=time.time() + 60)
