@@ -79,6 +79,23 @@ def engine_for(database: Any) -> tuple[Any, bool]:
         raise
 
 
+def reading_engine(database: Any) -> tuple[Any, bool]:
+    """Return an engine whose statements see what is committed when they begin; ours beside a given one.
+
+    Its connections are made so. A level that is set for one use is set back at its end, and where the server
+    goes away in that moment SQLAlchemy's pool loses a place for good.
+    """
+    engine, is_ours = engine_for(database)
+    dialect = engine.dialect
+    if dialect.name == "sqlite":
+        return engine, is_ours
+    sa: Any = require("sqlalchemy", extra="dbopt", needed_by="the change journal")
+    if not is_ours:
+        engine = sa.engine.Engine(engine.pool.recreate(), dialect, engine.url)
+    sa.event.listen(engine, "connect", lambda raw, _: dialect.set_isolation_level(raw, "READ COMMITTED"))
+    return engine, True
+
+
 def _dialect(name: str) -> Callable[[], Dialect]:
     if name not in DIALECTS:
         raise ConfigurationError("database", name, "PostgreSQL, MariaDB, MySQL or SQLite")
@@ -122,7 +139,7 @@ def translated(engine: Any) -> Iterator[None]:
 
 @contextmanager
 def reading(engine: Any) -> Iterator[Any]:
-    """Yield a connection whose statements see what is committed when they begin.
+    """Yield a connection.
 
     One that failed is closed for good: a pool may drop it open if it is in the midst of a transaction, or
     dies while it is given back.
@@ -130,8 +147,6 @@ def reading(engine: Any) -> Iterator[Any]:
     conn = engine.connect()
     raw = conn.connection.driver_connection
     try:
-        if engine.dialect.name != "sqlite":
-            conn = conn.execution_options(isolation_level="READ COMMITTED")
         yield conn
         conn.close()
     except BaseException:

@@ -19,7 +19,7 @@ from eventperf.cache.following import ANY_TABLE, all_tags
 
 from .bell import Bell, bell_for
 from .layout import READERS, TABLES, LostPlace, name_for, tags_of
-from .making import dialect_of, engine_for, reading, translated, where
+from .making import dialect_of, reading, reading_engine, translated, where
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -85,7 +85,7 @@ class Journal:
         self._keep_s: float = check_span(keep, argument="keep")
         if self._poll_s <= 0 or self._keep_s < 60:
             raise ConfigurationError("poll, keep", (poll, keep), "a pause above 0, and at least a minute")
-        self._engine, self._is_ours = engine_for(database)
+        self._engine, self._is_ours = reading_engine(database)
         self._dialect = dialect_of(self._engine)
         self._own: bool = any(one.store is None for one in caches)
         self._named: str | None = name
