@@ -646,7 +646,9 @@ def test_partitions_and_heirs_are_told_as_themselves_and_as_what_shows_them(post
         told.clear()
         postgres.run(statement)
         reader.once()
-        return set(told)
+        links = {tag for tag in told if tag.endswith(":=*")}  # a journal does not know where rows link to
+        assert links == {f"{tag}:=*" for tag in told if tag.count(":") == 1}
+        return set(told) - links
 
     told: list[str] = []
     with CacheManager() as cache:
