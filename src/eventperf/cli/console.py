@@ -53,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
     """
     console = build(args)
     with server(console.wsgi(), args.host, args.port) as serving:
-        host = f"[{args.host}]" if ":" in args.host else args.host
-        print(f"http://{host}:{serving.server_port}/", flush=True)
-        if not args.act:
-            print("looking only; --act allows actions and shows payloads", file=sys.stderr)
         with ending(threading.Thread(target=serving.shutdown, daemon=True).start):
+            host = f"[{args.host}]" if ":" in args.host else args.host
+            print(f"http://{host}:{serving.server_port}/", flush=True)
+            if not args.act:
+                print("looking only; --act allows actions and shows payloads", file=sys.stderr)
             serving.serve_forever()
     return 0
 

@@ -50,7 +50,8 @@ def test_what_reads_goes_on_without_the_locked_table_and_names_it(
     assert "1 tables can be read" in found["schema"]["said"]
     assert found["lock"]["said"].startswith("held was left out: it is locked exclusively by ")
     workload = Workload.from_sql(
-        "SELECT id FROM free WHERE a = 1", "postgres" if "postgres" in url else "mysql"
+        "SELECT id FROM free WHERE a = 1; SELECT id FROM held WHERE a = 1",
+        "postgres" if "postgres" in url else "mysql",
     )
     with DatabaseOptimizer(url) as optimizer:
         health = optimizer.health()
