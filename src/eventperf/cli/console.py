@@ -52,13 +52,15 @@ def run(args: argparse.Namespace) -> int:
         ConfigurationError: Nothing was named to look at, or a name that leads nowhere.
     """
     console = build(args)
-    with server(console.wsgi(), args.host, args.port) as serving:
-        with ending(threading.Thread(target=serving.shutdown, daemon=True).start):
-            host = f"[{args.host}]" if ":" in args.host else args.host
-            print(f"http://{host}:{serving.server_port}/", flush=True)
-            if not args.act:
-                print("looking only; --act allows actions and shows payloads", file=sys.stderr)
-            serving.serve_forever()
+    with (
+        server(console.wsgi(), args.host, args.port) as serving,
+        ending(threading.Thread(target=serving.shutdown, daemon=True).start),
+    ):
+        host = f"[{args.host}]" if ":" in args.host else args.host
+        print(f"http://{host}:{serving.server_port}/", flush=True)
+        if not args.act:
+            print("looking only; --act allows actions and shows payloads", file=sys.stderr)
+        serving.serve_forever()
     return 0
 
 
