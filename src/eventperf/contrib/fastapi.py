@@ -17,8 +17,8 @@ from starlette.requests import HTTPConnection, Request  # noqa: E402
 from starlette.responses import JSONResponse  # noqa: E402
 
 from .http import tagging  # noqa: E402
-from .http.kept import marks  # noqa: E402
 from .http.marking import nowhere  # noqa: E402
+from .http.stored import marks  # noqa: E402
 
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager

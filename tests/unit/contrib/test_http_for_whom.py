@@ -11,7 +11,7 @@ import pytest
 from eventperf.cache import CacheManager
 from eventperf.cache.values.serializers import MsgpackSerializer
 from eventperf.contrib.http import HttpCacheMiddleware, WsgiCacheMiddleware, http_cached
-from eventperf.contrib.http.kept import Record
+from eventperf.contrib.http.stored import Record
 from eventperf.contrib.http.who import in_scope, is_silent, says_who
 from eventperf.errors import ConfigurationError
 from http_sites import Site, says

@@ -18,8 +18,8 @@ from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
 from eventperf.contrib.http import tagging
 from eventperf.contrib.http.flow import HttpCache
-from eventperf.contrib.http.kept import Marks, Record, Unstorable
 from eventperf.contrib.http.rules import Asked, bypass
+from eventperf.contrib.http.stored import Marks, Record, Unstorable
 from eventperf.contrib.http.who import in_scope
 from eventperf.contrib.http.wsgi import asked_of
 

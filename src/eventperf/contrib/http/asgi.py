@@ -11,8 +11,8 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.logs import logger
 
 from .flow import HttpCache
-from .kept import Marks, Record, Unstorable, marks
 from .rules import CONDITIONS, SAFE, Asked, bypass, is_whole, place, wants_new
+from .stored import Marks, Record, Unstorable, marks
 from .who import in_scope
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from eventperf._core.logs import logger
 from eventperf.cache.keys import Reserved
 
 from . import rules
-from .kept import KEEP_S, Marks, Record, Unstorable
 from .rules import Asked, Headers, Rules
+from .stored import KEEP_S, Marks, Record, Unstorable
 from .streams import Streams
 
 if TYPE_CHECKING:

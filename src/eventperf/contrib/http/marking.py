@@ -13,7 +13,7 @@ from eventperf._core.errors import ConfigurationError
 
 from . import tagging
 from .flow import HttpCache
-from .kept import Marks, Record, Unstorable, marks
+from .stored import Marks, Record, Unstorable, marks
 
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager

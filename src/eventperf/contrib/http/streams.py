@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from .kept import Marks, Record, Unstorable
 from .rules import Asked, Headers, Rules
+from .stored import Marks, Record, Unstorable
 
 if TYPE_CHECKING:
     from eventperf.cache import CacheManager, CacheOptions

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from eventperf._core.errors import ConfigurationError
 
 from .flow import HttpCache
-from .kept import Marks, Record, Unstorable, marks
 from .rules import CONDITIONS, Asked, Headers, bypass, has, is_whole, number, place, values, wants_new
+from .stored import Marks, Record, Unstorable, marks
 from .streams import Copy
 from .who import in_environ
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import aggregates, dates, either, membership, needless, texts, values
+from . import aggregates, dates, disjunctions, membership, needless, texts, values
 from .rule import Rule
 
 RULES: Final[tuple[Rule, ...]] = (
-    *either.RULES,
+    *disjunctions.RULES,
     *membership.RULES,
     *aggregates.RULES,
     *needless.RULES,

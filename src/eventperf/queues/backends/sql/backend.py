@@ -24,7 +24,7 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.logs import logger
 from eventperf._core.urls import BackendURL, redact
 from eventperf.queues.backends.faces import AsyncFace
-from eventperf.queues.backends.turns import Turns
+from eventperf.queues.backends.fair_lock import FairLock
 from eventperf.queues.errors import QueueError, SchemaMissing, StoreUnavailable
 from eventperf.queues.job import NewJob
 from eventperf.queues.protocols import ENGINE, StoreSettings, WorkerCard
@@ -91,7 +91,7 @@ class SqlBackend:
         self._pool = int(_number(parsed.query.get("pool", "5"), "pool"))
         self.home: Home = Home(settings=settings, dialect=self.dialect, notifies=family == "postgresql")
         self._mu = threading.Lock()
-        self._writing = Turns()
+        self._writing = FairLock()
         self._pooled = False
         self._forget()
 

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 
 
-class Turns:
+class FairLock:
     """Mutual exclusion without starvation: a thread in a tight loop cannot overtake those who wait."""
 
     def __init__(self) -> None:
