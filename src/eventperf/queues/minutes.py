@@ -53,8 +53,9 @@ class Histogram:
 
     def merge(self, other: Histogram) -> None:
         """Add another's counts."""
+        counts = self.counts
         for bucket, by in other.counts.items():
-            self.add(bucket, by)
+            counts[bucket] = counts.get(bucket, 0) + by
 
     @property
     def count(self) -> int:
@@ -104,8 +105,11 @@ class Interval:
 
     def merge(self, other: Interval) -> None:
         """Add what another did."""
-        for name in COUNTS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.completed += other.completed
+        self.failed += other.failed
+        self.retried += other.retried
+        self.cancelled += other.cancelled
+        self.crashed += other.crashed
         self.wait.merge(other.wait)
         self.run.merge(other.run)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,10 +12,14 @@ import pytest
 from console_asks import CURE, HOSTILE, assert_harmless, everything, get
 from eventperf.contrib.console import Console, ConsoleAction, read_only
 from eventperf.contrib.console.guard import COOKIE, token_of
+from eventperf.contrib.console.parts.minutes import Minutes, _rate
 from eventperf.contrib.console.web import Request, Response
 from eventperf.queues import JobSpec, JobState, Limit, QueueManager
+from eventperf.queues.minutes import Interval, Metrics
 from eventperf.testing import FakeClock
 from eventperf.testing.queues import Station
+
+WHOLE = {"1h": 3_600.0, "6h": 21_600.0, "24h": 86_400.0}
 
 
 @pytest.fixture
@@ -373,4 +378,48 @@ def test_minutes_are_read_once_for_all_open_pages(
     clock.advance(6)
     get(console, "/queues")
     get(console, "/queues", span="24h")
-    assert asked == ["1h", "24h", "1h"], "a day is read once a minute"
+    (*_, last) = asked
+    assert asked[:2] == ["1h", "24h"], "a day is read once a minute"
+    assert isinstance(last, float), "and of an hour what came since"
+    assert last < 180
+
+
+def test_each_type_is_counted_by_itself_however_often_it_is_looked_at() -> None:
+    queues = QueueManager("memory://")
+    for kind, many in (("mail", 3), ("ticket", 4)):
+        queues.job(kind)(lambda ctx, data: None)
+        queues.enqueue_many(kind, range(many))
+    queues.worker().run(burst=True)
+    console = Console(queues=queues, may=everything)
+    for path in ("/", "/queues", "/queues"):
+        page = assert_harmless(get(console, path))
+    table = page.text[page.text.index("By queue and type") :]
+    assert re.search(r"normalticket4.*normalmail3", table, re.DOTALL)
+
+
+def test_minutes_that_are_over_are_kept_as_a_whole_look_would_find_them() -> None:
+    clock, dice = FakeClock(time=1_800_000_007.0), Random(5)
+    queues = QueueManager("memory://", clock=clock)
+    for kind in ("mail", "ticket"):
+        queues.job(kind, attempts=1)(lambda ctx, data: 1 / dice.randrange(3))
+    seen = Minutes(queues, clock)
+    for _ in range(60):
+        queues.enqueue_many(dice.choice(("mail", "ticket")), range(dice.randrange(4)))
+        clock.advance(dice.choice((3, 20, 70, 400, 2_000)))
+        queues.worker().run(burst=True)
+        for span in ("1h", "6h", "24h"):
+            found = seen.of(span)
+            if found.until == clock.time():  # read just now
+                back_s = found.until - found.since
+                assert WHOLE[span] <= back_s <= WHOLE[span] + found.step_s + 60
+                again = queues.metrics(since=back_s - found.step_s, step=found.step_s)
+                assert again.since == found.since + found.step_s, "a store may keep no more than a day"
+                assert again.intervals == [one for one in found.intervals if one.at >= again.since], span
+    clock.advance(90_000)
+    assert seen.of("24h").intervals == []
+
+
+def test_the_open_minute_is_no_dip() -> None:
+    interval = Interval(at=600.0, queue="q", type="t", completed=30)
+    half = Metrics(since=600.0, until=630.0, step_s=60.0, intervals=[interval])
+    assert _rate(interval, 600.0, half) == 60.0

@@ -26,6 +26,7 @@ from eventperf.queues import (
 )
 from eventperf.queues.codec import Codec, fit
 from eventperf.queues.errors import PayloadError
+from eventperf.queues.minutes import COUNTS, Interval
 from eventperf.queues.policy import Lane, Verdict, choose, job_priority, judge
 
 
@@ -262,3 +263,16 @@ def test_what_type_checkers_know_of_enqueue_is_what_a_spec_has() -> None:
     spec = {name: kind for name, kind in JobSpec.__annotations__.items() if name not in ("type", "data")}
     assert {name: kind.__forward_arg__ for name, kind in EnqueueOptions.__annotations__.items()} == spec
     assert not EnqueueOptions.__required_keys__
+
+
+def test_sums_of_minutes_leave_out_nothing_that_is_counted() -> None:
+    whole = Interval(at=0.0, queue="q", type="t")
+    for by, name in enumerate(COUNTS, 1):
+        setattr(whole, name, by)
+    whole.wait.add(3, 2)
+    total = Interval(at=0.0, queue="q", type="t")
+    for _ in range(2):
+        total.merge(whole)
+    assert [getattr(total, name) for name in COUNTS] == [2 * by for by in range(1, len(COUNTS) + 1)]
+    assert (total.wait.counts, total.run.counts) == ({3: 4}, {})
+    assert whole.wait.counts == {3: 2}, "what is added is left as it was"

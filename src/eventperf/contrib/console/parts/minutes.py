@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from eventperf._core.clock import Clock
+from eventperf._core.durations import seconds
 from eventperf._pages.html import Html, markup, tag
 from eventperf._pages.svg import lines
 from eventperf.contrib.console.texts import heads, say
@@ -19,11 +22,13 @@ Lines = list[tuple[str, list[tuple[float, float]]]]
 
 _SPANS: Final = {"1h": "1m", "6h": "5m", "24h": "15m"}
 _FRESH_S: Final = {"1h": 5.0, "6h": 30.0, "24h": 60.0}
+_MINUTE_S: Final = 60.0
+_SHORTEST_S: Final = 15.0  # of the open step, before it says how many there are a minute
 _DRAWN: Final = 5  # series in one plot: as many as there are colours, and one less
 
 
 class Minutes:
-    """The minutes of one manager: a day of many kinds of jobs is read once a minute at most."""
+    """The minutes of one manager, however many pages are open; steps that are over are not read again."""
 
     def __init__(self, manager: QueueManager, clock: Clock) -> None:
         self._manager, self._clock = manager, clock
@@ -31,32 +36,51 @@ class Minutes:
         self._read: dict[str, tuple[float, Metrics]] = {}
 
     def of(self, span: str) -> Metrics:
-        """Return what the last hour, or another span of the switch, brought."""
+        """Return what the last hour, or another span of the switch, brought; nobody changes it."""
         with self._mu:
             now = self._clock.monotonic()
-            if span not in self._read or now - self._read[span][0] >= _FRESH_S[span]:
-                self._read[span] = (now, self._manager.metrics(since=span, step=_SPANS[span]))
+            if span not in self._read:
+                self._read[span] = now, self._whole(span)
+            at, known = self._read[span]
+            if now - at >= _FRESH_S[span]:
+                self._read[span] = now, self._renewed(span, known, now - at)
             return self._read[span][1]
+
+    def _whole(self, span: str) -> Metrics:
+        return self._manager.metrics(since=span, step=_SPANS[span])
+
+    def _renewed(self, span: str, known: Metrics, passed_s: float) -> Metrics:
+        """Read what has come since; the step before the open one too, since some count a little late."""
+        full = int((known.until - known.since) // known.step_s)
+        open_ = known.since + max(0, full - 1) * known.step_s
+        since_s = known.until + passed_s - open_ - _MINUTE_S / 2  # whatever the clocks do, within that minute
+        if since_s >= (whole_s := seconds(span, name="since")):
+            return self._whole(span)
+        fresh = self._manager.metrics(since=since_s, step=_SPANS[span])
+        return joined(known, fresh, whole_s) if fresh.since == open_ else self._whole(span)
+
+
+def joined(known: Metrics, fresh: Metrics, span_s: float) -> Metrics:
+    """Return ``fresh`` after what ``known`` holds of the time before, back to ``span_s`` seconds ago."""
+    late = max(0.0, fresh.until - span_s - known.since)
+    since = known.since + late // known.step_s * known.step_s
+    kept = [one for one in known.intervals if since <= one.at < fresh.since]
+    return replace(fresh, since=since, intervals=kept + fresh.intervals)
 
 
 def plots(metrics: Metrics) -> Html:
     """Return jobs a minute and waits, by queue."""
     if not metrics.intervals:
         return empty(say("no_minutes"))
-    by_queue: dict[str, dict[float, Interval]] = {}
-    for one in metrics.intervals:
-        kept = by_queue.setdefault(one.queue, {})
-        if one.at in kept:
-            kept[one.at].merge(one)
-        else:
-            kept[one.at] = one
+    by_queue = _by_queue(metrics.intervals)
     busiest = sorted(by_queue, key=lambda q: -sum(_ended(i) for i in by_queue[q].values()))[:_DRAWN]
-    steps = [((at - metrics.until) / 60, at) for at in _steps(metrics)]
+    steps = [((at - metrics.until) / _MINUTE_S, at) for at in _steps(metrics)]
+    counted = [(x, at) for x, at in steps if metrics.until - at >= _SHORTEST_S]
     done: Lines = []
     waits: dict[float, Lines] = {50.0: [], 99.0: []}
     for queue in busiest:
         kept = by_queue[queue]
-        done.append((queue, [(x, _rate(kept.get(at), metrics.step_s)) for x, at in steps]))
+        done.append((queue, [(x, _rate(kept.get(at), at, metrics)) for x, at in counted]))
         for percent, drawn in waits.items():
             late = ((x, _late(kept.get(at), percent)) for x, at in steps)
             drawn.append((queue, [(x, seconds) for x, seconds in late if seconds is not None]))
@@ -67,6 +91,19 @@ def plots(metrics: Metrics) -> Html:
         tag("div", tag("h3", say("wait_p99")), _drawn(waits[99.0], say("unit_seconds"))),
         class_="multiples",
     )
+
+
+def _by_queue(found: Iterable[Interval]) -> dict[str, dict[float, Interval]]:
+    """Return sums over types by queue and time, beside what is summed: other pages show that too."""
+    from eventperf.queues.minutes import Interval
+
+    by_queue: dict[str, dict[float, Interval]] = {}
+    for one in found:
+        kept = by_queue.setdefault(one.queue, {})
+        if one.at not in kept:
+            kept[one.at] = Interval(at=one.at, queue=one.queue, type="")
+        kept[one.at].merge(one)
+    return by_queue
 
 
 def _drawn(series: Lines, unit: str) -> Html:
@@ -85,8 +122,9 @@ def _ended(one: Interval) -> int:
     return one.completed + one.failed
 
 
-def _rate(one: Interval | None, step_s: float) -> float:
-    return 0.0 if one is None else _ended(one) * 60.0 / step_s
+def _rate(one: Interval | None, at: float, metrics: Metrics) -> float:
+    """Return jobs a minute; the open step is shorter than the others."""
+    return 0.0 if one is None else _ended(one) * _MINUTE_S / min(metrics.step_s, metrics.until - at)
 
 
 def _late(one: Interval | None, percent: float) -> float | None:

@@ -488,24 +488,40 @@ def updated(reply: bytes, change: Change) -> JobState | None:
 def measured(reply: Sequence[Any]) -> tuple[float, list[Interval]]:
     """Read the answer of ``measured.lua``."""
     names = {int(reply[1][k + 1]): _text(reply[1][k]) for k in range(0, len(reply[1]), 2)}
+    known: dict[str, tuple[int, str, int] | None] = {}  # the same few in each minute of a day
     intervals: list[Interval] = []
     for k in range(0, len(reply[2]), 2):
         series: dict[int, Interval] = {}
-        for number, what, bucket, by in _ENTRY.findall(_text(reply[2][k + 1])):
-            one = series.get(int(number))
+        for entry in _text(reply[2][k + 1]).split():
+            name, _, by = entry.partition("=")
+            if name not in known:
+                known[name] = _entry(name)
+            told = known[name]
+            if told is None or not by.isdecimal():  # cut off
+                continue
+            number, what, bucket = told
+            one = series.get(number)
             if one is None:
-                queue, _, type_ = names.get(int(number), "").partition("\x1f")
-                one = series[int(number)] = Interval(at=int(reply[2][k]) * MINUTE_S, queue=queue, type=type_)
-            if bucket:
-                (one.wait if what == "w" else one.run).add(int(bucket), int(by))
+                queue, _, type_ = names.get(number, "").partition("\x1f")
+                one = series[number] = Interval(at=int(reply[2][k]) * MINUTE_S, queue=queue, type=type_)
+            if what == "w":
+                one.wait.counts[bucket] = int(by)
+            elif what == "x":
+                one.run.counts[bucket] = int(by)
             else:
                 setattr(one, _COUNTED[what], int(by))
         intervals += series.values()
     return int(reply[0]) / 1000, intervals
 
 
+def _entry(name: str) -> tuple[int, str, int] | None:
+    """Return number of the series, what was counted and bucket; nothing of what is none."""
+    told = _ENTRY.fullmatch(name)
+    return None if told is None else (int(told[1]), told[2] or told[4], int(told[3] or -1))
+
+
 _COUNTED = {"d": "completed", "r": "retried", "f": "failed", "c": "cancelled", "k": "crashed"}
-_ENTRY = re.compile(r"(\d+)([wxdrfck])(\d*)=(\d+)")
+_ENTRY = re.compile(r"(\d+)(?:([wx])(\d+)|([drfck]))")
 
 
 @_reads
