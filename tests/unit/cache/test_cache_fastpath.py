@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from contextvars import ContextVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eventperf.cache import CacheManager
+from eventperf.cache.transactions import mark
 
 
 @pytest.fixture
@@ -158,3 +162,66 @@ def test_equal_arguments_of_several_kinds_share_as_their_key_does(cache):
     assert f("1") is not f(1)
     assert f((1, "a")) is f((1, "a"))
     assert f([1]) is f([1])
+
+
+tenant: ContextVar[str] = ContextVar("tenant")
+calls = st.lists(
+    st.tuples(st.sampled_from("ab"), st.sampled_from([0, False, 0.0, 1, True, "1"])), max_size=20
+)
+
+
+@given(calls, st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_a_key_function_may_look_at_more_than_the_arguments(made, by_keyword):
+    """A hit never goes around it: what it says of this very call is the key."""
+    with CacheManager() as cache:
+
+        @cache.cached(ttl=60, key=lambda n: f"{tenant.get()}:{n!r}")
+        def load(n):
+            return tenant.get(), repr(n)
+
+        @cache.cached(ttl=60, key=lambda self, n: f"m:{tenant.get()}:{n!r}")
+        async def aload(self, n):
+            return tenant.get(), repr(n)
+
+        async def both():
+            for who, n in made:
+                token = tenant.set(who)
+                assert (load(n=n) if by_keyword else load(n)) == (who, repr(n))
+                assert await aload(None, n) == (who, repr(n))
+                tenant.reset(token)
+
+        asyncio.run(both())
+
+
+def test_what_a_key_function_leaves_out_is_still_a_hit(cache):
+    loads = []
+
+    @cache.cached(ttl=60, key=lambda session, n, *, full=False: f"n:{n}")
+    def load(session, n, *, full=False):
+        loads.append(n)
+        return object()
+
+    assert load([], 1) is load({}, 1) is load([], n=1, full=True)
+    assert load([], 2) is not load([], 1)
+    assert loads == [1, 2]
+    assert cache.stats().l1_hits == 3
+    load.invalidate([], 1)
+    load([], 1)
+    assert loads == [1, 2, 1]
+
+
+def test_who_goes_around_the_table_adds_nothing_to_it(cache):
+    @cache.cached(ttl=60)
+    def load(n):
+        return n
+
+    load(1)
+    is_open = [True]
+    mark(lambda: is_open[0])  # as a transaction that has written does
+    for _ in range(50):
+        load(1)
+    is_open[0] = False
+    load(1)
+    (entry,) = (entry for entry in cache._table.values())
+    assert len(entry.meta.aliases) == 1

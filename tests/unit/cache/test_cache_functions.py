@@ -9,6 +9,7 @@ import math
 import subprocess
 import sys
 import threading
+import types
 from typing import Any
 
 import pytest
@@ -104,6 +105,13 @@ def table_of(title):
     return Made
 
 
+def plugin(base):
+    module = types.ModuleType("plugin")
+    module.BASE = base
+    exec("def load(n): return BASE, n\nshort = lambda n: (BASE, n)", vars(module))
+    return module
+
+
 PAIRS: list[tuple[Any, Any]] = [
     (reader("orders"), reader("invoices")),
     (reader(Table()), reader(Table())),
@@ -126,6 +134,8 @@ PAIRS: list[tuple[Any, Any]] = [
     ("a".center, "b".center),
     ({1: 2}.get, {1: 3}.get),
     (Scale, Table),
+    (plugin("a").load, plugin("b").load),
+    (plugin("a").short, plugin("b").short),
 ]
 
 

@@ -243,6 +243,36 @@ class Query(dict):
         return ((key, values[-1]) for key, values in super().items())
 
 
+@dataclasses.dataclass(frozen=True)
+class Nick:
+    """Equal by more, or by less, than its fields."""
+
+    name: str
+
+    def __eq__(self, other):
+        return isinstance(other, Nick) and self.name.lower() == other.name.lower()
+
+    def __hash__(self):
+        return hash(self.name.lower())
+
+
+class Mood(enum.Enum):
+    GOOD = 1
+    FINE = 2
+
+    def __eq__(self, other):
+        return isinstance(other, Mood)
+
+    __hash__ = None
+
+
+class Alike(type):
+    def __eq__(cls, other):
+        return isinstance(other, Alike)
+
+    __hash__ = type.__hash__
+
+
 class Knot(list):
     pass
 
@@ -250,7 +280,17 @@ class Knot(list):
 def test_kinds_that_hide_what_they_are_equal_by_have_no_text():
     knot = Knot()
     knot.append(knot)
-    for odd in (Money(1, "EUR"), Query(a=["1", "2"]), object(), Decimal("1e999999"), (x for x in ()), knot):
+    for odd in (
+        Money(1, "EUR"),
+        Query(a=["1", "2"]),
+        object(),
+        Decimal("1e999999"),
+        (x for x in ()),
+        knot,
+        Nick("a"),
+        Mood.GOOD,
+        Alike("A", (), {}),
+    ):
         with pytest.raises((Unstable, RecursionError)):
             encode(odd)
 

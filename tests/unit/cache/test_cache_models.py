@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from decimal import Decimal
 
 import pytest
@@ -30,7 +31,20 @@ class Open(pydantic.BaseModel):
 
 class Secret(pydantic.BaseModel):
     id: int
-    _token: str = pydantic.PrivateAttr(default="x")
+    _token: object = pydantic.PrivateAttr(default="x")
+
+
+class Unset(pydantic.BaseModel):
+    id: int
+    _seen: int
+
+
+class Lazy(pydantic.BaseModel):
+    id: int
+
+    @functools.cached_property
+    def twice(self) -> int:
+        return self.id * 2
 
 
 def test_a_model_comes_back_as_it_was():
@@ -46,10 +60,32 @@ def test_a_model_comes_back_as_it_was():
     assert codec.loads(codec.dumps(Open(id=1))) == Open(id=1)
 
 
+def looked_at():
+    model = Lazy(id=1)
+    assert model.twice == 2
+    return model
+
+
+@pytest.mark.parametrize(
+    "model",
+    [Open(id=1), Open(id=1, more=(2,)), Secret(id=1), Unset(id=1), looked_at()],
+    ids=["no-extra", "extra", "private", "private-unset", "cached-property"],
+)
+def test_what_is_undeclared_or_private_comes_back_too(model):
+    codec = MsgpackSerializer()
+    again = codec.loads(codec.dumps(model))
+    assert again == model
+    assert vars(again) == vars(model)
+    for note in ("__pydantic_extra__", "__pydantic_private__", "__pydantic_fields_set__"):
+        assert getattr(again, note) == getattr(model, note)
+
+
 def test_what_would_be_lost_is_refused():
     codec = MsgpackSerializer()
-    for model in (Open(id=1, more=2), Secret(id=1)):
-        with pytest.raises(SerializationError, match="undeclared or private"):
+    secret = Secret(id=1)
+    secret._token = object()
+    for model, word in ((secret, "object"), (Seat.model_construct(), "without its field 'number'")):
+        with pytest.raises(SerializationError, match=word):
             codec.dumps(model)
 
 

@@ -11,9 +11,11 @@ import socket
 import sqlite3
 import tempfile
 import threading
+from collections import OrderedDict, defaultdict, deque
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from eventperf.cache import CacheManager, NotCacheable
@@ -47,6 +49,10 @@ def opened():
 class Page:
     rows: object
     total: int = 1
+
+
+class Sheet(msgspec.Struct):
+    rows: object
 
 
 def starlette(name, *args):
@@ -86,6 +92,10 @@ ONCE = [
     (rows, "yields"), (pages, "yields"), (lambda: iter([1]), "yields"), (lambda: map(str, [1]), "yields"),
     (lambda: csv.reader(["a"]), "yields"), (lambda: Page(rows()), "yields"), (lambda: [1, rows()], "yields"),
     (lambda: {"rows": rows(), "total": 1}, "yields"), (lambda: (1, ([rows()],)), "yields"),
+    (lambda: {rows()}, "yields"), (lambda: deque([rows()]), "yields"),
+    (lambda: {"a": rows()}.items(), "yields"),
+    (lambda: OrderedDict(a=rows()), "yields"), (lambda: defaultdict(list, a=rows()), "yields"),
+    (lambda: SimpleNamespace(a=rows()), "yields"), (lambda: Sheet(rows()), "yields"),
     (load, "await"), (future, "await"),
     (lambda: io.StringIO("a"), "text or bytes"), (lambda: open(__file__), "text or bytes"),
     (lambda: tempfile.NamedTemporaryFile(), "text or bytes"), (opened, "entered"),

@@ -10,6 +10,7 @@ from datetime import datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,7 +65,49 @@ class Late:
     made: str = dataclasses.field(init=False)
 
 
+class Ticket(msgspec.Struct):
+    seat: int
+    extras: list[str] = []
+
+
+class Bag(msgspec.Struct, frozen=True, array_like=True, dict=True, rename="camel"):
+    seat_no: int
+
+
+class Checked(msgspec.Struct):
+    seat: int
+
+    def __post_init__(self) -> None:
+        self.seat += 1
+
+
+@dataclasses.dataclass
+class Mapped(dict[str, int]):
+    tag: str = "x"
+
+
+@dataclasses.dataclass
+class Listed(list[int]):
+    tag: str = "x"
+
+
+@dataclasses.dataclass
+class Failed(Exception):
+    code: int = 1
+
+
+@dataclasses.dataclass
+class Counted(int):
+    tag: str = "x"
+
+
 codec = MsgpackSerializer()
+
+
+def bag() -> Bag:
+    made = Bag(1)
+    made.__dict__["note"] = "kept"
+    return made
 
 
 def state(value: Any) -> Any:
@@ -83,6 +126,7 @@ def row() -> Row:
 WHOLE = [
     Order([1, 2]), Slotted("a").mark((1,)), row(), Perm.READ | Perm.WRITE, Perm(0), Mask.A | Mask.B, Mask(8),
     10**5000, -(2**63) - 1, 2**64, datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=9), "KST")),
+    Ticket(1, ["b"]), [Ticket(2)], bag(),
     time(1, tzinfo=timezone(timedelta(0), "GMT")), {"a": (1, {2: Decimal("1.10")})}, {(1, "a"): b""},
 ]  # fmt: skip
 
@@ -107,7 +151,7 @@ Made = collections.namedtuple("Elsewhere", "a")  # its name leads nowhere
 REFUSED = [
     Made(1), collections.namedtuple("Row", "a b")(1, 2), Late("a"), "\ud800", {"\ud800": 1}, ["a\udfff"],
     type("Order", (Order,), {})([1]), Subclassed(), collections.OrderedDict(), object(), lambda: 1,
-    range(3),
+    range(3), Mapped(), Listed(), Failed(3), Counted(), Checked(1),
 ]  # fmt: skip
 
 
@@ -131,7 +175,8 @@ leaves = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.binary(),
     st.decimals(allow_nan=False),
     st.datetimes(timezones=st.just(timezone.utc)), st.timedeltas(), st.sampled_from(list(Perm)), st.uuids(),
-    st.builds(Order, st.lists(st.integers(0, 9), max_size=3)),
+    st.builds(Order, st.lists(st.integers(0, 9), max_size=3)), st.builds(Ticket, st.integers()),
+    st.sampled_from([Mapped, Listed, Failed, Counted]).map(lambda kind: kind()),
 )  # fmt: skip
 
 

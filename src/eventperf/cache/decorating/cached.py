@@ -140,7 +140,9 @@ class Calls:
             return
         at: Any = args
         compiled = self._compiled
-        if compiled is None:
+        if self.recipe.key_function is not None:
+            at = key
+        elif compiled is None:
             if kwargs or self.recipe.takes_self or not all(map(is_steady, args)):
                 return
         else:
@@ -215,14 +217,15 @@ class Calls:
 
 def _wrapper(calls: Calls, slow: Any) -> tuple[Callable[..., Any], Callable[[], int]]:
     steps, served = make_counter()
-    fast, dead, missing = calls.fast, DEAD, (KeyError, TypeError)
+    fast, dead, missing = calls.fast, DEAD, (KeyError, TypeError, AttributeError)
+    key_of = calls.recipe.key_function  # it may look at more than the arguments: asked at each call
     dirty, in_one = DIRTY, aside  # enclosed: the globals are those of the host
 
     def cached_call(*args: Any, **kwargs: Any) -> Any:
         # The hot path: no clock (the sweeper takes entries out in time), no lock, no helper.
-        if not kwargs:
+        if key_of is not None or not kwargs:
             try:
-                entry = fast[args]
+                entry = fast[args if key_of is None else key_of(*args, **kwargs)]
                 value = entry.value
                 if value is not dead and not (dirty and in_one()):
                     if entry.hits < 3:
@@ -238,13 +241,14 @@ def _wrapper(calls: Calls, slow: Any) -> tuple[Callable[..., Any], Callable[[], 
 
 def _async_wrapper(calls: Calls, slow: Any) -> tuple[Callable[..., Awaitable[Any]], Callable[[], int]]:
     steps, served = make_counter()
-    fast, dead, missing = calls.fast, DEAD, (KeyError, TypeError)
+    fast, dead, missing = calls.fast, DEAD, (KeyError, TypeError, AttributeError)
+    key_of = calls.recipe.key_function  # it may look at more than the arguments: asked at each call
     dirty, in_one = DIRTY, aside  # enclosed: the globals are those of the host
 
     async def cached_call(*args: Any, **kwargs: Any) -> Any:
-        if not kwargs:
+        if key_of is not None or not kwargs:
             try:
-                entry = fast[args]
+                entry = fast[args if key_of is None else key_of(*args, **kwargs)]
                 value = entry.value
                 if value is not dead and not (dirty and in_one()):
                     if entry.hits < 3:

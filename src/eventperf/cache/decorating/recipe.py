@@ -43,6 +43,7 @@ class Recipe:
             self._key.check(names, argument="key", where=self.name)
         elif self._key is not None and not callable(self._key):
             raise ConfigurationError("key", key, "a template such as 'event:{event_id}', or a function")
+        self.key_function: Callable[..., Any] | None = None if isinstance(self._key, Template) else self._key
         self.tags_of_result: Callable[..., Sequence[str]] | None = tags if callable(tags) else None
         self._tags: list[Template] = []
         self._follows, notes = followed(follows)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import field, fields, make_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, Flag
+from functools import lru_cache
 from numbers import Integral, Rational
 from typing import Any, Final
 from uuid import UUID
@@ -51,7 +52,7 @@ def encode(value: Any) -> str:
         return str(value)
     if value is None:
         return "~"
-    if isinstance(value, Enum) and kind._member_type_ is object:
+    if isinstance(value, Enum) and kind._member_type_ is object and is_plain(kind, object):
         return _encode_member(value)
     for base, text in _TEXTS:
         if isinstance(value, base):
@@ -81,10 +82,12 @@ def _encode_other(value: Any, kind: type) -> str:
         return "{o" + ",".join(f"{encode(k)}={encode(v)}" for k, v in value.items()) + "=}"
     if kind is Counter:
         return _mapping({k: n for k, n in value.items() if n})
-    if isinstance(value, type):
+    if isinstance(value, type) and is_plain(kind, type):
         return class_text(value)
     params = getattr(kind, "__dataclass_params__", None)
     if params is not None and params.frozen and params.eq:
+        if not _goes_by_fields(kind):
+            raise Unstable(f"{kind.__name__} with an __eq__ of its own")
         parts = [f"{f.name}={encode(getattr(value, f.name))}" for f in fields(value) if f.compare]
         return f"{class_text(kind)}({','.join(parts)})"
     if kind.__module__ == "numpy" and getattr(getattr(value, "dtype", None), "kind", "") in "biufcSU":
@@ -94,6 +97,16 @@ def _encode_other(value: Any, kind: type) -> str:
     elif isinstance(value, Rational) and not isinstance(value, Integral):
         return _fraction(value)
     raise Unstable(kind.__name__)
+
+
+@lru_cache(maxsize=1024)
+def _goes_by_fields(kind: Any) -> bool:
+    """Tell whether objects of a dataclass are equal by their fields: ``dataclass`` wrote its ``__eq__``."""
+    alike = make_dataclass("Alike", [(f.name, Any, field(compare=f.compare)) for f in fields(kind)])
+    code, written = getattr(kind.__eq__, "__code__", None), alike.__eq__.__code__
+    return code is not None and (code.co_code, code.co_names, code.co_consts) == (
+        written.co_code, written.co_names, written.co_consts
+    )  # fmt: skip
 
 
 # -- numbers -----------------------------------------------------------------------------------------

@@ -177,8 +177,11 @@ class Look:
     def _function(self, function: types.FunctionType) -> str:
         name = path_of(function)
         is_wrapper = hasattr(function, "__wrapped__")
-        if not is_wrapper and _is_its_name(function):
+        is_at_home = _is_at_home(function)
+        if not is_wrapper and is_at_home and _is_its_name(function):
             return name
+        if not is_at_home:
+            self.lower(PRESENT, "a module that its name does not lead to", function.__globals__)
         parts = [_code_text(function.__code__)]
         rebound = {i.argval for i in dis.get_instructions(function) if i.opname in _REBINDS}
         for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
@@ -227,6 +230,15 @@ def _is_its_name(function: Any) -> bool:
     if sys.version_info >= (3, 11) and code.co_qualname != qualname:
         return False
     return code.co_name == qualname.rpartition(".")[2] and code.co_freevars in ((), ("__class__",))
+
+
+def _is_at_home(function: types.FunctionType) -> bool:
+    """Tell whether the names that a function looks up are those of the module that is known by its name.
+
+    They are not in a plug-in loaded from a file of its own, in a module loaded twice, or after ``exec``.
+    """
+    module = sys.modules.get(function.__globals__.get("__name__", ""))
+    return module is not None and vars(module) is function.__globals__
 
 
 def _code_of(function: Any) -> str:

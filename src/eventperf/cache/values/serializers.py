@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import inspect
 import pickle
+import weakref
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -54,6 +55,7 @@ class MsgpackSerializer:
         self._ext = packer.Ext
         self._pack = packer.Encoder().encode
         self._unpack = packer.Decoder(ext_hook=self._untag).decode
+        self._proven: weakref.WeakSet[type] = weakref.WeakSet()
         self._errors: tuple[type[BaseException], ...] = (
             msgspec.MsgspecError, Undecodable, ValueError, TypeError, ArithmeticError, RecursionError,
             LookupError, OSError, AttributeError,
@@ -112,16 +114,32 @@ class MsgpackSerializer:
         if isinstance(value, Enum):
             # A combination of flags is no member: its number makes it.
             member, held = (None, self._tag(value.value)) if isinstance(value, Flag) else (value.name, None)
-            return self._ext(_ENUM, self._pack([*_path(cast("Any", kind)), member, held]))
+            return self._proved(kind, _ENUM, [*_path(cast("Any", kind)), member, held])
         known: Any = kind
         names = _fields(known)
         if names is None:
             raise SerializationError(f"{kind.__module__}.{kind.__qualname__}")
         fields, extra = _state(value, known, names)
         body = [self._tag(part) for part in fields]
-        return self._ext(
-            _OBJECT, self._pack([*_path(known), _shape(known), body, self._tag(extra) if extra else None])
-        )
+        beside = self._tag(extra) if extra else None
+        return self._proved(known, _OBJECT, [*_path(known), _shape(known), body, beside])
+
+    def _proved(self, kind: type, code: int, body: list[Any]) -> Any:
+        """Return an object as it is stored; the first one of each class must come back from there.
+
+        Raises:
+            SerializationError: It would be written again and again, and never read.
+        """
+        tagged = self._ext(code, self._pack(body))
+        if kind not in self._proven:
+            try:
+                made = self.loads(self._pack(tagged))
+            except Undecodable as error:
+                raise SerializationError(f"{kind.__module__}.{kind.__qualname__} ({error})") from error
+            if type(made) is not kind:
+                raise SerializationError(f"{kind.__module__}.{kind.__qualname__}")
+            self._proven.add(kind)
+        return tagged
 
     def _tag_dict(self, value: dict[Any, Any]) -> Any:
         if all(type(k) is str for k in value):
@@ -254,25 +272,23 @@ def _is_model(kind: Any) -> bool:
 
 
 def _state(value: Any, kind: Any, names: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
-    """Return the fields of an object, and what it holds beside them; which fields were set, of a model."""
+    """Return the fields of an object, of a model with what pydantic notes, and what it holds beside them."""
     beside = {name: part for name, part in getattr(value, "__dict__", {}).items() if name not in names}
-    if _is_model(kind):
-        if (
-            beside
-            or getattr(value, "__pydantic_extra__", None)
-            or getattr(value, "__pydantic_private__", None)
-        ):
-            raise SerializationError(
-                f"{kind.__module__}.{kind.__qualname__} with undeclared or private fields"
-            )
-        return [*(getattr(value, name) for name in names), sorted(value.model_fields_set)], {}
     for name in _slots(kind):
         if name not in names and hasattr(value, name):
             beside[name] = getattr(value, name)
     absent = [name for name in names if not hasattr(value, name)]
     if absent:
         raise SerializationError(f"{kind.__module__}.{kind.__qualname__} without its field {absent[0]!r}")
-    return [getattr(value, name) for name in names], beside
+    fields = [getattr(value, name) for name in names]
+    if _is_model(kind):
+        fields += [sorted(value.model_fields_set), value.__pydantic_extra__, value.__pydantic_private__]
+    elif hasattr(kind, "__struct_fields__") and hasattr(kind, "__post_init__"):
+        raise SerializationError(f"{kind.__module__}.{kind.__qualname__} (its __post_init__ would run again)")
+    return fields, beside
+
+
+_NOTES: Final = ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 
 
 @lru_cache(maxsize=1024)
@@ -286,7 +302,8 @@ def _slots(kind: Any) -> tuple[str, ...]:
         for name in (slots,) if isinstance(slots, str) else tuple(slots):
             hidden = name.startswith("__") and not name.endswith("__")
             out.append(f"_{base.__name__.lstrip('_')}{name}" if hidden else name)
-    return tuple(name for name in out if name not in ("__dict__", "__weakref__"))
+    known = ("__dict__", "__weakref__") if not _is_model(kind) else ("__dict__", *_NOTES)
+    return tuple(name for name in out if name not in known)
 
 
 @lru_cache(maxsize=1024)
@@ -317,25 +334,30 @@ def _make_object(
     kind: Any = _find(module, qualname)
     names = _fields(kind)
     is_model = _is_model(kind)
-    if names is None or _shape(kind) != shape or len(names) + is_model != len(body):
+    if names is None or _shape(kind) != shape or len(names) + 3 * is_model != len(body):
         raise Undecodable(f"{module}.{qualname} has changed")
     if issubclass(kind, tuple):
         row = tuple.__new__(kind, body)
         if beside:
             row.__dict__.update(beside)
         return row
+    made: Any
     if is_model:
-        *values, given = body
-        state = {"__dict__": dict(zip(names, values, strict=True)), "__pydantic_fields_set__": set(given)}
-        model: Any = kind.__new__(kind)
-        model.__setstate__(state | {"__pydantic_extra__": None, "__pydantic_private__": None})
-        return model
-    made: Any = kind.__new__(kind) if hasattr(kind, "__struct_fields__") else object.__new__(kind)
-    put = object.__setattr__
-    for name, value in zip(names, body, strict=True):
-        put(made, name, value)
+        *body, given, more, private = body
+        made = kind.__new__(kind)
+        notes = dict(zip(_NOTES, (set(given), more, private), strict=True))
+        made.__setstate__({"__dict__": dict(zip(names, body, strict=True)), **notes})
+    elif hasattr(kind, "__struct_fields__"):  # in C: no code of the host's runs
+        made = kind(**dict(zip(names, body, strict=True)))
+        if beside:
+            vars(made).update(beside)
+        return made
+    else:
+        made = object.__new__(kind)
+        for name, value in zip(names, body, strict=True):
+            object.__setattr__(made, name, value)
     for name, value in (beside or {}).items():
-        put(made, name, value)
+        object.__setattr__(made, name, value)
     return made
 
 

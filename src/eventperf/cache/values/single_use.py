@@ -7,12 +7,14 @@ requests write to. They are refused when they are loaded, with what to return in
 from __future__ import annotations
 
 import io
+from collections import deque
 from collections.abc import Hashable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from inspect import isawaitable
 from itertools import islice
+from types import SimpleNamespace
 from typing import Any, Final, cast
 
 from eventperf.cache.errors import NotCacheable
@@ -43,7 +45,7 @@ _HELD: Final = (
 
 
 def refuse_single_use(key: str, value: Any) -> None:
-    """Look at a loaded value, and a little into lists, tuples, mappings and dataclasses.
+    """Look at a loaded value, and a little into what groups values: lists, sets, mappings, dataclasses.
 
     Raises:
         NotCacheable: It belongs to one caller.
@@ -81,13 +83,28 @@ _SAFE: Final = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 def _parts(value: Any, kind: type) -> Iterable[Any]:
-    if issubclass(kind, (list, tuple)):
+    if issubclass(kind, _GROUPS):
         return islice(value, _LOOKED_AT)
-    if kind is dict:
-        return islice(value.values(), _LOOKED_AT)
+    if issubclass(kind, dict):
+        return islice(dict.values(value), _LOOKED_AT)
+    if kind is SimpleNamespace:
+        return islice(vars(value).values(), _LOOKED_AT)
+    return [getattr(value, name, None) for name in _fields(cast("Hashable", kind))]
+
+
+_GROUPS: Final[tuple[type, ...]] = (list, tuple, set, frozenset, deque, type({}.values()), type({}.items()))
+
+
+@lru_cache(maxsize=4096)
+def _fields(kind: Any) -> tuple[str, ...]:
+    """Return the fields of a class that is made of some: dataclass, attrs, msgspec, pydantic."""
     if is_dataclass(kind):
-        return [getattr(value, f.name, None) for f in fields(kind)]
-    return ()
+        return tuple(f.name for f in fields(kind))
+    made_of = getattr(kind, "__attrs_attrs__", None)
+    if isinstance(made_of, tuple):
+        return tuple(attribute.name for attribute in made_of)
+    names = getattr(kind, "__struct_fields__", None) or getattr(kind, "__pydantic_fields__", None)
+    return tuple(names) if isinstance(names, (tuple, dict)) else ()
 
 
 @lru_cache(maxsize=4096)

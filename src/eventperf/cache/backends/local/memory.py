@@ -261,7 +261,7 @@ class MemoryStore:
     def alias(self, entry: Entry, table: dict[Any, Any], at: Any) -> None:
         """Let ``table[at]`` point at ``entry`` for as long as the entry is alive and fresh."""
         with self.mu:
-            if entry.key is None:
+            if entry.key is None or table.get(at) is entry:  # who went around the table comes again
                 return
             if entry.meta is None:
                 entry.meta = EntryMeta()
