@@ -126,12 +126,12 @@ class Behavior:
         >>> Behavior.from_hpa(hpa).down.window
         60.0
         """
-        spec = manifest.get("spec") or {}
-        keda = (spec.get("advanced") or {}).get("horizontalPodAutoscalerConfig") or {}
-        given = spec.get("behavior") or keda.get("behavior")
+        spec = _part(manifest, "spec", "spec")
+        keda = _part(_part(spec, "advanced", "advanced"), "horizontalPodAutoscalerConfig", "advanced")
+        given = _part(spec, "behavior", "behavior") or _part(keda, "behavior", "behavior")
         if not given:
             return cls()
-        up, down = given.get("scaleUp") or {}, given.get("scaleDown") or {}
+        up, down = (_part(given, name, f"behavior.{name}") for name in ("scaleUp", "scaleDown"))
         return cls(
             up=_rules_of(up, HPA_UP, "behavior.scaleUp"),
             down=_rules_of(down, HPA_DOWN, "behavior.scaleDown"),
@@ -182,6 +182,14 @@ class Behavior:
         return number, tuple(steps)
 
 
+def _part(holder: Mapping[str, Any], name: str, path: str) -> Mapping[str, Any]:
+    """Return a mapping inside of a manifest; what is absent or null is empty."""
+    found = holder.get(name)
+    if found is not None and not isinstance(found, Mapping):
+        raise ConfigurationError(path, found, "a mapping")
+    return found or {}
+
+
 def _rules_of(given: Mapping[str, Any], default: Rules, path: str) -> Rules:
     """Read one direction; each part that is missing is the default's."""
     if not given:
@@ -195,14 +203,18 @@ def _rules_of(given: Mapping[str, Any], default: Rules, path: str) -> Rules:
     policies = list(default.policies)
     if given.get("policies") is not None:
         policies = []
+        if not isinstance(given["policies"], list):
+            raise ConfigurationError(f"{path}.policies", given["policies"], "a list")
         for number, policy in enumerate(given["policies"]):
             at = f"{path}.policies[{number}]"
-            kind = kinds.get(policy.get("type"))
+            if not isinstance(policy, Mapping):
+                raise ConfigurationError(at, policy, "a mapping")
+            kind = kinds.get(str(policy.get("type")))
             if kind is None:
                 raise ConfigurationError(f"{at}.type", policy.get("type"), tuple(kinds))
-            value, period = policy.get("value"), policy.get("periodSeconds", 15)
-            policies.append(RatePolicy(type=kind, value=value, period=period))
-    select = selects.get(given.get("selectPolicy") or "Max")
+            value: Any = policy.get("value")
+            policies.append(RatePolicy(type=kind, value=value, period=policy.get("periodSeconds", 15)))
+    select = selects.get(str(given.get("selectPolicy") or "Max"))
     if select is None:
         raise ConfigurationError(f"{path}.selectPolicy", given.get("selectPolicy"), tuple(selects))
     window = given.get("stabilizationWindowSeconds")
@@ -211,7 +223,8 @@ def _rules_of(given: Mapping[str, Any], default: Rules, path: str) -> Rules:
 
 def _tolerance_of(given: Mapping[str, Any], path: str) -> float:
     """Read a tolerance: a quantity, such as ``0.05`` or ``50m``."""
-    text = str(given.get("tolerance", "0.1"))
+    found = given.get("tolerance")
+    text = "0.1" if found is None else str(found)
     try:
         return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
     except ValueError:

@@ -276,6 +276,114 @@ def test_every_field_without_a_counterpart_is_named(
     assert "bearer_file" in said
 
 
+def carried(path: Path, obj: Any, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    path.write_text(json.dumps(obj))
+    code = main(["scale", "import", str(path)])
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "NaN", "inf", "1e400", "", None, True, [1], {"a": 1}])
+def test_a_target_that_no_check_would_take_is_refused_when_it_is_carried_over(
+    given: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, said = carried(tmp_path / "hpa.json", hpa([external(averageValue=given)]), capsys)
+    assert code == 2
+    assert "target of queue" in said
+    trigger = {"type": "prometheus", "metadata": {"query": "up", "threshold": given}}
+    code, _, said = carried(tmp_path / "so.json", scaled_object(trigger), capsys)
+    assert code == 2
+    assert "of prometheus" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"metrics": {"a": 1}}, "spec.metrics: "),
+        ({"metrics": ["cpu"]}, "spec.metrics[0]: "),
+        ({"metrics": [{"type": "Pods", "pods": []}]}, "spec.metrics[0].pods: "),
+        ({"metrics": [resource("cpu", "much")]}, "spec.metrics[0]: averageUtilization: "),  # type: ignore[arg-type]
+        ({"maxReplicas": "many"}, "spec.maxReplicas: "),
+        ({"minReplicas": 12}, "spec.maxReplicas: "),
+        ({"behavior": [1]}, "behavior: "),
+        ({"behavior": {"scaleUp": {"policies": ["Pods"]}}}, "behavior.scaleUp.policies[0]: "),
+        ({"behavior": {"scaleUp": {"policies": {}}}}, "behavior.scaleUp.policies: "),
+        (
+            {"behavior": {"scaleUp": {"policies": [{"type": ["Pods"]}]}}},
+            "behavior.scaleUp.policies[0].type: ",
+        ),
+    ],
+)
+def test_a_part_of_another_shape_is_named(
+    change: dict[str, Any], place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, said = carried(tmp_path / "hpa.json", hpa(**change), capsys)
+    assert (code, place in said) == (2, True), said
+
+
+@pytest.mark.parametrize(
+    ("obj", "target", "limits"),
+    [
+        (hpa([]), {"cpu": 0.8}, (2, 9)),
+        (hpa(minReplicas=None), {"cpu": 0.8}, (1, 9)),
+        (hpa(behavior={"scaleUp": {"tolerance": None}}), {"cpu": 0.8}, (2, 9)),
+        ([hpa()], {"cpu": 0.8}, (2, 9)),
+        ({"kind": "List", "items": [None, hpa()]}, {"cpu": 0.8}, (2, 9)),
+        ({**hpa(), "apiVersion": "autoscaling/v1"}, {"cpu": 0.8}, (2, 9)),
+        ({**hpa([{"type": "Resource", "resource": {"name": "cpu", "targetAverageUtilization": 60}}]),
+          "apiVersion": "autoscaling/v2beta1"}, {"cpu": 0.6}, (2, 9)),
+        ({**hpa([{"type": "Pods", "pods": {"metricName": "hits", "targetAverageValue": "500m"}}]),
+          "apiVersion": "autoscaling/v2beta1"}, {"rps": 0.5}, (2, 9)),
+    ],
+)  # fmt: skip
+def test_what_the_api_server_fills_in_or_converts_is_carried_over(
+    obj: Any, target: dict[str, float], limits: tuple[int, int], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    scaler, _ = imported(tmp_path / "hpa.json", obj, capsys)
+    assert scaler.policy.targets == target
+    assert (scaler.min_replicas, scaler.max_replicas) == limits
+
+
+def test_a_resource_given_twice_or_as_an_amount_is_said_and_not_mixed_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scaler, said = imported(
+        tmp_path / "hpa.json", hpa([resource("cpu", 60), resource("cpu", 90, "app")]), capsys
+    )
+    assert scaler.policy.targets == {"cpu": 0.6}
+    assert "cpu a second time" in said
+    for metric, value in (("cpu", "500m"), ("memory", "512Mi"), ("memory", "50")):
+        trigger = {"type": metric, "metricType": "AverageValue", "metadata": {"value": value}}
+        code, out, said = carried(tmp_path / "so.json", scaled_object(trigger), capsys)
+        assert code == 0
+        assert f"{metric} of {value}: only shares" in said
+        assert "[targets.metrics]\n# rps" in out, "nothing is made of an amount that is no share"
+
+
+def test_two_autoscalers_of_one_target_become_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scaler, said = imported(tmp_path / "all.json", {"kind": "List", "items": [hpa(), hpa([])]}, capsys)
+    assert scaler.target.name == "prod/deployment/web"
+    assert "keep one of the two" in said
+
+
+def test_what_keda_does_beside_its_triggers_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cron = {"timezone": "Asia/Seoul", "start": "0 18 * * 5", "end": "0 8 * * 1", "desiredReplicas": "10"}
+    obj = scaled_object(
+        {"type": "cron", "metadata": cron},
+        advanced={"scalingModifiers": {"formula": "a + b"}, "restoreToOriginalReplicaCount": True},
+    )
+    obj["metadata"]["annotations"] = {"autoscaling.keda.sh/paused": "true"}
+    _, _, said = carried(tmp_path / "so.json", obj, capsys)
+    entry = 'cron = "0 18 * * 5", timezone = "Asia/Seoul", min_replicas = 10, duration = "223200s"'
+    for text in (entry, "scalingModifiers", "restoreToOriginalReplicaCount", "scale freeze"):
+        assert text in said
+    kafka = {"type": "kafka", "metadata": {"bootstrapServers": "k:9092", "lagThreshold": "50"}}
+    _, _, said = carried(tmp_path / "so.json", scaled_object(kafka), capsys)
+    assert "kafka (lagThreshold = 50)" in said
+
+
 @pytest.mark.parametrize("replicas", [2**31, 10**30, -1, 1.5, True])
 def test_more_replicas_than_kubernetes_takes_are_refused(replicas: Any) -> None:
     with pytest.raises(ConfigurationError, match="2147483647"):

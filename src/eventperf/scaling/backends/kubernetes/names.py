@@ -87,6 +87,8 @@ def quantity(text: str) -> float:
     >>> quantity("250m"), quantity("1.5Gi"), quantity("12345678n"), quantity("1e3")
     (0.25, 1610612736.0, 0.012345678, 1000.0)
     """
+    if text.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):  # floats, but no quantities
+        raise ValueError(f"not a quantity: {text!r}")
     try:
         return float(text)
     except ValueError:
