@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import subprocess
@@ -9,9 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from eventperf.queues import QueueManager, Retry
+from eventperf.queues import Exponential, NonRetryable, QueueManager, Retry, RetryRule
 
 queues = QueueManager("memory://")
+NOW = Exponential(0.01)
 
 
 @queues.job("square", cpu=True)
@@ -66,3 +68,75 @@ def starts(ctx: Any, data: str) -> None:
 def needs_state(ctx: Any, data: None) -> Any:
     """Ask for what only the worker has."""
     return ctx.state
+
+
+class Declined(NonRetryable):
+    """One that cannot be made anew from what it says."""
+
+    def __init__(self, code: int, why: str) -> None:
+        self.code = code
+        super().__init__(f"{code}: {why}")
+
+
+class ApiError(Exception):
+    """The same for a rule."""
+
+    def __init__(self, status: int, body: Any) -> None:
+        self.status, self.body = status, body
+        super().__init__(f"status {status}")
+
+
+class Awkward(Exception):
+    """One that fails while it is pickled."""
+
+    def __reduce__(self) -> Any:
+        raise SystemExit(1)
+
+
+def _group() -> BaseException:
+    return ExceptionGroup("some", [ValueError(1), Declined(2, "no")])  # noqa: F821 - of Python 3.11
+
+
+def _local() -> BaseException:
+    class Local(NonRetryable):
+        pass
+
+    return Local("here")
+
+
+ERRORS: dict[str, Any] = {
+    "own": lambda: Declined(7, "no money"), "rule": lambda: ApiError(404, object()), "local": _local,
+    "group": _group, "awkward": lambda: Awkward("x"),
+}  # fmt: skip
+
+
+@queues.job("raises", cpu=True, attempts=2, backoff=NOW, retry=[RetryRule(on=ApiError, attempts=1)])
+def raises(ctx: Any, data: str) -> None:
+    """Raise what is asked for."""
+    raise ERRORS[data]()
+
+
+RESULTS: dict[str, Any] = {"lambda": lambda: lambda: 1, "generator": lambda: (n for n in range(3))}
+
+
+def returns(ctx: Any, data: str) -> Any:
+    """Return what does not leave a process."""
+    return RESULTS[data]()
+
+
+queues.job("kept", cpu=True)(returns)
+queues.job("dropped", cpu=True, keep_result=False)(returns)
+
+
+def hidden(ctx: Any, data: None) -> str:
+    """Be what a process would find in place of its wrapper."""
+    return "not the wrapper"
+
+
+@functools.wraps(hidden)
+def wrapper(ctx: Any, data: None) -> str:
+    """Be declared under another's name."""
+    return f"wrapped: {hidden(ctx, data)}"
+
+
+queues.job("hidden", cpu=True)(wrapper)

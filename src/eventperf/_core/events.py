@@ -64,5 +64,7 @@ class Hooks:
             if not types or isinstance(event, types):
                 try:
                     fn(event)
-                except Exception:
+                except KeyboardInterrupt:  # the user's own, wherever it strikes
+                    raise
+                except BaseException:  # SystemExit and the like too: a listener is not who ends the host
                     _log.exception("hook %r failed on %s", fn, type(event).__name__)

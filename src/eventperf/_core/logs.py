@@ -75,6 +75,18 @@ def _shown(given: object) -> object:
 _names_are_data = _NamesAreData()
 
 
+class _Sound(logging.Logger):
+    """A logger whose callers go on whatever the application's handlers and filters raise."""
+
+    def handle(self, record: logging.LogRecord) -> None:
+        try:
+            super().handle(record)
+        except KeyboardInterrupt:  # the user's own
+            raise
+        except BaseException:  # reported as handlers of the standard library report their own
+            logging.Handler().handleError(record)
+
+
 def logger(name: str) -> logging.Logger:
     r"""Return a logger of ours: texts and errors that it is given end no line and steer no terminal.
 
@@ -84,6 +96,8 @@ def logger(name: str) -> logging.Logger:
     """
     found = logging.getLogger(name)
     found.addFilter(_names_are_data)  # the same one once
+    if type(found) is logging.Logger:  # else of a class that the application has chosen for all
+        found.__class__ = _Sound
     return found
 
 

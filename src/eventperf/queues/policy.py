@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
+from .checks import MAX_SPAN_S, check_number
 from .errors import NonRetryable, Retry
 from .options import DEFAULT_PRIORITY, PRIORITY_BY_TYPE, Exponential, RetryRule
 
@@ -90,6 +92,10 @@ def job_priority(
     return of_type if of_type is not None else table.get(type_, DEFAULT_PRIORITY)
 
 
+_MOST_MEMBERS: Final = 1000
+"""Of a group of exceptions no more are looked at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What becomes of a failed try: run again after ``delay_s``, or the dead letter."""
@@ -109,16 +115,39 @@ def judge(
     u: float,
 ) -> Verdict:
     """Decide after ``error`` in try ``attempt`` of ``attempts``; ``u`` is uniform in [0, 1)."""
+    error = _meant(error)
     if isinstance(error, NonRetryable):
         return Verdict(False)
     if isinstance(error, Retry):
+        asked = error.delay_s
         if not error.count:
-            return Verdict(True, backoff.delay_s(1, u) if error.delay_s is None else error.delay_s, False)
-        wait = backoff.delay_s(attempt, u) if error.delay_s is None else error.delay_s
-        return Verdict(attempt < attempts, wait)
+            return Verdict(True, backoff.delay_s(1, u) if asked is None else _wait(asked), False)
+        return Verdict(attempt < attempts, backoff.delay_s(attempt, u) if asked is None else _wait(asked))
     for rule in rules:
         if isinstance(error, rule.on):
             attempts = attempts if rule.attempts is None else rule.attempts
             backoff = rule.backoff or backoff
             break
     return Verdict(attempt < attempts, backoff.delay_s(attempt, u))
+
+
+def _meant(error: BaseException) -> BaseException:
+    """Return what an exception group comes down to: NonRetryable among its members, else its only one."""
+    members = getattr(error, "exceptions", None)
+    if not isinstance(members, tuple) or not members:
+        return error
+    found, left = list[BaseException](), list[Any](members)
+    while left and len(found) < _MOST_MEMBERS:
+        one = left.pop()
+        inner = getattr(one, "exceptions", None)
+        if isinstance(inner, tuple):
+            left += inner
+        elif isinstance(one, BaseException):
+            found.append(one)
+    final = next((one for one in found if isinstance(one, NonRetryable)), None)
+    return final or (found[0] if len(found) == 1 else error)
+
+
+def _wait(asked: float) -> float:
+    """Return a wait that a store can keep: a handler may have put anything into its ``Retry``."""
+    return check_number(asked, argument="delay_s", low=0, high=MAX_SPAN_S)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +43,19 @@ def test_cpu_handlers_must_be_importable_plain_functions() -> None:
         @manager.job("coroutine", cpu=True)
         async def coroutine(ctx: object, data: None) -> None: ...
 
+    for made in (functools.partial(_handle, data=None), _Handler().handle, _Handler()):
+        with pytest.raises(ConfigurationError):
+            manager.job("made", cpu=True)(made)
+
+
+def _handle(ctx: object, more: object, data: None) -> None: ...
+
+
+class _Handler:
+    def handle(self, ctx: object, data: None) -> None: ...
+
+    __call__ = handle
+
 
 WORKER = """
 import sys
@@ -76,6 +91,52 @@ def test_retry_means_the_same_out_of_a_process() -> None:
     assert due is not None
     assert 3500 < due - time.time() < 3700
     assert job.cancel()
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "attempts"),
+    [
+        ("own", "Declined: 7: no money", 1),
+        ("rule", "ApiError: status 404", 1),
+        ("local", "NonRetryable: Local: here", 1),
+        ("awkward", "Awkward: x", 2),
+        pytest.param(
+            "group", "ExceptionGroup: some (2 sub-exceptions)", 1,
+            marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="no groups before Python 3.11"),
+        ),
+    ],
+)  # fmt: skip
+def test_an_error_means_the_same_out_of_a_process_however_it_is_made(
+    error: str, said: str, attempts: int
+) -> None:
+    job = queues.enqueue("raises", error)
+    queues.worker(concurrency=1).run(burst=True)
+    run_until(queues, lambda: job.info().is_finished)
+    assert (job.info().error, job.info().attempt) == (said, attempts)
+
+
+def test_a_result_that_cannot_leave_a_process_is_as_one_that_cannot_be_stored() -> None:
+    lost, generator, dropped, unrun = (
+        queues.enqueue(type_, kind)
+        for type_, kind in (
+            ("kept", "lambda"), ("kept", "generator"), ("dropped", "lambda"), ("dropped", "generator")
+        )
+    )  # fmt: skip
+    queues.worker(concurrency=2).run(burst=True)
+    assert dropped.info().state is JobState.COMPLETED
+    assert [job.info().attempt for job in (lost, generator, unrun)] == [1, 1, 1]
+    with pytest.raises(JobFailed, match="keep_result=False"):
+        lost.result(0)
+    for job in (generator, unrun):
+        with pytest.raises(JobFailed, match="nothing of it has run"):
+            job.result(0)
+
+
+def test_a_process_runs_the_handler_that_was_declared_or_none() -> None:
+    job = queues.enqueue("hidden")
+    queues.worker(concurrency=1).run(burst=True)
+    with pytest.raises(JobFailed, match=r"queues_cpu_jobs\.hidden"):
+        job.result(0)
 
 
 def test_process_may_have_processes_and_has_no_state() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 
@@ -62,6 +63,19 @@ def test_a_failing_hook_is_logged_and_stops_nobody(caplog):
     assert heard == [Hit("a")]
     assert "broken" in caplog.text
     assert "Hit" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [SystemExit, GeneratorExit, asyncio.CancelledError])
+def test_a_hook_does_not_end_its_host(kind):
+    hooks, heard = Hooks(), []
+
+    def ends(event: object) -> None:
+        raise kind
+
+    hooks.subscribe(ends)
+    hooks.subscribe(heard.append)
+    hooks.emit("x")
+    assert heard == ["x"]
 
 
 def test_interrupts_are_not_swallowed():

@@ -84,3 +84,36 @@ def test_no_text_at_all_gets_out_raw(args: list[Any]) -> None:
     record = logging.makeLogRecord({"msg": "%s " * len(args), "args": tuple(args)})
     assert logger("eventperf.tests").filter(record)
     assert record.getMessage().isprintable()
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit, RecursionError])
+def test_what_logs_goes_on_whatever_the_application_s_handlers_and_filters_raise(
+    capsys: pytest.CaptureFixture[str], kind: type[BaseException]
+) -> None:
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise kind("handler")
+
+    def refuse(record: logging.LogRecord) -> bool:
+        raise kind("filter")
+
+    log, handler = logger("eventperf.tests.broken"), Broken()
+    log.addHandler(handler)
+    log.error("first")
+    log.removeHandler(handler)
+    log.addFilter(refuse)
+    log.error("second")
+    log.removeFilter(refuse)
+    said = capsys.readouterr().err
+    assert [text for text in ("first", "second") if text not in said] == [], "told as logging tells its own"
+
+
+def test_an_application_s_own_class_of_loggers_stays() -> None:
+    class Own(logging.Logger):
+        pass
+
+    logging.setLoggerClass(Own)
+    try:
+        assert type(logger("eventperf.tests.own")) is Own
+    finally:
+        logging.setLoggerClass(logging.Logger)

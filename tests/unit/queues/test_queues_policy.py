@@ -155,6 +155,31 @@ def test_verdicts(error: BaseException, attempt: int, verdict: Verdict) -> None:
     assert judge(error, attempt=attempt, attempts=3, backoff=PLAIN, rules=rules, u=0.0) == verdict
 
 
+class Group(Exception):
+    """As of Python 3.11, and of the packages before it."""
+
+    def __init__(self, *exceptions: BaseException) -> None:
+        self.exceptions = exceptions
+        super().__init__("unhandled errors in a TaskGroup")
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (Group(KeyError()), Verdict(False, 1.0)),
+        (Group(Group(Group(Retry("1h")))), Verdict(True, 3600.0)),
+        (Group(ValueError(), Group(NonRetryable())), Verdict(False)),
+        (Group(KeyError(), ValueError()), Verdict(True, 1.0)),
+        (Group(), Verdict(True, 1.0)),
+    ],
+)
+def test_a_group_is_judged_by_its_only_member_or_by_what_can_never_help(
+    error: BaseException, verdict: Verdict
+) -> None:
+    rules = [RetryRule(on=KeyError, attempts=1)]
+    assert judge(error, attempt=1, attempts=3, backoff=PLAIN, rules=rules, u=0.0) == verdict
+
+
 @pytest.mark.parametrize("error", [ValueError(), KeyError(), Retry(), Retry(count=False)], ids=repr)
 def test_delays_are_spread_by_the_draw(error: BaseException) -> None:
     def delay_s(u: float) -> float:

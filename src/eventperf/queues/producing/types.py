@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any, get_type_hints
 
 from eventperf._core.durations import Duration
@@ -79,17 +80,30 @@ def job_type(
 def _mode(handler: Callable[..., Any] | None, cpu: bool) -> str:
     if handler is None:
         return "async"
-    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+    called = _called(handler)
+    if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
         raise ConfigurationError(
             "handler", _name_of(handler), "a function that returns: nothing runs a generator"
         )
     if not cpu:
-        return "async" if inspect.iscoroutinefunction(handler) else "thread"
-    if inspect.iscoroutinefunction(handler):
+        return "async" if inspect.iscoroutinefunction(called) else "thread"
+    if inspect.iscoroutinefunction(called):
         raise ConfigurationError("cpu", True, "a plain function: a process pool cannot run coroutines")
-    if "<locals>" in _name_of(handler) or _name_of(handler).endswith("<lambda>"):
-        raise ConfigurationError("cpu", _name_of(handler), "a function at the top level of a module")
+    is_made = not hasattr(handler, "__qualname__") or not isinstance(getattr(handler, "__self__", type), type)
+    if is_made or "<locals>" in _name_of(handler) or _name_of(handler).endswith("<lambda>"):
+        allowed = "a function at the top level of a module: a process finds it by its name alone"
+        raise ConfigurationError("cpu", _name_of(handler), allowed)
     return "process"
+
+
+def _called(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that is called in the end: of a partial, or of an object that can be called."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    if inspect.isroutine(handler) or isinstance(handler, type):
+        return handler
+    call: Callable[..., Any] = type(handler).__call__
+    return call
 
 
 def _name_of(handler: Callable[..., Any]) -> str:
@@ -102,15 +116,19 @@ def payload_shape(handler: Callable[..., Any]) -> Any:
     Raises:
         ConfigurationError: The handler does not take ``(ctx, data)``.
     """
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):  # no function, or one of C that does not say
+        raise ConfigurationError("handler", handler, "a function (ctx, data)") from None
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = list(inspect.signature(handler).parameters.values())
+    parameters = list(signature.parameters.values())
     needed = [
         p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
     if len(parameters) < 2 or len(needed) > 2 or any(p.kind not in positional for p in parameters[:2]):
-        raise ConfigurationError("handler", f"{_name_of(handler)}{inspect.signature(handler)}", "(ctx, data)")
+        raise ConfigurationError("handler", f"{_name_of(handler)}{signature}", "(ctx, data)")
     try:
-        hints = get_type_hints(handler)
+        hints = get_type_hints(_called(handler))
     except NameError:  # names that exist only for type checkers; the payload stays unchecked
         return Any
     return hints.get(parameters[1].name, Any)

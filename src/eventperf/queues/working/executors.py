@@ -15,6 +15,7 @@ from typing import Any
 
 from eventperf.queues.codec import Codec
 from eventperf.queues.engine import Setup
+from eventperf.queues.errors import NonRetryable
 from eventperf.queues.jobtype import JobType
 
 from .context import JobContext, process_context
@@ -37,6 +38,11 @@ class Executors:
         self._threads: JobThreads | None = None
         self._processes: ProcessPool | None = None
         self._running: dict[str, _Thread] = {}
+        self._found: set[Callable[..., Any]] = set()
+
+    async def in_loop(self, fn: Callable[[Any, Any], Any], ctx: JobContext, data: Any) -> Any:
+        """Run the coroutine that ``fn`` makes, and whatever awaitable that returns instead of its value."""
+        return await ended(fn(ctx, data))
 
     async def in_thread(self, fn: Callable[[Any, Any], Any], ctx: JobContext, data: Any) -> Any:
         """Run ``fn`` in a thread with this task's context variables.
@@ -55,21 +61,19 @@ class Executors:
         finally:
             if where.future.done():
                 self._running.pop(ctx.job_id, None)
-        return await made if inspect.isawaitable(made) else made
+        return await ended(made)
 
     async def in_process(self, kind: JobType, ctx: JobContext, payload: bytes) -> Any:
         """Run a ``cpu=True`` handler in a process of its own; cancellation kills the process."""
         if self._processes is None:
             self._processes = ProcessPool(self._setup)
-        pool, claim, handler = self._processes, ChildClaim(), kind.handler
-        assert handler is not None
+        assert kind.handler is not None
+        pool, claim, where = self._processes, ChildClaim(), self._place_of(kind.handler)
 
         def work() -> Any:
             child = pool.take(claim)
             try:
-                return child.run(
-                    handler.__module__, handler.__qualname__, process_context(ctx), payload, kind.shape
-                )
+                return child.run(*where, process_context(ctx), payload, kind.shape, kind.keep_result)
             finally:
                 pool.give(child)
 
@@ -80,6 +84,21 @@ class Executors:
         run = functools.partial(_Thread().call, work)
         future = asyncio.get_running_loop().run_in_executor(self._thread_pool(), run)
         return _value(await _to_the_end(future, stop))
+
+    def _place_of(self, handler: Callable[..., Any]) -> tuple[str, str]:
+        """Return module and name by which a process finds ``handler``.
+
+        Raises:
+            NonRetryable: It would find another function: one that a decorator hides under its name.
+        """
+        if handler not in self._found:
+            if not _is_found(handler):
+                raise NonRetryable(
+                    f"a process would not find this handler as {handler.__module__}.{handler.__qualname__}: "
+                    "what has that name is declared with cpu=True, and stands at the top level of a module"
+                )
+            self._found.add(handler)
+        return handler.__module__, handler.__qualname__
 
     def pids(self) -> list[int]:
         """Return the ids of the processes of ``cpu=True`` jobs."""
@@ -106,6 +125,19 @@ class Executors:
             self._processes.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_found(handler: Callable[..., Any]) -> bool:
+    """Tell whether ``handler`` stands under its own name, itself or below what was put around it."""
+    found: Any = sys.modules.get(handler.__module__)
+    for part in handler.__qualname__.split("."):
+        found = getattr(found, part, None)
+    seen = 0
+    while found is not None and seen < 100:
+        if found == handler:
+            return True
+        found, seen = getattr(found, "__wrapped__", None), seen + 1
+    return False
 
 
 class _Thread:
@@ -136,6 +168,13 @@ def _value(answer: tuple[Any, BaseException | None]) -> Any:
     if error is not None:
         raise error
     return value
+
+
+async def ended(made: Any) -> Any:
+    """Return a handler's value: one that returns a coroutine or a task has not run before that has."""
+    while inspect.isawaitable(made):
+        made = await made
+    return made
 
 
 async def _to_the_end(future: asyncio.Future[Any], on_cancel: Callable[[], object]) -> Any:

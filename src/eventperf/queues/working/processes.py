@@ -21,8 +21,12 @@ from eventperf.queues.codec import Codec
 from eventperf.queues.engine import Around, Setup
 from eventperf.queues.errors import QueueError
 
+from .answers import check_ran, pack_error, pack_result, unpack_error, unpack_result
 from .context import ProcessContext
 from .texts import error_text
+
+_Answer = tuple[bool, bytes, str, str]
+"""Whether it is a result; that or the error as bytes; the error's text and traceback."""
 
 
 class ProcessDied(QueueError):
@@ -50,11 +54,9 @@ def _serve(pipe: Connection, setup: Setup | None = None) -> None:
         except (EOFError, OSError):
             return
         try:
-            pipe.send((False, failed, "") if failed is not None else _answer(job, handlers, around))
+            pipe.send(_told(failed) if failed is not None else _answer(job, handlers, around))
         except (EOFError, OSError):
             return
-        except Exception as error:  # a result that cannot be pickled
-            pipe.send((False, QueueError(f"the result cannot leave its process: {error_text(error)}"), ""))
 
 
 def _set_up(setup: Setup | None) -> tuple[Around, Exception | None]:
@@ -95,10 +97,8 @@ def kill_group(leader: int) -> None:
             os.killpg(leader, signal.SIGKILL)
 
 
-def _answer(
-    job: Any, handlers: dict[tuple[str, str], Callable[..., Any]], around: Around
-) -> tuple[bool, Any, str]:
-    module, name, ctx, payload, shape = job
+def _answer(job: Any, handlers: dict[tuple[str, str], Callable[..., Any]], around: Around) -> _Answer:
+    module, name, ctx, payload, shape, keeps = job
     try:
         if (module, name) not in handlers:
             found: Any = importlib.import_module(module)
@@ -107,14 +107,20 @@ def _answer(
             handlers[module, name] = getattr(found, "fn", found)
         with around():
             value = handlers[module, name](ctx, Codec(2**31).decode(payload, shape))
-            return True, asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value, ""
+            if inspect.isawaitable(value):
+                value = asyncio.run(_awaited(value))
+            check_ran(value)
+            return True, pack_result(value if keeps else None), "", ""
     except BaseException as error:  # SystemExit too is the job's end, not this process's
+        return _told(error)
+
+
+def _told(error: BaseException) -> _Answer:
+    try:
         trace = "".join(traceback.format_exception(error))
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:  # one that cannot be made anew from its arguments
-            error = QueueError(error_text(error))
-        return False, error, trace
+    except BaseException as trouble:  # user code
+        trace = f"(its traceback cannot be had: {error_text(trouble)})"
+    return False, pack_error(error), error_text(error), trace
 
 
 async def _awaited(value: Any) -> Any:
@@ -133,8 +139,10 @@ class Child:
         self.process.start()
         theirs.close()
 
-    def run(self, module: str, name: str, ctx: ProcessContext, payload: bytes, shape: Any) -> Any:
-        """Run one job; blocks this thread.
+    def run(
+        self, module: str, name: str, ctx: ProcessContext, payload: bytes, shape: Any, keeps: bool
+    ) -> Any:
+        """Run one job; blocks this thread. Its result is brought where it ``keeps`` it.
 
         Raises:
             ProcessDied: The process ended without an answer.
@@ -144,14 +152,14 @@ class Child:
         except Exception:
             shape = Any
         try:
-            self.pipe.send((module, name, ctx, payload, shape))
-            good, value, trace = self.pipe.recv()
+            self.pipe.send((module, name, ctx, payload, shape, keeps))
+            good, data, text, trace = self.pipe.recv()
         except (EOFError, OSError) as error:
             self.process.join(1)
             raise ProcessDied(f"the job's process ended with code {self.process.exitcode}") from error
         if not good:
-            raise value from RemoteTraceback(trace)
-        return value
+            raise unpack_error(data, text) from RemoteTraceback(trace)
+        return unpack_result(data)
 
     def kill(self) -> None:
         """End the process at once, and what its job has started; the job raises :class:`ProcessDied`."""

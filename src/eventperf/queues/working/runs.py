@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Protocol
 
 from eventperf._core.logs import Lines, logger
@@ -21,14 +21,16 @@ from eventperf.queues.policy import judge
 from eventperf.queues.protocols import UNREADABLE, AsyncJobStore, JobStore, Outcome, OutcomeKind
 
 from . import logs
+from .answers import NO_RESULT, check_ran
 from .context import JobContext
 from .executors import Executors
 from .logs import LogTail
-from .texts import error_text, is_wordy, safe, trace_text
+from .texts import error_text, is_wordy, safe, stack_text, trace_text
 from .timeouts import Timeouts
 
 _log = logger("eventperf.queues")
 
+_ENDS_WITHIN_S = 1.0  # a coroutine, once it was cancelled for its time-out
 _NEWER_DELAY_S = 1.0  # when a job whose payload is too new for this worker is offered again
 
 
@@ -157,16 +159,26 @@ class Runner:
         if run is None or run.why or run.task is None:
             return
         run.why = why
-        if why == "timeout" and (stack := self._executors.stack(job_id)):
-            record = run.lease.record
-            _log.warning(
-                "job %s (%s) is over its time-out of %g s, and a thread cannot be stopped: its slot stays "
-                "taken until the handler ends. It is here:\n%s",
-                record.id, record.type, run.timeout_s, Lines(stack),
-            )  # fmt: skip
         run.ctx.cancelled = True
         run.ctx.lost = run.ctx.lost or why == "lost"
         run.task.cancel()
+        if why == "timeout" and (stack := self._executors.stack(job_id)):
+            self._say_hung(run, "a thread cannot be stopped", stack)
+        elif why == "timeout":
+            self._loop.call_later(_ENDS_WITHIN_S, self._look_whether_ended, run)
+
+    def _look_whether_ended(self, run: Run) -> None:
+        """Say of a coroutine that caught its cancellation where it goes on."""
+        if run.task is not None and self._runs.get(run.lease.record.id) is run:
+            self._say_hung(run, "it has caught its cancellation", stack_text(run.task))
+
+    def _say_hung(self, run: Run, why: str, stack: str) -> None:
+        record = run.lease.record
+        _log.warning(
+            "job %s (%s) is over its time-out of %g s, and %s: its slot stays taken until the handler ends. "
+            "It is here:\n%s",
+            record.id, record.type, run.timeout_s, why, Lines(stack),
+        )  # fmt: skip
 
     def refuse(self, lease: Lease) -> None:
         """Send a job whose record cannot be read to the dead letter, as it is."""
@@ -217,25 +229,30 @@ class Runner:
         self._executors.close()
 
     async def _run(self, run: Run) -> None:
-        lease, hooks = run.lease, self._engine.hooks
         run.started = time.monotonic()
         logs.current.set(run.log)
-        if hooks.active:
+        try:
+            outcome = await self._ended(run)
+        except BaseException as trouble:  # what judges and tells of an end calls user code again
+            outcome = self._untold(run, trouble)
+        self._end(run, outcome)
+
+    async def _ended(self, run: Run) -> Outcome:
+        if self._engine.hooks.active:
             self._tell(run, "started")
         try:
-            result = await self._call(run, lease)
-            if inspect.isgenerator(result) or inspect.isasyncgen(result):
-                raise NonRetryable("the handler returned a generator: nothing of it has run")
+            result = await self._call(run, run.lease)
+            check_ran(result)
             if run.why and run.why != "timeout":  # it ended in spite of the interruption: it counts as done
                 run.why = ""
             outcome = self._outcome(run, "done", result=self._encode(run.kind, result))
             if run.ctx.followers:
                 outcome.followers = run.ctx.followers
+            return outcome
         except asyncio.CancelledError:
-            outcome = self._interrupted(run)
+            return self._interrupted(run)
         except BaseException as error:  # SystemExit and the like too: the job's end, not the worker's
-            outcome = self._interrupted(run) if run.why in ("cancel", "lost") else self._failed(run, error)
-        self._end(run, outcome)
+            return self._interrupted(run) if run.why in ("cancel", "lost") else self._failed(run, error)
 
     async def _call(self, run: Run, lease: Lease) -> Any:
         kind, payload = run.kind, lease.record.payload
@@ -258,7 +275,7 @@ class Runner:
             return await self._executors.in_thread(handler, ctx, data)
         if kind.mode == "process":
             return await self._executors.in_process(kind, ctx, self._engine.codec.encode(data, kind.shape))
-        return await handler(ctx, data)
+        return await self._executors.in_loop(handler, ctx, data)
 
     def _wrapped(self, kind: JobType) -> Callable[[Any, Any], Awaitable[Any]]:
         def around(layer: Middleware, inner: Callable[[Any, Any], Awaitable[Any]]) -> Any:
@@ -296,10 +313,7 @@ class Runner:
         try:
             return self._engine.codec.encode(result, argument="result")
         except PayloadError as error:
-            raise NonRetryable(
-                f"it ran, but its result cannot be stored: {error}. Return None, plain data or a model, or "
-                "declare the job type with keep_result=False"
-            ) from error
+            raise NonRetryable(f"it ran, but its result cannot be stored: {error}. {NO_RESULT}") from error
 
     def _outcome(self, run: Run, kind: OutcomeKind, **facts: Any) -> Outcome:
         run_s = time.monotonic() - run.started
@@ -337,6 +351,16 @@ class Runner:
         _say(logging.ERROR, "%s failed for good, %s: %s", name, tries, text, error=error, trace=trace)
         return self._outcome(run, "dead", error=text, traceback=trace)
 
+    def _untold(self, run: Run, trouble: BaseException) -> Outcome:
+        """Return the end of a run whose error, or what was to be told of it, could not be dealt with."""
+        is_last = run.lease.attempt >= run.lease.record.attempts
+        with suppress(BaseException):  # the log may be what fails
+            _log.error("job %s: what came of it cannot be told", run.lease.record.id, exc_info=trouble)
+        text = f"it failed, and so did telling why: {error_text(trouble)}"
+        if is_last:
+            return self._outcome(run, "dead", error=text)
+        return self._outcome(run, "retry", error=text, delay_s=run.kind.backoff.delay_s(1, 0.5))
+
     def _end(self, run: Run, outcome: Outcome) -> None:
         job_id = run.lease.record.id
         if run.timeout_s is not None:
@@ -360,15 +384,16 @@ class Runner:
 
     def _tell(self, run: Run, kind: str, outcome: Outcome | None = None) -> None:
         record = run.lease.record
-        self._engine.hooks.emit(
-            JobEvent(
-                kind=kind,
-                job_id=record.id,
-                type=record.type,
-                queue=record.queue,
-                attempt=run.lease.attempt,
-                run_s=outcome.run_s if outcome else 0.0,
-                error=outcome.error if outcome else None,
-                worker=self._worker,
+        with suppress(KeyboardInterrupt):  # out of a listener: no signal is one here
+            self._engine.hooks.emit(
+                JobEvent(
+                    kind=kind,
+                    job_id=record.id,
+                    type=record.type,
+                    queue=record.queue,
+                    attempt=run.lease.attempt,
+                    run_s=outcome.run_s if outcome else 0.0,
+                    error=outcome.error if outcome else None,
+                    worker=self._worker,
+                )
             )
-        )

@@ -30,6 +30,7 @@ from eventperf.queues.protocols import (
 from . import logs
 from .acks import Acks
 from .contact import CLAIMING, RENEWING, Contact
+from .contained import contain
 from .dead_letter import DeadLetterWatch
 from .executors import Executors
 from .guard import Guard
@@ -152,10 +153,12 @@ class StoreSession:
             self._tasks.add(self._loop.create_task(supervised("firing schedules", scheduler.run)))
         self._tasks.add(self._loop.create_task(supervised("watching its age", self._ageing.watch)))
         logs.listen()
+        let_go = contain(self._loop)
         try:
             await self._claims(burst)
         finally:
             await self._close()
+            let_go()
             logs.leave()
 
     def _report_unhandled(self) -> None:
