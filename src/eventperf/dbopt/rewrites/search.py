@@ -25,7 +25,7 @@ from eventperf.dbopt.schema.model import Schema
 from eventperf.dbopt.statements.told import reason
 from eventperf.dbopt.statements.workload import Sample
 
-from .known import is_known
+from .known import is_open
 from .proof import Trial, compare, tables_of
 from .rules import RULES, SIMPLER
 from .rules.words import hints
@@ -74,7 +74,8 @@ def rewrites(
                 or query.analysis.unread
             ):
                 continue
-            if is_known(tree) and sum(1 for _ in tree.walk()) <= _LARGEST:
+            is_short = sum(1 for _ in tree.walk()) <= _LARGEST
+            if is_short and is_open(query.analysis.sql, tree, schema.dialect):
                 promised = _promised(tree, schema, dialect)
                 found = _Bench(query, schema, promised, planner, dialect, connection, end).best(tree)
                 out += [found] if found is not None else []
@@ -215,7 +216,9 @@ class _Bench:
         if not _gains(form, before, after, times):
             return None
         too_long = times is not None and times[0].capped and self._known(times[0]) >= TIMEOUT_S
-        real = self._rows.compare(tree, form.tree, self._query.sample.values, too_long=too_long)
+        sample = self._query.sample
+        own = self._query.analysis.sql
+        real = self._rows.compare(own, tree, form.tree, sample.values, too_long=too_long)
         if real.differs:
             return None
         verdict = f"{form.condition}; {_tried(trial)}; {real.text}"

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from sqlglot import exp
 
 from eventperf.dbopt.schema.model import Column, Schema, Table
+from eventperf.dbopt.statements.lex import tokens
 
 Node: TypeAlias = Any  # a tree's base class has another name in each major version of sqlglot
 
@@ -223,6 +224,14 @@ def text_of(tree: Node, dialect: str) -> str:
 def has_parameters(tree: Node) -> bool:
     """Tell whether values are missing."""
     return tree.find(exp.Placeholder, exp.Parameter) is not None
+
+
+def filled(sql: str, value: Callable[[int], Any], dialect: str) -> str:
+    """Return a text with literals in the place of ``:pN``, and not one character of it changed."""
+    return "".join(
+        literal(value(int(text[2:]))).sql(dialect=dialect) if kind == "param" else text
+        for kind, text in tokens(sql, dialect)
+    )
 
 
 def inlined(tree: Node, value: Callable[[int], Any]) -> Node:

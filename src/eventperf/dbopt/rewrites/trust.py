@@ -77,6 +77,9 @@ def is_identity(one: Owner, other: Owner, schema: Schema) -> bool:
     if kind == "text":
         bytewise = one.column.collation in (None, *_BYTEWISE) and schema.dialect != "mysql"
         return bytewise and base_type(one.column) not in ("character", "char", "bpchar")
+    if kind == "int" and schema.dialect != "sqlite" and other.column is not None:
+        # The same number, but what is computed of it may be too large, or below zero, for one of them only.
+        return base_type(one.column) == base_type(other.column)
     return kind in ("int", "bool", "date") or (kind == "time" and schema.dialect != "sqlite")
 
 

@@ -6,13 +6,15 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from sqlglot import exp
+
 from eventperf.dbopt.errors import DatabaseError
 from eventperf.dbopt.protocols import Dialect
 from eventperf.dbopt.schema.ddl import quote, quote_table
 from eventperf.dbopt.schema.model import Schema, Table
 
 from .proof import multiset, sample_rows, tables_of
-from .tree import Node, has_parameters, inlined, text_of
+from .tree import Node, filled, has_parameters, inlined, text_of
 from .trust import cuts_by_chance
 
 _ROWS: Final = 5_000
@@ -44,12 +46,13 @@ class Rows:
         self._dialect, self._schema, self._end = dialect, schema, end
 
     def compare(
-        self, tree: Node, other: Node, values: Sequence[Any] | None, *, too_long: bool = False
+        self, sql: str, tree: Node, other: Node, values: Sequence[Any] | None, *, too_long: bool = False
     ) -> Verdict:
         """Run both forms and tell whether their rows are equal, and whether that says anything.
 
         Args:
-            tree: The statement.
+            sql: The statement as it was written: that is what runs, not what became of it in the parser.
+            tree: The same as a tree.
             other: The other form.
             values: Of its parameters; without them nothing can be compared.
             too_long: It is known to take too long: a sample is taken.
@@ -64,14 +67,16 @@ class Rows:
         if too_long:
             return self._sampled(one, two)
         try:
-            ours, theirs = self._rows(one), self._rows(two)
+            ours = self._run(filled(sql, value, self._schema.dialect))
+            theirs = self._rows(two)
         except DatabaseError:
             return self._sampled(one, two)
         if len(ours) == _ROWS or len(theirs) == _ROWS:
             return self._sampled(one, two)
         if cuts_by_chance(tree, self._schema):
             return self._without_limit(one, two)
-        if multiset(ours) != multiset(theirs):
+        sorted_by = places(one)
+        if multiset(ours) != multiset(theirs) or in_order(ours, sorted_by) != in_order(theirs, sorted_by):
             return DIFFERS
         if not ours:
             return Verdict(False, False, "the statement finds no row today, so nothing was compared")
@@ -94,8 +99,10 @@ class Rows:
         return Verdict(False, False, f"{text}: order by a key as well to make it so")
 
     def _rows(self, tree: Node) -> list[Any]:
+        return self._run(text_of(tree, self._schema.dialect))
+
+    def _run(self, sql: str) -> list[Any]:
         left = max(0.05, min(TIMEOUT_S, self._end - time.monotonic()))
-        sql = text_of(tree, self._schema.dialect)
         return list(self._dialect.rows(sql, timeout_s=left, limit=_ROWS))
 
     def _sampled(self, one: Node, two: Node) -> Verdict:
@@ -119,3 +126,22 @@ class Rows:
         names = ", ".join(quote(c, dialect) for c in table.columns)
         sql = f"SELECT {names} FROM {quote_table(table.name, dialect)} LIMIT {_SAMPLE}"
         return list(self._dialect.rows(sql, timeout_s=TIMEOUT_S, limit=_SAMPLE))
+
+
+def places(tree: Node) -> list[int]:
+    """Return where in a row stands what the rows are ordered by, as far as that can be told."""
+    order, items = tree.args.get("order"), list(tree.selects)
+    names = [item.alias_or_name.lower() for item in items]
+    if order is None or any(item.is_star for item in items):
+        return []
+    out: list[int] = []
+    for key in (o.this for o in order.expressions):
+        if not isinstance(key, exp.Column) or names.count(key.name.lower()) != 1:
+            break
+        out.append(names.index(key.name.lower()))
+    return out
+
+
+def in_order(rows: Sequence[Any], places: Sequence[int]) -> list[Any]:
+    """Return what rows are ordered by, row by row."""
+    return [tuple(row[place] for place in places) for row in rows]

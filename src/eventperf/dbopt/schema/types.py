@@ -6,9 +6,25 @@ import re
 from typing import Final
 
 _LENGTH: Final = re.compile(r"(char|binary|bit)[a-z ]*\((\d+)\)")
-_SHORT: Final = (
-    *("int", "serial", "float", "double", "real", "num", "dec", "bool", "date", "time", "year", "money"),
-    *("uuid", "inet", "cidr", "macaddr", "oid", "pg_lsn", "xid"),
+#: Whole words: a type that somebody called print_state or birthdate is neither a number nor a date.
+_INT: Final = r"(?:big|small|medium|tiny|u)?(?:int(?:eger)?|serial)\d*"
+_NUM: Final = r"dec(?:imal)?|num(?:eric|ber)?|real|float\d*|double"
+_FAMILIES: Final = tuple(
+    (family, re.compile(rf"\b(?:{words})\b"))
+    for family, words in (
+        ("text", r"enum|n?(?:var)?char2?|n?character|bpchar|(?:tiny|medium|long)?text|n?clob"),
+        ("zoned", r"timestamptz|with time zone"),
+        ("time", r"timestamp|datetime"),
+        ("date", r"date"),
+        ("bool", r"bool(?:ean)?"),
+        ("int", _INT),
+        ("num", _NUM),
+    )
+)
+_OTHER: Final = re.compile(r"\b(?:interval|point|\w*range)\b|\[\]")
+_SHORT: Final = re.compile(
+    rf"(?:{_INT}|{_NUM}|bool(?:ean)?|date|datetime|time|timetz|timestamp|timestamptz|year|money"
+    r"|uuid|inet\d*|cidr|macaddr8?|oid|reg\w+|pg_lsn|xid8?)\b"
 )
 _NUMBER_BYTES: Final = 32  # numerics of sane length, and everything fixed, are far below any limit
 
@@ -18,22 +34,13 @@ def category(type_: str) -> str:
 
     >>> category("bigint(20)"), category("VARCHAR(30)"), category("timestamp without time zone")
     ('int', 'text', 'time')
+    >>> category("print_state"), category("birthdate"), category("citext")
+    ('other', 'other', 'other')
     """
     lowered = type_.lower()
-    if "interval" in lowered or "point" in lowered or "[]" in lowered or "range" in lowered:
+    if _OTHER.search(lowered):
         return "other"
-    for family, words in (
-        ("text", ("enum", "char", "text", "clob", "citext")),
-        ("zoned", ("with time zone", "timestamptz")),
-        ("time", ("timestamp", "datetime")),
-        ("date", ("date",)),
-        ("bool", ("bool",)),
-        ("int", ("int", "serial")),
-        ("num", ("dec", "num", "real", "float", "double")),
-    ):
-        if any(word in lowered for word in words):
-            return "other" if "citext" in lowered else family
-    return "other"
+    return next((family for family, words in _FAMILIES if words.search(lowered)), "other")
 
 
 def longest(type_: str) -> int | None:
@@ -51,5 +58,4 @@ def longest(type_: str) -> int | None:
         return 4
     if lowered.startswith(("enum", "set(")):
         return 8
-    is_short = lowered.startswith(_SHORT) or any(word in lowered for word in ("int", "serial"))
-    return _NUMBER_BYTES if is_short and not lowered.endswith(("[]", "range")) else None
+    return _NUMBER_BYTES if _SHORT.match(lowered) and not lowered.endswith("[]") else None

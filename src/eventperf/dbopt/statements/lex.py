@@ -186,6 +186,16 @@ def without_values(sql: str, dialect: str = "sqlite") -> str:
     return "".join("?" if t.kind in ("string", "number") else t.text for t in tokens(sql, dialect))
 
 
+#: What MySQL and MariaDB run although it stands in a comment: ``/*!40001 SQL_NO_CACHE */``.
+_RUN: Final = re.compile(r"/\*(?:M!\d*|!(\d*))(.*)\*/", re.DOTALL)
+_NEWEST: Final = 50_700  # from here on one of them runs it and the other does not
+
+
+def _opened(token: Token) -> str:
+    found = _RUN.fullmatch(token.text) if token.kind == "comment" else None
+    return token.text if found is None or int(found[1] or 0) >= _NEWEST else f" {found[2]} "
+
+
 class Bound(NamedTuple):
     """A statement whose parameters are all named ``:p1``, ``:p2``, ... in order of appearance.
 
@@ -205,7 +215,11 @@ def bind(sql: str, params: Sequence[Any] | Mapping[str, Any] | None, dialect: st
 
     >>> bind("SELECT a FROM t WHERE b = %(b)s AND c = %(b)s", {"b": 3}, "postgres")
     Bound(sql='SELECT a FROM t WHERE b = :p1 AND c = :p2', values=(3, 3), parameters=2)
+    >>> bind("SELECT a FROM t /* x */ WHERE b = 1 /*! AND c = ? */", [3], "mysql").sql
+    'SELECT a FROM t   WHERE b = 1   AND c = :p1'
     """
+    if dialect == "mysql" and ("/*!" in sql or "/*M!" in sql):
+        sql = "".join(_opened(token) for token in tokens(sql, dialect))
     parts: list[str] = []
     values: list[Any] | None = [] if params else None
     count = 0

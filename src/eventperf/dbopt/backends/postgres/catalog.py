@@ -23,7 +23,12 @@ WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname NOT IN ('pg_catalog', 'informat
 """
 _COLUMNS = """
 SELECT a.attrelid, a.attname,
-       CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod)
+       CASE WHEN t.typtype = 'd' THEN (
+         WITH RECURSIVE base(oid, length) AS (
+           SELECT t.typbasetype, t.typtypmod UNION ALL
+           SELECT d.typbasetype, d.typtypmod FROM base JOIN pg_type d ON d.oid = base.oid AND d.typtype = 'd')
+         SELECT format_type(b.oid, base.length) FROM base JOIN pg_type b
+         ON b.oid = base.oid AND b.typtype <> 'd')
             ELSE format_type(a.atttypid, a.atttypmod) END,
        NOT (a.attnotnull OR t.typnotnull),
        s.null_frac, s.avg_width, s.n_distinct, s.most_common_vals::text::text[], s.most_common_freqs,

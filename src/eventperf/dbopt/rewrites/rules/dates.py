@@ -32,8 +32,7 @@ def date_range(tree: Node, schema: Schema) -> Iterator[Form]:
         span = _span(right, part)
         if span is None:
             continue
-        low, high = (exp.Literal.string(d.isoformat()) for d in span)
-        both = [exp.GTE(this=column.copy(), expression=low), exp.LT(this=column.copy(), expression=high)]
+        both = _range(column, *span, schema.dialect)
 
         def to_range(n: Node, both: Any = both) -> None:
             n.replace(exp.Paren(this=all_of(both)))
@@ -41,9 +40,19 @@ def date_range(tree: Node, schema: Schema) -> Iterator[Form]:
         yield Form(
             "date-to-range",
             on_copy(tree, node, to_range),
-            f"{found.column.name} is a {found.column.type} without zone: the {part} is a half-open range",
+            f"{found.column.name} is a {found.column.type} without zone: the {part} is a range of it",
             "Compare the bare column with a range, so that an index on it can be used",
         )
+
+
+def _range(column: Node, first: dt.date, after: dt.date, dialect: str) -> list[Node]:
+    """Return the terms of a range; on MySQL a 2024-01-00 lies between December and 2024-01-01."""
+    low = exp.Literal.string(first.isoformat())
+    if dialect == "mysql":
+        end = exp.Literal.string(f"{(after - dt.timedelta(days=1)).isoformat()} 23:59:59.999999")
+        return [exp.GTE(this=column.copy(), expression=low), exp.LTE(this=column.copy(), expression=end)]
+    high = exp.Literal.string(after.isoformat())
+    return [exp.GTE(this=column.copy(), expression=low), exp.LT(this=column.copy(), expression=high)]
 
 
 def _has_ranges(column: Column, part: str, dialect: str) -> bool:
@@ -95,8 +104,8 @@ def _span(node: Node, part: str) -> tuple[dt.date, dt.date] | None:
 RULES: Final = (
     Rule(
         "date-to-range",
-        "the column is a date or a time without zone: a day is a half-open range; a year is one where no "
-        "date has a month or a day of zero",
+        "the column is a date or a time without zone: a day is a range; a year is one where no date has a "
+        "month or a day of zero",
         date_range,
         is_simpler=True,
     ),

@@ -145,8 +145,13 @@ def _orders_by_output(select: Node, schema: Schema) -> bool:
         if not isinstance(key, exp.Column) or key.table or names.count(key.name) != 1:
             return False
         found = owner(items[key.name], schema) if isinstance(items[key.name], exp.Column) else None
-        if schema.dialect == "sqlite" and (found is None or found.column is None or found.column.collation):
+        column = found.column if found is not None else None
+        if schema.dialect != "postgres" and column is None:
+            return False
+        if schema.dialect == "sqlite" and column is not None and column.collation:
             return False  # a compound SELECT may order by another collation
+        if schema.dialect == "mysql" and column is not None and column.type.startswith(("enum", "set")):
+            return False  # in a UNION they are texts, and in the order of texts
     return True
 
 
