@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
@@ -19,7 +19,7 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.logs import hush
 
 from .keys import fit_tag
-from .transactions import DIRTY, inside
+from .transactions import DIRTY, LOADS, inside
 
 AUTO: Final = "auto"
 ANY_TABLE: Final = "table:*"
@@ -33,17 +33,27 @@ class Said:
         tags: In the order of their saying.
         reads: Whether the tables that it reads count too.
         is_unsure: It used what nobody knows the tables of: the value is not kept.
+        has_read_uncommitted: It read through a transaction that had written: the value is not kept.
+        wrote: For each transaction in which it wrote, what tells whether it is still open.
     """
 
-    __slots__ = ("is_unsure", "reads", "tags")
+    __slots__ = ("has_read_uncommitted", "is_unsure", "reads", "tags", "wrote")
 
     def __init__(self) -> None:
         self.tags: dict[str, None] = {}
         self.reads: bool = False
         self.is_unsure: bool = False
+        self.has_read_uncommitted: bool = False
+        self.wrote: list[Callable[[], bool]] = []
+
+    @property
+    def is_private(self) -> bool:
+        """Whether others must not see what was loaded: it may hold what has not been committed."""
+        is_open = self.has_read_uncommitted or any(is_open() for is_open in self.wrote)
+        return is_open or (bool(DIRTY) and inside())
 
 
-_said: ContextVar[tuple[Said, ...]] = ContextVar("eventperf_cache_said", default=())
+_said: Final[ContextVar[tuple[Said, ...]]] = LOADS
 
 
 @contextmanager

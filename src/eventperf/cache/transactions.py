@@ -2,8 +2,12 @@
 
 A cached read in such a transaction loads for itself, neither from the cache (which may hold what the
 transaction just changed) nor into it (the change may be rolled back). Writes are noticed where SQLAlchemy and
-Django run their statements, in this process, whichever of their interfaces made them. While nobody writes,
-the cost is one look at an empty mapping; what other threads and tasks read is never affected.
+Django run their statements, in this process, whichever of their interfaces made them.
+
+Inside are the thread or task that wrote and those that it starts with its context (``gather``, ``wait_for``,
+``to_thread``). A load from anywhere else that reads through such a transaction is noticed at its statements,
+and what it read is not kept. While nobody writes, the cost is one look at an empty mapping; what others read
+is never affected.
 """
 
 from __future__ import annotations
@@ -13,11 +17,18 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Final
 
 DIRTY: Final[dict[Any, list[Callable[[], bool]]]] = {}
 """By thread or task: for each of its transactions that has written, what tells whether it is still open."""
 
+LOADS: Final[ContextVar[tuple[Any, ...]]] = ContextVar("eventperf_cache_loads", default=())
+"""The loads under way here, outermost first: each has ``has_read_uncommitted`` and a list ``wrote``."""
+
+_inherited: ContextVar[tuple[Callable[[], bool], ...]] = ContextVar("eventperf_cache_wrote", default=())
+_written: weakref.WeakKeyDictionary[Any, Callable[[], bool]] = weakref.WeakKeyDictionary()
+"""Transactions that have written, with what tells whether they are still open."""
 _MOST: Final = 1_000
 _READS: Final = re.compile(
     r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*"
@@ -44,12 +55,15 @@ def inside() -> bool:
     """Tell whether this thread or task is inside a transaction that has written."""
     me = _me()
     open_ones = DIRTY.get(me)
-    if open_ones is None:
-        return False
-    open_ones[:] = [is_open for is_open in open_ones if is_open()]
-    if not open_ones:
+    if open_ones is not None:
+        open_ones[:] = [is_open for is_open in open_ones if is_open()]
+        if open_ones:
+            return True
         DIRTY.pop(me, None)
-    return bool(open_ones)
+    above = _inherited.get()
+    if above and not any(is_open() for is_open in above):
+        _inherited.set(above := ())
+    return bool(above)
 
 
 def mark(is_open: Callable[[], bool]) -> None:
@@ -58,7 +72,30 @@ def mark(is_open: Callable[[], bool]) -> None:
         for owner, open_ones in list(DIRTY.items()):
             if not any(still() for still in list(open_ones)):
                 DIRTY.pop(owner, None)
-    DIRTY.setdefault(_me(), []).append(is_open)
+    mine = DIRTY.setdefault(_me(), [])
+    if is_open not in mine:
+        mine.append(is_open)
+    above = _inherited.get()
+    if is_open not in above:
+        _inherited.set((*(known for known in above if known()), is_open))
+    for load in LOADS.get():
+        load.wrote.append(is_open)
+
+
+def _mark(transaction: Any, make: Callable[[], Callable[[], bool]]) -> None:
+    """Note that ``transaction`` has written, once for each thread or task; ``make`` what tells its end."""
+    is_open = _written.get(transaction)
+    if is_open is None:
+        is_open = _written[transaction] = make()
+    mark(is_open)
+
+
+def _read(transaction: Any) -> None:
+    """Tell the loads under way that they have read through ``transaction``."""
+    loads = LOADS.get()
+    if loads and transaction in _written:
+        for load in loads:
+            load.has_read_uncommitted = True
 
 
 def _me() -> Any:
@@ -92,6 +129,8 @@ def _executed(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
     del cursor, rest
     if writes(statement):
         mark_connection(connection)
+    elif DIRTY and (transaction := connection.get_transaction()) is not None:
+        _read(transaction)
 
 
 def mark_connection(connection: Any) -> None:
@@ -99,16 +138,13 @@ def mark_connection(connection: Any) -> None:
     transaction = connection.get_transaction()
     if transaction is None:
         return
-    held, which = weakref.ref(connection), id(transaction)
+    at, held = weakref.ref(connection), weakref.ref(transaction)
 
     def is_open() -> bool:
-        at = held()
-        now = at.get_transaction() if at is not None else None
-        return now is not None and id(now) == which and bool(now.is_active)
+        still, it = at(), held()
+        return still is not None and it is not None and still.get_transaction() is it and bool(it.is_active)
 
-    if not any(getattr(known, "which", None) == which and known() for known in DIRTY.get(_me(), ())):
-        is_open.which = which  # type: ignore[attr-defined]
-        mark(is_open)
+    _mark(transaction, lambda: is_open)
 
 
 def mark_session(session: Any) -> None:
@@ -116,7 +152,7 @@ def mark_session(session: Any) -> None:
     transaction = session.get_transaction()
     if transaction is not None:
         held = weakref.ref(transaction)
-        mark(lambda: (at := held()) is not None and bool(at.is_active))
+        _mark(transaction, lambda: lambda: (at := held()) is not None and bool(at.is_active))
 
 
 # -- Django ------------------------------------------------------------------------------------------
@@ -141,8 +177,11 @@ def _connected(sender: Any, connection: Any, **rest: Any) -> None:
 def _django_executed(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
     result = execute(sql, params, many, context)
     connection = context["connection"]
-    if connection.in_atomic_block and writes(str(sql)):
-        mark_django(connection)
+    if connection.in_atomic_block:
+        if writes(str(sql)):
+            mark_django(connection)
+        elif DIRTY and (block := _block(connection)) is not None:
+            _read(block)
     return result
 
 
@@ -151,19 +190,20 @@ def mark_django(connection: Any) -> None:
 
     Blocks that a ``TestCase`` wraps around its tests count as no transaction: inside them a commit commits.
     """
-    block = next((b for b in connection.atomic_blocks if not getattr(b, "_from_testcase", False)), None)
-    if block is None:
-        return
-    if any(getattr(known, "block", None) is block and known() for known in DIRTY.get(_me(), ())):
-        return
-    held = weakref.ref(connection)
+    block = _block(connection)
+    if block is not None:
+        at, held = weakref.ref(connection), weakref.ref(block)
 
-    def is_open() -> bool:
-        at = held()
-        return at is not None and any(b is block for b in at.atomic_blocks)
+        def is_open() -> bool:
+            still = at()
+            return still is not None and any(b is held() for b in still.atomic_blocks)
 
-    is_open.block = block  # type: ignore[attr-defined]
-    mark(is_open)
+        _mark(block, lambda: is_open)
+
+
+def _block(connection: Any) -> Any:
+    """Return the outermost block that commits or rolls back, or ``None``."""
+    return next((b for b in connection.atomic_blocks if not getattr(b, "_from_testcase", False)), None)
 
 
 _LIBRARIES: Final[dict[str, Callable[[], None]]] = {

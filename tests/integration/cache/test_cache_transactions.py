@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scop
 from eventperf._core.errors import ConfigurationError
 from eventperf.cache import CacheManager, CacheOptions, invalidate_on_commit
 from eventperf.cache.transactions import DIRTY, inside, writes
+from faults import wait_until
 
 
 class Base(DeclarativeBase):
@@ -215,11 +218,123 @@ async def _async_sessions(tmp_path):
         assert await cache.aget_or_load("n", load) == "old"
         await session.execute(sa.update(User).values(name="never"))
         assert await cache.aget_or_load("n", load) == "never"
-        other = asyncio.create_task(cache.aget_or_load("n", load))
-        assert await other == "old"
+        other = Context().run(asyncio.create_task, cache.aget_or_load("n", load))
+        assert await other == "old"  # nothing of this task's
         await session.rollback()
         assert await cache.aget_or_load("n", load) == "old"
     await engine.dispose()
+
+
+async def gathered(read: Any) -> Any:
+    return (await asyncio.gather(read(), read()))[0]
+
+
+async def timed(read: Any) -> Any:
+    return await asyncio.wait_for(asyncio.shield(read()), 5)
+
+
+async def nested(read: Any) -> Any:
+    return await asyncio.create_task(gathered(read))
+
+
+@pytest.mark.parametrize("start", [gathered, timed, nested])
+@pytest.mark.parametrize("way", ["one", "many", "decorated"])
+@pytest.mark.parametrize("is_warm", [True, False], ids=["warm", "cold"])
+def test_tasks_that_a_transaction_starts_are_inside(tmp_path, start, way, is_warm):
+    pytest.importorskip("aiosqlite")
+
+    async def main() -> None:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/users.db")
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+            await connection.execute(sa.insert(User).values(id=1, name="old"))
+        async with CacheManager() as cache, AsyncSession(engine) as session:
+            turn = asyncio.Lock()  # a session is for one at a time
+
+            async def load() -> Any:
+                async with turn:
+                    return await session.scalar(sa.select(User.name))
+
+            async def load_many(keys: list[str]) -> Any:
+                return {key: await load() for key in keys}
+
+            async def many() -> Any:
+                return (await cache.aget_or_load_many(["n"], load_many))["n"]
+
+            read = {
+                "one": lambda: cache.aget_or_load("n", load),
+                "many": many,
+                "decorated": cache.cached(ttl=60)(load),
+            }[way]
+            if is_warm:
+                assert await start(read) == "old"
+            await session.execute(sa.update(User).values(name="never"))
+            assert await start(read) == "never"
+            await session.rollback()
+            assert await start(read) == "old"
+        await engine.dispose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("way", ["read elsewhere", "written elsewhere", "written in the load"])
+@pytest.mark.parametrize("is_bulk", [False, True], ids=["one", "many"])
+def test_what_a_thread_outside_reads_through_it_is_not_kept(tmp_path, way, is_bulk):
+    """Not even for those who wait for that load."""
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/u.db", connect_args={"check_same_thread": False})
+    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.insert(User).values(id=1, name="old"))
+    writer, others = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    with CacheManager() as cache, Session(engine) as session, writer, others:
+        began, go_on = threading.Event(), threading.Event()
+
+        def load() -> Any:
+            if way == "written in the load":
+                writer.submit(by_text, session, "never").result()
+            value = session.scalar(sa.select(User.name))
+            began.set()
+            assert go_on.wait(30)
+            return value
+
+        def committed() -> Any:
+            with Session(engine) as own:
+                return own.scalar(sa.select(User.name))
+
+        def read(load: Any) -> Any:
+            if is_bulk:
+                return cache.get_or_load_many(["n"], lambda keys: {"n": load()})["n"]
+            return cache.get_or_load("n", load)
+
+        if way == "read elsewhere":
+            by_text(session, "never")
+        elif way == "written elsewhere":
+            writer.submit(by_text, session, "never").result()
+        first: Future[Any] = Future()
+        thread = threading.Thread(target=lambda: first.set_result(read(load)))
+        thread.start()
+        assert began.wait(30)
+        other = others.submit(read, committed)
+        wait_until(lambda: other.running() and cache._core.flights._open["n"].is_awaited, what="a waiter")
+        go_on.set()
+        assert (first.result(30), other.result(30)) == ("never", "old")
+        thread.join()
+        session.rollback()
+        assert read(committed) == "old"
+    engine.dispose()
+
+
+def test_a_second_transaction_of_a_connection_is_its_own(engine):
+    """Python may give it the very address of the first."""
+    with CacheManager() as cache, engine.connect() as connection:
+        for n in range(20):
+            with connection.begin():
+                connection.execute(sa.update(User).values(name=f"name {n}"))
+                assert inside()
+            with connection.begin():
+                connection.execute(sa.select(User.name))
+                assert not inside()
+                assert cache.get_or_load(f"k{n}", lambda: 1) == cache.get(f"k{n}") == 1
 
 
 def test_every_usual_session_is_taken_and_anything_else_refused(engine):
@@ -311,6 +426,21 @@ for warm in (False, True):
             rolled_back(*steps)
             assert read() == "old", (write, read())
             before = len(loads); read(); assert len(loads) == before
+from asgiref.sync import async_to_sync, sync_to_async
+
+@cache.cached(ttl=60)
+async def aname(pk): return (await User.objects.aget(pk=pk)).username
+def awaited(): assert async_to_sync(aname)(1) == "never"
+async def view():
+    await sync_to_async(lambda: rolled_back(bulk, own, awaited))()
+    return await aname(1)
+for warm in (False, True):
+    cache.clear()
+    if warm: async_to_sync(aname)(1)
+    rolled_back(bulk, awaited)
+    assert async_to_sync(aname)(1) == "old"
+    assert async_to_sync(view)() == "old"
+cache.clear(); read()
 bulk(); assert read() == "old"  # committed by itself: the entry stays until it is invalidated
 invalidate_on_commit(cache, "name:1"); assert read() == "never"
 

@@ -87,6 +87,7 @@ class Batch:
     tags: Sequence[str]
     options: CacheOptions
     said: Said = field(default_factory=Said)
+    is_private: bool = False
 
     @property
     def inner_tags(self) -> list[str]:

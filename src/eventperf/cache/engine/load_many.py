@@ -10,7 +10,6 @@ from eventperf.cache.checks import check_loaded
 from eventperf.cache.errors import SerializationError, StoreUnavailable
 from eventperf.cache.policy import is_fresh, l1_life, longest_life, tag_changed_since, tag_settles
 from eventperf.cache.protocols import Grant
-from eventperf.cache.transactions import DIRTY, inside
 from eventperf.cache.values.single_use import refuse_single_use
 
 from .counting import counted
@@ -44,10 +43,10 @@ def get_or_load_many(core: Core, batch: Batch, missing: list[str]) -> Steps[dict
         _land_all(core, mine, ABANDONED, None)
         raise
     for key, flight in mine.items():
-        if key in out:
+        if key in out and not batch.is_private:
             core.flights.land(flight, VALUE, out[key])
         else:
-            core.flights.land(flight, ABANDONED)  # the loader had nothing: whoever waits asks for itself
+            core.flights.land(flight, ABANDONED)  # nothing for others: whoever waits asks for itself
     for key, flight in others.items():
         found, value = yield from _join(core, batch, key, flight)
         if found:
@@ -106,8 +105,9 @@ def _load(core: Core, batch: Batch, keys: list[str], flights: dict[str, Flight])
     out = {key: loaded[batch.names[key]] for key in keys if batch.names[key] in loaded}
     for key, value in out.items():
         refuse_single_use(batch.names[key], value)
-    if DIRTY and batch.options.guard_transactions and inside():
-        for flight in flights.values():  # the loader itself has written, or flushed what waited to be
+    if batch.options.guard_transactions and batch.said.is_private:
+        batch.is_private = True
+        for flight in flights.values():
             flight.fenced = True
     return out
 

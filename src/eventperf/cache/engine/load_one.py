@@ -23,7 +23,6 @@ from eventperf.cache.policy import (
     may_stand_in,
     old_is_of_use,
 )
-from eventperf.cache.transactions import DIRTY, inside
 from eventperf.cache.values.single_use import refuse_single_use
 
 from .background import spawn
@@ -198,8 +197,8 @@ def _load(core: Core, job: Job, flights: tuple[Flight, ...]) -> Steps[Any]:
         not_kept(core, job.key, NotCacheable(type(value).__name__, job.key, UNSURE))
         for flight in flights:
             flight.fenced = True
-    if DIRTY and job.options.guard_transactions and inside():
-        job.is_private = True  # the loader itself has written, or flushed what waited to be
+    if job.options.guard_transactions and job.said.is_private:
+        job.is_private = True
         for flight in flights:
             flight.fenced = True
     return value
