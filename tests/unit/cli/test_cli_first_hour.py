@@ -99,6 +99,65 @@ def test_settings_are_those_that_manage_py_names_and_imports_begin_beside_it(
     assert told == ["shop.eventperf_app:queues", "default", "other", backend]
 
 
+def test_a_package_without_a_manage_py_has_the_settings_it_starts_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As an installed application has it: the folder is the package, and its start names the settings."""
+    shop = tmp_path / "shop"
+    for name, text in {
+        "__init__.py": "",
+        "__main__.py": "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'shop.settings')\n",
+        "_base.py": "INSTALLED_APPS = []\nCACHES = {'default': {'BACKEND': 'base.Cache'}}\n",
+        "settings.py": "from ._base import *\nINSTALLED_APPS += ['shop']\nROOT_URLCONF = 'shop.sites.main'\n"
+        "if True:\n    CACHES['other'] = {'BACKEND': 'its.own'}\n"
+        "kind = 'postgresql'\nDATABASES = {'default': {'ENGINE': 'django.db.backends.' + kind}}\n",
+        "sites/__init__.py": "",
+        "sites/main.py": "urlpatterns = []\n",
+        "tests/settings.py": "INSTALLED_APPS = []\n",
+    }.items():
+        (shop / name).parent.mkdir(exist_ok=True)
+        (shop / name).write_text(text)
+    assert main(["init", "django", "--project", str(shop)]) == 0
+    said = capsys.readouterr().out
+    assert "# Found a django project: settings.py" in said
+    assert "cache: base.Cache, its.own" in said
+    assert "database: \n" not in said, "an engine that is put together has no name, not an empty one"
+    assert "python -m shop eventperf_worker" in said
+    lines = blocks(said)
+    assert 'CACHES["default"] = {' in lines["settings.py"], "the others are not lost"
+    assert 'EVENTPERF_QUEUES = "shop.eventperf_app:queues"' in lines["settings.py"]
+    assert "from shop.eventperf_app import" in lines["sites/main.py"]
+    for name in ("_base.py", "__main__.py"):
+        (shop / name).unlink()  # and where nobody names them: those that have the URLs
+    (shop / "a_part.py").write_text("INSTALLED_APPS = ['part']\n")
+    assert main(["init", "django", "--project", str(shop)]) == 0
+    assert "# Found a django project: settings.py" in capsys.readouterr().out
+
+
+def test_an_application_that_a_function_makes_is_found_whatever_its_class_is_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in {
+        "__init__.py": "",
+        "cli.py": "def create_app():\n    from shop.web.app import make\n    return make()\n",
+        "web/app.py": "from .kinds import Shop\ndef make():\n    site = Shop('shop')\n    return site\n",
+        "web/kinds.py": "import flask\nclass Plain(flask.Flask): ...\nclass Shop(Mixin, Plain): ...\n",
+        "web/api.py": "from fastapi import FastAPI\ndef api():\n    return FastAPI()\n",
+    }.items():
+        path = tmp_path / "shop" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(text)
+    assert main(["init", "flask", "--project", str(tmp_path / "shop")]) == 0
+    said = capsys.readouterr().out
+    assert "# Found a flask project: web/app.py\n" in said
+    lines = blocks(said)["web/app.py"]
+    assert "# in make(), below the line that makes site:\nEventPerf(site, " in lines
+    assert "from shop.eventperf_app import" in lines
+    assert main(["init", "fastapi", "--project", str(tmp_path / "shop")]) == 0
+    said = capsys.readouterr().out
+    assert 'app.mount("/ops"' in blocks(said)["web/api.py"], "each framework has its own application"
+
+
 @pytest.mark.parametrize("framework", ["flask", "fastapi"])
 def test_modules_below_src_are_imported_without_it(
     framework: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
