@@ -22,3 +22,14 @@ def plain(text: str) -> str:
     \x07b
     """
     return "\n".join(one_line(line) for line in text.split("\n"))
+
+
+def whole(text: str, *, digits: int = 18) -> int | None:
+    """Return the whole number that ``text`` writes in plain digits, ``None`` for anything else.
+
+    ``int`` raises for some of what ``str.isdigit`` is true of: superscripts, thousands of digits.
+
+    >>> whole("42"), whole("\u00b2"), whole("9" * 5000), whole("-1")
+    (42, None, None, None)
+    """
+    return int(text) if len(text) <= digits and text.isascii() and text.isdigit() else None

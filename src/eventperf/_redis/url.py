@@ -12,6 +12,7 @@ from typing import Any, Final
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf._core.logs import logger
+from eventperf._core.texts import whole
 from eventperf._core.urls import BackendURL, parse_url, redact
 
 _log = logger("eventperf.redis")
@@ -58,7 +59,7 @@ def check(parsed: BackendURL) -> BackendURL:
         raise ConfigurationError(
             "url", shown, "one host, or redis+cluster:// or redis+sentinel:// for several"
         )
-    elif parsed.path and not is_cluster(parsed) and not parsed.path.isdigit():
+    elif parsed.path and not is_cluster(parsed) and whole(parsed.path) is None:
         raise ConfigurationError("url", shown, "a database number after the host, such as /0")
     return parsed
 
@@ -150,10 +151,11 @@ def master_of(url: BackendURL) -> tuple[str, int]:
     ('mymaster', 2)
     """
     service, _, database = url.path.partition("/")
-    if not service or not (database or "0").isdigit():
+    number = whole(database or "0")
+    if not service or number is None:
         allowed = "redis+sentinel://host:26379,host:26379/SERVICE or .../SERVICE/DATABASE"
         raise ConfigurationError("url", redact(url.text), allowed)
-    return service, int(database or 0)
+    return service, number
 
 
 def query_options(url: BackendURL, *, extra: str, needed_by: str) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
@@ -18,7 +20,9 @@ from eventperf.errors import ConfigurationError, OutboxMissing, StoreUnavailable
 from eventperf.queues import JobState, QueueManager
 from eventperf.queues.backends.sql import engines
 from eventperf.queues.outbox import Relay, create_table
+from eventperf.queues.producing.outbox import STRAY
 from eventperf.testing.queues import Station
+from eventperf.testing.queues.search import found as found_jobs
 from faults import Worker, wait_until
 
 pytestmark = pytest.mark.integration
@@ -171,6 +175,47 @@ def test_an_outbox_without_its_table_is_one_sentence(
         with engine.begin() as conn:
             queues.enqueue("ship", 1, session=conn)
         assert (relay.waiting(), relay.once()) == (1, 1)
+    engine.dispose()
+
+
+def _bodies(good: str) -> Iterator[str]:
+    """Yield what a row may hold that nobody enqueued: no JSON, other shapes, every field made another."""
+    yield from ("", "{", "[]", "7", "null", "[[],0,null]", "[" * 100_000, '[{"a":1},0,null]')
+    fields, *times = json.loads(good)
+    for name in fields:
+        for odd in (None, 7.5, [], {}, "a\x1fb", "a|b", "x" * 999, "\ud800", -1, 10**30):
+            if (name, odd) not in (("headers", None), ("headers", {}), ("tags", []), ("key", "a|b")):
+                yield json.dumps([{**fields, name: odd}, *times])
+    yield json.dumps([{**fields, "flow": {"after": ["a\x1f"], "when": "success"}}, *times])
+    for odd in ("x", [], 1e400, -1):
+        yield json.dumps([fields, odd, None])
+        yield json.dumps([fields, 0, odd])
+
+
+def test_rows_that_are_no_jobs_end_in_the_dead_letter_and_hold_nothing_up(
+    redis_url: str, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/app.db"
+    create_table(url)
+    engine = create_engine(url, poolclass=NullPool)
+    made = QueueManager(redis_url, namespace=f"odd-{uuid4().hex[:8]}", unknown_grace=0)
+    with made as queues, Relay(queues, url) as relay:
+        with engine.begin() as conn:
+            queues.enqueue("ship", "before", session=conn, tags=["x"], headers={"a": "b"}, fairness_key="k")
+            body = conn.execute(text("SELECT body FROM eventperf_outbox")).scalar_one()
+            odd = list(_bodies(body))
+            row = text("INSERT INTO eventperf_outbox (namespace, created_at, body) VALUES (:n, 0, :b)")
+            conn.execute(row, [{"n": queues.namespace, "b": one} for one in odd])
+            forgotten = queues.enqueue("ship", "orphan", session=conn, after=["long forgotten"])
+            queues.enqueue("ship", "after", session=conn)
+        assert relay.run(burst=True) == len(odd) + 3
+        station = Station(queues, "ship")
+        taken = [queues.codec.decode(lease.record.payload) for lease in station.take()]
+        assert sorted(taken) == ["after", "before"]
+        strays = [job for job in found_jobs(queues, 1000) if job.type == STRAY]
+        assert len(strays) == len(odd) + 1
+        assert {(queues.job_info(job.id).payload or b"").decode() for job in strays} > set(odd[:5])
+        assert forgotten.info().type == STRAY
     engine.dispose()
 
 

@@ -461,6 +461,7 @@ def test_lag_is_measured_from_the_first_thing_that_is_missing() -> None:
         ("replicas", lambda: AsyncReplicaRouter("sqlite+aiosqlite://", [])),
         ("replicas[0]", lambda: AsyncReplicaRouter("sqlite+aiosqlite://", [sa.create_engine("sqlite://")])),  # type: ignore[list-item]
         ("position", lambda: ReplicaRouter("sqlite://", ["sqlite://"]).follow("-1")),
+        ("position", lambda: ReplicaRouter("sqlite://", ["sqlite://"]).follow("9" * 5000)),
     ],
 )
 def test_bad_router_arguments_are_named(argument: str, make: Callable[[], object]) -> None:

@@ -361,7 +361,7 @@ def test_a_whole_advice_is_shown_to_those_who_may_see_values_and_compared_with_t
     assert "No index is worth adding" in get(console, "/database/advice", n="1").body.decode()
     shy._parts["/database"]._advice = part._advice  # type: ignore[attr-defined]
     assert b"Planner cost" not in get(shy, "/database/advice", n="0").body
-    for odd in ("2", "-1", "x"):
+    for odd in ("2", "-1", "x", "²", "9" * 5000):
         assert get(console, "/database/advice", n=odd).status == 404
 
 

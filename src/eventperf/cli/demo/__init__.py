@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from eventperf._core.errors import ConfigurationError, EventPerfError
 from eventperf._core.extras import require
 from eventperf._core.files import write
+from eventperf._core.logs import logger
+from eventperf._core.trust import warn_unchecked
 from eventperf.cli.output import Progress, emit_json
 
 if TYPE_CHECKING:
@@ -140,6 +142,7 @@ def _engine(url: str | None, folder: str) -> Engine:
     try:
         parsed = make_url(url)
         shown = parsed.render_as_string(hide_password=True)
+        warn_unchecked(parsed, logger("eventperf.demo"))
         engine = create_engine(parsed, pool_size=16)
     except (ArgumentError, NoSuchModuleError) as error:
         given = shown if isinstance(error, NoSuchModuleError) else "a text that is no URL"

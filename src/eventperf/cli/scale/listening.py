@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.texts import whole
 from eventperf.scaling import ScalingDecision
 from eventperf.scaling.serving.board import Board
 from eventperf.scaling.serving.service import Service
@@ -25,6 +26,6 @@ def address(text: str, option: str) -> tuple[str, int]:
         ConfigurationError: It is none.
     """
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or (number := whole(port)) is None or number > 65535:
         raise ConfigurationError(option, text, "HOST:PORT, such as 0.0.0.0:8080")
-    return host.strip("[]"), int(port)
+    return host.strip("[]"), number

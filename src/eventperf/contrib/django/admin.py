@@ -14,6 +14,7 @@ from django.template.response import TemplateResponse
 from django.utils.http import urlencode
 
 from eventperf._core.errors import EventPerfError
+from eventperf._core.texts import whole
 from eventperf.contrib._jobs import load
 
 from .models import Queue
@@ -125,4 +126,4 @@ def _line(job: JobInfo) -> dict[str, Any]:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isdigit() else 0
+    return whole(text) or 0

@@ -15,7 +15,7 @@ import base64
 import dataclasses
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,11 +24,17 @@ from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf._core.logs import logger
+from eventperf._core.objects import read_json
+from eventperf._core.texts import one_line
+from eventperf._core.trust import warn_unchecked
 from eventperf._core.urls import redact
-from eventperf.queues.checks import check_int, check_span
+from eventperf.queues.checks import MAX_SPAN_S, check_int, check_number, check_span
 from eventperf.queues.errors import OutboxMissing, QueueError, StoreUnavailable
 from eventperf.queues.job import JobRecord, NewJob
+from eventperf.queues.options import QueueConfig
 from eventperf.queues.protocols import Backend
+
+from .spec import checked
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
@@ -37,6 +43,11 @@ __all__ = ["TABLE", "Relay", "create_table", "write", "write_django"]
 
 TABLE = "eventperf_outbox"
 """Name of the outbox table."""
+
+STRAY = "unreadable row of the outbox"
+"""Type of what stands for a row that is no job, or that the store refuses; its payload is the row's body."""
+
+_REFUSED = (ValueError, TypeError, LookupError, AttributeError, RecursionError, ConfigurationError)
 
 _log = logger("eventperf.queues")
 
@@ -55,11 +66,23 @@ def _body(new: NewJob) -> str:
 
 
 def _job(body: str, waited_s: float) -> NewJob:
-    fields, delay_s, deadline_s = json.loads(body)
-    fields["payload"] = base64.b64decode(fields["payload"])
+    """Read what :func:`write` wrote; raise one of ``_REFUSED`` for what it would not have written."""
+    fields, delay_s, deadline_s = read_json(body)
+    fields["payload"] = base64.b64decode(fields["payload"], validate=True)
+    record = checked(JobRecord(**fields))
+    delay_s = check_number(delay_s, argument="delay", low=0, high=MAX_SPAN_S)
     if deadline_s is not None:  # in the store's terms it starts now; one that has passed must not start
+        deadline_s = check_number(deadline_s, argument="deadline", low=0, high=MAX_SPAN_S)
         deadline_s = max(1e-3, deadline_s - waited_s)
-    return NewJob(JobRecord(**fields), max(0.0, delay_s - waited_s), deadline_s)
+    return NewJob(record, max(0.0, delay_s - waited_s), deadline_s)
+
+
+def _stray(row: Any, queues: Mapping[str, Any], job_id: str = "") -> NewJob:
+    """Return what stands for a row that is no job: no worker knows its type, so it ends as a dead job."""
+    job_id = job_id or f"outbox-{row.n}"
+    queue = "normal" if "normal" in queues else next(iter(queues))
+    body = row.body.encode("utf-8", "surrogatepass")
+    return NewJob(JobRecord(id=job_id, type=STRAY, queue=queue, priority=0, payload=body))
 
 
 def _sqlalchemy() -> Any:
@@ -142,7 +165,9 @@ def create_table(database: str | Engine) -> None:
         return
     from eventperf.queues.backends.sql.engines import with_driver
 
-    engine = sqlalchemy.create_engine(with_driver(sqlalchemy.make_url(database)))
+    url = with_driver(sqlalchemy.make_url(database))
+    warn_unchecked(url, _log)
+    engine = sqlalchemy.create_engine(url)
     try:
         _table().create(engine, checkfirst=True)
     finally:
@@ -155,6 +180,8 @@ class Carried(Protocol):
     @property
     def namespace(self) -> str: ...
     @property
+    def queues(self) -> Mapping[str, QueueConfig]: ...
+    @property
     def clock(self) -> Clock: ...
     @property
     def backend(self) -> Backend: ...
@@ -162,6 +189,8 @@ class Carried(Protocol):
 
 class Relay:
     """Carries jobs from an outbox to the store of a manager, in the order in which they were written.
+
+    A row that is no job, or one that the store refuses, ends in the dead letter and holds nothing up.
 
     Of several relays on one table one works at a time, the others wait for it: order is kept, and the
     death of one only makes another take over. Jobs of one transaction keep their order, and so do two
@@ -262,10 +291,32 @@ class Relay:
         rows = conn.execute(asked.limit(self._batch).with_for_update()).all()
         if rows:
             now = self._queues.clock.time()
-            jobs = [_job(row.body, max(0.0, now - row.created_at)) for row in rows]
-            self._queues.backend.sync().push(jobs)
+            self._push(rows, [self._read(row, max(0.0, now - row.created_at)) for row in rows])
             conn.execute(delete(table).where(table.c.n.in_([row.n for row in rows])))
         return len(rows)
+
+    def _read(self, row: Any, waited_s: float) -> NewJob:
+        try:
+            return _job(row.body, waited_s)
+        except _REFUSED as error:
+            return self._stray(row, error)
+
+    def _stray(self, row: Any, error: Exception, job_id: str = "") -> NewJob:
+        why = one_line(str(error)[:200])
+        _log.warning("row %d of the outbox is no job and goes to the dead letter: %s", row.n, why)
+        return _stray(row, self._queues.queues, job_id)
+
+    def _push(self, rows: Sequence[Any], jobs: list[NewJob]) -> None:
+        """Hand jobs over; what the store refuses (a parent it has forgotten) holds nothing else up."""
+        push = self._queues.backend.sync().push
+        try:
+            push(jobs)
+        except ConfigurationError:
+            for row, job in zip(rows, jobs, strict=True):
+                try:
+                    push([job])
+                except ConfigurationError as error:
+                    push([self._stray(row, error, job.record.id)])
 
     def waiting(self) -> int:
         """Return how many jobs are in the table, for monitoring; it counts them."""

@@ -24,6 +24,7 @@ from eventperf.queues.job import JobRecord, NewJob
 from eventperf.queues.jobtype import JobType
 from eventperf.queues.options import MAX_PRIORITY, QueueConfig
 from eventperf.queues.policy import job_priority
+from eventperf.queues.soundness import fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,31 @@ class Recorder:
         payload = self._codec.encode(spec.data, kind.shape)
         record = JobRecord(id=job_id, payload=payload, **fields)
         return NewJob(record, delay_s, deadline_s, named=spec.id is not None)
+
+
+def checked(record: JobRecord) -> JobRecord:
+    """Return a record that came by a way where others may write, if :meth:`Recorder.one` could have made it.
+
+    Raises:
+        ConfigurationError: It could not.
+    """
+    if why := fault(record):
+        raise ConfigurationError("record", why, "a job as it was enqueued")
+    for name in ("id", "type", "queue"):
+        check_name(getattr(record, name), argument=name)
+    for name, text in (("unique_key", record.unique_key), ("fairness_key", record.key or None)):
+        if text is not None:
+            check_text(text, name)
+    check_int(record.priority, argument="priority", low=0, high=MAX_PRIORITY)
+    check_int(record.attempts, argument="attempts", low=1)
+    _unique_for(record.unique_for)
+    _headers(record.headers)
+    _tags(record.tags)
+    if record.flow is not None:
+        for one in check_list(record.flow["after"], argument="after", of="job ids"):
+            check_text(one, "after")
+        check_when(record.flow["when"])
+    return record
 
 
 def _unique_for(value: str | Duration | None) -> str | float:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.texts import whole
 from eventperf.queues.protocols import WorkerFacts
 
 from .worker import Worker
@@ -147,6 +148,7 @@ class HealthServer:
 
 def _address(at: str) -> tuple[str, int]:
     host, _, port = at.rpartition(":")
-    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+    number = whole(port)
+    if number is None or number > 65535:
         raise ConfigurationError("health", at, "PORT or HOST:PORT, such as 8080 or 127.0.0.1:8080")
-    return host.strip("[]"), int(port)
+    return host.strip("[]"), number

@@ -16,6 +16,7 @@ from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf._core.logs import logger
+from eventperf._core.texts import whole
 from eventperf._core.trust import warn_unchecked
 from eventperf._core.urls import redact
 from eventperf.scaling.errors import ScalingError
@@ -152,9 +153,10 @@ class ReplicaRouter:
 
     def follow(self, position: str) -> None:
         """Let reads of this context see what was written up to ``position``."""
-        if not position.isascii() or not position.isdigit() or int(position) >= _UNKNOWN:
+        at = whole(position, digits=20) if isinstance(position, str) else None
+        if at is None or at >= _UNKNOWN:
             raise ConfigurationError("position", position, "what position() returned")
-        self._mine.set(max(self._mine.get(), int(position)))
+        self._mine.set(max(self._mine.get(), at))
 
     def _settle(self) -> bool:
         """Find a position that is at least that of this context's last commit."""

@@ -14,9 +14,13 @@ from eventperf._core.clock import Clock
 from eventperf._core.durations import Duration
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
+from eventperf._core.logs import logger
+from eventperf._core.trust import warn_unchecked
 from eventperf._core.urls import redact
 from eventperf.scaling.routing.replication import Replication
 from eventperf.scaling.routing.router import ReplicaRouter, ReplicaStats
+
+_log = logger("eventperf.scaling.replicas")
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -82,7 +86,9 @@ class AsyncReplicaRouter:
         allowed = "an async engine or its URL, with an async driver"
         if isinstance(given, str):
             try:
-                driver = self._sa.engine.make_url(given).get_driver_name()
+                url = self._sa.engine.make_url(given)
+                warn_unchecked(url, _log)
+                driver = url.get_driver_name()
                 timeout = {_TIMEOUTS[driver]: 5} if driver in _TIMEOUTS else {}
                 given = self._aio.create_async_engine(given, connect_args=timeout)
             except self._sa.exc.ArgumentError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eventperf._core.extras import require
+from eventperf._core.texts import whole
 from eventperf.contrib.console.web import BODY_LIMIT, Answers, Request, too_large
 
 
@@ -15,8 +16,8 @@ def urls(console: Answers) -> list[Any]:
     from django.urls import re_path
 
     def answer(request: Any, rest: str) -> Any:
-        length = request.META.get("CONTENT_LENGTH") or "0"
-        if not length.isdigit() or int(length) > BODY_LIMIT:
+        length = whole(request.META.get("CONTENT_LENGTH") or "0")
+        if length is None or length > BODY_LIMIT:
             response = too_large()
         else:
             response = console.respond(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
+from eventperf._core.texts import whole
 from eventperf.contrib.console.web import BODY_LIMIT, Answers, Request, Response, parsed, too_large
 
 
@@ -26,10 +27,10 @@ class WsgiApp:
     def _respond(self, environ: dict[str, Any]) -> Response:
         body = b""
         if environ["REQUEST_METHOD"] == "POST":
-            given = environ.get("CONTENT_LENGTH") or "0"
-            if not given.isdigit() or int(given) > BODY_LIMIT:
+            given = whole(environ.get("CONTENT_LENGTH") or "0")
+            if given is None or given > BODY_LIMIT:
                 return too_large()
-            body = environ["wsgi.input"].read(int(given))
+            body = environ["wsgi.input"].read(given)
         headers = {k[5:].replace("_", "-").lower(): v for k, v in environ.items() if k.startswith("HTTP_")}
         path = str(environ.get("PATH_INFO", "")).encode("latin-1").decode("utf-8", "replace")
         return self._console.respond(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from eventperf._core.clock import Clock
+from eventperf._core.texts import whole
 from eventperf._pages.html import Html, markup, tag
 from eventperf._pages.svg import bars
 from eventperf.contrib.console.texts import heads, say
@@ -150,12 +151,12 @@ class DatabasePart:
         """Return all of an advice: its plans carry the values of statements."""
         from eventperf.dbopt.output.page import advice_parts
 
-        asked = view.request.asked("n", "0")
-        if not asked.isdigit() or int(asked[:3]) >= len(self._advice):
+        asked = whole(view.request.asked("n", "0"))
+        if asked is None or asked >= len(self._advice):
             raise NotHere(say("no_advice"))
         if not view.may("view.sql", None):
             return [concealed(say("what_plans"))]
-        at, advice = self._advice[-1 - int(asked)]
+        at, advice = self._advice[-1 - asked]
         return [tag("p", moment(at)), *advice_parts(advice)]
 
     def act(self, view: View, action: str, subject: str | None) -> Done:
