@@ -93,6 +93,8 @@ if "Dead jobs of low" not in seen: print(seen)
 assert "<td>60</td>" in seen and "Dead jobs of low" in seen
 assert "&lt;b&gt;no luck&lt;/b&gt; with" in seen and "<b>no luck" not in seen
 assert "Run all again" not in seen and "Older" in seen and seen.count("ValueError") == 50
+for odd in ("²", "9" * 5000, "-1", "x"):
+    assert viewer.get(PAGE, {"queue": "low", "page": odd}).status_code == 200
 assert viewer.get(PAGE, {"queue": "low", "page": "1"}).content.decode().count("ValueError") == 10
 assert viewer.post(PAGE, {"queue": "low", "action": "replay all"}).status_code == 403
 assert Client(enforce_csrf_checks=True).post(PAGE, {}).status_code in (302, 403)

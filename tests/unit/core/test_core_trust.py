@@ -67,7 +67,7 @@ def test_the_async_router_and_the_outbox_warn_as_well(caplog: pytest.LogCaptureF
 
 def test_no_engine_is_made_of_a_url_unwarned() -> None:
     """Whatever makes an engine stands in a function that warns, or whose caller does."""
-    by_others = {"_file_engine", "database_engine"}  # a file; connections that Django makes
+    by_others = {"_file_engine", "database_engine", "main"}  # a file; Django's own; the demo's helper
     silent = []
     for path in Path(eventperf.__file__).parent.rglob("*.py"):
         for one in ast.walk(ast.parse(path.read_text())):
