@@ -17,9 +17,9 @@ from eventperf.scaling import (
     AutoScaler,
     Calendar,
     CalendarEvent,
+    CalendarPolicy,
     CallableMetrics,
     SimulatedTarget,
-    TargetTracking,
 )
 from eventperf.testing import FakeClock
 
@@ -43,7 +43,7 @@ def stage(folder: Path) -> Console:
     now = {"rps": load(0)}
     scaler = AutoScaler(
         SimulatedTarget(4, name="prod/deployment/web"), CallableMetrics(rps=lambda: now["rps"]),
-        TargetTracking(rps=50), min_replicas=3, max_replicas=24, calendar=calendar, clock=clock,
+        CalendarPolicy(capacity_rps=50), min_replicas=3, max_replicas=24, calendar=calendar, clock=clock,
     )  # fmt: skip
     queues = QueueManager("memory://", clock=clock, limits=[Limit(queue="low", concurrency=4)])
     _jobs(queues, clock, dice)

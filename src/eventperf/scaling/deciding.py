@@ -41,6 +41,7 @@ def decide(
         warnings=wish.warnings,
         memory=wish.memory,
         observation=observation,
+        forecast=wish.forecast,
     )
 
 

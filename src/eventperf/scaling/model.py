@@ -331,6 +331,7 @@ class Recommendation:
         memory: Plain JSON that comes back in the next observation; never changed in place.
         paced: The policy bounds its own reversals; the *default* rules of a
             :class:`~eventperf.scaling.Behavior` then give way, rules that were set never do.
+        forecast: Seconds ahead, and requests per second that replicas are made ready for; if it foresees.
     """
 
     replicas: int
@@ -340,6 +341,7 @@ class Recommendation:
     warnings: Mapping[str, str] = field(default_factory=dict)
     memory: Mapping[str, Any] = field(default_factory=dict)
     paced: bool = False
+    forecast: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,6 +356,7 @@ class ScalingDecision:
             ``(name, replicas after it)``.
         applied: Whether the target was changed; ``dry_run`` decisions never are.
         error: Why the target could not be read or changed.
+        forecast: The policy's, see :attr:`Recommendation.forecast`.
     """
 
     at: float
@@ -371,6 +374,7 @@ class ScalingDecision:
     dry_run: bool = False
     applied: bool = False
     error: str | None = None
+    forecast: tuple[float, float] | None = None
 
     @property
     def action(self) -> str:
@@ -399,12 +403,17 @@ class ScalingDecision:
 
     def to_json(self) -> str:
         """Return one line of JSON; :meth:`from_json` reads it back."""
-        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
+        data = asdict(self)
+        if self.forecast is None:
+            del data["forecast"]  # releases before it had a name for it read those without
+        return json.dumps(data, separators=(",", ":"), sort_keys=True)
 
     @classmethod
     def from_json(cls, line: str) -> ScalingDecision:
         """Read a line of a decision log."""
         data = json.loads(line)
+        if data.get("forecast"):
+            data["forecast"] = tuple(map(float, data["forecast"]))
         data["limits"] = tuple((name, n) for name, n in data["limits"])
         if data["observation"] is not None:
             data["observation"] = Observation.from_dict(data["observation"])

@@ -30,6 +30,7 @@ from eventperf.scaling import (
     AutoScaler,
     CallableMetrics,
     DecisionLog,
+    LatencyPolicy,
     ScalingDecision,
     SimulatedTarget,
     TargetTracking,
@@ -409,6 +410,36 @@ def test_a_shadow_is_drawn_beside_what_ran_and_told_in_a_table() -> None:
     overview = get(console, "/").body.decode()
     assert "shadow: dry run" in overview
     assert "<dt>web</dt><dd>4</dd>" in overview, "what ran, not a shadow's wish"
+
+
+def test_a_forecast_is_drawn_at_the_time_it_was_for() -> None:
+    clock, rate = FakeClock(time=1_800_000_000.0), {"rps": 300.0}
+    policy = LatencyPolicy(capacity_rps=50, startup="75s")
+    target, metrics = SimulatedTarget(8, name="web", clock=clock), CallableMetrics(rps=lambda: rate["rps"])
+    web = AutoScaler(target, metrics, policy, max_replicas=40, clock=clock)
+    trial = AutoScaler(target, metrics, policy, max_replicas=40, clock=clock, dry_run=True, log=DecisionLog())
+    for _ in range(20):
+        rate["rps"] += 5
+        made, _ = web.tick(), trial.tick()
+        clock.advance(15)
+    assert made.forecast is not None
+    assert made.forecast[0] == 75
+    assert made.forecast[1] > rate["rps"], "it grows, and some doubt is covered"
+    assert ScalingDecision.from_json(made.to_json()) == made
+    console = Console(scaler={"live": web, HOSTILE: trial}, may=everything, clock=clock)
+    page = get(console, "/scaling")
+    text = assert_harmless(page).text
+    assert "forecast: made ready for" in text
+    assert "forecast of the shadow: <script>" in text
+    body = page.body.decode()
+    load = body[body.index("<h3>Load</h3>") :]
+    lines = re.findall(r'<polyline class="s([12])" points="(.*?)"', load)
+    assert [number for number, _ in lines[:2]] == ["1", "2"]
+    past = re.findall(r'<polyline class="a0" points="(.*?)"', load)[0].split()
+    assert float(lines[0][1].split()[-1].split(",")[0]) > float(past[-1].split(",")[0]), "it is ahead"
+    plain = AutoScaler(SimulatedTarget(2), metrics, TargetTracking(rps=50), max_replicas=10, clock=clock)
+    assert "forecast" not in plain.tick().to_json(), "nothing foresaw anything"
+    assert "made ready for" not in get(Console(scaler=plain, may=everything), "/scaling").body.decode()
 
 
 def test_a_shadow_alone_is_drawn_as_what_it_decides() -> None:

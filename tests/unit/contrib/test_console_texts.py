@@ -26,7 +26,7 @@ _DATA = set(
         waiting delayed active completed failed cancelled retried success ConnectionError mail server answered
         too many connections from this address RELATED summer-festival dict int str
         hits misses loads stale stores refused corrupt invalidations entries evictions expirations coherence
-        stabilisation window limit none error
+        stabilisation window limit max all none error
         WHERE and buyer count event_id events fetch first join one order rows select starts_at state statement
         them tickets venue_id where key
         breaker load_s load_errors l1_hits l2_hits hit_ratio size_bytes store_errors replay_queue replayed

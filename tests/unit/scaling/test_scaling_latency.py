@@ -115,6 +115,7 @@ def test_a_record_replays_bit_for_bit_with_what_was_learned() -> None:
         assert scaler.replay(again).to_json() == decision.to_json()
         clock.advance(15)
     assert sum(decision.memory["0"]["load"]["errors"]) > 0
+    assert decision.forecast is not None, "of the policy that foresees"
 
 
 @pytest.mark.parametrize(

@@ -250,6 +250,8 @@ TEXTS: Final[dict[str, str]] = {
     "line_after": "asked for",
     "line_ready": "ready",
     "line_wanted": "wanted before limits",
+    "line_forecast": "forecast: made ready for",
+    "line_forecast_of": "forecast of the shadow: {name}",
     "line_shadow": "shadow: {name}",
     "the_shadow": "dry run",
     "beside": "What the shadow would have run beside what ran",

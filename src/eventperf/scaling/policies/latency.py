@@ -165,7 +165,8 @@ class LatencyPolicy:
         least = self._size(outlook.expected * trigger + waiting, capacity)
         most_rps = max(_BEYOND * outlook.high, outlook.expected)
         least = min(least, self._size(most_rps + waiting, capacity))
-        wanted = self._size(min(outlook.expected * outlook.cover, most_rps) + waiting, capacity)
+        covered = min(outlook.expected * outlook.cover, most_rps)
+        wanted = self._size(covered + waiting, capacity)
         level = self._size(min(outlook.rate * outlook.cover, most_rps) + waiting, capacity)
         kept = self._size(reserve.now, capacity) if reserve.now else 0
         memory["peaks"] = _peaks(memory.get("peaks", ()), int(now // _SLOT_S), level)
@@ -196,15 +197,10 @@ class LatencyPolicy:
             else:
                 memory["trimmed"] = memory.get("hedged", False)
                 memory["down_s"], memory["hedged"] = now, False
-        reason = (
-            f"{outlook.rate:.4g} requests/s now, at most {outlook.expected * outlook.cover:.4g} expected "
-            f"when a new replica serves, {capacity:.3g} each{note}"
-        )
-        if waiting:
-            reason += f", {backlog:.4g} waiting"
         return Recommendation(
-            replicas=number, reason=reason, metric="rps", blind=blind, memory=memory, paced=True
-        )
+            replicas=number, reason=_reason(outlook, capacity, note, backlog), metric="rps", blind=blind,
+            memory=memory, paced=True, forecast=(self.startup_s, max(covered, reserve.now)),
+        )  # fmt: skip
 
     def _fewer(
         self, observation: Observation, memory: Mapping[str, Any], reserve: Reserve, capacity: float,
@@ -283,6 +279,14 @@ class LatencyPolicy:
             f"concurrency={self.concurrency}, capacity_rps={capacity}, startup_s={self.startup_s:g}, "
             f"safety={self.safety:g}, hedge={self.hedge:g})"
         )
+
+
+def _reason(outlook: Outlook, capacity: float, note: str, backlog: float) -> str:
+    waiting = f", {backlog:.4g} waiting" if backlog else ""
+    return (
+        f"{outlook.rate:.4g} requests/s now, at most {outlook.expected * outlook.cover:.4g} expected "
+        f"when a new replica serves, {capacity:.3g} each{note}{waiting}"
+    )
 
 
 def _peaks(peaks: Sequence[list[int]], slot: int, level: int) -> list[list[int]]:

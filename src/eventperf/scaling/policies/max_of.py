@@ -45,6 +45,7 @@ factor=2.0, baseline_rps=None))
             warnings=warnings,
             memory={str(i): r.memory for i, r in enumerate(found) if r.memory},
             paced=all(r.paced for r in found),
+            forecast=max((r.forecast for r in found if r.forecast), key=lambda f: f[1], default=None),
         )
 
     def __repr__(self) -> str:

@@ -136,7 +136,7 @@ class LearnedState:
             return
         seen = replace(decision.observation, memory={}, samples={}, calendar=())
         try:
-            record = replace(decision, observation=seen, warnings={}, blind={}).to_json()
+            record = replace(decision, observation=seen, warnings={}, blind={}, forecast=None).to_json()
             self.store.save(key, zlib.compress(record.encode(), 6))
         except BaseException:
             with self._mu:

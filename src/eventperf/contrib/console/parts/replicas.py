@@ -32,7 +32,7 @@ def plots(
     now: float,
     calendar: Any,
 ) -> Html:
-    """Draw replicas, shadows beside them, and the load at its own scale; openings to come are marked.
+    """Draw replicas, shadows beside them, load and forecasts at a scale of their own; openings are marked.
 
     Args:
         live: Of one target, newest first; of a target that is only looked at, the shadow's.
@@ -53,17 +53,20 @@ def plots(
         (say("line_wanted"), placed((at, float(d.wanted)) for at, d, _ in seen)),
         *((say("line_shadow", name=name), placed(course(each))) for name, each in _few(shadows)),
     ]
-    metric = next((d.metric for d in live if d.metric), "rps")
+    named = [
+        (say("line_forecast"), live),
+        *((say("line_forecast_of", name=name), each) for name, each in _few(shadows)),
+    ]
+    foreseen = [(name, points) for name, each in named if (points := placed(forecasts(each)))]
+    metric = "rps" if foreseen else next((d.metric for d in live if d.metric), "rps")
     load = placed(
         (at, value) for at, _, o in seen if o is not None and (value := o.value(metric)) is not None
     )
-    ahead = now + (now - past[0].at) * _AHEAD_SHARE
-    announced = () if calendar is None else calendar.around(now)
-    marks = [((e.at - now) / unit_s, e.id or e.kind) for e in announced if past[0].at <= e.at <= ahead]
     drawn = [(say("replicas"), series, say("fact_replicas"), 0)]
     if load:
-        drawn.append((say("load"), [(metric, load)], metric, 1))
-    x, marks = say(unit), sorted(marks)[:_MARKS]
+        drawn.append((say("load"), [(metric, load), *foreseen], metric, 1))
+    x = say(unit)
+    marks = [((at - now) / unit_s, name) for at, name in _announced(calendar, past[0].at, now)]
     return tag(
         "div",
         *(
@@ -75,6 +78,14 @@ def plots(
     )  # fmt: skip
 
 
+def _announced(calendar: Any, since: float, now: float) -> list[tuple[float, str]]:
+    """Return the openings of the time that is drawn, and of a while ahead."""
+    if calendar is None:
+        return []
+    until = now + (now - since) * _AHEAD_SHARE
+    return sorted((e.at, e.id or e.kind) for e in calendar.around(now) if since <= e.at <= until)[:_MARKS]
+
+
 def _few(shadows: Mapping[str, Sequence[ScalingDecision]]) -> list[tuple[str, Sequence[ScalingDecision]]]:
     return list(shadows.items())[:_SHADOWS]
 
@@ -82,6 +93,11 @@ def _few(shadows: Mapping[str, Sequence[ScalingDecision]]) -> list[tuple[str, Se
 def course(decisions: Sequence[ScalingDecision]) -> Course:
     """Return the replicas that decisions (newest first) asked for, oldest first."""
     return [(d.at, float(d.after)) for d in reversed(decisions)]
+
+
+def forecasts(decisions: Sequence[ScalingDecision]) -> Course:
+    """Return the load that was made ready for, at the times it was to come, oldest first."""
+    return [(d.at + d.forecast[0], d.forecast[1]) for d in reversed(decisions) if d.forecast is not None]
 
 
 def thinned(points: Course, most: int = _DRAWN) -> Course:
