@@ -317,3 +317,20 @@ def test_a_failover_serves_nothing_stale(private_redis_cluster):
 
         wait_until(rewritten, 10, every=0.1, what="writes after the failover")
         wait_until(lambda: in_memory(cache, "k0"), 10, every=0.05, what="process memory after the failover")
+
+
+def test_a_pattern_reaches_keys_that_moved_to_another_master(private_redis_cluster):
+    """Who swept before goes by an old map: a master that was demoted lists its keys, and deletes none."""
+    cluster = private_redis_cluster()
+    keys = [f"k{n}" for n in range(30)]
+    with (
+        CacheManager(RedisStore(cluster.url, timeout=1), namespace="moved") as cache,
+        CacheManager(RedisStore(cluster.url, timeout=1), namespace="moved", l1=None) as other,
+    ):
+        cache.set_many(dict.fromkeys(keys, "old"))
+        cache.invalidate_pattern("nothing*")
+        cluster.failover(cluster.master_of("moved:1:k0"))
+        assert set(cache.keys("k*")) == set(keys)
+        cache.invalidate_pattern("k*")
+        wait_until(lambda: cache.stats().replay_queue == 0, 10, what="the replay")
+        assert other.get_many(keys) == {}

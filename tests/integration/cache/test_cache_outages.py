@@ -125,6 +125,50 @@ def test_a_read_only_replica_reads_and_never_errs(private_redis):
         assert cache.get("k") == 3
 
 
+WAYS = {
+    "delete": lambda cache: cache.delete("k"),
+    "adelete": lambda cache: asyncio.run(cache.adelete("k")),
+    "set": lambda cache: cache.set("k", "new"),
+    "aset_many": lambda cache: asyncio.run(cache.aset_many({"k": "new"})),
+    "tag": lambda cache: cache.invalidate_tags("t"),
+    "atag": lambda cache: asyncio.run(cache.ainvalidate_tags("t")),
+    "pattern": lambda cache: cache.invalidate_pattern("k*"),
+    "apattern": lambda cache: asyncio.run(cache.ainvalidate_pattern("k*")),
+    "clear": lambda cache: cache.clear(),
+    "aclear": lambda cache: asyncio.run(cache.aclear()),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_way_to_invalidate_is_lost_on_a_server_that_refuses(private_redis, way):
+    """It is made up for when the server takes writes again; nobody here gets the old value meanwhile."""
+    server = private_redis()
+    with manager(server.url, namespace="ro") as cache, manager(server.url, namespace="ro", l1=None) as other:
+        cache.set("k", "old", tags=["t"])
+        assert cache.get("k") == other.get("k") == "old"
+        server.execute("REPLICAOF", "127.0.0.1", 1)  # it keeps what it has, and reads are answered
+        WAYS[way](cache)
+        assert cache.get("k") is None
+        assert cache.get_many(["k"]) == {}
+        assert asyncio.run(cache.aget("k")) is None
+        assert other.get("k") == "old"  # nobody could tell it
+        server.execute("REPLICAOF", "NO", "ONE")
+        wait_until(lambda: cache.stats().replay_queue == 0, 10, what="the replay")
+        assert other.get("k") is None
+
+
+def test_a_right_that_is_missing_is_no_silent_loss(private_redis):
+    server = private_redis()
+    server.execute("ACL", "SETUSER", "u", "on", ">pw", "~*", "&*", "+@all", "-unlink", "-getrange")
+    url = server.url.replace("redis://", "redis://u:pw@")
+    with manager(url, namespace="acl") as cache:
+        cache.set("k", "old")
+        for call in (lambda: cache.invalidate_pattern("k*"), cache.clear, lambda: cache.keys("k*")):
+            with pytest.raises(StoreUnavailable, match="no permissions"):
+                call()
+        assert cache.stats().breaker == "closed"
+
+
 def test_out_of_memory_without_eviction_is_passed_by(private_redis):
     server = private_redis()
     with manager(server.url, namespace="oom") as cache, manager(server.url, namespace="oom") as other:

@@ -14,7 +14,7 @@ from eventperf._core.extras import require
 from eventperf.cache.values.envelope import OTHER_TYPE
 
 from .patience import BYTES_PER_S
-from .replies import Garbage, Misfit, fit
+from .replies import Garbage, Misfit, fit, is_other_type
 from .resp3 import Unpackable, pack
 
 GET: Final = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
@@ -83,11 +83,6 @@ def row_of(reply: Any, count: int) -> list[Any]:
     if reply is REDO or isinstance(reply, Exception):
         return [REDO] * count
     return list(fit(("MGET", *range(count)), reply))
-
-
-def is_other_type(reply: object) -> bool:
-    """Tell whether an answer says that a key holds no bytes but something else."""
-    return isinstance(reply, Exception) and str(reply).startswith("WRONGTYPE")
 
 
 def node_finder(client: Any) -> Any:

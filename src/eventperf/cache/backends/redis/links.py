@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from eventperf._redis.connect import Wanted, close, open_client
 from eventperf._redis.url import is_cluster, parse
 
 from .patience import LARGE, LEAST_S, Timeout
-from .replies import Misfit, scanned
+from .replies import Misfit, fit, good, is_other_type, scanned
 
 T = TypeVar("T")
 
@@ -307,12 +307,39 @@ class Links:
 
     def delete_pattern(self, pattern: str, *, dry_run: bool = False) -> int:
         """SCAN and UNLINK on every master, all masters at the same time."""
-        return sum(self._on_masters(lambda node: _sweep(node, pattern, self.is_cluster, dry_run)))
+        return sum(self._on_masters(lambda node: self._sweep(node, pattern, dry_run)))
+
+    def _sweep(self, node: Any, pattern: str, dry_run: bool) -> int:
+        count = 0
+        for found in _scan(node, pattern):
+            if dry_run:
+                count += len(found)
+            else:
+                commands = [("UNLINK", key) for key in found] if self.is_cluster else [("UNLINK", *found)]
+                count += sum(map(good, self._on_node(node, commands)))
+        return count
 
     def keys(self, pattern: str) -> list[str]:
         """SCAN on every master, all masters at the same time; entries only."""
-        found = {key for part in self._on_masters(lambda node: _entries(node, pattern)) for key in part}
+        found = {key for part in self._on_masters(lambda node: self._entries(node, pattern)) for key in part}
         return list(found)
+
+    def _entries(self, node: Any, pattern: str) -> set[str]:
+        out: set[str] = set()
+        for found in _scan(node, pattern):
+            heads = self._on_node(node, [("GETRANGE", key, 0, 2) for key in found])
+            for key, head in zip(found, heads, strict=True):
+                if not is_other_type(head) and good(head) == b"E1V":
+                    out.add(key.decode("utf-8", "replace"))
+        return out
+
+    def _on_node(self, node: Any, commands: Sequence[Command]) -> list[Any]:
+        """Return the replies to commands about a node's keys, from elsewhere where they have moved."""
+        replies = [fit(c, reply) for c, reply in zip(commands, _pipeline(node, commands), strict=True)]
+        strays = [n for n, reply in enumerate(replies) if _moved(reply)]
+        for n, reply in zip(strays, self.run([commands[n] for n in strays]), strict=True) if strays else ():
+            replies[n] = reply
+        return replies
 
     def _on_masters(self, ask: Callable[[Any], T]) -> list[T]:
         masters = self.masters()
@@ -385,28 +412,12 @@ def _moved(reply: Any) -> bool:
     )
 
 
-def _entries(node: Any, pattern: str) -> set[str]:
+def _scan(node: Any, pattern: str) -> Iterator[list[bytes]]:
+    """Yield the keys of a node that match, by the hundreds."""
     cursor: Any = 0
-    out: set[str] = set()
     while True:
         cursor, found = scanned(node.execute_command("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT))
-        heads = _pipeline(node, [("GETRANGE", key, 0, 2) for key in found]) if found else []
-        out |= {
-            key.decode("utf-8", "replace") for key, head in zip(found, heads, strict=True) if head == b"E1V"
-        }
+        if found:
+            yield found
         if cursor == 0:
-            return out
-
-
-def _sweep(node: Any, pattern: str, by_slot: bool, dry_run: bool) -> int:
-    cursor: Any = 0
-    count = 0
-    while True:
-        cursor, found = scanned(node.execute_command("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT))
-        if found and dry_run:
-            count += len(found)
-        elif found:
-            commands = [("UNLINK", key) for key in found] if by_slot else [("UNLINK", *found)]
-            count += sum(n for n in _pipeline(node, commands) if isinstance(n, int))
-        if cursor == 0:
-            return count
+            return

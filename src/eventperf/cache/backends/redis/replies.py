@@ -60,6 +60,18 @@ def fit(command: Sequence[Any], reply: Any) -> Any:
     return reply
 
 
+def good(reply: Any) -> Any:
+    """Return a reply that is no error of the server; raise that."""
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def is_other_type(reply: object) -> bool:
+    """Tell whether an answer says that a key holds no bytes but something else."""
+    return isinstance(reply, Exception) and str(reply).startswith("WRONGTYPE")
+
+
 def plain(reply: Any) -> bool:
     """Tell whether a reply is what ``GET`` gives: bytes or nothing."""
     return reply is None or type(reply) is bytes

@@ -25,7 +25,7 @@ from eventperf.cache.values.envelope import OTHER_TYPE
 
 from .coalesce import Coalescer
 from .cures import cure_of
-from .direct import REDO, is_other_type
+from .direct import REDO
 from .direct_plain import Direct
 from .direct_tasks import AsyncDirect
 from .ears import Ears, Member
@@ -33,7 +33,7 @@ from .given import Given
 from .links import Links, key_of
 from .parts import Command, parts, runs
 from .patience import LARGE, Patience, Timeout, weight
-from .replies import Misfit, fit, script
+from .replies import Misfit, fit, good, is_other_type, script
 
 
 class OfLoop:
@@ -206,7 +206,7 @@ class Server:
                 size = weight(command)
                 with within(self.timeout.for_bytes(size)):
                     reply = self.links.client(size).execute_command(*command)
-            return _good(fit(command, reply))
+            return good(fit(command, reply))
 
     def _straight(self, command: Command) -> Any:
         """Return the answer to a command that took the short way; ``REDO`` where redis-py is to ask."""
@@ -231,7 +231,7 @@ class Server:
             size = weight(command)
             async with Patience(self.timeout.for_bytes(size)):
                 reply = REDO if size > LARGE else await self._piped(command)
-                return _good(fit(command, await self.links.aexecute(*command) if reply is REDO else reply))
+                return good(fit(command, await self.links.aexecute(*command) if reply is REDO else reply))
 
     async def _piped(self, command: Command) -> Any:
         """Return the answer to a command that went with others over the one connection of this loop."""
@@ -415,12 +415,6 @@ class Server:
         if not self.links.is_cluster:
             return [reply for part in runs(keys) for reply in await self.ado("MGET", *part)]
         return self._values(await self.amany([("GET", key) for key in keys]))
-
-
-def _good(reply: Any) -> Any:
-    if isinstance(reply, Exception):
-        raise reply
-    return reply
 
 
 _mu = threading.Lock()
