@@ -78,6 +78,30 @@ def test_capacity_is_learned_from_cpu_and_rate() -> None:
     assert 5 < wish.replicas < 10
 
 
+@pytest.mark.parametrize("factor", [0.01, 3.0, 8.0, 100.0])
+@pytest.mark.parametrize("metric", ["rps", "cpu"])
+@pytest.mark.parametrize("odd", [0, 1, 4, 40])
+def test_one_odd_reading_hardly_moves_what_was_learned(metric: str, factor: float, odd: int) -> None:
+    policy, memory = LatencyPolicy(), {}
+    for tick in range(42):
+        rps, cpu = 200.0, 0.5
+        if tick == odd:
+            rps, cpu = (rps * factor, cpu) if metric == "rps" else (rps, min(cpu * factor, 0.95))
+        wish = policy.decide(seen(tick * 15.0, rps, replicas=10, cpu=cpu, memory=memory))
+        memory = dict(wish.memory)
+    assert memory["capacity"] == pytest.approx(40.0, rel=0.06)
+
+
+def test_what_one_replica_can_carry_is_learned_anew_when_it_changes() -> None:
+    policy, memory = LatencyPolicy(), {}
+    for tick in range(240):
+        cpu = 0.9 if tick < 40 else 0.3
+        wish = policy.decide(seen(tick * 15.0, 200.0, replicas=10, cpu=cpu, memory=memory))
+        memory = dict(wish.memory)
+    assert memory["capacity"] == pytest.approx(200 / 3, rel=0.01)
+    assert "first" not in memory
+
+
 def test_before_it_has_learned_it_only_goes_up() -> None:
     assert LatencyPolicy().decide(seen(0.0, 10.0, replicas=8)).replicas == 8
     assert LatencyPolicy().decide(seen(0.0, 900.0, replicas=8, cpu=1.0)).replicas == 12

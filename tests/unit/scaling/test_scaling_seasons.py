@@ -90,6 +90,30 @@ def test_a_burst_of_every_day_is_ready_for_on_the_fourth() -> None:
     assert replicas_at(blind_to_days, noon[3] - 30) < 15
 
 
+@pytest.mark.parametrize("quiet", [0.0, 20.0])
+def test_a_leap_of_every_day_is_ready_for_from_any_load(quiet: float) -> None:
+    noon = [d * DAY_S + 12 * 3600.0 for d in range(4)]
+
+    def load(t: float) -> float:
+        return burst_at(*noon)(t) - 400.0 + quiet
+
+    told = play(PredictivePolicy(capacity_rps=40), load, until_s=noon[3] + 600.0)
+    assert replicas_at(told, noon[3] - 30) >= 800 / 40
+    assert replicas_at(told, noon[3] - 5 * 3600.0) < 15
+
+
+@pytest.mark.parametrize("quiet", [0.0, 1.0, 20.0])
+def test_a_counted_event_is_ready_for_where_nobody_is_there_before_it(quiet: float) -> None:
+    times = [7200.0, 6 * 3600.0 + 1000.0, 11 * 3600.0]
+    events = [opening(at, expected=800) for at in times]
+
+    def load(t: float) -> float:
+        return burst_at(*times)(t) - 400.0 + quiet
+
+    told = play(CalendarPolicy(capacity_rps=40), load, until_s=times[2] + 60, events=events)
+    assert [replicas_at(told, at - 30) >= (800 + quiet) / 40 for at in times] == [False, True, True]
+
+
 def test_nothing_is_reserved_at_other_times() -> None:
     noon = [d * DAY_S + 12 * 3600.0 for d in range(4)]
     told = play(PredictivePolicy(capacity_rps=40), burst_at(*noon), until_s=noon[3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from eventperf._core.durations import Duration, seconds
@@ -28,6 +29,7 @@ _DEAD_BAND, _TURN_BAND = 0.04, 0.2
 _TRIM_AFTER_S, _TRIM_SHARE, _TRIM_ROOM = 60.0, 0.75, 1.1
 _STEEP = 1.3
 _BLIND_CPU = 0.95
+_FIRST_READINGS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +131,9 @@ class LatencyPolicy:
             ahead_s=past_s + self.startup_s, safety=self._covered(observation),
         )  # fmt: skip
         memory = {**old, "load": seen}
-        learned = self._capacity(observation, rate, old.get("capacity"))
-        memory["capacity"] = learned
+        learned, first = self._capacity(observation, outlook.rate, old)
+        memory = {name: kept for name, kept in memory.items() if name != "first"}
+        memory |= {"capacity": learned, "first": first} if first else {"capacity": learned}
         reserve = self._reserve(observation, memory, outlook.rate, measured=not outlook.doubted)
         capacity = self.capacity_rps or learned
         if capacity is None:
@@ -259,18 +262,28 @@ class LatencyPolicy:
             replicas=wanted, reason=reason, metric="rps", blind=blind, memory=memory, paced=True
         )
 
-    def _capacity(self, observation: Observation, rate: float, old: float | None) -> float | None:
+    def _capacity(
+        self, observation: Observation, rate: float, memory: Mapping[str, Any]
+    ) -> tuple[float | None, list[float]]:
+        """Return what one replica can carry, and the first readings that said so.
+
+        The median of the first nine, then a mean that one odd reading of either metric moves by 5 %.
+        """
+        old, first = memory.get("capacity"), memory.get("first", [])
         cpu, ready = observation.value("cpu"), observation.state.ready
         if cpu is None or not ready or rate <= 0 or not 0.2 <= cpu <= 0.95:
-            return old
-        if old is None:
-            return rate / (ready * cpu)
-        if observation.state.starting:
-            return old
-        if observation.changes and observation.at_s - observation.changes[-1].at_s < 120.0:
-            return old  # the metrics are means over a time with another number of replicas
+            return old, first
         seen = rate / (ready * cpu)
-        return old + 0.05 * (seen - old)
+        if old is None:
+            return seen, [seen]
+        if observation.state.starting:
+            return old, first
+        if observation.changes and observation.at_s - observation.changes[-1].at_s < 120.0:
+            return old, first  # the metrics are means over a time with another number of replicas
+        if first:
+            first = [*first, seen]
+            return median(first), first if len(first) < _FIRST_READINGS else []
+        return old + 0.05 * (min(max(seen, 0.5 * old), 2.0 * old) - old), []
 
     def __repr__(self) -> str:
         capacity = "None" if self.capacity_rps is None else f"{self.capacity_rps:g}"

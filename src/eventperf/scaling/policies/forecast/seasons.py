@@ -149,10 +149,10 @@ def roll(
 
 def _learn(new: dict[str, Any]) -> None:
     slot = next((s for s in new["slots"] if s[0] == new["seen"]), None)
-    if slot is None or slot[1] < _LEAST_RPS or slot[0] <= new.get("since", -1):
+    if slot is None or slot[0] <= new.get("since", -1):
         return
-    number, reference, _, said, found = slot
-    leap = new["peak"] - reference
+    number, began, _, said, found = slot
+    leap, reference = new["peak"] - began, max(began, _LEAST_RPS)
     if found:
         new["doubts"] = shapes.learn_doubt(new["doubts"], new["shapes"], found, reference, leap, said)
         new["shapes"] = shapes.learn(new["shapes"], found, reference, leap, said, number)
@@ -178,7 +178,7 @@ def reserves(
     for number, reference, leap, said, found in state["slots"]:
         if number < present:
             continue
-        again, dated = leap * reference, 0.0
+        again, dated = leap * max(reference, _TINY_RPS), 0.0
         if said > 0:
             told = sum(size for key, size in found if key == shapes.SAID)
             unsure = shapes.surplus(state["doubts"], state["shapes"], found, quantile)
@@ -190,5 +190,5 @@ def reserves(
     opened = state["slots"][-1][0] if state["slots"] else present
     for text, leap in state["ahead"].items():
         if opened < int(text) and int(text) * SLOT_S < time_s + soon_s:
-            soon = max(soon, leap * rate)
+            soon = max(soon, leap * max(rate, _TINY_RPS))
     return now, max(now, soon), why

@@ -29,6 +29,7 @@ _SURPRISE, _AGREE = 3.0, 2
 _DOUBT, _DOUBT_EVENTS, _DOUBT_GAIN = 0.3, 2.0, 0.1
 _MOST_DOUBT, _TOLD = 1.2, 0.15
 _MOST_KINDS, _MOST_SHAPES = 64, 1024
+_LEAST_SIZE = 1e-6  # less is nothing, and its square is none
 
 
 def features(number: int, reference: float, events: Sequence[CalendarEvent]) -> list[list[Any]]:
@@ -50,7 +51,7 @@ def features(number: int, reference: float, events: Sequence[CalendarEvent]) -> 
             sums[key] = sums.get(key, 0.0) + (reference if event.expected is None else event.expected)
     if sums:
         sums[EVERY] = reference
-    found = [[key, size] for key, size in sums.items() if size > 0]
+    found = [[key, size] for key, size in sums.items() if size > _LEAST_SIZE]
     return [*found, [SAID, told]] if told > 0.0 else found
 
 
