@@ -58,6 +58,42 @@ def test_one_slow_and_one_failing_endpoint_hurt_least() -> None:
         assert ours[1] * 4 < failures, other
 
 
+def shared(
+    balancer: Balancer[str], clock: FakeClock, dead: set[str], *, seconds: int
+) -> tuple[dict[str, int], int]:
+    """Make ten requests a second one after another: who got them, and how many failed, each at once."""
+    counts, failures = dict[str, int](), 0
+    for _ in range(10 * seconds):
+        with contextlib.suppress(ConnectionError), balancer.pick() as name:
+            counts[name] = counts.get(name, 0) + 1
+            clock.advance(0.0005 if name in dead else 0.02)
+            if name in dead:
+                failures += 1
+                raise ConnectionError("refused")
+        clock.advance(0.08)
+    return counts, failures
+
+
+@pytest.mark.parametrize("limits", [{"max_ejected": 0.0}, {"max_ejected": 0.2}, {"panic_below": 0.6}])
+def test_what_refuses_at_once_is_not_taken_for_fast_where_it_may_not_be_put_out(
+    limits: dict[str, float],
+) -> None:
+    clock, names = FakeClock(), [f"e{i}" for i in range(10)]
+    balancer = Balancer(names, clock=clock, random=Random(3), **limits)
+    _, failures = shared(balancer, clock, set(names[:5]), seconds=60)
+    assert failures < 0.35 * 600, "a blind choice fails for half of them"
+
+
+def test_what_failed_for_a_while_gets_its_share_again() -> None:
+    clock = FakeClock()
+    balancer = Balancer(["a", "b", "c"], clock=clock, random=Random(3))
+    shared(balancer, clock, set(), seconds=10)
+    shared(balancer, clock, {"a"}, seconds=15)
+    shared(balancer, clock, set(), seconds=60)
+    counts, _ = shared(balancer, clock, set(), seconds=30)
+    assert counts["a"] > 0.2 * 300
+
+
 def fail(balancer: Balancer[str], times: int) -> list[str]:
     picked = []
     for _ in range(times):

@@ -25,12 +25,14 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.logs import logger
 from eventperf.scaling.errors import ScalingError
 
-from .health import Ejection, Endpoint, Pool
+from .health import SHARE_STEP, Ejection, Endpoint, Pool
 
 E = TypeVar("E", bound=Hashable)
 _STRATEGIES = ("p2c-ewma", "least-connections", "round-robin", "random")
 _SAME = 1.2  # costs this close are one cost: else the one measured longest ago always won
 _TRIES = 16
+_TROUBLE = 100.0
+_USUAL_STEP = 0.02  # of the newest answer in the usual time of all
 _log = logger("eventperf.scaling.balancer")
 
 
@@ -103,7 +105,7 @@ class Balancer(Generic[E]):
         self._compares = strategy == "p2c-ewma"
         self._turns: _Turns[E] = _Turns(self._counts_flight)
         self._lot: _Lot[E] = _Lot((), 0)
-        self._flying = 0
+        self._flying, self._usual_s = 0, 0.0
         self._asked_at, self._told = -math.inf, False
         self._source = endpoints if callable(endpoints) else None
         if not callable(endpoints):
@@ -215,10 +217,11 @@ class Balancer(Generic[E]):
         return 1.0 if age >= self._slow_s else max(0.1, age / self._slow_s)
 
     def _cost(self, endpoint: Endpoint[E], now: float, weights: float) -> float:
-        # An endpoint never measured is taken as fast, so that it is tried; those in flight hold it back.
+        # An endpoint never measured is taken as fast, so that it is tried; those in flight hold it back. What
+        # fails costs a hundred usual answers: it is often quicker than any answer.
         faded = math.exp(-(now - endpoint.at_s) / self._decay_s)
-        trouble = 1.0 + 100.0 * endpoint.failure_share * faded
-        return (endpoint.latency_s * faded + 1e-4) * trouble * self._busy(endpoint, weights)
+        latency_s = endpoint.latency_s + _TROUBLE * endpoint.trouble * max(self._usual_s, endpoint.latency_s)
+        return (latency_s * faded + 1e-4) * self._busy(endpoint, weights)
 
     def _busy(self, endpoint: Endpoint[E], weights: float) -> float:
         """Compare the requests in flight with the endpoint's share of all; up to that is no matter."""
@@ -235,16 +238,25 @@ class Balancer(Generic[E]):
             was = self._pool.version
             if failed is None:
                 self._pool.left(endpoint)
-            elif failed:
-                endpoint.at_s = now
-                self._pool.failed(endpoint, now)
             else:
-                took, keep = now - began, math.exp(-(now - endpoint.at_s) / self._decay_s)
-                mean = endpoint.latency_s * keep + took * (1.0 - keep)
-                endpoint.latency_s, endpoint.at_s = max(mean, took), now
-                self._pool.succeeded(endpoint, began, now)
+                self._learn(endpoint, now - began, now, failed)
+                if failed:
+                    self._pool.failed(endpoint, now)
+                else:
+                    self._pool.succeeded(endpoint, began, now)
             if self._counts_flight or was != self._pool.version:
                 self._enter(endpoint)
+
+    def _learn(self, endpoint: Endpoint[E], took: float, now: float, failed: bool) -> None:
+        """Enter one request in what the endpoint costs; what was before fades by the time since."""
+        keep = math.exp(-(now - endpoint.at_s) / self._decay_s)
+        endpoint.at_s, faded = now, endpoint.trouble * keep
+        endpoint.trouble = faded + SHARE_STEP * (float(failed) - faded)
+        if failed:
+            return
+        mean = endpoint.latency_s * keep + took * (1.0 - keep)
+        endpoint.latency_s = max(mean, took)
+        self._usual_s += _USUAL_STEP * (took - self._usual_s)
 
     # -- the list of endpoints -----------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from eventperf._core.errors import ConfigurationError
 E = TypeVar("E", bound=Hashable)
 
 _MAX_OUT_S = 300.0
-_SHARE_STEP = 0.05  # of the newest request in the share of failures: about the last forty count
+SHARE_STEP = 0.05  # of the newest request in the share of failures: about the last forty count
 _SHARE_LEAST = 20  # requests before a share means something
 _CREDIT = 0.01  # a failed probe for each hundred requests: the dead cost at most a hundredth of the traffic
 
@@ -32,7 +32,7 @@ class Endpoint(Generic[E]):
 
     __slots__ = (
         "at_s", "failed_in_row", "failure_share", "failures", "in_flight", "latency_s", "name", "out_since",
-        "out_until", "outs", "requests", "seen", "since_s", "state", "turn", "weight",
+        "out_until", "outs", "requests", "seen", "since_s", "state", "trouble", "turn", "weight",
     )  # fmt: skip
 
     def __init__(self, name: E, weight: float, since_s: float, now: float) -> None:
@@ -48,6 +48,7 @@ class Endpoint(Generic[E]):
         self.seen: int = 0
         self.latency_s: float = 0.0
         self.failure_share: float = 0.0
+        self.trouble: float = 0.0  # the share of failures as time forgets it
         self.turn: float = 0.0
         self.at_s: float = now
         self.out_until: float = -math.inf
@@ -151,7 +152,7 @@ class Pool(Generic[E]):
         """Note a success; one that began while it was out brings an endpoint back."""
         endpoint.failed_in_row = 0
         endpoint.seen += 1
-        endpoint.failure_share *= 1.0 - _SHARE_STEP
+        endpoint.failure_share *= 1.0 - SHARE_STEP
         if endpoint.state in ("in", "gone") or began < endpoint.out_since:
             return
         if endpoint.state == "probed":
@@ -159,7 +160,7 @@ class Pool(Generic[E]):
         self._outside.pop(endpoint.name, None)
         self._back.pop(endpoint.name, None)
         endpoint.state, endpoint.since_s = "in", now
-        endpoint.failure_share, endpoint.seen = 0.0, 0
+        endpoint.failure_share, endpoint.trouble, endpoint.seen = 0.0, 0.0, 0
         self.inside[endpoint.name] = endpoint
         self.version += 1
 
@@ -168,7 +169,7 @@ class Pool(Generic[E]):
         endpoint.failures += 1
         endpoint.failed_in_row += 1
         endpoint.seen += 1
-        endpoint.failure_share += _SHARE_STEP * (1.0 - endpoint.failure_share)
+        endpoint.failure_share += SHARE_STEP * (1.0 - endpoint.failure_share)
         if endpoint.state == "probed":
             self._put_out(endpoint, now)
             return True
