@@ -98,3 +98,48 @@ def test_enums_domains_and_views_on_views_are_planned_on_copies(engine: Any, oth
     assert [i.spec.keys[0].name for i in advice.indexes] == ["seat"], (advice.unserved, advice.warnings)
     assert advice.level == "planned"
     assert any(c.startswith("guests: ") for c in advice.copied)
+
+
+def test_what_is_advised_without_a_planner_can_be_made(engine: Any) -> None:
+    """Types without an order, and expressions whose value hangs on a setting, are refused by CREATE INDEX."""
+    made(
+        engine,
+        "CREATE TABLE odd (id serial PRIMARY KEY, x xid NOT NULL, l line NOT NULL, z timestamptz NOT NULL, "
+        "n timestamp NOT NULL, t text NOT NULL)",
+        "INSERT INTO odd (x, l, z, n, t) SELECT (g::text)::xid, '{1,2,3}', now() - g * interval '1 min', "
+        "now() - g * interval '1 min', 't' || g FROM generate_series(1, 30000) g",
+    )
+    conditions = [
+        "x = '5'::xid",
+        "l = '{1,2,4}'",
+        "z::date = '2024-01-01'",
+        "to_char(n, 'YYYY') = '2024'",
+        "concat(t, 'x') = 't5x'",
+        "extract(epoch FROM z) = 5",
+        "date_trunc('day', n) = '2024-01-01'",
+        "lower(t) = 't5'",
+    ]
+    advice = advised(engine, None, "; ".join(f"SELECT id FROM odd WHERE {c}" for c in conditions))
+    assert {"LOWER(t)", "DATE_TRUNC('DAY', n)"} <= {i.spec.keys[0].name for i in advice.indexes}
+    made(engine, *(index.sql for index in advice.indexes))
+
+
+def test_composites_and_domains_of_domains_are_what_they_are_made_of(engine: Any, other: str) -> None:
+    made(
+        engine,
+        "CREATE DOMAIN filled AS text CHECK (value <> '')",
+        "CREATE DOMAIN hint AS filled",
+        "CREATE TYPE internal_note AS (body text, pages int)",
+        "CREATE TABLE told (id serial PRIMARY KEY, owner int NOT NULL, hint hint NOT NULL, "
+        "note internal_note NOT NULL)",
+        "INSERT INTO told (owner, hint, note) SELECT g / 20, 'h' || g, ROW('n' || g, g)::internal_note "
+        "FROM generate_series(1, 40000) g",
+    )
+    sqls = (
+        "SELECT id, hint FROM told WHERE owner = 77 ORDER BY hint",
+        "SELECT note FROM told WHERE owner = 78",
+        "SELECT id FROM told WHERE owner = 3 AND note = ROW('n5', 5)::internal_note",
+    )
+    advice = advised(engine, other, ";".join(sqls))
+    assert not advice.unserved, advice.unserved
+    assert {c for i in advice.indexes for c in i.spec.columns} <= {"owner", "id"}

@@ -20,6 +20,7 @@ from eventperf.dbopt.statements.told import reason
 
 from .plain import balance, plain_uses
 from .predicates import Node, TableUse, Uses, conditions, read_condition, read_shape
+from .sources import has_no_index, read_changes, stand_ins
 from .writes import read_part
 
 __all__ = ["Analysis", "Predicate", "PredicateKind", "TableUse", "analyse"]
@@ -111,8 +112,10 @@ def _analyse(tree: Node, schema: Schema, out: Analysis) -> None:
         if change.query is None:
             return
         tree = change.query
+    read_changes(tree, schema)
     balance(tree)
     for select in tree.find_all(exp.Select):
+        select.set("locks", None)  # FOR UPDATE OF t names no further table
         _flatten(select)
     found = _tables(tree, schema)
     _fix_names(tree, found)
@@ -121,6 +124,7 @@ def _analyse(tree: Node, schema: Schema, out: Analysis) -> None:
         out.uses.extend(_read(tree, short, schema))
         return
     shape: Any = {t.name: {c: "text" for c in t.columns} for t in found.values()}
+    shape |= stand_ins(tree, found, _is_cte)
     for column in tree.find_all(exp.Column):
         if column.name in _SYSTEM:
             for columns in shape.values():
@@ -348,10 +352,10 @@ def _scope_uses(scope: Scope, schema: Schema, out: Analysis) -> Iterator[TableUs
         if not isinstance(source, exp.Table) or alias not in scope.selected_sources:
             continue
         table = schema.tables.get(source.name)
-        if table is None:
+        if table is not None:
+            uses[alias] = TableUse(table.name, alias)
+        elif not has_no_index(source, schema):
             out.unknown.append(source.name)
-            continue
-        uses[alias] = TableUse(table.name, alias)
     if uses:
         yield from _read(select, uses, schema)
 

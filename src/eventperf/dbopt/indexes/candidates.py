@@ -15,6 +15,7 @@ from eventperf.dbopt.schema.ddl import ansi
 from eventperf.dbopt.schema.model import Column, IndexSpec, Key, Schema, Table
 from eventperf.dbopt.schema.selectivity import selectivity
 from eventperf.dbopt.schema.types import category
+from eventperf.dbopt.schema.vetting import is_immutable
 
 from .forms import WIDEST, bytes_of, clean, exists, has_order
 
@@ -48,7 +49,7 @@ def candidates(
         table = schema.tables[use.table]
         if table.rows < 50:
             continue
-        builder = _Builder(query, use, table, able, shared, most)
+        builder = _Builder(query, use, table, able, shared, most, schema.dialect)
         for spec in builder._present(builder.build()):
             cleaned = clean(spec, table, able)
             if cleaned is not None and not exists(cleaned, table):
@@ -65,8 +66,9 @@ class _Builder:
         able: Capabilities,
         shared: Counter[tuple[str, str]],
         most: int,
+        dialect: str,
     ) -> None:
-        self.use, self.table, self.able, self.most = use, table, able, most
+        self.use, self.table, self.able, self.most, self.dialect = use, table, able, most, dialect
         self.query, self.values = query, query.sample.values
         self.shared = shared
         self.sel = {id(p): selectivity(p, table, self.values) for p in use.predicates}
@@ -171,7 +173,7 @@ class _Builder:
         width = sum(c.stats.width for c in columns if c is not None)
         if not rest or len(rest) > _MOST_COVERED or width > WIDEST:
             return
-        if any(c is None or not has_order(c.type, "btree") for c in columns):
+        if any(c is None or not has_order(c, "btree") for c in columns):
             return
         if not self._has_room(keys, [c for c in columns if c is not None]):
             return
@@ -210,7 +212,8 @@ class _Builder:
         if not self.able.expression:
             return
         for p in self.use.predicates:
-            if p.kind == "function" and p.expression and p.inner in ("eq", "in", "range", "prefix"):
+            is_one = p.kind == "function" and p.inner in ("eq", "in", "range", "prefix")
+            if is_one and p.expression and is_immutable(p.expression, self.table, self.dialect):
                 opclass = "text_pattern_ops" if p.inner == "prefix" and self.able.pattern_ops else None
                 key = Key(p.expression, is_expression=True, opclass=opclass)
                 yield IndexSpec(self.table.name, (key,))

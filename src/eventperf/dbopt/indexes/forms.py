@@ -9,7 +9,7 @@ from itertools import permutations
 from typing import Final
 
 from eventperf.dbopt.protocols import Capabilities
-from eventperf.dbopt.schema.model import IndexSpec, Key, Schema, Table
+from eventperf.dbopt.schema.model import Column, IndexSpec, Key, Schema, Table
 
 #: Bytes of what is carried along, at most.
 WIDEST: Final = 160.0
@@ -37,7 +37,7 @@ def clean(spec: IndexSpec, table: Table, able: Capabilities) -> IndexSpec | None
     keys: list[Key] = []
     for key in spec.keys:
         column = None if key.is_expression else table.column(key.name)
-        if key.is_expression or (column is not None and has_order(column.type, spec.method)):
+        if key.is_expression or (column is not None and has_order(column, spec.method)):
             if key.name not in [k.name for k in keys]:
                 keys.append(key)
         elif not keys:
@@ -73,9 +73,10 @@ def bytes_of(keys: Sequence[Key], table: Table, able: Capabilities) -> int:
     return total
 
 
-def has_order(type_: str, method: str) -> bool:
-    lowered = type_.lower()
-    return method != "btree" or not any(word in lowered for word in _NO_BTREE)
+def has_order(column: Column, method: str) -> bool:
+    """Tell whether an index of this kind can hold a column: a tree wants values that have an order."""
+    lowered = column.type.lower()
+    return method != "btree" or (column.is_ordered and not any(word in lowered for word in _NO_BTREE))
 
 
 def exists(spec: IndexSpec, table: Table) -> bool:
@@ -118,7 +119,7 @@ def merge(parts: Sequence[IndexSpec], schema: Schema, able: Capabilities) -> Ind
         columns |= dict.fromkeys((*(k.name for k in other.keys[1:]), *other.include))
     names = {k.name for k in first.keys}
     found = [table.column(c) for c in columns if c not in names]
-    carried = [c for c in found if c is not None and has_order(c.type, "btree")]
+    carried = [c for c in found if c is not None and has_order(c, "btree")]
     lengths = [c.longest for c in carried]
     if able.max_key_bytes is not None:
         room = able.max_key_bytes - bytes_of(first.keys, table, able)

@@ -48,6 +48,7 @@ class Column:
         collation: Named only where it differs from the database's.
         stats: What is known of its values.
         fixed_bytes: What each value takes, where the engine says so.
+        is_ordered: An index can have its values in order, as far as the engine says.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Column:
     collation: str | None = None
     stats: ColumnStats = ColumnStats()
     fixed_bytes: int | None = None
+    is_ordered: bool = True
 
     @property
     def longest(self) -> int | None:
@@ -241,6 +243,13 @@ class Table:
     sample: Sequence[Sequence[Any]] = field(default=(), repr=False)
     counted: dict[frozenset[str], float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    @property
+    def bare(self) -> str:
+        """Its name without its schema; a dot in it is its own."""
+        if self.namespace is None:
+            return self.name.rpartition(".")[2]
+        return self.name.removeprefix(f"{self.namespace}.")
+
     def column(self, name: str) -> Column | None:
         """Return a column by name, whatever its case."""
         found = self.columns.get(name)
@@ -277,6 +286,8 @@ class Schema:
         dialect: The engine's SQL.
         counted_s: Seconds since the server began to count scans of indexes; ``None`` where it does not.
         locked: Tables that could not be read because somebody holds an exclusive lock, with who it is.
+        others: What statements may read beside tables and views, and no index of ours can serve: virtual and
+            foreign tables, sequences; without their schemas, in lower case.
     """
 
     tables: Mapping[str, Table]
@@ -284,6 +295,7 @@ class Schema:
     dialect: str = "sqlite"
     counted_s: float | None = None
     locked: Mapping[str, str] = field(default_factory=dict)
+    others: frozenset[str] = frozenset()
 
     @property
     def notes(self) -> list[str]:
@@ -303,7 +315,7 @@ class Schema:
         if found is not None and found.is_visible and namespace is None:
             return found
         lowered = name.lower()
-        named = [t for n, t in self.tables.items() if n.rpartition(".")[2].lower() == lowered]
+        named = [t for t in self.tables.values() if t.bare.lower() == lowered]
         if namespace:
             wanted = namespace.lower()
             mine = [t for t in named if (t.namespace or t.name.rpartition(".")[0]).lower() == wanted]

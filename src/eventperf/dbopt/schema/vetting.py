@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import sqlglot
 from sqlglot import exp
@@ -13,7 +13,8 @@ from sqlglot.errors import SqlglotError
 from eventperf.dbopt.errors import AdviceMismatch
 
 from .engines import ENGINES
-from .model import IndexSpec, Key
+from .model import IndexSpec, Key, Table
+from .types import category
 
 METHODS: Final = frozenset({"btree", "hash", "gin", "gist", "brin", "spgist", "fulltext", "spatial"})
 _CLASS: Final = re.compile(r'(?:"[^"\x00]+"|[A-Za-z_][A-Za-z0-9_]*)(?:\.[A-Za-z_][A-Za-z0-9_]*)?')
@@ -86,6 +87,36 @@ def expression(text: str, dialect: str) -> str:
         if not isinstance(node, _NODES):
             raise _refusal(f"part of an index ({type(node).__name__} is not)", text)
     return str(tree.sql(dialect=dialect, comments=False))
+
+
+def is_immutable(text: str, table: Table, dialect: str) -> bool:
+    """Tell whether an index may rest on an expression: its value is the same in every session.
+
+    PostgreSQL refuses to build on what depends on settings: a zone, a style of dates, a locale. SQLite and
+    MySQL are asked by the planner, which builds every candidate.
+    """
+    if dialect != "postgres":
+        return True
+    try:
+        tree = sqlglot.parse_one(expression(text, dialect), read=dialect)
+    except (AdviceMismatch, SqlglotError):
+        return False
+    return not any(_depends(node, table) for node in tree.walk())
+
+
+def _depends(node: Any, table: Table) -> bool:
+    if isinstance(node, exp.Concat):
+        return True  # it turns its arguments into texts as the session says
+    columns = [table.column(c.name) for c in node.find_all(exp.Column)]
+    kinds = {"other" if c is None else category(c.type) for c in columns}
+    if isinstance(node, (exp.Extract, exp.TimestampTrunc, exp.DateTrunc, exp.Date)):
+        return "zoned" in kinds or "text" in kinds
+    if not isinstance(node, exp.Cast):
+        return False
+    wanted = category(node.to.sql("postgres"))
+    if wanted in ("date", "time", "zoned"):
+        return wanted == "zoned" or not isinstance(node.this, exp.Column) or not kinds <= {"date", "time"}
+    return wanted in ("text", "other") and bool(kinds & {"date", "time", "zoned"})
 
 
 def _refusal(what: str, given: object) -> AdviceMismatch:

@@ -355,8 +355,9 @@ def _repair(sql: str, dialect: str, values: int = 1) -> str:
     sql = re.sub(_LIMIT, r"\1, ?", sql)
     sql = re.sub(r",\s*\.\.\.(?=\s*[,)])", ", ?" * values, sql)
     sql = re.sub(r"/\*\s*,\s*\.\.\.\s*\*/", "", sql)
-    # To an index both are an insert, and the parser knows only one of them.
+    # To an index both are an insert (an update), and the parser knows only one of them.
     sql = re.sub(r"^(\s*)replace(\s+into\b)", r"\1INSERT\2", sql, flags=re.IGNORECASE)
+    sql = re.sub(r"^(\s*update\s+)or\s+\w+\s+", r"\1", sql, flags=re.IGNORECASE)
     sql = re.sub(r"\(\s*\.\.\.\s*\)", "(?)", sql)
     if (end := sql.rstrip()).endswith("..."):
         sql = end[:-3].rstrip()

@@ -35,6 +35,7 @@ _SAMPLE: Final = 3_000
 _TEXT_PREFIX: Final = 64
 _LONG: Final = ("text", "blob")
 _RETRYABLE: Final = (1205, 1213)  # lock wait time-out, deadlock
+_TABLES: Final = ("BASE TABLE", "SYSTEM VERSIONED")
 _NO_LOCK: Final = 1205
 _LOCK_S: Final = 2  # how long a question of ours waits for a lock
 
@@ -118,9 +119,13 @@ class MysqlDialect:
         return self._schema(words)
 
     def _schema(self, words: frozenset[str] | None) -> Schema:
-        tables = self._rows(
-            "SELECT table_name, table_rows, data_length FROM information_schema.tables "
-            "WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'"
+        every = self._rows(
+            "SELECT table_type, table_name, table_rows, data_length FROM information_schema.tables "
+            "WHERE table_schema = DATABASE() AND table_type <> 'VIEW'"
+        )
+        tables = [row[1:] for row in every if row[0] in ("BASE TABLE", "SYSTEM VERSIONED")]
+        others = frozenset(
+            row[1].lower() for row in every if row[0] not in ("BASE TABLE", "SYSTEM VERSIONED")
         )
         columns: dict[str, list[Any]] = {}
         for row in self._rows(
@@ -158,7 +163,7 @@ class MysqlDialect:
                 if isinstance(error, self._pymysql.MySQLError) and error.args[0] != _NO_LOCK:
                     raise
                 locked[name] = "a session that SHOW PROCESSLIST has"
-        return Schema(tables=out, views=views, dialect="mysql", locked=locked)
+        return Schema(tables=out, views=views, dialect="mysql", locked=locked, others=others)
 
     def _table(
         self,

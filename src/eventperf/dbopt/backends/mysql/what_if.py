@@ -288,12 +288,18 @@ class ShadowPlanner:
             table = self._schema.table(node.name)
             unwanted = [n for s, n in self._made[table.name].items() if s not in keep] if table else []
             node.set("db", None)
+            node.set("version", None)  # the copy has no history
             if unwanted:
                 names = [exp.to_identifier(n, quoted=True) for n in unwanted]
                 hint = exp.IndexTableHint(this="IGNORE", expressions=names)
                 node.set("hints", [hint])
         for column in tree.find_all(exp.Column):
             column.set("db", None)  # views name their columns in full
+        for select in tree.find_all(exp.Select):
+            select.set("locks", None)  # of which MariaDB writes some in another way
+        for node in list(tree.find_all(exp.RegexpLike)):  # MariaDB has the operator only
+            sides = (side.sql(dialect="mysql") for side in (node.this, node.expression))
+            node.replace(exp.Paren(this=exp.var(" REGEXP ".join(sides))))
         return text_of(tree, "mysql")
 
     def _values(self, query: Query) -> tuple[Any, ...]:

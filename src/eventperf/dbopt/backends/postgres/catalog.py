@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from eventperf.dbopt.schema.ddl import normal_expression, quote_table
@@ -33,7 +34,11 @@ SELECT a.attrelid, a.attname,
        NOT (a.attnotnull OR t.typnotnull),
        s.null_frac, s.avg_width, s.n_distinct, s.most_common_vals::text::text[], s.most_common_freqs,
        s.histogram_bounds::text::text[], s.correlation, t.typlen,
-       (SELECT l.collname FROM pg_collation l WHERE l.oid = a.attcollation AND l.collname <> 'default')
+       (SELECT l.collname FROM pg_collation l WHERE l.oid = a.attcollation AND l.collname <> 'default'),
+       t.typtype <> 'c' AND (t.typtype <> 'b' OR t.typcategory = 'A' OR EXISTS (
+         SELECT 1 FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod AND m.amname = 'btree'
+         LEFT JOIN pg_cast k ON k.castsource = t.oid AND k.casttarget = o.opcintype AND k.castmethod = 'b'
+         WHERE o.opcdefault AND (o.opcintype = t.oid OR k.oid IS NOT NULL)))
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname
@@ -84,6 +89,10 @@ WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.pid <> pg
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 ORDER BY l.granted
 """
+_OTHERS = """
+SELECT lower(c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('f', 'S') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+"""
 _COUNTED = """
 SELECT extract(epoch FROM now() - coalesce(stats_reset, pg_postmaster_start_time()))::float8
 FROM pg_stat_database WHERE datname = current_database()
@@ -133,7 +142,12 @@ def read(cursor: Any) -> Schema:
         )
     locked = {names[oid]: who for oid, who in holders.items() if oid in names}
     return Schema(
-        tables=out, views=views, dialect="postgres", counted_s=counted[0] if counted else None, locked=locked
+        tables=out,
+        views=views,
+        dialect="postgres",
+        counted_s=counted[0] if counted else None,
+        locked=locked,
+        others=frozenset(row[0] for row in cursor.execute(_OTHERS).fetchall()),
     )
 
 
@@ -217,10 +231,17 @@ def _number(text: str) -> float | str:
 
 def _column(row: Sequence[Any], rows: int) -> Column:
     _, name, type_, nullable, null_ratio, width, distinct, values, shares, bounds, correlation = row[:11]
-    length, collation = row[11:]
-    fixed = length if length > 0 else None
+    length, collation, is_ordered = row[11:]
+    told = Column(
+        name=name,
+        type=type_,
+        nullable=nullable,
+        collation=collation,
+        fixed_bytes=length if length > 0 else None,
+        is_ordered=is_ordered,
+    )
     if distinct is None:
-        return Column(name=name, type=type_, nullable=nullable, collation=collation, fixed_bytes=fixed)
+        return told
     cast = _number if _NUMBER.fullmatch(type_) else str
     stats = ColumnStats(
         distinct=distinct if distinct > 0 else max(1.0, -distinct * max(1, rows)),
@@ -230,6 +251,4 @@ def _column(row: Sequence[Any], rows: int) -> Column:
         width=width,
         correlation=correlation or 0.0,
     )
-    return Column(
-        name=name, type=type_, nullable=nullable, collation=collation, stats=stats, fixed_bytes=fixed
-    )
+    return replace(told, stats=stats)

@@ -47,6 +47,16 @@ SELECT DISTINCT t.typname, format_type(t.typbasetype, t.typtypmod)
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped AND t.typtype = 'd'
 """
+_COMPOSITES: Final = """
+SELECT DISTINCT t.typname, (
+  SELECT string_agg(quote_ident(f.attname) || ' ' || format_type(f.atttypid, f.atttypmod), ', '
+                    ORDER BY f.attnum)
+  FROM pg_attribute f WHERE f.attrelid = t.typrelid AND f.attnum > 0 AND NOT f.attisdropped)
+FROM pg_attribute a JOIN pg_type c ON c.oid = a.atttypid
+JOIN pg_type t ON t.oid = CASE WHEN c.typelem <> 0 THEN c.typelem ELSE c.oid END
+JOIN pg_class r ON r.oid = t.typrelid AND r.relkind = 'c'
+WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
+"""
 _VISIBLE: Final = """
 SELECT coalesce(max(least(1.0, relallvisible::float8 / relpages)), 1.0) FROM pg_class
 WHERE oid = to_regclass(%s) AND relpages > 0
@@ -81,8 +91,8 @@ class Copies:
         self._made: dict[str, frozenset[str]] = {}
         self._views: set[str] = set()
         self._extended = False
-        times = Counter(n.rpartition(".")[2] for n in schema.tables)
-        self._places = {n: _place(t, times[n.rpartition(".")[2]]) for n, t in schema.tables.items()}
+        times = Counter(t.bare for t in schema.tables.values())
+        self._places = {n: _place(t, times[t.bare]) for n, t in schema.tables.items()}
         self._restored: set[str] = set()
 
     def expect(self, queries: Iterable[Query]) -> None:
@@ -166,13 +176,16 @@ class Copies:
                 self.notes.append(note)
 
     def _types(self, db: Any, source: Any, real: str) -> None:
-        """Make the application's enums and domains: statements cast to them by name."""
+        """Make the application's enums, domains and composites: statements cast to them by name."""
         for name, labels in source.execute(_ENUMS, (real,)).fetchall():
             with suppress(self._psycopg.Error):  # it is there
                 db.execute(f"CREATE TYPE pg_temp.{quote(name, 'postgres')} AS ENUM ({', '.join(labels)})")
         for name, base in source.execute(_DOMAINS, (real,)).fetchall():
             with suppress(self._psycopg.Error):
                 db.execute(f"CREATE DOMAIN pg_temp.{quote(name, 'postgres')} AS {base}")
+        for name, parts in source.execute(_COMPOSITES, (real,)).fetchall():
+            with suppress(self._psycopg.Error):
+                db.execute(f"CREATE TYPE pg_temp.{quote(name, 'postgres')} AS ({parts})")
 
     def _fill(self, db: Any, source: Any, table: Table, columns: frozenset[str]) -> None:
         real, short = quote_table(table.name, "postgres"), quote(self._places[table.name], "postgres")
@@ -271,7 +284,7 @@ class Copies:
     def local(self, sql: str) -> str:
         """Return a statement with tables of other schemas named as their copies are."""
         places = {
-            (t.namespace.lower(), n.rpartition(".")[2].lower()): self._places[n]
+            (t.namespace.lower(), t.bare.lower()): self._places[n]
             for n, t in self._schema.tables.items()
             if t.namespace and n not in self._restored
         }
@@ -311,7 +324,7 @@ class Copies:
 
 def _place(table: Table, times: int) -> str:
     """Return the name of a copy: the table's own, unless another schema's table has it."""
-    bare = table.name.rpartition(".")[2]
+    bare = table.bare
     return bare if times == 1 or table.is_visible else _flat(table.name)
 
 

@@ -103,11 +103,11 @@ class SqliteDialect:
             found = rows.fetchall()
             views = {name: sql for kind, name, sql in found if kind == "view"}
             counts = self._known_counts(db)
-            plain = [
-                name
-                for kind, name, sql in found
-                if kind == "table" and sql and not sql.lstrip().upper().startswith("CREATE VIRTUAL")
-            ]
+            # Virtual tables and what they keep in tables of their own (older SQLites do not tell which).
+            kinds = {row[1]: row[2] for row in db.execute("PRAGMA table_list")}
+            others = {n for kind, n, sql in found if kind == "table" and _is_virtual(sql)}
+            others |= {n for n, kind in kinds.items() if kind == "shadow"}
+            plain = [name for kind, name, sql in found if kind == "table" and sql and name not in others]
             sampled = frozenset(plain)
             if words is not None:
                 asked = 'SELECT m.name, k."table" FROM sqlite_master m, pragma_foreign_key_list(m.name) k'
@@ -116,7 +116,8 @@ class SqliteDialect:
                     pointing.setdefault(name, []).append(target)
                 sampled = touched(plain, views, pointing, words)
             tables = {name: self._table(db, name, counts, name in sampled) for name in plain}
-            return Schema(tables=tables, views=views, dialect="sqlite")
+            lowered = frozenset(name.lower() for name in others)
+            return Schema(tables=tables, views=views, dialect="sqlite", others=lowered)
 
     @staticmethod
     def _known_counts(db: Any) -> dict[str, int]:
@@ -364,6 +365,10 @@ class SqliteDialect:
                 raise StatementRefused(sql, str(error)) from error
             finally:
                 db.set_progress_handler(None, 0)
+
+
+def _is_virtual(sql: str | None) -> bool:
+    return (sql or "").lstrip().upper().startswith("CREATE VIRTUAL")
 
 
 def _expressions(sql: str) -> list[str]:

@@ -56,7 +56,8 @@ class ScratchPlanner:
             try:
                 self._db.execute(sql)
             except sqlite3.Error as error:
-                self.notes.append(f"{kind} {name} could not be copied for planning: {error}")
+                if name.lower() not in schema.others:  # a virtual table makes its own
+                    self.notes.append(f"{kind} {name} could not be copied for planning: {error}")
         self._db.execute("ANALYZE sqlite_schema")
         known = {(t, i) for t, i, _ in stats}
         rows = [tuple(s) for s in stats]
