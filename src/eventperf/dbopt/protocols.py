@@ -24,7 +24,8 @@ class Query:
         statement: What was recorded.
         analysis: What it asks of each table.
         sample: The execution that is planned.
-        weight: What it costs the application today; gains are shares of it.
+        weight: What running it costs the application today; gains are shares of it.
+        planning: What planning it costs beside that, where the planner tells. Every index adds to it.
         id: The fingerprint's name.
         tables: All tables it reads or writes.
         looked_up: Columns it looks rows up by, each with its table.
@@ -34,6 +35,7 @@ class Query:
     analysis: Analysis
     sample: Sample
     weight: float = 0.0
+    planning: float = 0.0
     id: str = field(init=False, repr=False)  # a search asks a million times
     tables: frozenset[str] = field(init=False, repr=False)
     looked_up: frozenset[tuple[str, str]] = field(init=False, repr=False)
@@ -69,12 +71,14 @@ class Plan:
         text: The plan for people.
         used: The hypothetical indexes in it.
         existing: Names of the real indexes in it.
+        planning_s: Seconds that it took to make, where the planner tells.
     """
 
     cost: float
     text: str
     used: frozenset[IndexSpec] = frozenset()
     existing: frozenset[str] = frozenset()
+    planning_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from eventperf.dbopt import Advice, DatabaseOptimizer, Workload
+from eventperf.dbopt.analysis.names import analyse
 from eventperf.dbopt.backends.mysql import ground as mysql_ground
 from eventperf.dbopt.backends.mysql.ground import ShadowsGround
 from eventperf.dbopt.backends.postgres import copies
 from eventperf.dbopt.backends.postgres.ground import CopiesGround
-from eventperf.dbopt.protocols import Measurement
+from eventperf.dbopt.protocols import Measurement, Query
 from eventperf.dbopt.statements.workload import Sample
 
 LOAD = "-- calls: 500\nSELECT at FROM visit WHERE page = 7 ORDER BY at"
@@ -103,6 +104,7 @@ def test_copies_that_are_too_small_to_measure_are_said_to_be(
 ) -> None:
     url, what_if = places
     monkeypatch.setattr(copies, "_WHOLE", 2_000)
+    monkeypatch.setattr(copies, "_MOST_ROWS", 2_000)
     if is_restored:
         run(what_if, MADE[0], MADE[1].replace("9000", "2000"), MADE[2])
     advice = advised(url, what_if)
@@ -111,6 +113,23 @@ def test_copies_that_are_too_small_to_measure_are_said_to_be(
     said = " bytes in what_if, and " if is_restored else " of the 9,000 rows of visit: restore it there."
     assert said in advice.trial
     assert advice.trial.startswith("Not measured, 1 of 1 (visit (")
+
+
+def test_a_sample_is_made_whole_to_be_measured(
+    places: tuple[str, str], took: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copies, "_WHOLE", 2_000)
+    took(lambda found: 0.01 if advised_name(found) else 0.1)
+    advice = advised(*places)
+    assert [i.level for i in advice.indexes] == ["measured"]
+    assert any("9,000 rows" in line for line in advice.copied)
+
+
+def test_what_was_measured_and_helps_nothing_is_not_advised(places: tuple[str, str], took: Any) -> None:
+    took(lambda found: 0.1 if not advised_name(found) else 0.099)
+    advice = advised(*places)
+    assert advice.indexes == []
+    assert "its queries are only 1.01x faster" in advice.trial
 
 
 def test_nothing_is_built_where_what_if_is_the_database_itself(places: tuple[str, str]) -> None:
@@ -226,3 +245,17 @@ def test_a_statement_that_is_refused_is_said_to_be_and_not_that_time_was_short(
     advice = advised(*places)
     assert "time was left" not in advice.trial
     assert "its queries could not be run there" in advice.trial
+
+
+def test_a_plan_tells_what_it_took(places: tuple[str, str]) -> None:
+    with DatabaseOptimizer(places[0], what_if=places[1]) as optimizer:
+        dialect = optimizer.dialect
+        schema = dialect.schema()
+        planner = dialect.planner(schema)
+        sql = LOAD.partition("\n")[2]
+        (statement,) = Workload.from_sql(sql, dialect="postgres")
+        query = Query(statement=statement, analysis=analyse(sql, schema), sample=Sample(sql))
+        try:
+            assert planner.plan(query, ()).planning_s > 0
+        finally:
+            planner.close()

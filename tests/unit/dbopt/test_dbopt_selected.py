@@ -197,7 +197,7 @@ def test_what_harms_more_than_it_helps_is_taken_back() -> None:
     found = settled(search.state, search.states, search.prices)
     assert found.specs == {A}
     assert {name: plan.cost for name, plan in found.plans.items()} == {"one": 10.0, "two": 100.0}
-    assert (found.cost, found.writes) == (pytest.approx(2.1), 0.0)
+    assert (found.cost, found.upkeep) == (pytest.approx(2.1), 0.0)
 
 
 @pytest.mark.parametrize(("cost", "kept"), [(104.0, True), (106.0, False)])
@@ -252,3 +252,18 @@ def test_who_uses_all_of_it_already_is_not_asked_again() -> None:
     found = settled(search.state, search.states, search.prices)
     assert search.planner.asked == []
     assert found.cost == pytest.approx(1.1)
+
+
+@pytest.mark.parametrize(("planning", "kept"), [(0.0, True), (2.0, True), (8.0, False)])
+def test_an_index_pays_for_what_every_plan_of_its_table_takes_longer(planning: float, kept: bool) -> None:
+    def told(name: str, there: frozenset[str]) -> tuple[float, str]:
+        return (10.0, "a") if name == "helped" and "a" in there else (100.0, "")
+
+    other = query("other", 1.0)
+    other.planning = planning
+    search = Searched(told, [query("helped"), other])
+    search.states.by_spec[A]["helped"] = query("helped")
+    new = search.states.more(search.state, (A,))
+    assert new.upkeep == planning / 4
+    assert (search.states.refused(search.state, new, (A,)) is None) is kept
+    assert search.states.without(new, A).upkeep == 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from eventperf._core.clock import Clock
 from eventperf.dbopt.errors import StatementRefused
@@ -18,17 +18,34 @@ from eventperf.dbopt.options import Limits
 from eventperf.dbopt.protocols import Ground, Measurement, Query, TellsHarm
 
 from .blame import Blame
-from .rounds import Rounds, compare, judged_by, until_decided
+from .rounds import RUNS, Rounds, compare, judged_by, until_decided
 from .verdict import Compared, Verdict, is_slower, judge
 
 #: Most statements that are run, the dearest of those that an index is for first, and samples of each.
-_MOST: Final = 30
+_MOST: Final = 500
 _SAMPLES: Final = 3
 #: Parts of the time: for the round before, and for this and building; the rest is for the rounds after.
 _BEFORE: Final = 0.3
 _BUILT: Final = 0.6
+#: Where indexes can be set aside they are built first, and each statement is run as often in one round: what
+#: is undecided is run again. Parts of the time: to here with all of them, to there without.
+_RUNS: Final = 2
+_WITH: Final = 0.5
+_WITHOUT: Final = 0.75
+#: The round that is bounded by the first one: after what it was before, or before what it is after.
+_WORST: Final = 4.0
+_BEST: Final = 20.0
 #: So many others are tried in place of one that is given up.
 _RUNNERS_UP: Final = 2
+
+
+@runtime_checkable
+class SetsAside(Protocol):
+    """A copy where built indexes are taken out of plans, and brought back, at once."""
+
+    def aside(self, names: frozenset[str], /) -> None:
+        """Have the measurements that follow do without exactly these."""
+        ...
 
 
 @dataclass(slots=True)
@@ -55,6 +72,13 @@ class Proof:
 def harms(verdict: Verdict, mine: Iterable[Compared], limits: Limits) -> bool:
     """Tell whether an index is given up: it was shown to make a statement slower, for no larger gain."""
     return not verdict.keep and verdict.speedup is not None and any(is_slower(c, limits) for c in mine)
+
+
+def _is_idle(index: IndexAdvice, verdict: Verdict, mine: Sequence[Compared]) -> bool:
+    """Tell whether all that an index is for was run and not helped: ``apply`` would take it back."""
+    is_whole = {s.fingerprint for s in index.serves} <= {c.fingerprint for c in mine}
+    is_used = any(index.name in c.after.indexes for c in mine)
+    return is_whole and not verdict.keep and (verdict.speedup is not None or not is_used)
 
 
 def affected(
@@ -106,8 +130,6 @@ class Prover:
         tell: Receives lines of progress.
     """
 
-    is_quick: bool = False
-
     def __init__(
         self,
         ground: Ground,
@@ -120,7 +142,13 @@ class Prover:
         self._ground, self._limits, self._clock, self._stop = ground, limits, clock, stop
         self._began, self._end, self._tell = clock.monotonic(), end, tell
         timeout_s = limits.statement_timeout_s
-        self._rounds = Rounds(ground.measure, clock, timeout_s=timeout_s, samples=_SAMPLES, is_short=True)
+        self._aside = ground if isinstance(ground, SetsAside) else None
+        self._absent: frozenset[str] = frozenset()
+        self.is_quick: bool = self._aside is not None
+        runs, worst = (_RUNS, _BEST) if self.is_quick else (RUNS, _WORST)
+        self._rounds = Rounds(
+            ground.measure, clock, timeout_s=timeout_s, samples=_SAMPLES, runs=runs, worst=worst
+        )
         self._queries: dict[str, Query] = {}
         self._before: dict[str, Measurement] = {}
         self._refused: dict[str, str] = {}
@@ -139,12 +167,17 @@ class Prover:
             return out
         self._queries = {q.id: q for q in able}
         self._tell(f"running {len(able)} statements on {out.place}, without and with {len(wanted)} indexes")
-        self._before = self._measured(self._queries, self._until(_BEFORE))
+        if not self.is_quick:
+            self._before = self._measured(self._queries, self._until(_BEFORE))
         took = self._built(wanted, out)
         made = [i for i in wanted if i.name in took]
         if not made:
             return out
-        after = self._measured(self._before, self._end)
+        if self.is_quick:
+            after = self._measured(self._queries, self._until(_WITH))
+            self._before = self._without(made, after)
+        else:
+            after = self._measured(self._before, self._end)
         after = until_decided(made, after, self._compare, self._again)
         self._judge(made, after, took, out)
         self._replace(made, out, runners_up)
@@ -171,6 +204,23 @@ class Prover:
             elif name not in self._refused:
                 self._refused[name] = self._why(self._queries[name].statement.sql)
         return out
+
+    def _without(
+        self, made: Sequence[IndexAdvice], after: Mapping[str, Measurement]
+    ) -> dict[str, Measurement]:
+        """Run what uses a set without it: first what takes longer now than its callers recorded."""
+
+        def excess_s(name: str) -> float:
+            known = self._queries[name].statement
+            return max(0.0, known.calls * after[name].seconds - (known.total_s or 0.0))
+
+        names = frozenset(i.name for i in made)
+        users = [n for n, m in after.items() if m.indexes & names]
+        self._set_aside(names)
+        try:
+            return self._measured(sorted(users, key=excess_s, reverse=True), self._until(_WITHOUT))
+        finally:
+            self._set_aside(frozenset())
 
     def _silence(self, index: IndexAdvice) -> str:
         """Say why no query of an index gave a time."""
@@ -228,7 +278,7 @@ class Prover:
                 out.silent[index.name] = self._silence(index)
                 continue
             verdict = judge(index.name, mine, self._limits)
-            if harms(verdict, mine, self._limits):
+            if harms(verdict, mine, self._limits) or _is_idle(index, verdict, mine):
                 out.given_up[index.name] = verdict.reason
                 self.off(index)
             else:
@@ -267,12 +317,23 @@ class Prover:
 
     # --- the switch ----------------------------------------------------------------------------
 
+    def _set_aside(self, names: frozenset[str]) -> None:
+        assert self._aside is not None
+        self._aside.aside(names)
+        self._absent = names
+
     def off(self, index: IndexAdvice, /) -> None:
-        """Drop an index of the copy."""
-        self._ground.drop(index.name, index.spec.table)
+        """Set an index aside, or drop it of the copy."""
+        if self.is_quick:
+            self._set_aside(self._absent | {index.name})
+        else:
+            self._ground.drop(index.name, index.spec.table)
 
     def on(self, index: IndexAdvice, /) -> None:
-        """Build it again."""
+        """Bring it back, or build it again."""
+        if self.is_quick:
+            self._set_aside(self._absent - {index.name})
+            return
         self._ground.build(index.spec, index.name, timeout_s=max(0.1, self._left()))
 
 

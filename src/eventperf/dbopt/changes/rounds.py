@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -16,8 +17,7 @@ from .verdict import Compared, calmer, together, undecided
 RUNS: Final = 5
 #: So many more rounds are run of queries in which noise hides what an index does.
 _MORE: Final = 3
-#: Where later rounds are bounded: a form that takes so many times longer, and these seconds, is slower.
-_WORST: Final = 4.0
+#: Where later rounds are bounded they have these seconds, too.
 _LEAST_S: Final = 0.05
 
 
@@ -29,7 +29,8 @@ class Rounds:
         clock: Time.
         timeout_s: Longest single run.
         samples: Most samples of one statement.
-        is_short: A later round is stopped when it is clearly slower than the first.
+        runs: How often a sample is run in one round.
+        worst: A later round is stopped when it takes so many times what the first one took.
     """
 
     def __init__(
@@ -39,9 +40,10 @@ class Rounds:
         *,
         timeout_s: float,
         samples: int,
-        is_short: bool = False,
+        runs: int = RUNS,
+        worst: float = math.inf,
     ) -> None:
-        self._measure, self._clock, self._is_short = measure, clock, is_short
+        self._measure, self._clock, self._runs, self._worst = measure, clock, runs, worst
         self._timeout_s, self._samples = timeout_s, samples
         self._chosen: dict[str, list[tuple[Sample, float]]] = {}
 
@@ -64,12 +66,12 @@ class Rounds:
             if chosen is None and found and (now >= end or now - began >= share_s):
                 break
             within = timeout if chosen is not None else max(0.001, min(timeout, end - now))
-            one = self._measure([sample], runs=RUNS, timeout_s=within)
+            one = self._measure([sample], runs=self._runs, timeout_s=within)
             if one is None:
                 return None
             found.append(one)
-            if chosen is None and self._is_short:
-                within = min(within, _WORST * one.seconds + _LEAST_S)
+            if chosen is None:
+                within = min(within, self._worst * one.seconds + _LEAST_S)
             done.append((sample, within))
         self._chosen[name] = done
         return together(found)

@@ -142,7 +142,7 @@ class Search:
                 continue
             new = self._states.more(state, sorted(best.used - state.specs, key=repr))
             fits = budget is None or new.size <= budget
-            if fits and new.cost + new.writes < state.cost + state.writes:
+            if fits and new.cost + new.upkeep < state.cost + state.upkeep:
                 state = new
         return state
 
@@ -269,7 +269,7 @@ class Search:
         if reason is not None:
             self._reasons[spec] = reason
             return 0.0
-        return self._score(spec, state.cost - new.cost - self._states.writes(spec))
+        return self._score(spec, state.cost - new.cost - self._states.upkeep(spec))
 
     def _taken(self, state: State, spec: IndexSpec) -> State | None:
         """Return ``state`` with an index; ``None`` when it is not worth having after all are asked."""

@@ -94,7 +94,7 @@ def _planned(state: State, states: States, prices: Prices) -> State:
             plans[query.id] = prices.plan(query, state.specs)
             most -= 1
     cost = sum(prices.cost(q, plans[q.id]) for q in ranked)
-    return State(state.specs, plans, cost, state.size, state.writes)
+    return State(state.specs, plans, cost, state.size, state.upkeep)
 
 
 def account(

@@ -34,6 +34,11 @@ _PER_BYTE: Final = 0.2
 #: What no index can help counts at most so many times what some can: however long it takes, it takes that
 #: long with every index, and by the client's clock it may be the network.
 _FIXED: Final = 10.0
+#: In a plan of so many tables an index takes as long to look at as its table did without it; where there are
+#: fewer, so are the ways to join them (PostgreSQL 15: 0.15 of that for one table, 0.45 for four, 1 to 2 from
+#: eight on). It counts double: what has no use for the index only gets slower.
+_MANY_JOINS: Final = 8
+_LOOKED: Final = 2.0
 #: A workload that costs this share of what it does today is fast enough: half as much again is worth little.
 _ENOUGH: Final = 0.003
 
@@ -46,7 +51,7 @@ class State:
     plans: Mapping[str, Plan]
     cost: float
     size: int
-    writes: float
+    upkeep: float
 
 
 class States:
@@ -75,11 +80,13 @@ class States:
         self.failed: dict[str, str] = {}
         self.total: float = 0.0
         self._fixed = 0.0
+        self._planning = 0.0
+        self._looks: dict[str, float] = defaultdict(float)
 
     def left(self, state: State) -> float:
-        """Return what the queries cost that an index could help, and a bounded part of the others."""
+        """Return what the queries cost that an index could help, and a bounded part of all else."""
         rest = max(state.cost - self._fixed, 1e-12)
-        return rest + min(self._fixed, _FIXED * rest)
+        return rest + min(self._fixed + self._planning, _FIXED * rest)
 
     def add(self, state: State, queries: Iterable[Query], writes: Callable[[IndexSpec], float]) -> State:
         """Return ``state`` with more queries in the workload, and what all of it loses by writing."""
@@ -98,7 +105,11 @@ class States:
             plans[query.id] = plan
             cost += self._prices.cost(query, plan)
             self.total += query.weight
-        return State(state.specs, plans, cost, state.size, sum(map(writes, state.specs)))
+            self._planning += query.planning
+            uses = query.analysis.uses
+            for use in uses:
+                self._looks[use.table] += _LOOKED * query.planning * min(1 / len(uses), 1 / _MANY_JOINS)
+        return State(state.specs, plans, cost, state.size, sum(map(self.upkeep, state.specs)))
 
     def refreshed(self, state: State, queries: Sequence[Query]) -> State:
         """Return ``state`` with what is known by now of the plans of ``queries``; the costliest are asked."""
@@ -122,6 +133,10 @@ class States:
     def writes(self, spec: IndexSpec) -> float:
         """Return what maintaining an index costs the workload's writers."""
         return self._writes(spec)
+
+    def upkeep(self, spec: IndexSpec) -> float:
+        """Return what an index costs that nobody uses: writers maintain it, and every plan looks at it."""
+        return self._writes(spec) + self._looks[spec.table]
 
     # --- steps ---------------------------------------------------------------------------------
 
@@ -148,8 +163,8 @@ class States:
         if roughly and hoped > 0:
             gained += sum(room for room, _, _ in asked[self._told :]) * min(1.0, max(0.0, gained / hoped))
         size = state.size + sum(map(self._prices.size, specs))
-        writes = state.writes + sum(map(self._writes, specs))
-        return State(state.specs | more, plans, state.cost - gained, size, writes)
+        upkeep = state.upkeep + sum(map(self.upkeep, specs))
+        return State(state.specs | more, plans, state.cost - gained, size, upkeep)
 
     def without(self, state: State, spec: IndexSpec) -> State:
         """Return ``state`` with one index less."""
@@ -161,7 +176,7 @@ class States:
             plan = plans[query.id] = ask(query, specs)
             cost += self._prices.cost(query, plan) - self._prices.cost(query, state.plans[query.id])
         size = state.size - self._prices.size(spec)
-        return State(specs, plans, cost, size, state.writes - self._writes(spec))
+        return State(specs, plans, cost, size, state.upkeep - self.upkeep(spec))
 
     def _askable(
         self, state: State, more: Specs
@@ -234,14 +249,15 @@ class States:
         bound given by the caller takes the place of the price of bytes.
         """
         more = self.left(old) - old.cost + _ENOUGH * (self.total - self._fixed)
-        saved = math.log((old.cost + old.writes + more) / max(new.cost + new.writes + more, 1e-12))
+        saved = math.log((old.cost + old.upkeep + more) / max(new.cost + new.upkeep + more, 1e-12))
         if self._limits.max_index_bytes is None:
             saved -= _PER_BYTE * (new.size - old.size) / max(self._stored, new.size, old.size, 1)
         return saved - (len(new.specs) - len(old.specs)) * self._limits.min_gain_ratio
 
     def refused(self, state: State, new: State, specs: Sequence[IndexSpec]) -> str | None:
         """Return why indexes are not worth having; ``None`` when they are."""
-        gain, writes, left = state.cost - new.cost, new.writes - state.writes, self.left(state)
+        writes, left = sum(map(self._writes, specs)), self.left(state)
+        gain = state.cost - new.cost - sum(self._looks[s.table] for s in specs)
         percent = f"{100 * max(gain, 0) / left:.2f} % of what is left"
         budget = self._limits.max_index_bytes
         if gain <= left * self._limits.min_gain_ratio * len(specs):

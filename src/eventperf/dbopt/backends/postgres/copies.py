@@ -8,6 +8,7 @@ ends, however it ends.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -18,9 +19,17 @@ from eventperf.dbopt.schema.ddl import quote, quote_table
 from eventperf.dbopt.schema.model import Schema, Table
 from eventperf.dbopt.statements.lex import tokens
 
+from .drivers import pour
+
 _WHOLE: Final = 20_000
 _SHARE: Final = 0.02
 _READ_MS: Final = 10_000
+#: Rows and bytes that are copied and analysed in a second, at least, and no more of one table than this.
+_ROWS_PER_S: Final = 200_000
+_BYTES_PER_S: Final = 20_000_000
+_MOST_ROWS: Final = 5_000_000
+#: A copy with this share of the rows is whole: how many there are is an estimate.
+WHOLE: Final = 0.9
 _UNWANTED: Final = ("plpgsql", "hypopg", "pg_stat_statements")
 _INDEXES: Final = """
 SELECT pg_get_indexdef(i.indexrelid), c.relname, k.conname, k.contype, pg_get_constraintdef(k.oid)
@@ -142,6 +151,27 @@ class Copies:
             self._view(db, view)
         return fresh
 
+    def fill(self, db: Any, end: float) -> None:
+        """Copy all rows of what is a sample, the smallest tables first, as long as there is time.
+
+        Args:
+            db: The session of the copies, in auto-commit.
+            end: Monotonic time to end at.
+        """
+        made = [self._schema.tables[n] for n in self._made if n not in self._restored]
+        sampled = [t for t in made if self.rows.get(t.name, 0) < WHOLE * t.rows]
+        for table in sorted(sampled, key=lambda t: t.rows):
+            takes_s = max(table.rows / _ROWS_PER_S, table.size_bytes / _BYTES_PER_S)
+            left_s = end - time.monotonic()
+            if table.rows > _MOST_ROWS or takes_s > left_s:
+                continue
+            columns = self._made.pop(table.name)  # what fails is made again, when it is asked for
+            db.execute(f"DROP TABLE IF EXISTS pg_temp.{quote(self._places[table.name], 'postgres')} CASCADE")
+            with suppress(self._psycopg.Error), self._source() as source:
+                source.execute(f"SET LOCAL statement_timeout = {max(1, int(left_s * 1000))}")
+                self._fill(db, source, table, columns, is_whole=True)
+                self._made[table.name] = columns
+
     # --- making --------------------------------------------------------------------------------
 
     def _extend(self, db: Any, source: Any) -> None:
@@ -187,12 +217,12 @@ class Copies:
             with suppress(self._psycopg.Error):
                 db.execute(f"CREATE TYPE pg_temp.{quote(name, 'postgres')} AS ({parts})")
 
-    def _fill(self, db: Any, source: Any, table: Table, columns: frozenset[str]) -> None:
+    def _fill(
+        self, db: Any, source: Any, table: Table, columns: frozenset[str], *, is_whole: bool = False
+    ) -> None:
         real, short = quote_table(table.name, "postgres"), quote(self._places[table.name], "postgres")
         copied = [c for c in table.columns if c in columns]
-        rows = self._read(source, table, copied)
-        self.rows[table.name] = len(rows)
-        self.copied[table.name] = f"{len(copied)} of {len(table.columns)} columns of {len(rows):,} rows"
+        rows = [] if is_whole else self._read(source, table, copied)
         collations = dict(source.execute(_COLLATIONS, (real,)).fetchall())
         parts = []
         for column in table.columns.values():
@@ -202,13 +232,18 @@ class Copies:
             must = " NOT NULL" if column.name in columns and not column.nullable else ""
             parts.append(f"{quote(column.name, 'postgres')} {kind}{must}")
         # A sample on thin pages: fewer rows, but not as few pages, for the price of a scan is in pages.
-        thin = " WITH (fillfactor = 10)" if len(rows) < table.rows * 0.9 else ""
+        thin = " WITH (fillfactor = 10)" if not is_whole and len(rows) < WHOLE * table.rows else ""
         db.execute(f"CREATE TEMPORARY TABLE {short} ({', '.join(parts)}){thin}")
-        if copied:
-            names = ", ".join(quote(c, "postgres") for c in copied)
+        count, names = len(rows), ", ".join(quote(c, "postgres") for c in copied)
+        if is_whole and copied:
+            into = f"COPY {short} ({names}) FROM STDIN"
+            count = pour(source, f"COPY (SELECT {names} FROM {real}) TO STDOUT", db, into)
+        elif copied:
             with db.cursor() as cursor, cursor.copy(f"COPY {short} ({names}) FROM STDIN") as copy:
                 for row in rows:
                     copy.write_row(row)
+        self.rows[table.name] = count
+        self.copied[table.name] = f"{len(copied)} of {len(table.columns)} columns of {count:,} rows"
         self._distinct(db, table, short)
         self._indexes(db, source, real, short)
         db.execute(f"VACUUM ANALYZE {short}")  # else no index alone would ever answer a query

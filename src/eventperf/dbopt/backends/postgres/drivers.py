@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,22 @@ def connection_of(fairy: Any) -> Any:
     """Return a pooled connection's own, with the calls of psycopg's."""
     db = fairy.driver_connection
     return _Connection(db) if type(db).__module__.startswith("psycopg2") else db
+
+
+def pour(source: Any, out: str, db: Any, into: str) -> int:
+    """Copy what the statement ``out`` tells of one connection by ``into`` of another; return the rows."""
+    with source.cursor() as reading, db.cursor() as writing:
+        if isinstance(source, _Connection) or isinstance(db, _Connection):
+            with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
+                reading.copy_expert(out, file)
+                file.seek(0)
+                writing.copy_expert(into, file)
+        else:
+            with reading.copy(out) as blocks, writing.copy(into) as copy:
+                for block in blocks:
+                    copy.write(block)
+        rows: int = writing.rowcount
+        return rows
 
 
 def sqlstate(error: Any) -> str | None:

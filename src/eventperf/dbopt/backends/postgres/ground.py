@@ -5,6 +5,7 @@ It is rolled back in the end: whatever happens, no index of ours stays.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -17,13 +18,12 @@ from eventperf.dbopt.schema.model import IndexSpec, Schema
 from eventperf.dbopt.statements.quiet import muted
 from eventperf.dbopt.statements.workload import Sample
 
-from .copies import Copies
+from .copies import WHOLE, Copies
 from .harmless import harm
 from .running import measured
 from .what_if import HypoPlanner
 
-#: A copy tells times with this share of the rows at least, what was restored with this share of the bytes.
-_ROWS: Final = 0.9
+#: What was restored tells times with this share of the bytes at least.
 _BYTES: Final = 0.5
 _LOCK_MS: Final = 500
 
@@ -36,6 +36,8 @@ class CopiesGround:
 
     def __init__(self, psycopg: Any, db: Any, copies: Copies, schema: Schema) -> None:
         self._psycopg, self._db, self._copies, self._schema = psycopg, db, copies, schema
+        self._built: dict[str, str] = {}
+        self._aside: frozenset[str] = frozenset()
 
     def unfit(self, table: str, /) -> str | None:
         known = self._schema.tables[table]
@@ -43,7 +45,7 @@ class CopiesGround:
             return f"{table} is partitioned"
         if not self._copies.is_restored(table):
             held = self._copies.rows.get(table, 0)
-            if held < _ROWS * known.rows:
+            if held < WHOLE * known.rows:
                 return f"what_if has {held:,} of the {known.rows:,} rows of {table}: restore it there"
             return None
         place = quote_table(table, "postgres")
@@ -60,11 +62,19 @@ class CopiesGround:
         there = replace(spec, table=self._copies.place(spec.table))
         statement = create_index_sql(there, name, "postgres")
         self._change(statement, f"ANALYZE {quote_table(there.table, 'postgres')}", timeout_s=timeout_s)
+        self._built[name] = spec.table
+
+    def aside(self, names: frozenset[str], /) -> None:
+        self._aside = names
 
     def drop(self, name: str, table: str, /) -> None:
+        self._change(f"DROP INDEX {self._named(name, table)}", timeout_s=5.0)
+        self._built.pop(name, None)
+
+    def _named(self, name: str, table: str) -> str:
         schema = table.rpartition(".")[0] if self._copies.is_restored(table) else "pg_temp"
         place = f"{quote(schema, 'postgres')}." if schema else ""
-        self._change(f"DROP INDEX {place}{quote(name, 'postgres')}", timeout_s=5.0)
+        return f"{place}{quote(name, 'postgres')}"
 
     def _change(self, *statements: str, timeout_s: float) -> None:
         self._db.execute("SAVEPOINT change")
@@ -82,6 +92,8 @@ class CopiesGround:
         local = [s._replace(sql=self._copies.local(s.sql)) for s in samples]
         self._db.execute("SAVEPOINT run")
         try:
+            for name in self._aside & self._built.keys():  # they are back with the savepoint
+                self._db.execute(f"DROP INDEX {self._named(name, self._built[name])}")
             self._db.execute("SET LOCAL transaction_read_only = on")
             return measured(self._psycopg, self._db, local, runs=runs, timeout_s=timeout_s)
         finally:
@@ -93,17 +105,19 @@ class GroundedPlanner(HypoPlanner):
     """The planner, with its tables as a place to measure."""
 
     def ground(self, *, timeout_s: float) -> AbstractContextManager[CopiesGround]:
-        """Open the transaction; see :class:`CopiesGround`."""
-        return self._grounded()
+        """Make the copies whole as far as the time allows; see :class:`CopiesGround`."""
+        return self._grounded(time.monotonic() + timeout_s)
 
     @contextmanager
-    def _grounded(self) -> Iterator[CopiesGround]:
+    def _grounded(self, end: float) -> Iterator[CopiesGround]:
         if self._fallback is not None or self._copies is None:
             reason = "nothing is built in the application's own database" if self.is_real else self.method
             raise StatementRefused("measure", reason)
         try:
             with muted():
                 self._set(frozenset())
+                with self._writing():
+                    self._copies.fill(self._db, end)
                 self._db.execute("BEGIN READ WRITE")
                 yield CopiesGround(self._psycopg, self._db, self._copies, self._schema)
         except self._psycopg.Error as error:
