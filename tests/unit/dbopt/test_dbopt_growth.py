@@ -160,7 +160,7 @@ def test_the_planner_is_asked_a_few_times_for_each_statement(engine: Engine) -> 
         advice = optimizer.advise(work, budget="10m")
     assert advice.is_complete
     assert advice.indexes
-    assert advice.explains <= 700 + 4 * len(work)
+    assert advice.explains <= 800 + 4 * len(work)  # a hundred of them after what a proof gave up
 
 
 def test_a_statement_too_long_for_the_time_left_is_named_and_left_out(engine: Engine) -> None:

@@ -114,11 +114,12 @@ class Search:
     def instead(self, gone: Mapping[IndexSpec, str], more: Sequence[IndexSpec]) -> Selection:
         """Return what was chosen without some, each with the reason, and with others in their place."""
         state = self._state
+        self._prices.allowed = self._affordable(_QUESTIONS)
         for spec in state.specs & gone.keys():
             state = self._states.without(state, spec)
         self._state = self._states.more(state, [s for s in more if s not in state.specs])
         self._reasons.update(gone)
-        return self._account(self._affordable(_QUESTIONS))
+        return self._account(self._prices.allowed)
 
     def _affordable(self, questions: float, part: float = _STEP) -> float:
         """Return how many questions may be asked for one step: a slow planner must not eat all the time.
