@@ -53,7 +53,7 @@ def check_msgpack(data: bytes, most: int, *, opaque: Container[int] = range(256)
     Traceback (most recent call last):
     eventperf._core.objects.TooManyObjects: more than 3 objects
     """
-    at, left, steps = 0, most, _STEPS
+    at, left, steps = 0, most, STEPS
     # Heads only: where these bytes are no msgpack the decoder stops too, and made what came before.
     while len(data) - at > left:
         if not left:
@@ -63,20 +63,16 @@ def check_msgpack(data: bytes, most: int, *, opaque: Container[int] = range(256)
         try:
             for _ in repeat(None, some):
                 step = steps[data[at]]
-                if step > 0:
-                    at += step
-                elif step < 0:
-                    start = at + 1
-                    at = start - step + int.from_bytes(data[start : start - step], "big")
-                else:
-                    at = _into_extension(data, at, opaque)
+                at = at + step if step > 0 else behind(data, at, opaque)
         except IndexError:  # the end
             return
 
 
-def _into_extension(data: bytes, at: int, opaque: Container[int]) -> int:
-    """Return where the next head stands: inside of the extension at ``at``, or behind it."""
+def behind(data: bytes, at: int, opaque: Container[int]) -> int:
+    """Return where the next head stands, in or behind an extension; a length follows the one at ``at``."""
     head = data[at]
+    if (step := STEPS[head]) < 0:
+        return at + 1 - step + int.from_bytes(data[at + 1 : at + 1 - step], "big")
     if head >= 0xD4:
         size, at = 1 << (head - 0xD4), at + 1
     else:
@@ -141,4 +137,4 @@ def _steps() -> tuple[int, ...]:
     return tuple(steps)
 
 
-_STEPS: Final = _steps()
+STEPS: Final = _steps()

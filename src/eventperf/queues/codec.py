@@ -10,13 +10,17 @@ import dataclasses
 import inspect
 import json
 import types
-from collections.abc import Callable
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Mapping, MutableMapping, MutableSet
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from functools import partial
 from pathlib import PurePath
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from typing_extensions import NotRequired, Required, is_typeddict
 
+from eventperf._core.hashing import FEW, SHORT, check_maps, filled
 from eventperf._core.objects import allowed, check_json, check_msgpack
 
 from .errors import PayloadError, PayloadTooLarge
@@ -40,9 +44,12 @@ class Codec:
             import msgspec
         except ModuleNotFoundError:
             self._msgspec: Any = None
+            self._misfits: tuple[type[Exception], ...] = ()
+            self._fit: Callable[[Any, Any], Any] = lambda value, shape: fit(shape, value)
             self._pack: Callable[[Any], bytes] = _json_bytes
         else:
             self._msgspec = msgspec
+            self._misfits, self._fit = (msgspec.ValidationError,), partial(msgspec.convert, strict=False)
             self._encoder = msgspec.msgpack.Encoder(enc_hook=_plain_object)
             self._pack = self._msgpack_bytes
 
@@ -94,6 +101,8 @@ class Codec:
         try:
             if len(data) > self._most_objects:
                 self._check(data)
+            if len(data) > SHORT:
+                self._check_keys(data, shape)
             return read(data)
         except Exception as error:
             # What was stored may be secret, and this text is stored and logged: its size says enough.
@@ -103,6 +112,23 @@ class Codec:
         if len(data) > self._most_read:
             raise ValueError(f"more than {self._most_read:,} bytes")
         (check_msgpack if data[:1] == b"m" else check_json)(data[1:], self._most_objects)
+
+    def _check_keys(self, data: bytes, shape: Any) -> None:
+        """Refuse data whose dicts and sets would have keys that collide, before any is made."""
+        if data[:1] == b"m" and self._msgspec is not None:
+            check_maps(bytes(data[1:]), self._msgspec.msgpack.decode)
+        if not (kinds := key_kinds(shape)):
+            return
+        left = [self._plain(data)]
+        while left:
+            one = left.pop()
+            if not isinstance(one, (list, dict)):
+                continue
+            left += one if isinstance(one, list) else one.values()
+            for kind in kinds if len(one) > FEW else ():
+                with suppress(TypeError, *self._misfits):  # another list than that of the keys
+                    keys = self._fit(list(one), list[kind])  # type: ignore[valid-type]
+                    filled(dict, [(key, None) for key in keys], len(data))
 
     def _reader(self, shape: Any) -> Callable[[bytes], Any]:
         if has_model(shape):
@@ -135,6 +161,32 @@ def has_model(shape: Any) -> bool:
     if isinstance(shape, type) and hasattr(shape, "model_validate") and hasattr(shape, "model_dump_json"):
         return True
     return any(has_model(part) for part in get_args(shape))
+
+
+_SETS = (set, frozenset, AbstractSet, MutableSet)
+_MAPS = (dict, Mapping, MutableMapping, defaultdict, OrderedDict)
+
+
+def key_kinds(shape: Any) -> list[Any]:
+    """Return what dicts and sets of an annotation have for keys, but texts and bytes: those cannot collide.
+
+    >>> key_kinds(dict[str, list[set[int]]])
+    [<class 'int'>]
+    """
+    found, seen, left = [], [], [shape]
+    while left:
+        one = left.pop()
+        if one in seen:
+            continue
+        seen.append(one)
+        kind, args = get_origin(one) or one, get_args(one)
+        if kind in _SETS or (kind in _MAPS and args):
+            found.append(args[0] if args else Any)
+        left += args
+        if isinstance(kind, type) and kind.__module__ != "builtins":
+            with suppress(Exception):  # names that lead nowhere: the decoder says so
+                left += get_type_hints(kind).values()
+    return [kind for kind in found if kind not in (str, bytes)]
 
 
 def _model_bytes(value: Any, shape: Any) -> bytes:

@@ -412,6 +412,8 @@ class ScalingDecision:
     def from_json(cls, line: str) -> ScalingDecision:
         """Read a line of a decision log."""
         data = json.loads(line)
+        if not isinstance(data, dict):
+            raise TypeError(f"a decision is an object, not {type(data).__name__}")
         if data.get("forecast"):
             data["forecast"] = tuple(map(float, data["forecast"]))
         data["limits"] = tuple((name, n) for name, n in data["limits"])

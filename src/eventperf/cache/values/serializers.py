@@ -24,6 +24,7 @@ from uuid import UUID
 
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
+from eventperf._core.hashing import SHORT, check_maps, filled
 from eventperf._core.objects import check_msgpack
 from eventperf.cache.errors import SerializationError
 from eventperf.cache.keys.names import find
@@ -41,6 +42,11 @@ _OBJECT, _ENUM, _BIGINT, _PAIRS, _COMPLEX, _BYTEARRAY = range(10, 16)
 _OPAQUE: Final = frozenset({_BIGINT, 0xFF})
 """Extensions with other things inside than msgpack: a large number, and a time of msgspec's own."""
 
+_EXTENSIONS: Final = frozenset({0xC7, 0xC8, 0xC9, *range(0xD4, 0xD9)})
+
+_DEPTH: Final = 32
+"""Large values in large values that are taken to pieces: each level is looked through once more."""
+
 _LEAVES: Final = frozenset({str, float, bool, type(None), bytes})
 
 
@@ -55,6 +61,11 @@ class MsgpackSerializer:
         self._ext = packer.Ext
         self._pack = packer.Encoder().encode
         self._unpack = packer.Decoder(ext_hook=self._untag).decode
+        scalar: Any = bool | int | float | str | None
+        self._scalars = packer.Decoder(list[scalar] | dict[str, scalar] | scalar).decode
+        raw: Any = msgspec.Raw
+        self._parts = packer.Decoder(list[raw] | dict[str, raw]).decode
+        self._invalid: type[Exception] = msgspec.DecodeError
         self._proven: weakref.WeakSet[type] = weakref.WeakSet()
         self._errors: tuple[type[BaseException], ...] = (
             msgspec.MsgspecError, Undecodable, ValueError, TypeError, ArithmeticError, RecursionError,
@@ -83,7 +94,7 @@ class MsgpackSerializer:
             Undecodable: Foreign or damaged bytes, or a class that has changed.
         """
         try:
-            return self._unpack(data)
+            return self._unpack(data) if len(data) <= SHORT else self._large(data)
         except self._errors as error:
             raise Undecodable(str(error)) from error
 
@@ -146,10 +157,46 @@ class MsgpackSerializer:
             return {k: v if type(v) in _SAFE else self._tag(v) for k, v in value.items()}
         return self._ext(_PAIRS, self._pack([[self._tag(k), self._tag(v)] for k, v in value.items()]))
 
+    def _large(self, data: bytes, depth: int = 0) -> Any:
+        """Decode what could hold many keys that collide: in pieces, none of which could.
+
+        Plain maps have texts for keys, which cannot; a decoder that is told so stops at any other.
+        """
+        if len(data) <= SHORT or data[0] in _EXTENSIONS:
+            return self._unpack(data)
+        for read in (self._scalars, self._parts) if depth < _DEPTH else ():
+            try:
+                found = read(data)
+            except self._invalid:
+                continue
+            if read is self._scalars:
+                return found
+            if type(found) is dict:
+                return dict(zip(found, self._each(list(found.values()), len(data), depth), strict=True))
+            return self._each(found, len(data), depth)
+        check_maps(data, self._unpack, opaque=_OPAQUE)
+        return self._unpack(data)
+
+    def _each(self, parts: list[Any], size: int, depth: int) -> list[Any]:
+        """Return what undecoded ``parts`` say, some at a time."""
+        out: list[Any] = []
+        step = max(1, len(parts) * SHORT // size)
+        for at in range(0, len(parts), step):
+            some = parts[at : at + step]
+            together = b"\xdd%b%b" % (len(some).to_bytes(4, "big"), b"".join(some))
+            if len(together) <= 2 * SHORT:
+                out += self._unpack(together)
+            else:
+                out += [self._large(bytes(part), depth + 1) for part in some]
+        return out
+
     def _untag(self, code: int, data: Any) -> Any:
         if code == _BIGINT:
             return int.from_bytes(bytes(data), "big", signed=True)
-        body = self._unpack(data)
+        body = self._unpack(data) if len(data) <= SHORT else self._large(bytes(data))
+        if (make := _HASHED.get(code)) is not None:
+            made = filled(make, _of(list, body), len(data))
+            return frozenset(made) if code == _FROZENSET else made
         maker = _MAKERS.get(code)
         if maker is None:
             raise Undecodable(f"unknown tag {code}")
@@ -218,10 +265,10 @@ def _of(kind: type, body: Any) -> Any:
     return body
 
 
+_HASHED: Final[dict[int, Any]] = {_SET: set, _FROZENSET: set, _PAIRS: dict}
+
 _MAKERS: Final[dict[int, Callable[[Any], Any]]] = {
     _TUPLE: lambda b: tuple(_of(list, b)),
-    _SET: lambda b: set(_of(list, b)),
-    _FROZENSET: lambda b: frozenset(_of(list, b)),
     _DECIMAL: Decimal,
     _UUID: lambda b: UUID(bytes=b),
     _DATETIME: lambda b: datetime.fromisoformat(b[0]).replace(fold=b[1], tzinfo=_from_zone(b[2])),
@@ -230,7 +277,6 @@ _MAKERS: Final[dict[int, Callable[[Any], Any]]] = {
     _DELTA: lambda b: timedelta(days=b[0], seconds=b[1], microseconds=b[2]),
     _COMPLEX: lambda b: complex(b[0], b[1]),
     _BYTEARRAY: lambda b: bytearray(_of(bytes, b)),
-    _PAIRS: lambda b: dict(_of(list, b)),
     _ENUM: lambda b: _make_enum(*b),
     _OBJECT: lambda b: _make_object(*b),
 }
