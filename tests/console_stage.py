@@ -63,15 +63,16 @@ def stage(folder: Path) -> Console:
         queues.enqueue("ticket", {"order": n}, tags=["summer-festival"])
     queues.cron("nightly report", "30 3 * * *", "badge", queue="low", timezone="Europe/Berlin")
     cache = CacheManager(namespace="site")
-    for n in range(4_000):
-        cache.get_or_load(f"event:{int(dice.paretovariate(0.9)) % 300}", lambda n=n: {"seats": n})
     engine = _shop(folder, dice)
     recorder = QueryRecorder(engine, frames=1)
     _visits(engine, dice)
-    return Console(
+    console = Console(
         queues=queues, cache=cache, optimizer=DatabaseOptimizer(engine, source=recorder), scaler=scaler,
         title="Box office", may=lambda *asked: True, clock=clock,
     )  # fmt: skip
+    for n in range(4_000):
+        cache.get_or_load(f"event:{int(dice.paretovariate(0.9)) % 300}", lambda n=n: {"seats": n})
+    return console
 
 
 def _jobs(queues: QueueManager, clock: FakeClock, dice: Random) -> None:

@@ -128,7 +128,8 @@ def main(argv: list[str]) -> int:
         log = Path(folder := stack.enter_context(tempfile.TemporaryDirectory())) / "decisions.jsonl"
         url = redis.url
         if args.postgres:
-            url = stack.enter_context(PostgresServer()).fresh_database()
+            postgres = stack.enter_context(PostgresServer())
+            url = stack.enter_context(postgres.fresh_database())
         began = time.monotonic()
         fill_jobs(url, args.jobs)
         print(

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, insert, text
+from sqlalchemy import Engine, create_engine, insert, select, text
 
 from eventperf.cache import CacheManager
 from eventperf.dbopt import QueryRecorder
@@ -32,6 +32,8 @@ def manager(url: str) -> QueueManager:
 def fill_jobs(url: str, count: int) -> None:
     """Store jobs of all states: most wait, some are delayed, some have ended."""
     with manager(url) as queues:
+        if not url.startswith("redis"):
+            queues.backend.create_schema()  # type: ignore[attr-defined]
         ended = min(20_000, count // 10)
         queues.enqueue_many("mail", ({"order": n} for n in range(ended)), queue="high")
         station = Station(queues, "mail", lease_s=600)
@@ -77,6 +79,7 @@ def sql_minutes(url: str, minutes: Sequence[int]) -> None:
     """The same, in the table of an SQL store."""
     engine = create_engine(url)
     with engine.begin() as db:
+        namespace = db.execute(select(tables.jobs.c.ns).limit(1)).scalar_one()
         for minute in minutes:
             found = [
                 Interval(at=minute * MINUTE_S, queue=queue, type=type_, completed=50, failed=1)
@@ -87,7 +90,7 @@ def sql_minutes(url: str, minutes: Sequence[int]) -> None:
                 for k in range(8):
                     one.wait.add(20 + (minute + k) % 40, 6)
                     one.run.add(20 + (minute + k) % 40, 6)
-            row = {"ns": "bench", "minute": minute, "facts": measuring._text(found)}
+            row = {"ns": namespace, "minute": minute, "facts": measuring._text(found)}
             db.execute(insert(tables.minutes), row)
         if engine.dialect.name == "postgresql":
             db.execute(text("ANALYZE"))

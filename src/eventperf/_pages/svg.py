@@ -11,6 +11,7 @@ from .style import PLOTS
 Points = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 860, 270, 64, 34, 8, 16  # of the axes; a legend comes on top
+NARROW = 520  # one of several beside one another: letters keep their size
 _LABEL, _BAR = 330, 400  # widths of the names and of the longest bar
 _ROW, _LETTER = 20, 7.2  # height of a line of the legend, width of a letter
 
@@ -55,6 +56,7 @@ def lines(
     areas: int = 0,
     marks: Sequence[tuple[float, str]] = (),
     title: str = "",
+    width: int = WIDTH,
 ) -> Html:
     """Return a line plot with a legend.
 
@@ -64,12 +66,13 @@ def lines(
         log: Whether the vertical axis is logarithmic; what is not above 0 is left out then.
         marks: Places on the horizontal axis that mean something, each with its name.
         title: What the plot shows; its axes by default.
+        width: Of the picture; letters are as large as 12 of it.
     """
     shown = [(name, [p for p in points if p[1] > 0 or not log]) for name, points in series]
     points = [point for _, each in shown for point in each]
     if not points:
         return tag("p", "Nothing was measured.", class_="muted")
-    frame = _Frame(points, log, [at for at, _ in marks])
+    frame = _Frame(points, log, [at for at, _ in marks], width)
     parts = [*frame.axes(), *(frame.mark(at, name) for at, name in marks)]
     for n, (_, each) in enumerate(shown):
         path = [frame.place(*p) for p in each]
@@ -77,7 +80,7 @@ def lines(
             path = [(path[0][0], HEIGHT - BOTTOM), *path, (path[-1][0], HEIGHT - BOTTOM)]
         text = " ".join(f"{a:.1f},{b:.1f}" for a, b in path)
         parts.append(tag("polyline", class_=f"{'a' if n < areas else 's'}{n}", points=text))
-    return _picture(HEIGHT, [name for name, _ in series], title or f"{y} against {x}", parts)
+    return _picture(HEIGHT, [name for name, _ in series], title or f"{y} against {x}", parts, width)
 
 
 def _magnitude(value: float) -> float:
@@ -87,8 +90,8 @@ def _magnitude(value: float) -> float:
 class _Frame:
     """From values to places on the picture."""
 
-    def __init__(self, points: Points, log: bool, marks: Sequence[float] = ()) -> None:
-        self._log = log
+    def __init__(self, points: Points, log: bool, marks: Sequence[float], width: int) -> None:
+        self._log, self._width = log, width
         across = [*(p[0] for p in points), *marks]
         self._left, self._right = min(across), max(across)
         values = [p[1] for p in points]
@@ -98,7 +101,7 @@ class _Frame:
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         level = _magnitude(y) if self._log else y
-        across = (x - self._left) / ((self._right - self._left) or 1) * (WIDTH - LEFT - RIGHT)
+        across = (x - self._left) / ((self._right - self._left) or 1) * (self._width - LEFT - RIGHT)
         return LEFT + across, TOP + (self._high - level) / (self._high - self._low) * (HEIGHT - TOP - BOTTOM)
 
     def mark(self, x: float, name: str) -> Html:
@@ -114,7 +117,7 @@ class _Frame:
         for tick in ticks:
             at = self.place(self._left, tick)[1]
             parts.append(
-                tag("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=f"{at:.1f}", y2=f"{at:.1f}")
+                tag("line", class_="grid", x1=LEFT, x2=self._width - RIGHT, y1=f"{at:.1f}", y2=f"{at:.1f}")
             )
             parts.append(tag("text", number(tick), x=LEFT - 8, y=f"{at + 4:.1f}", text_anchor="end"))
         for value in nice(self._left, self._right, 8):
@@ -163,26 +166,28 @@ def _logarithmic(values: Sequence[float]) -> Callable[[float], float]:
     return lambda value: (math.log10(value) - low) / span if value > 0 else 0.0
 
 
-def _legend(names: Sequence[str], title: str) -> tuple[list[Html], float]:
+def _legend(names: Sequence[str], title: str, width: int) -> tuple[list[Html], float]:
     """Return the names of the series in their colours, then what is shown, and the height they take."""
     parts, left, row = [], 0.0, 0
     for n, name in enumerate([*names, title]):
-        width = 24 + len(name) * _LETTER
-        if left + width > WIDTH:
+        long = 24 + len(name) * _LETTER
+        if left and left + long > width:
             left, row = 0.0, row + 1
         if n < len(names):
             parts.append(
                 tag("rect", class_=f"b{n}", x=f"{left:.0f}", y=row * _ROW + 3, width=11, height=11, rx=2)
             )
         parts.append(tag("text", name, x=f"{left + (16 if n < len(names) else 4):.0f}", y=row * _ROW + 13))
-        left += width
+        left += long
     return parts, (row + 1) * _ROW + 4
 
 
-def _picture(height: float, names: Sequence[str], title: str, parts: Sequence[Html]) -> Html:
-    marks, above = _legend(names, title)
+def _picture(
+    height: float, names: Sequence[str], title: str, parts: Sequence[Html], width: int = WIDTH
+) -> Html:
+    marks, above = _legend(names, title, width)
     body = tag("g", *parts, transform=f"translate(0 {above:g})")
-    return tag("svg", *marks, body, viewBox=f"0 0 {WIDTH} {height + above:g}", role="img", aria_label=title)
+    return tag("svg", *marks, body, viewBox=f"0 0 {width} {height + above:g}", role="img", aria_label=title)
 
 
 def standalone(plot: Html) -> str:

@@ -269,6 +269,9 @@ def test_a_telephone_needs_no_scrolling_to_the_side(chromium: Any, site: Site) -
             chromium.get(site.url + page)
             wide = chromium.execute_script("return document.documentElement.scrollWidth")
             assert wide <= 375, page
+            tall = chromium.execute_script("""return Math.max(0, ...[...document.querySelectorAll("tbody tr")]
+                .map(row => row.getBoundingClientRect().height))""")
+            assert tall < 350, f"{page}: a row takes half of the screen"
     finally:
         chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

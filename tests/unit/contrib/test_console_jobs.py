@@ -13,6 +13,7 @@ from console_asks import CURE, HOSTILE, assert_harmless, everything, get
 from eventperf.contrib.console import Console, ConsoleAction, read_only
 from eventperf.contrib.console.guard import COOKIE, token_of
 from eventperf.contrib.console.parts.minutes import Minutes, _rate
+from eventperf.contrib.console.view import listing
 from eventperf.contrib.console.web import Request, Response
 from eventperf.queues import JobSpec, JobState, Limit, QueueManager
 from eventperf.queues.minutes import Interval, Metrics
@@ -394,7 +395,19 @@ def test_each_type_is_counted_by_itself_however_often_it_is_looked_at() -> None:
     for path in ("/", "/queues", "/queues"):
         page = assert_harmless(get(console, path))
     table = page.text[page.text.index("By queue and type") :]
-    assert re.search(r"normalticket4.*normalmail3", table, re.DOTALL)
+    assert re.search(r"normalticket4000.*normalmail3000", table, re.DOTALL), "failed, retried, crashed too"
+
+
+def test_a_row_that_does_not_fit_its_headings_is_no_table() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        listing("figures", ["name", "count", "share"], [("a", 1)])
+
+
+def test_enter_in_the_field_of_a_time_gives_that_time_and_does_not_cancel(queues: QueueManager) -> None:
+    page = assert_harmless(get(Console(queues=queues, may=everything), "/queues/jobs"))
+    form = page.tags[max(n for n, (name, _) in enumerate(page.tags) if name == "form") :]
+    first = next(attributes for name, attributes in form if name == "button")
+    assert first["value"] == "job.reschedule", "a browser takes the first button"
 
 
 def test_minutes_that_are_over_are_kept_as_a_whole_look_would_find_them() -> None:

@@ -114,16 +114,29 @@ def age(seconds: float) -> str:
 
 
 def listing(
-    caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[int] = ()
+    caption: str,
+    columns: Sequence[object],
+    rows: Iterable[Sequence[object]],
+    numbers: Sequence[int] = (),
+    prose: Sequence[int] = (),
 ) -> Html:
-    """Return a table that a screen reader can announce; columns at ``numbers`` stand right."""
+    """Return a table that a screen reader can announce.
 
-    def kind(at: int) -> str | None:
-        return "n" if at in numbers else None
+    Args:
+        caption: What it lists.
+        columns: Headings.
+        rows: As many cells each.
+        numbers: Columns that stand right.
+        prose: Columns of sentences, which are not squeezed on a narrow screen.
+    """
 
-    head = tag("tr", *(tag("th", c, scope="col", class_=kind(i)) for i, c in enumerate(columns)))
-    body = [tag("tr", *(tag("td", c, class_=kind(i)) for i, c in enumerate(row))) for row in rows]
-    whole = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body))
+    def line(kind: str, cells: Sequence[object], **more: str) -> Html:
+        classes = ["n" if at in numbers else "prose" if at in prose else None for at in range(len(columns))]
+        return tag("tr", *(tag(kind, c, class_=k, **more) for c, k in zip(cells, classes, strict=True)))
+
+    body = [line("td", row) for row in rows]
+    head = tag("thead", line("th", columns, scope="col"))
+    whole = tag("table", tag("caption", caption), head, tag("tbody", *body))
     return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 

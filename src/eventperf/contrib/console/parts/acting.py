@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 FILTERS: Final = ("state", "queue", "type", "tag", "text")
 _STATES: Final = {
+    "job.reschedule": ("waiting", "delayed"),  # first: what Enter does in the field beside it
     "job.retry": ("failed",),
     "job.cancel": ("active", "waiting", "delayed"),
-    "job.reschedule": ("waiting", "delayed"),
     "job.delete": ("failed", "completed", "cancelled"),
 }
 _NEEDS: Final = {"job.retry": "dead_letter", "job.reschedule": "update", "job.delete": "delete"}
@@ -30,9 +30,9 @@ _TRIED: Final = 20  # queues in which a job is looked for whose record is gone
 
 
 def possible(manager: QueueManager) -> list[str]:
-    """Return the actions that the manager's store can do."""
+    """Return the actions that the manager's store can do, in the order of their buttons."""
     has = manager.backend.capabilities
-    return sorted(a for a in ACTIONS if a not in _NEEDS or _NEEDS[a] in has)
+    return [a for a in _STATES if a not in _NEEDS or _NEEDS[a] in has]
 
 
 def verb(action: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventperf._core.clock import Clock
 from eventperf._pages.html import Html, tag
-from eventperf._pages.svg import lines
+from eventperf._pages.svg import NARROW, lines
 from eventperf.contrib.console.texts import say
 
 if TYPE_CHECKING:
@@ -59,7 +59,11 @@ class Course:
             (say("loads_of_late"), loads, say("unit_loads")),
         ]
         shown = [
-            tag("div", tag("h3", title), lines([(name, points)], x=x, y=y, title=say("against", x=x, y=y)))
+            tag(
+                "div",
+                tag("h3", title),
+                lines([(name, points)], x=x, y=y, title=say("against", x=x, y=y), width=NARROW),
+            )
             for title, points, y in drawn
             if points
         ]

@@ -142,7 +142,9 @@ class DatabasePart:
             for index in advice.indexes
         ]  # fmt: skip
         columns = heads("name index gain proof blank statement")
-        table = listing(say("gain_by", gain=f"{advice.gain:.0%}", proof=advice.proof), columns, rows, [2])
+        table = listing(
+            say("gain_by", gain=f"{advice.gain:.0%}", proof=advice.proof), columns, rows, [2], [5]
+        )
         gone = sorted((before or set()) - {index.spec.label() for index in advice.indexes})
         lost = tag("p", say("no_longer", indexes=shown(", ".join(gone))), class_="muted") if gone else ""
         return markup(table, lost, tag("p", more))

@@ -80,23 +80,26 @@ def _form(
     view: View, name: str, manager: QueueManager, asked: dict[str, str], jobs: Sequence[JobInfo]
 ) -> Html:
     may = [a for a in possible(manager) if view.may(a, None)]
+    every: object = ""
+    if may:
+        every = tag("input", type="checkbox", data_all="", hidden="", aria_label=say("choose_all"))
     table = listing(
-        say("n_jobs", n=len(jobs)), heads("blank job type queue state tries since error"),
-        [_row(view, name, job, bool(may)) for job in jobs], [5],
+        say("n_jobs", n=len(jobs)), [every, *heads("job type queue state tries since error")],
+        [_row(view, name, job, bool(may)) for job in jobs], [5], [7],
     )  # fmt: skip
     if not may:
         return table
-    everything = tag("input", type="checkbox", data_all="", hidden="", aria_label=say("choose_all"))
-    buttons = [
-        markup(
-            when() if a == "job.reschedule" else "",
-            tag("button", verb(a), type="submit", name_="action", value=a), " ",
-            tag("button", say("do_all", verb=verb(a)), type="submit", name_="all", value=a), " ",
-        )
-        for a in may
-    ]  # fmt: skip
-    sent = hidden({"manager": name, **asked})
-    return view.form("/queues/jobs", *sent, everything, table, *buttons, class_=None)
+    chosen, all_ = (
+        [tag("button", verb(a), type="submit", name_=what, value=a) for a in may]
+        for what in ("action", "all")
+    )
+    later = when() if "job.reschedule" in may else ""
+    rows = [_deeds(say("with_chosen"), later, *chosen), _deeds(say("with_all"), *all_)]
+    return view.form("/queues/jobs", *hidden({"manager": name, **asked}), table, *rows, class_="deeds")
+
+
+def _deeds(name: str, *fields: object) -> Html:
+    return tag("p", tag("span", name), *fields, role="group", aria_label=name)
 
 
 def _row(view: View, name: str, job: JobInfo, may: bool) -> tuple[object, ...]:
@@ -179,7 +182,7 @@ def _attempts(view: View, job: JobInfo) -> Iterator[Html]:
         )
         for a in job.attempts
     ]
-    yield listing(say("oldest_first"), heads("try outcome began took worker error"), rows, [0, 3])
+    yield listing(say("oldest_first"), heads("try outcome began took worker error"), rows, [0, 3], [5])
     if not view.may("view.payload", job.id):
         yield concealed(say("what_tracebacks"))
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from eventperf._core.clock import Clock
 from eventperf._core.durations import seconds
 from eventperf._pages.html import Html, markup, tag
-from eventperf._pages.svg import lines
+from eventperf._pages.svg import NARROW, lines
 from eventperf.contrib.console.texts import heads, say
 from eventperf.contrib.console.view import View, age, empty, listing
 
@@ -110,7 +110,7 @@ def _drawn(series: Lines, unit: str) -> Html:
     if not any(points for _, points in series):
         return empty(say("no_minutes"))
     x = say("minutes_from_now")
-    return lines(series, x=x, y=unit, title=say("against", x=x, y=unit))
+    return lines(series, x=x, y=unit, title=say("against", x=x, y=unit), width=NARROW)
 
 
 def _steps(metrics: Metrics) -> list[float]:
@@ -148,7 +148,7 @@ def _table(metrics: Metrics, span: str) -> Html:
     found = metrics.by("queue", "type")
     rows = [
         (
-            i.queue, i.type, f"{i.completed:,}", f"{i.failed:,}", f"{i.retried:,}",
+            i.queue, i.type, f"{i.completed:,}", f"{i.failed:,}", f"{i.retried:,}", f"{i.crashed:,}",
             *(_time(h.percentile(p)) for h in (i.wait, i.run) for p in (50, 99)),
         )
         for i in sorted(found.values(), key=lambda i: -_ended(i))[:50]

@@ -84,15 +84,21 @@ class QueuesPart:
 
     def _room(self, view: View, name: str, manager: QueueManager) -> Iterator[object]:
         yield self._status(view, name, manager)
-        yield tag("p", view.link("/queues/rules", say("rules"), **{"in": name}))
         has = manager.backend.capabilities
-        if "roster" in has:
-            yield tag("p", view.link("/queues/workers", say("workers"), **{"in": name}))
-        if "search" in has:
-            yield tag("p", view.link("/queues/jobs", say("find_jobs"), **{"in": name}))
+        near = [
+            ("/queues/jobs", "find_jobs", "search" in has),
+            ("/queues/workers", "workers", "roster" in has),
+        ]
+        links = [
+            view.link(path, say(text), **{"in": name})
+            for path, text, is_there in (*near, ("/queues/rules", "rules", True))
+            if is_there
+        ]
+        yield tag("nav", *links, class_="tabs", aria_label=say("more_of", name=name))
         if name in self._minutes:
             yield minutes.section_of(view, self._minutes[name])
         if view.may("queue.purge", None):
+            yield tag("h3", say("purge_head"))
             yield self._purging(view, name, manager)
 
     def _purging(self, view: View, name: str, manager: QueueManager) -> Html:

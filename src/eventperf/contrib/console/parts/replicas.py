@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from eventperf._pages.html import Html, markup, tag
-from eventperf._pages.svg import lines
+from eventperf._pages.svg import NARROW, lines
 from eventperf.contrib.console.texts import heads, say
 from eventperf.contrib.console.view import age, listing, moment
 
@@ -71,7 +71,7 @@ def plots(
         "div",
         *(
             tag("div", tag("h3", name), lines(shown, x=x, y=y, areas=areas, marks=marks,
-                                              title=say("against", x=x, y=y)))
+                                              title=say("against", x=x, y=y), width=NARROW))
             for name, shown, y, areas in drawn
         ),
         class_="multiples",

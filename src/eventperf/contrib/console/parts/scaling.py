@@ -107,7 +107,7 @@ class ScalingPart:
             yield from self._drawn(name, scaler, decisions)
         rows = [_row(d) for d in decisions[:_DECISIONS] if d.action != "none" or d.error or d.blind]
         columns = heads("when target change wanted limiting why")
-        yield listing(say("decisions"), columns, rows[:50])
+        yield listing(say("decisions"), columns, rows[:50], prose=[5])
         full = (tag("pre", last.explain()) for last in islice(newest.values(), 50))
         yield tag("details", tag("summary", say("newest_in_full")), *full)
         if name in self._alerts:
@@ -170,7 +170,7 @@ def _alerts(heard: Sequence[Alert]) -> Html:
         (moment(a.at), a.target, a.kind, say("recovered") if a.recovered else "", a.text)
         for a in reversed(heard)
     ]
-    return listing(say("alerts_told"), heads("when target kind state why"), rows)
+    return listing(say("alerts_told"), heads("when target kind state why"), rows, prose=[4])
 
 
 def _newest(scaler: Any, most: int) -> list[ScalingDecision]:

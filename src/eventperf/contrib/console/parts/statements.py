@@ -67,7 +67,7 @@ class Statements:
         last = say("mean_of_last", age=age(since)) if since else say("lately")
         columns = [*heads("statement calls total share mean longest"), last]
         what = say("by_time" if shows else "by_time_hidden")
-        return listing(what, columns, rows, range(1, 7))
+        return listing(what, columns, rows, range(1, 7), [0])
 
     def _lately(self, slow: Sequence[SlowQuery]) -> tuple[float, Mapping[str, float]]:
         """Return since when there are readings, and the mean time of what ran since, by fingerprint."""
@@ -91,7 +91,7 @@ class Statements:
         shows = view.may("view.sql", None)
         rows = [_loop(loop, shows) for loop in found[:_LOOPS]]
         columns = heads("where transactions statements most total fix")
-        return listing(say("loops"), columns, rows, range(1, 5))
+        return listing(say("loops_told"), columns, rows, range(1, 5), [0, 5])
 
 
 def _loop(loop: NPlusOne, shows: bool) -> tuple[object, ...]:
