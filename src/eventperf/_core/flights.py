@@ -8,8 +8,11 @@ that the caller loads for itself instead of standing still for ever.
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,13 +20,23 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final
 
+from .contexts import reset
+
 OPEN: Final = "open"
 VALUE: Final = "value"
 ERROR: Final = "error"
 ABANDONED: Final = "abandoned"
 """The leader was cancelled or killed: whoever waited goes round again, and one of them leads."""
 
+LOOK_S: Final = 1.0
+"""How often whoever waits for a task of another loop looks whether that loop is still there."""
+
 _leading: ContextVar[tuple[Flight, ...]] = ContextVar("eventperf_leading", default=())
+
+
+def _running_loop() -> Any:
+    asyncio = sys.modules.get("asyncio")
+    return asyncio._get_running_loop() if asyncio is not None else None
 
 
 class Flight:
@@ -42,7 +55,7 @@ class Flight:
     """
 
     __slots__ = (
-        "_landed_with", "_thread", "_waits_on", "_wakers", "fenced", "fenced_tags", "is_outdated",
+        "_landed_with", "_loop", "_thread", "_waits_on", "_wakers", "fenced", "fenced_tags", "is_outdated",
         "is_refresh", "key", "outcome", "said", "state",
     )  # fmt: skip
 
@@ -56,6 +69,7 @@ class Flight:
         self.is_outdated: bool = False
         self.is_refresh: bool = False
         self._thread = thread
+        self._loop: Any = _running_loop()
         self._landed_with: TracebackType | None = None
         self._waits_on: Flight | None = None
         self._wakers: list[Callable[[], object]] = []
@@ -67,6 +81,11 @@ class Flight:
             # As it landed: the frames of everybody who was told before would pile up in it otherwise.
             raise error.with_traceback(self._landed_with)
         return self.outcome
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether it can never land: its task's loop was closed under it."""
+        return self._loop is not None and bool(self._loop.is_closed())
 
     @property
     def is_awaited(self) -> bool:
@@ -103,7 +122,7 @@ class Flights:
         """
         with self._mu:
             flight = self._open.get(key)
-            if flight is not None:
+            if flight is not None and not flight.is_orphan:
                 late = flight.fenced_tags and (
                     tags is None or flight.said or not flight.fenced_tags.isdisjoint(tags)
                 )
@@ -142,7 +161,7 @@ class Flights:
 
     def moved(self, flight: Flight) -> None:
         """Say that the load of ``flight`` goes on in this thread (a caller handed it over)."""
-        flight._thread = threading.get_ident()
+        flight._thread, flight._loop = threading.get_ident(), _running_loop()
 
     @contextmanager
     def leading(self, *flights: Flight) -> Iterator[None]:
@@ -151,7 +170,7 @@ class Flights:
         try:
             yield
         finally:
-            _leading.reset(token)
+            reset(_leading, token)
 
     def fence(self, *keys: object) -> None:
         """An invalidation of ``keys``: loads under way may not be stored, later callers load anew."""
@@ -203,13 +222,25 @@ class Flights:
                 return True
             flight._wakers.append(parked.release)
         try:
-            return parked.acquire(timeout=-1 if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
+            return self._park(flight, timeout_s, lambda s: parked.acquire(timeout=s))
         finally:
             if flight.state == OPEN:
                 with self._mu:
                     if parked.release in flight._wakers:
                         flight._wakers.remove(parked.release)
             self._waited()
+
+    def _park(self, flight: Flight, timeout_s: float | None, wait: Callable[[float], bool]) -> bool:
+        """Wait; where a task of some loop leads, look from time to time whether that loop is still there."""
+        if flight._loop is None:
+            return wait(-1 if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
+        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while not wait(max(0.0, min(LOOK_S, end - time.monotonic()))):
+            if flight.is_orphan:
+                self.land(flight, ABANDONED)
+            elif time.monotonic() >= end:
+                return False
+        return True
 
     async def await_(self, flight: Flight, timeout_s: float | None = None) -> bool:
         """Suspend this task until ``flight`` lands; cancelling the task harms nobody."""
@@ -233,11 +264,21 @@ class Flights:
                 return True
             flight._wakers.append(wake)
         try:
-            if timeout_s is None:
+            if timeout_s is None and flight._loop in (None, loop):
                 await landed
                 return True
-            done, _ = await asyncio.wait({landed}, timeout=timeout_s)
-            return bool(done)
+            if flight._loop in (None, loop):
+                done, _ = await asyncio.wait({landed}, timeout=timeout_s)
+                return bool(done)
+            end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+            while not landed.done():
+                if flight.is_orphan:
+                    self.land(flight, ABANDONED)
+                left = min(LOOK_S, end - time.monotonic())
+                if left <= 0:
+                    return False
+                await asyncio.wait({landed}, timeout=left)
+            return True
         finally:
             with self._mu:
                 if wake in flight._wakers:

@@ -15,6 +15,8 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Final, Protocol
 
+from eventperf._core.contexts import reset
+
 BYTES_PER_S: Final = 1_000_000
 """The slowest line that a large value is given the time for."""
 
@@ -52,7 +54,7 @@ def within(budget_s: float) -> Iterator[None]:
     try:
         yield
     finally:
-        current.reset(token)
+        reset(current, token)
 
 
 class Patience:
@@ -113,7 +115,7 @@ class Patience:
         if self._handle is not None:
             self._handle.cancel()
         if self._token is not None:
-            current.reset(self._token)
+            reset(current, self._token)
         if not self._expired:
             return
         if sys.version_info >= (3, 11) and self._task.uncancel() > self._cancelling:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
+from eventperf._core.contexts import reset
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.logs import hush
 
@@ -64,7 +65,7 @@ def listening(said: Said) -> Iterator[None]:
         yield
     finally:
         DIRTY.pop(("reads", id(said)), None)
-        _said.reset(token)
+        reset(_said, token)
 
 
 def note_reads() -> None:

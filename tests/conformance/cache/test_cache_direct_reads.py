@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from eventperf._redis.patience import Patience
 from eventperf.cache import RedisStore, StoreUnavailable
+from eventperf.cache.backends.redis.patience import LEAST_S
 from eventperf.cache.values.envelope import OTHER_TYPE
 
 KEYS = [f"k{n}" for n in range(40)]
@@ -193,6 +195,30 @@ def test_a_loop_that_stood_still_is_no_silent_server(redis_url):
         loop.close()
         store.delete(["k1"])
         store.close()
+
+
+def test_many_commands_at_once_have_the_time_of_each(redis_url, monkeypatch):
+    """A server at work on five hundred scripts, on a machine that is busy, is not silent."""
+    given = []
+
+    class Noted(Patience):
+        def __init__(self, budget_s: float) -> None:
+            given.append(budget_s)
+            super().__init__(budget_s)
+
+    monkeypatch.setattr("eventperf.cache.backends.redis.server.Patience", Noted)
+    store = RedisStore(redis_url)
+
+    async def go():
+        keys = [f"part:{n}" for n in range(1_200)]
+        await store.aacquire_many(keys, "t", lease_s=5, force=set())
+        await store.arelease_many("t", keys)
+        await store.aclose()
+
+    asyncio.run(go())
+    store.close()
+    assert len(given) >= 6
+    assert max(given) >= LEAST_S + 499 * 0.0004
 
 
 def test_a_cluster_answers_in_order(redis_cluster_url):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -278,3 +279,40 @@ def test_an_evicted_lease_costs_one_more_load_at_most(private_redis):
         now = one.get_or_load("k", lambda: "third")
         assert now in ("second", "third")
         wait_until(lambda: one.get("k") == two.get("k") == now, 5, what="one value everywhere")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize("is_shared", [False, True], ids=["memory", "redis"])
+@pytest.mark.parametrize("way", ["one", "many", "refresh", "cached"])
+def test_a_loop_that_ends_under_its_leader_hands_over(redis_url, is_shared, way):
+    """Its coroutine is thrown away; who waits in a thread loads, and hears nothing of contexts and loops."""
+    options = CacheOptions(lease=1)
+    with CacheManager(redis_url if is_shared else None, namespace=uuid4().hex, options=options) as cache:
+
+        async def never(*_keys):
+            await asyncio.Event().wait()
+
+        calls = {
+            "one": lambda: cache.aget_or_load("k", never),
+            "many": lambda: cache.aget_or_load_many(["k"], never),
+            "refresh": lambda: cache.arefresh("k", never),
+            "cached": cache.cached(key="k")(never),
+        }
+        loop = asyncio.new_event_loop()
+        tasks = [loop.create_task(calls[way]())]
+
+        async def begun():
+            while "k" not in cache._core.flights._open:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.01)
+
+        loop.run_until_complete(begun())
+        flight = cache._core.flights._open["k"]
+        with ThreadPoolExecutor(1) as pool:
+            waiter = pool.submit(cache.get_or_load, "k", lambda: "after")
+            wait_until(lambda: flight.is_awaited, what="a waiter")
+            loop.close()
+            tasks.clear()
+            gc.collect()
+            assert waiter.result(20) == "after"
+        assert cache.stats().breaker != "open"

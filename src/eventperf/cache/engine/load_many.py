@@ -209,7 +209,8 @@ def _load_leased(
     assert core.keeper is not None
     if outers:
         lease_s = batch.options.in_seconds.lease
-        core.keeper.keep(tier.renew_many, outers, token, lease_s, lambda: True)
+        first = mine[next(iter(leased))]
+        core.keeper.keep(tier.renew_many, outers, token, lease_s, lambda: not first.is_orphan)
     kept: set[str] = set()
     try:
         versions: dict[str, str] = {}

@@ -350,10 +350,10 @@ def _wanted(core: Core, job: Job, flight: Flight, in_background: bool) -> Callab
     otherwise for as long as it is of use before somebody has to: a few leases, or the rest of the old value.
     """
     if not in_background:
-        return lambda: True
+        return lambda: not flight.is_orphan
     old_s = job.stale.hard_s if job.stale is not None else 0.0
     until = core.now() + max(PATIENT_LEASES * job.options.in_seconds.lease, old_s)
-    return lambda: flight.is_awaited or core.now() < until
+    return lambda: not flight.is_orphan and (flight.is_awaited or core.now() < until)
 
 
 def give_back(core: Core, tier: Tier, token: str, outers: list[str]) -> Steps[None]:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMap
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from eventperf._core.contexts import reset
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.logs import logger
 
@@ -126,7 +127,7 @@ class HttpCacheMiddleware:
         try:
             await self.app(scope, received, copied)
         finally:
-            marks.reset(token)
+            reset(marks, token)
             if not ended:
                 copy.drop()
                 await copy.aend()
@@ -147,7 +148,7 @@ class HttpCacheMiddleware:
         try:
             await self.app(scope, receive, watched if asked.method not in SAFE else send)
         finally:
-            marks.reset(token)
+            reset(marks, token)
 
 
 class _Run:
@@ -183,7 +184,7 @@ class _Run:
         try:
             self.task = asyncio.ensure_future(self._app(self._scope, self._receive, self._take))
         finally:
-            marks.reset(token)
+            reset(marks, token)
         await asyncio.wait({self.task, self._decided}, return_when=asyncio.FIRST_COMPLETED)
         if not self._decided.done():
             task, self.task = self.task, None if self.task.exception() else self.task

@@ -9,6 +9,7 @@ from io import BytesIO
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
+from eventperf._core.contexts import reset
 from eventperf._core.errors import ConfigurationError
 
 from .flow import HttpCache
@@ -86,7 +87,7 @@ class WsgiCacheMiddleware:
             _close(answer)
             raise
         finally:
-            marks.reset(token)
+            reset(marks, token)
         return _Copied(copy, first, parts, answer)
 
     def _around(
@@ -101,7 +102,7 @@ class WsgiCacheMiddleware:
         try:
             return self.app(environ, started)
         finally:
-            marks.reset(token)
+            reset(marks, token)
 
 
 class _Run:
@@ -139,7 +140,7 @@ class _Run:
             _close(answer)
             raise
         finally:
-            marks.reset(token)
+            reset(marks, token)
         return self._gathered(answer, [*written, *seen], parts, said)
 
     def _gathered(

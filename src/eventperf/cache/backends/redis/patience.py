@@ -22,6 +22,8 @@ MOST_S: Final = 1.0
 ROUND_TRIPS: Final = 8
 """So many measured round trips long the server may be silent, between the two bounds above."""
 LARGE: Final = 65_536
+COMMAND_S: Final = 0.0005
+"""What each further command of one call may take: a script on a machine that is busy with other things."""
 
 
 class Timeout:
@@ -72,9 +74,9 @@ class Timeout:
         """How long a sign of life may take, which decides whether the time-out is too short."""
         return max(self.seconds, 0.6) if self.is_auto else self.seconds
 
-    def for_bytes(self, size: int) -> float:
-        """Return how long a command of so many bytes may take."""
-        return self.seconds + (size / BYTES_PER_S if size > LARGE else 0.0)
+    def for_bytes(self, size: int, commands: int = 1) -> float:
+        """Return how long commands of so many bytes in all may take: each is work for the server."""
+        return self.seconds + (size / BYTES_PER_S if size > LARGE else 0.0) + (commands - 1) * COMMAND_S
 
 
 def weight(command: tuple[Any, ...]) -> int:

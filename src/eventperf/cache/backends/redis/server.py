@@ -264,7 +264,7 @@ class Server:
         replies = list(map(self._settled, replies))
         again = [n for n, reply in enumerate(replies) if reply is REDO]
         if again:
-            with within(self.timeout.for_bytes(size)):
+            with within(self.timeout.for_bytes(size, len(again))):
                 asked = self.links.run([part[n] for n in again], size)
             for n, reply in zip(again, asked, strict=True):
                 replies[n] = reply
@@ -275,7 +275,7 @@ class Server:
         out: list[Any] = []
         with self.edge():
             for part, size in parts(commands):
-                async with Patience(self.timeout.for_bytes(size)):
+                async with Patience(self.timeout.for_bytes(size, len(part))):
                     out += map(fit, part, await self.links.arun(part))
         return out
 
