@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,7 +25,7 @@ from eventperf.scaling import (
     TargetTracking,
     decide,
 )
-from eventperf.scaling.policies.latency import late_share, replicas_for
+from eventperf.scaling.policies.latency import Reserve, late_share, replicas_for
 from eventperf.testing import FakeClock
 
 
@@ -216,3 +218,45 @@ def test_an_absurd_load_takes_no_longer_than_another() -> None:
     """One by one it would be 20 million steps."""
     found = replicas_for(4.5e8, capacity_rps=1e-6, concurrency=4, wait_s=0.25, share=0.001)
     assert found > 4.5e14
+
+
+@pytest.mark.parametrize("name", ["cpu", "backlog"])
+def test_a_metric_that_cannot_be_read_is_told_though_the_load_is_known(name: str) -> None:
+    whole = seen(0.0, 400.0, replicas=40)
+    observation = replace(whole, samples={**whole.samples, name: Sample(value=None, error="refused")})
+    wish = LatencyPolicy(capacity_rps=40).decide(observation)
+    assert list(wish.blind) == [name]
+    assert "refused" in wish.blind[name]
+
+
+def test_without_the_load_jobs_that_wait_start_the_first_replica() -> None:
+    none = TargetState(replicas=0, ready=0)
+    waiting = Observation(
+        at_s=0.0, state=none, min_replicas=0, max_replicas=9, samples={"backlog": Sample(value=3.0)}
+    )
+    wish = LatencyPolicy(capacity_rps=40).decide(waiting)
+    assert (wish.replicas, wish.reason) == (1, "jobs wait and nothing runs")
+    assert LatencyPolicy(capacity_rps=40).decide(replace(waiting, samples={})).replicas == 0
+
+
+@pytest.mark.parametrize(("cpu", "rate"), [(0.2, 80.0), (0.95, 380.0), (0.5, 0.9)])
+def test_capacity_is_learned_at_both_ends_and_from_little_load(cpu: float, rate: float) -> None:
+    wish = LatencyPolicy().decide(seen(0.0, rate, replicas=10, cpu=cpu))
+    assert wish.memory["capacity"] == pytest.approx(rate / (10 * cpu))
+
+
+def test_what_is_held_ready_without_the_load_is_not_taken_for_measured() -> None:
+    asked = []
+
+    class Watching(LatencyPolicy):
+        __slots__ = ()
+
+        def _reserve(self, *given: Any, measured: bool) -> Reserve:
+            asked.append(measured)
+            return Reserve()
+
+    policy = Watching(capacity_rps=40)
+    wish = policy.decide(seen(0.0, 400.0, replicas=20))
+    blind = replace(seen(15.0, 0.0, replicas=20), samples={}, memory=dict(wish.memory))
+    policy.decide(blind)
+    assert asked == [True, False]
