@@ -308,7 +308,10 @@ class WorkerStore(Protocol):
         ...
 
     def renew(self, worker: str, held: Sequence[tuple[str, int]], /) -> Renewed:
-        """Extend the leases ``(job id, token)`` by the worker's lease time."""
+        """Extend the leases ``(job id, token)`` by the worker's lease time, and what is known of it by three.
+
+        Called every third of a lease while the worker holds jobs, once a lease while it holds none.
+        """
         ...
 
     def note(

@@ -10,7 +10,7 @@ import pytest
 
 from eventperf.queues.protocols import Renewed, WorkerCard, WorkerFacts
 from eventperf.queues.working import health
-from eventperf.queues.working.contact import Contact
+from eventperf.queues.working.contact import RENEWING, Contact
 from eventperf.queues.working.heartbeat import Heartbeat
 
 
@@ -115,3 +115,39 @@ def test_no_renewal_lands_after_close() -> None:
     store.log.append("closed")
     heart.join(30)
     assert store.log == ["renewal begins", "renewal ends", "closed"]
+
+
+def test_a_worker_without_a_job_renews_once_a_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be a thousand idle workers; what is known of one lasts for three leases."""
+    now, renewed, held = [0.0], list[float](), dict[str, int]()
+    monkeypatch.setattr("eventperf.queues.working.heartbeat.time.monotonic", lambda: now[0])
+
+    class Store:
+        def renew(self, worker: str, held: Any, /) -> Renewed:
+            renewed.append(now[0])
+            return Renewed()
+
+    card = WorkerCard(id="w", types=frozenset(("x",)), room_by_queue={"normal": 1}, slots=1, lease_s=15.0)
+    contact = Contact("w", lambda up: None)
+    heart = Heartbeat(
+        Store(),  # type: ignore[arg-type]
+        card,
+        held,
+        poll_s=1.0,
+        on_wake=lambda: None,
+        on_renewed=lambda answer, asked: None,
+        contact=contact,
+    )
+
+    def turns(first: int, last: int) -> list[float]:
+        renewed.clear()
+        for now[0] in range(first, last, 5):
+            heart._beat()
+        return renewed
+
+    assert turns(0, 60) == [0, 15, 30, 45]
+    held["a"] = 1
+    assert turns(60, 75) == [60, 65, 70]
+    held.clear()
+    contact.refused(RENEWING, OSError("away"))
+    assert turns(75, 90) == [75], "what is refused is asked for again at the next turn, job or no job"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,11 +18,16 @@ from .guard import Guard
 _PATIENCE_S = 0.2
 """How long jobs must run before messages are waited for: shorter ones are over before anybody asks."""
 
+_REST = 0.9
+"""Leases after which a worker without a job renews: at every third turn, though that comes a little early."""
+
 _log = logger("eventperf.queues")
 
 
 class Heartbeat:
     """Renewals every third of a lease, whatever the event loop does, on a connection of its own.
+
+    A worker that holds no job renews once a lease: what others know of it lasts for three.
 
     Args:
         held: Leases to keep, job id to token; read here, changed by the loop.
@@ -61,6 +67,7 @@ class Heartbeat:
         self._closed = False
         self._waited_s = 0.0  # for an answer of the store, in this turn, beyond what was asked for
         self._held_up = ""  # why the next renewal comes late
+        self._renewed_at = -math.inf
         self._renewing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="eventperf-heartbeat", daemon=True)
 
@@ -101,7 +108,7 @@ class Heartbeat:
                     self._idle(left)
                 else:
                     due = time.monotonic() + every
-                    self._renew()
+                    self._beat()
             except StoreUnavailable as error:
                 self._contact.refused(RENEWING, error)
                 due = min(due, time.monotonic() + 0.5)
@@ -145,6 +152,13 @@ class Heartbeat:
             finally:
                 self._attending = False
 
+    def _beat(self) -> None:
+        rested = (time.monotonic() - self._renewed_at) / self._card.lease_s
+        if self._held or rested > _REST or not self._contact.can(RENEWING):
+            self._renew()
+        elif self._guard is not None:
+            self._guard.beat(())
+
     def _renew(self) -> None:
         with self._renewing:
             if self._closed:
@@ -152,6 +166,7 @@ class Heartbeat:
             sent = _snapshot(self._held)
             with self._asking(0.0):
                 answer = self._store.renew(self._card.id, sent)
+        self._renewed_at = time.monotonic()
         self._contact.taken(RENEWING)
         if self._held_up:
             tokens = dict(sent)

@@ -52,7 +52,7 @@ _STUCK_S = 0.1
 """Jobs held ready go back when none of them could start for this long: a slow job took the slots."""
 _GIVE_UP = 20
 """A worker whose claims fail so often in a row, for a reason that is no outage, ends with that error."""
-_POLL_S = 5.0
+_POLL_S = 7.5
 """How long an idle worker trusts wake-ups alone, at most half a lease."""
 
 

@@ -33,8 +33,9 @@ T = TypeVar("T")
 Ask = tuple[int, Callable[[Any], Any]]
 Plan = Generator[list[Ask], list[Any], T]
 
-_TOLD_S = 6
-"""Each partition hears of a worker within so many of its renewals; a card is known for nine."""
+_TURNS, _IDLE_TURNS = 6, 2
+"""Each partition hears of a worker within so many of its renewals while it holds jobs, and while it holds none;
+a card is known for nine and for three."""
 
 
 def _part(call: Callable[[Any, Any], Any], part: Any) -> Callable[[Any], Any]:
@@ -289,7 +290,7 @@ class Plans:
         desk = self.desks[worker]
         groups = self._by_partition([job_id for job_id, _ in held])
         count = self.routing.count
-        share = -(-count // _TOLD_S)
+        share = -(-count // (_TURNS if held else _IDLE_TURNS))
         told = [(desk.turn + step) % count for step in range(share)]
         desk.turn = (desk.turn + share) % count
         asked = list(dict.fromkeys((*groups, *told)))
