@@ -194,6 +194,8 @@ def _worker(queues: QueueManager, args: argparse.Namespace) -> int:
         raise ConfigurationError("app", redact(app), allowed)
     if args.processes is not None:
         return _supervised(args)
+    from eventperf.queues.working.closing import leave_soon
+
     print(f"worker {worker.id}: {', '.join(chosen or queues.queues)}", flush=True)
     with contextlib.ExitStack() as stack:
         if args.tethered:
@@ -206,6 +208,7 @@ def _worker(queues: QueueManager, args: argparse.Namespace) -> int:
             pulse = Pulse(worker)
             stack.enter_context(HealthServer(args.health, lambda: [pulse.report()]))
         worker.run(burst=args.burst, wait_for_store=not args.burst)
+    leave_soon(worker.abandon)
     return 0
 
 

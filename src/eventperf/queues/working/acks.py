@@ -76,6 +76,10 @@ class Acks:
         """Whether so much is unreported that no more should be claimed."""
         return len(self._pending) > 4 * _ACK_BATCH
 
+    def unreported(self) -> list[Outcome]:
+        """Return the outcomes that the store does not have yet."""
+        return [outcome for _, outcome, _ in self._pending]
+
     async def flushed(self) -> bool:
         """Wait until everything is reported; always true."""
         await self._none.wait()

@@ -110,6 +110,8 @@ class Heartbeat:
                     due = time.monotonic() + every
                     self._beat()
             except StoreUnavailable as error:
+                if self._closed:  # its connection was taken from it
+                    return
                 self._contact.refused(RENEWING, error)
                 due = min(due, time.monotonic() + 0.5)
                 time.sleep(0.1)

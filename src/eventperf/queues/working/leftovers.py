@@ -1,4 +1,4 @@
-"""Handlers in threads that outlive their worker: their jobs are kept from others until they have ended."""
+"""Handlers that outlive their worker: their jobs are kept from others until they have ended."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from .heartbeat import Heartbeat
 
 _log = logger("eventperf.queues")
 
+_BATCH = 500
+
 
 class Leftovers:
-    """Goes on renewing leases after a stop, for threads that nobody can stop.
+    """Goes on renewing leases after a stop, for what nobody can stop: threads, coroutines that go on.
 
     A job is handed back when its thread has ended, or when the process does (and its threads with it).
     """
@@ -34,12 +36,12 @@ class Leftovers:
         """Keep the leases of these threads' jobs until each has ended."""
         self._left = dict(left)
         _log.warning(
-            "worker %s stops beside handlers that run on in threads; these jobs go back once they or this "
+            "worker %s stops beside handlers that run on; these jobs go back once they or this "
             "process have ended: %s",
             self._worker,
             ", ".join(outcome.job_id for outcome in left.values()),
         )
-        atexit.register(self._at_exit)
+        atexit.register(self.hand_back)
         for future in left:
             future.add_done_callback(self._over)
 
@@ -50,10 +52,11 @@ class Leftovers:
         if outcome is not None:
             self._report([outcome])
         if is_last:
-            atexit.unregister(self._at_exit)
+            atexit.unregister(self.hand_back)
             self._close()
 
-    def _at_exit(self) -> None:
+    def hand_back(self) -> None:
+        """Give back all that is left: the process ends, and with it what runs."""
         with self._mu:
             outcomes, self._left = list(self._left.values()), {}
         if outcomes:
@@ -61,15 +64,30 @@ class Leftovers:
             self._close()
 
     def _report(self, outcomes: list[Outcome]) -> None:
-        try:
-            self._store.finish(outcomes)
-        except QueueError as error:
-            _log.warning("worker %s could not hand back %d jobs: %s", self._worker, len(outcomes), error)
+        _finish(self._store, self._worker, outcomes)
 
     def _close(self) -> None:
         self._heart.close()  # before: it would renew for a worker that has left
-        try:
-            self._store.leave(self._worker)
-        except QueueError as error:
-            _log.debug("worker %s could not sign off: %s", self._worker, error)
+        _leave(self._store, self._worker)
         self._store.close()
+
+
+def report_last(store: JobStore, worker: str, outcomes: list[Outcome]) -> None:
+    """Report what has ended and hand back the rest of a worker whose process ends now."""
+    for start in range(0, len(outcomes), _BATCH):
+        _finish(store, worker, outcomes[start : start + _BATCH])
+    _leave(store, worker)
+
+
+def _finish(store: JobStore, worker: str, outcomes: list[Outcome]) -> None:
+    try:
+        store.finish(outcomes)
+    except Exception as error:  # whatever it is: the others are to be handed back, too
+        _log.warning("worker %s could not hand back %d jobs: %s", worker, len(outcomes), error)
+
+
+def _leave(store: JobStore, worker: str) -> None:
+    try:
+        store.leave(worker)
+    except QueueError as error:
+        _log.debug("worker %s could not sign off: %s", worker, error)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 from eventperf._core.logs import Lines, logger
@@ -31,6 +32,7 @@ from .timeouts import Timeouts
 _log = logger("eventperf.queues")
 
 _ENDS_WITHIN_S = 1.0  # a coroutine, once it was cancelled for its time-out
+_STOPS_WITHIN_S = 5.0  # what is interrupted by a stop
 _NEWER_DELAY_S = 1.0  # when a job whose payload is too new for this worker is offered again
 
 
@@ -56,6 +58,11 @@ class Ends(Protocol):
     def add(self, lease: Lease, outcome: Outcome, then: Callable[[], object] | None) -> None:
         """Take ``outcome``; ``then`` is called once the store has accepted it."""
         ...
+
+
+def _mark(over: Future[None], task: object = None) -> None:
+    if not over.done():
+        over.set_result(None)
 
 
 def _shown(error: BaseException) -> BaseException | None:
@@ -104,6 +111,7 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._timeouts = Timeouts(self._loop, lambda job_id: self.interrupt(str(job_id), "timeout"))
         self._runs: dict[str, Run] = {}
+        self._deaf: list[Future[None]] = []
         self.held: dict[str, int] = {}
         self.leases: dict[str, int] = {}
         self.mean_run_s: float = 0.0
@@ -201,11 +209,11 @@ class Runner:
         """Interrupt what still runs and give it back to its queue.
 
         Returns:
-            Threads that nobody can stop, with what to report once they have ended: their jobs must not
-            start elsewhere before.
+            What nobody can stop, threads and coroutines that caught their cancellation, with what to report
+            once they have ended: their jobs must not start elsewhere before.
         """
         left: dict[Future[Any], Outcome] = {}
-        tasks = []
+        asked = list[Run]()
         for run in list(self._runs.values()):
             job_id = run.lease.record.id
             if (thread := self._executors.thread_of(job_id)) is not None:
@@ -215,10 +223,22 @@ class Runner:
                 run.why = "left"
             elif run.task is not None:
                 self.interrupt(job_id, "stop")
-                tasks.append(run.task)
-        if tasks:
-            await asyncio.wait(tasks, timeout=5.0)
+                asked.append(run)
+        if asked:
+            await asyncio.wait([run.task for run in asked if run.task], timeout=_STOPS_WITHIN_S)
+        for run in asked:
+            if run.task is not None and not run.task.done():
+                over = Future[None]()
+                left[over] = self._interrupted(run)
+                run.why = "left"
+                self._deaf.append(over)
+                run.task.add_done_callback(partial(_mark, over))
         return left
+
+    def loop_ended(self) -> None:
+        """Note that what still ran on this loop does not go on."""
+        for over in self._deaf:
+            _mark(over)
 
     def close(self) -> None:
         """Give pools back and drop tasks that wait for threads nobody can stop."""

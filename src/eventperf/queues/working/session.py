@@ -22,6 +22,7 @@ from eventperf.queues.protocols import (
     Backend,
     Claimed,
     HintedStore,
+    Outcome,
     Renewed,
     WorkerFacts,
     WorkerPlan,
@@ -35,7 +36,7 @@ from .dead_letter import DeadLetterWatch
 from .executors import Executors
 from .guard import Guard
 from .heartbeat import Heartbeat
-from .leftovers import Leftovers
+from .leftovers import Leftovers, report_last
 from .life import Ageing
 from .runs import Run, Runner
 from .scheduler import Scheduler
@@ -106,7 +107,7 @@ class StoreSession:
     def call(self, fn: Any, *args: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(fn, *args)
-        except RuntimeError:  # the loop closed while the thread was on its way out
+        except RuntimeError:
             _log.debug("worker %s: its loop is closed", self._card.id)
 
     def stop(self) -> None:
@@ -425,6 +426,20 @@ class StoreSession:
                 self._waiter.close()
             self._runner.close()
             self._emit("worker_stopped")
+
+    def abandon(self) -> None:
+        """Report what has ended and hand back the rest; from another thread, when the process ends."""
+        if self._leftovers is not None:
+            self._leftovers.hand_back()
+        elif self._runner.leases:
+            self._heart.close()
+            ended = {outcome.job_id: outcome for outcome in self._acks.unreported()}
+            held = list(self._runner.leases.items())
+            last = [ended.get(one) or Outcome(one, token, "release") for one, token in held]
+            report_last(self._waiter, self._card.id, last)
+
+    def loop_ended(self) -> None:
+        self._runner.loop_ended()
 
     async def _sign_off(self) -> None:
         try:

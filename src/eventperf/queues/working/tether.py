@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -42,10 +43,15 @@ class Tether:
                     if line == RETIRE:
                         self._worker.retire("its supervisor renews it")
                     else:
-                        self._worker.stop(now=line == NOW)
+                        self._stop(now=line == NOW)
         except OSError as error:
             _log.debug("worker %s: its supervisor's line: %s", self._worker.id, error)
-        self._worker.stop()  # the supervisor is gone
+        self._stop()  # the supervisor is gone
+
+    def _stop(self, *, now: bool = False) -> None:
+        self._worker.stop(now=now)  # it may not run yet
+        for _ in range(1 + now):
+            self._worker.signal(signal.SIGTERM)
 
     def _report(self) -> None:
         while True:

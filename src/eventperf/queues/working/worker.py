@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -30,17 +29,13 @@ from eventperf.queues.protocols import (
     WorkerPlan,
 )
 
+from .closing import Signals, run_to_end
 from .life import Starting, shut_down, start_up
 from .session import StoreSession
 
 _log = logger("eventperf.queues")
 
 _FIRST_PAUSE_S, _MOST_PAUSE_S = 0.2, 2.0
-
-
-def _is_hangup_free() -> bool:
-    """Tell whether SIGHUP would end this process; ``nohup`` and a program's own handler keep it from that."""
-    return hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 
 class Worker:
@@ -92,6 +87,8 @@ class Worker:
         self._session: Session | None = None
         self._starting: Starting | None = None
         self._stop_asked = False
+        self._signals: Signals | None = None
+        self._ended: StoreSession | None = None  # of the last run, whose loop may live on
 
     def card(self) -> WorkerCard:
         """Return how this worker introduces itself to the store."""
@@ -133,37 +130,45 @@ class Worker:
             pass  # go on outside, lest every error of a job has this one as its context
         else:
             raise ConfigurationError("run()", "called inside a running event loop", "await worker.arun()")
-        asyncio.run(self._run_signals(burst, wait_for_store))
+        with Signals(self) as self._signals:
+            try:
+                run_to_end(self._run_and_close(burst, wait_for_store))
+            finally:
+                if self._ended is not None:
+                    self._ended.loop_ended()
 
-    async def _run_signals(self, burst: bool, wait_for_store: bool) -> None:
-        loop = asyncio.get_running_loop()
-        handled = []
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._signalled, number)
-                handled.append(number)
-            if _is_hangup_free():
-                loop.add_signal_handler(signal.SIGHUP, self._hung_up)
-                handled.append(signal.SIGHUP)
+    async def _run_and_close(self, burst: bool, wait_for_store: bool) -> None:
         try:
             await self.arun(burst=burst, wait_for_store=wait_for_store)
         finally:
-            for number in handled:
-                loop.remove_signal_handler(number)
             with suppress(StoreUnavailable):  # a client that looks for its nodes when it is made
                 await self._backend.aio().close()
 
-    def _signalled(self, number: int) -> None:
-        _log.info("worker %s: signal %s, stopping", self.id, number)
-        self.stop(now=self._stop_asked)
+    def signal(self, number: int) -> None:
+        """Do what ``run()`` does when that signal comes: end the process where a stop does not."""
+        if self._signals is None:
+            self.stop()
+        else:
+            self._signals.tell(number)
 
-    def _hung_up(self) -> None:
+    def hung_up(self) -> None:
         _log.info(
             "worker %s: SIGHUP: it ends once its jobs have, for whatever started it to start it anew; "
             "--processes renews workers without a gap",
             self.id,
         )
         self.retire("SIGHUP")
+
+    @property
+    def grace_s(self) -> float:
+        """How long a stop waits for jobs that run."""
+        return self._grace_s
+
+    def abandon(self) -> None:
+        """Hand back what is held when the loop cannot any more; for the last moment of a process."""
+        session = self._session or self._ended
+        if isinstance(session, StoreSession):
+            session.abandon()
 
     async def arun(self, *, burst: bool = False, wait_for_store: bool = False) -> None:
         """Asynchronous twin of :meth:`run`, without signal handlers."""
@@ -182,6 +187,7 @@ class Worker:
                     await shut_down(engine)
         finally:
             with self._mu:
+                self._ended = self._session if isinstance(self._session, StoreSession) else None
                 self._starting = self._session = None
                 self._stop_asked = False
 
