@@ -208,7 +208,8 @@ def _worker(queues: QueueManager, args: argparse.Namespace) -> int:
             pulse = Pulse(worker)
             stack.enter_context(HealthServer(args.health, lambda: [pulse.report()]))
         worker.run(burst=args.burst, wait_for_store=not args.burst)
-    leave_soon(worker.abandon)
+    if args.tethered:  # this process is for nothing else
+        leave_soon(worker.abandon)
     return 0
 
 

@@ -22,6 +22,7 @@ from .texts import stack_text
 
 _log = logger("eventperf.queues")
 
+_GOING_S = 1.0  # for an interpreter that comes to its end
 _HEED_S = 2.0  # for tasks and generators that were cancelled
 _WAITS = getattr(getattr(threading, "_shutdown", None), "__code__", None)
 LAST_S = 8.0
@@ -146,18 +147,19 @@ class Signals:
                 "worker %s has not ended %g s after its grace, and its process ends here. It is at:\n%s",
                 self._worker.id, LAST_S, Lines("".join(stack)),
             )  # fmt: skip
-            _end(1, self._worker.abandon)
+            _end(self._worker.abandon)
         return b""
 
 
 def leave_by(end_at: float, last: Callable[[], object]) -> None:
     """End the process when the program is over and the interpreter still waits for threads then."""
-    while not _is_over() or time.monotonic() < end_at:
+    while time.monotonic() < end_at or not _is_over():
         time.sleep(0.1)
+    time.sleep(_GOING_S)  # most are just about to end
     main = threading.main_thread()
     others = [t.name for t in threading.enumerate() if t is not main and not t.name.startswith("eventperf-")]
     _log.error("the process ends beside threads of handlers that do not: %s", ", ".join(others))
-    _end(1 if getattr(sys, "last_value", None) is not None else 0, last)
+    _end(last)
 
 
 def leave_soon(last: Callable[[], object]) -> None:
@@ -175,7 +177,7 @@ def _is_over() -> bool:
     return not main.is_alive() or (frame is not None and frame.f_code is _WAITS)
 
 
-def _end(code: int, last: Callable[[], object]) -> None:
+def _end(last: Callable[[], object]) -> None:
     helper = threading.Thread(target=last, name="eventperf-last", daemon=True)
     with suppress(RuntimeError):  # no threads are started any more
         helper.start()
@@ -184,4 +186,4 @@ def _end(code: int, last: Callable[[], object]) -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
-    os._exit(code)
+    os._exit(1)
