@@ -34,8 +34,8 @@ Ask = tuple[int, Callable[[Any], Any]]
 Plan = Generator[list[Ask], list[Any], T]
 
 _TURNS, _IDLE_TURNS = 6, 2
-"""Each partition hears of a worker within so many of its renewals while it holds jobs, and while it holds none;
-a card is known for nine and for three."""
+"""Each partition hears of a worker within so many of its renewals while it holds jobs, and while it holds
+none; a card is known for nine and for three."""
 
 
 def _part(call: Callable[[Any, Any], Any], part: Any) -> Callable[[Any], Any]:
