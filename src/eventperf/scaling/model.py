@@ -180,6 +180,10 @@ class CalendarEvent:
     until: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("at", "known_at", "until", "expected", "rps"):
+            given = getattr(self, name)
+            if type(given) not in (int, float) and (number := real(given)) is not None:
+                object.__setattr__(self, name, number)  # a Decimal, as SQL gives sums
         for name in ("at", "known_at", "until"):
             value = getattr(self, name)
             if name == "until" and value is None:
@@ -192,11 +196,11 @@ class CalendarEvent:
             text = getattr(self, name)
             if not isinstance(text, str) or len(text) > MOST_TEXT:
                 raise ConfigurationError(name, str(text)[:40], f"a text of at most {MOST_TEXT} characters")
-        number = self.expected
-        if number is not None and (
-            isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf
+        persons = self.expected
+        if persons is not None and (
+            isinstance(persons, bool) or not isinstance(persons, (int, float)) or not 0 <= persons < math.inf
         ):
-            raise ConfigurationError("expected", number, "a number from 0, or None")
+            raise ConfigurationError("expected", persons, "a number from 0, or None")
         for name in ("replicas", "min_replicas"):
             count = getattr(self, name)
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -178,10 +180,15 @@ def test_an_icalendar_file_is_read(tmp_path: Path) -> None:
         ("a.toml", "[[events]]\nat = 2026-11-30T09:00:00\nkind = 'x'", "time zone"),
         ("a.toml", "[[cron]]\ncron = '0 9 * *'", "cron"),
         ("a.toml", "[[cron]]\ncron = '0 9 * * *'\nrelpicas = 3", "relpicas"),
+        ("a.toml", "events = 5", "events: got 5"),
+        ("a.toml", "cron = ['0 9 * * *']", r"cron\[0\]"),
+        ("a.toml", "[cron]\ncron = '0 9 * * *'", r"\[\[cron\]\]"),
         ("a.json", '{"event": []}', "events"),
         ("a.json", '[{"at": 5, "kind": "x", "until": 4}]', "until"),
         ("a.ics", "hello", "VCALENDAR"),
         ("a.ics", ICS.replace("BYDAY=MO,WE", "BYSETPOS=1"), "RRULE"),
+        ("a.ics", ICS.replace("BYDAY=MO,WE", "INTERVAL=0"), "INTERVAL as a whole number"),
+        ("a.ics", ICS.replace("DTSTART", "X-DTSTART"), "DTSTART"),
         ("a.ics", ICS.replace("20261130T090000", "tomorrow"), "tomorrow"),
         ("a.ics", ICS.replace("Asia/Seoul", "Asia/Soul"), "Asia/Soul"),
     ],
@@ -198,6 +205,52 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, name: str, text: str, 
 def test_numbers_that_are_none_are_refused(field: str, value: Any) -> None:
     with pytest.raises(ConfigurationError):
         CalendarEvent(at=0.0, kind="x", **{field: value})
+
+
+@pytest.mark.parametrize("number", [Decimal("800"), Fraction(1600, 2), 800])
+def test_any_number_of_python_is_a_count_or_a_time(number: Any) -> None:
+    event = CalendarEvent(at=number, kind="opening", expected=number, rps=number, until=number + 60)
+    assert (event.at, event.expected, event.rps, event.until) == (800.0, 800.0, 800.0, 860.0)
+    json.dumps([event.at, event.expected, event.rps, event.until])
+
+
+def test_plain_data_may_hold_dates() -> None:
+    nine = datetime.fromtimestamp(NINE, timezone.utc)
+    for at in (NINE, nine, nine.isoformat()):
+        (event,) = Calendar.from_dicts([{"at": at, "kind": "opening"}]).around(NINE)
+        assert event.at == NINE
+    for entry, said in (
+        ({"at": "2026-11-30T09:00:00", "kind": "opening"}, "no time zone"),
+        ({"at": None, "kind": "opening"}, r"events\[0\]\.at"),
+        ("opening", r"events\[0\]"),
+    ):
+        with pytest.raises(ConfigurationError, match=said):
+            Calendar.from_dicts([entry])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("make", "argument"),
+    [
+        (lambda: Calendar(None), "events"),  # type: ignore[arg-type]
+        (lambda: Calendar([], refresh_s=float("nan")), "refresh_s"),
+        (lambda: Calendar([], refresh_s="soon"), "refresh_s"),
+        (lambda: Calendar.cron("", min_replicas=1), "cron"),
+    ],
+)
+def test_what_makes_no_calendar_is_refused_at_once(make: Any, argument: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        make()
+    assert caught.value.argument == argument
+
+
+def ics(*lines: str) -> str:
+    return "\n".join(["BEGIN:VCALENDAR", "BEGIN:VEVENT", "SUMMARY:x", *lines, "END:VEVENT", "END:VCALENDAR"])
+
+
+def test_dates_beside_a_rule_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "x.ics"
+    file.write_text(ics("UID:1", "DTSTART:20261129T000000Z", "RDATE:20261130T000000Z,20261130T010000Z"))
+    assert [event.at - NINE for event in Calendar.from_file(file).around(NINE)] == [0.0, 3600.0]
 
 
 def test_an_answer_that_is_no_list_of_events_is_told() -> None:

@@ -15,7 +15,7 @@ from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf.scaling.model import CalendarEvent
 
-from .files import event_of, open_file
+from .files import dated, open_file
 
 BEFORE_S, AFTER_S = 7200.0, 4 * 3600.0
 """An observation holds the events from ``AFTER_S`` ago to ``BEFORE_S`` ahead, and those that still last."""
@@ -45,7 +45,12 @@ class Calendar:
     ['registration_open']
     """
 
-    def __init__(self, events: Iterable[CalendarEvent] | Source, *, refresh_s: float = 60.0) -> None:
+    def __init__(self, events: Iterable[CalendarEvent] | Source, *, refresh_s: Duration = 60.0) -> None:
+        refresh_s = seconds(refresh_s, name="refresh_s", zero=True)
+        if not callable(events) and not isinstance(events, Iterable):
+            raise ConfigurationError(
+                "events", events, "CalendarEvent objects, or a function that returns them"
+            )
         self._parts: tuple[_Dated | _Recurring, ...] = (_Dated(events, refresh_s),)
         self._kept: tuple[float, float, tuple[CalendarEvent, ...]] = (math.inf, -math.inf, ())
         self.refresh_s: float = refresh_s
@@ -60,10 +65,12 @@ class Calendar:
     def from_dicts(cls, entries: Iterable[Mapping[str, Any]]) -> Calendar:
         """Read plain data: ``at``, ``kind`` and, where known, the other fields of :class:`CalendarEvent`.
 
+        Times are seconds since the epoch, datetimes with a zone or texts of them in ISO 8601.
+
         Raises:
             ConfigurationError: An entry has no date or kind, or a number that is none.
         """
-        return cls([event_of(entry) for entry in entries])
+        return cls([dated("calendar", number, entry) for number, entry in enumerate(entries)])
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], *, refresh_s: float = 60.0) -> Calendar:
@@ -76,6 +83,8 @@ class Calendar:
         events, recurring = open_file(name)
         calendar = cls(events, refresh_s=refresh_s)
         for number, options in enumerate(recurring):
+            if not isinstance(options, Mapping):
+                raise ConfigurationError(f"{name}: cron[{number}]", options, "a table with cron")
             try:
                 calendar = calendar + cls.cron(**options)
             except TypeError as error:
@@ -110,13 +119,14 @@ class Calendar:
         >>> [(e.min_replicas, e.until - e.at) for e in opening.around(nine_in_seoul - 600)]
         [(40, 7200.0)]
         """
+        dates = Cron(cron, time_zone(timezone))
         length_s = None if duration is None else seconds(duration, name="duration")
         event = CalendarEvent(
             at=0.0, kind=kind or cron, expected=expected, replicas=replicas, min_replicas=min_replicas,
             rps=rps,
         )  # fmt: skip
         made = cls(())
-        made._parts = (_Recurring(Cron(cron, time_zone(timezone)), event, length_s),)
+        made._parts = (_Recurring(dates, event, length_s),)
         return made
 
     def __add__(self, other: Calendar) -> Calendar:

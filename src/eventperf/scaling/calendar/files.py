@@ -72,11 +72,18 @@ def _read(path: str) -> tuple[list[CalendarEvent], list[dict[str, Any]]]:
         data = {"events": data}
     if not isinstance(data, dict) or not data or set(data) - {"events", "cron"}:
         raise ConfigurationError("calendar", path, "a list of events, or tables [[events]] and [[cron]]")
-    return [_event(path, n, e) for n, e in enumerate(data.get("events", ()))], list(data.get("cron", ()))
+    for name, found in data.items():
+        if not isinstance(found, list):
+            raise ConfigurationError(f"{path}: {name}", found, f"a list of tables, each [[{name}]]")
+    return [dated(path, n, e) for n, e in enumerate(data.get("events", ()))], data.get("cron", [])
 
 
-def _event(path: str, number: int, entry: object) -> CalendarEvent:
+def dated(path: str, number: int, entry: object) -> CalendarEvent:
+    """Make an event of plain data, whose times may be dates.
 
+    Raises:
+        ConfigurationError: What is wrong, by its place.
+    """
     place = f"{path}: events[{number}]"
     if not isinstance(entry, Mapping):
         raise ConfigurationError(place, entry, "a table with at and kind")

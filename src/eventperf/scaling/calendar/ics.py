@@ -1,9 +1,9 @@
 """iCalendar (RFC 5545) files as dated events: what calendars of people and of event platforms export.
 
 Read are events with a start, an end or duration, and the rules of recurrence that such files hold: daily,
-weekly, monthly and yearly, with ``INTERVAL``, ``COUNT``, ``UNTIL``, ``BYDAY`` (weekly) and ``EXDATE``. One
-beyond these is refused by name, never half read. ``CATEGORIES`` is the kind, else ``SUMMARY``; what is said
-outright stands in ``X-EVENTPERF-KIND``, ``-EXPECTED``, ``-REPLICAS``, ``-MIN-REPLICAS`` and ``-RPS``.
+weekly, monthly and yearly, with ``INTERVAL``, ``COUNT``, ``UNTIL``, ``BYDAY`` (weekly), ``EXDATE`` and
+``RDATE``. One beyond these is refused by name, never half read. ``CATEGORIES`` is the kind, else ``SUMMARY``;
+said outright is what stands in ``X-EVENTPERF-KIND``, ``-EXPECTED``, ``-REPLICAS``, ``-MIN-REPLICAS``, ``-RPS``.
 """
 
 from __future__ import annotations
@@ -101,16 +101,13 @@ def _moment(line: Line, value: str | None = None) -> datetime:
 
 def _events(lines: list[Line], moved: set[tuple[str, float]]) -> list[CalendarEvent]:
     start = _first(lines, "DTSTART")
-    if start is None or _text(lines, "STATUS").upper() == "CANCELLED":
+    if _text(lines, "STATUS").upper() == "CANCELLED":
         return []
+    if start is None:
+        raise ConfigurationError("DTSTART", "nothing", "when it begins")
     began, uid = _moment(start), _text(lines, "UID")
     length = _length(lines, began)
-    skipped = {
-        _moment(line, value).timestamp()
-        for line in lines
-        if line[0] == "EXDATE"
-        for value in line[2].split(",")
-    }
+    skipped, added = _listed(lines, "EXDATE"), _listed(lines, "RDATE")
     if _first(lines, "RECURRENCE-ID") is None:
         skipped |= {at for name, at in moved if name == uid}
     categories, summary = _text(lines, "CATEGORIES").split(",")[0], _text(lines, "SUMMARY")
@@ -121,16 +118,25 @@ def _events(lines: list[Line], moved: set[tuple[str, float]]) -> list[CalendarEv
         if value:
             said[name.lower().replace("-", "_")] = _number(name, value, make)
     rule = _text(lines, "RRULE")
-    dates = _recurring(began, rule) if rule else [began]
-    name = uid[: MOST_TEXT - 20]
+    dates = sorted({*(d.timestamp() for d in (_recurring(began, rule) if rule else [began])), *added})
+    name, comes_again = uid[: MOST_TEXT - 20], bool(rule or added)
     return [
         CalendarEvent(
-            at=at, kind=kind, id=name if not rule else f"{name}/{at:.0f}",
+            at=at, kind=kind, id=f"{name}/{at:.0f}" if comes_again else name,
             until=at + length if length > 0 else None, **said,
         )
-        for at in (moment.timestamp() for moment in dates)
+        for at in dates
         if at not in skipped
     ]  # fmt: skip
+
+
+def _listed(lines: list[Line], name: str) -> set[float]:
+    """Return the instants of a property that lists dates."""
+    found = [(line, value) for line in lines if line[0] == name for value in line[2].split(",")]
+    for line, value in found:
+        if line[1].get("VALUE", "").upper() == "PERIOD":
+            raise ConfigurationError(name, value, "dates or date-times, no periods")
+    return {_moment(line, value).timestamp() for line, value in found}
 
 
 def _number(name: str, value: str, make: Any) -> Any:
@@ -161,6 +167,9 @@ def _recurring(began: datetime, text: str) -> Iterator[datetime]:
         raise ConfigurationError("RRULE", text, "DAILY to YEARLY with INTERVAL, COUNT, UNTIL, BYDAY")
     if days and (freq not in ("DAILY", "WEEKLY") or not set(days) <= set(_DAYS)):
         raise ConfigurationError("RRULE", text, "BYDAY of weekdays, for weekly and daily rules only")
+    for name in ("COUNT", "INTERVAL"):
+        if name in rule and not (rule[name].isascii() and rule[name].isdigit() and int(rule[name])):
+            raise ConfigurationError("RRULE", text, f"{name} as a whole number from 1")
     most = min(int(rule.get("COUNT", _MOST_DATES)), _MOST_DATES)
     line: Line = ("UNTIL", {}, rule.get("UNTIL", ""))
     last = _moment(line) if line[2] else None
