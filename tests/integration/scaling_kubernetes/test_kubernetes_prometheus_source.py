@@ -113,6 +113,19 @@ def test_a_matrix_and_a_partial_answer_are_missing(prometheus: Prometheus, query
     prometheus.vector("5")
     prometheus.answer["warnings"] = ["store 2 did not answer"]
     assert query.ask().reason == "partial: store 2 did not answer"
+    prometheus.vector("5")
+    prometheus.answer["isPartial"] = True
+    assert query.ask().reason.startswith("partial: isPartial")
+    prometheus.answer["isPartial"] = False
+    assert query.ask().value == 5.0
+
+
+@pytest.mark.parametrize("value", [True, "1_000", None, "", ["5"]])
+def test_what_only_python_takes_for_a_number_is_none(
+    prometheus: Prometheus, query: PrometheusQuery, value: Any
+) -> None:
+    prometheus.vector(value)
+    assert query.ask().value is None
 
 
 def test_an_evaluation_time_that_stands_still_is_stale(prometheus: Prometheus) -> None:

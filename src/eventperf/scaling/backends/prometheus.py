@@ -139,6 +139,8 @@ class PrometheusQuery:
             text = text if isinstance(text, str) and text else _refusal(status, elsewhere)
             raise PrometheusUnavailable(self.url, text[:_TEXT_MAX], status=status)
         doubts = _doubts(answer.get("warnings"))
+        if answer.get("isPartial"):  # how VictoriaMetrics says that a part of its stores did not answer
+            doubts.append("isPartial: not every store answered")
         if doubts:
             return Answer(None, f"partial: {doubts[0][:_TEXT_MAX]}")
         try:
@@ -166,7 +168,7 @@ class PrometheusQuery:
             return Answer(None, f"stale: {text}; a cache or a proxy answers")
         if self._stands_still(float(at)):
             return Answer(None, "stale: the time of its evaluation stands still, something answers for it")
-        value = float(text)
+        value = _number(text)
         return (
             Answer(value)
             if math.isfinite(value)
@@ -247,6 +249,13 @@ class PrometheusQuery:
 
     def __repr__(self) -> str:
         return f"PrometheusQuery({self.url!r}, {self.query!r})"
+
+
+def _number(text: object) -> float:
+    """Return a sample's value, a number in a text; what only Python takes for one is none."""
+    if isinstance(text, bool) or not isinstance(text, (str, int, float)) or "_" in str(text):
+        raise ValueError(text)
+    return float(text)
 
 
 def _sent_at(headers: Mapping[str, str], clock: Clock) -> float:

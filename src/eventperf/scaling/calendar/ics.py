@@ -3,7 +3,7 @@
 Read are events with a start, an end or duration, and the rules of recurrence that such files hold: daily,
 weekly, monthly and yearly, with ``INTERVAL``, ``COUNT``, ``UNTIL``, ``BYDAY`` (weekly), ``EXDATE`` and
 ``RDATE``. One beyond these is refused by name, never half read. ``CATEGORIES`` is the kind, else ``SUMMARY``;
-said outright is what stands in ``X-EVENTPERF-KIND``, ``-EXPECTED``, ``-REPLICAS``, ``-MIN-REPLICAS``, ``-RPS``.
+``X-EVENTPERF-KIND``, ``-EXPECTED``, ``-REPLICAS``, ``-MIN-REPLICAS`` and ``-RPS`` say things outright.
 """
 
 from __future__ import annotations
