@@ -367,6 +367,8 @@ class AutoScaler:
         except Exception as error:
             _log.exception("decision log failed; the decision itself stands")
             conditions["log_failed"] = f"decisions are not kept: {type(error).__name__}: {error}"
+        if self.log.fault:  # of a tick before: what failed is not over because nothing was due
+            conditions["log_failed"] = f"decisions are not kept: {self.log.fault}"
         if self.state is not None:
             try:
                 self.state.keep(decision)

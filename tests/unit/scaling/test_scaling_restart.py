@@ -170,6 +170,32 @@ def test_a_file_that_was_cut_or_moved_away_is_no_reason_to_fail(tmp_path: Path) 
     assert DecisionLog(tmp_path / "none").recall("simulated") is None
 
 
+@pytest.mark.parametrize("cut", [1, 2, 20, 200, 2000])
+def test_a_record_that_a_crash_cut_costs_no_other(tmp_path: Path, cut: int) -> None:
+    path, clock = tmp_path / "log.jsonl", FakeClock()
+    _pass(_scaler(DecisionLog(path, steady=True), clock), clock, 3600.0)
+    before = path.read_bytes()
+    path.write_bytes(before[:-cut])
+    first = _scaler(DecisionLog(path, steady=True), clock)
+    began = _pass(first, clock, 120.0)
+    assert began[0].observation is not None
+    assert "load" in began[0].observation.memory, "an older record stands in for the one that was cut"
+    again = DecisionLog(path).recall("simulated")
+    assert again is not None
+    assert again.at == began[-1].at, "what was written after the crash can be read"
+
+
+def test_a_record_that_nobody_can_read_is_passed_over(tmp_path: Path) -> None:
+    path, clock = tmp_path / "log.jsonl", FakeClock()
+    good = _pass(_scaler(DecisionLog(path, steady=True), clock), clock, 600.0)
+    strange = good[-1].to_json().replace('"observation":{', '"observation":{"of_a_later_version":1,')
+    with path.open("a") as file:
+        file.write(f"{strange}\n")
+    found = DecisionLog(path).recall("simulated")
+    assert found is not None
+    assert found.at == good[-1].at
+
+
 def test_a_log_that_cannot_be_read_is_told_and_survived(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,6 +147,17 @@ def test_a_log_that_cannot_be_written_is_told() -> None:
     stage.run(1)
     assert stage.kinds() == [("log_failed", False)]
     assert "/no/such/folder" in stage.told[0].text
+
+
+def test_a_log_that_fails_is_over_when_a_record_is_stored_and_not_before(tmp_path: Path) -> None:
+    load = [400.0]
+    stage = Stage(SimulatedTarget(2), lambda: load[0], log=DecisionLog(tmp_path / "none" / "log.jsonl"))
+    stage.run(20)
+    assert stage.kinds() == [("log_failed", False)], "ticks that write nothing end nothing"
+    (tmp_path / "none").mkdir()
+    load[0] = 4000.0
+    stage.run(2)
+    assert stage.kinds() == [("log_failed", False), ("log_failed", True)]
 
 
 def test_two_live_targets_of_one_name_in_one_log_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:

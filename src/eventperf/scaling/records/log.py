@@ -19,7 +19,7 @@ from eventperf._core.logs import logger
 from eventperf.scaling.model import ScalingDecision
 from eventperf.scaling.protocols import ReplicaTarget
 
-from .tail import Tail
+from .tail import Tail, is_cut
 
 _log = logger("eventperf.scaling")
 
@@ -54,6 +54,8 @@ class DecisionLog:
         self._stored_at: dict[str, float] = {}
         self._tail: Tail | None = None
         self._looked_at = -math.inf
+        self.fault: str = ""
+        """Why the last record that was due is not stored, empty when it is."""
         self._claims: dict[tuple[str, bool], Any] = {}
 
     def claim(self, target: ReplicaTarget, *, dry_run: bool) -> None:
@@ -81,7 +83,12 @@ class DecisionLog:
         is_due = decision.at - self._stored_at.get(decision.target, 0.0) >= _CHECKPOINT_S
         if self._steady or decision.action != "none" or decision.error or (is_due and decision.memory):
             self._stored_at[decision.target] = decision.at
-            self._store(decision)
+            try:
+                if self._store(decision):
+                    self.fault = ""
+            except Exception as error:
+                self.fault = f"{type(error).__name__}: {error}"
+                raise
 
     def recall(self, target: str, *, dry_run: bool = False) -> ScalingDecision | None:
         """Return the newest stored decision for ``target`` that a scaler can go on from, or ``None``.
@@ -104,21 +111,29 @@ class DecisionLog:
                 self._tail is None or is_old or not self._tail.is_current
             ):  # a whole fleet asks at once, one look is enough
                 self._tail, self._looked_at = Tail(self._path), time.monotonic()
-            line = self._tail.newest(target, dry_run)
-        try:
-            return None if line is None else ScalingDecision.from_json(line.decode())
-        except (ValueError, KeyError, TypeError):  # written by another version
-            return None
+            while (line := self._tail.newest(target, dry_run)) is not None:
+                try:
+                    return ScalingDecision.from_json(line.decode())
+                except (
+                    ValueError,
+                    KeyError,
+                    TypeError,
+                    AttributeError,
+                ):  # of another version, or cut by a crash
+                    self._tail.leave(target, dry_run)
+        return None
 
-    def _store(self, decision: ScalingDecision) -> None:
+    def _store(self, decision: ScalingDecision) -> bool:
+        """Write one record; returns whether nothing is left to be written."""
         if self._path is None:
-            return
+            return True
         line = decision.to_json() + "\n"
         # opened for each line, so that a file that was moved away (logrotate) is begun anew
         with self._mu, open(self._path, "a", encoding="utf-8", opener=private) as file:
-            file.write(line)
+            file.write("\n" + line if is_cut(self._path) else line)
             if time.monotonic() - self._looked_at > _LOOK_S:
                 self._tail = None  # all who began together have asked
+        return True
 
     def close(self) -> None:
         """Let go of what the log holds open; a file is open only while it is read or written."""

@@ -95,11 +95,11 @@ class SqlDecisionLog(DecisionLog):
             self._engine = engine_of(self._sa, self._url)
         return self._engine
 
-    def _store(self, decision: ScalingDecision) -> None:
+    def _store(self, decision: ScalingDecision) -> bool:
         with self._writing:
             self._waiting.append(decision)
             if self._clock.monotonic() < self._shut_until:
-                return
+                return False
             rows = [_row(d) for d in self._waiting]
             try:
                 engine = self._open()
@@ -112,6 +112,7 @@ class SqlDecisionLog(DecisionLog):
                 self._shut_until = self._clock.monotonic() + self._retry_s
                 raise
             self._waiting.clear()
+            return True
 
     def find(
         self, *, target: str | None = None, since: float | None = None, limit: int = 100

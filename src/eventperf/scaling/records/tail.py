@@ -42,15 +42,30 @@ class Tail:
             if line is None:
                 return None
             at = line.rfind(_TARGET)
-            if at < 0 or _OBSERVATION in line:
+            if at < 0 or _OBSERVATION in line or not line.rstrip().endswith(b"}"):  # the last: cut by a crash
                 continue
             try:
                 name, _ = json.JSONDecoder().raw_decode(line[at + len(_TARGET) :].decode())
-            except ValueError:  # cut by a crash
+            except ValueError:
                 continue
             if isinstance(name, str):
                 self._found.setdefault((name, b'"dry_run":true' in line), line)
         return self._found[key]
+
+    def leave(self, target: str, dry_run: bool) -> None:
+        """Look for an older line of ``target``: its newest cannot be read."""
+        del self._found[target, dry_run]
+
+
+def is_cut(path: str | os.PathLike[str]) -> bool:
+    """Tell whether the last line of a file has no end: its writer crashed, or the disk was full."""
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
 
 
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int, int]:
