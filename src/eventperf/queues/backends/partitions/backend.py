@@ -245,6 +245,12 @@ class PartitionedStore(_Face):
     def update(self, job_id: str, change: Change, /) -> JobState | None:
         return self._run(self._plans.update(job_id, change))
 
+    def children(self, job_id: str, limit: int, /) -> list[JobInfo]:
+        return self._run(self._plans.children(job_id, limit))
+
+    def delete(self, queue: str, ids: Sequence[str], /) -> int:
+        return self._run(self._plans.delete(queue, ids))
+
     def minutes(self, span_s: float, /) -> tuple[float, list[Interval]]:
         return self._run(self._plans.minutes(span_s))
 
@@ -368,6 +374,12 @@ class AsyncPartitionedStore(_Face):
 
     async def update(self, job_id: str, change: Change, /) -> JobState | None:
         return await self._run(self._plans.update(job_id, change))
+
+    async def children(self, job_id: str, limit: int, /) -> list[JobInfo]:
+        return await self._run(self._plans.children(job_id, limit))
+
+    async def delete(self, queue: str, ids: Sequence[str], /) -> int:
+        return await self._run(self._plans.delete(queue, ids))
 
     async def minutes(self, span_s: float, /) -> tuple[float, list[Interval]]:
         return await self._run(self._plans.minutes(span_s))

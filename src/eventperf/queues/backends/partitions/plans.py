@@ -171,6 +171,20 @@ class Plans:
         found: JobState | None = _good(answers)[0]
         return found
 
+    def children(self, job_id: str, limit: int) -> Plan[list[JobInfo]]:
+        """Ask where the job is: those that wait for it are beside it."""
+        answers = yield [(self.routing.of(job_id), lambda store: store.children(job_id, limit))]
+        found: list[JobInfo] = _good(answers)[0]
+        return found
+
+    def delete(self, queue: str, ids: Sequence[str]) -> Plan[int]:
+        groups = self._by_partition(ids)
+        answers = yield [
+            (n, _part(lambda store, at: store.delete(queue, [ids[k] for k in at]), places))
+            for n, places in groups.items()
+        ]
+        return sum(_good(answers))
+
     def minutes(self, span_s: float) -> Plan[tuple[float, list[Interval]]]:
         parts = yield from self.everywhere(lambda store: store.minutes(span_s))
         return parts[0][0], [one for _, intervals in parts for one in intervals]
