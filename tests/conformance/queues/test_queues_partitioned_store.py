@@ -15,8 +15,6 @@ from eventperf.queues import QueueManager
 from eventperf.queues.backends.partitions.routing import Routing
 from eventperf.queues.job import NewJob
 from eventperf.testing.queues import JobStoreSuite, Make
-from eventperf.testing.queues.flows import FlowTests
-from eventperf.testing.queues.store import CoreTests
 
 PARTITIONS = 4
 
@@ -70,14 +68,6 @@ for name in dir(JobStoreSuite):  # what is promised of all of them together is l
         setattr(TestOnePartition, name, None)
 
 
-@pytest.mark.integration
-class TestInShort(CoreTests, FlowTests):
-    @pytest.fixture
-    def make(self, redis_url: str) -> Make:
-        return _maker(redis_url)
-
-
-@pytest.mark.long
 @pytest.mark.integration
 class TestPartitionedRedisStore(JobStoreSuite):
     @pytest.fixture

@@ -123,11 +123,11 @@ class DeleteTests(StoreTests):
     def test_a_job_may_come_again_under_its_id_once_it_was_deleted(self, deleting: QueueManager) -> None:
         station = Station(deleting, "t")
         for end in ("done", "dead", "cancelled"):
-            job = deleting.enqueue("t", id="one", unique_key="k", unique_for=600)
+            job = deleting.enqueue("t", id="[a]1", unique_key="[a]k", unique_for=600)
             (lease,) = station.take()
             assert station.end(lease, end)
             assert deleting.delete(job.id) == 1
-        assert deleting.enqueue("t", id="one").info().state is JobState.WAITING
+        assert deleting.enqueue("t", id="[a]1").info().state is JobState.WAITING
         assert balanced(deleting.status())
 
     def test_what_waits_for_a_dead_job_ends_with_it(self, deleting: QueueManager) -> None:
