@@ -11,9 +11,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote
 
 from .errors import ConfigurationError, UnknownScheme
 
-_SECRET_OPTION: Final = re.compile(
-    r"([?&][^=&#]*(?:pass|pwd|secret|token|credential|api_?key)[^=&#]*=)[^&#]*", re.IGNORECASE
-)
+_OPTION: Final = re.compile(r"([?&][^=&#?]*=)[^&#]*")
+_SECRET: Final = re.compile(r"pass|pwd|secret|token|credential|api_?key", re.IGNORECASE)
 _DATABASE: Final = re.compile(r"(?:postgres|mysql|mariadb|sqlite|oracle|mssql)", re.IGNORECASE)
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
@@ -59,7 +58,7 @@ def redact(url: str) -> str:
     if username and not colon and not _DATABASE.match(scheme):
         username = "***"  # where a token stands for both
     text = f"{scheme}://{username}{':***' if colon else ''}{at}{tail}"
-    return _SECRET_OPTION.sub(r"\1***", text)
+    return _OPTION.sub(lambda found: f"{found[1]}***" if _SECRET.search(found[1]) else found[0], text)
 
 
 def _split(url: str) -> SplitResult:

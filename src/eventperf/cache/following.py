@@ -262,9 +262,9 @@ def followed(follows: Any) -> tuple[tuple[str, ...], bool]:
 
 # -- statements ------------------------------------------------------------------------------------------
 
-_IDENT: Final = r'(?:"[^"]+"|`[^`]+`|\[[^\]]+\]|[^\W\d][\w$]*)'
+_IDENT: Final = r'(?:"[^"]+"|`[^`]+`|\[[^\[\]]+\]|[^\W\d][\w$]*)'
 _NAME: Final = rf"{_IDENT}(?:\s*\.\s*{_IDENT})*"
-_NOISE: Final = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_NOISE: Final = re.compile(r"'[^']*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _AFTER: Final = re.compile(
     r"\b(?:from|join|into|update|table|truncate|only|using|delete|merge|copy|replace)\s+"
     r"(?:(?:or\s+(?:rollback|abort|replace|fail|ignore)|low_priority|quick|ignore|only|from|into)\s+)*"
@@ -282,26 +282,39 @@ _BEGINS: Final = re.compile(r"\s*(?:begin|start\s+transaction)\b", re.IGNORECASE
 _DEFINES: Final = re.compile(
     r"\s*(?:create|alter|drop|truncate|rename|lock|grant|revoke|analyze|optimize|repair)\b", re.IGNORECASE
 )
-_NOTHING: Final = re.compile(r"\s*(?:update|delete)\b[^;]*;?\s*\Z", re.IGNORECASE)
+_NOTHING: Final = re.compile(r"\s*(?:update|delete)\b[^;]*(?:;\s*)?\Z", re.IGNORECASE)
+
+
+def _without_noise(statement: str) -> str:
+    """Return a statement without texts and comments, or with them where engines read them in several ways."""
+    if "\\'" in statement:  # on MySQL the quote may belong to the text
+        return statement
+    end = (
+        statement.rfind("*/") + 2 if "*/" in statement else 0
+    )  # behind it no comment ends: none is looked for
+    return _NOISE.sub(" ", statement[:end] + statement[end:].replace("/*", "  "))
 
 
 def may_commit(statement: str) -> bool:
     """Tell whether a statement may end the transaction that it is run in: said, or implied as on MySQL."""
-    text = _NOISE.sub(" ", statement)
+    text = _without_noise(statement)
     return _ENDS.search(text) is not None or _DEFINES.match(text) is not None
 
 
 def begins(statement: str) -> bool:
     """Tell whether a statement begins a transaction of which its library knows nothing."""
-    return _BEGINS.match(_NOISE.sub(" ", statement)) is not None
+    return _BEGINS.match(_without_noise(statement)) is not None
 
 
 def changed_nothing(statement: str, rows: object) -> bool:
     """Tell whether a statement that touched so many ``rows`` has changed nothing at all."""
-    return rows == 0 and _NOTHING.match(_NOISE.sub(" ", statement)) is not None
+    return rows == 0 and _NOTHING.match(_without_noise(statement)) is not None
 
 
-@functools.lru_cache(1_000)
+_LONG: Final = 20_000
+"""Longer statements are neither kept nor parsed, at 20 µs a character: their tables are told by sight."""
+
+
 def tables_in(statement: str) -> frozenset[str] | None:
     """Return the tables that a statement may touch, rather one too many; ``None`` when none can be told.
 
@@ -310,12 +323,20 @@ def tables_in(statement: str) -> frozenset[str] | None:
     >>> sorted(tables_in('SELECT * FROM "app"."Events" e, seats s JOIN x ON x.id = s.id'))
     ['events', 'seats', 'x']
     """
-    text = _NOISE.sub(" ", statement)
+    return _seen(statement) if len(statement) > _LONG else _known(statement)
+
+
+@functools.lru_cache(1_000)
+def _known(statement: str) -> frozenset[str] | None:
+    return frozenset({*(_seen(statement) or ()), *_parsed(statement)}) or None
+
+
+def _seen(statement: str) -> frozenset[str] | None:
+    text = _without_noise(statement)
     found = set()
     for match in _AFTER.finditer(text):
         found.add(plain_name(match[1]))
         found.update(plain_name(more[1]) for more in _MORE.finditer(match[2]))
-    found |= _parsed(statement)
     return frozenset(found) or None
 
 
@@ -330,7 +351,7 @@ def tables_written(statement: str) -> frozenset[str] | None:
     >>> sorted(tables_written("INSERT INTO seats SELECT * FROM events"))
     ['seats']
     """
-    plain = _INSERT.match(_NOISE.sub(" ", statement))
+    plain = _INSERT.match(_without_noise(statement))
     return frozenset([plain_name(plain[1])]) if plain is not None else tables_in(statement)
 
 

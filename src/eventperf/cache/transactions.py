@@ -31,7 +31,7 @@ _written: weakref.WeakKeyDictionary[Any, Callable[[], bool]] = weakref.WeakKeyDi
 """Transactions that have written, with what tells whether they are still open."""
 _MOST: Final = 1_000
 _READS: Final = re.compile(
-    r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*"
+    r"(?:\s|\(|--[^\n]*\n|/\*[^*]*\*+(?:[^/*][^*]*\*+)*/)*"  # a comment in one way only: none is tried twice
     r"(?:select|show|explain|describe|pragma|values|table|set|begin|start|commit|rollback|savepoint|release|end|"
     r"fetch|declare|close|use|(with))\b",
     re.IGNORECASE | re.DOTALL,

@@ -19,7 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 
 from eventperf.cache import CacheManager, CacheOptions, depends, row
-from eventperf.cache.following import tables_written
+from eventperf.cache.following import _seen, tables_in, tables_written
+from eventperf.cache.transactions import writes
 from eventperf.contrib.sqlalchemy import follow
 from eventperf.errors import ConfigurationError
 
@@ -483,6 +484,25 @@ def test_what_a_definition_may_have_committed_is_told_at_once_and_at_the_end(sit
 )
 def test_words_before_a_table_are_no_table(statement, tables):
     assert tables <= (tables_written(statement) or set())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        r"SELECT 'it\'s', n FROM seats WHERE a = 'b' UNION SELECT 1, n FROM events",  # MySQL: its quote is text
+        "SELECT n /* FROM x */ FROM seats JOIN events USING (n) WHERE a = '/*' AND b = 1",
+        f"SELECT n FROM seats JOIN events USING (n) WHERE n IN ({'1, ' * 9000}1)",
+    ],
+)
+def test_no_table_is_lost_behind_odd_texts(statement: str) -> None:
+    assert {"seats", "events"} <= (tables_in(statement) or set())
+    assert {"seats", "events"} <= (_seen(statement) or set()), "without sqlglot"
+
+
+def test_a_row_of_comments_is_read_in_one_way() -> None:
+    """Read in every way that they can be joined, 30 of them took minutes."""
+    assert writes("/**/" * 10_000 + "UPDATE t SET a = 1")
+    assert not writes("/**/" * 10_000 + "SELECT 1")
 
 
 def test_a_statement_that_changed_no_row_forgets_nothing(site):

@@ -19,7 +19,7 @@ _BYTEWISE: Final = {"C", "POSIX", "ucs_basic", "BINARY"}
 
 def base_type(column: Column) -> str:
     """Return a type without its length: ``varchar(30)`` is ``varchar``."""
-    return re.sub(r"\s*\([^)]*\)", "", column.type.lower()).strip()
+    return " ".join(re.sub(r"\([^)]*(?:\)|\Z)", " ", column.type.lower()).split())
 
 
 def affinity(column: Column) -> str:
