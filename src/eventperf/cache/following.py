@@ -265,11 +265,13 @@ def followed(follows: Any) -> tuple[tuple[str, ...], bool]:
 _IDENT: Final = r'(?:"[^"]+"|`[^`]+`|\[[^\[\]]+\]|[^\W\d][\w$]*)'
 _NAME: Final = rf"{_IDENT}(?:\s*\.\s*{_IDENT})*"
 _NOISE: Final = re.compile(r"'[^']*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_BEFORE: Final = r"(?:from|join|into|update|table|truncate|only|using|delete|merge|copy|replace)"
+_ALIAS: Final = rf"(?:\s+(?:as\s+)?(?!{_BEFORE}\b){_IDENT})?"
 _AFTER: Final = re.compile(
-    r"\b(?:from|join|into|update|table|truncate|only|using|delete|merge|copy|replace)\s+"
+    rf"\b{_BEFORE}\s+"
     r"(?:(?:or\s+(?:rollback|abort|replace|fail|ignore)|low_priority|quick|ignore|only|from|into)\s+)*"
     rf"({_NAME})"
-    rf"((?:\s+(?:as\s+)?{_IDENT})?(?:\s*,\s*(?:lateral\s+)?{_NAME}(?:\s+(?:as\s+)?{_IDENT})?)*)",
+    rf"({_ALIAS}(?:\s*,\s*(?:lateral\s+)?{_NAME}{_ALIAS})*)",
     re.IGNORECASE,
 )
 _MORE: Final = re.compile(rf",\s*(?:lateral\s+)?({_NAME})", re.IGNORECASE)

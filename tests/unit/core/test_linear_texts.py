@@ -20,8 +20,8 @@ SMALL = 2_000
 RUNS = [
     " ", ".", "-", "\\", "'", '"', "`", "$", "(", "/*", "*/", "--\n", "-- ", "E'", "N'", "a", "1", "1.", "?,",
     ":", "%", "#", "[", "{", ";", "$a$", "' '", "''", "_utf8", "x'", "\n", "@", "é", "\x00", "limit ",
-    "in (?, ", "values (1), ", "/**/", "/* ", "( \n", "from ", "from [", "from `a", ", lateral a", "insert a ",
-    "?pass", "?a=&",
+    "in (?, ", "values (1), ", "/**/", "/* ", "( \n", "from ", "from [", "from `a", ", lateral a",
+    "insert a ", "?pass", "?a=&",
 ]  # fmt: skip
 READERS: dict[str, Callable[[str], Any]] = {
     "tokens": lambda text: [tokens(text, dialect) for dialect in ("sqlite", "postgres", "mysql")],
