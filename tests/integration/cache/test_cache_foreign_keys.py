@@ -295,3 +295,22 @@ def test_what_others_say_on_our_channel_deafens_nobody_and_is_told_once(
         assert cache.stats().coherence == coherence
         told = [r for r in caplog.records if "comes from no cache" in r.getMessage()]
         assert len(told) == 1
+
+
+letters = st.text(st.sampled_from("ab-:é😀?*[]^\\"), max_size=4)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(letters, max_size=12, unique=True), letters)
+def test_a_pattern_matches_text_in_every_tier(redis_url, keys, pattern):
+    """A server compares bytes: to it the character of another alphabet is several."""
+    with (
+        CacheManager(redis_url, namespace="glob", timeout=5) as shared,
+        CacheManager() as alone,
+        CacheManager(redis_url, namespace="glob", l1=None, timeout=5) as other,
+    ):
+        for cache in (shared, alone):
+            cache.set_many(dict.fromkeys(keys, 1))
+            assert cache.invalidate_pattern(pattern) == len(keys) - len(list(cache.keys("*")))
+        assert shared.get_many(keys) == other.get_many(keys) == alone.get_many(keys)
+        shared.clear()

@@ -20,6 +20,8 @@ from eventperf.cache.keys import Identity, Unstable
 from eventperf.cache.options import OPTION_NAMES, MoreOptions
 from eventperf.testing import FakeClock
 
+shared = CacheManager()
+
 
 def reader(table):
     def read(n):
@@ -250,6 +252,29 @@ def test_methods_of_subclasses_and_of_classes_of_a_factory_do_not_share():
         owner.cached_load(5)
         assert owner.loads == 0
         assert owner.cached_load.key(5).startswith(f"{__name__}:Repo.load(1,")
+
+
+class Kinds:
+    @classmethod
+    @shared.cached(ttl=60)
+    def load(cls, n=0):
+        return cls, n
+
+
+class Kind(Kinds):
+    pass
+
+
+def test_the_verbs_of_a_class_method_never_take_an_argument_for_the_class():
+    """Python 3.13 hands its class to the method alone."""
+    assert Kinds.load(1) == (Kinds, 1)
+    assert Kind.load(1) == (Kind, 1)
+    adds = sys.version_info < (3, 13)
+    keys = {kind.load.key(*(() if adds else (kind,)), 1) for kind in (Kinds, Kind)}
+    assert len(keys) == 2
+    if not adds:
+        with pytest.raises(ConfigurationError, match="the class"):
+            Kinds.load.invalidate(1)
 
 
 def test_calls_of_anything_callable_and_odd_things_are_refused_in_words():

@@ -63,10 +63,15 @@ class Recipe:
 
         Raises:
             TypeError: They do not fit the signature, as the function itself would say.
+            ConfigurationError: A verb of a class method without its class: since Python 3.13 nobody adds it.
         """
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         arguments: dict[str, Any] = bound.arguments
+        if self.takes_self == "cls" and not isinstance(arguments["cls"], type):
+            raise ConfigurationError(
+                "cls", arguments["cls"], f"the class, as in {self.name}.invalidate(cls, ...)"
+            )
         return arguments
 
     def key_of(

@@ -60,6 +60,29 @@ def glob(pattern: str) -> Callable[[str], bool]:
     return matches
 
 
+def widened(pattern: str) -> str:
+    """Return a pattern of which a server that compares bytes finds at least what ``pattern`` matches as text.
+
+    Where one character may be several bytes, it takes any number of them.
+
+    >>> widened("ev:?:[a-c]:*"), widened("[é]x"), widened(r"a\\?b")
+    ('ev:*:[a-c]:*', '*x', 'a\\\\?b')
+    """
+    out, at = "", 0
+    while at < len(pattern):
+        start, char = at, pattern[at]
+        at += 1
+        if char == "\\":
+            at += 1
+        elif char == "[":
+            text, at = _char_class(pattern, at)
+            if text[:2] == "[^" or text == "." or not pattern[start:at].isascii():
+                out += "*"
+                continue
+        out += "*" if char == "?" else pattern[start:at]
+    return out
+
+
 def _char_class(pattern: str, at: int) -> tuple[str, int]:
     negated = pattern[at : at + 1] == "^"
     at += negated

@@ -16,6 +16,7 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.extras import require
 from eventperf._redis.connect import Wanted, close, open_client
 from eventperf._redis.url import is_cluster, parse
+from eventperf.cache.keys.patterns import glob, widened
 
 from .patience import LARGE, LEAST_S, Timeout
 from .replies import Misfit, fit, good, is_other_type, scanned
@@ -413,10 +414,14 @@ def _moved(reply: Any) -> bool:
 
 
 def _scan(node: Any, pattern: str) -> Iterator[list[bytes]]:
-    """Yield the keys of a node that match, by the hundreds."""
+    """Yield the keys of a node that match, by the hundreds: as text, where the server compares bytes."""
     cursor: Any = 0
+    wide = widened(pattern)
+    matches = glob(pattern) if wide != pattern else None
     while True:
-        cursor, found = scanned(node.execute_command("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT))
+        cursor, found = scanned(node.execute_command("SCAN", cursor, "MATCH", wide, "COUNT", SCAN_COUNT))
+        if matches is not None:
+            found = [key for key in found if matches(key.decode("utf-8", "replace"))]
         if found:
             yield found
         if cursor == 0:
