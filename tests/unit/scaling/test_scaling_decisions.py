@@ -221,6 +221,21 @@ def test_the_command_answers_from_a_file(tmp_path: Path, capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out)["after"] == 9
 
 
+def test_a_log_that_a_crash_cut_is_read_without_its_last_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "log.jsonl"
+    with DecisionLog(path) as log:
+        log.write(decide(350))
+        log.write(decide(450))
+    path.write_bytes(path.read_bytes()[:-30])
+    assert [d.after for d in DecisionLog.read(path)] == [7]
+    assert "1 lines cannot be read" in caplog.text
+    path.write_text("hello\n")
+    with pytest.raises(ValueError, match="Expecting value"):
+        list(DecisionLog.read(path))
+
+
 def test_a_log_moved_away_is_begun_anew(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     with DecisionLog(path) as log:

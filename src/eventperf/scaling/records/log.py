@@ -158,8 +158,24 @@ class DecisionLog:
 
     @staticmethod
     def read(path: str | os.PathLike[str]) -> Iterator[ScalingDecision]:
-        """Read the decisions of a file."""
-        with open(path, encoding="utf-8") as file:
+        """Read the decisions of a file; lines that a crash cut or damaged are told in the log and left out.
+
+        Raises:
+            ValueError: Not one line is a decision.
+        """
+        good, bad, reason = 0, 0, ""
+        with open(path, "rb") as file:
             for line in file:
-                if line.strip():
-                    yield ScalingDecision.from_json(line)
+                if not line.strip():
+                    continue
+                try:
+                    decision = ScalingDecision.from_json(line.decode())
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    bad, reason = bad + 1, str(error)
+                    continue
+                good += 1
+                yield decision
+        if bad and not good:
+            raise ValueError(reason)
+        if bad:
+            _log.warning("%s: %d lines cannot be read and are left out: %s", path, bad, reason)
