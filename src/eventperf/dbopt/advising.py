@@ -340,7 +340,15 @@ class Adviser:
         if not self._is_large(table.name):
             grown = f"; {keys[0]} serves it when it grows" if keys else ""
             return f"{table.name} has {table.rows:,} rows: to read them all costs too little{grown}"
-        return f"already served by {', '.join(sorted(keys))}" if keys else reason
+        if keys:
+            return f"already served by {', '.join(sorted(keys))}"
+        mine = [use for use in query.analysis.uses if use.table == table.name]
+        ordered = {p.column for use in mine for p in use.predicates if p.kind == "range"}
+        ordered |= {o.column for use in mine for o in use.order_by}
+        endless = sorted(c for c in ordered if not table.is_bounded(c))
+        if endless and self._dialect.capabilities.refuses_long_values:
+            return f"an index in the order of {', '.join(endless)} could refuse values: no limit of length"
+        return reason
 
     def _long_values(self, index: IndexAdvice) -> list[str]:
         """Warn of an index that refuses values which can be written today."""

@@ -143,3 +143,14 @@ def test_composites_and_domains_of_domains_are_what_they_are_made_of(engine: Any
     advice = advised(engine, other, ";".join(sqls))
     assert not advice.unserved, advice.unserved
     assert {c for i in advice.indexes for c in i.spec.columns} <= {"owner", "id"}
+
+
+def test_the_reason_of_a_range_of_endless_texts_is_their_length(engine: Any, other: str) -> None:
+    made(
+        engine,
+        "CREATE TABLE endless (id int PRIMARY KEY, name text)",
+        "INSERT INTO endless SELECT g, 'n' || g FROM generate_series(1, 30000) g",
+    )
+    advice = advised(engine, other, "SELECT id FROM endless WHERE name BETWEEN 'n555' AND 'n556'")
+    assert not advice.indexes
+    assert "could refuse values" in str(advice.unserved)

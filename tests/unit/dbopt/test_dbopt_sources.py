@@ -136,3 +136,20 @@ def test_virtual_tables_and_what_they_keep_are_no_tables_of_ours(tmp_path: Path)
         assert set(optimizer.dialect.schema().tables) == {"t"}
     assert not advice.warnings
     assert [i.spec.label() for i in advice.indexes] == ["t (a)"]
+
+
+@pytest.mark.parametrize("opening", ["(", "NOT ", "- "])
+def test_what_is_nested_too_deeply_is_not_told_as_cut(opening: str) -> None:
+    end = ")" * 3_000 if opening == "(" else ""
+    found = analyse(f"SELECT id FROM t WHERE {opening * 3_000}a = 5{end}", Schema(tables=TABLES))
+    assert (found.is_cut, found.unread) == (False, None)
+    assert found.error == "it is nested more deeply than can be read"
+
+
+def test_a_mark_of_the_order_of_bytes_is_no_part_of_a_script(tmp_path: Path) -> None:
+    file = tmp_path / "asked.sql"
+    file.write_text(
+        "SELECT id FROM t WHERE a = 5;\r\nSELECT id FROM t WHERE a = 6;\r\n", encoding="utf-8-sig"
+    )
+    (only,) = Workload.from_sql_file(file)
+    assert (only.fingerprint.text, only.calls) == ("select id from t where a = ?", 2)

@@ -30,7 +30,7 @@ _NODES: Final = (
     exp.Substring, exp.Length, exp.Abs, exp.Round, exp.Floor, exp.Ceil, exp.Concat, exp.Extract,
     exp.Date, exp.TimestampTrunc, exp.DateTrunc, exp.Case, exp.If, exp.JSONExtract,
     exp.JSONExtractScalar, exp.JSONPath, exp.JSONPathRoot, exp.JSONPathKey, exp.JSONPathSubscript,
-    exp.MD5, exp.Nullif, exp.Year, exp.Month, exp.Day,
+    exp.JSONBExtract, exp.JSONBExtractScalar, exp.MD5, exp.Nullif, exp.Year, exp.Month, exp.Day,
 )  # fmt: skip
 
 #: Functions of the engines that the parser has no class for.

@@ -34,6 +34,7 @@ _BEYOND: Final = 8_000  # so much of a list is looked for behind the end of what
 _OPEN: Final = re.compile(r"(?:- )?(?:, )?(?:\? , )*(?=\?)")  # a list that was cut, from its end
 _LIMIT: Final = re.compile(r"(\blimit\s+(?:\?|:p\d+|\d+)\s*),\s*\.\.\.\s*$", re.IGNORECASE)
 _SHOWN: Final = 40
+_DEEP: Final = "it is nested more deeply than can be read"
 #: A run of operator characters, or what may hold some that are none.
 _OPERATOR: Final = re.compile(
     r"""'(?:[^']|'')*'|"[^"]*"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|--[^\n]*|(?P<operator>[-+*/<>=~!@#%^&|`?]{2,})""",
@@ -299,6 +300,8 @@ def parse(sql: str, dialect: str = "sqlite") -> Parsed:
     tree, error, rest = _try(text, dialect)
     if tree is not None:
         return Parsed(tree, text)
+    if error == _DEEP:
+        return Parsed(None, text, False, error)  # it is whole: nothing of it was cut
     for values in (2, 3) if "..." in sql else ():  # a digest says "some more values", not how many
         fuller = bind(_repair(sql, dialect, values), None, dialect).sql
         tree, _, _ = _try(fuller, dialect)
@@ -315,7 +318,9 @@ def _try(text: str, dialect: str) -> tuple[Any, str | None, str]:
     """Return the tree, or an error and the text where it is: empty at the end of the statement."""
     try:
         tree = sqlglot.parse_one(text, read=dialect)
-    except (SqlglotError, RecursionError, ValueError) as error:
+    except RecursionError:
+        return None, _DEEP, ""
+    except (SqlglotError, ValueError) as error:
         return None, reason(error, text, dialect)[:200], _rest(error, dialect)
     if isinstance(tree, exp.Command):
         return None, _no_query(text, dialect), ""

@@ -418,7 +418,7 @@ def pieces(path: str | Path) -> Iterator[str]:
         ConfigurationError: It cannot be read.
     """
     try:
-        with Path(path).open(encoding="utf-8", errors="replace") as file:
+        with Path(path).open(encoding="utf-8-sig", errors="replace") as file:
             while piece := file.read(_PIECE):
                 yield piece
     except OSError as error:
@@ -427,7 +427,7 @@ def pieces(path: str | Path) -> Iterator[str]:
 
 def _read(path: str | Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
+        return Path(path).read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise ConfigurationError("path", str(path), f"a readable file ({error.strerror})") from error
 

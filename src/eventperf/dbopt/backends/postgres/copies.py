@@ -17,6 +17,7 @@ from typing import Any, Final
 from eventperf.dbopt.protocols import Query, columns_of
 from eventperf.dbopt.schema.ddl import quote, quote_table
 from eventperf.dbopt.schema.model import Schema, Table
+from eventperf.dbopt.schema.vetting import is_immutable
 from eventperf.dbopt.statements.lex import tokens
 
 from .drivers import pour
@@ -95,6 +96,7 @@ class Copies:
         self._psycopg, self._source, self._schema = psycopg, source, schema
         self.notes: list[str] = []
         self._wanted: dict[str, set[str]] = {}
+        self._computed: dict[str, set[str]] = {}
         self.copied: dict[str, str] = {}
         self.rows: dict[str, int] = {}
         self._made: dict[str, frozenset[str]] = {}
@@ -109,6 +111,9 @@ class Copies:
         for query in queries:
             for table, columns in columns_of(query, self._schema).items():
                 self._wanted.setdefault(table, set()).update(columns)
+            for use in query.analysis.uses:
+                computed = {p.expression for p in use.predicates if p.inner == "range" and p.expression}
+                self._computed.setdefault(use.table, set()).update(computed)
 
     def place(self, table: str) -> str:
         """Return the name of a table's copy."""
@@ -245,6 +250,7 @@ class Copies:
         self.rows[table.name] = count
         self.copied[table.name] = f"{len(copied)} of {len(table.columns)} columns of {count:,} rows"
         self._distinct(db, table, short)
+        self._statistics(db, table, short)
         self._indexes(db, source, real, short)
         db.execute(f"VACUUM ANALYZE {short}")  # else no index alone would ever answer a query
         ((visible,),) = source.execute(_VISIBLE, (real,)).fetchall()
@@ -283,6 +289,14 @@ class Copies:
                         f"ALTER TABLE {short} ALTER COLUMN {quote(column.name, 'postgres')} "
                         f"SET (n_distinct = {share:.8f})"
                     )
+
+    def _statistics(self, db: Any, table: Table, short: str) -> None:
+        """Have the values of expressions counted, as they would be once an index on one is built."""
+        for number, text in enumerate(sorted(self._computed.get(table.name, ()))):
+            if is_immutable(text, table, "postgres"):
+                name = quote(f"ep_{self._places[table.name][:40]}_{number}", "postgres")
+                with suppress(self._psycopg.Error):  # before PostgreSQL 14
+                    db.execute(f"CREATE STATISTICS pg_temp.{name} ON ({text}) FROM {short}")
 
     def _indexes(self, db: Any, source: Any, real: str, short: str) -> None:
         """Make the indexes and the keys: which columns a GROUP BY may leave out rests on these."""
