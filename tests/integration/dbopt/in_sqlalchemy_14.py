@@ -6,6 +6,7 @@ Prints one JSON line of what the library found and did.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from typing import Any
@@ -16,8 +17,28 @@ from sqlalchemy.orm import declarative_base, relationship, sessionmaker
 from eventperf import CacheManager
 from eventperf.contrib.sqlalchemy import follow
 from eventperf.dbopt import DatabaseOptimizer, QueryRecorder
+from eventperf.errors import ConfigurationError
+from eventperf.queues import QueueManager
+from eventperf.queues.outbox import Relay, create_table
 
 Base: Any = declarative_base()
+
+
+def jobs(url: str, engine: Any) -> list[int]:
+    """Return how many jobs a relay carries that left with a commit, how many arrived and were left."""
+    create_table(engine)
+    with QueueManager("memory://") as queues:
+        with sessionmaker(engine)() as db:
+            queues.enqueue("mail", 1, session=db)
+            db.commit()
+            queues.enqueue("mail", 2, session=db)
+            db.rollback()
+        with engine.begin() as connection:
+            queues.enqueue("mail", 3, session=connection)
+        with engine.connect() as connection, contextlib.suppress(ConfigurationError):
+            queues.enqueue("mail", 4, session=connection)  # would be there at once, whatever follows
+        with Relay(queues, url) as relay:
+            return [relay.run(burst=True), sum(row.waiting for row in queues.status()), relay.waiting()]
 
 
 def main(url: str, scratch: str) -> None:
@@ -83,6 +104,7 @@ def main(url: str, scratch: str) -> None:
     told = {
         "sqlalchemy": sa.__version__,
         "names": names,
+        "jobs": jobs(url, engine),
         "level": advice.level,
         "loops": [warning for warning in advice.warnings if "N+1" in warning],
         "failed": [str(one) for one in report.failed],

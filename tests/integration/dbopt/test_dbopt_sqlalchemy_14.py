@@ -56,6 +56,7 @@ def test_an_application_of_1_4_is_advised_measured_and_followed(
             told = run(*(one.replace("+psycopg:", "+psycopg2:") for one in (url, scratch)))
     assert told["sqlalchemy"] == version
     assert told["names"] == ["event 1", "moved", "again"], "what is cached follows its commits"
+    assert told["jobs"] == [2, 2, 0], "they leave with its transactions"
     assert told["level"] == "planned"
     assert any("joinedload(Registration.event)" in loop for loop in told["loops"]), told["loops"]
     assert told["failed"] == []

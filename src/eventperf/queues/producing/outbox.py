@@ -86,9 +86,9 @@ def _stray(row: Any, queues: Mapping[str, Any], job_id: str = "") -> NewJob:
 
 
 def _sqlalchemy() -> Any:
-    from eventperf.queues.backends.sql.engines import sqlalchemy
+    from eventperf.queues.backends.sql.engines import sqlalchemy_for_outbox
 
-    return sqlalchemy("the outbox")
+    return sqlalchemy_for_outbox()
 
 
 def write(session: Any, jobs: Sequence[NewJob], namespace: str, now: float) -> list[str]:
@@ -142,16 +142,17 @@ def _lacks_table(family: str, error: BaseException | None) -> bool:
 
 
 def _table() -> Any:
-    from sqlalchemy import BigInteger, Column, Double, Integer, MetaData, String, Table, Text
+    from sqlalchemy import BigInteger, Column, Float, Integer, MetaData, String, Table, Text
     from sqlalchemy.dialects import mysql
 
-    body = Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), "mysql", "mariadb")
+    long = mysql.LONGTEXT(charset="utf8mb4")
+    body = Text().with_variant(long, "mysql").with_variant(long, "mariadb")  # one by one: 1.4 takes no more
     return Table(
         TABLE,
         MetaData(),
         Column("n", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
         Column("namespace", String(200), nullable=False),
-        Column("created_at", Double, nullable=False),
+        Column("created_at", Float(53), nullable=False),  # double precision
         Column("body", body, nullable=False),
         mysql_engine="InnoDB",
     )
@@ -165,7 +166,7 @@ def create_table(database: str | Engine) -> None:
         return
     from eventperf.queues.backends.sql.engines import with_driver
 
-    url = with_driver(sqlalchemy.make_url(database))
+    url = with_driver(sqlalchemy.engine.make_url(database))
     warn_unchecked(url, _log)
     engine = sqlalchemy.create_engine(url)
     try:
@@ -211,7 +212,7 @@ class Relay:
         self._batch = check_int(batch, argument="batch", low=1, high=1000)
         self._poll_s = check_span(poll, argument="poll")
         try:
-            url = with_driver(sqlalchemy.make_url(database))
+            url = with_driver(sqlalchemy.engine.make_url(database))
         except sqlalchemy.exc.ArgumentError as error:
             raise ConfigurationError("database", redact(str(database)), "a URL of SQLAlchemy's") from error
         require_driver(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -21,6 +22,9 @@ _DRIVERS = {"psycopg": "postgres", "pymysql": "mysql"}
 _BUSY_S = 15
 
 
+_OUTBOX_FLOOR = (1, 4, 42)
+
+
 def sqlalchemy(needed_by: str) -> Any:
     """Import SQLAlchemy 2.
 
@@ -28,10 +32,27 @@ def sqlalchemy(needed_by: str) -> Any:
         MissingExtra: It is not there.
         ConfigurationError: It is older.
     """
+    cure = "SQLAlchemy 2.0 or later (beside an older one: jobs in Redis, and session= by way of the outbox)"
+    return _since((2,), needed_by, cure)
+
+
+def sqlalchemy_for_outbox() -> Any:
+    """Import SQLAlchemy 2, or the 1.4 of an application that stays with it.
+
+    Raises:
+        MissingExtra: It is not there.
+        ConfigurationError: It is older.
+    """
+    floor = ".".join(map(str, _OUTBOX_FLOOR))
+    return _since(
+        _OUTBOX_FLOOR, "the outbox", f'SQLAlchemy {floor} or later: pip install "sqlalchemy>={floor}"'
+    )
+
+
+def _since(floor: tuple[int, ...], needed_by: str, allowed: str) -> Any:
     sa: Any = require("sqlalchemy", extra="dbopt", needed_by=needed_by)
-    if int(sa.__version__.partition(".")[0]) < 2:
-        cure = 'SQLAlchemy 2.0 or later, which that feature needs: pip install "sqlalchemy>=2"'
-        raise ConfigurationError(needed_by, f"SQLAlchemy {sa.__version__}", cure)
+    if tuple(int(part) for part in re.findall(r"\d+", sa.__version__)[:3]) < floor:
+        raise ConfigurationError(needed_by, f"SQLAlchemy {sa.__version__}", allowed)
     return sa
 
 
@@ -58,6 +79,11 @@ def connection_of(session: Any) -> Connection:
     from sqlalchemy.engine import Connection
 
     if isinstance(session, Connection):
+        if not getattr(session, "_is_future", True) and not session.in_transaction():  # of SQLAlchemy 1.4
+            allowed = (
+                "a Connection in a transaction (connection.begin()): outside of one each statement commits"
+            )
+            raise ConfigurationError("session", session, allowed)
         return session
     found = getattr(session, "connection", None)
     conn = found() if callable(found) else None
@@ -110,8 +136,10 @@ def _heed_poolers(engine: Engine, on_pooler: Callable[[], object]) -> None:
 
 def _file_engine(url: Any, pool: int) -> Engine:
     from sqlalchemy import create_engine, event
+    from sqlalchemy.pool import QueuePool  # SQLAlchemy 1.4 would pool no file
 
-    engine = create_engine(url, connect_args={"timeout": _BUSY_S}, pool_size=pool, max_overflow=0)
+    pooled: dict[str, Any] = {"poolclass": QueuePool, "pool_size": pool, "max_overflow": 0}
+    engine = create_engine(url, connect_args={"timeout": _BUSY_S}, **pooled)
 
     @event.listens_for(engine, "connect")
     def _connected(raw: Any, _: Any) -> None:
