@@ -14,10 +14,12 @@ from sqlalchemy import Engine, create_engine
 
 from eventperf.dbopt import DatabaseOptimizer, Limits, Workload
 from eventperf.dbopt.analysis.names import analyse
+from eventperf.dbopt.backends.postgres.catalog import _column
 from eventperf.dbopt.indexes.prices import NOTHING, Prices
 from eventperf.dbopt.indexes.search import Search
 from eventperf.dbopt.protocols import Capabilities, Plan, Query
 from eventperf.dbopt.schema.model import Column, IndexSpec, Key, Schema, Table
+from eventperf.dbopt.schema.selectivity import selectivity
 from eventperf.dbopt.statements.fingerprint import Fingerprint
 from eventperf.dbopt.statements.workload import Sample, Statement
 from eventperf.testing import FakeClock
@@ -310,3 +312,17 @@ def test_a_planner_too_slow_for_single_questions_is_believed_in_what_it_picked()
     assert {choice.spec for choice in found.choices} == {A, B}
     assert planner.asked == 6, "today's plan and the plan with all candidates, of each statement"
     assert found.after["one"].cost == 5.0
+
+
+@pytest.mark.parametrize(
+    ("condition", "share"), [("done", 0.9), ("NOT done", 0.5), ("done = true", 0.9), ("done = false", 0.1)]
+)
+def test_a_condition_that_is_a_bare_column_keeps_the_rows_that_statistics_say(
+    condition: str, share: float
+) -> None:
+    """PostgreSQL writes them as ``t`` and ``f``; taken for words, each seemed rare."""
+    row = (1, "done", "boolean", False, 0.0, 1, 2.0, ["t", "f"], [0.9, 0.1], None, 1.0, 1, None, True)
+    table = Table(name="t", columns={"done": _column(row, 1000)}, rows=1000)
+    found = analyse(f"SELECT 1 FROM t WHERE {condition}", Schema(tables={"t": table}, dialect="postgres"))
+    ((predicate,),) = (use.predicates for use in found.uses)
+    assert selectivity(predicate, table, None) == share

@@ -229,9 +229,14 @@ def _number(text: str) -> float | str:
         return text
 
 
+def _truth(text: str) -> bool:
+    return text == "t"
+
+
 def _column(row: Sequence[Any], rows: int) -> Column:
     _, name, type_, nullable, null_ratio, width, distinct, values, shares, bounds, correlation = row[:11]
     length, collation, is_ordered = row[11:]
+    cast = _number if _NUMBER.fullmatch(type_) else _truth if type_ == "boolean" else str
     told = Column(
         name=name,
         type=type_,
@@ -242,7 +247,6 @@ def _column(row: Sequence[Any], rows: int) -> Column:
     )
     if distinct is None:
         return told
-    cast = _number if _NUMBER.fullmatch(type_) else str
     stats = ColumnStats(
         distinct=distinct if distinct > 0 else max(1.0, -distinct * max(1, rows)),
         null_ratio=null_ratio,
