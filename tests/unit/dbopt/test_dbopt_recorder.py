@@ -142,6 +142,19 @@ def test_values_changed_in_place_and_literals_in_the_text_are_other_values() -> 
     assert {loop.fix for loop in recorder.n_plus_one()} == {general()}
 
 
+def test_a_loop_of_batches_is_not_told_to_fetch_a_batch() -> None:
+    """Most loops of pretix are of this kind, and "fetch all rows with IN" is what each round does."""
+    recorder, scope = QueryRecorder(dialect="postgres"), Scope()
+    for n in range(6):
+        for asked in ("SELECT a FROM t WHERE b IN (:n, :m)", "SELECT a FROM t WHERE b = :n"):
+            recorder.observe(asked, {"n": n, "m": n + 1}, 0.001, "app.py:9", scope=scope)
+    fixes = {loop.statement: loop.fix for loop in recorder.n_plus_one()}
+    assert fixes.pop("select a from t where b = ?") == general()
+    (fix,) = fixes.values()
+    assert fix.startswith("it has IN (...) already")
+    assert all(statement.looped == 0 for statement in recorder.workload()), "a guess still"
+
+
 def test_of_large_values_nothing_is_held_or_told() -> None:
     recorder, scope = QueryRecorder(dialect="sqlite"), Scope()
     for _ in range(6):

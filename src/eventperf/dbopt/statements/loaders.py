@@ -21,6 +21,19 @@ def general() -> str:
     return Guess("fetch all rows in one statement (WHERE key IN (...)), or join them in the first one")
 
 
+def of_batches(fix: str, text: str) -> str:
+    """Return the fix, or for a statement that has a list already what a loop of batches wants.
+
+    >>> of_batches(general(), "select a from t where b in ( ? )").partition(":")[0]
+    'it has IN (...) already'
+    """
+    if not isinstance(fix, Guess) or " in ( ? )" not in text:
+        return fix
+    return Guess(
+        "it has IN (...) already: collect what all rounds ask for, and run it once before the loop above"
+    )
+
+
 def equal(one: object, other: object) -> bool:
     """Tell whether two rounds ask for the same; values that cannot be compared differ.
 

@@ -19,7 +19,7 @@ from eventperf.dbopt.schema.engines import DIALECTS, engine_behind, sqlalchemy_f
 
 from .callers import Callers, shown
 from .fingerprint import Fingerprint, bounded, is_read
-from .loaders import ONCE, Guess, equal, general, loader_option
+from .loaders import ONCE, Guess, equal, general, loader_option, of_batches
 from .quiet import is_muted
 from .workload import Workload
 
@@ -322,7 +322,8 @@ class QueryRecorder:
                 if len(self._groups) >= self._max:
                     return
                 path = caller if isinstance(caller, str) else self._path(sys._getframe(1))
-                group = self._groups[key] = _Group(fix(), shown(path if path[0] in caller else caller))
+                told = of_batches(fix(), name.text)
+                group = self._groups[key] = _Group(told, shown(path if path[0] in caller else caller))
             if seen == self._threshold:
                 group.runs += 1
                 group.queries += seen
