@@ -16,7 +16,14 @@ from eventperf.queues import QueueConfig, QueueManager
 from eventperf.queues.backends.sql import measuring, tables
 from eventperf.queues.minutes import MINUTE_S, Interval
 from eventperf.queues.protocols import Outcome
-from eventperf.scaling import AutoScaler, CalendarPolicy, CallableMetrics, DecisionLog, SimulatedTarget
+from eventperf.scaling import (
+    AutoScaler,
+    CalendarPolicy,
+    CallableMetrics,
+    DecisionLog,
+    SimulatedTarget,
+    TargetTracking,
+)
 from eventperf.testing import FakeClock
 from eventperf.testing.queues import Station
 
@@ -105,16 +112,18 @@ def fill_cache(cache: CacheManager, count: int) -> None:
 
 
 def fill_log(path: Path, days: float) -> int:
-    """Write decisions of every 15 seconds, each with its forecast."""
+    """Write decisions of every 15 seconds; those of the last half day foresee, which makes them long."""
     clock, dice = FakeClock(time=time.time() - days * 86_400), Random(3)
     now = {"rps": 200.0}
     ticks = int(days * 86_400 / 15)
     with DecisionLog(path, steady=True) as log:
         scaler = AutoScaler(
             SimulatedTarget(4, name="prod/deployment/web"), CallableMetrics(rps=lambda: now["rps"]),
-            CalendarPolicy(capacity_rps=50), min_replicas=3, max_replicas=200, clock=clock, log=log,
+            TargetTracking(rps=50), min_replicas=3, max_replicas=200, clock=clock, log=log,
         )  # fmt: skip
-        for _ in range(ticks):
+        for tick in range(ticks):
+            if ticks - tick == 2_880:
+                scaler.policy = CalendarPolicy(capacity_rps=50)
             now["rps"] = min(2_000.0, max(10.0, now["rps"] * dice.uniform(0.97, 1.031)))
             scaler.tick()
             clock.advance(15)

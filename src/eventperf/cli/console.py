@@ -86,8 +86,10 @@ def build(args: argparse.Namespace) -> Console:
         options["optimizer"] = DatabaseOptimizer(args.database, what_if=args.what_if)
     if args.scale_log:
         logs = {path: FileLog(path) for path in args.scale_log}
-        for log in filter(None, (log.absent for log in logs.values())):
-            print(log, file=sys.stderr)
+        for log in logs.values():
+            if log.absent:
+                print(log.absent, file=sys.stderr)
+            deque(log, maxlen=0)  # read now, not for whoever looks first
         options["scaler"] = logs
     if len(options) == 1:
         raise ConfigurationError("console", "", "at least one of --queues, --cache, --database, --scale-log")

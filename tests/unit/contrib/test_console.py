@@ -162,6 +162,88 @@ def test_the_audit_hears_of_what_was_refused_too(caplog: pytest.LogCaptureFixtur
     assert "\n" not in caplog.records[0].getMessage()
 
 
+def forgets(request: Any) -> str:
+    raise LookupError("no session")
+
+
+@pytest.mark.parametrize(
+    ("who", "told"), [(None, "unknown"), (lambda request: "ada", "ada"), (forgets, "unknown")]
+)
+def test_the_host_says_who_did_it(who: Any, told: str) -> None:
+    console = Console(queues=QueueManager("memory://"), may=everything, who=who)
+    seen: list[ConsoleAction] = []
+    console.on(seen.append)
+    post(console, "/queues", action="queue.pause", subject="low", manager="default")
+    assert [event.who for event in seen] == [told], "a who() that fails keeps nobody's deed from being told"
+    with pytest.raises(ConfigurationError, match="who"):
+        Console(may=everything, who="ada")  # type: ignore[arg-type]
+
+
+def whole_console(folder: Path, may: Any) -> Console:
+    """Return a console with every part, and something in each."""
+    queues, cache = QueueManager("memory://"), CacheManager(namespace="site")
+    queues.job("mail", attempts=1)(lambda ctx, data: 1 / 0)
+    queues.enqueue("mail", {"card": "SECRET"}, id="one")
+    queues.worker().run(burst=True)
+    cache.set("k", "SECRET")
+    engine = create_engine(f"sqlite:///{folder}/shop.db")
+    recorder = QueryRecorder(engine)
+    with engine.connect() as db:
+        db.execute(text("SELECT name FROM sqlite_master WHERE name = 'SECRET'")).all()
+    web = scaler()
+    web.tick()
+    optimizer = DatabaseOptimizer(engine, source=recorder)
+    return Console(queues=queues, cache=cache, optimizer=optimizer, scaler={"web": web}, may=may)
+
+
+DEEDS: dict[str, tuple[str, dict[str, str]]] = {
+    "queue.pause": ("/queues", {"subject": "low", "manager": "default"}),
+    "queue.resume": ("/queues", {"subject": "low", "manager": "default"}),
+    "queue.purge": ("/queues", {"subject": "normal", "manager": "default", "state": "failed", "sure": "1"}),
+    "job.retry": ("/queues/jobs", {"manager": "default", "id": "one"}),
+    "job.cancel": ("/queues/jobs", {"manager": "default", "id": "one"}),
+    "job.reschedule": ("/queues/jobs", {"manager": "default", "id": "one", "delay": "1h"}),
+    "job.delete": ("/queues/jobs", {"manager": "default", "id": "one", "sure": "1"}),
+    "cache.invalidate": ("/cache", {"subject": "site", "by": "key", "what": "k"}),
+    "database.advise": ("/database", {"subject": "advice"}),
+    "database.apply": ("/database", {"subject": "advice"}),
+    "scaling.freeze": ("/scaling", {"subject": "web"}),
+    "scaling.unfreeze": ("/scaling", {"subject": "web"}),
+}
+
+
+@pytest.mark.parametrize("allowed", DEEDS)
+def test_one_permission_is_one_deed(allowed: str, tmp_path: Path) -> None:
+    console = whole_console(tmp_path, lambda request, action, subject: action in ("view", allowed))
+    assert {action for part in console._parts.values() for action in part.actions} == DEEDS.keys()
+    told = [
+        attributes["value"] for path in ("/queues", "/queues/jobs", "/cache", "/database", "/scaling")
+        for _, attributes in assert_harmless(get(console, path)).tags if attributes.get("value") in DEEDS
+    ]  # fmt: skip
+    assert set(told) <= {allowed}, "no form for anything else"
+    for action, (path, form) in DEEDS.items():
+        status = post(console, path, action=action, **form).status
+        assert (status == 403) is (action != allowed), (action, status)
+
+
+@pytest.mark.parametrize(
+    ("action", "path", "query"),
+    [
+        ("view.payload", "/queues/job", {"id": "one"}),
+        ("view.value", "/cache", {"in": "site", "key": "k"}),
+        ("view.sql", "/database", {}),
+    ],
+)
+def test_what_users_typed_is_seen_by_the_one_permission_for_it(
+    action: str, path: str, query: dict[str, str], tmp_path: Path
+) -> None:
+    others = {"view", "view.payload", "view.value", "view.sql", *DEEDS} - {action}
+    blind = whole_console(tmp_path, lambda request, asked, subject: asked in others)
+    seeing = whole_console(tmp_path, lambda request, asked, subject: asked in ("view", action))
+    assert b"SECRET" not in get(blind, path, **query).body
+    assert b"SECRET" in get(seeing, path, **query).body
+
+
 def test_every_answer_forbids_what_a_page_does_not_need() -> None:
     console = Console(may=everything)
     for path in ("/", "/nope", "/console.css", "/console.js"):

@@ -398,6 +398,26 @@ def test_each_type_is_counted_by_itself_however_often_it_is_looked_at() -> None:
     assert re.search(r"normalticket4000.*normalmail3000", table, re.DOTALL), "failed, retried, crashed too"
 
 
+def test_a_queue_is_drawn_by_its_types_when_it_is_asked_for() -> None:
+    queues = QueueManager("memory://")
+    for kind, queue in (("mail", "normal"), (HOSTILE[:40], "normal"), ("badge", "low")):
+        queues.job(kind)(lambda ctx, data: None)
+        queues.enqueue(kind, 1, queue=queue)
+    queues.worker().run(burst=True)
+    console = Console(queues={"north": queues, "south": QueueManager("memory://")}, may=everything)
+    legends = r"<rect [^>]*class=\"b\d\"[^>]*/><text[^>]*>(.*?)</text>"
+    whole = get(console, "/queues").body.decode()
+    assert set(re.findall(legends, whole)) == {"normal", "low"}
+    assert "/ops/queues?in=north&amp;queue=normal&amp;span=1h" in whole
+    one = get(console, "/queues", queue="normal", **{"in": "north"})
+    assert_harmless(one)
+    assert {"mail", "badge"} & set(re.findall(legends, one.body.decode())) == {"mail"}
+    assert "badge" not in one.body.decode(), "nor in the table"
+    assert "/ops/queues?in=north&amp;queue=normal&amp;span=24h" in one.body.decode()
+    for odd in ({"in": "south", "queue": "normal"}, {"in": "north", "queue": "none"}):
+        assert set(re.findall(legends, get(console, "/queues", **odd).body.decode())) == {"normal", "low"}
+
+
 def test_a_row_that_does_not_fit_its_headings_is_no_table() -> None:
     with pytest.raises(ValueError, match="zip"):
         listing("figures", ["name", "count", "share"], [("a", 1)])

@@ -81,6 +81,8 @@ class Console:
             that is shown or done. ``"view"`` lets see the pages; ``"view.payload"``, ``"view.value"`` and
             ``"view.sql"`` what users typed; every other action changes something. :func:`read_only` and
             :func:`staff_only` ship. An answer that raises is a no.
+        who: The name of whoever asks, for the audit, from the host's own request; by default Django's or
+            Starlette's user, ``REMOTE_USER``, else the address.
         clock: Time, for tests.
 
     Raises:
@@ -102,6 +104,7 @@ class Console:
         scaler: AutoScaler | Sequence[AutoScaler] | Mapping[str, AutoScaler] | Any = None,
         title: str = "eventperf",
         may: guard.May | None = None,
+        who: Callable[[Any], str] | None = None,
         clock: Clock | None = None,
     ) -> None:
         if not callable(may):
@@ -109,9 +112,11 @@ class Console:
             raise ConfigurationError("may", may, allowed)
         if not isinstance(title, str) or not title:
             raise ConfigurationError("title", title, "a text")
+        if who is not None and not callable(who):
+            raise ConfigurationError("who", who, "a function (request) -> str")
         self.title: str = title
         self.hooks: Hooks = Hooks()
-        self._may = may
+        self._may, self._who = may, who or guard.name_of
         self._clock = clock or SystemClock()
         named_queues, named_caches = named("queues", queues, "status"), named("cache", cache, "stats")
         scalers = named("scaler", () if scaler is None else scaler, "tick", "__iter__")
@@ -158,6 +163,13 @@ class Console:
                 return False
 
         return asked
+
+    def _name_of(self, native: Any) -> str:
+        try:
+            return str(self._who(native))[:200]
+        except Exception:  # what is done is told all the same
+            _log.exception("who() failed")
+            return guard.name_of(native)
 
     def _answer(self, view: View) -> Response:
         request = view.request
@@ -219,7 +231,7 @@ class Console:
     def _audit(
         self, view: View, action: str, subject: str | None, *, count: int = 0, outcome: str = "done"
     ) -> None:
-        who = guard.name_of(view.request.native)
+        who = self._name_of(view.request.native)
         level = logging.INFO if outcome == "done" else logging.WARNING
         _log.log(level, "%s on %r by %r: %r, %d touched", action, subject, who, outcome, count)
         if self.hooks.active:

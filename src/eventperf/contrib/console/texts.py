@@ -130,6 +130,8 @@ TEXTS: Final[dict[str, str]] = {
     "purge_these": "Delete {n} {state} jobs of {queue} for good?",
     "purge_kept": "Delete all {state} jobs of {queue} that are kept, for good?",
     "how_far_back": "How far back",
+    "which_queue": "Queues of {name}",
+    "all_queues": "all queues, by queue",
     "jobs_a_minute": "Jobs a minute",
     "wait_p50": "Wait, p50 (half wait less)",
     "wait_p99": "Wait, p99 (one in 100 waits longer)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from eventperf.queues.minutes import Interval, Metrics
 
 Lines = list[tuple[str, list[tuple[float, float]]]]
+Courses = dict[str, "dict[float, Interval]"]
 
 _SPANS: Final = {"1h": "1m", "6h": "5m", "24h": "15m"}
 _FRESH_S: Final = {"1h": 5.0, "6h": 30.0, "24h": 60.0}
@@ -68,22 +69,22 @@ def joined(known: Metrics, fresh: Metrics, span_s: float) -> Metrics:
     return replace(fresh, since=since, intervals=kept + fresh.intervals)
 
 
-def plots(metrics: Metrics) -> Html:
-    """Return jobs a minute and waits, by queue."""
-    if not metrics.intervals:
+def plots(metrics: Metrics, queue: str = "") -> Html:
+    """Return jobs a minute and waits, by queue; of one ``queue`` by type."""
+    found = _by_type(metrics, queue) if queue else _by_queue(metrics)
+    if not found:
         return empty(say("no_minutes"))
-    by_queue = _by_queue(metrics.intervals)
-    busiest = sorted(by_queue, key=lambda q: -sum(_ended(i) for i in by_queue[q].values()))[:_DRAWN]
+    busiest = sorted(found, key=lambda name: -sum(_ended(i) for i in found[name].values()))[:_DRAWN]
     steps = [((at - metrics.until) / _MINUTE_S, at) for at in _steps(metrics)]
     counted = [(x, at) for x, at in steps if metrics.until - at >= _SHORTEST_S]
     done: Lines = []
     waits: dict[float, Lines] = {50.0: [], 99.0: []}
-    for queue in busiest:
-        kept = by_queue[queue]
-        done.append((queue, [(x, _rate(kept.get(at), at, metrics)) for x, at in counted]))
+    for name in busiest:
+        kept = found[name]
+        done.append((name, [(x, _rate(kept.get(at), at, metrics)) for x, at in counted]))
         for percent, drawn in waits.items():
             late = ((x, _late(kept.get(at), percent)) for x, at in steps)
-            drawn.append((queue, [(x, seconds) for x, seconds in late if seconds is not None]))
+            drawn.append((name, [(x, seconds) for x, seconds in late if seconds is not None]))
     return tag(
         "div",
         tag("div", tag("h3", say("jobs_a_minute")), _drawn(done, say("unit_jobs"))),
@@ -93,17 +94,25 @@ def plots(metrics: Metrics) -> Html:
     )
 
 
-def _by_queue(found: Iterable[Interval]) -> dict[str, dict[float, Interval]]:
-    """Return sums over types by queue and time, beside what is summed: other pages show that too."""
+def _by_queue(metrics: Metrics) -> Courses:
+    """Return sums over types, beside what is summed: other pages show that too."""
     from eventperf.queues.minutes import Interval
 
-    by_queue: dict[str, dict[float, Interval]] = {}
-    for one in found:
-        kept = by_queue.setdefault(one.queue, {})
+    found: Courses = {}
+    for one in metrics.intervals:
+        kept = found.setdefault(one.queue, {})
         if one.at not in kept:
             kept[one.at] = Interval(at=one.at, queue=one.queue, type="")
         kept[one.at].merge(one)
-    return by_queue
+    return found
+
+
+def _by_type(metrics: Metrics, queue: str) -> Courses:
+    found: Courses = {}
+    for one in metrics.intervals:
+        if one.queue == queue:
+            found.setdefault(one.type, {})[one.at] = one
+    return found
 
 
 def _drawn(series: Lines, unit: str) -> Html:
@@ -131,27 +140,40 @@ def _late(one: Interval | None, percent: float) -> float | None:
     return None if one is None else one.wait.percentile(percent)
 
 
-def section_of(view: View, minutes: Minutes) -> Html:
-    """Return plots and a table of the span that the URL asks for."""
-    asked = view.request.asked("span", "1h")
-    span = asked if asked in _SPANS else "1h"
-    links = [
-        tag("a", s, href=view.request.link("/queues", span=s), aria_current="page" if s == span else None)
-        for s in _SPANS
-    ]
-    chooser = tag("nav", *links, class_="tabs", aria_label=say("how_far_back"))
+def section_of(view: View, name: str, minutes: Minutes) -> Html:
+    """Return plots and a table of the span that the URL asks for, of one queue where it names one."""
+    span = view.request.asked("span", "1h")
+    span = span if span in _SPANS else "1h"
     metrics = minutes.of(span)
-    return markup(chooser, plots(metrics), _table(metrics, span))
+    queues = sorted({one.queue for one in metrics.intervals})
+    queue = view.request.asked("queue") if view.request.asked("in") == name else ""
+    queue = queue if queue in queues else ""
+    asked: dict[str, object] = {"in": name, "queue": queue} if queue else {}
+    spans = [(s, {**asked, "span": s}, s == span) for s in _SPANS]
+    choices = [("", say("all_queues")), *((q, q) for q in queues)]
+    ways = [(text, {"in": name, "queue": q, "span": span}, q == queue) for q, text in choices]
+    choosers = [_chooser(view, say("how_far_back"), spans)]
+    choosers += [_chooser(view, say("which_queue", name=name), ways)] if queues else []
+    return markup(*choosers, plots(metrics, queue), _table(metrics, span, queue))
 
 
-def _table(metrics: Metrics, span: str) -> Html:
+def _chooser(view: View, name: str, ways: Iterable[tuple[str, Mapping[str, object], bool]]) -> Html:
+    links = [
+        tag("a", text, href=view.request.link("/queues", **query), aria_current="page" if is_it else None)
+        for text, query, is_it in ways
+    ]
+    return tag("nav", *links, class_="tabs", aria_label=name)
+
+
+def _table(metrics: Metrics, span: str, queue: str) -> Html:
     found = metrics.by("queue", "type")
+    shown = (one for one in found.values() if not queue or one.queue == queue)
     rows = [
         (
             i.queue, i.type, f"{i.completed:,}", f"{i.failed:,}", f"{i.retried:,}", f"{i.crashed:,}",
             *(_time(h.percentile(p)) for h in (i.wait, i.run) for p in (50, 99)),
         )
-        for i in sorted(found.values(), key=lambda i: -_ended(i))[:50]
+        for i in sorted(shown, key=lambda i: -_ended(i))[:50]
     ]  # fmt: skip
     columns = heads("queue type completed failed retried crashed wait_p50 p99 run_p50 p99")
     return listing(say("by_queue_and_type", span=span), columns, rows, range(2, 10)) if rows else Html("")

@@ -96,7 +96,7 @@ class QueuesPart:
         ]
         yield tag("nav", *links, class_="tabs", aria_label=say("more_of", name=name))
         if name in self._minutes:
-            yield minutes.section_of(view, self._minutes[name])
+            yield minutes.section_of(view, name, self._minutes[name])
         if view.may("queue.purge", None):
             yield tag("h3", say("purge_head"))
             yield self._purging(view, name, manager)
