@@ -267,10 +267,11 @@ class Journal:
             rows = conn.execute(_sql(f"SELECT position FROM {READERS}"))
             positions = [row[0].removeprefix(_UNTOLD) for row in rows]
             conn.commit()
-            for _ in range(20):
-                if not positions or self._dialect.purge(conn, positions) < 10_000:
-                    break
-                conn.commit()
+            with suppress(LostPlace):  # one that cannot be read may need anything: its reader begins anew
+                for _ in range(20):
+                    if not positions or self._dialect.purge(conn, positions) < 10_000:
+                        break
+                    conn.commit()
             conn.commit()
 
     # -- all the time --------------------------------------------------------------------------------

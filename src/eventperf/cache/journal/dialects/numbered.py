@@ -11,6 +11,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from eventperf._core.texts import whole
 from eventperf.cache.journal.layout import CHANGES, Batch, LostPlace
 
 PAGE: Final = 5_000
@@ -45,11 +46,15 @@ class Place:
 
     @classmethod
     def of(cls, text: str) -> Place:
-        """Read what ``str`` wrote."""
+        """Read what ``str`` wrote.
+
+        Raises:
+            LostPlace: It is something else: everybody with the table of readers may write there.
+        """
         server, _, rest = text.rpartition(" ")
         last, _, gaps = rest.partition(":")
         pairs = [gap.partition("-") for gap in gaps.split(",") if gap]
-        return cls(server, int(last), tuple((int(low), int(high)) for low, _, high in pairs))
+        return cls(server, number(last), tuple((number(low), number(high)) for low, _, high in pairs))
 
     def __str__(self) -> str:
         return f"{self.server} {self.last}:{','.join(f'{low}-{high}' for low, high in self.gaps)}"
@@ -58,6 +63,17 @@ class Place:
     def floor(self) -> int:
         """The number below which nothing is of use any more; the last row stays, it shows that it is ours."""
         return self.gaps[0][0] if self.gaps else self.last
+
+
+def number(text: str) -> int:
+    """Return a number of a position.
+
+    Raises:
+        LostPlace: It is none.
+    """
+    if (found := whole(text)) is None:
+        raise LostPlace("what was kept of it is damaged")
+    return found
 
 
 def holes(low: int, high: int, seen: Sequence[int]) -> list[Range]:

@@ -24,6 +24,8 @@ from eventperf.cache.journal.layout import (
     quoter,
 )
 
+from .numbered import number
+
 quote: Callable[[str], str] = quoter('"')
 SAFE: Final = {"smallint", "integer", "bigint", "text", "character varying", "uuid", "date"}
 """Types of keys whose text is the same in Python."""
@@ -76,6 +78,22 @@ def text(value: str) -> str:
     """
     body = value.replace("'", "''")
     return "E'" + body.replace("\\", "\\\\") + "'" if "\\" in body else f"'{body}'"
+
+
+def snapshot(text: str) -> list[int]:
+    """Return the numbers of a snapshot: xmin, xmax, and those that were under way.
+
+    Raises:
+        LostPlace: It is none.
+
+    >>> snapshot("10:20:10,14"), snapshot("10:10:")
+    ([10, 20, 10, 14], [10, 10])
+    """
+    ends, _, under_way = text.rpartition(":")
+    found = [*ends.split(":"), *(under_way.split(",") if under_way else ())]
+    if ends.count(":") != 1:
+        raise LostPlace("what was kept of it is damaged")
+    return [number(one) for one in found]
 
 
 class Postgres:
@@ -226,13 +244,13 @@ class Postgres:
         from sqlalchemy import text as sql
 
         server, _, snap = position.partition(" ")
-        _, xmax, xip = snap.split(":")
+        _, xmax, *xips = snapshot(snap)
         if server != self._server(conn):
             raise LostPlace("the server is another one, or was restored or failed over")
-        asked = {"xmax": xmax, "xip": "{" + xip + "}"}
+        asked = {"xmax": str(xmax), "xip": "{" + ",".join(map(str, xips)) + "}"}
         rows = conn.execute(sql(_READ), asked).all()
         new = rows[0][0]
-        if int(new.split(":")[1]) < int(xmax):
+        if int(new.split(":")[1]) < xmax:
             raise LostPlace("the server's transactions have begun anew")
         changes = [(row[1], row[2]) for row in rows if row[1] is not None]
         if len(changes) > MOST_ROWS:
@@ -243,7 +261,7 @@ class Postgres:
         """Remove rows of transactions that all readers have seen."""
         from sqlalchemy import text as sql
 
-        least = min(int(position.partition(" ")[2].split(":")[0]) for position in positions)
+        least = min(snapshot(position.partition(" ")[2])[0] for position in positions)
         return int(conn.execute(sql(_PURGE), {"xmin": str(least), "most": 10_000}).rowcount)
 
 
