@@ -37,8 +37,8 @@ _COMPARE_S: Final = 20.0
 _PER_S: Final = 10_000
 _ALWAYS: Final = 20_000
 #: This part of all the time is kept for measurements on a copy, and at most this part of what is left then.
-_TRIAL: Final = 0.25
-_OF_REST: Final = 0.6
+_TRIAL: Final = 0.33
+_OF_REST: Final = 0.75
 #: Of what is left when a round begins, so much is for reading its statements; those that follow wait.
 _READ: Final = 0.25
 #: Planning is taken for this part of a measured time at most: it may have been prepared.
@@ -274,7 +274,7 @@ class Adviser:
 
         end = deadline.clock.monotonic() + most
         try:
-            with planner.ground(timeout_s=most / 3) as ground:
+            with planner.ground(timeout_s=most / 2) as ground:
                 prover = Prover(ground, self._limits, deadline.clock, end, deadline.expired, self._tell)
                 proof = prover.prove(list(indexes.values()), queries, runners_up)
                 advice.copied += ground.copied

@@ -104,6 +104,7 @@ def test_copies_that_are_too_small_to_measure_are_said_to_be(
 ) -> None:
     url, what_if = places
     monkeypatch.setattr(copies, "_WHOLE", 2_000)
+    monkeypatch.setattr(copies, "_SMALL_ROWS", 2_000)
     monkeypatch.setattr(copies, "_MOST_ROWS", 2_000)
     if is_restored:
         run(what_if, MADE[0], MADE[1].replace("9000", "2000"), MADE[2])
@@ -119,6 +120,7 @@ def test_a_sample_is_made_whole_to_be_measured(
     places: tuple[str, str], took: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copies, "_WHOLE", 2_000)
+    monkeypatch.setattr(copies, "_SMALL_ROWS", 2_000)
     took(lambda found: 0.01 if advised_name(found) else 0.1)
     advice = advised(*places)
     assert [i.level for i in advice.indexes] == ["measured"]

@@ -28,10 +28,11 @@ _SAMPLES: Final = 3
 _BEFORE: Final = 0.3
 _BUILT: Final = 0.6
 #: Where indexes can be set aside they are built first, and each statement is run as often in one round: what
-#: is undecided is run again. Parts of the time: to here with all of them, to there without.
+#: is undecided is run again. Parts of the time that is left: to run them with the set, and then without.
 _RUNS: Final = 2
+_BUILT_FIRST: Final = 0.4
 _WITH: Final = 0.5
-_WITHOUT: Final = 0.75
+_WITHOUT: Final = 0.6
 #: The round that is bounded by the first one: after what it was before, or before what it is after.
 _WORST: Final = 4.0
 _BEST: Final = 20.0
@@ -174,7 +175,7 @@ class Prover:
         if not made:
             return out
         if self.is_quick:
-            after = self._measured(self._queries, self._until(_WITH))
+            after = self._measured(self._queries, self._within(_WITH))
             self._before = self._without(made, after)
         else:
             after = self._measured(self._before, self._end)
@@ -187,6 +188,9 @@ class Prover:
 
     def _until(self, part: float) -> float:
         return self._began + part * (self._end - self._began)
+
+    def _within(self, part: float) -> float:
+        return self._clock.monotonic() + part * self._left()
 
     def _left(self) -> float:
         return self._end - self._clock.monotonic()
@@ -218,7 +222,7 @@ class Prover:
         users = [n for n, m in after.items() if m.indexes & names]
         self._set_aside(names)
         try:
-            return self._measured(sorted(users, key=excess_s, reverse=True), self._until(_WITHOUT))
+            return self._measured(sorted(users, key=excess_s, reverse=True), self._within(_WITHOUT))
         finally:
             self._set_aside(frozenset())
 
@@ -244,8 +248,9 @@ class Prover:
     def _built(self, wanted: Sequence[IndexAdvice], out: Proof) -> dict[str, float]:
         """Build indexes; return the seconds of each that is there."""
         took: dict[str, float] = {}
+        end = self._until(_BUILT_FIRST if self.is_quick else _BUILT)
         for index in wanted:
-            left, began = self._until(_BUILT) - self._clock.monotonic(), self._clock.monotonic()
+            left, began = end - self._clock.monotonic(), self._clock.monotonic()
             if left <= 0 or self._stop():
                 out.silent[index.name] = "no time was left to build it"
                 continue

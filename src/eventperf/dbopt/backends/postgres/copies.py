@@ -24,6 +24,9 @@ from .drivers import pour
 
 _WHOLE: Final = 20_000
 _SHARE: Final = 0.02
+#: A table of no more rows and bytes is copied whole at once: that takes no longer than to sample it.
+_SMALL_ROWS: Final = 100_000
+_SMALL_BYTES: Final = 16_000_000
 _READ_MS: Final = 10_000
 #: Rows and bytes that are copied and analysed in a second, at least, and no more of one table than this.
 _ROWS_PER_S: Final = 200_000
@@ -201,7 +204,8 @@ class Copies:
         try:
             db.execute(f"DROP TABLE IF EXISTS pg_temp.{quote(self._places[table.name], 'postgres')} CASCADE")
             self._types(db, source, real)
-            self._fill(db, source, table, columns)
+            is_small = table.rows <= _SMALL_ROWS and table.size_bytes <= _SMALL_BYTES
+            self._fill(db, source, table, columns, is_whole=is_small)
         except self._psycopg.Error as error:
             if not source.closed:
                 source.rollback()
