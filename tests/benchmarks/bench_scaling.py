@@ -33,6 +33,7 @@ from eventperf.scaling import (
 from eventperf.scaling.deciding import decide
 
 STEP_S = 15.0
+TOLERANCE = Behavior().tolerance
 
 
 def event_days(days: int, seed: int = 1) -> tuple[Trace, list[CalendarEvent]]:
@@ -98,7 +99,7 @@ def _observation(at: float, memory: Any, calendar: Calendar) -> Observation:
         samples={name: Sample(value=value, age_s=30.0) for name, value in values.items()},
         changes=(),
         recommendations=(),
-        tolerance=Behavior().tolerance,
+        tolerance=TOLERANCE,
         memory=memory,
         time_s=at,
         calendar=calendar.around(at),

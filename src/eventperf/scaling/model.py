@@ -281,9 +281,10 @@ class Observation:
         time_s = self.at_s if self.time_s is None else self.time_s
         most, name = 0, ""
         for event in self.calendar:
-            number = event.floor(time_s)
-            if number > most:
-                most, name = number, event.id or event.kind
+            if event.replicas or event.min_replicas:  # a few of many
+                number = event.floor(time_s)
+                if number > most:
+                    most, name = number, event.id or event.kind
         return most, name
 
     def faults(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import median
 from typing import Any
 
@@ -152,9 +153,7 @@ class LatencyPolicy:
         return len(turns) >= _TURNS and now - turns[-1] < _CALM_S and now - turns[-_TURNS] < _TURNS_S
 
     def _size(self, rate: float, capacity: float) -> int:
-        # Three digits of what was learned are enough, and let sizes be remembered.
-        rounded = float(f"{capacity:.3g}")
-        return replicas_about(rate, rounded, self.concurrency, self.wait_s, self.share)
+        return replicas_about(rate, _rounded(capacity), self.concurrency, self.wait_s, self.share)
 
     def _choose(
         self, observation: Observation, blind: Mapping[str, str], memory: dict[str, Any],
@@ -300,6 +299,12 @@ def _reason(outlook: Outlook, capacity: float, note: str, backlog: float) -> str
         f"{outlook.rate:.4g} requests/s now, at most {outlook.expected * outlook.cover:.4g} expected "
         f"when a new replica serves, {capacity:.3g} each{note}{waiting}"
     )
+
+
+@lru_cache(maxsize=256)
+def _rounded(capacity: float) -> float:
+    """Three digits of what was learned are enough, and let sizes be remembered."""
+    return float(f"{capacity:.3g}")
 
 
 def _peaks(peaks: Sequence[list[int]], slot: int, level: int) -> list[list[int]]:

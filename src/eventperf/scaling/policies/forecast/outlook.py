@@ -171,6 +171,8 @@ def _edge(at: float) -> float:
     return _FINE * math.sinh(_LOW + at * _WIDTH)
 
 
+_EDGES = tuple(_edge(at) for at in range(BINS + 1))
+_MIDDLES = tuple(_edge(at + 0.5) for at in range(BINS))
 _PRIOR, _PRIOR_BIN = 20.0, _bin(0.1)  # before anything is known: twenty errors of 10 %
 
 
@@ -188,10 +190,10 @@ def _cover(errors: list[float], safety: float) -> tuple[float, float, float]:
     far, seen, beyond, at = _TAIL * total, 0.0, 0.0, BINS - 1
     while seen + errors[at] <= far:
         seen += errors[at]
-        beyond += errors[at] * _edge(at + 0.5)
+        beyond += errors[at] * _MIDDLES[at]
         at -= 1
-    top = _edge(at + 1)
-    edge = top - (top - _edge(at)) * (far - seen) / errors[at]
+    top = _EDGES[at + 1]
+    edge = top - (top - _EDGES[at]) * (far - seen) / errors[at]
     excess = max(_LEAST_EXCESS, (beyond + (far - seen) * 0.5 * (top + edge)) / far - edge)
     full = edge + excess * math.log(max(1.0, worth * _TAIL / excess))
     soon = edge + excess * math.log(max(1.0, worth * _TAIL / (_PATIENCE * excess)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -148,4 +149,9 @@ def surplus(
     known = [(size * shapes[key][0], size * size * shapes[key][1]) for key, size in found if key in shapes]
     if (brings := sum(mean for mean, _ in known)) > 1e-9:  # less than a request in years has no square
         square *= 1.0 + sum(variance for _, variance in known) / (brings * _SIZE_NOISE) ** 2
-    return math.exp(min(_MOST_DOUBT, NormalDist().inv_cdf(quantile) * math.sqrt(square)))
+    return math.exp(min(_MOST_DOUBT, _deviations(quantile) * math.sqrt(square)))
+
+
+@lru_cache(maxsize=64)
+def _deviations(quantile: float) -> float:
+    return NormalDist().inv_cdf(quantile)
