@@ -83,6 +83,9 @@ class Console:
             :func:`staff_only` ship. An answer that raises is a no.
         who: The name of whoever asks, for the audit, from the host's own request; by default Django's or
             Starlette's user, ``REMOTE_USER``, else the address.
+        policy: Send a Content-Security-Policy. ``False`` where a middleware of the host's sends one and
+            refuses ours, which names ``base-uri`` and ``frame-ancestors``; it must allow scripts, styles and
+            connections of ``'self'``.
         clock: Time, for tests.
 
     Raises:
@@ -105,6 +108,7 @@ class Console:
         title: str = "eventperf",
         may: guard.May | None = None,
         who: Callable[[Any], str] | None = None,
+        policy: bool = True,
         clock: Clock | None = None,
     ) -> None:
         if not callable(may):
@@ -117,6 +121,7 @@ class Console:
         self.title: str = title
         self.hooks: Hooks = Hooks()
         self._may, self._who = may, who or guard.name_of
+        self._headers = guard.HEADERS if policy else guard.HEADERS[1:]
         self._clock = clock or SystemClock()
         named_queues, named_caches = named("queues", queues, "status"), named("cache", cache, "stats")
         scalers = named("scaler", () if scaler is None else scaler, "tick", "__iter__")
@@ -147,7 +152,7 @@ class Console:
         except Exception as error:  # a page that fails must not be the host's 500
             _log.exception("the console failed on %s", request.path)
             answer = self._page(view, say("overview"), [_refused(f"{type(error).__name__}")], status=500)
-        headers = (*answer.headers, *guard.HEADERS)
+        headers = (*answer.headers, *self._headers)
         if not cookie:
             secure = "; Secure" if request.is_secure else ""
             text = f"{guard.COOKIE}={given}; Path={request.base or '/'}; HttpOnly; SameSite=Strict{secure}"

@@ -28,7 +28,7 @@ HEADERS: Final = (
     ("Referrer-Policy", "same-origin"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
 )
-"""What every answer carries: a page loads and sends nothing but to itself, and cannot be framed."""
+"""What every answer carries, its policy first: a page sends nothing but to itself, and cannot be framed."""
 
 
 def read_only(request: Any, action: str, subject: str | None) -> bool:
