@@ -148,6 +148,22 @@ def table_of(model: Any) -> str:
     return plain_name(name)
 
 
+def tables_of(model: Any) -> list[str]:
+    """Return the table of a model, then those that it inherits columns from (joined inheritance)."""
+    names = [table_of(model)]
+    if (mapper := getattr(model, "__mapper__", None)) is not None:
+        names += [table_of(table) for table in mapper.tables if isinstance(getattr(table, "name", None), str)]
+    if callable(parents := getattr(getattr(model, "_meta", None), "get_parent_list", None)):
+        names += map(table_of, parents())
+    return list(dict.fromkeys(names))
+
+
+def _home_of(model: Any, column: str) -> str | None:
+    """Return the table that a column of a Django model lies in, which may be a parent's."""
+    fields = getattr(getattr(model, "_meta", None), "concrete_fields", ())
+    return next((table_of(field.model) for field in fields if field.column == column), None)
+
+
 def plain_name(name: str) -> str:
     """Return a table's name without quotes and schema, in small letters: tables of one name count as one."""
     return re.sub(r'["`\[\]]', "", name).rpartition(".")[2].strip().lower()
@@ -179,7 +195,9 @@ def row(model: Any, *key: object, **link: int) -> tuple[str, ...]:
     """
     table = table_of(model)
     if not link:
-        return fit_tag(f"table:{table}:{','.join(map(str, key))}"), any_row(table), ANY_TABLE
+        tables = tables_of(model)  # the rows of one object have one key in all of them
+        rows = (fit_tag(f"table:{name}:{','.join(map(str, key))}") for name in tables)
+        return (*rows, *map(any_row, tables), ANY_TABLE)
     ((name, value), *more) = link.items()
     column = links_of(model).get(name)
     if key or more or column is None:
@@ -187,7 +205,11 @@ def row(model: Any, *key: object, **link: int) -> tuple[str, ...]:
         raise ConfigurationError(f"row of {table}", (*key, *link), allowed)
     if isinstance(value, bool) or not isinstance(value, int):
         raise ConfigurationError(name, value, "a whole number")
-    return linked(table, column, value), any_link(table), ANY_TABLE
+    return (
+        linked(_home_of(model, column) or table, column, value),
+        *map(any_link, tables_of(model)),
+        ANY_TABLE,
+    )
 
 
 def linked(table: str, column: str, value: int) -> str:
@@ -257,7 +279,7 @@ def followed(follows: Any) -> tuple[tuple[str, ...], bool]:
         return (ANY_TABLE,), True
     if not isinstance(follows, Sequence):
         raise ConfigurationError("follows", follows, "a list such as [Event, 'registrations'], or 'auto'")
-    return (*table_tags(map(table_of, follows)), ANY_TABLE), False
+    return (*table_tags(name for model in follows for name in tables_of(model)), ANY_TABLE), False
 
 
 # -- statements ------------------------------------------------------------------------------------------
