@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, MutableMapping, MutableSet
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from functools import partial
+from math import isfinite
 from pathlib import PurePath
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -26,6 +27,7 @@ from eventperf._core.objects import allowed, check_json, check_msgpack
 from .errors import PayloadError, PayloadTooLarge
 
 _READABLE = 64 << 20
+_NO_JSON = "which only msgpack keeps, and that has no whole numbers beyond 64 bits (and needs msgspec)"
 
 
 class Codec:
@@ -64,6 +66,8 @@ class Codec:
             data = _model_bytes(value, shape) if has_model(shape) else self._pack(value)
             if len(data) <= self._max_bytes:
                 self._fits(data, shape)
+            if shape is Any and data[:1] == b"j":
+                self._check_same(value)
         except PayloadError as error:
             raise PayloadError(argument, _short(value), f"{_name(shape)} ({error.allowed})") from error
         except Exception as error:
@@ -84,6 +88,25 @@ class Codec:
             return b"m" + bytes(self._encoder.encode(value))
         except OverflowError:  # msgpack has no whole numbers beyond 64 bits, JSON has
             return b"j" + bytes(self._msgspec.json.encode(value, enc_hook=_plain_object))
+
+    def _check_same(self, value: Any) -> None:
+        """Refuse what JSON would change without a word, where no type says what it was."""
+        plain = value
+        if self._msgspec is not None:
+            plain = self._msgspec.to_builtins(
+                value, builtin_types=(bytes,), str_keys=False, enc_hook=_plain_object
+            )
+        left = [plain]
+        while left:
+            one = left.pop()
+            if isinstance(one, dict):
+                if not all(isinstance(key, str) for key in one):
+                    raise ValueError(f"keys that are no text, {_NO_JSON}")
+                left += one.values()
+            elif isinstance(one, (list, tuple)):
+                left += one
+            elif isinstance(one, bytes) or (isinstance(one, float) and not isfinite(one)):
+                raise ValueError(f"{'bytes' if isinstance(one, bytes) else one}, {_NO_JSON}")
 
     def decode(self, data: bytes, shape: Any = Any) -> Any:
         """Return the value of ``data`` as ``shape``.

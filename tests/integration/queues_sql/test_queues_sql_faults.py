@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from eventperf.queues import JobState, QueueManager
 from eventperf.testing.queues import balanced
+from eventperf.testing.queues.tools import Station
 from faults import Worker, wait_until
 from servers import PostgresServer
 
@@ -86,3 +89,25 @@ def _enqueued(queues: QueueManager) -> Any:
         return queues.enqueue("count", 99, id="after-the-restart")
     except StoreUnavailable:
         return None
+
+
+def test_a_worker_hears_of_jobs_in_a_process_with_many_open_files(postgres_url: str) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip("this system allows few open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with QueueManager(postgres_url, namespace=uuid4().hex) as queues:
+            queues.backend.create_schema()  # type: ignore[attr-defined]
+            station = Station(queues, "t")
+            waiter = queues.backend.waiter(station.card)
+            assert not waiter.wait(station.id, 0.05), "and says so in no error"
+            queues.enqueue("t")
+            assert waiter.wait(station.id, 30)
+            waiter.close()
+    finally:
+        for one in opened:
+            os.close(one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -29,6 +29,8 @@ from eventperf.queues.errors import PayloadError
 from eventperf.queues.minutes import COUNTS, Interval
 from eventperf.queues.policy import Lane, Verdict, choose, job_priority, judge
 
+INF = float("inf")
+
 
 def lanes(*ranks: int) -> list[Lane]:
     return [Lane(f"q{i}", rank, rank + 1, 0) for i, rank in enumerate(ranks)]
@@ -301,3 +303,20 @@ def test_sums_of_minutes_leave_out_nothing_that_is_counted() -> None:
     assert [getattr(total, name) for name in COUNTS] == [2 * by for by in range(1, len(COUNTS) + 1)]
     assert (total.wait.counts, total.run.counts) == ({3: 4}, {})
     assert whole.wait.counts == {3: 2}, "what is added is left as it was"
+
+
+@pytest.mark.parametrize("value", [[2**70, b"x"], {1: 2**70}, {"a": [2**64, float("nan")]}, (2**65, -INF)])
+def test_what_json_would_change_without_a_word_is_refused(value: Any) -> None:
+    with pytest.raises(PayloadError, match="which only msgpack keeps"):
+        Codec(1000).encode(value)
+
+
+@pytest.mark.parametrize("value", [2**70, {"a": [2**64, 1.5, None, "x"]}, [{}, -(2**99)]])
+def test_whole_numbers_of_any_size_come_back(value: Any) -> None:
+    codec = Codec(1000)
+    assert codec.decode(codec.encode(value)) == value
+
+
+def test_a_type_says_what_json_does_not() -> None:
+    codec = Codec(1000)
+    assert codec.decode(codec.encode({1: 2**70}, dict[int, int]), dict[int, int]) == {1: 2**70}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -76,9 +77,15 @@ class Acks:
         """Whether so much is unreported that no more should be claimed."""
         return len(self._pending) > 4 * _ACK_BATCH
 
-    def unreported(self) -> list[Outcome]:
-        """Return the outcomes that the store does not have yet."""
-        return [outcome for _, outcome, _ in self._pending]
+    @property
+    def unreported(self) -> int:
+        """How many outcomes the store does not have yet."""
+        return len(self._pending)
+
+    def last(self, leases: Mapping[str, int]) -> list[Outcome]:
+        """Return what to report of these leases when the process ends now."""
+        ended = {outcome.job_id: outcome for _, outcome, _ in list(self._pending)}
+        return [ended.get(one) or Outcome(one, token, "release") for one, token in list(leases.items())]
 
     async def flushed(self) -> bool:
         """Wait until everything is reported; always true."""
@@ -86,10 +93,16 @@ class Acks:
         return True
 
     async def close(self, timeout_s: float = 5.0) -> None:
-        """Report what is left; jobs whose outcome cannot be reported run again elsewhere."""
-        try:
-            await asyncio.wait_for(self.flushed(), timeout_s)
-        except asyncio.TimeoutError:
+        """Report what is left, for as long as the store takes some of it in each ``timeout_s``.
+
+        Jobs whose outcome cannot be reported run again elsewhere.
+        """
+        left = len(self._pending) + 1
+        while 0 < len(self._pending) < left:
+            left = len(self._pending)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.flushed(), timeout_s)
+        if self._pending:
             _log.error("%d outcomes could not be reported; those jobs will run again", len(self._pending))
         if self._task is not None:
             await ended([self._task])

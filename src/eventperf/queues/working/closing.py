@@ -71,6 +71,10 @@ class Ends(Protocol):
     def grace_s(self) -> float: ...
     def stop(self, *, now: bool = False) -> None: ...
     def hung_up(self) -> None: ...
+    def unreported(self) -> int:
+        """Tell how many outcomes the store does not have yet."""
+        ...
+
     def abandon(self) -> None:
         """Hand back what is held; from any thread, when the loop does not answer any more."""
         ...
@@ -138,9 +142,7 @@ class Signals:
     def _hear(self) -> bytes:
         """Return the next signal; nothing when ``run()`` has returned."""
         try:
-            left = None if self._end_at is None else max(0.001, self._end_at - time.monotonic())
-            self._ears.settimeout(left)
-            return self._ears.recv(1)
+            return self._next()
         except TimeoutError:
             stack = traceback.format_stack(sys._current_frames().get(threading.main_thread().ident or 0))
             _log.error(
@@ -149,6 +151,19 @@ class Signals:
             )  # fmt: skip
             _end(self._worker.abandon)
         return b""
+
+    def _next(self) -> bytes:
+        unreported = sys.maxsize
+        while True:
+            left = None if self._end_at is None else max(0.001, self._end_at - time.monotonic())
+            self._ears.settimeout(left)
+            try:
+                return self._ears.recv(1)
+            except TimeoutError:
+                before, unreported = unreported, self._worker.unreported()
+                if not 0 < unreported < before:
+                    raise
+                self._end_at = time.monotonic() + LAST_S  # the store is slow, and takes them
 
 
 def leave_by(end_at: float, last: Callable[[], object]) -> None:

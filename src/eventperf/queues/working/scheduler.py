@@ -59,7 +59,13 @@ class Scheduler:
                 await asyncio.sleep(0.5)
 
     async def _fire(self, schedule: Schedule, slot: float, *, late: bool) -> None:
-        job, pause = schedule.make(), 0.05
+        """Fire one slot; what cannot be made or stored is said, and the schedules beside it go on."""
+        pause = 0.05
+        try:
+            job = schedule.make()
+        except Exception:  # a stamp of the application's
+            _log.exception("schedule %s skips its slot %s: no job can be made", schedule.name, slot)
+            return
         while True:
             try:
                 if await self._store.fire(schedule.name, slot, job, late=late):
@@ -68,3 +74,6 @@ class Scheduler:
             except StoreUnavailable:  # nobody else can reach it either; the store fires a slot once
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, 1.0)
+            except Exception:
+                _log.exception("schedule %s skips its slot %s: the store refuses it", schedule.name, slot)
+                return

@@ -22,7 +22,6 @@ from eventperf.queues.protocols import (
     Backend,
     Claimed,
     HintedStore,
-    Outcome,
     Renewed,
     WorkerFacts,
     WorkerPlan,
@@ -165,8 +164,7 @@ class StoreSession:
     def _report_unhandled(self) -> None:
         if not self._card.types:
             _log.warning("worker %s has no handlers: it will run nothing", self._card.id)
-        missing = sorted(set(self._engine.types) - self._card.types)
-        if missing:
+        if missing := sorted(set(self._engine.types) - self._card.types):
             _log.warning("worker %s has no handler for declared types: %s", self._card.id, ", ".join(missing))
 
     # -- claiming ----------------------------------------------------------------------------------
@@ -427,16 +425,17 @@ class StoreSession:
             self._runner.close()
             self._emit("worker_stopped")
 
+    @property
+    def unreported(self) -> int:
+        return self._acks.unreported
+
     def abandon(self) -> None:
         """Report what has ended and hand back the rest; from another thread, when the process ends."""
-        if self._leftovers is not None:
+        if self._leftovers:
             self._leftovers.hand_back()
         elif self._runner.leases:
             self._heart.close()
-            ended = {outcome.job_id: outcome for outcome in self._acks.unreported()}
-            held = list(self._runner.leases.items())
-            last = [ended.get(one) or Outcome(one, token, "release") for one, token in held]
-            report_last(self._waiter, self._card.id, last)
+            report_last(self._waiter, self._card.id, self._acks.last(self._runner.leases))
 
     def loop_ended(self) -> None:
         self._runner.loop_ended()

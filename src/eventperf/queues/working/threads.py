@@ -35,7 +35,14 @@ class JobThreads(Executor):
                 self._made += 1
                 self._free += 1
                 name = f"eventperf-job-{self._made}"
-                threading.Thread(target=self._serve, name=name, daemon=True).start()
+                try:
+                    threading.Thread(target=self._serve, name=name, daemon=True).start()
+                except RuntimeError:  # the system has no more; those that are there take it up
+                    self._made -= 1
+                    self._free -= 1
+                    if not self._made:
+                        future.cancel()  # lest it runs later, when it was reported as failed
+                        raise
         return future
 
     def _serve(self) -> None:

@@ -164,6 +164,11 @@ class Worker:
         """How long a stop waits for jobs that run."""
         return self._grace_s
 
+    def unreported(self) -> int:
+        """Tell how many outcomes the store does not have yet."""
+        session = self._session
+        return session.unreported if isinstance(session, StoreSession) else 0
+
     def abandon(self) -> None:
         """Hand back what is held when the loop cannot any more; for the last moment of a process."""
         session = self._session or self._ended

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import select as sockets
+import selectors
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,11 @@ class Listener:
         options.setdefault("connect_timeout", 5)
         self._conn: Any = psycopg.connect(*args, **options, autocommit=True)
         self._ears, self._poke = socket.socketpair()
+        # No select(): in a process with many open files it takes none of the newer ones.
+        self._both = selectors.DefaultSelector()
         try:
+            for one in (self._conn.pgconn.socket, self._ears):
+                self._both.register(one, selectors.EVENT_READ)
             self._conn.execute(f'LISTEN "{channel}"')
         except BaseException:
             self.close()
@@ -40,7 +44,7 @@ class Listener:
                 left = end - time.monotonic()
                 if left <= 0:
                     return False
-                ready = sockets.select([pg.socket, self._ears], [], [], left)[0]
+                ready = [key.fileobj for key, _ in self._both.select(left)]
                 if self._ears in ready:
                     return False
                 if ready:
@@ -55,6 +59,7 @@ class Listener:
             return
 
     def close(self) -> None:
+        self._both.close()
         self._conn.close()
         self._ears.close()
         self._poke.close()
