@@ -20,6 +20,11 @@ def binary(*names: str) -> str:
     pytest.skip(text)
 
 
+def shown(driver: Any) -> str:
+    """Return the text of the page, read at once: another may take its place meanwhile."""
+    return str(driver.execute_script("return document.body ? document.body.textContent : ''"))
+
+
 def browser(profile: Path, **preferences: Any) -> Any:
     from selenium import webdriver
 

@@ -117,7 +117,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--jobs", type=int, default=1_000_000)
     parser.add_argument("--keys", type=int, default=100_000)
     parser.add_argument("--days", type=float, default=7.0)
-    parser.add_argument("--repeat", type=int, default=20)
+    parser.add_argument("--repeat", type=int, default=20, help="looks at each page; 0: none")
     parser.add_argument("--postgres", action="store_true", help="jobs in PostgreSQL; pages only")
     parser.add_argument("--paints", type=int, default=5, help="loads of each page by a browser; 0: none")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each turn beside the worker")
@@ -152,7 +152,8 @@ def main(argv: list[str]) -> int:
                 )  # fmt: skip
 
             asked = pages(queues)
-            measure(make, asked, redis, args.repeat)
+            if args.repeat:
+                measure(make, asked, redis, args.repeat)
         if args.paints and not args.postgres:
             paths = [f"{path}?{urlencode(query)}" for path, query in asked.values() if path != "/database"]
             paints(url, log, paths, args.paints)

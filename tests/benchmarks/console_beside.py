@@ -105,15 +105,19 @@ def served(url: str, log: Path) -> Iterator[tuple[Any, int]]:
         host.join(30)
 
 
-def open_pages(port: int, many: int, end: Any) -> None:
-    """Be ``many`` browsers, each with a page open."""
+def open_pages(port: int, many: int, seen: Any, end: Any) -> None:
+    """Be ``many`` browsers, each with a page open; each releases ``seen`` once."""
 
     def one(n: int) -> None:
         time.sleep(POLL_S * n / many)
+        is_first = True
         while not end.is_set():
             url = f"http://127.0.0.1:{port}/{PAGES[n % len(PAGES)]}"
             with urllib.request.urlopen(url, timeout=60) as answer:
                 answer.read()
+            if is_first:
+                seen.release()
+                is_first = False
             end.wait(POLL_S)
 
     threads = [threading.Thread(target=one, args=(n,)) for n in range(many)]
@@ -125,10 +129,12 @@ def open_pages(port: int, many: int, end: Any) -> None:
 
 @contextmanager
 def ten_pages(port: int) -> Iterator[None]:
-    stop = CONTEXT.Event()
-    browsers = CONTEXT.Process(target=open_pages, args=(port, 10, stop), daemon=True)
+    """Go on once each of ten pages has been shown."""
+    seen, stop = CONTEXT.Semaphore(0), CONTEXT.Event()
+    browsers = CONTEXT.Process(target=open_pages, args=(port, 10, seen, stop), daemon=True)
     browsers.start()
-    time.sleep(POLL_S + 2)
+    for _ in range(10):
+        assert seen.acquire(timeout=120)
     yield
     stop.set()
     browsers.join(60)
@@ -162,19 +168,25 @@ def beside(url: str, log: Path, redis: RedisServer, seconds: float, rounds: int)
                     turn(False)
         worker.terminate()
         worker.join()
-        with ten_pages(port), heard(redis) as count:
-            count()
-            began, before = time.monotonic(), (redis_ms(redis), cpu_ms(host))
-            time.sleep(30)
-            took = time.monotonic() - began
-            asked = count() / took / 10
-            share, hosts = (
-                (b - a) / took / 10 for a, b in zip(before, (redis_ms(redis), cpu_ms(host)), strict=True)
-            )
+        idle = quiet(redis, host, 20)
+        with ten_pages(port):
+            busy = quiet(redis, host, 40)
+            with heard(redis) as count:
+                count()
+                began = time.monotonic()
+                time.sleep(20)
+                asked = count() / (time.monotonic() - began) / 10
+    told(turns)
+    share, hosts = (b - a for a, b in zip(idle, busy, strict=True))
     print(
-        "\n| a worker | jobs/s | its CPU, µs/job | Redis' thread, µs/job | the console's host, % of a core |"
+        f"without a worker: {asked:.2f} Redis commands/s of an open page; ten: {share:.2f} % of Redis' thread"
     )
-    print("|---|---|---|---|---|")
+    print(f"beyond {idle[0]:.2f} % when nobody looks, {hosts:.2f} % of a core of the host", flush=True)
+
+
+def told(turns: dict[bool, list[Sequence[float]]]) -> None:
+    columns = "jobs/s | its CPU, µs/job | Redis' thread, µs/job | the console's host, % of a core"
+    print(f"\n| a worker | {columns} |\n|---|---|---|---|---|")
     for looked, name in ((False, "alone"), (True, "beside ten open pages")):
         a, b, c, d = (statistics.median(column) for column in zip(*turns[looked], strict=True))
         print(f"| {name} | {a:,.0f} | {b:.1f} | {c:.1f} | {d:.2f} |")
@@ -182,10 +194,14 @@ def beside(url: str, log: Path, redis: RedisServer, seconds: float, rounds: int)
         ratios = [b[at] / a[at] - 1 for a, b in zip(turns[False], turns[True], strict=True)]
         spread = statistics.stdev(ratios) / len(ratios) ** 0.5 if len(ratios) > 1 else 0.0
         print(f"{what}: {statistics.mean(ratios):+.2%} ± {spread:.2%} (mean of {len(ratios)} pairs)")
-    print(
-        f"without a worker: {asked:.2f} Redis commands/s of an open page; ten: {share:.2f} % of Redis, "
-        f"{hosts:.2f} % of a core of the host", flush=True,
-    )  # fmt: skip
+
+
+def quiet(redis: RedisServer, host: Any, seconds: float) -> tuple[float, float]:
+    """Return how many per cent of a core Redis' thread and the console's host take."""
+    began, before = time.monotonic(), (redis_ms(redis), cpu_ms(host))
+    time.sleep(seconds)
+    after, took = (redis_ms(redis), cpu_ms(host)), time.monotonic() - began
+    return (after[0] - before[0]) / took / 10, (after[1] - before[1]) / took / 10
 
 
 def paints(url: str, log: Path, paths: Sequence[str], repeat: int) -> None:

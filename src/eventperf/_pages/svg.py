@@ -11,7 +11,7 @@ from .style import PLOTS
 Points = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 860, 270, 64, 34, 8, 16  # of the axes; a legend comes on top
-NARROW = 520  # one of several beside one another: letters keep their size
+NARROW = 440  # one of several beside one another: letters keep their size
 _LABEL, _BAR = 330, 400  # widths of the names and of the longest bar
 _ROW, _LETTER = 20, 7.2  # height of a line of the legend, width of a letter
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from browsers import browser
+from browsers import browser, shown
 from eventperf.cache import CacheManager
 from eventperf.cli.console import server
 from eventperf.contrib.console import Console
@@ -154,15 +154,10 @@ def test_buttons_do_what_they_say_and_back_goes_back(chromium: Any, site: Site) 
     row = next(r for r in chromium.find_elements(By.CSS_SELECTOR, "tbody tr") if r.text.startswith("low"))
     row.find_element(By.TAG_NAME, "button").click()
     wait_until(lambda: any(s.paused for s in site.queues.status() if s.name == "low"), 10, what="a pause")
-    assert "Paused" in chromium.find_element(By.CSS_SELECTOR, ".note").text
+    wait_until(lambda: "Paused; running jobs go on." in shown(chromium), 10, what="the note")
     chromium.back()
     chromium.back()
     assert chromium.find_element(By.TAG_NAME, "h1").text == "Overview"
-
-
-def shown(driver: Any) -> str:
-    """Return the text of the page, read at once: another may take its place meanwhile."""
-    return str(driver.execute_script("return document.body ? document.body.textContent : ''"))
 
 
 def press(driver: Any, text: str) -> None:
@@ -223,7 +218,7 @@ def test_every_page_over_redis_and_postgresql(chromium: Any, redis_url: str, pos
             complaints(chromium)
             for page in (*PAGES, *site.deep, f"cache?in={space}&key=greeting"):
                 chromium.get(site.url + page)
-                assert "cannot be read" not in chromium.find_element(By.ID, "main").text, page
+                assert "cannot be read" not in shown(chromium), page
                 assert "broken in" not in chromium.title
             chromium.get(site.url + "queues")
             queues.enqueue("anything", queue="low")
@@ -254,9 +249,7 @@ def test_two_tabs_act_without_getting_in_each_other_s_way(chromium: Any, site: S
 def test_a_search_runs_in_the_background_and_its_advice_is_shown(chromium: Any, site: Site) -> None:
     chromium.get(site.url + "database")
     chromium.find_element(By.XPATH, "//button[text()='Search for indexes']").click()
-    wait_until(
-        lambda: "visits (page, at)" in chromium.find_element(By.ID, "main").text, 60, what="the advice"
-    )
+    wait_until(lambda: "visits (page, at)" in shown(chromium), 60, what="the advice")
 
 
 def test_a_telephone_needs_no_scrolling_to_the_side(chromium: Any, site: Site) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from browsers import browser
+from browsers import browser, shown
 from console_stage import stage
 from eventperf.cli.console import server
 from faults import wait_until
@@ -38,12 +38,12 @@ def test_every_page_of_a_busy_hour_has_its_picture(tmp_path: Path) -> None:
     try:
         driver.get(url + "database")
         driver.find_element(By.XPATH, "//button[text()='Search for indexes']").click()
-        wait_until(lambda: "Last search" in driver.find_element(By.ID, "main").text, 60, what="the advice")
+        wait_until(lambda: "Last search" in shown(driver), 60, what="the advice")
         for name, path in PICTURES.items():
             driver.set_window_size(1200, 500)
             driver.get(url + path)
             height = driver.execute_script("return document.documentElement.scrollHeight")
-            driver.set_window_size(1200, min(max(height + 160, 500), 1_700))
+            driver.set_window_size(1200, min(max(height + 160, 500), 2_300))
             assert driver.find_element(By.TAG_NAME, "h1").text
             assert driver.find_elements(By.CSS_SELECTOR, "tbody tr, dl.cards dd"), (
                 f"{name} has nothing to show"
