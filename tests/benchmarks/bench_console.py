@@ -13,6 +13,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -146,8 +147,10 @@ def main(argv: list[str]) -> int:
             )
 
             def make() -> Console:
+                decisions = FileLog(str(log))
+                deque(decisions, maxlen=0)  # as the command does before it serves
                 return Console(
-                    queues={"bench": queues}, cache={"bench": cache}, scaler={"web": FileLog(str(log))},
+                    queues={"bench": queues}, cache={"bench": cache}, scaler={"web": decisions},
                     optimizer=DatabaseOptimizer(engine, source=recorder), may=everything,
                 )  # fmt: skip
 
