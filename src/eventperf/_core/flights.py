@@ -14,13 +14,12 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final
 
-from .contexts import reset
+from .contexts import Within
 
 OPEN: Final = "open"
 VALUE: Final = "value"
@@ -79,7 +78,7 @@ class Flight:
         if self.state == ERROR:
             error: BaseException = self.outcome
             # As it landed: the frames of everybody who was told before would pile up in it otherwise.
-            raise error.with_traceback(self._landed_with)
+            raise BaseException.with_traceback(error, self._landed_with)
         return self.outcome
 
     @property
@@ -163,14 +162,9 @@ class Flights:
         """Say that the load of ``flight`` goes on in this thread (a caller handed it over)."""
         flight._thread, flight._loop = threading.get_ident(), _running_loop()
 
-    @contextmanager
-    def leading(self, *flights: Flight) -> Iterator[None]:
-        """Mark this context (and tasks or threads that copy it) as the one ``flights`` depend on."""
-        token = _leading.set((*_leading.get(), *flights))
-        try:
-            yield
-        finally:
-            reset(_leading, token)
+    def leading(self, *flights: Flight) -> Within[tuple[Flight, ...]]:
+        """Mark this context, and tasks or threads that copy it, as the one ``flights`` depend on."""
+        return Within(_leading, (*_leading.get(), *flights))
 
     def fence(self, *keys: object) -> None:
         """An invalidation of ``keys``: loads under way may not be stored, later callers load anew."""

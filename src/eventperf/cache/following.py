@@ -10,12 +10,11 @@ from __future__ import annotations
 import functools
 import importlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 
-from eventperf._core.contexts import reset
+from eventperf._core.contexts import Within
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.logs import hush
 
@@ -57,15 +56,18 @@ class Said:
 _said: Final[ContextVar[tuple[Said, ...]]] = LOADS
 
 
-@contextmanager
-def listening(said: Said) -> Iterator[None]:
-    """Hear what a loader says from here on; loads inside it are heard for it too."""
-    token = _said.set((*_said.get(), said))
-    try:
-        yield
-    finally:
-        DIRTY.pop(("reads", id(said)), None)
-        reset(_said, token)
+class Listening(Within[tuple[Said, ...]]):
+    """Hear what a loader says from here on (``with``); loads inside it are heard for it too."""
+
+    __slots__ = ("_heard",)
+
+    def __init__(self, said: Said) -> None:
+        super().__init__(_said, (*_said.get(), said))
+        self._heard = said
+
+    def __exit__(self, *error: object) -> None:
+        DIRTY.pop(("reads", id(self._heard)), None)
+        super().__exit__(*error)
 
 
 def note_reads() -> None:

@@ -79,7 +79,8 @@ def mark(is_open: Callable[[], bool]) -> None:
     if is_open not in above:
         _inherited.set((*(known for known in above if known()), is_open))
     for load in LOADS.get():
-        load.wrote.append(is_open)
+        if is_open not in load.wrote:
+            load.wrote.append(is_open)
 
 
 def _mark(transaction: Any, make: Callable[[], Callable[[], bool]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 import time
 from datetime import datetime, timedelta, timezone
@@ -382,3 +383,51 @@ def test_passwords_stay_out_of_sight():
     cache = CacheManager("redis://app:s3cret@127.0.0.1:1/0")
     assert "s3cret" not in repr(cache)
     cache.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    key: str
+
+
+class Closed(Exception):
+    """It lets nobody set anything on it, ``__traceback__`` and ``__context__`` included."""
+
+    def __setattr__(self, name, value):
+        raise AttributeError(name)
+
+    def with_traceback(self, trace):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("error", [Frozen("k"), Closed("k")], ids=repr)
+@pytest.mark.parametrize("is_behind", [False, True], ids=["here", "behind"])
+def test_a_loader_s_error_comes_out_as_itself(error, is_behind):
+    """Also one that cannot be changed: what surrounds the loader sets nothing on it."""
+
+    def fail(*_keys):
+        raise error
+
+    options = CacheOptions(hard_timeout=30) if is_behind else None
+    with CacheManager() as cache:
+        calls = [
+            lambda: cache.get_or_load("k", fail, options=options),
+            lambda: cache.refresh("k", fail, options=options),
+            lambda: cache.get_or_load_many(["k"], fail, options=options),
+            cache.cached(key="k", options=options)(lambda: fail()),
+        ]
+        for call in calls:
+            with pytest.raises(type(error)) as caught:
+                call()
+            assert caught.value is error
+
+        async def afail(*_keys):
+            fail()
+
+        async def many():
+            ways = (cache.aget_or_load("a", afail, options=options), cache.aget_or_load_many(["b"], afail))
+            more = (cache.aget_or_load("a", afail) for _ in range(3))
+            return await asyncio.gather(*ways, *more, return_exceptions=True)
+
+        assert all(one is error for one in asyncio.run(many()))
+        assert cache.stats().load_errors >= len(calls)

@@ -16,7 +16,7 @@ from typing_extensions import ParamSpec
 
 from eventperf._core.flights import Flight, Flights
 from eventperf.cache.errors import NotCacheable
-from eventperf.cache.following import Said, listening
+from eventperf.cache.following import Listening, Said
 from eventperf.cache.values.single_use import COROUTINE
 
 P = ParamSpec("P")
@@ -74,7 +74,7 @@ class Load:
         self._table, self._loader, self._flights, self._said = table, loader, flights, said
 
     def perform(self) -> Any:
-        with self._table.leading(*self._flights), listening(self._said):
+        with self._table.leading(*self._flights), Listening(self._said):
             value = self._loader()
         if inspect.isawaitable(value):
             if inspect.iscoroutine(value):
@@ -84,7 +84,7 @@ class Load:
         return value
 
     async def aperform(self) -> Any:
-        with self._table.leading(*self._flights), listening(self._said):
+        with self._table.leading(*self._flights), Listening(self._said):
             value = self._loader()
             return await value if inspect.isawaitable(value) else value
 

@@ -12,7 +12,7 @@ from eventperf.cache.policy import is_fresh, l1_life, longest_life, tag_changed_
 from eventperf.cache.protocols import Grant
 from eventperf.cache.values.single_use import refuse_single_use
 
-from .counting import counted
+from .counting import Counted
 from .effects import Steps, ask, load, may_wait, wait
 from .fences import Guard
 from .job import Batch, Job
@@ -99,7 +99,7 @@ async def _later(loaded: Any, pick: Callable[[object], Any]) -> Any:
 
 def _load(core: Core, batch: Batch, keys: list[str], flights: dict[str, Flight]) -> Steps[dict[str, Any]]:
     names = [batch.names[key] for key in keys]
-    with counted(core, ",".join(names[:3]), lambda: False):
+    with Counted(core, ",".join(names[:3]), lambda: False):
         made = yield from load(core.flights, lambda: batch.loader(names), tuple(flights.values()), batch.said)
         loaded = check_loaded(made)
     out = {key: loaded[batch.names[key]] for key in keys if batch.names[key] in loaded}

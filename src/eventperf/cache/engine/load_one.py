@@ -26,7 +26,7 @@ from eventperf.cache.policy import (
 from eventperf.cache.values.single_use import refuse_single_use
 
 from .background import spawn
-from .counting import counted
+from .counting import Counted
 from .effects import Steps, ask, load, may_wait, wait
 from .job import Job
 from .keep import keep_here, keep_loaded, life_of, not_kept
@@ -189,7 +189,7 @@ def _lead(core: Core, job: Job, flight: Flight, in_background: bool = False) -> 
 
 def _load(core: Core, job: Job, flights: tuple[Flight, ...]) -> Steps[Any]:
     """Call the loader and count; the host is told."""
-    with counted(core, job.key, lambda: job.stands_in):
+    with Counted(core, job.key, lambda: job.stands_in):
         value = yield from load(core.flights, job.loader, flights, job.said)
     refuse_single_use(job.key, value)
     job.loaded, job.has_loaded = value, True
