@@ -13,7 +13,7 @@ from random import Random
 DIALECTS = ("sqlite", "postgres", "mysql")
 
 _INTS = {"sqlite": ("INTEGER", "INT", "BIGINT"), "postgres": ("integer", "bigint", "smallint"),
-         "mysql": ("INT", "BIGINT", "SMALLINT UNSIGNED")}  # fmt: skip
+         "mysql": ("INT", "BIGINT", "SMALLINT UNSIGNED", "INT UNSIGNED")}  # fmt: skip
 _TEXTS = {
     "sqlite": ("TEXT", "TEXT COLLATE NOCASE", "VARCHAR(20)", "TEXT COLLATE RTRIM"),
     "postgres": ("text", "varchar(20)", "char(5)", 'text COLLATE "C"', "mood"),
@@ -50,7 +50,7 @@ _VALUES = {
     "number": ("0", "1.5", "-2", "2.25", "3", "NULL"),
 }
 _LOOSE = ("'n/a'", "'1'", "1.5", "''")  # SQLite keeps them in a column of numbers
-_ZERO = ("'0000-00-00'", "'2024-01-00'")  # MariaDB where no mode forbids them
+_ZERO = ("'0000-00-00'", "'2024-01-00'", "'2024-02-00'", "'2024-03-00'")  # MariaDB where no mode forbids them
 _OTHER_VALUES = {
     "BLOB": "x'00ff'", "JSON": "'{\"a\": 1}'", "": "'1'", "jsonb": "'{\"a\": [1]}'", "int[]": "'{1,2}'",
     "uuid": "'00000000-0000-0000-0000-000000000001'", "boolean": "true", "inet": "'10.0.0.1'",
@@ -176,7 +176,7 @@ class Foreign:
             return draw.choice(_LOOSE)
         if self.dialect == "mysql" and column.type in ("DATE", "DATETIME") and draw.random() < 0.05:
             return draw.choice(_ZERO)
-        if column.type == "SMALLINT UNSIGNED" or column.type == "TIMESTAMP NULL":
+        if column.type.endswith("UNSIGNED") or column.type == "TIMESTAMP NULL":
             values = tuple(v for v in values if not v.startswith("-"))
         return draw.choice(values if column.nullable else values[:-1])
 
@@ -239,16 +239,32 @@ class Foreign:
             forms += [f"{name} + 1 = 3", f"{name} - 2 > 0", f"{name} * 2 < 6", f"-{name} > -3",
                       f"abs({name}) = 2", f"{name} % 2 = 0", f"3 < {name}", f"{name} / 2 = 1"]  # fmt: skip
         if column.family == "date":
-            forms += {
-                "sqlite": [f"date({name}) = '2024-01-01'", f"strftime('%Y', {name}) = '2024'"],
-                "postgres": [f"{name}::date = '2024-01-01'", f"extract(year from {name}) = 2024",
+            days = [f"date({name}) = {value}", f"CAST({name} AS DATE) = {value}"]
+            forms += days + {
+                "sqlite": [f"strftime('%Y', {name}) = '2024'", f"CAST({name} AS DATE) = 2024"],
+                "postgres": [f"extract(year from {name}) = 2024",
                              f"date_trunc('month', {name}) = '2024-01-01'"],
-                "mysql": [f"DATE({name}) = '2024-01-01'", f"YEAR({name}) = 2024", f"MONTH({name}) = 1"],
+                "mysql": [f"DATE({name}) = '2024-02-29'", f"YEAR({name}) = 2024", f"MONTH({name}) = 1"],
             }[self.dialect]  # fmt: skip
+        if draw.random() < 0.2:
+            return draw.choice(self._retold(column, name))
         if depth < 1 and draw.random() < 0.25:
             word = draw.choice(("OR", "OR", "AND"))
             return f"({self._term(table, alias, 1)} {word} {self._term(table, alias, 1)})"
         return draw.choice(forms)
+
+    def _retold(self, column: Column, name: str) -> list[str]:
+        """Return terms that a parser may take for others, or write in other words."""
+        if self.dialect == "sqlite":
+            more = [f"CAST({name} AS NUMERIC) = 1", f"CAST({name} AS STRING) = 0", f"CAST({name} AS INT) = 1",
+                    f"'{{\"a.b\": 1}}' ->> 'a.b' = {name}", f"{name} == 1"]  # fmt: skip
+        elif self.dialect == "mysql":
+            more = [f"{name} || 'x' = 'ax'", f"{name} = \"a\"", f"{name} IS NOT NULL /*! AND {name} > 0 */",
+                    f"CAST({name} AS CHAR) LIKE '1\\%'", f"NOT {name} = 1"]  # fmt: skip
+        else:
+            more = [f"{name}::varchar(1) = '1'", f"CAST({name} AS text) = '1'", f"{name}::text LIKE '2024%'"]
+            more += [f"{name}::numeric(9, 1) = 1.0"] if column.family in ("int", "number") else []
+        return self._draw.sample(more, 2)
 
     def _where(self, table: Table, alias: str = "", least: int = 0) -> str:
         terms = [self._term(table, alias) for _ in range(self._draw.randint(least, 3))]
@@ -371,7 +387,13 @@ class Foreign:
 
     def _distinct(self) -> str:
         table = self._draw.choice(self.tables)
-        names = ", ".join(c.name for c in self._draw.sample(table.columns, 2) if c.type not in ("json",))
+        chosen = [c.name for c in self._draw.sample(table.columns, 2) if c.type not in ("json",)]
+        if self.dialect == "sqlite" and self._draw.random() < 0.5:
+            chosen = [
+                self.quote("id"),
+                f"CAST({chosen[-1]} AS {self._draw.choice(('NUMERIC', 'DATE', 'STRING'))})",
+            ]
+        names = ", ".join(chosen)
         return f"SELECT DISTINCT {names} FROM {table.name}{self._where(table)}"
 
     def _window(self) -> str:
@@ -385,9 +407,11 @@ class Foreign:
     def _either(self) -> str:
         table = self._draw.choice(self.tables)
         terms = [self._term(table, depth=1) for _ in range(self._draw.randint(2, 4))]
-        return (
-            f"SELECT {self._columns(table)} FROM {table.name} WHERE {' OR '.join(terms)}{self._tail(table)}"
-        )
+        columns, tail = self._columns(table), self._tail(table)
+        if self._draw.random() < 0.4:  # in the order of what is selected: a UNION may have another
+            text = table.some(self._draw, "text", "number").name
+            columns, tail = f"{self.quote('id')}, {text}", f" ORDER BY {text}"
+        return f"SELECT {columns} FROM {table.name} WHERE {' OR '.join(terms)}{tail}"
 
     def _change(self) -> str:
         draw = self._draw

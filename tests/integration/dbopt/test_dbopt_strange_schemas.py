@@ -154,3 +154,25 @@ def test_the_reason_of_a_range_of_endless_texts_is_their_length(engine: Any, oth
     advice = advised(engine, other, "SELECT id FROM endless WHERE name BETWEEN 'n555' AND 'n556'")
     assert not advice.indexes
     assert "could refuse values" in str(advice.unserved)
+
+
+def test_changes_of_data_are_planned_on_copies_as_queries_are(engine: Any, other: str) -> None:
+    made(
+        engine,
+        "CREATE TABLE jobs (id int PRIMARY KEY, state int, done int)",
+        "CREATE TABLE runs (id int PRIMARY KEY, job_id int, cost int)",
+        "INSERT INTO jobs SELECT g, g % 900, g FROM generate_series(1, 30000) g",
+        "INSERT INTO runs SELECT g, g, g FROM generate_series(1, 30000) g",
+    )
+    wanted = {
+        "DELETE FROM jobs WHERE state = 5": ("jobs", "state"),
+        "UPDATE jobs SET done = 1 WHERE state = 5": ("jobs", "state"),
+        "INSERT INTO runs SELECT id, state, done FROM jobs WHERE state = 5": ("jobs", "state"),
+        "UPDATE jobs SET done = 1 FROM runs WHERE runs.job_id = jobs.id AND runs.cost = 5": ("runs", "cost"),
+        "MERGE INTO jobs USING runs ON jobs.state = runs.job_id AND runs.cost = 5 "
+        "WHEN MATCHED THEN UPDATE SET done = runs.cost": ("runs", "cost"),
+    }
+    for sql, key in wanted.items():
+        advice = advised(engine, other, sql)
+        assert not advice.unserved, (sql, advice.unserved)
+        assert key in {(i.spec.table, i.spec.keys[0].name) for i in advice.indexes}, sql

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventperf.dbopt.backends.sqlite.promises import promised
-from eventperf.dbopt.rewrites.known import is_known
+from eventperf.dbopt.rewrites.known import is_known, is_open
 from eventperf.dbopt.rewrites.rules import RULES
 from eventperf.dbopt.schema.model import Column, Schema, Table
 
@@ -53,6 +53,11 @@ STATEMENTS = [
     "SELECT k FROM t WHERE k = 'a' OR v > 0",
     "SELECT k, v FROM t WHERE k IS NULL OR v = 'b' ORDER BY k",
     "WITH s AS (SELECT v AS k, k AS v FROM t) SELECT DISTINCT s.k FROM s",
+    "SELECT DISTINCT k, v, CAST(v AS NUMERIC) FROM t",
+    "SELECT DISTINCT k, v, CAST(v AS STRING) AS x, CAST(v AS BOOLEAN) FROM t",
+    "SELECT v FROM t WHERE (k = 1 OR k = 2) AND CAST(v AS DATE) = 1",
+    "SELECT v FROM t WHERE (k = 'a' OR k = 'b') AND CAST(v AS DATETIME) > 0",
+    "SELECT v FROM t WHERE (k = 1 OR k = 2 OR k = 3) AND '{\"a.b\": 1}' ->> 'a.b' = 1",
 ]
 columns = st.tuples(st.sampled_from(TYPES), st.sampled_from(["", " NOT NULL"]))
 keys = st.sampled_from(
@@ -97,9 +102,9 @@ def test_no_rule_gives_other_rows_on_sqlite(t: Any, s: Any, number: int) -> None
         schema = Schema(tables={n: make(db, n, d) for n, d in (("t", t), ("s", s))}, dialect="sqlite")
         for sql in (STATEMENTS + STATEMENTS)[number : number + 3]:
             tree = sqlglot.parse_one(sql, read="sqlite")
-            if not is_known(tree):
+            if not is_open(sql, tree, "sqlite"):
                 continue
-            before = Counter(map(repr, db.execute(tree.sql("sqlite"))))
+            before = Counter(map(repr, db.execute(sql)))
             for rule in RULES:
                 for form in rule.forms(tree, schema):
                     bare = form.tree.sql("sqlite")

@@ -14,6 +14,7 @@ from .lex import Token, tokens
 
 _NAME: Final = re.compile(r"\w[\w$]*")
 _CALL: Final = re.compile(r"(\w[\w$]*)[`\"]?\s*\(")
+_CHANGES: Final = frozenset({"insert", "update", "delete", "merge"})
 _BEGINS: Final = frozenset({"select", "with", "(", "values"})
 
 
@@ -68,12 +69,12 @@ def calls(sql: str, dialect: str) -> Calls:
     return Calls(frozenset(words), frozenset(called), frozenset(dotted), frozenset(qualified), unread)
 
 
-def one_query(sql: str, dialect: str) -> str | None:
-    """Return why a text is not one query; ``None`` when it is."""
+def one_query(sql: str, dialect: str, *, or_change: bool = False) -> str | None:
+    """Return why a text is not one query (``or_change``: or one change of data); ``None`` when it is."""
     parts = [t for t in tokens(sql, dialect) if t.kind not in ("space", "comment")]
     while parts and parts[-1].text == ";":
         parts.pop()
-    if not parts or parts[0].text.lower() not in _BEGINS:
+    if not parts or parts[0].text.lower() not in (_BEGINS | _CHANGES if or_change else _BEGINS):
         return "it is no SELECT"
     return "it is more than one statement" if any(t == ("op", ";") for t in parts) else None
 

@@ -60,14 +60,16 @@ AND (f.relname = ANY(%(words)s::text[]) OR EXISTS (WITH RECURSIVE up(id) AS (SEL
 _ASKED: Final = " UNION ALL ".join((_FUNCTIONS, _OPERATORS, _CASTS, _FOREIGN)).replace("{own}", _OWN)
 
 
-def harm(db: Any, sql: str) -> str | None:
+def harm(db: Any, sql: str, *, on_copies: bool = False) -> str | None:
     """Return why a statement is neither planned nor run; ``None`` when it may be.
 
     Args:
         db: Connection, before it gives up its rights.
         sql: The statement.
+        on_copies: It is planned only, in a database for that purpose: a change of data is then as harmless as
+            a query, for copies have no rules and no defaults that planning would look into.
     """
-    reason = one_query(sql, "postgres")
+    reason = one_query(sql, "postgres", or_change=on_copies)
     if reason is not None:
         return reason
     words: set[str] = set()

@@ -299,7 +299,7 @@ class HypoPlanner:
 
     def _explained(self, sample: Sample) -> dict[str, Any]:
         if sample.sql not in self._harm:
-            self._harm[sample.sql] = harm(self._db, sample.sql)
+            self._harm[sample.sql] = harm(self._db, sample.sql, on_copies=self._copies is not None)
         if (reason := self._harm[sample.sql]) is not None:  # to plan is to run what is taken for constant
             raise self._psycopg.NotSupportedError(f"not planned: {reason}")
         if self._copies is not None:
