@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from . import logs
@@ -31,21 +32,21 @@ class Contained:
         return self.before(loop, coro, **options)
 
 
-def contain(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
-    """Contain what the tasks of jobs raise on ``loop``; return what ends that with its last worker."""
+@contextmanager
+def contained(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Contain what the tasks of jobs raise on ``loop``, until its last worker ends."""
     before: Any = loop.get_task_factory()
     mine = before if isinstance(before, Contained) else Contained(before)
     if mine is not before:
         loop.set_task_factory(cast("Any", mine))
     mine.users += 1
-
-    def end() -> None:
+    try:
+        yield
+    finally:
         mine.users -= 1
         now: Any = loop.get_task_factory()
         if not mine.users and now is mine:
             loop.set_task_factory(mine.before)
-
-    return end
 
 
 async def _contained(coro: Coroutine[Any, Any, Any]) -> Any:

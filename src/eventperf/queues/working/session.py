@@ -30,7 +30,7 @@ from eventperf.queues.protocols import (
 from . import logs
 from .acks import Acks
 from .contact import CLAIMING, RENEWING, Contact
-from .contained import contain
+from .contained import contained
 from .dead_letter import DeadLetterWatch
 from .executors import Executors
 from .guard import Guard
@@ -39,6 +39,7 @@ from .leftovers import Leftovers, report_last
 from .life import Ageing
 from .runs import Run, Runner
 from .scheduler import Scheduler
+from .standstill import watched
 from .supervise import ended, supervised
 
 _log = logger("eventperf.queues")
@@ -153,13 +154,12 @@ class StoreSession:
             self._tasks.add(self._loop.create_task(supervised("firing schedules", scheduler.run)))
         self._tasks.add(self._loop.create_task(supervised("watching its age", self._ageing.watch)))
         logs.listen()
-        let_go = contain(self._loop)
-        try:
-            await self._claims(burst)
-        finally:
-            await self._close()
-            let_go()
-            logs.leave()
+        with contained(self._loop), watched(self._card.id, self._loop, self._runner.held):
+            try:
+                await self._claims(burst)
+            finally:
+                await self._close()
+                logs.leave()
 
     def _report_unhandled(self) -> None:
         if not self._card.types:

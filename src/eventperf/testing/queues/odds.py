@@ -136,6 +136,28 @@ class HangingTests(StoreTests):
         until(lambda: job.info().is_finished)
         assert job.info().state is JobState.FAILED
 
+    def test_handler_that_blocks_the_loop_is_named_with_its_stack(
+        self, queues: QueueManager, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        go_on = threading.Event()
+
+        @queues.job("blocks", timeout=0.1)
+        async def blocks(ctx: Any, data: None) -> None:
+            go_on.wait(30)
+
+        def is_told() -> bool:
+            if "stood still" in caplog.text:
+                go_on.set()
+            return go_on.is_set() and job.info().is_finished
+
+        job = blocks.enqueue(None)
+        with caplog.at_level(logging.WARNING, "eventperf.queues"):
+            run_until(queues, is_told)
+        said = [r.getMessage() for r in caplog.records if "stood still" in r.getMessage()]
+        assert len(said) == 1, "once"
+        assert job.id in said[0]
+        assert "go_on.wait" in said[0], "where it blocks"
+
     def test_job_whose_thread_runs_on_after_a_stop_starts_nowhere_else(self, queues: QueueManager) -> None:
         go_on, running = threading.Event(), threading.Event()
 
