@@ -733,7 +733,7 @@ def test_another_server_or_a_restored_one_is_noticed(postgres):
 def test_a_place_that_somebody_damaged_is_a_lost_one_and_ends_no_reader(site: Site) -> None:
     site.journal()
     damage = sa.text("UPDATE eventperf_change_readers SET position = :odd")
-    with CacheManager() as cache, Journal(cache, site.url, keep="1h") as journal:
+    with CacheManager() as cache, contextlib.closing(Journal(cache, site.url, keep="1h")) as journal:
         for odd in ("garbage", "", "²", "9" * 5000, "-1", "1 2:3-", "0/1 5:x:", "0/1 5:6:7,", "[]"):
             journal.once()
             with site.connect() as connection:
