@@ -345,7 +345,7 @@ def cache_keys(key: str, pattern: str) -> None:
 def decisions(line: str) -> None:
     try:
         ScalingDecision.from_json(line)
-    except (ValueError, KeyError, TypeError):
+    except ValueError:
         pass
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.files import private
 
 from .ending import ending
 
@@ -127,7 +128,7 @@ class FileLog:
     def _read(self) -> None:
         from eventperf.scaling import ScalingDecision
 
-        with open(self._path, "rb") as file:
+        with open(self._path, "rb", opener=private) as file:
             found = os.fstat(file.fileno())
             if (found.st_dev, found.st_ino) != self._file or found.st_size < self._at:
                 self._file, self._at = (found.st_dev, found.st_ino), 0

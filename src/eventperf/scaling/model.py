@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Final, TypeVar
 
 from eventperf._core.errors import ConfigurationError
+from eventperf._core.objects import read_json
 from eventperf._core.texts import one_line
+
+_T = TypeVar("_T")
 
 METRICS = ("cpu", "memory", "rps", "backlog")
 """Names of metrics: ``cpu`` and ``memory`` as a share of what was requested (1.0 is all of it), ``rps`` in
@@ -303,24 +306,55 @@ class Observation:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Observation:
-        """Read :meth:`to_dict` back, also after a passage through JSON."""
+        """Read :meth:`to_dict` back, also after a passage through JSON.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError, OverflowError: It is something else.
+        """
         samples = {name: _sample(s) for name, s in data["samples"].items()}
-        return cls(
-            **{
-                **data,
-                "state": TargetState(**data["state"]),
-                "samples": samples,
-                "changes": tuple(Change(**c) for c in data["changes"]),
-                "recommendations": tuple((float(t), int(n)) for t, n in data["recommendations"]),
-                "tolerance": Tolerance(**data["tolerance"]),
-                "calendar": tuple(CalendarEvent(**e) for e in data.get("calendar", ())),
-            }
+        return _sound(
+            cls(
+                **{
+                    **data,
+                    "state": _sound(TargetState(**data["state"])),
+                    "samples": samples,
+                    "changes": tuple(_sound(Change(**c)) for c in data["changes"]),
+                    "recommendations": tuple((float(t), int(n)) for t, n in data["recommendations"]),
+                    "tolerance": _sound(Tolerance(**data["tolerance"])),
+                    "calendar": tuple(_sound(CalendarEvent(**e)) for e in data.get("calendar", ())),
+                }
+            )
         )
 
 
 def _sample(data: Mapping[str, Any]) -> Sample:
     pods = data["pods"]
-    return Sample(**{**data, "pods": None if pods is None else tuple(PodSample(**p) for p in pods)})
+    found = None if pods is None else tuple(_sound(PodSample(**p)) for p in pods)
+    return _sound(Sample(**{**data, "pods": found}))
+
+
+_IS: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "int": lambda value: type(value) is int and abs(value) < 2**63,
+    "float": lambda value: type(value) in (int, float) and abs(value) < 2**63,  # NaN is none
+    "str": lambda value: isinstance(value, str),
+    "bool": lambda value: isinstance(value, bool),
+    "Mapping[str, str]": lambda value: isinstance(value, Mapping),
+    "Mapping[str, Any]": lambda value: isinstance(value, Mapping),
+}
+
+
+def _sound(made: _T) -> _T:
+    """Return an object whose plain fields are what they are declared as: records can be written by others.
+
+    Raises:
+        ValueError: One is not.
+    """
+    for each in fields(made):  # type: ignore[arg-type]
+        kind, _, none = str(each.type).partition(" | ")
+        value = getattr(made, each.name)
+        if kind in _IS and not _IS[kind](value) and not (none and value is None):
+            raise ValueError(f"{each.name} is {value!r:.60}, no {kind}")
+    return made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -415,16 +449,21 @@ class ScalingDecision:
 
     @classmethod
     def from_json(cls, line: str) -> ScalingDecision:
-        """Read a line of a decision log."""
-        data = json.loads(line)
-        if not isinstance(data, dict):
-            raise TypeError(f"a decision is an object, not {type(data).__name__}")
-        if data.get("forecast"):
-            data["forecast"] = tuple(map(float, data["forecast"]))
-        data["limits"] = tuple((name, n) for name, n in data["limits"])
-        if data["observation"] is not None:
-            data["observation"] = Observation.from_dict(data["observation"])
-        return cls(**data)
+        """Read a line of a decision log.
+
+        Raises:
+            ValueError: It is no decision of this version.
+        """
+        try:
+            data = read_json(line)
+            if data.get("forecast"):
+                data["forecast"] = tuple(map(float, data["forecast"]))
+            data["limits"] = tuple((name, n) for name, n in data["limits"])
+            if data["observation"] is not None:
+                data["observation"] = Observation.from_dict(data["observation"])
+            return _sound(cls(**data))
+        except (AttributeError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
+            raise ValueError(f"no decision: {error}") from error
 
     def with_outcome(self, *, applied: bool, error: str | None = None) -> ScalingDecision:
         """Return this decision with what became of it."""
@@ -450,7 +489,7 @@ class Alert:
 
     def __str__(self) -> str:
         state = "recovered" if self.recovered else "alert"
-        return f"{self.target} {state}: {self.kind}: {self.text}"
+        return one_line(f"{self.target} {state}: {self.kind}: {self.text}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, as a webhook sends it."""

@@ -96,3 +96,40 @@ def test_the_lock_of_an_optimizer_and_kept_state_go_through_no_link(shared: Path
         (shared / "report").symlink_to(target)
         write(shared / "report", "x")
     assert target.read_bytes() == b"somebody else's"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can make another user's file")
+def test_a_log_of_another_user_in_a_shared_folder_is_not_read(shared: Path) -> None:
+    decision = ScalingDecision(at=1.0, target="t", before=1, wanted=2, after=2, reason="r")
+    trap = shared / "log"
+    trap.write_text(decision.to_json() + "\n")
+    assert list(DecisionLog.read(trap)) == [decision]
+    os.chown(trap, 65534, 65534)
+    with pytest.raises(PermissionError, match="another user"):
+        DecisionLog(trap).recall("t", dry_run=False)
+    with pytest.raises(PermissionError, match="another user"):
+        list(DecisionLog.read(trap))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX's")
+def test_a_pipe_in_a_shared_folder_holds_nobody_up(shared: Path) -> None:
+    os.mkfifo(shared / "log")
+    with pytest.raises(OSError, match="log"):
+        append(shared / "log")
+    with pytest.raises(PermissionError, match="is no file"), open(shared / "log", "rb", opener=private):
+        pass
+
+
+@pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() != 0, reason="only root can make another user's folder"
+)
+def test_a_link_in_another_users_folder_is_not_written_through(tmp_path: Path) -> None:
+    folder, target = tmp_path / "theirs", tmp_path / "target"
+    folder.mkdir(0o755)
+    target.write_text("")
+    (folder / "log").symlink_to(target)
+    os.chown(folder, 65534, 65534)
+    with pytest.raises(OSError, match="log"):
+        append(folder / "log")
+    append(folder / "other")
+    assert (folder / "other").read_text() == "x"

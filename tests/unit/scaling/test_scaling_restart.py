@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import tempfile
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -242,6 +244,41 @@ def test_a_start_reads_no_more_of_a_long_log_than_of_a_short_one(tmp_path: Path)
             read += len(found)
             return found
 
-    with patch.object(tail, "open", lambda path, mode: Counted(path), create=True):
+    with patch.object(tail, "open", lambda path, mode, **how: Counted(path), create=True):
         assert tail.Tail(tmp_path / "long").newest("simulated", False) == line.rstrip()
     assert 0 < read <= 2 * tail._BLOCK
+
+
+def _changed(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield path
+    inside = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
+    for key, inner in inside:
+        yield from _changed(inner, (*path, key))
+
+
+def test_a_record_that_somebody_damaged_is_none_and_stops_no_scaler(tmp_path: Path) -> None:
+    """In a shared store others may write: each part of a decision made something else, one by one."""
+
+    def scaler(path: Path) -> AutoScaler:
+        rps = CallableMetrics(rps=lambda: 350.0)
+        policy = PredictivePolicy(capacity_rps=50)
+        return AutoScaler(SimulatedTarget(2, name="t"), rps, policy, max_replicas=9, log=DecisionLog(path))
+
+    good = scaler(tmp_path / "log")
+    good.tick()
+    good.tick()
+    line = (tmp_path / "log").read_text().splitlines()[-1]
+    for path in list(_changed(json.loads(line)))[1:]:
+        for odd in (None, "x", [], {}, [[1]], True, 10**400, 1e999, "\ud800"):
+            data = at = json.loads(line)
+            for key in path[:-1]:
+                at = at[key]
+            at[path[-1]] = odd
+            text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+            (tmp_path / "odd").write_text(f"{text}\n")
+            decision = scaler(tmp_path / "odd").tick()
+            assert "policy_failed" not in decision.warnings, (path, odd)
+            assert decision.explain()
+    for text in ("null", "[]", "[" * 100_000, '{"at":1}'):
+        with pytest.raises(ValueError, match="no decision"):
+            ScalingDecision.from_json(text)

@@ -21,6 +21,7 @@ from eventperf._core.clock import Clock, SystemClock
 from eventperf._core.durations import Duration, seconds
 from eventperf._core.errors import ConfigurationError
 from eventperf._core.logs import logger
+from eventperf._core.texts import one_line
 from eventperf.scaling.http import TimedHTTPHandler, TimedHTTPSHandler, checked_headers
 from eventperf.scaling.model import Alert
 
@@ -270,8 +271,8 @@ class SlackAlerts(WebhookAlerts):
 def _slack_line(alert: Alert) -> str:
     mark = ":white_check_mark:" if alert.recovered else ":warning:"
     over = " is over" if alert.recovered else ""
-    text = f"{alert.text[:300]}"
-    return f"{mark} *{_escape(alert.target)}* {_escape(alert.kind)}{over}: {_escape(text)}"
+    target, kind, text = (_escape(one_line(part)) for part in (alert.target, alert.kind, alert.text[:300]))
+    return f"{mark} *{target}* {kind}{over}: {text}"
 
 
 def _escape(text: str) -> str:

@@ -164,7 +164,7 @@ class DecisionLog:
             ValueError: Not one line is a decision.
         """
         good, bad, reason = 0, 0, ""
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=private) as file:
             for line in file:
                 if not line.strip():
                     continue

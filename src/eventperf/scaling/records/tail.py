@@ -6,6 +6,8 @@ import json
 import os
 from collections.abc import Iterator
 
+from eventperf._core.files import private
+
 _BLOCK = 1 << 16
 _MOST = 64 << 20
 _TARGET = b'"target":'  # keys are sorted: nothing but plain figures and escaped text comes after it
@@ -46,7 +48,7 @@ class Tail:
                 continue
             try:
                 name, _ = json.JSONDecoder().raw_decode(line[at + len(_TARGET) :].decode())
-            except ValueError:
+            except (ValueError, RecursionError):  # cut by a crash, or nobody's line
                 continue
             if isinstance(name, str):
                 self._found.setdefault((name, b'"dry_run":true' in line), line)
@@ -79,7 +81,7 @@ def _identity(path: str | os.PathLike[str]) -> tuple[int, int, int]:
 def _backwards(path: str | os.PathLike[str]) -> Iterator[bytes]:
     """Yield the lines of a file from the last to the first."""
     try:
-        file = open(path, "rb")  # noqa: SIM115 - closed below; a file that is not there yet holds nothing
+        file = open(path, "rb", opener=private)  # noqa: SIM115 - closed below; a file that is not there yet holds nothing
     except FileNotFoundError:
         return
     with file:
