@@ -7,8 +7,9 @@ import re
 import sys
 import tracemalloc
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -148,3 +149,28 @@ def test_an_unreachable_database_shows_no_password() -> None:
     with pytest.raises(DatabaseUnavailable) as caught:
         DatabaseOptimizer("postgresql+psycopg://u@127.0.0.1:1/x?password=S3cr3t").advise()
     assert "S3cr3t" not in str(caught.value)
+
+
+@dataclass
+class _WithProperty:
+    a: int
+    set_to: ClassVar[list[Any]] = []
+
+    @property
+    def wish_(self) -> Any:
+        return None
+
+    @wish_.setter
+    def wish_(self, value: Any) -> None:
+        self.set_to.append(value)
+
+
+def test_what_stands_beside_the_fields_runs_no_property() -> None:
+    """An entry names what it holds beside its fields; where others write it may name anything."""
+    serializer = MsgpackSerializer()
+    written = _WithProperty(7)
+    written.__dict__["extra"] = 1
+    data = serializer.dumps(written)
+    assert serializer.loads(data).extra == 1
+    found = serializer.loads(data.replace(b"\xa5extra", b"\xa5wish_"))
+    assert (found.a, found.__dict__["wish_"], _WithProperty.set_to) == (7, 1, [])

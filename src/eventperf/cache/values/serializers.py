@@ -390,20 +390,28 @@ def _make_object(
     made: Any
     if is_model:
         *body, given, more, private = body
+        if len(given) > len(names) + len(more or ()):  # numbers that collide, perhaps
+            raise Undecodable(f"{module}.{qualname} with more fields set than it has")
         made = kind.__new__(kind)
         notes = dict(zip(_NOTES, (set(given), more, private), strict=True))
         made.__setstate__({"__dict__": dict(zip(names, body, strict=True)), **notes})
-    elif hasattr(kind, "__struct_fields__"):  # in C: no code of the host's runs
+    elif hasattr(kind, "__struct_fields__") and not hasattr(
+        kind, "__post_init__"
+    ):  # in C: no code of the host's
         made = kind(**dict(zip(names, body, strict=True)))
         if beside:
             vars(made).update(beside)
         return made
     else:
-        made = object.__new__(kind)
+        made = kind.__new__(kind) if hasattr(kind, "__struct_fields__") else object.__new__(kind)
         for name, value in zip(names, body, strict=True):
             object.__setattr__(made, name, value)
+    slots = _slots(kind)
     for name, value in (beside or {}).items():
-        object.__setattr__(made, name, value)
+        if name in slots:
+            object.__setattr__(made, name, value)
+        else:  # not as an attribute: a property of that name would run code of the host's
+            made.__dict__[name] = value
     return made
 
 
