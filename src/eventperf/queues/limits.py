@@ -17,6 +17,9 @@ Bucket = tuple[str, str, str]
 
 RECHECK_S = 1.0
 
+_FEW = 1_000
+"""Keys that are counted without a look at which of them are of use."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
@@ -108,6 +111,7 @@ class Ledger:
         self.limits: Sequence[Limit] = limits
         self._places = {limit.scope: place for place, limit in enumerate(limits)}
         self._counts: dict[Bucket, _Count] = {}
+        self._most = _FEW
 
     def matching(self, queue: str, type: str, key: str) -> list[Limit]:
         """Return the limits that a job is subject to, in their order, however many there are."""
@@ -152,7 +156,19 @@ class Ledger:
             if limit.concurrency is not None:
                 count.running += 1
                 held.append(bucket)
+        if len(self._counts) > self._most:
+            self._forget(now)
         return held
+
+    def _forget(self, now: float) -> None:
+        """Forget keys of which nothing counts any more: there is one for each tenant that ever came."""
+        for bucket, count in list(self._counts.items()):
+            limit = self.limit_of(bucket)
+            if limit is not None:
+                self._slide(limit, count, now)
+            if not count.running and not count.starts:
+                del self._counts[bucket]
+        self._most = max(_FEW, 2 * len(self._counts))
 
     def end(self, held: Sequence[Bucket]) -> None:
         """Give back what a running job held."""

@@ -199,3 +199,16 @@ def test_limits_of_a_job_are_those_that_apply_in_their_order(key: str) -> None:
     wanted = [limit for limit in limits if limit.bucket("q", "t", key) is not None]
     assert Ledger(limits).matching("q", "t", key) == wanted
     assert len(wanted) == (7 if key else 3)
+
+
+def test_keys_of_which_nothing_counts_any_more_are_forgotten() -> None:
+    """A ledger in memory would keep one for each tenant that ever came."""
+    ledger = Ledger([Limit(per_key=True, rate=5, per=1.0, concurrency=2)])
+    kept = ledger.start("q", "t", "busy", 0.0)
+    for n in range(20_000):
+        held = ledger.start("q", "t", f"tenant {n}", n / 100)
+        assert isinstance(held, list)
+        ledger.end(held)
+    assert len(ledger._counts) < 2_500
+    assert isinstance(kept, list)
+    ledger.end(kept)
