@@ -26,6 +26,7 @@ class Bed:
     def __init__(self, kind: str, tables: Mapping[str, str]) -> None:
         self.kind, self.tables = kind, dict(tables)
         self.what_if: Any = None
+        self.empty: Any = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Bed:
@@ -41,8 +42,9 @@ class Bed:
                 self._stack.callback(server.close)
                 server.start()
                 url = self._stack.enter_context(server.fresh_database())
+                self.empty = self._stack.enter_context(server.fresh_database())
                 if self.kind == "mariadb":  # sampled copies are made in a database of their own
-                    self.what_if = self._stack.enter_context(server.fresh_database())
+                    self.what_if = self.empty
             local = {"connect_args": {"local_infile": True}} if self.kind == "mariadb" else {}
             self.engine = create_engine(url, **local)
             self._stack.callback(self.engine.dispose)

@@ -5,6 +5,7 @@ Every advised index is made as it is: nothing is measured afterwards and taken b
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,9 +18,12 @@ from dbopt_table import Table, regressions
 
 from eventperf.dbopt import DatabaseOptimizer, Workload
 from eventperf.dbopt.protocols import Measurement
+from eventperf.dbopt.statements.workload import Sample
 
 _CAP_S = 5.0
-_BUDGETS = (None, 5.0, 300.0)
+_ROUNDS = 3
+#: Budgets, and whether ``what_if`` is given: an empty database on PostgreSQL, on SQLite none is needed.
+_RUNS = ((None, True), (5.0, True), (120.0, True), (None, False))
 
 
 class _Catalogue:
@@ -58,34 +62,44 @@ def wide(what: str, scale: float) -> Table:
         out.note(f"{len(queries)} statements of {len(source.queries(kind))} run on {kind}")
         keys = source.foreign_keys()
         source.close()
-        base, sets = bed.size(), {"none": _score(bed, queries)}
+        base, sets = bed.size(), {"none": _score(bed, queries)[1]}
         out.add(set="none", sum_s=_sum(sets["none"]), capped=sum(m.capped for m in sets["none"]))
         workload = Workload({"postgres": "postgres", "sqlite": "sqlite"}[kind], since="as in the benchmark")
         for sql, found in zip(queries.values(), sets["none"], strict=True):
             workload.add(sql, calls=1, total_s=found.seconds)
         bed.create(keys)
         bed.analyse()
-        sets["foreign keys"] = _score(bed, queries)
-        _tell(out, "foreign keys", sets, bed.size() - base, len(keys))
-        for budget in _BUDGETS:
+        sets["none"], sets["foreign keys"] = _score(bed, queries)
+        _tell(out, "foreign keys", sets["none"], sets["foreign keys"], bed.size() - base, len(keys))
+        for budget, is_given in _RUNS:
+            if kind == "sqlite" and not is_given:
+                continue
             bed.strip()
             bed.analyse()
-            label = f"eventperf, {budget or 30:g} s"
-            made = _advised(bed, workload, budget, out)
+            label = f"eventperf, {budget or 30:g} s{'' if is_given else ', no what_if'}"
+            what_if = (bed.empty or bed.what_if) if is_given else None
+            made = _advised(bed, workload, budget, what_if, out)
             bed.create(made)
             bed.analyse()
-            sets[label] = _score(bed, queries)
-            _tell(out, label, sets, bed.size() - base, len(made))
-            for n in regressions(sets["none"], sets[label]):
-                a, b = sets["none"][n], sets[label][n]
-                out.note(f"slower: {list(queries)[n]}: {a.seconds:.3f} -> {b.seconds:.3f} s")
-        _judge(out, sets)
+            before, after = _score(bed, queries)
+            before = before or sets["none"]
+            _tell(out, label, before, after, bed.size() - base, len(made))
+            worse = regressions(before, after)
+            for n in worse:
+                a, b = before[n].seconds, after[n].seconds
+                out.note(f"slower: {list(queries)[n]}: {a:.3f} -> {b:.3f} s")
+            sets[label] = after
+            _judge(out, label, before, after, _sum(sets["foreign keys"]) / _sum(sets["none"]))
+        if "eventperf, 120 s" in sets:
+            none, mine, long = (_sum(sets[n]) for n in ("none", "eventperf, 30 s", "eventperf, 120 s"))
+            gain = (none - mine) / max(none - long, 1e-9)
+            out.target("T2 gain of 30 s in that of 120 s", ">= 0.85", gain, gain >= 0.85)
     return out
 
 
-def _advised(bed: Bed, workload: Workload, budget: float | None, out: Table) -> list[str]:
+def _advised(bed: Bed, workload: Workload, budget: float | None, what_if: Any, out: Table) -> list[str]:
     began = time.perf_counter()
-    with DatabaseOptimizer(bed.engine, what_if=bed.what_if) as optimizer:
+    with DatabaseOptimizer(bed.engine, what_if=what_if) as optimizer:
         advice = optimizer.advise(workload, budget=budget)
     took = time.perf_counter() - began
     out.note(f"{len(advice.indexes)} indexes, {advice.explains} plans, {took:.1f} s; {advice.trial}")
@@ -103,19 +117,54 @@ def _runs(bed: Bed, sql: str) -> bool:
     return True
 
 
-def _score(bed: Bed, queries: Mapping[str, str]) -> list[Measurement]:
-    return bed.score([(sql, [{}]) for sql in queries.values()], cap_s=_CAP_S)
+def _score(bed: Bed, queries: Mapping[str, str]) -> tuple[list[Measurement], list[Measurement]]:
+    """Measure without and with the indexes that are there; on PostgreSQL in turn, so that load hits both."""
+    if bed.kind != "postgres":
+        return [], bed.score([(sql, [{}]) for sql in queries.values()], cap_s=_CAP_S)
+    import psycopg
+
+    from eventperf.dbopt.backends.postgres.running import measured
+
+    listed = (
+        "SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class c ON c.oid = indrelid "
+        "WHERE NOT indisprimary AND relnamespace = 'public'::regnamespace"
+    )
+    best: dict[tuple[str, bool], Measurement] = {}
+    raw = bed.engine.raw_connection()
+    try:
+        db: Any = raw.driver_connection
+        names = [name for (name,) in db.execute(listed).fetchall()]
+        kinds = (False, True) if names else (True,)
+        for (name, sql), _, is_with in itertools.product(queries.items(), range(_ROUNDS), kinds):
+            if not is_with:
+                db.execute(f"DROP INDEX {', '.join(names)}")  # rolled back below
+            found = measured(psycopg, db, [Sample(sql)], runs=1, timeout_s=_CAP_S)
+            db.rollback()
+            if found is None:
+                raise RuntimeError(f"PostgreSQL cannot run {name}")
+            known = best.get((name, is_with), found)
+            best[name, is_with] = min(known, found, key=lambda m: m.seconds)
+    finally:
+        raw.close()
+    return [best[n, False] for n in queries if names], [best[n, True] for n in queries]
 
 
 def _sum(found: Iterable[Measurement]) -> float:
     return sum(m.seconds for m in found)
 
 
-def _tell(out: Table, label: str, sets: Mapping[str, Sequence[Measurement]], size: int, indexes: int) -> None:
-    none, found = sets["none"], sets[label]
+def _tell(
+    out: Table,
+    label: str,
+    none: Sequence[Measurement],
+    found: Sequence[Measurement],
+    size: int,
+    indexes: int,
+) -> None:
     ratios = [math.log(a.seconds / max(b.seconds, 1e-6)) for a, b in zip(none, found, strict=True)]
     out.add(
         set=label,
+        none_s=_sum(none),
         sum_s=_sum(found),
         geomean=math.exp(sum(ratios) / len(ratios)),
         indexes=indexes,
@@ -125,15 +174,14 @@ def _tell(out: Table, label: str, sets: Mapping[str, Sequence[Measurement]], siz
     )
 
 
-def _judge(out: Table, sets: Mapping[str, Sequence[Measurement]]) -> None:
-    none, keys = _sum(sets["none"]), _sum(sets["foreign keys"])
-    mine = sets["eventperf, 30 s"]
-    ratio = _sum(mine) / none
-    out.target("T1 sum against no index", "<= 0.6", ratio, ratio <= 0.6)
-    ratio = _sum(mine) / min(none, keys)
-    out.target("T1 sum against the better of none and foreign keys", "<= 0.9", ratio, ratio <= 0.9)
-    worse = len(regressions(sets["none"], mine))
-    out.target("T1 statements > 1.2 x slower with a new plan", "0", worse, worse == 0)
-    if "eventperf, 300 s" in sets:
-        gain = (none - _sum(mine)) / max(none - _sum(sets["eventperf, 300 s"]), 1e-9)
-        out.target("T2 gain of 30 s in that of 300 s", ">= 0.85", gain, gain >= 0.85)
+def _judge(
+    out: Table, label: str, none: Sequence[Measurement], mine: Sequence[Measurement], keys: float
+) -> None:
+    """Judge a set; ``keys`` is the share of the time that one index per foreign key leaves."""
+    what = label.removeprefix("eventperf, ")
+    ratio = _sum(mine) / _sum(none)
+    out.target(f"T1 {what}: sum against no index", "<= 0.6", ratio, ratio <= 0.6)
+    ratio /= min(1.0, keys)
+    out.target(f"T1 {what}: against the better of none and foreign keys", "<= 0.9", ratio, ratio <= 0.9)
+    worse = len(regressions(none, mine))
+    out.target(f"T1 {what}: statements > 1.2 x slower with a new plan", "0", worse, worse == 0)

@@ -31,6 +31,9 @@ from .statements.workload import Sample, Statement, Workload
 _FIRST_ROUND: Final = 20
 _FIRST_COPIED: Final = 6  # where tables have to be copied before the first plan
 _GROWTH: Final = 6
+#: No round has more statements than the planner answers for in this part of what is left, so many times each.
+_ROUND: Final = 0.5
+_ASKED: Final = 3
 #: Seconds for running forms of statements on the real database.
 _COMPARE_S: Final = 20.0
 #: Characters of a statement that are taken apart in a second, at least; what cannot end in time is not begun.
@@ -162,7 +165,7 @@ class Adviser:
         done, size = 0, _FIRST_COPIED if isinstance(self._planner, TellsCopies) else _FIRST_ROUND
         self._deadline.watch(self._planner)
         while done < len(ranked) and not (done and self._is_searched()):
-            batch = ranked[done : done + size]
+            batch = ranked[done : done + (min(size, self._answered()) if done else size)]
             self._tell(f"analysing {done + 1} to {done + len(batch)} of {len(ranked)} statements")
             taken, fresh = self._queries(batch, queries, advice)
             queries += fresh
@@ -172,6 +175,11 @@ class Adviser:
         if done < len(ranked):
             advice.warnings.append(f"{len(ranked) - done} statements were not analysed: no time left")
         return queries, self._search.finish()
+
+    def _answered(self) -> int:
+        """Return how many statements the planner can be asked about in the next round, at its pace so far."""
+        answers = _ROUND * self._search_s() / max(self._prices.pace_s, 1e-9)
+        return max(1, int(min(answers / _ASKED, 1e9)))
 
     def _queries(
         self, batch: Sequence[Statement], known: Sequence[Query], advice: Advice
