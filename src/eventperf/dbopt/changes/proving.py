@@ -153,6 +153,7 @@ class Prover:
         self._queries: dict[str, Query] = {}
         self._before: dict[str, Measurement] = {}
         self._refused: dict[str, str] = {}
+        self._recorded: set[str] = set()
 
     def prove(
         self,
@@ -212,19 +213,29 @@ class Prover:
     def _without(
         self, made: Sequence[IndexAdvice], after: Mapping[str, Measurement]
     ) -> dict[str, Measurement]:
-        """Run what uses a set without it: first what takes longer now than its callers recorded."""
+        """Run what uses a set without it: first what changed most, by what its callers recorded.
 
-        def excess_s(name: str) -> float:
-            known = self._queries[name].statement
-            return max(0.0, known.calls * after[name].seconds - (known.total_s or 0.0))
-
+        What was stopped, or had no time left, took as long as they recorded if that is longer than with it:
+        what an index is for must not be forgotten beside what it makes slower.
+        """
         names = frozenset(i.name for i in made)
-        users = [n for n, m in after.items() if m.indexes & names]
+        users = {n: m for n, m in after.items() if m.indexes & names}
+        known = {n: self._queries[n].statement for n in users}
+        recorded = {n: (s.total_s or 0.0) / max(1, s.calls) for n, s in known.items()}
+        changed = {n: known[n].calls * abs(recorded[n] - m.seconds) for n, m in users.items()}
         self._set_aside(names)
         try:
-            return self._measured(sorted(users, key=excess_s, reverse=True), self._within(_WITHOUT))
+            found = self._measured(sorted(users, key=lambda n: -changed[n]), self._within(_WITHOUT))
         finally:
             self._set_aside(frozenset())
+        for name, now in users.items():
+            run = found.get(name)
+            if run is not None and run.capped:
+                found[name] = replace(run, seconds=max(run.seconds, recorded[name]))
+            elif run is None and recorded[name] > now.seconds:
+                self._recorded.add(name)
+                found[name] = replace(now, seconds=recorded[name], plan="", indexes=frozenset())
+        return found
 
     def _silence(self, index: IndexAdvice) -> str:
         """Say why no query of an index gave a time."""
@@ -286,11 +297,14 @@ class Prover:
             if harms(verdict, mine, self._limits) or _is_idle(index, verdict, mine):
                 out.given_up[index.name] = verdict.reason
                 self.off(index)
+            elif run := [c for c in mine if c.fingerprint not in self._recorded]:
+                out.verdicts[index.name] = judge(index.name, run, self._limits)
             else:
-                out.verdicts[index.name] = verdict
+                out.silent[index.name] = "no time was left to run its queries without it"
         gone = out.given_up.keys() - blamed.keys()
         again = self._measured(_users(after, gone), self._end)
-        out.compared = {i: c for i, c in judged.items() if not c.after.indexes & gone} | self._compare(again)
+        found = {i: c for i, c in judged.items() if not c.after.indexes & gone} | self._compare(again)
+        out.compared = {i: c for i, c in found.items() if i not in self._recorded}
 
     def _replace(
         self,
