@@ -121,8 +121,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--repeat", type=int, default=20, help="looks at each page; 0: none")
     parser.add_argument("--postgres", action="store_true", help="jobs in PostgreSQL; pages only")
     parser.add_argument("--paints", type=int, default=5, help="loads of each page by a browser; 0: none")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each turn beside the worker")
-    parser.add_argument("--rounds", type=int, default=6, help="pairs of turns; 0 leaves them out")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each turn; 0: no open pages")
+    parser.add_argument("--rounds", type=int, default=6, help="pairs of turns beside a worker")
     args = parser.parse_args(argv)
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer(save=""))
@@ -160,7 +160,7 @@ def main(argv: list[str]) -> int:
         if args.paints and not args.postgres:
             paths = [f"{path}?{urlencode(query)}" for path, query in asked.values() if path != "/database"]
             paints(url, log, paths, args.paints)
-        if args.rounds and not args.postgres:
+        if args.seconds and not args.postgres:
             beside(url, log, redis, args.seconds, args.rounds)
         print(f"load at the end {os.getloadavg()[0]:.1f}")
     return 0

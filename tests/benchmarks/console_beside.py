@@ -142,10 +142,9 @@ def ten_pages(port: int) -> Iterator[None]:
 
 def beside(url: str, log: Path, redis: RedisServer, seconds: float, rounds: int) -> None:
     """Compare a worker alone and beside ten open pages, in turns, by CPU too: a clock tells of others."""
-    worker = CONTEXT.Process(target=work, args=(url,), daemon=True)
-    worker.start()
     turns: dict[bool, list[Sequence[float]]] = {False: [], True: []}
     with served(url, log) as (host, port), manager(url) as queues:
+        worker = CONTEXT.Process(target=work, args=(url,), daemon=True)
 
         def reading() -> tuple[float, ...]:
             done = sum(s.completed for s in queues.status())
@@ -159,6 +158,10 @@ def beside(url: str, log: Path, redis: RedisServer, seconds: float, rounds: int)
 
         with ten_pages(port):
             pass  # the first look of each page
+        looks(redis, host, port)
+        if not rounds:
+            return
+        worker.start()
         for n in range(rounds):
             for looked in (bool(n % 2), not n % 2):  # neither is always the first
                 if looked:
@@ -168,18 +171,22 @@ def beside(url: str, log: Path, redis: RedisServer, seconds: float, rounds: int)
                     turn(False)
         worker.terminate()
         worker.join()
-        idle = quiet(redis, host, 20)
-        with ten_pages(port):
-            busy = quiet(redis, host, 40)
-            with heard(redis) as count:
-                count()
-                began = time.monotonic()
-                time.sleep(20)
-                asked = count() / (time.monotonic() - began) / 10
     told(turns)
+
+
+def looks(redis: RedisServer, host: Any, port: int) -> None:
+    """Tell what ten open pages cost while no worker runs."""
+    idle = quiet(redis, host, 20)
+    with ten_pages(port):
+        busy = quiet(redis, host, 40)
+        with heard(redis) as count:
+            count()
+            began = time.monotonic()
+            time.sleep(20)
+            asked = count() / (time.monotonic() - began) / 10
     share, hosts = (b - a for a, b in zip(idle, busy, strict=True))
     print(
-        f"without a worker: {asked:.2f} Redis commands/s of an open page; ten: {share:.2f} % of Redis' thread"
+        f"\nan open page: {asked:.2f} Redis commands/s; ten, without a worker: {share:.2f} % of Redis' thread"
     )
     print(f"beyond {idle[0]:.2f} % when nobody looks, {hosts:.2f} % of a core of the host", flush=True)
 

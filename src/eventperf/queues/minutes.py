@@ -158,7 +158,7 @@ class Minutes:
     def __init__(self) -> None:
         self.found: dict[tuple[int, str, str], Interval] = {}
         self._series: set[tuple[str, str]] = set()
-        self._last = 0
+        self._first, self._last = 1 << 62, 0
 
     def add(
         self, now: float, queue: str, type_: str, kind: str, run_s: float | None, wait_s: float | None
@@ -183,10 +183,13 @@ class Minutes:
             self._series.add((queue, type_))
         if minute > self._last:
             self._last = minute
-            self.found = {key: one for key, one in self.found.items() if key[0] > minute - KEPT_MINUTES}
+            if self._first <= minute - KEPT_MINUTES:
+                self.found = {key: one for key, one in self.found.items() if key[0] > minute - KEPT_MINUTES}
+                self._first = min((key[0] for key in self.found), default=minute)
         one = self.found.get((minute, queue, type_))
         if one is None:
             one = self.found[minute, queue, type_] = Interval(at=minute * MINUTE_S, queue=queue, type=type_)
+            self._first = min(self._first, minute)
         return one
 
     def since(self, at: float) -> list[Interval]:

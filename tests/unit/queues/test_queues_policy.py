@@ -26,7 +26,7 @@ from eventperf.queues import (
 )
 from eventperf.queues.codec import Codec, fit
 from eventperf.queues.errors import PayloadError
-from eventperf.queues.minutes import COUNTS, Interval
+from eventperf.queues.minutes import COUNTS, KEPT_MINUTES, Interval, Minutes
 from eventperf.queues.policy import Lane, Verdict, choose, job_priority, judge
 
 INF = float("inf")
@@ -320,3 +320,15 @@ def test_whole_numbers_of_any_size_come_back(value: Any) -> None:
 def test_a_type_says_what_json_does_not() -> None:
     codec = Codec(1000)
     assert codec.decode(codec.encode({1: 2**70}, dict[int, int]), dict[int, int]) == {1: 2**70}
+
+
+def test_minutes_are_sifted_only_when_one_of_them_is_too_old() -> None:
+    minutes = Minutes()
+    found = minutes.found
+    for minute in range(10, 10 + KEPT_MINUTES):
+        minutes.add(minute * 60.0, "q", "t", "completed", 0.1, 0.1)
+    assert minutes.found is found, "a day that is read from its beginning is not copied each minute"
+    minutes.add((10 + KEPT_MINUTES) * 60.0, "q", "t", "completed", 0.1, 0.1)
+    assert {key[0] for key in minutes.found} == set(range(11, 11 + KEPT_MINUTES))
+    minutes.add(9_999 * 60.0, "q", "t", "completed", 0.1, 0.1)
+    assert {key[0] for key in minutes.found} == {9_999}
