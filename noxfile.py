@@ -211,7 +211,8 @@ def bench(session: nox.Session) -> None:
 def hosts(session: nox.Session) -> None:
     """eventperf inside real applications from PyPI, each in an environment of its own.
 
-    ``-- pretalx``, ``zou`` (Flask-SQLAlchemy) or ``fractal`` (FastAPI) runs one of them.
+    ``-- pretalx``, ``pretix``, ``zou`` (Flask-SQLAlchemy), ``superset`` (SQLAlchemy 1.4) or ``fractal``
+    (FastAPI) runs one of them.
     """
     provide_servers(session)
     install(session, "test")

@@ -1,6 +1,7 @@
 """Run eventperf inside real applications: ``python tests/hosts/run.py [pretalx ...]``, or ``nox -s hosts``.
 
-pretalx is made with Django, zou with Flask-SQLAlchemy, fractal-server with FastAPI and async SQLModel.
+pretalx and pretix are made with Django, zou with Flask-SQLAlchemy, Superset with Flask-AppBuilder and
+SQLAlchemy 1.4, fractal-server with FastAPI and async SQLModel.
 
 Each application gets an environment of its own at pinned versions, a private PostgreSQL and a private Redis.
 ``--if-possible`` says loudly that they are skipped, and why, where one cannot be had from PyPI or a server is
@@ -26,7 +27,10 @@ from servers import PostgresServer, RedisServer, ServerMissing  # noqa: E402
 HOSTS = {
     # Its driver is psycopg2 alone: no other may be needed.
     "pretalx": ("pretalx==2025.2.2", "psycopg2-binary==2.9.13", "redis>=5.0.1,<9", "sqlalchemy>=2.0"),
+    "pretix": ("pretix==2026.8.0", "psycopg2-binary==2.9.13"),
     "zou": ("zou==1.0.97",),
+    # Flask-Caching 2.5 hands an argument to backends that Superset's does not know; its commands need rich.
+    "superset": ("apache-superset==6.1.0", "flask-caching==2.3.1", "psycopg2-binary==2.9.13", "rich"),
     "fractal": ("fractal-server==2.18.5",),  # the newest for Python 3.11
 }
 
@@ -60,7 +64,7 @@ def lives(name: str, folder: Path, postgres: PostgresServer, redis: RedisServer)
     began = time.monotonic()
     python = environment(name, folder)
     with postgres.fresh_database() as database, postgres.fresh_database() as what_if:
-        plain = name == "pretalx"
+        plain = name in ("pretalx", "pretix", "superset")  # psycopg2 alone
         env = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("DJANGO_", "PYTHONPATH"))},
             "HOST_DATABASE": database.replace("+psycopg", "") if plain else database,

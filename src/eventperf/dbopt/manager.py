@@ -222,7 +222,8 @@ class DatabaseOptimizer:
         tell("reading the schema and its statistics")
         dialect = self.dialect
         if given.dialect != dialect.name:
-            raise ConfigurationError("workload", given.dialect, f"a workload of {dialect.name}")
+            read = f'a workload of {dialect.name}; texts: Workload.from_sql(..., dialect="{dialect.name}")'
+            raise ConfigurationError("workload", given.dialect, read)
         schema = _schema(dialect, given)
         planner = dialect.planner(schema)
         try:

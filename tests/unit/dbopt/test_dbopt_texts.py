@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import ForeignKey, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
-from eventperf.dbopt import QueryRecorder, Workload, fingerprint
+from eventperf.dbopt import DatabaseOptimizer, QueryRecorder, Workload, fingerprint
 from eventperf.dbopt.analysis.names import analyse
 from eventperf.dbopt.schema.model import Column, IndexSpec, Key, Schema, Table, index_name
 from eventperf.dbopt.statements.fingerprint import parse, statements
@@ -248,3 +248,12 @@ def test_long_names_stay_apart_within_the_limit() -> None:
     names = {index_name(IndexSpec(long, (Key(long), Key(f"c{n}"))), limit=63) for n in range(50)}
     assert len(names) == 50
     assert max(map(len, names)) <= 63
+
+
+def test_texts_read_for_another_engine_are_refused_with_the_word_that_helps(tmp_path: Path) -> None:
+    """``from_sql`` reads SQLite's unless told, and most databases are not."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'a.db'}")
+    given = Workload.from_sql("SELECT 1", dialect="postgres")
+    with DatabaseOptimizer(engine) as optimizer, pytest.raises(ConfigurationError, match='dialect="sqlite"'):
+        optimizer.advise(given)
+    engine.dispose()
