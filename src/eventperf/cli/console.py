@@ -90,7 +90,10 @@ def build(args: argparse.Namespace) -> Console:
         for log in logs.values():
             if log.absent:
                 print(log.absent, file=sys.stderr)
-            deque(log, maxlen=0)  # read now, not for whoever looks first
+            try:
+                deque(log, maxlen=0)  # read now, not for whoever looks first
+            except OSError as error:
+                raise ConfigurationError("--scale-log", log.path, f"a log to read ({error})") from error
         options["scaler"] = logs
     if len(options) == 1:
         raise ConfigurationError("console", "", "at least one of --queues, --cache, --database, --scale-log")
@@ -101,7 +104,7 @@ class FileLog:
     """The newest decisions in a file; each page reads what has come since the one before, not the whole."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.path: str = path
         self._mu = threading.Lock()
         self._kept: deque[ScalingDecision] = deque(maxlen=_KEPT)
         self._file: tuple[int, int] = (0, 0)
@@ -110,11 +113,9 @@ class FileLog:
     @property
     def absent(self) -> str:
         """Say that the file is not there, empty when it is."""
-        if Path(self._path).exists():
+        if Path(self.path).exists():
             return ""
-        return (
-            f"{self._path} is not there: it comes with the first decision of a scaler, or its name is wrong"
-        )
+        return f"{self.path} is not there: it comes with the first decision of a scaler, or its name is wrong"
 
     def __iter__(self) -> Iterator[ScalingDecision]:
         with self._mu:
@@ -128,7 +129,7 @@ class FileLog:
     def _read(self) -> None:
         from eventperf.scaling import ScalingDecision
 
-        with open(self._path, "rb", opener=private) as file:
+        with open(self.path, "rb", opener=private) as file:
             found = os.fstat(file.fileno())
             if (found.st_dev, found.st_ino) != self._file or found.st_size < self._at:
                 self._file, self._at = (found.st_dev, found.st_ino), 0

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from eventperf._core.files import private, write
+from eventperf.cli.main import main
 from eventperf.dbopt import Advice, DatabaseOptimizer, Workload
 from eventperf.scaling import DecisionLog, ScalingDecision
 from eventperf.scaling.records.state import FileState
@@ -109,6 +110,8 @@ def test_a_log_of_another_user_in_a_shared_folder_is_not_read(shared: Path) -> N
         DecisionLog(trap).recall("t", dry_run=False)
     with pytest.raises(PermissionError, match="another user"):
         list(DecisionLog.read(trap))
+    assert main(["console", "--port", "0", "--scale-log", str(trap)]) == 2, "a sentence, and no traceback"
+    assert main(["scale", "explain", str(trap)]) == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX's")
