@@ -17,7 +17,7 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.events import Hooks
 from eventperf._core.logs import Lines, logger
 
-from .alerts.conditions import Watch
+from .alerts.conditions import Contest, Watch
 from .alerts.episodes import Episodes
 from .behavior import Behavior
 from .calendar import Calendar
@@ -125,7 +125,7 @@ class AutoScaler:
         self._last_tick_s: float | None = None
         self._is_taken_over = False
         self._expected: int | None = None
-        self._watch = Watch()
+        self._watch, self._contest = Watch(), Contest()
         self._is_paused: bool | None = None  # not known before the first look
         self._is_held = False
         self.log.claim(target, dry_run=dry_run)
@@ -193,7 +193,9 @@ class AutoScaler:
         now = self._now()
         was_paused = self._is_paused
         self._look_for_pause(state)
-        if self._expected is not None and state.replicas != self._expected:
+        is_changed = self._expected is not None and state.replicas != self._expected
+        self._contest.look(is_changed and not self._is_paused)
+        if self._expected is not None and is_changed:
             self._changes.append(Change(at_s=now, delta=state.replicas - self._expected))
             if conditions is not None and not (was_paused or self._is_paused or self.advises):
                 text = (
@@ -327,6 +329,10 @@ class AutoScaler:
     def _act(self, decision: ScalingDecision, conditions: dict[str, str]) -> ScalingDecision:
         if decision.action == "none" or self.dry_run or decision.error is not None:
             return decision
+        if told := self._contest.told(self._now()):
+            conditions["fought_over"] = told
+        if self._contest.waits(self._now()):
+            return decision.with_outcome(applied=False, error=told)
         try:
             self.target.scale(decision.after, reason=decision.reason)
         except TargetConflict as error:
@@ -343,6 +349,7 @@ class AutoScaler:
         )
         self._changes.append(step)
         self._expected = decision.after
+        self._contest.has_set(now)
         return decision.with_outcome(applied=True)
 
     def _unreadable(self, error: Exception) -> ScalingDecision:

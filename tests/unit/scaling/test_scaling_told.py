@@ -160,6 +160,25 @@ def test_a_log_that_fails_is_over_when_a_record_is_stored_and_not_before(tmp_pat
     assert stage.kinds() == [("log_failed", False), ("log_failed", True)]
 
 
+def test_who_is_overruled_again_and_again_tries_less_often_until_its_number_stands() -> None:
+    target = SimulatedTarget(3)
+    stage, set_by_us = Stage(target, lambda: 400.0), 0
+    for _ in range(240):
+        stage.run(1)
+        set_by_us += stage.decision.applied
+        target.scale(3)
+    assert 10 <= set_by_us <= 25, "every five minutes in the end, not at each of 240 ticks"
+    assert stage.kinds() == [("fought_over", False)]
+    stage.run(60)
+    assert target.read().replicas == 10
+    assert stage.kinds() == [("fought_over", False), ("fought_over", True)]
+    for _ in range(3):  # one change by people now and then is answered at once
+        target.scale(5)
+        stage.run(1)
+        assert target.read().replicas == 10
+        stage.run(20)
+
+
 def test_two_live_targets_of_one_name_in_one_log_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     log, one, other = DecisionLog(), SimulatedTarget(2), SimulatedTarget(2)
 

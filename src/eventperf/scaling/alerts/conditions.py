@@ -6,6 +6,39 @@ from eventperf.scaling.model import ScalingDecision
 
 _PINNED_S = 300.0
 _UNREADY_S = 600.0
+_LOST, _AGAIN_S, _AGAIN_MOST_S = 3, 15.0, 300.0
+
+
+class Contest:
+    """Whether what was set stands; who is overruled three times in a row tries again at growing intervals.
+
+    Without it a scaler and whoever else writes the replicas start and stop pods at every tick, for ever.
+    """
+
+    def __init__(self) -> None:
+        self._lost, self._has_set, self._until = 0, False, 0.0
+
+    def look(self, is_changed: bool) -> None:
+        """Note whether somebody else has changed the number since the last look."""
+        if self._has_set:
+            self._lost = self._lost + 1 if is_changed else 0
+        self._has_set = False
+
+    def has_set(self, now: float) -> None:
+        """Note that the number was set."""
+        self._has_set = True
+        self._until = now + min(_AGAIN_MOST_S, _AGAIN_S * 2.0 ** min(self._lost, 16))
+
+    def told(self, now: float) -> str:
+        """Return what people should know, empty while what was set stands."""
+        if self._lost < _LOST:
+            return ""
+        wait_s = max(0.0, self._until - now)
+        return f"set back by somebody else {self._lost} times in a row: tried again in {wait_s:.0f} s"
+
+    def waits(self, now: float) -> bool:
+        """Tell whether it is too early to set the number again."""
+        return self._lost >= _LOST and now < self._until
 
 
 class Watch:
