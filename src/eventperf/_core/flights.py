@@ -100,7 +100,7 @@ class Flights:
         _tables.add(self)
 
     def _reset(self) -> None:
-        self._mu = threading.Lock()
+        self._mu = threading.RLock()
         self._open: dict[object, Flight] = {}
 
     def __len__(self) -> int:

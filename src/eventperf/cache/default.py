@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_mu = threading.Lock()
+_mu = threading.RLock()
 _chosen: CacheManager | None = None
 
 

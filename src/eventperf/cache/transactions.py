@@ -37,7 +37,7 @@ _READS: Final = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _WRITES: Final = re.compile(r"\b(?:insert|update|delete|merge)\b", re.IGNORECASE)
-_mu = threading.Lock()
+_mu = threading.RLock()
 _watched: set[str] = set()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import threading
 import time
 from datetime import datetime, timedelta, timezone
@@ -14,7 +15,7 @@ import eventperf
 from eventperf.cache import CacheManager, CacheOptions, LoadTimeout, MemoryStore, UnstableKey, configure
 from eventperf.cache.stats import LoadFailed
 from eventperf.errors import ConfigurationError
-from eventperf.testing import FakeClock
+from eventperf.testing import FakeClock, assert_bounded
 
 
 def test_lives_are_exact_on_a_clock_of_the_test():
@@ -431,3 +432,47 @@ def test_a_loader_s_error_comes_out_as_itself(error, is_behind):
 
         assert all(one is error for one in asyncio.run(many()))
         assert cache.stats().load_errors >= len(calls)
+
+
+ENDS = {
+    "set": lambda cache: cache.set("k", 1),
+    "load": lambda cache: cache.refresh("k", lambda: 1),
+    "delete": lambda cache: cache.delete("k"),
+    "tag": lambda cache: cache.invalidate_tags("t"),
+    "pattern": lambda cache: cache.invalidate_pattern("k*"),
+    "clear": lambda cache: cache.clear(),
+    "evicted": lambda cache: cache.set_many({f"new{n}": n for n in range(200)}),
+    "added": lambda cache: [cache.add(f"new{n}", n) for n in range(200)],
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_destructor_of_a_value_may_use_the_cache(end):
+    """It runs where the last reference goes, which is inside of the cache, or at any allocation there."""
+    cache, seen = CacheManager(l1=MemoryStore(max_entries=50)), []
+
+    class Handle:
+        def __del__(self):
+            cache.set("k", "again", tags=["t"])
+            cache.get_or_load("other", lambda: 2)
+            cache.delete("other")
+            cache.invalidate_tags("unknown")
+            seen.append(cache.get("k"))
+
+    def use():
+        cache.set("k", Handle(), tags=["t"])
+        ENDS[end](cache)
+
+    thread = threading.Thread(target=use, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive(), "it waits for itself"
+    gc.collect()
+    assert seen
+    store = cache._core.l1
+    for n in range(200):
+        cache.set(f"more{n}", n, tags=["t"])
+    assert len(store.table) == 50
+    assert all(store.table[key].key == key for key in store.table)
+    assert_bounded(cache, most=3_000)
+    cache.close()

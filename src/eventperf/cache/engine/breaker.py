@@ -45,7 +45,7 @@ class Breaker:
 
     def after_fork(self) -> None:
         """Forget the parent's probe."""
-        self._mu = threading.Lock()
+        self._mu = threading.RLock()
         self._left = threading.Event()
         self.is_open = False
 

@@ -29,7 +29,7 @@ class Common:
             part.after_fork()
 
 
-_mu = threading.Lock()
+_mu = threading.RLock()
 _commons: weakref.WeakKeyDictionary[Any, Common] = weakref.WeakKeyDictionary()
 
 
@@ -47,4 +47,4 @@ def common_of(store: CacheStore) -> Common:
 def after_fork() -> None:
     """Make a lock that no thread of the parent holds."""
     global _mu
-    _mu = threading.Lock()
+    _mu = threading.RLock()

@@ -66,7 +66,7 @@ class Fences:
 
     def after_fork(self) -> None:
         """Forget the parent's reads; its loads forget themselves."""
-        self._mu = threading.Lock()
+        self._mu = threading.RLock()
         self._reads: dict[str, list[Ticket]] = {}
         self._settling: dict[str, float] = {}
         self._settled_at = 0.0

@@ -54,7 +54,7 @@ class Fleet:
 
     def after_fork(self) -> None:
         """Be another process."""
-        self._mu = threading.Lock()
+        self._mu = threading.RLock()
         self._name = secrets.token_hex(8)
         self._asked_at = self._told_at = float("-inf")
         self._began = time.time()

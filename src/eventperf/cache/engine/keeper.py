@@ -38,7 +38,7 @@ class Keeper:
 
     def after_fork(self) -> None:
         """Forget the parent's loads."""
-        self._wake = threading.Condition(threading.Lock())
+        self._wake = threading.Condition()
         self._leases: dict[str, _Lease] = {}
         self._running = False
 

@@ -20,7 +20,7 @@ class Locks:
 
     def after_fork(self) -> None:
         """A child holds nothing."""
-        self._mu = threading.Lock()
+        self._mu = threading.RLock()
         self._held: dict[str, tuple[str, float]] = {}
         self._look_at = _FEW
 

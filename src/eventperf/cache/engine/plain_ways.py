@@ -83,7 +83,7 @@ class PlainWays:
 
     def __init__(self, store: CacheStore) -> None:
         self._store = store
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time = threading.RLock()
 
     def acquire_many(
         self, keys: Sequence[str], token: str, /, *, lease_s: float, force: Collection[str]

@@ -59,7 +59,7 @@ class Replay:
 
     def after_fork(self) -> None:
         """A child owes nothing: the parent says it."""
-        self._mu = threading.Lock()
+        self._mu = threading.RLock()
         self._serial = itertools.count()
         self._keys: dict[str, tuple[int, float]] = {}  # value: serial, and until when it settles
         self._tags: dict[str, tuple[int, float]] = {}
@@ -195,7 +195,7 @@ class Again:
 
     def after_fork(self) -> None:
         """Forget the parent's thread."""
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition()
         self._pauses: dict[Replay, tuple[float, float]] = {}  # when it is due, and the pause before
         self._running = False
 

@@ -16,7 +16,7 @@ class Sizes:
 
     def after_fork(self) -> None:
         """A thread of the parent may have held the lock."""
-        self._mu = threading.Lock()
+        self._mu = threading.RLock()
         self._known: dict[str, int] = {}
         self._least = -1
 

@@ -102,8 +102,8 @@ class Core:
         self.tag_cache: TagCopies = TagCopies.beside(l1)
         self.background: Background = Background(self.flights)
         self.counters: OrderedDict[str, Entry] = OrderedDict()
-        self.counters_mu: threading.Lock = threading.Lock()
-        self.writing: threading.Lock = threading.Lock()
+        self.counters_mu: Any = threading.RLock()
+        self.writing: Any = threading.RLock()
         self.locks: Locks = Locks(clock.monotonic)
         self._unfollowed: dict[str, str] = {}
         self.enabled = True
@@ -381,8 +381,8 @@ class Core:
         self.background.after_fork()
         self.tallies.after_fork()
         self.sizes.after_fork()
-        self.counters_mu = threading.Lock()
-        self.writing = threading.Lock()
+        self.counters_mu = threading.RLock()
+        self.writing = threading.RLock()
         self.locks.after_fork()
         if isinstance(self.l1, ForkAware):
             self.l1.after_fork()

@@ -15,7 +15,7 @@ class TagCopies:
     """Versions by record; the oldest go first when there are too many."""
 
     def __init__(self, most: int = MOST) -> None:
-        self._mu = threading.Lock()
+        self._mu = threading.RLock()
         self._known: OrderedDict[str, str] = OrderedDict()
         self._most = most
 

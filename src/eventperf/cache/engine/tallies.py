@@ -20,7 +20,7 @@ class Tallies:
 
     def after_fork(self) -> None:
         """A thread of the parent may have held the lock."""
-        self._mu = threading.Lock()
+        self._mu = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._open)

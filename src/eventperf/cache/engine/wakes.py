@@ -32,7 +32,7 @@ class Wakes:
 
     def after_fork(self) -> None:
         """Forget the parent's."""
-        self._mu = threading.Lock()
+        self._mu = threading.RLock()
         self._flights = Flights()
         self._table: dict[str, Waker] = {}
 

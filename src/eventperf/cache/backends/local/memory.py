@@ -107,9 +107,12 @@ class MemoryStore:
                 if old is not None:
                     self._kill(old)
                 return
-            if old is not None:
-                in_main = old.rank < 0
+            in_main = old is not None and old.rank < 0
+            had_one = old is not None
+            while old is not None:  # the destructor of a value may have written anew
                 self._kill(old)
+                old = self.table.get(key)
+            if had_one:
                 self._append(entry, main=in_main)
             else:
                 ghost = hash(key)
@@ -224,11 +227,11 @@ class MemoryStore:
         key = entry.key
         if key is None:
             return
+        entry.key = None  # first: what a signal handler or a destructor does in between finds it dead
         if self.table.get(key) is entry:
-            del self.table[key]
+            self.table.pop(key, None)
         if entry.rank >= 0:
             self._small_live -= 1
-        entry.key = None
         self.wheel.dead += 1
         meta = entry.meta
         if meta is not None:
@@ -245,8 +248,11 @@ class MemoryStore:
                     keys.discard(key)
                     if not keys:
                         del self._tags[tag]
-        entry.value = DEAD  # readers that hold the entry without the lock look for this
+        # Readers that hold the entry without the lock look for DEAD. The value itself goes with this call,
+        # when all is in order: its destructor may use the cache.
+        value, entry.value = entry.value, DEAD
         entry.meta = None
+        del value
 
     def pop(self, key: str) -> bool:
         """Drop ``key``; tell whether it was there."""

@@ -63,5 +63,5 @@ class Wheel:
         if self.dead < 1024 or self.dead * 2 < max(self._count, len(living)):
             return
         self._buckets, self._heap, self._count, self.dead = {}, [], 0, 0
-        for entry in living:
+        for entry in list(living):  # what it makes may run a destructor, which may write
             self.add(entry)

@@ -48,8 +48,8 @@ class Channel:
 
     def after_fork(self) -> None:
         """Forget the parent's ears."""
-        self._mu = threading.Lock()
-        self._telling = threading.Lock()
+        self._mu = threading.RLock()
+        self._telling = threading.RLock()
         self._ears: Ears | None = None
         self._listener: Listener | None = None
         self.serial: int = 0

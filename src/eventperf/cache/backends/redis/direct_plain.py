@@ -148,7 +148,7 @@ class Direct:
         self._forget()
 
     def _forget(self) -> None:
-        self._mu = threading.Lock()
+        self._mu = threading.RLock()
         self._pid = os.getpid()
         self._free: dict[Any, deque[_Link]] = {}
         self._made: dict[Any, int] = {}

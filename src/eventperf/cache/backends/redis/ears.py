@@ -82,7 +82,7 @@ class Ears:
     def __init__(self, server: Mouth, *, tracks: bool) -> None:
         self._server = server
         self._wants_tracking = tracks
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition()
         self._members: weakref.WeakSet[Any] = weakref.WeakSet()
         self._rooms: dict[str, weakref.WeakSet[Any]] = {}
         self._everywhere: weakref.WeakSet[Any] = weakref.WeakSet()

@@ -47,7 +47,7 @@ class Links:
             if self._parsed is not None
             else type(known).__name__ == "RedisCluster" or hasattr(known, "nodes_manager")
         )
-        self._mu = threading.Lock()
+        self._mu = threading.RLock()
         self._client: Any = None
         self._slow: dict[Any, Any] = {}
         self._pid = os.getpid()
@@ -151,7 +151,7 @@ class Links:
 
     def after_fork(self) -> None:
         """Make a lock that no thread of the parent holds."""
-        self._mu = threading.Lock()
+        self._mu = threading.RLock()
 
     def client_pid_check(self) -> None:
         """Forget what belongs to the parent process after a fork."""

@@ -44,7 +44,7 @@ class Timeout:
 
     def after_fork(self) -> None:
         """Make a lock that no thread of the parent holds."""
-        self._mu = threading.Lock()
+        self._mu = threading.RLock()
 
     def on_change(self, renew: Callable[[], None]) -> None:
         """Call ``renew`` when connections that are open have an outdated time-out."""

@@ -73,7 +73,7 @@ class Server:
 
     def after_fork(self) -> None:
         """Forget the parent's locks and ears; its connections are told by their process."""
-        self._mu = threading.Lock()
+        self._mu = threading.RLock()
         self._ears: dict[bool, Ears] = {}
         self.timeout.after_fork()
         self.links.after_fork()
@@ -417,7 +417,7 @@ class Server:
         return self._values(await self.amany([("GET", key) for key in keys]))
 
 
-_mu = threading.Lock()
+_mu = threading.RLock()
 _servers: weakref.WeakValueDictionary[tuple[Any, ...], Server] = weakref.WeakValueDictionary()
 
 
@@ -433,7 +433,7 @@ def server_for(store: object, given: Given) -> Server:
 
 def _after_fork() -> None:
     global _mu
-    _mu = threading.Lock()
+    _mu = threading.RLock()
     for server in list(_servers.values()):
         server.after_fork()
 
