@@ -123,6 +123,12 @@ def _analyse(tree: Node, schema: Schema, out: Analysis) -> None:
     if short is not None:
         out.uses.extend(_read(tree, short, schema))
         return
+    for scope in traverse_scope(_qualified(tree, found, schema)):
+        out.uses.extend(_scope_uses(scope, schema, out))
+
+
+def _qualified(tree: Node, found: dict[int, Table], schema: Schema) -> Node:
+    """Return the statement with the table of each column, and what is asked of derived tables within them."""
     shape: Any = {t.name: {c: "text" for c in t.columns} for t in found.values()}
     shape |= stand_ins(tree, found, _is_cte)
     for column in tree.find_all(exp.Column):
@@ -145,8 +151,7 @@ def _analyse(tree: Node, schema: Schema, out: Analysis) -> None:
             tree = pushdown_predicates(tree, dialect=exact)
         except (SqlglotError, KeyError, AttributeError, ValueError, TypeError):
             pass  # only a help: predicates on derived tables stay where they are
-    for scope in traverse_scope(tree):
-        out.uses.extend(_scope_uses(scope, schema, out))
+    return tree
 
 
 def _flatten(select: Node) -> None:
