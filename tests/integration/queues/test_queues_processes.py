@@ -211,5 +211,6 @@ def test_hung_thread_does_not_keep_a_stopped_process(shared: QueueManager, redis
         worker.wait_for("stuck", 20)
         worker.terminate()
         assert worker.wait() == 0
-    assert job.info().state is JobState.WAITING, "handed back when its thread could not go on any more"
+    back = JobState.DELAYED, JobState.WAITING  # a second later: the process has gone then
+    assert job.info().state in back, "handed back when its thread could not go on any more"
     assert job.info().crashes == 0

@@ -6,6 +6,7 @@ import atexit
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 from eventperf._core.logs import logger
@@ -17,6 +18,8 @@ from .heartbeat import Heartbeat
 _log = logger("eventperf.queues")
 
 _BATCH = 500
+_GONE_WITHIN_S = 1.0
+_LEFT = "its worker's process ended while it ran"
 
 
 class Leftovers:
@@ -60,8 +63,8 @@ class Leftovers:
         with self._mu:
             outcomes, self._left = list(self._left.values()), {}
         if outcomes:
-            self._report(outcomes)
-            self._close()
+            self._heart.close()
+            report_last(self._store, self._worker, outcomes)
 
     def _report(self, outcomes: list[Outcome]) -> None:
         _finish(self._store, self._worker, outcomes)
@@ -73,10 +76,18 @@ class Leftovers:
 
 
 def report_last(store: JobStore, worker: str, outcomes: list[Outcome]) -> None:
-    """Report what has ended and hand back the rest of a worker whose process ends now."""
-    for start in range(0, len(outcomes), _BATCH):
-        _finish(store, worker, outcomes[start : start + _BATCH])
+    """Report what has ended and hand back the rest of a worker whose process ends now.
+
+    Not to be started at once: until the process has gone, handlers go on in it.
+    """
+    told = [_soon(one) if one.kind == "release" else one for one in outcomes]
+    for start in range(0, len(told), _BATCH):
+        _finish(store, worker, told[start : start + _BATCH])
     _leave(store, worker)
+
+
+def _soon(outcome: Outcome) -> Outcome:
+    return replace(outcome, kind="retry", delay_s=_GONE_WITHIN_S, count=False, error=_LEFT)
 
 
 def _finish(store: JobStore, worker: str, outcomes: list[Outcome]) -> None:
