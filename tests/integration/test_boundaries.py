@@ -6,8 +6,10 @@ collation, a normal form or a padded comparison would take for one another.
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -15,7 +17,7 @@ import pytest
 
 from eventperf._core.errors import ConfigurationError
 from eventperf.cache import CacheManager, escape
-from eventperf.queues import Limit, QueueManager
+from eventperf.queues import Limit, QueueError, QueueManager, looking
 from eventperf.scaling import (
     AutoScaler,
     CallableMetrics,
@@ -143,6 +145,28 @@ def test_namespaces_of_one_store_do_not_see_each_other(store: str) -> None:
     finally:
         for queues in made:
             queues.close()
+
+
+def test_a_cursor_that_somebody_made_is_refused_or_a_place(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes back from a browser, and its mark is no secret."""
+    with _manager(store) as queues:
+        queues.enqueue_many([_spec(name) for name in "abcde"])
+        marked: list[Any] = []
+        mark = looking._mark
+        monkeypatch.setattr(looking, "_mark", lambda *given: (marked.append(given), mark(*given))[1])
+        assert queues.jobs(limit=2).cursor
+        query, backend, text = marked[0]
+        good = json.loads(text)
+        odd = (None, "x", -1, 1e999, [], {}, True, 10**400, "\ud800", [1], "\x1f")
+        places = [[], [1], good * 9, {"a": 1}, None, "x", 7]
+        places += [[*good[:n], one, *good[n + 1 :]] for n in range(len(good)) for one in odd]
+        raw = [json.dumps(place).encode() for place in places]
+        for one in (*raw, b"[" * 100_000, b"{", b"\xff", b"[%s]" % (b"9" * 5000)):
+            made = base64.urlsafe_b64encode(mark(query, backend, one) + one).decode().rstrip("=")
+            with suppress(QueueError, ConfigurationError):  # a database refuses some, by its own name
+                assert len(queues.jobs(limit=2, cursor=made).jobs) <= 2
 
 
 # --- cache ----------------------------------------------------------------------------------------

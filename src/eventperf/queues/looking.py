@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
 from eventperf._core.clock import Clock
 from eventperf._core.durations import Duration
-from eventperf._core.errors import ConfigurationError
+from eventperf._core.errors import ConfigurationError, EventPerfError
 
 from .checks import check_int, check_list, check_name, check_span, check_text, has_half
 from .codec import Codec
@@ -97,7 +98,8 @@ class Looking:
         """
         query = self._query(state, queue, type, tag, text, limit, cursor)
         store: Any = self._store()
-        return _page(store.find(query), query, self._backend.name)
+        with _judged(cursor):
+            return _page(store.find(query), query, self._backend.name)
 
     async def ajobs(
         self,
@@ -113,7 +115,8 @@ class Looking:
         """Asynchronous twin of :meth:`jobs`."""
         query = self._query(state, queue, type, tag, text, limit, cursor)
         store: Any = self._astore()
-        return _page(await store.find(query), query, self._backend.name)
+        with _judged(cursor):
+            return _page(await store.find(query), query, self._backend.name)
 
     def _query(
         self,
@@ -319,9 +322,28 @@ def _read(cursor: object, query: JobQuery, backend: str) -> list[Any]:
     except ValueError:
         data = b""
     if len(data) <= _MARK or data[:_MARK] != _mark(query, backend, data[_MARK:]):
-        raise ConfigurationError("cursor", cursor, "the cursor of the page before, with the same filters")
-    found: list[Any] = json.loads(data[_MARK:])
-    return found
+        raise ConfigurationError("cursor", cursor, _OF_BEFORE)
+    with _judged(text):
+        found = json.loads(data[_MARK:])
+        if not isinstance(found, list):
+            raise TypeError(f"{type(found).__name__} is no place")
+    return list(found)
+
+
+_OF_BEFORE: Final = "the cursor of the page before, with the same filters"
+
+
+@contextmanager
+def _judged(cursor: str | None) -> Iterator[None]:
+    """Take what fails on the way to a cursor's place for its fault: anybody can make one with its mark."""
+    try:
+        yield
+    except EventPerfError:
+        raise
+    except Exception as error:
+        if cursor is None:
+            raise
+        raise ConfigurationError("cursor", cursor, _OF_BEFORE) from error
 
 
 _MARK: Final = 6
