@@ -63,6 +63,7 @@ def lives(name: str, folder: Path, postgres: PostgresServer, redis: RedisServer)
     """Run the scenario inside one host."""
     began = time.monotonic()
     python = environment(name, folder)
+    redis.flush()  # counts of the host before are not this one's
     with postgres.fresh_database() as database, postgres.fresh_database() as what_if:
         plain = name in ("pretalx", "pretix", "superset")  # psycopg2 alone
         env = {

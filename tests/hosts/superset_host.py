@@ -163,6 +163,7 @@ class Superset(scenario.Host):
                 "/api/v1/chart/?q=(filters:!((col:slice_name,opr:chart_all_text,value:'77')))",
                 "/api/v1/dataset/", "/api/v1/dataset/7", "/api/v1/dataset/7/related_objects",
                 "/api/v1/database/", "/api/v1/query/", "/api/v1/saved_query/", "/api/v1/log/",
+                *(f"/api/v1/log/?q=(page:{n},page_size:50)" for n in range(1, 6)),
                 "/api/v1/log/recent_activity/?q=(page_size:20)", "/api/v1/dataset/related/owners",
             )
         }  # fmt: skip
