@@ -153,3 +153,16 @@ def test_a_mark_of_the_order_of_bytes_is_no_part_of_a_script(tmp_path: Path) -> 
     )
     (only,) = Workload.from_sql_file(file)
     assert (only.fingerprint.text, only.calls) == ("select id from t where a = ?", 2)
+
+
+@pytest.mark.parametrize("condition", ["", " WHERE b < 40"])
+def test_the_least_and_the_greatest_stand_at_the_ends_of_an_index(tmp_path: Path, condition: str) -> None:
+    file = tmp_path / "a.db"
+    with sqlite3.connect(file) as db:
+        db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a INT, b INT)")
+        db.executemany(
+            "INSERT INTO t (a, b) VALUES (?, ?)", [(n * 7 % 20_000, n % 50) for n in range(20_000)]
+        )
+    with DatabaseOptimizer(create_engine(f"sqlite:///{file}")) as optimizer:
+        advice = optimizer.advise(Workload.from_sql(f"SELECT max(a) FROM t{condition}"))
+    assert [i.spec.keys[0].name for i in advice.indexes] == ["a"], advice.unserved

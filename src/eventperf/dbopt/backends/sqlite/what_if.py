@@ -276,6 +276,10 @@ class _Pricer:
             else:
                 step = size * row
             return outer * step, size * every
+        if (
+            not found["terms"] and found["what"] is not None
+        ):  # min() or max(): the first that is kept, from an end
+            return outer * (0.3 * math.log2(size + 2) + min(size, 1.0 / max(every, 1e-9)) * row), 1.0
         terms = [m for m in map(_TERM.match, re.split(r" AND ", found["terms"] or "")) if m is not None]
         matched, used = self._matched(terms, use, table, spec, size)
         if found["auto"]:
