@@ -29,7 +29,8 @@ from eventperf._core.urls import parse_url, redact
 from eventperf.cache.keys import Space, escape, fit, glob
 from eventperf.cache.keys.templates import Template
 from eventperf.cache.values.envelope import open_payload, seal, unseal
-from eventperf.cache.values.serializers import MsgpackSerializer, Undecodable
+from eventperf.cache.values.instances import Undecodable
+from eventperf.cache.values.serializers import MsgpackSerializer
 from eventperf.dbopt import Advice, Workload
 from eventperf.dbopt.errors import AdviceMismatch
 from eventperf.dbopt.schema.vetting import expression

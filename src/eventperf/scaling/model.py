@@ -18,7 +18,7 @@ METRICS = ("cpu", "memory", "rps", "backlog")
 """Names of metrics: ``cpu`` and ``memory`` as a share of what was requested (1.0 is all of it), ``rps`` in
 requests per second over all replicas, ``backlog`` in jobs that could run now."""
 
-REPLICAS_MAX = 2**31 - 1
+REPLICAS_MAX: Final = 2**31 - 1
 """More replicas than any API takes."""
 
 ABSURD = 1e12
@@ -44,13 +44,10 @@ def real(value: object) -> float | None:
         return None
 
 
-MOST_REPLICAS: Final = 2**31 - 1
-
-
 def check_replicas(value: object, argument: str = "replicas") -> int:
     """Return ``value`` if it is a whole number from 0 to 2147483647, the most that Kubernetes takes."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_REPLICAS:
-        raise ConfigurationError(argument, value, f"a whole number from 0 to {MOST_REPLICAS}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= REPLICAS_MAX:
+        raise ConfigurationError(argument, value, f"a whole number from 0 to {REPLICAS_MAX}")
     return value
 
 

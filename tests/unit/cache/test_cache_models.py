@@ -8,7 +8,8 @@ from decimal import Decimal
 import pytest
 
 from eventperf.cache import SerializationError
-from eventperf.cache.values.serializers import MsgpackSerializer, Undecodable
+from eventperf.cache.values.instances import Undecodable
+from eventperf.cache.values.serializers import MsgpackSerializer
 
 pydantic = pytest.importorskip("pydantic", minversion="2")
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from eventperf.cache import PickleSerializer, SerializationError
 from eventperf.cache.values.envelope import seal, unseal
-from eventperf.cache.values.serializers import MsgpackSerializer, Undecodable
+from eventperf.cache.values.instances import Undecodable
+from eventperf.cache.values.serializers import MsgpackSerializer
 from eventperf.errors import ConfigurationError
 
 

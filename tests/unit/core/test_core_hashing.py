@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from eventperf._core import hashing
 from eventperf._core.hashing import CollidingKeys, check_maps, filled
 from eventperf.cache.values import serializers
-from eventperf.cache.values.serializers import MsgpackSerializer, Undecodable
+from eventperf.cache.values.instances import Undecodable
+from eventperf.cache.values.serializers import MsgpackSerializer
 from eventperf.queues.codec import Codec, key_kinds
 from eventperf.queues.errors import PayloadError
 

@@ -23,7 +23,8 @@ from eventperf._core import objects
 from eventperf._core.objects import LEAST, TooManyObjects, allowed, check_json, check_msgpack, read_json
 from eventperf.cache.errors import ValueTooLarge
 from eventperf.cache.values.envelope import open_payload, seal, unseal
-from eventperf.cache.values.serializers import MsgpackSerializer, Undecodable
+from eventperf.cache.values.instances import Undecodable
+from eventperf.cache.values.serializers import MsgpackSerializer
 from eventperf.queues.backends.arq.wire import loads as arq_loads
 from eventperf.queues.codec import Codec
 from eventperf.queues.errors import PayloadError

@@ -20,7 +20,8 @@ from eventperf._core.errors import ConfigurationError
 from eventperf._core.urls import redact
 from eventperf.cache.keys.patterns import escape, glob
 from eventperf.cache.values.envelope import open_payload, seal, unseal
-from eventperf.cache.values.serializers import MsgpackSerializer, Undecodable
+from eventperf.cache.values.instances import Undecodable
+from eventperf.cache.values.serializers import MsgpackSerializer
 from eventperf.dbopt.errors import DatabaseUnavailable
 from eventperf.queues.producing.spec import check_text
 

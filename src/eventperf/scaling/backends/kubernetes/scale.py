@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from eventperf._core.clock import Clock, SystemClock
-from eventperf._core.errors import ConfigurationError
 from eventperf._core.logs import logger
+from eventperf.scaling.model import check_replicas
 
 from .api import JSON, MERGE_PATCH, KubernetesApi, pod_namespace
 from .errors import (
@@ -29,7 +29,6 @@ _log = logger("eventperf.scaling.kubernetes")
 _CONFLICTS = 3
 _CONTENDERS_S = 60.0
 _FROZEN_S = 10.0
-_REPLICAS_MAX = 2**31 - 1
 
 
 class KubernetesScale:
@@ -177,8 +176,7 @@ class KubernetesScale:
             KubernetesUnavailable: No answer, and the change is not to be seen.
             KubernetesApiError: Refused.
         """
-        if isinstance(replicas, bool) or not isinstance(replicas, int) or not 0 <= replicas <= _REPLICAS_MAX:
-            raise ConfigurationError("replicas", replicas, "a whole number from 0")
+        check_replicas(replicas)
         self._wait_over()
         before = self._last if self._last is not None else self.read()
         if before.replicas == replicas and not dry_run:
