@@ -1,4 +1,7 @@
-"""What the room talks about: samples, observations, recommendations and decisions. Plain data, no I/O."""
+"""What the room talks about: samples, observations, recommendations and decisions. Plain data, no I/O.
+
+Longer than other files: a decision holds the others, and goes out as one record and comes back.
+"""
 
 from __future__ import annotations
 

@@ -323,8 +323,7 @@ class Journal:
 
     def _say_blind(self, error: Exception) -> None:
         told = str(error) if isinstance(error, CacheError) else f"{type(error).__name__}: {error}"
-        is_new = not self._trouble
-        self._trouble = told
+        is_new, self._trouble = not self._trouble, told
         if is_new:
             _log.warning(
                 "change journal at %s: reader %r is blind (%s); what other programs change is kept in the "

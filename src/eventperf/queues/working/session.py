@@ -1,4 +1,7 @@
-"""One run of a worker over a store that hands out jobs: claim, run, report, stop."""
+"""One run of a worker over a store that hands out jobs: claim, run, report, stop.
+
+A little longer than other files: what is claimed, what runs and how it stops are one state of one loop.
+"""
 
 from __future__ import annotations
 
