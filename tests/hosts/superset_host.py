@@ -153,13 +153,18 @@ class Superset(scenario.Host):
         answer = client.post("/api/v1/security/login", json=login)
         assert answer.status_code == 200, answer.text
         client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {answer.json['access_token']}"
+        # Without an order a page of equals is whichever rows the plan of the moment meets first.
+        name = "order_column:slice_name,order_direction:asc"
+        title = "order_column:dashboard_title,order_direction:asc"
         return {
             path: lambda p=path: self._get(client, p)
             for path in (
-                "/api/v1/dashboard/", "/api/v1/dashboard/?q=(page_size:100)", f"/api/v1/dashboard/{board}",
+                f"/api/v1/dashboard/?q=({title})", f"/api/v1/dashboard/?q=(page_size:100,{title})",
+                f"/api/v1/dashboard/{board}",
                 "/api/v1/dashboard/?q=(filters:!((col:dashboard_title,opr:title_or_slug,value:'7')))",
                 f"/api/v1/dashboard/{board}/charts", f"/api/v1/dashboard/{board}/datasets",
-                "/api/v1/chart/", "/api/v1/chart/?q=(page_size:100)", f"/api/v1/chart/{chart}",
+                f"/api/v1/chart/?q=({name})", f"/api/v1/chart/?q=(page_size:100,{name})",
+                f"/api/v1/chart/{chart}",
                 "/api/v1/chart/?q=(filters:!((col:slice_name,opr:chart_all_text,value:'77')))",
                 "/api/v1/dataset/", "/api/v1/dataset/7", "/api/v1/dataset/7/related_objects",
                 "/api/v1/database/", "/api/v1/query/", "/api/v1/saved_query/", "/api/v1/log/",
