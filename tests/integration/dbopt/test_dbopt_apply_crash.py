@@ -15,7 +15,13 @@ HANGS_S = 900  # some thirty processes one after the other: a minute here says h
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(HANGS_S + 60)]
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "postgres", "postgres parted", "mariadb"])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    "engine",
+    ["sqlite", "postgres", pytest.param("postgres parted", marks=LONG), pytest.param("mariadb", marks=LONG)],
+)
 def test_death_at_every_step_leaves_nothing_that_the_next_run_does_not_mend(
     engine: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -157,6 +157,12 @@ def read(router: ReplicaRouter) -> tuple[set[int], bool]:
         return look(connection)
 
 
+def holds(url: str, number: int) -> bool:
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        return number in look(connection)[0]
+
+
 def look(connection: sa.Connection) -> tuple[set[int], bool]:
     postgres = connection.dialect.name == "postgresql"
     query = "SELECT pg_is_in_recovery()" if postgres else "SELECT @@GLOBAL.server_id > 1"
@@ -171,6 +177,8 @@ def on_replica(router: ReplicaRouter) -> bool:
 def test_own_writes_are_read_while_replicas_stand_still(group: Group) -> None:
     with group.router(max_lag="1h") as router:
         insert(router, 1)
+        for url in group.urls()[1:]:
+            eventually(lambda url=url: holds(url, 1))
         eventually(lambda: on_replica(router))
         for standby in group.standbys:
             standby.pause()
