@@ -143,12 +143,12 @@ class Recipe:
     def own_tag(self, *, is_shared: bool) -> str:
         """Return the tag of every result of the function.
 
-        Where its name is not told apart from others (closures under a ``key`` of the host's) they share it.
+        Functions without a text of their own (closures over objects, under a ``key`` of the host's) share the
+        tag of their name: whether others like it live, here or elsewhere, must not change it.
         """
-        try:
-            return f"@{self.identity.prefix(is_shared=is_shared)}"
-        except Unstable:
+        if is_shared and not self.identity.is_stable:
             return f"@{self.name}"
+        return f"@{self.identity.prefix(is_shared=is_shared)}"
 
 
 def _noting(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -67,6 +67,13 @@ class Identity:
         """Tell whether ``wrapper`` itself was adopted (``functools.wraps`` hands attributes on)."""
         return self._owner() is wrapper
 
+    @functools.cached_property
+    def is_stable(self) -> bool:
+        """Whether the function has a text of its own in every process, whichever others there are."""
+        look = Look()
+        look.at(self._function)
+        return look.level == STABLE
+
     def prefix(self, *, is_shared: bool) -> str:
         """Return the beginning of every key; settled at the first call, when closures are complete.
 

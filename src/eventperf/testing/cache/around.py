@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -133,6 +134,27 @@ class AroundTests(StoreTests):
         assert calls == [0, -1, 5, 0, -1]
         assert cache.get_or_load("one", lambda: 7, ttl=lambda seven: seven * 10) == 7
         assert 60 < (cache.ttl("one") or 0) <= 70
+
+    def test_all_results_go_whichever_functions_like_it_have_come_and_gone(self, cache: CacheManager) -> None:
+        def made(prefix: str) -> tuple[Any, list[int]]:
+            calls: list[int] = []
+
+            @cache.cached(key=f"{prefix}:{{n}}")
+            def load(n: int) -> int:
+                calls.append(n)
+                return n
+
+            return load, calls
+
+        first, _ = made("first")
+        first(1)
+        second, calls = made("second")
+        second(1)
+        del first
+        gc.collect()
+        second.invalidate_all()
+        second(1)
+        assert calls == [1, 1]
 
     def test_all_results_of_a_function_go_at_once_and_no_others(self, cache: CacheManager) -> None:
         calls: list[Any] = []
