@@ -62,7 +62,7 @@ def _round(queues: QueueManager, n: int) -> None:
     for user in users:
         queues.enqueue("work", "", fairness_key=user)
         queues.enqueue("work", "once", unique_key=user)
-        queues.enqueue("work", "fails", unique_key=user, unique_for="running", queue="low")
+        queues.enqueue("work", "fails", unique_key=f"{user}-f", unique_for="running", queue="low")
         queues.enqueue("work", "follows", unique_key=f"{user}-t", unique_for=0.5)
         queues.enqueue("capped", fairness_key=user)
     doomed = [queues.enqueue("work", "", fairness_key=f"gone-{user}", delay=60) for user in users[:20]]
