@@ -104,23 +104,6 @@ def test_what_one_replica_can_carry_is_learned_anew_when_it_changes() -> None:
     assert "first" not in memory
 
 
-def test_after_steps_down_that_were_taken_back_the_next_has_to_save_more() -> None:
-    policy, memory = LatencyPolicy(capacity_rps=40), {}
-
-    def fewer(replicas: int, *turns: float) -> int:
-        given = {**memory, "turns": [900.0 - ago for ago in turns]}
-        return policy.decide(seen(900.0, 2000.0, replicas=replicas, memory=given)).replicas
-
-    for tick in range(60):
-        memory = dict(policy.decide(seen(tick * 15.0, 2000.0, replicas=80, memory=memory)).memory)
-        memory.pop("down_s", None)
-    enough = fewer(200)
-    assert [fewer(round(enough * more)) == enough for more in (1.03, 1.06, 1.15)] == [False, True, True]
-    assert [fewer(round(enough * more), 800.0) == enough for more in (1.06, 1.15, 1.3)] == [False, True, True]
-    assert [fewer(round(enough * more), 800.0, 700.0) == enough for more in (1.15, 1.3)] == [False, True]
-    assert fewer(round(enough * 1.06), 7300.0, 7200.0) == enough, "what is two hours ago is forgotten"
-
-
 def test_before_it_has_learned_it_only_goes_up() -> None:
     assert LatencyPolicy().decide(seen(0.0, 10.0, replicas=8)).replicas == 8
     assert LatencyPolicy().decide(seen(0.0, 900.0, replicas=8, cpu=1.0)).replicas == 12

@@ -27,7 +27,6 @@ _FIRST_RISE, _KNOWN_RISE, _SEEN_RISE, _NEXT_RISE = 2.0, 4.0, 8.0, 6.0
 """What a burst may start, in multiples of the highest load seen: at its first reading; of what was seen
 before it; of that, to a load that was seen before; and once confirmed."""
 _DEAD_BAND, _TURN_BAND = 0.04, 0.2
-_BAND_RISE, _WIDEST_BAND = 2.0, 0.2  # of the dead band, for each step down taken back in two hours
 _TRIM_AFTER_S, _TRIM_SHARE, _TRIM_ROOM = 60.0, 0.75, 1.1
 _STEEP = 1.3
 _BLIND_CPU = 0.95
@@ -153,12 +152,6 @@ class LatencyPolicy:
         turns = memory.get("turns", ())
         return len(turns) >= _TURNS and now - turns[-1] < _CALM_S and now - turns[-_TURNS] < _TURNS_S
 
-    @staticmethod
-    def _band(memory: Mapping[str, Any], now: float) -> float:
-        """Return the share of replicas that a step down saves at least: more after some were taken back."""
-        turns: int = sum(now - at < _TURNS_S for at in memory.get("turns", ()))
-        return min(_WIDEST_BAND, _DEAD_BAND * (1.0 + _BAND_RISE * turns))
-
     def _size(self, rate: float, capacity: float) -> int:
         return replicas_about(rate, _rounded(capacity), self.concurrency, self.wait_s, self.share)
 
@@ -223,7 +216,7 @@ class LatencyPolicy:
         if since_up >= _TURN_S and (now - memory["load"]["began"] >= _TURN_S or hedged):
             soon = self._size(reserve.soon, capacity) if reserve.soon else 0
             lowest = max(*(p[1] for p in memory["peaks"]), least, soon)
-            return (lowest if lowest < current * (1.0 - self._band(memory, now)) else current), ""
+            return (lowest if lowest < current * (1.0 - _DEAD_BAND) else current), ""
         if since_up >= _TRIM_AFTER_S and hedged:
             first = int(now // _SLOT_S) - _TRIM_AFTER_S // _SLOT_S
             peak = max(p[1] for p in memory["peaks"] if p[0] >= first)
